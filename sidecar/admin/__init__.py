@@ -1,0 +1,1 @@
+"""Servers for those who run the sidecar: kubelet and Prometheus."""

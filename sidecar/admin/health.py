@@ -1,0 +1,124 @@
+"""
+Where kubelet asks whether this process lives and may be sent calls, and Prometheus how it is doing.
+
+The rule: it answers GET, reads, and changes nothing; nothing it says is a secret. Readiness is this process's own
+affair: that a service or the fleet's store is sick is no reason to send callers away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format, which *metrics* is expected to return."""
+
+_INDEX = """\
+sidecar: health
+
+/livez             200 while the process answers
+/readyz            200 while it takes calls; /readyz?verbose names the parts
+/metrics           for Prometheus
+"""
+
+_HEADERS = {"server": "sidecar", "cache-control": "no-store"}
+
+
+class Part(NamedTuple):
+    """A line of ``/readyz?verbose``. A part that is not *good* is shown; only ``Readiness.ready`` has consequences."""
+
+    name: str
+    good: bool
+    detail: str = ""
+
+    def __str__(self) -> str:
+        line = f"[{'+' if self.good else '-'}] {self.name}"
+        return f"{line}: {self.detail}" if self.detail else line
+
+
+class Readiness(NamedTuple):
+    """*ready*: from listening until draining, and not outside of it."""
+
+    ready: bool
+    parts: tuple[Part, ...] = ()
+
+
+class HealthServer:
+    """
+    The health server. *ready* and *metrics* are asked at each request, so they have to be quick.
+
+    Started once, stopped once; ``stop`` without ``start`` does nothing.
+    """
+
+    def __init__(self, ready: Callable[[], Readiness], metrics: Callable[[], bytes]) -> None:
+        self._ready = ready
+        self._metrics = metrics
+        self._runner: web.AppRunner | None = None
+        self._address = ""
+
+    def __repr__(self) -> str:
+        return f"<HealthServer {self._address or 'stopped'}>"
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` where that is not free."""
+        from aiohttp import web  # noqa: PLC0415 - 30 ms that only a process that serves has to spend
+
+        app = web.Application()
+        for path, handler in {
+            "/": self._index,
+            "/livez": self._live,
+            "/readyz": self._readyz,
+            "/metrics": self._expose,
+        }.items():
+            app.router.add_get(path, handler, allow_head=False)
+        app.on_response_prepare.append(_head)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        bound: int = runner.addresses[0][1]
+        self._address = f"{host}:{bound}"
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening and close what is open."""
+        runner, self._runner = self._runner, None
+        self._address = ""
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return _text(200, _INDEX)
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return _text(200, "ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        ready, parts = self._ready()
+        lines = [str(part) for part in parts] if "verbose" in request.query else []
+        lines.append("ok" if ready else "not ready")
+        return _text(200 if ready else 503, "".join(f"{line}\n" for line in lines))
+
+    async def _expose(self, _: web.Request) -> web.Response:
+        return _reply(200, self._metrics(), METRICS_TYPE)
+
+
+async def _head(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+def _text(status: int, text: str) -> web.Response:
+    return _reply(status, text.encode(), "text/plain; charset=utf-8")
+
+
+def _reply(status: int, body: bytes, kind: str) -> web.Response:
+    from aiohttp import web  # noqa: PLC0415 - loaded by then
+
+    return web.Response(status=status, body=body, headers={"content-type": kind})

@@ -1,0 +1,170 @@
+"""
+The shape that a dialect fills: what one AI API's requests and answers mean.
+
+The rule: a dialect is tables and pure functions, no state. The line asks; the dialect answers; it decides nothing
+about policy. ``dialects/`` holds one file an API, each ending in one ``Dialect`` value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sidecar.core.model import Facts, Form, Head, Usage, View
+
+Members = Mapping[str, Any]
+"""The top-level members of a JSON body, decoded; of a multipart body, its text fields."""
+
+
+class Kind(StrEnum):
+    """What an endpoint is for. Built-in routes and default lifetimes go by it."""
+
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    TRANSCRIPTION = "transcription"
+    TRANSLATION = "translation"
+    RERANK = "rerank"
+    OCR = "ocr"
+    COUNT = "count"
+    MODERATION = "moderation"
+    SPEECH = "speech"
+    MODELS = "models"
+    OTHER = "other"
+
+
+class BodyForm(StrEnum):
+    """How an endpoint's request body is written."""
+
+    NONE = "none"
+    JSON = "json"
+    MULTIPART = "multipart"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """
+    How one JSON object is brought to canonical form.
+
+    Its members are sorted by name, less those in *drop*. A member named in *inside* is itself such an object, or an
+    array of them (other values there are kept as they are). Every other member keeps its order: inside schemas and
+    tool arguments the order of members has meaning.
+    """
+
+    drop: frozenset[str] = frozenset()
+    inside: Mapping[str, Shape] = field(default_factory=dict)
+
+
+class Watch(Protocol):
+    """
+    An observer of one live stream.
+
+    *committed*: an event that carries content has passed (pings and comments don't count). *ended*: the terminal
+    event has passed. *failed*: the stream itself reported an error. *boundary*: the bytes so far end between events.
+    """
+
+    committed: bool
+    ended: bool
+    failed: bool
+    boundary: bool
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes of the stream; never raises."""
+
+
+class Narrow(Protocol):
+    """Turns the stream as fetched into one caller's view of it, chunk by chunk."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes that this caller may have so far, possibly none."""
+
+    def close(self) -> bytes:
+        """What is left when the stream has ended."""
+
+
+class Completeness(StrEnum):
+    """Whether an answer may be kept: the empty string when it may, else the reason why not."""
+
+    WHOLE = ""
+    TRUNCATED = "truncated"
+    UNFINISHED = "unfinished"
+    FAILED = "failed"
+    CONTENT_FILTER = "content-filter"
+    PAUSED = "paused"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """
+    What an endpoint's successful answers look like, in both forms.
+
+    *complete* judges a whole body. *usage* and *model* read it (``Usage()`` and ``""`` where it says nothing).
+    *convert* gives the bytes of another view, or None where that would not be faithful. *watch* observes a live
+    stream; *narrow* gives the filter that turns the live stream into a caller's view, None where nothing has to be
+    changed. *streams* tells that the endpoint has a streamed form that *convert* knows: then ``stream`` is not part
+    of the key.
+    """
+
+    complete: Callable[[bytes, Form], Completeness]
+    usage: Callable[[bytes, Form], Usage]
+    model: Callable[[bytes, Form], str]
+    convert: Callable[[bytes, Form, View], bytes | None]
+    watch: Callable[[], Watch]
+    narrow: Callable[[View], Narrow | None]
+    streams: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """
+    One operation of an API.
+
+    *name* is from a closed set, fit for a metric label. *bypass* is a reason for never looking it up, or ``""``.
+    *read* turns the members of a request into facts; *model* is the deployment that the path names, else ``""``.
+    *generating* tells that an abandoned call goes on costing money, and so is cancelled.
+    """
+
+    name: str
+    kind: Kind
+    body: BodyForm
+    read: Callable[[Members], Facts]
+    answers: Answers
+    shape: Shape = Shape()
+    bypass: str = ""
+    model: str = ""
+    generating: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """
+    One AI API.
+
+    *locate*: the endpoint for a method and a path (after the service's prefix, doubled slashes collapsed, without
+    query), or None where the API's tables don't know it: such calls pass through untouched.
+
+    *credentials*: the request headers that may carry a key, in the order in which the API itself reads them.
+    *scopes*: headers that belong to who is asking (organisation, project). *counting*: other headers that change the
+    answer and are part of the key. *ignored_query*: query members that don't count; *credential_query*: those that
+    carry a key (never in a key, a log or an entry).
+
+    *error*: the body of an error answer in this API's own form, from status, code and message. *error_event*: the
+    bytes of an error inside a stream, ``b""`` where the API has none. *misdirected*: for a call that was meant for
+    another service, one sentence with the right base URL, else None. *one_credential_domain*: a key of this API works
+    in each of its regions.
+    """
+
+    name: str
+    locate: Callable[[bytes, str], Endpoint | None]
+    error: Callable[[int, str, str], bytes]
+    error_event: Callable[[str, str], bytes]
+    misdirected: Callable[[Head, str, str], str | None]
+    credentials: tuple[bytes, ...] = (b"authorization",)
+    scopes: tuple[bytes, ...] = ()
+    counting: tuple[bytes, ...] = ()
+    ignored_query: frozenset[str] = frozenset()
+    credential_query: frozenset[str] = frozenset()
+    one_credential_domain: bool = True

@@ -1,0 +1,67 @@
+"""
+A record in the making.
+
+The rule: one for each request, made when its body is there, frozen once when the request is over.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from sidecar.core.model import Outcome, Record, Usage
+
+
+class Draft(Struct, gc=False):
+    """What is known of a request so far; see ``Record`` for the fields."""
+
+    request_id: bytes
+    at: float
+    started: float
+    service: str
+    route: str
+    endpoint: str
+    method: bytes
+    outcome: Outcome
+    bytes_in: int = 0
+    model: str = ""
+    streamed: bool = False
+    status: int = 0
+    reason: str = ""
+    region: str = ""
+    upstream_seconds: float = 0.0
+    upstream_status: int = 0
+    upstream_id: str = ""
+    attempts: int = 0
+    bytes_out: int = 0
+    usage: Usage | None = None
+    stored: bool = False
+    cause: str = ""
+    observed: str = ""
+
+    def freeze(self, clock: float) -> Record:
+        """The record, at monotonic time *clock*."""
+        return Record(
+            at=self.at,
+            request_id=self.request_id,
+            service=self.service,
+            route=self.route,
+            endpoint=self.endpoint,
+            outcome=self.outcome,
+            status=self.status,
+            method=self.method,
+            model=self.model,
+            reason=self.reason,
+            region=self.region,
+            seconds=clock - self.started,
+            upstream_seconds=self.upstream_seconds,
+            attempts=self.attempts,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            usage=self.usage,
+            stored=self.stored,
+            streamed=self.streamed,
+            upstream_status=self.upstream_status,
+            upstream_id=self.upstream_id,
+            cause=self.cause,
+            observed=self.observed,
+        )

@@ -1,0 +1,116 @@
+"""
+Which header fields go where.
+
+The rule: a field is named once, in one of these tables. Requests lose what is ours or belongs to the connection;
+answers to their own caller lose what belongs to the connection; answers to anybody else keep only what is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sidecar.core.model import Fields, Pairs
+
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
+    b"te", b"trailer", b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+"""Fields of one connection (RFC 9110, 7.6.1), with the old spellings still in use."""
+
+PLAIN_OPTIONS = HOP_BY_HOP | {b"close", b""}
+"""What may stand in ``Connection`` without taking a field out of the message that anybody reads."""
+
+OURS = frozenset({
+    b"cache-control", b"x-sidecar-ttl", b"x-sidecar-tags", b"x-sidecar-fallback", b"x-sidecar-priority",
+    b"x-sidecar-callback",
+})  # fmt: skip
+"""Request fields that speak to the sidecar; never forwarded. ``Prefer: respond-async`` is dropped by its value."""
+
+REWRITTEN = frozenset({b"host", b"content-length", b"expect"})
+"""Request fields that the upstream client writes itself for the connection it uses."""
+
+REPLAYED = frozenset({
+    b"content-type", b"content-language", b"content-disposition", b"openai-version", b"openai-model",
+    b"x-ms-rai-invoked",
+})  # fmt: skip
+"""Answer fields that describe the answer and not the call: all that a caller sees who did not make the call."""
+
+NEVER_RELAYED = frozenset({b"content-length", b"date", b"alt-svc", b"strict-transport-security"})
+"""Answer fields that the listener writes itself, or that speak of an origin which the caller does not talk to."""
+
+CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key", b"x-goog-api-key"})
+"""Every request field that any service reads a key from."""
+
+
+UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
+"""Answer fields by which a provider finds a call again, for the log; the first that is there counts."""
+
+
+def named_by_connection(fields: Fields) -> frozenset[bytes]:
+    """The fields that a message's ``Connection`` field declares to be its connection's (RFC 9110, 7.6.1)."""
+    value = fields.get(b"connection")
+    if value is None:
+        return frozenset()
+    return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+def forward(pairs: Pairs, fields: Fields, *, identity: bool, replace: Pairs = ()) -> Pairs:
+    """
+    The fields of a request as they go upstream, in the caller's order and spelling.
+
+    *identity*: the answer may be stored, so no content coding is asked for. *replace*: a region's own credential;
+    then every field that can carry a credential is the region's business alone and the caller's are left out.
+    ``Prefer`` loses ``respond-async`` and keeps what else is in it (RFC 7240).
+    """
+    dropped = HOP_BY_HOP | OURS | REWRITTEN | named_by_connection(fields)
+    if identity:
+        dropped |= {b"accept-encoding"}
+    if replace:
+        dropped |= CREDENTIALS | {name.lower() for name, _ in replace}
+    kept = []
+    for name, value in pairs:
+        lower = name.lower()
+        if lower == b"prefer" and (value := _without_waiting(value)) == b"":
+            continue
+        if lower not in dropped:
+            kept.append((name, value))
+    if identity:
+        kept.append((b"accept-encoding", b"identity"))
+    return (*kept, *replace)
+
+
+def relay(pairs: Pairs, fields: Fields) -> Pairs:
+    """The fields of an upstream's answer as its own caller gets them."""
+    dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
+    return tuple(pair for pair in pairs if pair[0].lower() not in dropped)
+
+
+def replay(pairs: Pairs) -> Pairs:
+    """The fields of an answer that every caller may see, with lower-case names, sorted."""
+    return tuple(sorted((name.lower(), value) for name, value in pairs if name.lower() in REPLAYED))
+
+
+def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Fields by lower-case name, repeats joined by ``, `` (RFC 9110, 5.3)."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        lower = name.lower()
+        fields[lower] = fields[lower] + b", " + value if lower in fields else value
+    return fields
+
+
+def upstream_id(pairs: Pairs) -> str:
+    """The provider's own id of a call, ``""`` where it gave none; at most 128 characters."""
+    fields = fields_of(pairs)
+    return next((fields[name][:128].decode("latin-1") for name in UPSTREAM_IDS if name in fields), "")
+
+
+def lines(pairs: Pairs) -> bytes:
+    """Field lines as they stand on the wire, each ended by CRLF."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+
+
+def _without_waiting(value: bytes) -> bytes:
+    wishes = value.split(b",")
+    kept = [wish for wish in wishes if wish.partition(b";")[0].strip().lower() != b"respond-async"]
+    return value if len(kept) == len(wishes) else b",".join(kept).strip()

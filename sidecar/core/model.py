@@ -1,0 +1,197 @@
+"""
+The nouns of the line: what a request, a key, an entry and a record are.
+
+The rule: values only. Everything here is immutable once built, holds no behaviour beyond describing itself, and
+crosses between floors freely. Times called *now* or *at* are seconds since the epoch (wall clock, so that they mean
+the same in another pod); durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from msgspec import Struct
+
+Pairs = tuple[tuple[bytes, bytes], ...]
+"""Header fields in the order and spelling in which they came."""
+
+Fields = Mapping[bytes, bytes]
+"""Header fields by lower-case name; a repeated field's values are joined by ``, `` (RFC 9110, 5.3)."""
+
+
+class Head(Struct, frozen=True, gc=False):
+    """
+    A request's head as the listener read it.
+
+    *target* is the request target byte for byte; *minor* the x of HTTP/1.x; *port* the local port that took the
+    connection, for services that have a port of their own.
+    """
+
+    method: bytes
+    target: bytes
+    minor: int
+    pairs: Pairs
+    fields: dict[bytes, bytes]
+    port: int = 0
+
+
+class Form(StrEnum):
+    """The form of an answer's body: one whole document, or a stream of server-sent events."""
+
+    WHOLE = "whole"
+    EVENTS = "events"
+
+
+class View(Struct, frozen=True, gc=False):
+    """
+    How one caller wants an answer that many may share.
+
+    *stream*: as server-sent events. *usage*: with the token counts that a stream shows only on request. Neither is
+    part of the key where the dialect can convert.
+    """
+
+    stream: bool = False
+    usage: bool = True
+
+
+class Facts(Struct, frozen=True, gc=False):
+    """
+    What a dialect reads off a request's members.
+
+    *model*: the model asked for, ``""`` where the endpoint has none. *deterministic*: the same question has the same
+    answer (temperature 0 said explicitly; embeddings and the like always). *seeded*: a seed was given. *bypass*: a
+    reason why this call is never looked up, else ``""``. *inject_usage*: the stream's usage must be asked for on the
+    caller's behalf, and can be, by naming it in the body.
+    """
+
+    model: str = ""
+    view: View = View()
+    deterministic: bool = False
+    seeded: bool = False
+    bypass: str = ""
+    inject_usage: bool = False
+
+
+class Reading(Struct, frozen=True, gc=False):
+    """
+    A request body, read: its canonical form for the key, and the facts in it.
+
+    *tag* names how the material was made (``json``, ``raw``, ``multipart``, ``none``) and is part of the key.
+    *material* is the canonical bytes, or a keyed digest of them for bodies too large to hold. A body that cannot be
+    brought to canonical form safely has ``facts.bypass`` set and empty material.
+    """
+
+    tag: bytes
+    material: bytes
+    facts: Facts
+
+
+class Key(NamedTuple):
+    """
+    What a call is, for the purpose of finding its answer again.
+
+    *proof*: 32 bytes, keyed BLAKE2b-256 of the key material. *address*: 16 bytes, XXH3-128 of the proof. A key is
+    always compared whole: two calls whose addresses collide are still two calls.
+    """
+
+    address: bytes
+    proof: bytes
+
+    def __repr__(self) -> str:
+        return f"<Key {self.address.hex()}>"
+
+
+class Usage(Struct, frozen=True, gc=False):
+    """Token counts as the provider reported them. *cached* is the part of *prompt* it served from its own cache."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt + self.completion
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """
+    A complete answer that may be served again. Immutable; its body is the upstream's, byte for byte, in *form*.
+
+    *headers* are only those that every caller may see. *at* is when the answer was complete, *ttl* how long it is
+    fresh; *stale_while_revalidate* and *stale_if_error* how long after that it may still serve. *seconds* is how long
+    the upstream took.
+    """
+
+    status: int
+    headers: Pairs
+    body: bytes
+    form: Form
+    service: str
+    route: str
+    model: str
+    at: float
+    ttl: float
+    usage: Usage = Usage()
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    region: str = ""
+    seconds: float = 0.0
+    tags: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of body and headers; what the entry costs beyond that is the store's to count."""
+        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
+
+
+class Outcome(StrEnum):
+    """How a request ended: the label of ``sidecar_requests_total``."""
+
+    HIT_MEMORY = "hit_memory"
+    HIT_REDIS = "hit_redis"
+    STALE = "stale"
+    STALE_ERROR = "stale_error"
+    COLLAPSED = "collapsed"
+    MISS = "miss"
+    BYPASS = "bypass"
+    DEFERRED = "deferred"
+    FALLBACK = "fallback"
+    ERROR = "error"
+
+
+class Record(Struct, frozen=True, gc=False):
+    """
+    One request, told once: what metrics, log, ledger and traces read.
+
+    *seconds* is from the whole request read to the last byte of the answer handed on; *upstream_seconds* the part of
+    it spent waiting for a service; *reason* why it was bypassed, not stored or refused. *stored* tells that the
+    answer is kept. *observed* (mode observe): whether it would have hit: ``first``, ``same`` or ``different``.
+    """
+
+    at: float
+    request_id: bytes
+    service: str
+    route: str
+    endpoint: str
+    outcome: Outcome
+    status: int
+    method: bytes = b""
+    model: str = ""
+    reason: str = ""
+    region: str = ""
+    seconds: float = 0.0
+    upstream_seconds: float = 0.0
+    attempts: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    usage: Usage | None = None
+    stored: bool = False
+    streamed: bool = False
+    upstream_status: int = 0
+    upstream_id: str = ""
+    cause: str = ""
+    observed: str = ""

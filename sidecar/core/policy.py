@@ -1,0 +1,247 @@
+"""
+What may be looked up, served, shared and kept.
+
+The rule: every decision is a value of a closed union, and every "no" carries its reason as a short code: the same code
+stands in ``Cache-Status``, in the metrics and in the log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from msgspec import Struct
+
+from sidecar.core.dialect import Completeness, Endpoint, Kind
+from sidecar.core.headers import PLAIN_OPTIONS, named_by_connection
+from sidecar.core.model import Entry, Facts, Fields, Form
+from sidecar.core.recognise import Site
+from sidecar.core.rules import CacheMode, Mode, Route
+
+DEFAULT_TTL: Mapping[Kind, float] = MappingProxyType({
+    Kind.EMBEDDINGS: 86400.0, Kind.OCR: 86400.0, Kind.RERANK: 86400.0, Kind.TRANSCRIPTION: 86400.0,
+    Kind.TRANSLATION: 86400.0, Kind.COUNT: 86400.0, Kind.CHAT: 3600.0, Kind.MODELS: 300.0,
+})  # fmt: skip
+"""How long an answer is fresh where its route doesn't say, by what the endpoint is for; seconds."""
+
+OTHER_TTL = 3600.0
+
+UNSHAREABLE_SECONDS = 120.0
+"""How long a key is remembered whose answer could not be shared (Varnish: hit-for-miss)."""
+
+
+class Reason(StrEnum):
+    """Why a call is not looked up, or its answer not shared or kept; beside those that a dialect gives."""
+
+    PASSTHROUGH = "passthrough"
+    CACHE_OFF = "cache-off"
+    UNKNOWN_ENDPOINT = "unknown-endpoint"
+    ROUTE_OFF = "route-off"
+    NOT_DETERMINISTIC = "not-deterministic"
+    NO_STORE = "no-store"
+    CONTENT_ENCODED = "content-encoded"
+    RANGE = "range"
+    CONNECTION = "connection-options"
+    BODY_TOO_LARGE = "body-too-large"
+    OBSERVE = "observe"
+    STATUS = "status"
+    CONTENT_TYPE = "content-type"
+    ANSWER_ENCODED = "answer-encoded"
+    ANSWER_TOO_LARGE = "answer-too-large"
+    UNFRAMED = "unframed"
+
+
+class Lookup(Struct, frozen=True, gc=False):
+    """The call may be answered from the cache."""
+
+    route: Route
+
+
+class Observe(Struct, frozen=True, gc=False):
+    """The call goes upstream as it is; whether it would have hit is only measured."""
+
+    route: Route
+
+
+class Bypass(Struct, frozen=True, gc=False):
+    """The call goes upstream as it is."""
+
+    reason: str
+
+
+class Directives(Struct, frozen=True, gc=False):
+    """
+    What the caller asks of the cache (RFC 9111, 5.2.1, and ``x-sidecar-*``).
+
+    *max_age*: the oldest answer it takes, seconds; *ttl*: how long, at most, its answer may be kept and how old, at
+    most, one it gets may be. None where it says nothing.
+    """
+
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age: float | None = None
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+
+
+NOTHING_ASKED = Directives()
+
+_ASKING = (b"cache-control", b"x-sidecar-ttl", b"x-sidecar-tags")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?\Z")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+_TAG = re.compile(r"[\w.:@/-]{1,64}\Z", re.ASCII)
+
+
+def read_directives(fields: Fields) -> Directives:
+    """What the caller asks. What cannot be read is as if it were not there, but for a TTL, which then is 0."""
+    if not any(name in fields for name in _ASKING):
+        return NOTHING_ASKED
+    no_cache = no_store = only_if_cached = False
+    max_age: float | None = None
+    for token in fields.get(b"cache-control", b"").decode("latin-1").lower().split(","):
+        name, _, value = token.strip().partition("=")
+        if name == "no-cache":
+            no_cache = True
+        elif name == "no-store":
+            no_store = True
+        elif name == "only-if-cached":
+            only_if_cached = True
+        elif name == "max-age" and value.strip('"').isdecimal():
+            max_age = float(value.strip('"')[:12])
+    ttl: float | None = None
+    if (asked := fields.get(b"x-sidecar-ttl")) is not None:
+        found = _DURATION.match(asked.decode("latin-1").strip())
+        ttl = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    tags = tuple(
+        tag
+        for part in fields.get(b"x-sidecar-tags", b"").decode("latin-1").split(",")
+        if _TAG.match(tag := part.strip())
+    )
+    return Directives(no_cache, no_store, only_if_cached, max_age, ttl, tags[:16])
+
+
+def admit_head(mode: Mode, site: Site, fields: Fields, asked: Directives) -> Bypass | None:
+    """What the head alone rules out; None when the body has to be read to know."""
+    if mode is Mode.PASSTHROUGH:
+        return Bypass(Reason.PASSTHROUGH)
+    endpoint = site.endpoint
+    if endpoint is None:
+        return Bypass(Reason.UNKNOWN_ENDPOINT)
+    if endpoint.bypass:
+        return Bypass(endpoint.bypass)
+    if mode is Mode.CACHE_OFF:
+        return Bypass(Reason.CACHE_OFF)
+    if not site.cacheable:
+        return Bypass(Reason.ROUTE_OFF)
+    if asked.no_store:
+        return Bypass(Reason.NO_STORE)
+    if b"content-encoding" in fields:
+        return Bypass(Reason.CONTENT_ENCODED)
+    if b"range" in fields:
+        return Bypass(Reason.RANGE)
+    if named_by_connection(fields) - PLAIN_OPTIONS:
+        return Bypass(Reason.CONNECTION)  # a field named there is not sent on, so no decision may go by it
+    return None
+
+
+def admit(facts: Facts, route: Route) -> Lookup | Observe | Bypass:
+    """What a call whose body is read may do."""
+    if facts.bypass:
+        return Bypass(facts.bypass)
+    mode = route.cache.mode
+    if mode is CacheMode.OFF:
+        return Bypass(Reason.ROUTE_OFF)
+    if mode is CacheMode.OBSERVE:
+        return Observe(route)
+    if mode is not CacheMode.ALWAYS and not _deterministic(facts, route):
+        return Bypass(Reason.NOT_DETERMINISTIC)
+    return Lookup(route)
+
+
+def _deterministic(facts: Facts, route: Route) -> bool:
+    return facts.deterministic or (facts.seeded and route.cache.trust_seed)
+
+
+class Serve(Struct, frozen=True, gc=False):
+    """The entry answers the call. *age* and *ttl* (what is left) in whole seconds."""
+
+    entry: Entry
+    age: int
+    ttl: int
+
+
+class Absent(Struct, frozen=True, gc=False):
+    """Nothing that may be served."""
+
+
+ABSENT = Absent()
+
+
+def judge(entry: Entry | None, asked: Directives, now: float) -> Serve | Absent:
+    """Whether what the store holds may be served at *now*."""
+    if entry is None or asked.no_cache:
+        return ABSENT
+    age = max(now - entry.at, 0.0)  # a clock that was set back makes nothing younger than new
+    left = entry.ttl - age
+    if left <= 0:
+        return ABSENT
+    if asked is not NOTHING_ASKED and (
+        (asked.max_age is not None and age > asked.max_age) or (asked.ttl is not None and age >= asked.ttl)
+    ):
+        return ABSENT
+    return Serve(entry, int(age), int(left))
+
+
+def share(status: int, fields: Fields, form: Form) -> str:
+    """
+    Whether an answer may go to others than its own caller, judged by its head: ``""``, or the reason why not.
+
+    A service's ``Cache-Control`` is not asked: these APIs send ``no-cache`` with every answer.
+    """
+    if status != 200:
+        return Reason.STATUS
+    if fields.get(b"content-encoding", b"identity").lower() != b"identity":
+        return Reason.ANSWER_ENCODED
+    if form is Form.WHOLE and fields.get(b"content-type", b"").lower().startswith(b"text/html"):
+        return Reason.CONTENT_TYPE
+    return ""
+
+
+class Keep(Struct, frozen=True, gc=False):
+    """The answer is stored, fresh for *ttl* seconds."""
+
+    ttl: float
+
+
+class Drop(Struct, frozen=True, gc=False):
+    """The answer is not stored."""
+
+    reason: str
+
+
+def retain(endpoint: Endpoint, route: Route, asked: Directives, body: bytes, form: Form) -> Keep | Drop:
+    """Whether a complete, shareable answer is stored, and for how long."""
+    incomplete = endpoint.answers.complete(body, form)
+    if incomplete is not Completeness.WHOLE:
+        return Drop(incomplete)
+    ttl = lifetime(endpoint, route, asked)
+    return Keep(ttl) if ttl > 0 else Drop(Reason.NO_STORE)
+
+
+def lifetime(endpoint: Endpoint, route: Route, asked: Directives) -> float:
+    """How long an answer is fresh, seconds: as the route says, else by kind; the caller may only shorten it."""
+    ttl = route.cache.ttl if route.cache.ttl is not None else DEFAULT_TTL.get(endpoint.kind, OTHER_TTL)
+    return ttl if asked.ttl is None else min(ttl, asked.ttl)
+
+
+def form_of(fields: Fields) -> Form:
+    """The form of an answer's body, by its content type."""
+    return Form.EVENTS if fields.get(b"content-type", b"").lower().startswith(b"text/event-stream") else Form.WHOLE
+
+
+def reaches_everyone(status: int) -> bool:
+    """Whether an error answers every waiter, or only those with the credential that earned it."""
+    return status not in {401, 402, 403, 407, 429}

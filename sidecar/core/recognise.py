@@ -1,0 +1,154 @@
+"""
+Which service, endpoint and routes a request is for, from its head alone.
+
+The rule: a host match beats a path match, the longest prefix wins, and the target is never rewritten: what is matched
+is a copy with doubled slashes collapsed, what goes upstream is the caller's bytes without the service's prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from sidecar.core.dialect import Endpoint
+from sidecar.core.model import Fields
+from sidecar.core.rules import CacheMode, Region, Route, Rules, Service
+
+_RESOURCE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
+_SLASHES = re.compile(r"/{2,}")
+_PORT = re.compile(r":[0-9]*\Z")
+
+
+class Site(Struct, frozen=True, gc=False):
+    """
+    Where a request goes: the same for every request with this method, target, host and port.
+
+    *target* is what goes upstream, byte for byte; *path* its path for matching, *query* its query without ``?``.
+    *routes* are those that may still take it, in order; *cacheable* tells that one of them caches. *regions* have
+    their resource filled in.
+    """
+
+    service: Service
+    resource: str
+    target: bytes
+    path: str
+    query: bytes
+    endpoint: Endpoint | None
+    routes: tuple[Route, ...]
+    cacheable: bool
+    regions: tuple[Region, ...]
+
+
+class Stray(Struct, frozen=True, gc=False):
+    """A request for no service of ours: the answer's status, code and message."""
+
+    status: int
+    code: str
+    message: str
+
+
+def recognise(rules: Rules, port: int, host: bytes, method: bytes, target: bytes) -> Site | Stray:
+    """Find the service by own port, then host, then longest path prefix; then its endpoint and routes."""
+    service = _by_port(rules, port) or _by_host(rules, host)
+    rest = target
+    resource = ""
+    if service is None:
+        service = _by_path(rules, target)
+        if service is None:
+            return Stray(404, "unknown-service", _where_to_go(rules))
+        rest = target[len(service.path) :]
+    if service.resource:
+        resource, rest = _split_resource(rest)
+        if not resource:
+            return Stray(
+                404, "unknown-resource", f"The path must name a resource: {service.path}/RESOURCE/..., letters, "
+                "digits and hyphens only."
+            )  # fmt: skip
+    if not rest.startswith(b"/"):
+        rest = b"/" + rest
+    raw_path, _, query = rest.partition(b"?")
+    path = _SLASHES.sub("/", raw_path.decode("latin-1"))
+    endpoint = service.dialect.locate(method, path)
+    routes = tuple(route for route in rules.routes if _may_take(route, service, endpoint, path))
+    cacheable = endpoint is not None and not endpoint.bypass and any(r.cache.mode != CacheMode.OFF for r in routes)
+    regions = tuple(
+        sorted((_filled(region, resource) for region in service.regions), key=lambda region: region.priority)
+    )
+    return Site(service, resource, rest, path, query, endpoint, routes, cacheable, regions)
+
+
+def choose_route(site: Site, fields: Fields, model: str) -> Route:
+    """The first route whose header and model patterns match as well. The last built-in route takes everything."""
+    for route in site.routes:
+        match = route.match
+        if match.model and not fnmatchcase(model, match.model):
+            continue
+        if match.header and not _headers_match(match.header, fields):
+            continue
+        return route
+    return site.routes[-1]
+
+
+def _may_take(route: Route, service: Service, endpoint: Endpoint | None, path: str) -> bool:
+    match = route.match
+    if match.service and match.service != service.name:
+        return False
+    if match.path and not fnmatchcase(path, match.path):
+        return False
+    return not match.kinds or (endpoint is not None and endpoint.kind in match.kinds)
+
+
+def _headers_match(wanted: Mapping[str, str], fields: Fields) -> bool:
+    """A field that is not there matches nothing, not even ``*``."""
+    for name, pattern in wanted.items():
+        value = fields.get(name.lower().encode("latin-1"))
+        if value is None or not fnmatchcase(value.decode("latin-1"), pattern):
+            return False
+    return True
+
+
+def _by_port(rules: Rules, port: int) -> Service | None:
+    return next((service for service in rules.services if service.port and service.port == port), None)
+
+
+def _by_host(rules: Rules, host: bytes) -> Service | None:
+    name = _PORT.sub("", host.decode("latin-1").lower())
+    return next((service for service in rules.services if name in service.hosts), None)
+
+
+def _by_path(rules: Rules, target: bytes) -> Service | None:
+    found: Service | None = None
+    for service in rules.services:
+        prefix = service.path.encode("latin-1")
+        if not prefix or not target.startswith(prefix) or target[len(prefix) : len(prefix) + 1] not in b"/?":
+            continue
+        if found is None or len(service.path) > len(found.path):
+            found = service
+    return found
+
+
+def _split_resource(rest: bytes) -> tuple[str, bytes]:
+    path = rest.partition(b"?")[0]
+    segment = path[1:].partition(b"/")[0]
+    name = segment.decode("latin-1")
+    if not path.startswith(b"/") or not _RESOURCE.match(name):
+        return "", rest
+    return name.lower(), rest[1 + len(segment) :]
+
+
+def _filled(region: Region, resource: str) -> Region:
+    if "{resource}" not in region.url:
+        return region
+    url = region.url.replace("{resource}", resource)
+    return replace(region, url=url, credential_domain=region.credential_domain or resource)
+
+
+def _where_to_go(rules: Rules) -> str:
+    paths = ", ".join(
+        service.path + ("/RESOURCE" if service.resource else "") for service in rules.services if service.path
+    )
+    return f"No service answers here. This sidecar serves the base paths {paths or '(none)'}; check the base URL."

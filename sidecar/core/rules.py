@@ -1,0 +1,198 @@
+"""
+The types that a configuration is turned into: frozen rules that the line reads.
+
+The rule: only types, with the defaults that hold when a configuration says nothing. ``settings`` builds them and has
+already refused what makes no sense; nothing below the composition root knows YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sidecar.core.dialect import Dialect
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Mode(StrEnum):
+    """The mode of the whole process."""
+
+    NORMAL = "normal"
+    CACHE_OFF = "cache-off"
+    PASSTHROUGH = "passthrough"
+
+
+class CacheMode(StrEnum):
+    """What a route's answers are cached for: see the design's ``cache.mode``."""
+
+    OFF = "off"
+    OBSERVE = "observe"
+    DETERMINISTIC = "deterministic"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Who may read whose answers: ``principal``, ``service``, or ``header`` with the header's lower-case *name*."""
+
+    kind: str = "principal"
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCredential:
+    """A credential that the region supplies: the file's text, behind *prefix*, as *header* (lower-case)."""
+
+    header: str
+    file: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """
+    One place where a service answers. *url* has scheme, host, optional port and base path, without trailing slash;
+    ``{resource}`` in it is filled from the path (the built-in Azure service).
+    """
+
+    name: str
+    url: str
+    priority: int = 1
+    weight: int = 1
+    residency: str = ""
+    credential_domain: str = ""
+    credential: StoredCredential | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """
+    An AI service that the application calls, found by host, path prefix or own port.
+
+    *path* is its prefix without trailing slash (``/openai``), ``""`` for none; *resource* tells that the path's next
+    segment names a resource of the service (``/azure/RESOURCE``). *port* 0 means the shared port.
+    """
+
+    name: str
+    dialect: Dialect
+    regions: tuple[Region, ...]
+    path: str = ""
+    hosts: tuple[str, ...] = ()
+    port: int = 0
+    resource: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRule:
+    """A route's cache rule; times in seconds. *ttl* None means the endpoint kind's default."""
+
+    mode: CacheMode = CacheMode.DETERMINISTIC
+    ttl: float | None = None
+    share: Share = Share()
+    tags: tuple[str, ...] = ()
+    trust_seed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """
+    Seconds. *first_byte* is from the request sent to the answer's head (*stream_first_byte* where a stream was asked
+    for); *idle* between two reads. There is no total.
+    """
+
+    connect: float = 5.0
+    first_byte: float = 600.0
+    stream_first_byte: float = 300.0
+    idle: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which calls a route takes. Empty members match everything. *path* and *model* are shell patterns (fnmatch)."""
+
+    service: str = ""
+    path: str = ""
+    model: str = ""
+    header: Mapping[str, str] = field(default_factory=dict)
+    kinds: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A named group of calls and the rules that hold for them. First match wins."""
+
+    name: str
+    match: Match = Match()
+    cache: CacheRule = CacheRule()
+    timeouts: Timeouts = Timeouts()
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """An address to listen on."""
+
+    host: str = "127.0.0.1"
+    port: int = 7400
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    Bounds of this process, in bytes and seconds.
+
+    *inflight_memory*: one ledger for bodies and flights. *collect*: up to this size a body is collected for a look-up
+    (beyond memory, in an unlinked file). *head_seconds*, *body_seconds*: how long a head may take from its first
+    byte, and how long a body may stand still. *idle_seconds*: how long a kept-alive connection may be silent.
+    *reader_seconds*: how long a caller that reads nothing is waited for. *drain_seconds*: grace after SIGTERM.
+    """
+
+    inflight_memory: int = 32 * MIB
+    collect: int = 512 * MIB
+    request_line: int = 16 * KIB
+    headers: int = 64 * KIB
+    trailers: int = 16 * KIB
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 600.0
+    reader_seconds: float = 30.0
+    drain_seconds: float = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRule:
+    """The memory tier: *eviction* is ``s3-fifo`` or ``lru``; *max_entries* 0 means no limit beside the bytes."""
+
+    max_bytes: int = 64 * MIB
+    max_entry_bytes: int = 4 * MIB
+    max_entries: int = 0
+    eviction: str = "s3-fifo"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRule:
+    """*proxy*: ``environment``, ``none`` or a URL. *ca_file*: extra trust anchors, ``""`` for the system's alone."""
+
+    proxy: str = "environment"
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A whole configuration. *revision* is a digest of what it was built from; *warnings* one line each."""
+
+    services: tuple[Service, ...]
+    routes: tuple[Route, ...]
+    mode: Mode = Mode.NORMAL
+    listen: Listen = Listen()
+    health: Listen = Listen(port=7491)
+    admin: Listen = Listen(port=7490)
+    state_dir: str = ""
+    limits: Limits = Limits()
+    memory: MemoryRule = MemoryRule()
+    upstream: UpstreamRule = UpstreamRule()
+    revision: str = ""
+    warnings: tuple[str, ...] = ()

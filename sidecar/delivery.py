@@ -1,0 +1,158 @@
+"""
+Handing an answer to its caller, in that caller's own view.
+
+The rule: what a caller is told in ``Cache-Status`` is true, what belongs to another caller never reaches it, and an
+answer that breaks is broken for it too: it never looks whole.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from sidecar.core.dialect import Dialect, Endpoint
+from sidecar.core.headers import lines
+from sidecar.core.model import Entry, Form, Pairs, View
+from sidecar.core.policy import Serve
+from sidecar.core.rescue import Rescued
+from sidecar.errors import Cause, UpstreamFailed
+from sidecar.flight.flight import Opening, Reader
+from sidecar.net.base import Exchange, Response
+
+_EVENTS_TYPE = b"text/event-stream; charset=utf-8"
+_JSON_TYPE = b"application/json"
+_BROKE_OFF = "The AI service broke off in the middle of its answer."
+_HIT = (
+    b"%bcontent-length: %d\r\nage: %d\r\ncache-status: sidecar; hit; ttl=%d; detail=%b\r\nx-sidecar-request-id: %b\r\n"
+)
+
+
+class Stamp(Struct, frozen=True, gc=False):
+    """What we add to every answer's head."""
+
+    request_id: bytes
+    status: bytes
+    model: str = ""
+    region: str = ""
+
+    def pairs(self) -> Pairs:
+        """As header fields."""
+        found: Pairs = ((b"cache-status", self.status), (b"x-sidecar-request-id", self.request_id))
+        if self.model:
+            found += ((b"x-sidecar-model", clean(self.model)),)
+        if self.region:
+            found += ((b"x-sidecar-region", clean(self.region)),)
+        return found
+
+
+def clean(text: str) -> bytes:
+    """*text* as a header value: what cannot stand there becomes ``?``."""
+    return bytes(byte if 0x20 < byte < 0x7F else 0x3F for byte in text[:128].encode("latin-1", "replace"))
+
+
+def hit(serve: Serve, body: bytes, form: Form, request_id: bytes, *, detail: bytes = b"memory") -> Response:
+    """An entry as an answer; *body* and *form* are the caller's view of it."""
+    entry = serve.entry
+    head = _HIT % (
+        lines(entry.headers if form is entry.form else in_form(entry.headers, form)),
+        len(body),
+        serve.age,
+        serve.ttl,
+        detail,
+        request_id,
+    )  # fmt: skip
+    if entry.model:
+        head += b"x-sidecar-model: %b\r\n" % clean(entry.model)
+    return Response(entry.status, head, body)
+
+
+def rescued(answer: Rescued, stamp: Stamp, *, close: bool = False) -> Response:
+    """An error of our own as an answer."""
+    pairs = (*answer.pairs, (b"content-length", str(len(answer.body)).encode()), *stamp.pairs())
+    return Response(answer.status, lines(pairs), answer.body, close)
+
+
+def viewed(entry: Entry, endpoint: Endpoint, view: View) -> tuple[bytes, Form] | None:
+    """An entry's body in a caller's view, None where the dialect cannot give it faithfully."""
+    if entry.form is Form.WHOLE:
+        if not view.stream:
+            return entry.body, Form.WHOLE
+    elif view.stream and view.usage:
+        return entry.body, Form.EVENTS
+    body = endpoint.answers.convert(entry.body, entry.form, view)
+    return None if body is None else (body, Form.EVENTS if view.stream else Form.WHOLE)
+
+
+def in_form(pairs: Pairs, form: Form) -> Pairs:
+    """Header fields of an answer that is now in *form*."""
+    kept = tuple(pair for pair in pairs if pair[0].lower() != b"content-type")
+    return ((b"content-type", _EVENTS_TYPE if form is Form.EVENTS else _JSON_TYPE), *kept)
+
+
+async def deliver(
+    exchange: Exchange,
+    reader: Reader,
+    opening: Opening,
+    view: View,
+    endpoint: Endpoint,
+    dialect: Dialect,
+    stamp: Stamp,
+) -> int | None:
+    """
+    Hand a flight's answer on as it comes; returns the body's size, or None where this caller's view of it cannot be
+    had and nothing has been sent.
+
+    Raises what the caller's connection raises, and the flight's failure when nothing has been sent yet.
+    """
+    pairs = opening.pairs if reader.owner else opening.shared
+    pairs = (*pairs, *stamp.pairs())
+    wanted = Form.EVENTS if view.stream else Form.WHOLE
+    if opening.status == 200 and opening.form is not wanted and not reader.owner:
+        return await _deliver_converted(exchange, reader, opening, view, endpoint, pairs)
+    narrow = endpoint.answers.narrow(view) if opening.form is Form.EVENTS else None
+    size = 0
+    try:
+        chunk = await reader.read()  # a failure before the first byte is still an error answer
+        exchange.begin(opening.status, pairs, opening.length if narrow is None else None)
+        while chunk:
+            out = chunk if narrow is None else narrow.feed(chunk)
+            if out:
+                size += len(out)
+                await exchange.write(out)
+            chunk = await reader.read()
+        if narrow is not None and (rest := narrow.close()):
+            size += len(rest)
+            await exchange.write(rest)
+    except UpstreamFailed as failure:
+        if not exchange.started:
+            raise
+        await _break_off(exchange, reader, opening, dialect, failure)
+        raise
+    exchange.end()
+    return size
+
+
+async def _deliver_converted(
+    exchange: Exchange, reader: Reader, opening: Opening, view: View, endpoint: Endpoint, pairs: Pairs
+) -> int | None:
+    chunks = []
+    while chunk := await reader.read():
+        chunks.append(chunk)
+    body = endpoint.answers.convert(b"".join(chunks), opening.form, view)
+    if body is None:
+        return None
+    form = Form.EVENTS if view.stream else Form.WHOLE
+    exchange.begin(opening.status, in_form(pairs, form), len(body))
+    await exchange.write(body)
+    exchange.end()
+    return len(body)
+
+
+async def _break_off(
+    exchange: Exchange, reader: Reader, opening: Opening, dialect: Dialect, failure: UpstreamFailed
+) -> None:
+    """Tell a caller in mid-answer: by the dialect's error event where the stream stands between events, then a cut."""
+    if opening.form is Form.EVENTS and reader.flight.boundary and failure.cause is not Cause.INTERNAL:
+        event = dialect.error_event(f"upstream-{failure.cause}", _BROKE_OFF)
+        if event:
+            await exchange.write(event)
+    exchange.cut()

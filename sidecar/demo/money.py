@@ -1,0 +1,44 @@
+"""
+Simulated money: what the demo's calls would cost at list prices.
+
+The rule: nobody is billed, and every text that shows these numbers says so. The table is small, for the demo's models
+only, and is not kept current. Amounts are integer nano-dollars, so that sums are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from msgspec import Struct
+
+NANO = 1_000_000_000
+
+
+class Price(Struct, frozen=True):
+    """Nano-dollars for each token read and each token written."""
+
+    prompt: int
+    completion: int
+
+
+PRICES: Mapping[str, Price] = MappingProxyType({
+    "gpt-4o": Price(2_500, 10_000),
+    "gpt-4o-mini": Price(150, 600),
+    "text-embedding-3-small": Price(20, 0),
+    "claude-sonnet-5-5": Price(2_000, 10_000),
+})  # fmt: skip
+"""Public list prices of the services; 1 dollar for a million tokens is 1000 nano-dollars for one."""
+
+_FREE = Price(0, 0)
+
+
+def cost(model: str, *, prompt: int, completion: int) -> int:
+    """Nano-dollars for a call of *model* with so many tokens; 0 for a model without a price."""
+    price = PRICES.get(model, _FREE)
+    return prompt * price.prompt + completion * price.completion
+
+
+def dollars(amount: int) -> str:
+    """*amount* nano-dollars, for people: to a hundredth of a cent."""
+    return f"${amount / NANO:.4f}"

@@ -1,0 +1,159 @@
+"""
+The demo on stage: a workload through a running sidecar, shown as it goes, and what came of it.
+
+The rule: on a terminal there is a bar for each part of the workload, in a pipe a plain line; the words and numbers are
+the same. Nothing here decides anything, and no call leaves this machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, TextIO
+
+import aiohttp
+from msgspec import json
+
+from sidecar.core.rules import Listen, Region, Rules, UpstreamRule
+from sidecar.demo.summary import Bill, Places, happened, totals, try_it
+from sidecar.demo.workload import Act, Answer, Spawn, Way, acts, play
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LATENCY = 0.25
+"""Seconds that the stand-in takes for an answer: enough for the eye to tell a hit from a call."""
+
+TOKEN_INTERVAL = 0.01
+
+_TITLE = 34
+_BAR = 14
+_WIDTHS = (5, 8, 8, 10, 8, 8)
+_WAYS = (Way.MEMORY, Way.SHARED, Way.UPSTREAM, Way.BYPASS, Way.FAILED)
+
+
+def staged(rules: Rules, provider: str) -> Rules:
+    """*rules* with every service at the URL *provider* alone, so that no call and no credential goes anywhere else."""
+    return replace(
+        rules,
+        services=tuple(
+            replace(service, regions=(Region("demo", provider, credential_domain=service.name),))
+            for service in rules.services
+        ),
+        upstream=UpstreamRule(proxy="none"),
+    )
+
+
+def url_of(listen: Listen, port: int) -> str:
+    """Where a listener at *port* is reached from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104  compared with, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def bases_of(rules: Rules, port: int) -> Mapping[str, str]:
+    """The base URL of each API that a service speaks, by dialect, less those that only a host name leads to."""
+    bases: dict[str, str] = {}
+    for service in rules.services:
+        if service.path or service.port:
+            base = url_of(rules.listen, port if service.path else service.port) + service.path
+            bases.setdefault(service.dialect.name, f"{base}/demo" if service.resource else base)
+    return bases
+
+
+class Show:
+    """
+    Tells on *out* what goes on. *pace* stretches the workload's pauses.
+
+    ``log`` takes the sidecar's log lines: what is not merely informative goes to standard error.
+    """
+
+    def __init__(self, out: TextIO, *, pace: float = 1.0) -> None:
+        self._out = out
+        self._pace = pace
+        self._console: Console | None = None
+        if out.isatty():
+            from rich.console import Console  # noqa: PLC0415  a quarter of the start-up time, for terminals only
+
+            self._console = Console(file=out, highlight=False, soft_wrap=True)
+
+    def log(self, line: bytes) -> None:
+        """Pass on a line of the log."""
+        if json.decode(line)["level"] != "info":
+            sys.stderr.write(line.decode())
+            sys.stderr.flush()
+
+    def say(self, *lines: str) -> None:
+        """Tell *lines*. One that is not indented is a heading."""
+        for line in lines:
+            if self._console is None:
+                self._out.write(line + "\n")
+            else:
+                heading = bool(line) and not line.startswith(" ")
+                self._console.print(line, style="bold" if heading else None, markup=False)
+        self._out.flush()
+
+    async def run(self, rules: Rules, port: int, health: str, calls: Callable[[], int], *, spawn: Spawn) -> None:
+        """
+        Play the workload against a sidecar with *rules* that listens on *port*, then sum up.
+
+        *health* is the base URL of its health server, *calls* says how many calls have reached the provider.
+        """
+        bases = bases_of(rules, port)
+        bill = Bill()
+        playable = tuple(act for act in acts() if all(call.api in bases for wave in act.waves for call in wave))
+        with self._progress(playable) as show:
+
+            def hear(act: Act, answer: Answer) -> None:
+                bill.book(answer)
+                show(act, answer)
+
+            await play(playable, bases, hear, spawn=spawn, pace=self._pace)
+        async with aiohttp.ClientSession() as session, session.get(f"{health}/metrics") as response:
+            total = totals(await response.text())
+        self.say("", *happened(total, bill, calls()))
+        self.say("", *try_it(Places(bases.get("openai", ""), health)), "")
+
+    @contextmanager
+    def _progress(self, playing: Sequence[Act]) -> Iterator[Callable[[Act, Answer], None]]:
+        """What is to hear of each answer, so that it shows."""
+        tallies = {act: Counter[Way]() for act in playing}
+        bar = " " * (_BAR + 1) if self._console is not None else ""
+        self.say(f"{'A document platform at work':<{_TITLE + 2}} {bar}{_cells(['calls', *_WAYS])}")
+        if self._console is None:
+
+            def tell(act: Act, answer: Answer) -> None:
+                tallies[act][answer.way] += 1
+                if tallies[act].total() == act.size:
+                    self.say(f"  {act.title:<{_TITLE}} {_numbers(tallies[act])}")
+
+            yield tell
+            return
+        from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415  as above
+
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(_BAR),
+            TextColumn("{task.fields[numbers]}", markup=False),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            tasks = {
+                act: progress.add_task(f"{act.title:<{_TITLE}}", total=act.size, numbers=_numbers(tallies[act]))
+                for act in playing
+            }
+
+            def draw(act: Act, answer: Answer) -> None:
+                tallies[act][answer.way] += 1
+                progress.update(tasks[act], advance=1, numbers=_numbers(tallies[act]))
+
+            yield draw
+
+
+def _numbers(tally: Counter[Way]) -> str:
+    return _cells([tally.total(), *(tally[way] for way in _WAYS)])
+
+
+def _cells(values: Iterable[object]) -> str:
+    return "".join(f"{value!s:>{width}}" for value, width in zip(values, _WIDTHS, strict=True))

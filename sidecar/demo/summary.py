@@ -1,0 +1,146 @@
+"""
+What the demo says at its end: what happened, and where to look next.
+
+The rule: every number is read from where it was counted (the sidecar's own ``/metrics``, the stand-in's counter, the
+answers themselves), and how it was made stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.demo.money import cost, dollars
+from sidecar.demo.workload import Answer, Way
+
+_SERVED = {
+    "hit_memory": "answered from memory",
+    "hit_redis": "answered from Redis",
+    "stale": "answered stale",
+    "stale_error": "answered stale after an error",
+    "collapsed": "shared an equal call on its way",
+}
+"""The outcomes that need no upstream call of their own."""
+
+_ALWAYS_SHOWN = frozenset({"hit_memory", "collapsed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the metrics say: requests by outcome, bypasses by reason, and seconds that callers did not have to wait."""
+
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+    seconds_saved: float
+
+    @property
+    def calls(self) -> int:
+        """All requests."""
+        return sum(self.outcomes.values())
+
+
+@dataclass(slots=True)
+class Bill:
+    """Simulated nano-dollars: *spent* on answers that were fetched, *saved* by answers that were not."""
+
+    spent: int = 0
+    saved: int = 0
+
+    def book(self, answer: Answer) -> None:
+        """Add one answer."""
+        amount = cost(answer.model, prompt=answer.prompt, completion=answer.completion)
+        if answer.way in {Way.MEMORY, Way.SHARED}:
+            self.saved += amount
+        else:
+            self.spent += amount
+
+
+class Places(NamedTuple):
+    """The URLs to look at next, without trailing slash. *openai* is ``""`` where no service speaks that API by path."""
+
+    openai: str
+    health: str
+
+
+def totals(exposition: str) -> Totals:
+    """
+    Read the metrics of a process.
+
+    Time saved: each request that was served counts the average time of a miss on its own route, less what it took.
+    """
+    outcomes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    counts: dict[tuple[str, str], float] = {}
+    sums: dict[tuple[str, str], float] = {}
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            labels = sample.labels
+            match sample.name:
+                case "sidecar_requests_total":
+                    outcomes[labels["outcome"]] += int(sample.value)
+                case "sidecar_bypass_total":
+                    reasons[labels["reason"]] += int(sample.value)
+                case "sidecar_request_duration_seconds_count":
+                    counts[labels["route"], labels["outcome"]] = sample.value
+                case "sidecar_request_duration_seconds_sum":
+                    sums[labels["route"], labels["outcome"]] = sample.value
+                case _:
+                    pass
+    saved = 0.0
+    for (route, outcome), count in counts.items():
+        if outcome in _SERVED and (misses := counts.get((route, "miss"))):
+            saved += max(0.0, count * sums[route, "miss"] / misses - sums[route, outcome])
+    return Totals(outcomes, reasons, saved)
+
+
+def happened(total: Totals, bill: Bill, upstream_calls: int) -> Iterator[str]:
+    """The numbers, a line each. *upstream_calls* is what the provider counted."""
+    calls = total.calls
+    yield "What happened"
+    yield _line("calls made", str(calls))
+    for outcome, words in _SERVED.items():
+        if (count := total.outcomes.get(outcome, 0)) or outcome in _ALWAYS_SHOWN:
+            yield _line(words, str(count), f"{count / max(1, calls):.0%}")
+    yield _line("fetched and remembered", str(total.outcomes.get("miss", 0)), "the first call of each kind")
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(total.reasons.items()))
+    yield _line("passed through (bypass)", str(total.outcomes.get("bypass", 0)), reasons)
+    if failed := total.outcomes.get("error", 0):
+        yield _line("failed", str(failed), "see the log lines above")
+    yield _line("upstream calls", str(upstream_calls), f"counted by the stand-in; {calls} without the sidecar")
+    yield _line(
+        "waiting time saved", f"{total.seconds_saved:.1f} s", "a hit counts the average miss of its route, less"
+    )
+    yield _line("", "", "its own time; from /metrics")
+    whole = bill.spent + bill.saved
+    yield _line(
+        "simulated money saved", dollars(bill.saved), f"of {dollars(whole)}: list prices for the tokens of answers"
+    )
+    yield _line("", "", "that took no upstream call; nobody was billed")
+
+
+def try_it(places: Places) -> Iterator[str]:
+    """Where to look next."""
+    yield "Try it: the proxy stays up, any key works, the same call twice shows a hit"
+    if places.openai:
+        yield f"  export OPENAI_BASE_URL={places.openai}/v1 OPENAI_API_KEY=demo"
+        yield "  export NO_PROXY=127.0.0.1,localhost"
+        yield ""
+        yield "  from openai import OpenAI"
+        yield '  ask = dict(model="gpt-4o", temperature=0, messages=[{"role": "user", "content": "Hello"}])'
+        yield "  print(OpenAI().chat.completions.create(**ask).choices[0].message.content)"
+        yield ""
+        yield f"  curl -i {places.openai}/v1/chat/completions \\"
+        yield "    -H 'authorization: Bearer demo' -H 'content-type: application/json' \\"
+        yield """    -d '{"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]}'"""
+        yield ""
+    yield f"  metrics    {places.health}/metrics"
+    yield f"  readiness  {places.health}/readyz?verbose"
+    yield "  stop       Ctrl-C"
+
+
+def _line(name: str, number: str, words: str = "") -> str:
+    return f"  {name:<32} {number:>8}   {words}".rstrip()

@@ -1,0 +1,21 @@
+"""
+The AI APIs that the sidecar speaks, one file each.
+
+The rule: a dialect is tables and pure functions that fill ``core/dialect``'s shape; services carry the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sidecar.core.dialect import Dialect
+from sidecar.dialects.anthropic import ANTHROPIC
+from sidecar.dialects.azure_openai import AZURE_OPENAI
+from sidecar.dialects.generic import GENERIC
+from sidecar.dialects.openai import OPENAI
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType(
+    {dialect.name: dialect for dialect in (OPENAI, AZURE_OPENAI, ANTHROPIC, GENERIC)}
+)
+"""Every dialect by the name that a configuration gives it."""

@@ -1,0 +1,199 @@
+"""
+Anthropic's messages, as answers: whether one is whole, which model gave it, and what it cost.
+
+The rule: a stream is whole only when everything it began has ended; what cannot be read is never called whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from sidecar.core.dialect import Answers, Completeness
+from sidecar.core.model import Form, Usage, View
+from sidecar.core.sse import Splitter, events
+from sidecar.dialects.anthropic_forms import UNREADABLE, document, stream
+
+_COUNTED: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+
+
+class _Stop(Struct):
+    stop_reason: str | None = None
+
+
+class _Thinking(Struct):
+    thinking_tokens: int = 0
+
+
+class _Counts(Struct):
+    """A usage; None where it says nothing, so that a later one replaces only what it tells."""
+
+    input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    output_tokens: int | None = None
+    output_tokens_details: _Thinking | None = None
+
+
+class _Message(Struct):
+    """A whole message, as far as it is judged; an error document has no content."""
+
+    type: str
+    model: str = ""
+    content: list[Raw] | None = None
+    stop_reason: str | None = None
+    usage: _Counts = msgspec.field(default_factory=_Counts)
+
+
+class _MessageStart(Struct):
+    message: _Message
+
+
+class _MessageDelta(Struct):
+    delta: _Stop = msgspec.field(default_factory=_Stop)
+    usage: _Counts = msgspec.field(default_factory=_Counts)
+
+
+class MessageWatch:
+    """Observes a live stream of message events. Events without a name don't count: the API's clients drop them."""
+
+    __slots__ = ("_splitter", "boundary", "committed", "ended", "failed")
+
+    def __init__(self) -> None:
+        self._splitter = Splitter()
+        self.boundary = True
+        self.committed = False
+        self.ended = False
+        self.failed = False
+
+    def __repr__(self) -> str:
+        states = ("committed" * self.committed, "ended" * self.ended, "failed" * self.failed)
+        return f"<MessageWatch {' '.join(filter(None, states)) or 'waiting'}>"
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes of the stream; never raises."""
+        for event in self._splitter.feed(chunk):
+            match event.name:
+                case "" | "ping":
+                    pass
+                case "error":
+                    self.failed = True
+                case name:
+                    self.committed = True
+                    self.ended = self.ended or name == "message_stop"
+        self.boundary = self._splitter.boundary
+
+
+def _complete(body: bytes, form: Form) -> Completeness:
+    """Whether *body* is a whole message. A refusal is; a paused turn goes on in the caller's next request."""
+    try:
+        if form is Form.EVENTS:
+            return _complete_stream(body)
+        message = msgspec.json.decode(body, type=_Message)
+    except UNREADABLE:
+        return Completeness.UNREADABLE
+    if message.type == "error":
+        return Completeness.FAILED
+    if message.type != "message" or message.content is None:
+        return Completeness.UNREADABLE
+    return _judge(message.stop_reason)
+
+
+def _complete_stream(body: bytes) -> Completeness:
+    """As ``_complete``, for a stream: it begins, closes each block, ends, and nothing follows."""
+    stop_reason = None
+    names = []
+    size = 0
+    for event in events(body):
+        size += len(event.raw)
+        if event.name == "error":
+            return Completeness.FAILED
+        if event.name == "message_delta":
+            stop_reason = msgspec.json.decode(event.data, type=_MessageDelta).delta.stop_reason or stop_reason
+        if event.name not in ("", "ping"):
+            names.append(event.name)
+    if "message_stop" not in names or body[size:].strip(b"\r\n"):
+        return Completeness.TRUNCATED
+    whole = names[0] == "message_start" and names.index("message_stop") == len(names) - 1
+    if not whole or names.count("content_block_start") != names.count("content_block_stop"):
+        return Completeness.UNREADABLE
+    return _judge(stop_reason)
+
+
+def _judge(stop_reason: str | None) -> Completeness:
+    match stop_reason:
+        case None:
+            return Completeness.UNFINISHED
+        case "pause_turn":
+            return Completeness.PAUSED
+        case _:
+            return Completeness.WHOLE
+
+
+def _usage(body: bytes, form: Form) -> Usage:
+    """The token counts. The API's ``input_tokens`` leave out what its prompt cache read and wrote; ours do not."""
+    found: dict[str, int] = {}
+    try:
+        for counts in _counts(body, form):
+            found |= {name: value for name in _COUNTED if (value := getattr(counts, name)) is not None}
+            if counts.output_tokens_details is not None:
+                found["thinking_tokens"] = counts.output_tokens_details.thinking_tokens
+    except UNREADABLE:
+        return Usage()
+    cached = found.get("cache_read_input_tokens", 0)
+    return Usage(
+        prompt=found.get("input_tokens", 0) + cached + found.get("cache_creation_input_tokens", 0),
+        completion=found.get("output_tokens", 0),
+        cached=cached,
+        reasoning=found.get("thinking_tokens", 0),
+    )
+
+
+def _counts(body: bytes, form: Form) -> Iterator[_Counts]:
+    """The usages that *body* tells, in their order."""
+    if form is Form.WHOLE:
+        yield msgspec.json.decode(body, type=_Message).usage
+        return
+    for event in events(body):
+        if event.name == "message_start":
+            yield msgspec.json.decode(event.data, type=_MessageStart).message.usage
+        elif event.name == "message_delta":
+            yield msgspec.json.decode(event.data, type=_MessageDelta).usage
+
+
+def _model(body: bytes, form: Form) -> str:
+    """The model that answered."""
+    try:
+        if form is Form.WHOLE:
+            return msgspec.json.decode(body, type=_Message).model
+        starts = (event.data for event in events(body) if event.name == "message_start")
+        return msgspec.json.decode(next(starts, b""), type=_MessageStart).message.model
+    except UNREADABLE:
+        return ""
+
+
+def _convert(body: bytes, form: Form, view: View) -> bytes | None:
+    """The bytes of the form that *view* wants. Usage is part of both forms, so ``view.usage`` changes nothing."""
+    if view.stream == (form is Form.EVENTS):
+        return body
+    if _complete(body, form):
+        return None
+    try:
+        return stream(body) if view.stream else document(body)
+    except UNREADABLE:
+        return None
+
+
+ANSWERS: Final = Answers(
+    complete=_complete,
+    usage=_usage,
+    model=_model,
+    convert=_convert,
+    watch=MessageWatch,
+    narrow=lambda _view: None,
+    streams=True,
+)
+"""The answers of ``/v1/messages``."""

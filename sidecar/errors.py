@@ -1,0 +1,92 @@
+"""
+The exceptions of this project, all of them.
+
+    SidecarError
+    ├── ConfigError        a configuration cannot be used; carries every problem found
+    ├── Refused            we answer the caller ourselves, with a status and a reason
+    ├── UpstreamFailed     the AI service could not be reached, was too slow, or broke off
+    ├── ClientGone         the caller left before its answer was complete
+    └── SlowReader         the caller reads too slowly to be waited for
+
+The rule: the core returns decisions and raises nothing of this; foreign exceptions are translated to one of these at
+the border where they occur; only ``core/rescue`` turns them into answers.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class SidecarError(Exception):
+    """The root of the tree, so that a caller can tell ours from foreign ones."""
+
+
+class ConfigError(SidecarError):
+    """
+    A configuration cannot be used.
+
+    *problems* is one line each, ready to print: ``file:line: path: what is wrong; the remedy``.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Refused(SidecarError):
+    """
+    The caller's request is answered by ourselves.
+
+    *status* is an HTTP status, *code* a short stable word for programs and metrics, *message* a sentence for people
+    that names the remedy. *close* says that the connection cannot be used any further.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, close: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.close = close
+
+
+class Cause(StrEnum):
+    """Why an upstream call failed. A closed set: it labels metrics and picks the status of the answer."""
+
+    CONNECT = "connect"
+    CONNECT_TIMEOUT = "connect-timeout"
+    DNS = "dns"
+    TLS = "tls"
+    FIRST_BYTE_TIMEOUT = "first-byte-timeout"
+    IDLE_TIMEOUT = "idle-timeout"
+    DISCONNECTED = "disconnected"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    DRAINING = "draining"
+    INTERNAL = "internal"
+
+
+class UpstreamFailed(SidecarError):
+    """
+    The AI service gave no whole answer.
+
+    *sent* tells whether any byte of the request may have reached it; *answered* whether any byte of an answer came;
+    *reused* whether the connection had served a call before (it may have died of old age).
+    """
+
+    def __init__(
+        self, cause: Cause, detail: str = "", *, sent: bool = True, answered: bool = False, reused: bool = False
+    ) -> None:
+        super().__init__(f"{cause}: {detail}" if detail else str(cause))
+        self.cause = cause
+        self.detail = detail
+        self.sent = sent
+        self.answered = answered
+        self.reused = reused
+
+
+class ClientGone(SidecarError):
+    """The caller closed its connection before its answer was complete."""
+
+
+class SlowReader(SidecarError):
+    """The caller has read nothing for longer than a slow client is waited for."""

@@ -1,0 +1,139 @@
+"""
+``sidecar explain``: how a request would be decided, without sending anything.
+
+The rule: it asks the very functions that the line asks, in the same order, and shows what they say. Credentials are
+never shown.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httptools
+
+from sidecar.core import canonical
+from sidecar.core.approach import Approach, Approaches
+from sidecar.core.fingerprint import KEY_VERSION, seal
+from sidecar.core.headers import fields_of
+from sidecar.core.model import Head
+from sidecar.core.policy import Bypass, Observe, admit, lifetime
+from sidecar.core.principal import Pod
+from sidecar.core.recognise import choose_route
+from sidecar.core.routing import choose_model
+from sidecar.core.rules import Rules
+from sidecar.errors import Refused
+
+_SECRET = b"sidecar explain: a fixed secret"
+_SHOWN = 2000
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+
+
+def explain(rules: Rules, raw: bytes) -> tuple[str, bool]:
+    """The report on *raw*, a request as it goes over the wire (lone LF are fine), and whether it was readable."""
+    lines: list[str] = []
+    head, body = _read(raw)
+    if head is None:
+        return (
+            "This is not an HTTP request. Expected a request line, header lines, an empty line, and the body, as in:\n"
+            '  POST /openai/v1/chat/completions HTTP/1.1\n  Host: 127.0.0.1:7400\n\n  {"model": ...}'
+        ), False
+
+    def say(name: str, value: object) -> None:
+        lines.append(f"{name + ':':<12} {value}")
+
+    approaches = Approaches(rules, _SECRET, Pod(process=b"explain"))
+    try:
+        approach = approaches.find(head)
+    except Refused as refusal:
+        say("answer", f"{refusal.status} {refusal.code}: {refusal.message}")
+        return "\n".join(lines), True
+    site = approach.site
+    say("service", f"{site.service.name} (dialect {site.service.dialect.name})")
+    say("endpoint", site.endpoint.name if site.endpoint is not None else "not known: passes through untouched")
+    if approach.bypass is not None or site.endpoint is None:
+        say("route", choose_route(site, head.fields, "").name)
+        say("decision", f"bypass ({approach.bypass.reason if approach.bypass else ''}); the body is not read")
+    else:
+        _explain_body(approaches, approach, head, body, say)
+    say("candidates", ", ".join(f"{region.name} {region.url}" for region in site.regions))
+    return "\n".join(lines), True
+
+
+def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: bytes, say: Any) -> None:
+    site = approach.site
+    endpoint = site.endpoint
+    assert endpoint is not None
+    reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), _SECRET)
+    facts = reading.facts
+    model = choose_model(endpoint, facts)
+    route = choose_route(site, head.fields, model)
+    decision = admit(facts, route)
+    caller = approaches.caller(approach, route, head)
+    say(
+        "route",
+        f"{route.name} (mode {route.cache.mode}, share {route.cache.share.kind} {route.cache.share.name}".rstrip()
+        + ")",
+    )
+    say("model", model or "(none)")
+    say("stream", "yes" if facts.view.stream else "no")
+    if caller.principal.needs_proof:
+        say("caller", "reads stored answers only once the service has accepted its credential")
+    if isinstance(decision, Bypass):
+        say("decision", f"bypass ({decision.reason})")
+        return
+    key = seal(_SECRET, caller.prefix, model, reading)
+    say("decision", "observe: never served, only measured" if isinstance(decision, Observe) else "look-up")
+    say("ttl", f"{lifetime(endpoint, route, approach.asked):g} s")
+    shown = (
+        reading.material[:_SHOWN].decode("utf-8", "replace")
+        if reading.tag == b"json"
+        else reading.material.hex()[:_SHOWN]
+    )
+    say("canonical", f"{reading.tag.decode()}, {len(reading.material)} bytes")
+    say("", shown)
+    say(
+        "key",
+        f"{key.address.hex()} (version {KEY_VERSION}; under a fixed secret: compare keys of two requests with it)",
+    )
+
+
+class _Parts:
+    def __init__(self) -> None:
+        self.target = self.body = b""
+        self.pairs: list[tuple[bytes, bytes]] = []
+        self.done = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.pairs.append((name, value))
+
+    def on_body(self, chunk: bytes) -> None:
+        self.body += chunk
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+
+def _read(raw: bytes) -> tuple[Head | None, bytes]:
+    raw = raw.lstrip(b"\r\n")
+    end = _HEAD_END.search(raw)
+    text, body = (raw[: end.start()], raw[end.end() :]) if end is not None else (raw, b"")
+    kept = [
+        line for line in text.splitlines() if line.split(b":")[0].lower() not in {b"content-length", b"transfer-encoding"}
+    ]
+    if not body.endswith((b"\r\n", b"\n\n")):
+        body = body.removesuffix(b"\n")  # editors end a file with a line feed
+    wire = b"\r\n".join(kept) + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    parts = _Parts()
+    parser = httptools.HttpRequestParser(parts)
+    try:
+        parser.feed_data(wire)
+    except httptools.HttpParserError:
+        return None, b""
+    if not parts.done:
+        return None, b""
+    pairs = tuple(parts.pairs)
+    return Head(parser.get_method(), parts.target, 1, pairs, fields_of(pairs)), parts.body

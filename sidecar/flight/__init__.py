@@ -1,0 +1,1 @@
+"""One fetch for one key in this process, and the readers of its one answer. No sockets."""

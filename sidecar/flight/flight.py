@@ -1,0 +1,346 @@
+"""
+One upstream answer on its way, and everybody who reads it.
+
+The rule: the fetch belongs to the flight, not to its first caller. A reader that leaves harms nobody; a fetch that
+nobody waits for is cancelled, unless it is worth finishing. Up to a limit the answer is kept whole, so that a late
+reader gets it from its first byte; past that a window moves over it at the pace of its slowest reader, and nobody
+joins any more.
+
+Every change of shared state is made in one synchronous method; what readers await is a future of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from enum import StrEnum
+
+from msgspec import Struct
+
+from sidecar.core.ledger import Ledger
+from sidecar.core.model import Form, Pairs
+from sidecar.core.policy import Serve
+from sidecar.errors import Cause, SidecarError, UpstreamFailed
+
+WINDOW = 256 * 1024
+"""Bytes that a flight past its limit may be ahead of its slowest reader."""
+
+_HELPING = 128 * 1024  # a late reader catches up in pieces of about this size
+
+
+class Opening(Struct, frozen=True, gc=False):
+    """
+    The head of an answer, for its readers.
+
+    *pairs* is for the caller whose request was sent, *shared* for everybody else. *length* is the body's size where
+    the upstream said it. *kept* tells that the answer will be stored if it turns out whole. *found* is what the fleet's
+    tier held, where no call was made at all.
+    """
+
+    status: int
+    pairs: Pairs
+    shared: Pairs
+    form: Form
+    length: int | None = None
+    kept: bool = False
+    region: str = ""
+    found: Serve | None = None
+
+
+class Stage(StrEnum):
+    """Where a flight stands."""
+
+    WAITING = "waiting"
+    OPEN = "open"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Flight:
+    """
+    One fetch. The feeding side (``open``, ``push``, ``release``) is the fetch's; ``join`` is the callers'.
+
+    *limit* is how many bytes of the answer are kept whole; *generating* that an abandoned call goes on costing money.
+    """
+
+    def __init__(
+        self,
+        key: Hashable,
+        *,
+        limit: int,
+        ledger: Ledger,
+        generating: bool,
+        on_close: Callable[[Flight], None],
+        on_abandon: Callable[[Flight], bool],
+    ) -> None:
+        self.key = key
+        self.generating = generating
+        self.sent = False  # set by the fetch when the request is out whole
+        self.stage = Stage.WAITING
+        self.opening: Opening | None = None
+        self.error: SidecarError | None = None
+        self.joinable = True
+        self.boundary = True
+        self.for_nobody = False
+        self.size = 0
+        self.task: asyncio.Task[None] | None = None
+        self._limit = limit
+        self._ledger = ledger
+        self._on_close = on_close
+        self._on_abandon = on_abandon
+        self._chunks: list[bytes] = []
+        self._first = 0  # index, counted from the answer's start, of the first chunk still held
+        self._held = 0
+        self._taken = 0  # bytes of those held that are in the ledger
+        self._readers: dict[Reader, None] = {}
+        self._behind = 0  # readers of a window that stand at its beginning
+        self._owned = False
+        self._windowed = False
+        self._room: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        kind = "window" if self._windowed else "whole"
+        return f"<Flight {self.stage} {kind} {self.size} bytes, {len(self._readers)} readers>"
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the answer is too large to be kept whole: no more than a window of it may be waited for."""
+        return self._windowed
+
+    @property
+    def readers(self) -> int:
+        """How many callers read along."""
+        return len(self._readers)
+
+    @property
+    def over(self) -> bool:
+        """Whether no more bytes will come."""
+        return self.stage in {Stage.DONE, Stage.FAILED}
+
+    def join(self, credential: bytes = b"") -> Reader:
+        """Read along from the first byte. The first to join is the one whose request is sent: the owner."""
+        reader = Reader(self, credential, owner=not self._owned)
+        self._owned = True
+        self._readers[reader] = None
+        return reader
+
+    # ---- the feeding side ----
+
+    def mark_sent(self) -> None:
+        """The whole request is on its way: what it costs is spent."""
+        self.sent = True
+
+    def open(self, opening: Opening) -> None:
+        """The answer's head is known and final."""
+        self.stage = Stage.OPEN
+        self.opening = opening
+        self._wake()
+
+    def release(self, keep: Callable[[Reader], bool]) -> None:
+        """The answer is not for everybody: readers other than the owner and those to *keep* go their own way."""
+        self.close()
+        for reader in list(self._readers):
+            if not reader.owner and not keep(reader):
+                del self._readers[reader]
+                reader.released = True
+                reader.wake()
+        self._trim()
+        self._desert()
+
+    def close(self) -> None:
+        """Nobody joins any more."""
+        if self.joinable:
+            self.joinable = False
+            self._on_close(self)
+
+    async def push(self, chunk: bytes) -> None:
+        """
+        Bytes of the body; they may come before the head is known. Waits only past the limit, while the slowest reader
+        is more than a window behind.
+        """
+        self._append(chunk)
+        while self._windowed and self._held > WINDOW and self._readers and self.opening is not None:
+            self._room = asyncio.get_running_loop().create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    def body(self) -> bytes | None:
+        """The whole body so far, or None when its start has been let go."""
+        return None if self._windowed else b"".join(self._chunks)
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        assert self.opening is not None, "an answer has a head"
+        self._end(Stage.DONE, None)
+
+    def fail(self, error: SidecarError) -> None:
+        """The answer will never be complete."""
+        self._end(Stage.FAILED, error)
+
+    # ---- shared state: each of these is one synchronous step ----
+
+    def _append(self, chunk: bytes) -> None:
+        size = len(chunk)
+        if not size:
+            return
+        if not self._windowed:
+            if self.size + size <= self._limit and self._ledger.take(size):
+                self._taken += size
+            else:
+                self._open_window()
+        self.size += size
+        self._chunks.append(chunk)
+        self._held += size
+        if self._windowed and not self._readers:
+            self._trim()
+        self._wake()
+
+    def _open_window(self) -> None:
+        self._windowed = True
+        self.close()
+        self._trim()
+        self._desert()  # too large to be kept, so not worth finishing for nobody
+
+    def _trim(self) -> None:
+        """Let go of what every reader has had."""
+        if not self._windowed:
+            return
+        slowest = min((reader.at for reader in self._readers), default=self._first + len(self._chunks))
+        self._behind = sum(reader.at == slowest for reader in self._readers)
+        count = slowest - self._first
+        if count > 0:
+            self._held -= sum(map(len, self._chunks[:count]))
+            del self._chunks[:count]
+            self._first = slowest
+        if self._taken > self._held:  # what comes from now on is bounded by the window, and is not in the ledger
+            self._ledger.give(self._taken - self._held)
+            self._taken = self._held
+        if self._room is not None and not self._room.done() and (self._held <= WINDOW or not self._readers):
+            self._room.set_result(None)
+
+    def _take(self, reader: Reader) -> bytes:
+        """What *reader* has not had yet, at most about 128 KiB; ``b""`` when there is nothing new."""
+        start = reader.at - self._first
+        if start >= len(self._chunks):
+            return b""
+        chunk = self._chunks[start]
+        reader.at += 1
+        if len(chunk) < _HELPING and start + 1 < len(self._chunks):
+            end, size = start + 1, len(chunk)
+            while end < len(self._chunks) and size + len(self._chunks[end]) <= _HELPING:
+                size += len(self._chunks[end])
+                end += 1
+            chunk = b"".join(self._chunks[start:end])
+            reader.at = self._first + end
+        if self._windowed and not start:
+            self._advance()
+        return chunk
+
+    def _advance(self) -> None:
+        """One reader has left the window's beginning; the last one moves it. So a chunk costs O(readers), not more."""
+        self._behind -= 1
+        if self._behind <= 0:
+            self._trim()
+
+    def _leave(self, reader: Reader) -> None:
+        if reader not in self._readers:
+            return
+        del self._readers[reader]
+        if self._windowed and reader.at <= self._first:
+            self._advance()
+        self._desert()
+
+    def _desert(self) -> None:
+        """Where nobody reads any more: let go of an answer that is over; whether to go on is the table's to say."""
+        if self._readers:
+            return
+        if self.over:
+            self._drop()
+        elif self._on_abandon(self) and self.task is not None:
+            self.close()
+            self.task.cancel()
+
+    def _end(self, stage: Stage, error: SidecarError | None) -> None:
+        if self.over:
+            return
+        self.close()
+        self.stage = stage
+        self.error = error
+        self._wake()
+        if not self._readers:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._ledger.give(self._taken)
+        self._windowed = True
+        self._chunks.clear()
+        self._held = self._taken = 0
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            reader.wake()
+
+
+class Reader:
+    """
+    One caller's place in a flight. Must be left, in a ``finally``.
+
+    *owner*: this caller's own request is the one that was sent.
+    """
+
+    __slots__ = ("_waiter", "at", "credential", "flight", "owner", "released")
+
+    def __init__(self, flight: Flight, credential: bytes, *, owner: bool) -> None:
+        self.flight = flight
+        self.credential = credential
+        self.owner = owner
+        self.released = False
+        self.at = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def opening(self) -> Opening | None:
+        """
+        The answer's head, once it is known; None when the answer is not for this caller, which then makes a call of
+        its own. Raises the flight's error.
+        """
+        flight = self.flight
+        while flight.opening is None or self.released:
+            if self.released:
+                return None
+            if flight.error is not None:
+                raise flight.error
+            await self._wait()
+        return flight.opening
+
+    async def read(self) -> bytes:
+        """The next bytes of the body; ``b""`` at its end. Raises the flight's error where it broke."""
+        flight = self.flight
+        while True:
+            chunk = flight._take(self)  # noqa: SLF001  a reader is the other half of its flight
+            if chunk:
+                return chunk
+            if flight.error is not None:
+                raise flight.error
+            if flight.stage is Stage.DONE:
+                return b""
+            if self.released:
+                raise UpstreamFailed(Cause.INTERNAL, "read on after being released")
+            await self._wait()
+
+    def leave(self) -> None:
+        """Read no more. May be called twice."""
+        self.flight._leave(self)  # noqa: SLF001  as above
+
+    def wake(self) -> None:
+        """Something has changed."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None

@@ -1,0 +1,140 @@
+"""
+The flights of this process by key, and the keys that are better not waited for.
+
+The rule: look, then join or lead, with no await in between; so there is at most one joinable flight for a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+
+from sidecar.core.ledger import Ledger
+from sidecar.errors import Cause, SidecarError, UpstreamFailed
+from sidecar.flight.flight import Flight
+
+FINISHED_FOR_NOBODY = 16
+"""Calls whose callers have all left and that are still finished, because their answers are worth keeping."""
+
+Fetch = Callable[[Flight], Awaitable[None]]
+Spawn = Callable[..., asyncio.Task[None]]
+
+
+class Flights:
+    """
+    Who is fetching what. *spawn* owns the tasks, *report* hears of errors that are bugs. *limit* is how much of an
+    answer is kept whole for late readers, bytes; *marks* how many unshareable keys are remembered.
+    """
+
+    def __init__(
+        self,
+        *,
+        spawn: Spawn,
+        ledger: Ledger,
+        limit: int,
+        report: Callable[[BaseException], None],
+        marks: int = 4096,
+    ) -> None:
+        self._spawn = spawn
+        self._ledger = ledger
+        self._limit = limit
+        self._report = report
+        self._joinable: dict[Hashable, Flight] = {}
+        self._flying: set[Flight] = set()
+        self._for_nobody = 0
+        self._marks: OrderedDict[Hashable, float] = OrderedDict()
+        self._max_marks = marks
+
+    def __repr__(self) -> str:
+        return f"<Flights {len(self._flying)} flying, {len(self._joinable)} joinable, {self._for_nobody} for nobody>"
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def find(self, key: Hashable) -> Flight | None:
+        """The flight for *key* that one may join."""
+        return self._joinable.get(key)
+
+    def lead(self, key: Hashable | None, fetch: Fetch, *, generating: bool) -> Flight:
+        """
+        Start a fetch. Others find it under *key*, where it takes the place of an earlier one; None: nobody does.
+
+        The caller joins before it awaits anything else.
+        """
+        flight = Flight(
+            key,
+            limit=self._limit,
+            ledger=self._ledger,
+            generating=generating,
+            on_close=self._close,
+            on_abandon=self._abandon,
+        )
+        if key is None:
+            flight.joinable = False
+        else:
+            earlier = self._joinable.pop(key, None)
+            if earlier is not None:
+                earlier.close()
+            self._joinable[key] = flight
+        self._flying.add(flight)
+        flight.task = self._spawn(_run(flight, fetch, self._report), name="flight")
+        flight.task.add_done_callback(lambda _: self._landed(flight))
+        return flight
+
+    def mark(self, key: Hashable, until: float) -> None:
+        """Remember that answers for *key* cannot be shared, so that nobody queues behind one (hit-for-miss)."""
+        self._marks.pop(key, None)
+        self._marks[key] = until
+        if len(self._marks) > self._max_marks:
+            self._marks.popitem(last=False)
+
+    def unmark(self, key: Hashable) -> None:
+        """An answer for *key* could be shared after all."""
+        self._marks.pop(key, None)
+
+    def marked(self, key: Hashable, now: float) -> bool:
+        """Whether *key* is better not waited for at *now*."""
+        until = self._marks.get(key)
+        if until is None:
+            return False
+        if until <= now:
+            del self._marks[key]
+            return False
+        return True
+
+    def _landed(self, flight: Flight) -> None:
+        flight.fail(UpstreamFailed(Cause.DRAINING))  # a task cancelled before its first step runs no line of its own
+        self._flying.discard(flight)
+        if flight.for_nobody:
+            self._for_nobody -= 1
+
+    def _close(self, flight: Flight) -> None:
+        if flight.key is not None and self._joinable.get(flight.key) is flight:
+            del self._joinable[flight.key]
+
+    def _abandon(self, flight: Flight) -> bool:
+        """Nobody waits any more: True to cancel, False to finish for the store."""
+        if not flight.sent or flight.generating or not flight.joinable:
+            return True
+        if flight.for_nobody:
+            return False
+        if self._for_nobody >= FINISHED_FOR_NOBODY:
+            return True
+        flight.for_nobody = True
+        self._for_nobody += 1
+        return False
+
+
+async def _run(flight: Flight, fetch: Fetch, report: Callable[[BaseException], None]) -> None:
+    try:
+        await fetch(flight)
+        flight.finish()
+    except SidecarError as error:
+        flight.fail(error)
+    except asyncio.CancelledError:
+        flight.fail(UpstreamFailed(Cause.DRAINING))
+        raise
+    except Exception as error:  # noqa: BLE001  a bug must reach the readers and the log, not hang them
+        report(error)
+        flight.fail(UpstreamFailed(Cause.INTERNAL))

@@ -1,0 +1,193 @@
+"""
+The composition root: builds every part, hands each its collaborators, starts them, drains them, stops them.
+
+The rule: everything is made here and nowhere else, tasks included; nothing below knows how it came to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from sidecar import __version__
+from sidecar.admin.health import HealthServer, Part, Readiness
+from sidecar.core.approach import Approaches
+from sidecar.core.ledger import Ledger
+from sidecar.core.model import Record
+from sidecar.core.observation import Observations
+from sidecar.core.principal import Accepted, Pod
+from sidecar.core.rules import Rules
+from sidecar.dispatch import Dispatch
+from sidecar.flight.table import Flights
+from sidecar.identity.files import CredentialFiles
+from sidecar.net.listener import Listener
+from sidecar.net.upstream import Upstream
+from sidecar.proxy import Proxy
+from sidecar.sinks.log import AccessLog
+from sidecar.sinks.metrics import Metrics
+from sidecar.store.memory import Memory
+from sidecar.store.tiered import Nowhere, Tiered
+
+_SWEEP_SECONDS = 1.0
+_SWEEP_ENTRIES = 2000
+
+
+class Tasks:
+    """Owns every task of the process, for a task that nobody holds may be collected in mid-flight."""
+
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._report = report
+
+    def __repr__(self) -> str:
+        return f"<Tasks {len(self._tasks)} running>"
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Run *work* in a task of its own."""
+        task = asyncio.create_task(work, name=name)  # noqa: TID251  this is the one owner
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def cancel(self) -> None:
+        """Cancel what still runs and wait for it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report(error)
+
+
+class Sidecar:
+    """
+    One process. *write* takes log lines. ``start`` raises ``OSError`` where an address is taken.
+
+    After ``start``, *port* and *health_port* are the ports that were bound, also where the rules say 0.
+    """
+
+    def __init__(self, rules: Rules, *, environ: Mapping[str, str], write: Callable[[bytes], None]) -> None:
+        self.rules = rules
+        self.port = self.health_port = 0
+        self.log = AccessLog(write, now=time.time)  # noqa: TID251  the clocks are handed out from here
+        self.tasks = Tasks(self._report)
+        self.ledger = Ledger(rules.limits.inflight_memory)
+        self.memory = Memory(rules.memory)
+        self.flights = Flights(
+            spawn=self.tasks.spawn,
+            ledger=self.ledger,
+            limit=rules.memory.max_entry_bytes,
+            report=self._report,
+        )
+        self.upstream = Upstream(rules.upstream, environ=environ, own=self._is_own, spawn=self.tasks.spawn)
+        self.ports: set[int] = set()
+        self.ready = False
+        credentials = CredentialFiles(time.monotonic, lambda line: self.log.event("credential-unreadable", file=line))
+        secret = os.urandom(32)
+        pod = Pod(environ.get("SIDECAR_POD_NAMESPACE", ""), environ.get("SIDECAR_SERVICE_ACCOUNT", ""), os.urandom(16))
+        loaded = time.time()  # noqa: TID251  as above
+        self.metrics = Metrics(
+            __version__,
+            {
+                "cache_bytes": lambda: self.memory.bytes,
+                "cache_entries": lambda: self.memory.entries,
+                "cache_evictions_total": lambda: self.memory.evictions,
+                "cache_collisions_total": lambda: self.memory.collisions,
+                "inflight_memory_bytes": lambda: self.ledger.held,
+                "connections": lambda: self.listener.connections,
+                "log_lines_lost_total": lambda: self.log.failed,
+                "config_last_reload_successful": lambda: 1.0,
+                "config_last_reload_success_timestamp_seconds": lambda: loaded,
+            },
+        )
+        self.proxy = Proxy(
+            approaches=Approaches(rules, secret, pod),
+            secret=secret,
+            store=Tiered(self.memory, Nowhere()),
+            flights=self.flights,
+            dispatch=Dispatch(self.upstream, credentials.field, self.ledger),
+            accepted=Accepted(),
+            observations=Observations(),
+            record=self._record,
+            report=self._report,
+            now=time.time,  # noqa: TID251  as above
+            clock=time.monotonic,
+            instance=os.urandom(4).hex().encode() + b"-",
+        )
+        self.listener = Listener(
+            self.proxy,
+            rules.limits,
+            self.ledger,
+            spawn=self.tasks.spawn,
+            clock=time.monotonic,
+            wall=time.time,  # noqa: TID251  as above
+            spool_dir="",
+            report=self._report,
+        )
+        self.health = HealthServer(self.readiness, self.metrics.exposition)
+
+    def __repr__(self) -> str:
+        return f"<Sidecar port {self.port} {'ready' if self.ready else 'not ready'} {self.proxy!r}>"
+
+    async def start(self) -> None:
+        """Listen; ready when this returns."""
+        rules = self.rules
+        for line in rules.warnings:
+            self.log.event("config-warning", message=line)
+        await self.upstream.start()
+        self.health_port = await self.health.start(rules.health.host, rules.health.port)
+        self.port = await self.listener.start(rules.listen.host, rules.listen.port)
+        self.ports = {self.port, self.health_port}
+        for service in rules.services:
+            if service.port:
+                self.ports.add(await self.listener.start(rules.listen.host, service.port))
+        self._sweeping = self.tasks.spawn(self._sweep(), name="sweep")
+        self.ready = True
+        self.log.event("started", version=__version__, port=self.port, health_port=self.health_port,
+                       mode=rules.mode.value, revision=rules.revision)  # fmt: skip
+
+    async def stop(self) -> None:
+        """Not ready; finish what runs within the grace period, then cut; give everything back."""
+        self.ready = False
+        self.log.event("draining", connections=self.listener.connections, seconds=self.rules.limits.drain_seconds)
+        await self.listener.drain(self.rules.limits.drain_seconds)
+        await self.tasks.cancel()
+        await self.upstream.close()
+        await self.health.stop()
+        self.log.event("stopped")
+
+    def readiness(self) -> Readiness:
+        """Ready from listening until draining; neither a service nor a full cache can change that."""
+        parts = (
+            Part("listener", self.ready, f"port {self.port}, {self.listener.connections} connections"),
+            Part("memory", True, repr(self.memory)),
+            Part("configuration", not self.rules.warnings, f"revision {self.rules.revision or 'built in'}"),
+        )
+        return Readiness(self.ready, parts)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.memory.sweep(time.time(), _SWEEP_ENTRIES)  # noqa: TID251  as above
+
+    def _record(self, record: Record) -> None:
+        self.metrics.record(record)
+        self.log.record(record)
+
+    def _report(self, error: BaseException) -> None:
+        if isinstance(error, ssl.SSLError | ConnectionError):
+            return  # a caller that hangs up is no bug
+        where = traceback.extract_tb(error.__traceback__)[-3:]
+        trail = " < ".join(f"{step.filename.rpartition('/')[2]}:{step.lineno} {step.name}" for step in reversed(where))
+        self.log.event("bug", level="error", error=type(error).__name__, trail=trail)  # its text may quote a call
+
+    def _is_own(self, host: str, port: int) -> bool:
+        return port in self.ports and host in {"127.0.0.1", "::1", "localhost", self.rules.listen.host}

@@ -1,0 +1,1 @@
+"""Sockets: the listener that takes calls, and the client that makes them."""

@@ -1,0 +1,385 @@
+"""
+The line: what happens to one request, top to bottom.
+
+The rule: the line decides nothing itself. ``core`` decides, the arms do, and the numbers in the comments are the
+twelve steps of a request's life. A request answered from memory never leaves ``answer``: no task, no await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from sidecar.core import canonical
+from sidecar.core.approach import Approach, Approaches
+from sidecar.core.dialect import BodyForm
+from sidecar.core.draft import Draft
+from sidecar.core.fingerprint import seal
+from sidecar.core.headers import fields_of, relay
+from sidecar.core.memo import Memo
+from sidecar.core.model import Head, Key, Outcome, Record
+from sidecar.core.observation import Observations, essence
+from sidecar.core.policy import Bypass, Observe, Reason, Serve, admit, form_of, judge
+from sidecar.core.principal import Accepted
+from sidecar.core.recognise import choose_route
+from sidecar.core.rescue import cause_of, is_callers, rescue
+from sidecar.core.routing import choose_model
+from sidecar.delivery import Stamp, deliver, hit, rescued, viewed
+from sidecar.dispatch import Dispatch
+from sidecar.errand import Call, Errand, Origin
+from sidecar.errors import Refused, SidecarError
+from sidecar.flight.flight import Flight, Opening
+from sidecar.flight.table import Flights
+from sidecar.net.base import Admission, Exchange, Pending, Request, Response, Spool, Stream
+from sidecar.store.base import Store
+
+_OBSERVED_BYTES = 1024 * 1024
+_MEMO_CALLS = 1024
+_MEMO_BYTES = 4 * 1024 * 1024
+_CALL_WEIGHT = 500
+_CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
+_CALLERS = frozenset({"client-gone", "slow-reader"})
+
+
+class Proxy:
+    """
+    The line, as the listener calls it (``net/base.Application``).
+
+    *now* is wall-clock seconds, *clock* monotonic seconds, *record* hears of each request once, *report* of bugs.
+    *instance* begins every request id.
+    """
+
+    def __init__(
+        self,
+        *,
+        approaches: Approaches,
+        secret: bytes,
+        store: Store,
+        flights: Flights,
+        dispatch: Dispatch,
+        accepted: Accepted,
+        observations: Observations,
+        record: Callable[[Record], None],
+        report: Callable[[BaseException], None],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        instance: bytes,
+    ) -> None:
+        self._approaches = approaches
+        self._secret = secret
+        self._store = store
+        self._flights = flights
+        self._dispatch = dispatch
+        self._origin = Origin(dispatch=dispatch, store=store, flights=flights, accepted=accepted, now=now, clock=clock)
+        self._accepted = accepted
+        self._observations = observations
+        self._record = record
+        self._report = report
+        self._now = now
+        self._clock = clock
+        self._instance = instance
+        self._count = 0
+        self._calls: Memo[tuple[Approach, bytes], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self._count} requests, {self._flights!r}, {self._calls!r}>"
+
+    def admit(self, head: Head) -> Admission:
+        """Steps 1 and 2; see ``Application.admit``."""
+        # 1: the head is read; 2: service, endpoint, routes, and what the head alone rules out
+        approach = self._approaches.find(head)
+        if approach.bypass is not None:
+            return Admission(collect=False, plan=approach)
+        endpoint = approach.site.endpoint
+        assert endpoint is not None
+        content_type = head.fields.get(b"content-type", b"")
+        return Admission(True, approach, partial(canonical.observer, endpoint, content_type, self._secret))
+
+    def answer(self, request: Request) -> Response | Pending:
+        """Steps 3 to 7; see ``Application.answer``."""
+        started = self._clock()
+        approach: Approach = request.plan
+        body = request.body
+        if approach.bypass is not None or request.overflowed:
+            return Pending(partial(self._relay, request, None, started))
+        call = self._calls.get((approach, body)) if type(body) is bytes else None
+        if call is None:
+            call = self._understand(approach, request)
+        key = call.key
+        if key is None or call.observe:
+            return Pending(partial(self._relay, request, call, started))
+        # 7: own memory
+        now = self._now()
+        if not call.principal.needs_proof or self._accepted.knows(approach.site.service.name, call.principal, now):
+            found = self._serve(approach, call, key, now)
+            if found is not None:
+                serve, response = found
+                self._record(_hit_record(approach, call, request, response, serve, now, self._clock() - started))
+                return response
+        return Pending(partial(self._fetch, request, call, key, started))
+
+    def _understand(self, approach: Approach, request: Request) -> Call:
+        """Steps 3 to 6: from a body to a key."""
+        site, head, body = approach.site, request.head, request.body
+        endpoint = site.endpoint
+        assert endpoint is not None
+        # 3, 4: what the body says, and its canonical form
+        if request.observer is not None:
+            reading = request.observer.reading()
+        else:
+            assert isinstance(body, bytes)
+            reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), self._secret)
+        facts = reading.facts
+        # 5: which model answers, and so by which route; whether that may be looked up
+        model = choose_model(endpoint, facts)
+        route = choose_route(site, head.fields, model)
+        decision = admit(facts, route)
+        caller = self._approaches.caller(approach, route, head)
+        if isinstance(decision, Bypass):
+            call = Call(endpoint, facts, route, model, caller.principal, None, decision.reason)
+        else:
+            # 6: the key
+            key = seal(self._secret, caller.prefix, model, reading)
+            call = Call(endpoint, facts, route, model, caller.principal, key, observe=isinstance(decision, Observe))
+        if type(body) is bytes and endpoint.body is BodyForm.JSON:
+            self._calls.put((approach, body), call, len(body) + _CALL_WEIGHT)
+        return call
+
+    def _serve(self, approach: Approach, call: Call, key: Key, now: float) -> tuple[Serve, Response] | None:
+        verdict = judge(self._store.peek(key), approach.asked, now)
+        if not isinstance(verdict, Serve):
+            return None
+        view = viewed(verdict.entry, call.endpoint, call.facts.view)
+        if view is None:
+            return None
+        body, form = view
+        return verdict, hit(verdict, body, form, self._next_id())
+
+    async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
+        """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
+        approach: Approach = request.plan
+        draft = self._draft(request, call, started, Outcome.MISS)
+        errand = Errand(request, approach, call, key, draft)
+        try:
+            if approach.asked.only_if_cached:
+                raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
+            if not await self._join(errand, exchange, alone=False):
+                await self._join(errand, exchange, alone=True)
+        except asyncio.CancelledError:
+            draft.cause = "client-gone"
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer or a clean break
+            self._settle(error, approach, draft, exchange, b"sidecar; fwd=miss")
+        finally:
+            self._tell(draft)
+
+    async def _join(self, errand: Errand, exchange: Exchange, *, alone: bool) -> bool:
+        """
+        Join the key's flight, or lead one, and hand on its answer. False: that answer was not for this caller, which
+        then fetches *alone*.
+        """
+        approach, call, key, draft = errand.approach, errand.call, errand.key, errand.draft
+        now = self._now()
+        # who has not proved itself shares a flight only with those who present the very same credential
+        proven = self._accepted.knows(approach.site.service.name, call.principal, now)
+        shelf = (key, b"" if proven else call.principal.credential)
+        flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
+        collapsed = flight is not None
+        if flight is None:
+            # look again: the answer may have come between the first look and this task's first step
+            if proven and not alone and (found := self._serve(approach, call, key, now)) is not None:
+                draft.outcome, draft.status, draft.bytes_out = Outcome.HIT_MEMORY, 200, len(found[1].body)
+                exchange.respond(found[1])
+                return True
+            private = alone or self._flights.marked(key, now)
+            fly = partial(self._fly, errand)
+            flight = self._flights.lead(None if private else shelf, fly, generating=call.endpoint.generating)
+            _lend(errand.request.body, flight)
+        reader = flight.join(call.principal.credential)
+        try:
+            opening = await reader.opening()
+            if opening is None:
+                return False
+            if collapsed:
+                draft.outcome = Outcome.COLLAPSED
+                draft.region, draft.upstream_status = opening.region, opening.status
+            status = _miss_status(opening, collapsed=collapsed)
+            stamp = Stamp(draft.request_id, status, call.model, opening.region)
+            draft.status = opening.status
+            size = await deliver(
+                exchange, reader, opening, call.facts.view, call.endpoint, approach.site.service.dialect, stamp
+            )
+            if size is None:
+                return False
+            draft.bytes_out = size
+            return True
+        finally:
+            reader.leave()
+
+    async def _fly(self, errand: Errand, flight: Flight) -> None:
+        """Steps 9 to 11: fetch one answer, for whoever reads along."""
+        # 9: the fleet's tier
+        found = judge(await self._store.fetch(errand.key), errand.approach.asked, self._now())
+        if isinstance(found, Serve):
+            errand.draft.outcome = Outcome.HIT_REDIS
+            entry = found.entry
+            flight.open(Opening(entry.status, entry.headers, entry.headers, entry.form, len(entry.body), found=found))
+            await flight.push(entry.body)
+            return
+        # 10: a region
+        sent = await self._origin.send(errand, flight)
+        try:
+            # 11: share at its head, retain at its end
+            await self._origin.pour(errand, flight, sent)
+        finally:
+            sent.answer.close()
+
+    async def _relay(self, request: Request, call: Call | None, started: float, exchange: Exchange) -> None:
+        """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""
+        approach: Approach = request.plan
+        site, head = approach.site, request.head
+        draft = self._draft(request, call, started, Outcome.BYPASS)
+        route = call.route if call is not None else choose_route(site, head.fields, "")
+        status = b"sidecar; fwd=bypass; detail=%b" % draft.reason.encode("ascii")
+        try:
+            if approach.asked.only_if_cached:
+                raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
+            sent = await self._dispatch.send(
+                site,
+                head,
+                request.body,
+                timeouts=route.timeouts,
+                streaming=call is not None and call.facts.view.stream,
+                identity=False,
+            )
+            answer = sent.answer
+            try:
+                draft.upstream_seconds = self._clock() - started
+                self._origin.note(
+                    approach, route, self._approaches.caller(approach, route, head).principal, sent, draft
+                )
+                fields = fields_of(answer.pairs)
+                stamp = Stamp(draft.request_id, status, draft.model, sent.region)
+                exchange.begin(answer.status, (*relay(answer.pairs, fields), *stamp.pairs()), answer.length)
+                draft.status = answer.status
+                seen: list[bytes] | None = [] if call is not None and call.observe else None
+                while chunk := await answer.read():
+                    draft.bytes_out += len(chunk)
+                    if seen is not None and draft.bytes_out <= _OBSERVED_BYTES:
+                        seen.append(chunk)
+                    await exchange.write(chunk)
+            finally:
+                answer.close()
+            exchange.end()
+            if seen is not None and call is not None and call.key is not None and answer.status == 200:
+                said = essence(call.endpoint, b"".join(seen), form_of(fields))
+                draft.observed = self._observations.note(call.key, said)
+        except asyncio.CancelledError:
+            draft.cause = "client-gone"
+            raise
+        except Exception as error:  # noqa: BLE001  as in _fetch
+            self._settle(error, approach, draft, exchange, status)
+        finally:
+            self._tell(draft)
+
+    def _settle(self, error: Exception, approach: Approach, draft: Draft, exchange: Exchange, status: bytes) -> None:
+        """The one place where an error becomes an answer, or a break in one that has begun."""
+        draft.cause = cause_of(error)
+        if not isinstance(error, SidecarError):
+            self._report(error)
+        if exchange.started or is_callers(error):
+            if not is_callers(error):
+                draft.outcome = Outcome.ERROR
+            exchange.cut()
+            return
+        answer = rescue(error, approach.site.service.dialect)
+        draft.outcome, draft.status = Outcome.ERROR, answer.status
+        close = isinstance(error, Refused) and error.close
+        exchange.respond(rescued(answer, Stamp(draft.request_id, status, draft.model, draft.region), close=close))
+
+    def _tell(self, draft: Draft) -> None:
+        """Step 12: one record."""
+        if draft.cause in _CALLERS:
+            draft.status = _CLIENT_GONE
+        self._record(draft.freeze(self._clock()))
+
+    def refuse(self, head: Head | None, error: Refused) -> Response:
+        """See ``Application.refuse``: a request that got no further than the listener or its head."""
+        request_id = self._next_id()
+        answer = rescue(error, None)
+        self._record(
+            Record(
+                at=self._now(), request_id=request_id, service="", route="", endpoint="", outcome=Outcome.ERROR,
+                status=answer.status, method=head.method if head is not None else b"", cause=error.code,
+            )
+        )  # fmt: skip
+        status = b"sidecar; fwd=bypass; detail=%b" % error.code.encode("ascii")
+        return rescued(answer, Stamp(request_id, status), close=error.close)
+
+    def _draft(self, request: Request, call: Call | None, started: float, outcome: Outcome) -> Draft:
+        approach: Approach = request.plan
+        site, body = approach.site, request.body
+        route = call.route if call is not None else choose_route(site, request.head.fields, "")
+        reason: str = ""
+        if call is not None:
+            reason = Reason.OBSERVE if call.observe else call.bypass
+        elif approach.bypass is not None:
+            reason = approach.bypass.reason
+        else:
+            reason = Reason.BODY_TOO_LARGE
+        return Draft(
+            request_id=self._next_id(),
+            at=self._now(),
+            started=started,
+            service=site.service.name,
+            route=route.name,
+            endpoint=site.endpoint.name if site.endpoint is not None else "",
+            method=request.head.method,
+            outcome=outcome,
+            bytes_in=len(body) if isinstance(body, bytes) else body.size or 0,
+            model=call.model if call is not None else "",
+            streamed=call is not None and call.facts.view.stream,
+            reason=reason,
+        )
+
+    def _next_id(self) -> bytes:
+        self._count += 1
+        return b"%b%08x" % (self._instance, self._count)
+
+
+def _lend(body: bytes | Spool | Stream, flight: Flight) -> None:
+    """A flight may outlive the request whose body it sends."""
+    if isinstance(body, Spool) and flight.task is not None:
+        body.share()
+        flight.task.add_done_callback(lambda _: body.close())
+
+
+def _miss_status(opening: Opening, *, collapsed: bool) -> bytes:
+    if opening.found is not None:
+        return b"sidecar; hit; ttl=%d; detail=redis" % opening.found.ttl
+    if collapsed:
+        return b"sidecar; fwd=miss; collapsed"
+    return b"sidecar; fwd=miss; stored" if opening.kept else b"sidecar; fwd=miss"
+
+
+def _hit_record(
+    approach: Approach, call: Call, request: Request, response: Response, serve: Serve, now: float, seconds: float
+) -> Record:
+    entry = serve.entry
+    return Record(
+        at=now,
+        request_id=b"",
+        service=approach.site.service.name,
+        route=call.route.name,
+        endpoint=call.endpoint.name,
+        outcome=Outcome.HIT_MEMORY,
+        status=entry.status,
+        method=request.head.method,
+        model=entry.model,
+        seconds=seconds,
+        bytes_in=len(request.body) if isinstance(request.body, bytes) else 0,
+        bytes_out=len(response.body),
+        usage=entry.usage,
+        streamed=call.facts.view.stream,
+    )

@@ -1,0 +1,167 @@
+"""
+``sidecar run``: one process from its first line of log to its exit code.
+
+The rule: signals, the event loop and messages about start-up live here; what runs is ``lifecycle``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+
+import uvloop
+
+from sidecar.core.rules import Mode, Rules
+from sidecar.errors import ConfigError
+from sidecar.lifecycle import Sidecar
+from sidecar.settings import load
+from sidecar.sinks.log import Pipe
+
+
+def run(config: str | None, *, port: int | None, demo: bool, passthrough_on_bad_config: bool, pace: float = 1.0) -> int:
+    """
+    Run until SIGTERM or SIGINT; the exit code. *pace* stretches the demo, 0 leaves out its waiting.
+
+    Raises ``ConfigError`` for a configuration that cannot be used, unless that is to mean plain forwarding.
+    """
+    overrides: Mapping[str, object] = {"listen.port": port}
+    problems: tuple[str, ...] = ()
+    try:
+        rules = load(config, environ=os.environ, overrides=overrides, strict=False)
+    except ConfigError as error:
+        if not passthrough_on_bad_config:
+            raise
+        problems = error.problems
+        rules = _forwarding(overrides)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_demonstrate(rules, problems, pace) if demo else _serve(rules, problems))
+
+
+def _forwarding(overrides: Mapping[str, object]) -> Rules:
+    """Plain forwarding to the built-in services, at the ports that options and, if they can be read, variables set."""
+    warning = "the configuration cannot be used: calls are only forwarded, to the built-in services"
+    try:
+        plain = load(os.devnull, environ=os.environ, overrides=overrides, strict=False)
+    except ConfigError:
+        plain = load(os.devnull, environ={}, overrides=overrides, strict=False)
+    return replace(plain, mode=Mode.PASSTHROUGH, warnings=(warning,))
+
+
+async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
+    sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()))
+    for problem in problems:
+        sidecar.log.event("config-problem", level="warning", message=problem)
+    stopping = _on_signals()
+    if not await _started(sidecar):
+        return 1
+    await stopping.wait()
+    await sidecar.stop()
+    return 0
+
+
+async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> int:
+    # the demo is loaded only here: in a pod it would be weight without use
+    from sidecar.demo.provider import DemoProvider  # noqa: PLC0415
+    from sidecar.demo.show import LATENCY, TOKEN_INTERVAL, Show, staged, url_of  # noqa: PLC0415
+
+    show = Show(sys.stdout, pace=pace)
+    provider = DemoProvider(latency=LATENCY * pace, token_interval=TOKEN_INTERVAL * pace)
+    stand_in = f"http://127.0.0.1:{await provider.start()}"
+    rules, moved = _on_free_ports(staged(rules, stand_in))
+    sidecar = Sidecar(rules, environ={}, write=show.log)
+    stopping = _on_signals()
+    try:
+        if not await _started(sidecar):
+            return 1
+        health = url_of(rules.health, sidecar.health_port)
+        show.say(
+            "Sidecar demo: a stand-in provider answers; no key is needed, no call leaves this machine",
+            f"  proxy      {url_of(rules.listen, sidecar.port)}",
+            f"  health     {health}",
+            f"  stand-in   {stand_in}   (canned answers, {LATENCY * pace * 1000:.0f} ms each)",
+            *(f"  note       {line}" for line in moved),
+            *(f"  warning    {line}" for line in (*rules.warnings, *problems)),
+            "",
+        )
+        playing = sidecar.tasks.spawn(
+            show.run(rules, sidecar.port, health, lambda: provider.calls, spawn=sidecar.tasks.spawn), name="demo"
+        )
+        await stopping.wait()
+        show.say("Stopping: calls on their way are finished first.")
+        playing.cancel()
+        await asyncio.wait([playing])
+        await sidecar.stop()
+    finally:
+        await provider.stop()
+    return 0
+
+
+async def _started(sidecar: Sidecar) -> bool:
+    """Start it, or say why that failed."""
+    try:
+        await sidecar.start()
+    except OSError as error:
+        await sidecar.stop()
+        for line in _why_not(sidecar.rules, error):
+            print(line, file=sys.stderr)
+        return False
+    return True
+
+
+def _on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second Ctrl-C does not wait for what is on its way."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:
+    """*rules* with the next free ports, so that a second demo runs beside the first, and a line for each that moved."""
+    from sidecar.net.ports import holder, next_free  # noqa: PLC0415  for people, not on the way of a start
+
+    taken: set[int] = set()
+    moved: list[str] = []
+
+    def free(host: str, port: int) -> int:
+        found = next_free(host, port, frozenset(taken)) if port else 0
+        taken.add(found)
+        if found != port:
+            by = f"held by {who}" if (who := holder(port)) else "taken"
+            moved.append(f"port {port} is {by}: this one uses {found or 'any that is free'}")
+        return found
+
+    host = rules.listen.host
+    rules = replace(
+        rules,
+        listen=replace(rules.listen, port=free(host, rules.listen.port)),
+        health=replace(rules.health, port=free(rules.health.host, rules.health.port)),
+        services=tuple(replace(service, port=free(host, service.port)) for service in rules.services),
+    )
+    return rules, moved
+
+
+def _why_not(rules: Rules, error: OSError) -> list[str]:
+    """What to tell of a start that failed: which port is taken and by whom, else what the system says."""
+    from sidecar.net.ports import holder, is_free  # noqa: PLC0415  as above
+
+    host = rules.listen.host
+    wanted = [("--port or listen.port", host, rules.listen.port), ("health.port", rules.health.host, rules.health.port)]
+    wanted += [(f"services.{service.name}.port", host, service.port) for service in rules.services if service.port]
+    lines = []
+    for option, address, port in wanted:
+        if not is_free(address, port):
+            by = f"held by {who}" if (who := holder(port)) else "not to be had"
+            lines.append(f"sidecar: not started: port {port} of {address} is {by}; choose another with {option}")
+    said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    return lines or [f"sidecar: not started: {said}"]

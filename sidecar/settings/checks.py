@@ -1,0 +1,123 @@
+"""
+What is wrong between keys: names said twice, ways that cross, bounds that contradict each other.
+
+The rule: each check looks at what was read well and stays silent about the rest, which has been reported already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sidecar.settings.build import RESOURCE, listen, ways
+from sidecar.settings.builtin import SERVICES
+from sidecar.settings.forms import as_size
+from sidecar.settings.problems import Path, listed, nearest, shown
+from sidecar.settings.reader import Reading
+
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def check(reading: Reading) -> None:
+    """Add what is wrong between keys to the reading's problems."""
+    _services(reading)
+    for verdicts in (_ways, _regions, _routes, _ports, _memory, _exposure):
+        for path, text in verdicts(reading.values):
+            reading.blame(path, text)
+
+
+def _services(reading: Reading) -> None:
+    """A service of the user's own needs what a built-in brings along."""
+    for name in reading.values.get("services", {}):
+        for key, remedy in (("dialect", "give one"), ("regions", "give at least one")):
+            if name not in SERVICES and ("services", name, key) not in reading.places:
+                reading.blame(("services", name), f"has no {key}; {remedy}")
+
+
+def _ways(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Two services that answer to the same path, host or port. Prefixes of one another are fine: the longest wins."""
+    services = values.get("services", {})
+    taken: dict[tuple[str, object], str] = {}
+    for name in [*services, *(name for name in SERVICES if name not in services)]:
+        path, hosts, port = ways(name, services.get(name, {}))
+        for key, way in [("path", path), *(("hosts", host) for host in hosts), ("port", port)]:
+            if not way:
+                continue
+            other = taken.setdefault((key, way), name)
+            if other == name:
+                continue
+            if name in services:
+                yield ("services", name, key), f"{way} belongs to the service {other} already; choose another"
+            else:
+                text = f"{way} belongs to the built-in service {name}; choose another, or call this service {name}"
+                yield ("services", other, key), text
+
+
+def _regions(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    for name, said in values.get("services", {}).items():
+        regions = said.get("regions", [])
+        path: Path = ("services", name, "regions")
+        yield from _twice(regions, path)
+        urls = [region.get("url", "") for region in regions]
+        if any(RESOURCE in url for url in urls):
+            for at, url in enumerate(urls):
+                if url and RESOURCE not in url:
+                    yield (*path, at, "url"), f"has no {RESOURCE} as its sisters have; name it in all urls or in none"
+
+
+def _routes(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    routes = values.get("routes", [])
+    yield from _twice(routes, ("routes",))
+    known = values.get("services", {}).keys() | SERVICES.keys()
+    for at, said in enumerate(routes):
+        service = said.get("match", {}).get("service")
+        if service is not None and service not in known:
+            meant = nearest(service, known)
+            remedy = f"did you mean {meant}?" if meant else f"use one of {listed(known)}"
+            yield ("routes", at, "match", "service"), f"there is no service {shown(service)}; {remedy}"
+
+
+def _twice(items: list[dict[str, Any]], path: Path) -> Iterator[tuple[Path, str]]:
+    seen: set[str] = set()
+    for at, item in enumerate(items):
+        name = item.get("name")
+        if name in seen:
+            yield (*path, at, "name"), f"{name} is the name of another one above; choose one of its own"
+        elif name is not None:
+            seen.add(name)
+
+
+def _ports(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Two listeners on one port of one address."""
+    here = listen(values, "listen").host
+    wanted: list[tuple[Path, str, int]] = []
+    for name in ("listen", "health", "admin"):
+        at = listen(values, name)
+        wanted.append(((name, "port"), at.host, at.port))
+    for name, said in values.get("services", {}).items():
+        wanted.append((("services", name, "port"), here, said.get("port", 0)))
+    for count, (path, host, port) in enumerate(wanted):
+        for other, other_host, other_port in wanted[:count]:
+            meet = host == other_host or host in _WILDCARDS or other_host in _WILDCARDS
+            if port and port == other_port and meet and other[0] != path[0]:
+                yield path, f"{port} is also the port of {other[0]}; choose another"
+
+
+def _memory(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    said = values.get("cache", {}).get("memory", {})
+    if "max_entry_bytes" in said and "max_bytes" in said and said["max_entry_bytes"] > said["max_bytes"]:
+        whole = as_size(said["max_bytes"])
+        yield ("cache", "memory", "max_entry_bytes"), f"is more than max_bytes; use at most {whole}, or raise max_bytes"
+
+
+def _exposure(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Region credentials behind an address that others reach: whoever connects would spend them."""
+    host = listen(values, "listen").host
+    if host in _LOOPBACK:
+        return
+    for name, said in values.get("services", {}).items():
+        for at, region in enumerate(said.get("regions", [])):
+            if "credential" in region:
+                text = f"would be lent to whoever reaches {host}; set listen.host to 127.0.0.1 or remove the credential"
+                yield ("services", name, "regions", at, "credential"), text

@@ -1,0 +1,259 @@
+"""
+The forms of single values: durations, sizes, ports, names, URLs.
+
+The rule: a form reads the text that was written, and either gives the value or raises ``ValueError`` with what is wrong
+and the remedy. What may hold a secret is not repeated in the message.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from sidecar.core.rules import Share
+from sidecar.settings.problems import listed, nearest, shown
+
+_DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)\Z")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi)?\Z")
+_BYTES = {None: 1, "Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
+_WHOLE = re.compile(r"[0-9]{1,9}\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+_TAG = re.compile(r"[A-Za-z0-9_.:@/-]{1,64}\Z")  # as callers may send them in x-sidecar-tags
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")  # RFC 9110, 5.6.2
+_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+\Z")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z-]{0,19} ?\Z")
+_CONNECTION = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
+_OFF = frozenset({"off", "no", "false"})
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a single value looks like, in words, and how it is read. *read* raises ``ValueError``."""
+
+    name: str
+    read: Callable[[str], Any]
+
+
+def duration(least: float, most: float) -> Form:
+    """A duration as ``50ms 30s 15m 12h 30d``, between two bounds in seconds; read as seconds."""
+
+    def read(text: str) -> float:
+        found = _DURATION.match(text)
+        if found is None:
+            remedy = f"write {text}s" if _WHOLE.match(text) else "write it as 50ms, 30s, 15m, 12h or 30d"
+            raise ValueError(f"{shown(text)} is not a duration; {remedy}")
+        seconds = int(found[1]) * _SECONDS[found[2]]
+        if not least <= seconds <= most:
+            raise ValueError(f"{text} is out of bounds; use {as_duration(least)} to {as_duration(most)}")
+        return seconds
+
+    return Form("duration", read)
+
+
+def as_duration(seconds: float) -> str:
+    """Seconds in the largest unit that holds them whole."""
+    milliseconds = round(seconds * 1000)
+    for unit in ("d", "h", "m", "s"):
+        whole, rest = divmod(milliseconds, round(_SECONDS[unit] * 1000))
+        if whole and not rest:
+            return f"{whole}{unit}"
+    return f"{milliseconds}ms"
+
+
+def size(least: int, most: int) -> Form:
+    """A size as ``64Mi`` or in bytes, between two bounds; read as bytes."""
+
+    def read(text: str) -> int:
+        found = _SIZE.match(text)
+        if found is None:
+            near = re.match(r"([0-9]{1,15}) ?([KMG])i?B?\Z", text, re.IGNORECASE)
+            remedy = f"write {near[1]}{near[2].upper()}i" if near else "write it as 512Ki, 64Mi, 1Gi or in bytes"
+            raise ValueError(f"{shown(text)} is not a size; {remedy}")
+        count = int(found[1]) * _BYTES[found[2]]
+        if not least <= count <= most:
+            raise ValueError(f"{text} is out of bounds; use {as_size(least)} to {as_size(most)}")
+        return count
+
+    return Form("size", read)
+
+
+def as_size(count: int) -> str:
+    """Bytes in the largest unit that holds them whole."""
+    for unit in ("Gi", "Mi", "Ki"):
+        if count and not count % _BYTES[unit]:
+            return f"{count // _BYTES[unit]}{unit}"
+    return str(count)
+
+
+def whole(least: int, most: int, *, name: str = "number", remedy: str = "") -> Form:
+    """A whole number between two bounds."""
+    advice = remedy or f"use {least} to {most}"
+
+    def read(text: str) -> int:
+        if not _WHOLE.match(text) or not least <= int(text) <= most:
+            raise ValueError(f"{shown(text)} is not a {name}; {advice}")
+        return int(text)
+
+    return Form(name, read)
+
+
+PORT = whole(0, 65535, name="port", remedy="use 1 to 65535, or 0 for any free port")
+OWN_PORT = whole(1, 65535, name="port", remedy="use 1 to 65535")
+
+
+def choice(values: Mapping[str, Any], *, what: str, later: frozenset[str] = frozenset()) -> Form:
+    """
+    One of a few words, read as what it stands for.
+
+    Where ``off`` is one of them, the other spellings of a YAML 1.1 false mean it too. Words in *later* belong to
+    other versions of the program.
+    """
+
+    def read(text: str) -> Any:
+        word = "off" if "off" in values and text.lower() in _OFF else text
+        if word in values:
+            return values[word]
+        if word in later:
+            raise ValueError(f"the {what} {word} is not supported by this version; use one of {listed(values)}")
+        meant = nearest(word, values)
+        remedy = f"did you mean {meant}?" if meant else f"use one of {listed(values)}"
+        raise ValueError(f"{shown(text)} is not a {what}; {remedy}")
+
+    return Form(" · ".join(f"`{word}`" for word in values), read)
+
+
+def _name(text: str) -> str:
+    if not _NAME.match(text):
+        raise ValueError(f"{shown(text)} is not a name; use up to 63 letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def _text(text: str) -> str:
+    if not text or len(text) > 256 or not text.isprintable():
+        raise ValueError(f"{shown(text)} is not usable; write 1 to 256 printable characters on one line")
+    return text
+
+
+def _tag(text: str) -> str:
+    if not _TAG.match(text):
+        raise ValueError(f"{shown(text)} is not a tag; use up to 64 letters, digits and any of _ . : @ / -")
+    return text
+
+
+def _file(text: str) -> str:
+    if not text or "\n" in text:
+        raise ValueError("is not the path of a file; write one path on one line")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return _host(text)
+
+
+def _host(text: str) -> str:
+    if not _HOST.match(text):
+        raise ValueError(f"{shown(text)} is not a host; give its name alone, without scheme, port, path or wildcard")
+    return text.lower()
+
+
+def _prefix(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"{shown(text)} does not start with /; write {shown('/' + text)}")
+    path = text.rstrip("/")
+    if not _PREFIX.match(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError(f"{shown(text)} is not a path prefix; use a form such as /openai")
+    if path == "/sidecar" or path.startswith("/sidecar/"):
+        raise ValueError("/sidecar is the sidecar's own; choose another prefix")
+    return path
+
+
+def _pattern(text: str) -> str:
+    if not text.startswith(("/", "*", "?", "[")):
+        raise ValueError(f"{shown(text)} matches no path; start it with / or *")
+    return _text(text)
+
+
+def _header(text: str) -> str:
+    if not _TOKEN.match(text):
+        raise ValueError(f"{shown(text)} is not the name of a header; use letters, digits and hyphens")
+    return text.lower()
+
+
+def _credential_header(text: str) -> str:
+    name = _header(text)
+    if name in _CONNECTION:
+        raise ValueError(f"{name} belongs to the connection; name the header that carries the key")
+    return name
+
+
+def _scheme(text: str) -> str:
+    if text and not _SCHEME.match(text):
+        raise ValueError('looks like a secret; keep only the scheme, such as "Bearer ", and put the key into the file')
+    if text and not text.endswith(" "):
+        raise ValueError(f'has no space at its end; write "{text} " in quotes')
+    return text
+
+
+def _share(text: str) -> Share:
+    if text in {"principal", "service"}:
+        return Share(text)
+    kind, _, name = text.partition(":")
+    if kind != "header" or not _TOKEN.match(name):
+        raise ValueError(f"{shown(text)} is not a way to share; use principal, service or header:NAME")
+    return Share("header", name.lower())
+
+
+def _url(text: str) -> str:
+    if "@" in text:
+        raise ValueError("holds a user or password; keep the URL bare and name a credential's file")
+    try:
+        parts = urlsplit(text)
+        scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not a URL; check its host and port") from None
+    if scheme not in {"http", "https"}:
+        raise ValueError(f"{shown(text)} is not an http URL; start it with https:// or http://")
+    if "?" in text or "#" in text:
+        raise ValueError("has a query or fragment; keep scheme, host and base path")
+    if not _is_host(host.replace("{resource}", "resource")) or port == 0:
+        raise ValueError(f"{shown(text)} is not a URL; check its host and port")
+    if not re.fullmatch(r"[!-~]*", parts.path):
+        raise ValueError(f"{shown(text)} has a base path with blanks or other than ASCII; percent-encode them")
+    return f"{scheme}://{parts.netloc.rstrip(':')}{parts.path.rstrip('/')}"
+
+
+def _is_host(text: str) -> bool:
+    try:
+        _address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _proxy(text: str) -> str:
+    return text if text in {"environment", "none"} else _url(text)
+
+
+NAME = Form("name", _name)
+TEXT = Form("text", _text)
+TAG = Form("tag", _tag)
+FILE = Form("file path", _file)
+ADDRESS = Form("IP address or host name", _address)
+HOST = Form("host name", _host)
+PREFIX = Form("path prefix", _prefix)
+PATTERN = Form("path pattern", _pattern)
+HEADER = Form("header name", _header)
+CREDENTIAL_HEADER = Form("header name", _credential_header)
+SCHEME = Form("text", _scheme)
+SHARE = Form("`principal` · `service` · `header:NAME`", _share)
+URL = Form("URL", _url)
+PROXY = Form("`environment` · `none` · URL", _proxy)

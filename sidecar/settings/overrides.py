@@ -1,0 +1,88 @@
+"""
+What options and environment variables set.
+
+The rule: an option beats a variable, a variable beats the file; and a variable that Kubernetes made for a service named
+``sidecar`` is nobody's mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from sidecar.settings.problems import Place, Problem, listed, nearest
+from sidecar.settings.reader import Reading
+from sidecar.settings.schema import scalars
+
+PREFIX = "SIDECAR_"
+
+POD_VARIABLES = frozenset({"SIDECAR_POD_NAMESPACE", "SIDECAR_SERVICE_ACCOUNT"})
+"""Read by others: who the pod is."""
+
+VARIABLES: Mapping[str, tuple[str, ...]] = {
+    PREFIX + "_".join(path).upper(): path for path, _ in scalars() if path != ("version",)
+}
+"""The variables that set a key, and the key's path."""
+
+_KEYS = {".".join(path): form for path, form in scalars() if path != ("version",)}
+
+# Kubernetes: "Accessing the Service / Environment variables". A service named sidecar-health makes SIDECAR_HEALTH_PORT.
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
+_SERVICE_NAME = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)\Z")
+
+
+class Override(NamedTuple):
+    """A value for the key *path* (dotted), as text, from *place*."""
+
+    place: Place
+    path: str
+    text: str
+
+
+def from_environment(environ: Mapping[str, str]) -> tuple[list[Override], list[str]]:
+    """What variables set, and a line for each that looks like ours and is not. A value of ``""`` sets nothing."""
+    found: list[Override] = []
+    strange: list[str] = []
+    for name, text in sorted(environ.items()):
+        if not name.startswith(PREFIX) or name in POD_VARIABLES or _SERVICE_LINK.match(text):
+            continue
+        if (path := VARIABLES.get(name)) is not None:
+            if text:
+                found.append(Override(Place(f"environment {name}"), ".".join(path), text))
+        elif not _SERVICE_NAME.match(name):
+            meant = _nearest_variable(name)
+            remedy = f"did you mean {meant}?" if meant else "remove it, or see docs/configuration.md for those known"
+            strange.append(f"environment {name}: unknown variable, not used; {remedy}")
+    return found, strange
+
+
+def _nearest_variable(name: str) -> str:
+    short = {known.removeprefix(PREFIX).lower(): known for known in (*VARIABLES, *POD_VARIABLES)}
+    return short.get(nearest(name.removeprefix(PREFIX), short), "")
+
+
+def from_options(options: Mapping[str, object]) -> list[Override]:
+    """What options set; one that is None was not given."""
+    return [Override(Place("option"), path, str(value)) for path, value in options.items() if value is not None]
+
+
+def apply(reading: Reading, overrides: Iterable[Override]) -> None:
+    """Put each value in its place; a later one wins."""
+    for place, key, text in overrides:
+        path = tuple(key.split("."))
+        form = _KEYS.get(key)
+        if form is None:
+            what = f"no option sets this key; those that can be set are {listed(_KEYS)}"
+            reading.problems.append(Problem(place, path, what))
+            continue
+        try:
+            value = form.read(text)
+        except ValueError as error:
+            reading.problems.append(Problem(place, path, str(error)))
+            continue
+        table = reading.values
+        for step in path[:-1]:
+            table = table.setdefault(step, {})
+        table[path[-1]] = value
+        reading.places[path] = place

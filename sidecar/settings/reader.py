@@ -1,0 +1,156 @@
+"""
+A tree read by the schema: plain values, and everything that is wrong with single keys.
+
+The rule: keys of other versions are kept apart from problems, for what they mean depends on who asks: ``check``
+refuses them, ``run`` goes on with less caching.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from sidecar.settings.forms import Form
+from sidecar.settings.problems import Path, Place, Problem, listed, nearest
+from sidecar.settings.schema import SCHEMA, Items, Named, Table, Value
+from sidecar.settings.yaml_source import Entry, Members, Node, Scalar, Sequence
+
+_NOTHING: Any = object()
+
+
+@dataclass(slots=True)
+class Reading:
+    """
+    What a configuration says.
+
+    *values*: tables as dicts, lists as lists, single values as their form reads them; only what was said and is right.
+    *places*: where each was said. *unknown*: keys that this version doesn't know.
+    """
+
+    source: str
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[Path, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    unknown: list[Problem] = field(default_factory=list)
+
+    def blame(self, path: Path, text: str) -> None:
+        """Add a problem with the value at *path*, or with the nearest one above it that was said."""
+        known = path
+        while known and known not in self.places:
+            known = known[:-1]
+        self.problems.append(Problem(self.places.get(known, Place(self.source)), path, text))
+
+
+def read(root: Node | None, source: str) -> Reading:
+    """Read the tree of the file *source*; None is an empty file."""
+    reading = Reading(source)
+    if root is not None:
+        reading.values = _table(reading, root, SCHEMA, ())
+    return reading
+
+
+def _value(reading: Reading, node: Node, shape: Value, path: Path) -> Any:
+    reading.places[path] = node.place
+    match shape:
+        case Form():
+            return _single(reading, node, shape, path)
+        case Table():
+            return _table(reading, node, shape, path)
+        case Named():
+            return _named(reading, node, shape, path)
+        case Items():
+            return _items(reading, node, shape, path)
+        case _:
+            assert_never(shape)
+
+
+def _single(reading: Reading, node: Node, form: Form, path: Path) -> Any:
+    if not isinstance(node, Scalar):
+        what = "a list" if isinstance(node, Sequence) else "a table"
+        reading.blame(path, f"is {what}; give a single value ({form.name})")
+    elif node.null:
+        reading.blame(path, f"has no value; give one ({form.name}) or remove the key")
+    else:
+        try:
+            return form.read(node.text)
+        except ValueError as error:
+            reading.blame(path, str(error))
+    return _NOTHING
+
+
+def _table(reading: Reading, node: Node, table: Table, path: Path) -> dict[str, Any]:
+    entries = _entries(reading, node, path, f"its keys are {listed(table.keys)}")
+    values: dict[str, Any] = {}
+    for name, entry in entries.items():
+        where = (*path, name)
+        if (key := table.keys.get(name)) is not None:
+            value = _value(reading, entry.node, key.value, where)
+            if value is not _NOTHING:
+                values[name] = value
+        elif name in table.secret:
+            text = "secrets don't belong here; write it into a mounted file and name that in credential.file"
+            reading.problems.append(Problem(entry.place, where, text))
+        else:
+            reading.unknown.append(Problem(entry.place, where, _unknown(name, table)))
+    said = isinstance(node, Members) or (isinstance(node, Scalar) and node.null)
+    for name, key in table.keys.items():
+        if said and key.required and name not in entries:
+            reading.blame(path, f"has no {name}; give one")
+    return values
+
+
+def _named(reading: Reading, node: Node, named: Named, path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for text, entry in _entries(reading, node, path, "give each a name of its own").items():
+        where = (*path, text)
+        reading.places[where] = entry.place
+        try:
+            name = named.key.read(text)
+        except ValueError as error:
+            reading.blame(where, str(error))
+            continue
+        if name in values:
+            reading.blame(where, f"is {name} once more; keep one")
+            continue
+        value = _value(reading, entry.node, named.value, where)
+        reading.places[where] = entry.place
+        if value is not _NOTHING:
+            values[name] = value
+    return values
+
+
+def _items(reading: Reading, node: Node, items: Items, path: Path) -> list[Any]:
+    values: list[Any] = []
+    if isinstance(node, Sequence):
+        for at, item in enumerate(node.items):
+            value = _value(reading, item, items.value, (*path, at))
+            if value is not _NOTHING:
+                values.append(value)
+    elif not (isinstance(node, Scalar) and node.null):
+        reading.blame(path, "is not a list; write its items as [a, b] or on lines that start with a hyphen")
+        return values
+    count = 0 if isinstance(node, Scalar) else len(node.items)
+    if count < items.least:
+        reading.blame(path, f"is empty; give at least {items.least}")
+    return values
+
+
+def _entries(reading: Reading, node: Node, path: Path, remedy: str) -> dict[str, Entry]:
+    """The members of a table; one that was left empty has none."""
+    if isinstance(node, Members):
+        return dict(node.entries)
+    if not (isinstance(node, Scalar) and node.null):
+        reading.places[path] = node.place
+        what = "is not a table of keys" if path else "the file is not a table of keys"
+        reading.blame(path, f"{what}; {remedy}")
+    return {}
+
+
+def _unknown(name: str, table: Table) -> str:
+    if name in table.later:
+        return "not supported by this version; remove it"
+    for inner, key in table.keys.items():
+        if isinstance(key.value, Table) and (name in key.value.keys or name in key.value.later):
+            return f"unknown key; did you mean {inner}.{name}?"
+    meant = nearest(name, table.keys.keys() | table.later)
+    return f"unknown key; did you mean {meant}?" if meant else f"unknown key; use one of {listed(table.keys)}"

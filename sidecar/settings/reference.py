@@ -1,0 +1,156 @@
+"""
+The configuration reference, ``docs/configuration.md``, written from the schema.
+
+The rule: nothing about a key is said here; what a key is stands in the schema, the defaults in the core's rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from sidecar.core.policy import DEFAULT_TTL, OTHER_TTL
+from sidecar.core.rules import Route
+from sidecar.settings.builtin import ROUTES, SERVICES
+from sidecar.settings.forms import Form, as_duration
+from sidecar.settings.overrides import VARIABLES
+from sidecar.settings.schema import SCHEMA, Items, Key, Named, Table, Value
+
+_HEAD = """\
+# Configuration
+
+One YAML file, every key optional. `sidecar check FILE` reports every problem at once, with file, line and path.
+
+`--config` names the file, or a folder that holds exactly one `*.yaml` or `*.yml` (a mounted ConfigMap). Without it
+`/etc/sidecar` is read where that holds one, else the built-in settings hold.
+
+Durations are written `50ms`, `30s`, `15m`, `12h` or `30d`; sizes `512Ki`, `64Mi`, `1Gi` or in bytes. Patterns are shell
+patterns: `*`, `?` and `[abc]`, upper and lower case told apart. An unquoted `off` is `false` to a YAML 1.1 parser: both
+mean off. Anchors, aliases and merges (`<<`) work; a key said twice is a problem. Secrets are refused: they stand in
+mounted files that `credential.file` names.
+
+`sidecar run` lives with keys that it doesn't know, for pods of several versions share one ConfigMap: each is a warning;
+inside a route it switches that route's cache off, inside a service the cache of all its calls, under `cache` the whole
+cache. Anything else that is wrong is refused.
+"""
+
+_ROUTES_HEAD = """\
+## Built-in routes
+
+They follow the configured ones. A configured route may have the name of a built-in one; both then count as one in
+metrics and purges.
+
+| route | endpoints | `cache.mode` |
+|---|---|---|
+"""
+
+_TTL_HEAD = """\
+## How long an answer is fresh
+
+Where a route says no `ttl`, by kind of endpoint:
+
+| kind | `ttl` |
+|---|---|
+"""
+
+_VARIABLES_HEAD = """\
+## Environment variables
+
+A variable sets one key; it beats the file, and a command's option beats it. An empty one sets nothing. Variables that
+Kubernetes makes for a Service named `sidecar` are recognised and left alone.
+
+| variable | key |
+|---|---|
+"""
+
+_POD = """\
+| `SIDECAR_POD_NAMESPACE`, `SIDECAR_SERVICE_ACCOUNT` | whose answers are whose where a region supplies the credential |
+"""
+
+
+def reference() -> str:
+    """The whole page, Markdown."""
+    return "\n".join([_HEAD, *_sections(SCHEMA, ""), _services(), _routes(), _ttl(), _variables()])
+
+
+def _sections(table: Table, path: str) -> Iterator[str]:
+    """One section for each table, in the order of the schema."""
+    inner = [(_path(path, name, key.value), key, found) for name, key in table.keys.items() if (found := _table(key))]
+    yield _section(table, path)
+    for where, key, found in inner:
+        assert isinstance(found, Table)
+        yield f"## `{where}`\n\n{_sentence(key.about)}\n"
+        yield from _sections(found, where)
+
+
+def _section(table: Table, path: str) -> str:
+    lines = [] if path else ["## The whole\n"]
+    lines += ["| key | form | default | what |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {_form(key)} | {_default(key)} | {key.about} |" for name, key in table.keys.items()]
+    if table.later:
+        names = ", ".join(f"`{name}`" for name in sorted(table.later))
+        lines.append(f"\nNot supported by this version: {names}.")
+    return "\n".join(lines) + "\n"
+
+
+def _path(path: str, name: str, value: Value) -> str:
+    suffix = ".NAME" if isinstance(value, Named) else "[]" if isinstance(value, Items) else ""
+    return (f"{path}.{name}" if path else name) + suffix
+
+
+def _table(key: Key) -> Table | None:
+    value = key.value.value if isinstance(key.value, Named | Items) else key.value
+    return value if isinstance(value, Table) else None
+
+
+def _form(key: Key) -> str:
+    value = key.value
+    if isinstance(value, Form):
+        return value.name
+    if isinstance(value, Table):
+        return "table"
+    inner = value.value.name if isinstance(value.value, Form) else "table"
+    return f"list of {inner}s" if isinstance(value, Items) else f"table of {inner}s by {value.key.name}"
+
+
+def _default(key: Key) -> str:
+    if key.required:
+        return "required"
+    return f"`{key.default}`" if re.fullmatch(r"[\w.:-]+", key.default) else key.default
+
+
+def _sentence(about: str) -> str:
+    return f"{about[0].upper()}{about[1:]}."
+
+
+def _services() -> str:
+    rows = [
+        f"| `{name}` | `{service.dialect.name}` | `{service.path}{'/RESOURCE' if service.resource else ''}` "
+        f"| {_codes(service.hosts)} | {_codes(region.url for region in service.regions)} |"
+        for name, service in SERVICES.items()
+    ]
+    head = "## Built-in services\n\nA service of the same name replaces its built-in; the others stay.\n"
+    return "\n".join([head, "| service | dialect | path | hosts | answers at |", "|---|---|---|---|---|", *rows, ""])
+
+
+def _routes() -> str:
+    rows = [f"| `{route.name}` | {_kinds(route)} | `{route.cache.mode}` |" for route in ROUTES]
+    return _ROUTES_HEAD + "\n".join(rows) + "\n"
+
+
+def _kinds(route: Route) -> str:
+    return ", ".join(sorted(route.match.kinds)) or "everything else"
+
+
+def _ttl() -> str:
+    rows = [f"| {kind} | `{as_duration(seconds)}` |" for kind, seconds in sorted(DEFAULT_TTL.items())]
+    return _TTL_HEAD + "\n".join([*rows, f"| any other | `{as_duration(OTHER_TTL)}` |", ""])
+
+
+def _variables() -> str:
+    rows = [f"| `{name}` | `{'.'.join(path)}` |" for name, path in VARIABLES.items()]
+    return _VARIABLES_HEAD + "\n".join(rows) + "\n" + _POD
+
+
+def _codes(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)

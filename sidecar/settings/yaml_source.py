@@ -1,0 +1,172 @@
+"""
+YAML text as a tree that knows its lines.
+
+The rule: only structure is read here; a scalar stays the text that was written, so that ``off``, ``1:30`` or ``0x10``
+mean to the schema what they look like, whatever YAML 1.1 makes of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import yaml
+
+from sidecar.settings.problems import Path, Place, Problem, shown
+
+MAX_DEPTH = 32
+"""Nesting allowed, several times what a configuration needs: libyaml's composer recurses on the C stack."""
+
+_LOADER: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STANDARD = "tag:yaml.org,2002:"
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+_REMEDIES = (
+    ("alias", "quote a value that starts with *, or define its anchor first"),
+    ("start any token", "indent with spaces, and quote values that start with a tab, @, ` or %"),
+    ("mapping values", 'check the indentation, and quote values that hold ": "'),
+    ("another document", "keep one document in the file"),
+    ("duplicate anchor", "give each anchor a name of its own"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A single value as it was written; *null* for one that was left out (or ``~``, ``null``)."""
+
+    text: str
+    place: Place
+    null: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list."""
+
+    items: tuple[Node, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's value, and where the key stands."""
+
+    place: Place
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A table of keys, merges (``<<``) worked in."""
+
+    entries: Mapping[str, Entry]
+    place: Place
+
+
+Node = Scalar | Sequence | Members
+
+
+def parse(text: str, source: str) -> tuple[Node | None, list[Problem]]:
+    """The tree of *text* (None for an empty or unreadable one) and what is wrong with its YAML."""
+    if unprintable := _UNPRINTABLE.search(text):
+        line = text.count("\n", 0, unprintable.start()) + 1
+        what = f"the control character {shown(unprintable[0])} is not allowed in YAML; remove it"
+        return None, [Problem(Place(source, line), (), what)]
+    try:
+        if line := _too_deep(text):
+            what = f"nested deeper than {MAX_DEPTH} levels; no key needs that"
+            return None, [Problem(Place(source, line), (), what)]
+        root = yaml.compose(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        return None, [_unreadable(error, source, text)]
+    except yaml.YAMLError as error:
+        return None, [Problem(Place(source), (), f"cannot be read as YAML: {shown(str(error))}; correct the text")]
+    if root is None:
+        return None, []
+    conversion = _Conversion(source)
+    return conversion.node(root, ()), conversion.problems
+
+
+def _too_deep(text: str) -> int:
+    """The line where the nesting passes the limit, 0 where it doesn't."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                mark = event.start_mark
+                return mark.line + 1 if mark else 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return 0
+
+
+def _unreadable(error: yaml.MarkedYAMLError, source: str, text: str) -> Problem:
+    mark = error.problem_mark
+    if mark and error.context_mark and mark.index >= len(text.rstrip()):
+        mark = error.context_mark  # what is never closed is seen at the end, but wrong where it opens
+    what = error.problem or error.context or "syntax error"
+    remedy = next((remedy for sign, remedy in _REMEDIES if sign in what), "check indentation, brackets and quotes here")
+    return Problem(Place(source, mark.line + 1 if mark else 0), (), f"cannot be read as YAML: {what}; {remedy}")
+
+
+@dataclass(slots=True)
+class _Conversion:
+    """Turns composed nodes into ours; a node that aliases share is turned once."""
+
+    source: str
+    problems: list[Problem] = field(default_factory=list)
+    done: dict[int, Node] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+
+    def node(self, node: yaml.Node, path: Path) -> Node:
+        place = self.place(node)
+        if (known := self.done.get(id(node))) is not None:
+            return known
+        if id(node) in self.open:
+            self.problems.append(Problem(place, path, "contains itself through an alias; write it out"))
+            return Scalar("", place, null=True)
+        if not node.tag.startswith(_STANDARD):
+            self.problems.append(Problem(place, path, f"the tag {shown(node.tag)} has no meaning here; remove it"))
+        self.open.add(id(node))
+        turned: Node
+        if isinstance(node, yaml.MappingNode):
+            turned = Members(self.entries(node, path), place)
+        elif isinstance(node, yaml.SequenceNode):
+            turned = Sequence(tuple(self.node(item, (*path, at)) for at, item in enumerate(node.value)), place)
+        else:
+            turned = Scalar(node.value, place, null=node.tag == _STANDARD + "null")
+        self.open.remove(id(node))
+        self.done[id(node)] = turned
+        return turned
+
+    def entries(self, node: yaml.MappingNode, path: Path) -> dict[str, Entry]:
+        """The members of a mapping; its own win over merged ones, earlier merges over later ones."""
+        own: dict[str, Entry] = {}
+        merged: dict[str, Entry] = {}
+        for key, value in node.value:
+            place = self.place(key)
+            if key.tag == _STANDARD + "merge":
+                merged = {**self.merge(self.node(value, (*path, "<<")), path), **merged}
+            elif not isinstance(key, yaml.ScalarNode):
+                self.problems.append(Problem(place, path, "has a list or table as a key; a key is plain text"))
+            elif (first := own.get(key.value)) is not None:
+                what = f"said twice, first on line {first.place.line}; keep one"
+                self.problems.append(Problem(place, (*path, key.value), what))
+            else:
+                own[key.value] = Entry(place, self.node(value, (*path, key.value)))
+        return {**merged, **own}
+
+    def merge(self, node: Node, path: Path) -> dict[str, Entry]:
+        tables = node.items if isinstance(node, Sequence) else (node,)
+        merged: dict[str, Entry] = {}
+        for table in tables:
+            if isinstance(table, Members):
+                merged = {**table.entries, **merged}
+            else:
+                self.problems.append(Problem(table.place, path, "<< merges tables only; name the anchor of one"))
+        return merged
+
+    def place(self, node: yaml.Node) -> Place:
+        return Place(self.source, node.start_mark.line + 1)

@@ -1,0 +1,142 @@
+"""
+The log: a JSON line for each error, each slow call and one in a hundred of the rest, and for what happens to the
+process itself.
+
+The rule: a line holds the fields named here, never what a caller sent or a service answered: no body, header, query
+or credential. Writing never waits and never fails a call; what is lost is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from msgspec import json
+
+from sidecar.core.model import Outcome, Record
+
+LONGEST_TEXT = 200
+"""Characters of one value: callers choose the model's name, and services their request ids."""
+
+Value = str | float | None
+
+
+class AccessLog:
+    """
+    Writes lines through *write*, which may raise: *failed* counts the lines lost to that.
+
+    *now* is the wall clock. A call is slow from *slow_seconds* on; of those neither slow nor failed each *every*-th is
+    told, so that what is logged does not hang on chance.
+    """
+
+    __slots__ = ("_every", "_now", "_passed", "_slow_seconds", "_write", "failed")
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        now: Callable[[], float],
+        *,
+        slow_seconds: float = 30.0,
+        every: int = 100,
+    ) -> None:
+        self._write = write
+        self._now = now
+        self._slow_seconds = slow_seconds
+        self._every = every
+        self._passed = 0
+        self.failed = 0
+
+    def __repr__(self) -> str:
+        return f"<AccessLog every {self._every}, {self.failed} lines lost>"
+
+    def record(self, record: Record) -> None:
+        """Tell of *record*, if it is one of those to be told."""
+        if record.status >= 400 or record.outcome is Outcome.ERROR:
+            level, why = "error" if record.status >= 500 else "warning", "error"
+        elif record.seconds >= self._slow_seconds:
+            level, why = "warning", "slow"
+        else:
+            self._passed += 1
+            if self._passed < self._every:
+                return
+            self._passed = 0
+            level, why = "info", "sample"
+        self._tell(lambda: {**_opening(record.at, level, "request"), "why": why, **_fields(record)})
+
+    def event(self, name: str, /, *, level: str = "info", **fields: Value) -> None:
+        """
+        Tell what happened to the process: *name* is a short stable word, *level* ``info``, ``warning`` or ``error``.
+
+        *fields* are the caller's choice, and its care that none is a secret.
+        """
+        self._tell(lambda: {**fields, **_opening(self._now(), level, name)})
+
+    def _tell(self, line: Callable[[], Mapping[str, Value]]) -> None:
+        try:
+            kept = {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in line().items()}
+            self._write(json.encode(kept) + b"\n")
+        except Exception:  # noqa: BLE001 - whatever goes wrong here, the call that is told of goes on
+            self.failed += 1
+
+
+class Pipe:
+    """
+    Writes lines to *descriptor*, a pipe's as a rule, without waiting for its reader.
+
+    A pipe that polls writable takes ``PIPE_BUF`` bytes at once and undivided (pipe(7)), so nothing has to be set on the
+    descriptor, which other processes may share. Raises ``BlockingIOError`` when it is full, ``OSError`` when it is
+    broken, ``ValueError`` for a line of more than ``PIPE_BUF`` bytes.
+    """
+
+    __slots__ = ("_descriptor", "_poll")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def __call__(self, line: bytes) -> None:
+        """Write *line*, whole or not at all."""
+        if len(line) > select.PIPE_BUF:
+            raise ValueError("line too long")
+        if not self._poll.poll(0):
+            raise BlockingIOError("nobody reads the log")
+        os.write(self._descriptor, line)
+
+
+def _opening(at: float, level: str, event: str) -> dict[str, Value]:
+    """What every line has; *at* becomes RFC 3339 in UTC."""
+    time = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"time": time, "level": level, "event": event}
+
+
+def _fields(record: Record) -> dict[str, Value]:
+    """What a line about a request has, less what says nothing."""
+    usage = record.usage
+    fields: dict[str, Value] = {
+        "request_id": record.request_id.decode("ascii", "replace"),
+        "service": record.service,
+        "route": record.route,
+        "endpoint": record.endpoint,
+        "method": record.method.decode("ascii", "replace"),
+        "model": record.model,
+        "outcome": record.outcome.value,
+        "status": record.status,
+        "reason": record.reason,
+        "cause": record.cause,
+        "region": record.region,
+        "seconds": round(record.seconds, 6),
+        "upstream_seconds": round(record.upstream_seconds, 6),
+        "upstream_status": record.upstream_status,
+        "upstream_id": record.upstream_id,
+        "attempts": record.attempts,
+        "bytes_in": record.bytes_in,
+        "bytes_out": record.bytes_out,
+        "prompt_tokens": usage.prompt if usage else 0,
+        "completion_tokens": usage.completion if usage else 0,
+        "stored": record.stored,
+        "streamed": record.streamed,
+    }
+    return {name: value for name, value in fields.items() if value}

@@ -1,0 +1,156 @@
+"""
+The answers that this process holds in its own memory.
+
+The rule: a hit is one look-up, one comparison and one ``touch``; everything else waits until something is stored or
+swept. The bound is on the bytes that the interpreter spends, not only on those of the bodies. No entry has a timer:
+``sweep`` is called now and then and touches the dead only.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from sidecar.core.eviction import Lru, Policy, S3Fifo, Slot
+from sidecar.core.model import Entry, Key
+from sidecar.core.rules import MemoryRule
+
+OVERHEAD = 1152
+"""
+Bytes that an entry costs beside what it holds. Measured on CPython 3.11 (64 bits): 700 for the entry with its numbers
+and texts, the key, the slot, and the shares of table and schedule; up to 1100 once S3-FIFO remembers as many ghosts.
+"""
+
+PAIR_OVERHEAD = 152
+"""Bytes that a header field costs beside its name and value: a tuple, two ``bytes`` and a place among the others."""
+
+GRAIN = 60.0
+"""Seconds: entries that die within the same such span are reclaimed together, at its end."""
+
+_Slot = Slot[Key, Entry]
+
+
+def weigh(key: Key, entry: Entry) -> int:
+    """Bytes that keeping *entry* costs."""
+    texts = len(entry.model) + sum(map(len, entry.tags))
+    return OVERHEAD + PAIR_OVERHEAD * len(entry.headers) + sum(map(len, key)) + entry.size + texts
+
+
+class Memory:
+    """
+    Entries within the bounds of *rule*; those that the policy thinks least of leave when room is needed.
+
+    Counters, all since the start: *evictions*, entries that left for lack of room; *expired*, dead ones that were
+    reclaimed; *collisions*, look-ups that met another key of the same address.
+    """
+
+    __slots__ = ("_due", "_policy", "_rule", "_slots", "_touch", "collisions", "evictions", "expired")
+
+    def __init__(self, rule: MemoryRule) -> None:
+        policy = Lru if rule.eviction == "lru" else S3Fifo
+        self._rule = rule
+        self._policy: Policy[Key, Entry] = policy(rule.max_bytes, rule.max_entries)
+        self._touch = self._policy.touch
+        self._slots: dict[bytes, _Slot] = {}
+        self._due: dict[float, set[_Slot]] = {}
+        self.evictions = 0
+        self.expired = 0
+        self.collisions = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Memory {self.entries} entries, {self.bytes} of {self._rule.max_bytes} bytes, "
+            f"{self.evictions} evicted, {self.expired} expired>"
+        )
+
+    @property
+    def entries(self) -> int:
+        """The number of entries."""
+        return len(self._slots)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the entries cost, overhead included: never more than ``max_bytes``."""
+        return self._policy.cost
+
+    def peek(self, key: Key) -> Entry | None:
+        """The entry of *key*, fresh or not."""
+        slot = self._slots.get(key.address)
+        if slot is None:
+            return None
+        if slot.key != key:
+            self.collisions += 1
+            return None
+        self._touch(slot)
+        return slot.value
+
+    def put(self, key: Key, entry: Entry) -> bool:
+        """
+        Keep *entry*, in place of an older one of this key.
+
+        An entry too large to keep is refused and leaves the older one where it is; so is one whose address another key
+        holds: or two such calls would go on pushing each other out.
+        """
+        cost = weigh(key, entry)
+        if entry.size > self._rule.max_entry_bytes or cost > self._rule.max_bytes:
+            return False
+        slot = self._slots.get(key.address)
+        if slot is None:
+            slot = self._slots[key.address] = Slot(key, entry, cost)
+            gone = self._policy.add(slot)
+        elif slot.key == key:
+            self._unschedule(slot)
+            slot.value = entry
+            gone = self._policy.resize(slot, cost)
+        else:
+            return False
+        self._due.setdefault(_span(entry), set()).add(slot)
+        for other in gone:
+            self._forget(other)
+        self.evictions += len(gone)
+        return True
+
+    def drop(self, key: Key) -> bool:
+        """Forget the entry of *key*. Tells whether there was one."""
+        slot = self._slots.get(key.address)
+        if slot is None or slot.key != key:
+            return False
+        self._policy.remove(slot)
+        self._forget(slot)
+        return True
+
+    def clear(self) -> None:
+        """Forget everything, and who was here before; the counters go on."""
+        self._policy.clear()
+        self._slots.clear()
+        self._due.clear()
+
+    def sweep(self, now: float, budget: int = 1000) -> int:
+        """
+        Reclaim entries that died at least ``GRAIN`` before *now*: at most *budget* of them.
+
+        Returns their number; where it is *budget*, there may be more.
+        """
+        reclaimed = 0
+        for span in [span for span in self._due if span < now // GRAIN]:
+            for slot in list(islice(self._due[span], budget - reclaimed)):
+                self._policy.remove(slot)
+                self._forget(slot)
+                reclaimed += 1
+        self.expired += reclaimed
+        return reclaimed
+
+    def _forget(self, slot: _Slot) -> None:
+        del self._slots[slot.key.address]
+        self._unschedule(slot)
+
+    def _unschedule(self, slot: _Slot) -> None:
+        span = _span(slot.value)
+        slots = self._due[span]
+        slots.discard(slot)
+        if not slots:
+            del self._due[span]
+
+
+def _span(entry: Entry) -> float:
+    """The number of the span in which *entry* dies: when it may serve no more, not even stale."""
+    return (entry.at + entry.ttl + max(entry.stale_while_revalidate, entry.stale_if_error)) // GRAIN

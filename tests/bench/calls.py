@@ -1,0 +1,131 @@
+"""
+The rows about calls: hits against nginx, misses against a bare relay.
+
+The rule: a row of hits proves that they were hits: the provider's count stands still while it is measured.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+from tests.bench import bodies
+from tests.bench.lab import Lab, Missing, Pace, Row, Side, alternate, spread
+from tests.bench.load import Caller, Measured, marked
+from tests.bench.machine import Process
+
+_CONNECTIONS = 16
+
+
+def hits_64(lab: Lab, pace: Pace) -> list[Row]:
+    """Memory hits, 64 byte-different bodies of one meaning; nginx gets the same ones and keeps 64 entries."""
+    return [_hits(lab, pace, "hits-64", "hits/s of a core: 2 KB, 64 variants, 16 conn.", bodies.variants(), bar=1.2)]
+
+
+def hits_unique(lab: Lab, pace: Pace) -> list[Row]:
+    """Memory hits where every body's bytes are new; nginx, which can only miss those, gets its repeated ones."""
+    return [_hits(lab, pace, "hits-unique", "hits/s of a core: every body's bytes unique", [bodies.unique()], bar=1.0)]
+
+
+def hit_one(lab: Lab, pace: Pace) -> list[Row]:
+    """One connection, one call at a time: latency as wrk's histogram has it."""
+    requests = bodies.variants()
+    try:
+        process, port = lab.nginx()
+    except Missing:
+        reference = None
+    else:
+        reference = _side(lab, port, process, requests, connections=1)
+    try:
+        with lab.sidecar() as sidecar:
+            side = _side(lab, sidecar.port, sidecar.process, requests, connections=1)
+            alternate(pace, *[one for one in (side, reference) if one])
+    finally:
+        if reference:
+            reference.process.stop()
+    details = {"sidecar": side.told(), "nginx": reference.told() if reference else None}
+    rows = []
+    for name, bar in (("p50", 150.0), ("p99", 1000.0)):
+        ours = [getattr(one, name) for one in side.rounds]
+        theirs = [getattr(one, name) for one in reference.rounds] if reference else []
+        rows.append(
+            Row(
+                "hit-one",
+                f"hit, one connection, {name}, us",
+                spread(ours),
+                f"nginx {spread(theirs)}" if theirs else "-",
+                round(median(ours) / median(theirs), 2) if theirs else None,
+                f"<= {bar:.0f} us",
+                median(ours) <= bar,
+                details,
+            )
+        )
+    return rows
+
+
+def miss_one(lab: Lab, pace: Pace) -> list[Row]:
+    """One connection, every call a miss: what is added to calling the provider directly, median latencies."""
+    requests = [bodies.fresh()]
+    relay, relay_port = lab.relay()
+    with relay, lab.sidecar() as sidecar:
+        direct = _side(lab, lab.upstream_port, sidecar.process, requests, connections=1)
+        bare = _side(lab, relay_port, relay, requests, connections=1)
+        side = _side(lab, sidecar.port, sidecar.process, requests, connections=1)
+        alternate(Pace(pace.rounds + 1, max(1, pace.seconds // 2)), direct, bare, side)
+    added = [ours.p50 - none.p50 for ours, none in zip(side.rounds, direct.rounds, strict=True)]
+    by_relay = [theirs.p50 - none.p50 for theirs, none in zip(bare.rounds, direct.rounds, strict=True)]
+    ratio = median(ours / theirs for ours, theirs in zip(added, by_relay, strict=True))
+    details = {"direct": direct.told(), "relay": bare.told(), "sidecar": side.told()}
+    return [
+        Row(
+            "miss-one",
+            "miss, one connection, added p50, us",
+            spread(added),
+            f"bare relay {spread(by_relay)}",
+            round(ratio, 2),
+            "<= 1.6 x, <= 350 us",
+            ratio <= 1.6 and median(added) <= 350,
+            details,
+        )
+    ]
+
+
+def _hits(lab: Lab, pace: Pace, name: str, what: str, requests: list[bytes], *, bar: float) -> Row:
+    process, port = lab.nginx()
+    with process, lab.sidecar() as sidecar:
+        side = _side(lab, sidecar.port, sidecar.process, requests, connections=_CONNECTIONS)
+        reference = _side(lab, port, process, bodies.variants(), connections=_CONNECTIONS)
+        alternate(pace, side, reference)
+    ratios = [ours / theirs for ours, theirs in zip(side.core_rates, reference.core_rates, strict=True)]
+    ratio = median(ratios)
+    disturbed = side.disturbed + reference.disturbed
+    return Row(
+        name,
+        what,
+        spread(side.core_rates),
+        f"nginx {spread(reference.core_rates)}",
+        round(ratio, 2),
+        f">= {bar} x",
+        ratio >= bar,
+        {"sidecar": side.told(), "nginx": reference.told(), "ratios": [round(one, 3) for one in ratios]},
+        f"other programs took part of the server's core in {disturbed} of {2 * pace.rounds} rounds"
+        if disturbed
+        else "",
+    )
+
+
+def _side(lab: Lab, port: int, process: Process, requests: list[bytes], *, connections: int) -> Side:
+    """A side whose rounds are wrk's; where the requests are to be hits, they are stored first and then proven so."""
+    hits = requests[0] != bodies.fresh()
+    if hits:
+        with Caller(port) as caller:
+            for request in requests:
+                caller.call(marked(request))
+
+    def run(seconds: int) -> Measured:
+        before = lab.answered()
+        measured = lab.load(port, requests, connections=connections, seconds=seconds)
+        if hits and lab.answered() != before:
+            raise RuntimeError(f"{lab.answered() - before} of {measured.requests} calls to {process.name} were no hits")
+        return measured
+
+    return Side(run, process)

@@ -1,0 +1,81 @@
+"""
+The row about the key: microseconds of the pure steps of a look-up, without sockets.
+
+The rule: for information; what a step costs depends on the body, so three sizes stand side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from timeit import Timer
+
+from sidecar.core import canonical
+from sidecar.core.fingerprint import prefix, seal
+from sidecar.core.model import Entry, Facts, Form, Reading
+from sidecar.core.policy import NOTHING_ASKED, judge
+from sidecar.core.rules import MemoryRule
+from sidecar.dialects.openai import OPENAI
+from sidecar.store.memory import Memory
+from tests.bench import bodies
+from tests.bench.lab import Lab, Pace, Row
+from tests.bench.machine import SERVER_CORE
+
+_KIB = 1024
+
+
+def key_micro(_: Lab, pace: Pace) -> list[Row]:
+    """From a body to its key, and from the key to a verdict."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {SERVER_CORE})
+    try:
+        return _measure(0.02 if pace.quick else 0.1)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _measure(seconds: float) -> list[Row]:
+    endpoint = OPENAI.locate(b"POST", "/v1/chat/completions")
+    assert endpoint is not None
+    secret = bytes(32)
+    before = prefix(
+        partition=bytes(16), service="openai", resource="", endpoint=endpoint.name, method=b"POST",
+        path="/v1/chat/completions", query=b"", headers=(), content_type=b"",
+    )  # fmt: skip
+    rows = []
+    for size in (2, 32, 256):
+        body = _body(size * _KIB)
+        reading = canonical.read(body, endpoint, b"application/json", secret)
+        assert not reading.facts.bypass
+        read = _microseconds(partial(canonical.read, body, endpoint, b"application/json", secret), seconds)
+        sealed = _microseconds(partial(seal, secret, before, "gpt-4o-mini", reading), seconds)
+        shown = f"{read + sealed:.1f} = {read:.1f} + {sealed:.1f}"
+        rows.append(
+            Row("key-micro", f"canonical.read + seal, {size} KB, us", shown, details={"read": read, "seal": sealed})
+        )
+    now = time.time()
+    key = seal(secret, before, "gpt-4o-mini", Reading(b"json", b"", Facts()))
+    memory = Memory(MemoryRule())
+    memory.put(key, Entry(200, (), b"x" * 2048, Form.WHOLE, "openai", "bench", "gpt-4o-mini", now, 3600.0))
+    found = _microseconds(lambda: judge(memory.peek(key), NOTHING_ASKED, now), seconds)
+    return [*rows, Row("key-micro", "peek + judge, us", f"{found:.2f}", details={"peek_judge": found})]
+
+
+def _body(size: int) -> bytes:
+    """A chat of about *size* bytes, at most."""
+    members = bodies.chat(user="u1")
+    turns = members["messages"][1:]
+    while len(json.dumps(members)) + 1600 < size:
+        members["messages"] += turns
+    return json.dumps(members).encode()
+
+
+def _microseconds(work: Callable[[], object], seconds: float) -> float:
+    timer = Timer(work)
+    number, took = timer.autorange()
+    number = max(1, int(number * seconds / took))
+    return median(timer.repeat(7, number)) / number * 1e6

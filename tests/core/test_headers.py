@@ -1,0 +1,174 @@
+"""Which header fields go where."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.headers import (
+    CREDENTIALS,
+    HOP_BY_HOP,
+    NEVER_RELAYED,
+    OURS,
+    REPLAYED,
+    REWRITTEN,
+    fields_of,
+    forward,
+    lines,
+    named_by_connection,
+    relay,
+    replay,
+    upstream_id,
+)
+
+NAMES = sorted(HOP_BY_HOP | OURS | REWRITTEN | NEVER_RELAYED | REPLAYED | CREDENTIALS | {b"x-a", b"x-b", b"prefer"})
+PAIRS = st.lists(
+    st.tuples(st.sampled_from(NAMES).map(bytes.title) | st.sampled_from(NAMES), st.sampled_from([b"x-a", b"", b"1"])),
+    max_size=8,
+).map(tuple)
+
+
+def forwarded(*pairs, **how):
+    return forward(pairs, fields_of(pairs), **{"identity": False, **how})
+
+
+def relayed(*pairs):
+    return relay(pairs, fields_of(pairs))
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted({
+        b"Connection", b"Keep-Alive", b"Proxy-Authenticate", b"Proxy-Authorization", b"Proxy-Connection", b"TE",
+        b"Trailer", b"Transfer-Encoding", b"Upgrade", b"Cache-Control", b"X-Sidecar-TTL", b"X-Sidecar-Tags",
+        b"X-Sidecar-Fallback", b"X-Sidecar-Priority", b"X-Sidecar-Callback", b"Host", b"Content-Length", b"Expect",
+    }),
+)  # fmt: skip
+def test_not_forwarded(name):
+    """What is the connection's, ours, or written anew stays behind, in any spelling."""
+
+    assert () == forwarded((name, b"1"))
+    assert () == forwarded((name.upper(), b"1"), (name.lower(), b"1"))
+
+
+@pytest.mark.parametrize(
+    "name", [b"Authorization", b"User-Agent", b"Content-Type", b"Pragma", b"X-Stainless-Lang", b"Cookie", b"Range"]
+)
+def test_forwarded(name):
+    """Everything else goes on, in the caller's spelling and order, repeats too."""
+    pairs = ((name, b"1"), (b"X-Z", b"2"), (name.lower(), b"3"))
+
+    assert pairs == forwarded(*pairs)
+
+
+def test_named_by_connection():
+    """What ``Connection`` names is of this connection alone, in both directions (RFC 9110, 7.6.1)."""
+    pairs = ((b"Connection", b"keep-alive, X-Hop"), (b"x-hop", b"1"), (b"connection", b" x-two ,,"), (b"X-Two", b"2"))
+
+    assert ((b"A", b"b"),) == forwarded(*pairs, (b"A", b"b"))
+    assert ((b"A", b"b"),) == relayed(*pairs, (b"A", b"b"))
+    assert {b"keep-alive", b"x-hop", b"x-two", b""} == named_by_connection(fields_of(pairs))
+    assert frozenset() == named_by_connection({})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"respond-async", None),
+        (b" Respond-Async ", None),
+        (b"respond-async;foo=1", None),
+        (b"respond-async, wait=10", b"wait=10"),
+        (b"wait=10, respond-async", b"wait=10"),
+        (b"return=minimal,wait=10", b"return=minimal,wait=10"),
+        (b"respond-asynchronously", b"respond-asynchronously"),
+    ],
+)
+def test_prefer(value, expected):
+    """Of ``Prefer``, the wish to be answered later is ours; other wishes are not."""
+
+    assert (() if expected is None else ((b"Prefer", expected),)) == forwarded((b"Prefer", value))
+
+
+def test_identity():
+    """An answer that may be stored is asked for without coding, whatever the caller takes."""
+
+    assert ((b"A", b"b"), (b"accept-encoding", b"identity")) == forwarded(
+        (b"Accept-Encoding", b"gzip"), (b"A", b"b"), (b"accept-encoding", b"br"), identity=True
+    )
+    assert ((b"Accept-Encoding", b"gzip"),) == forwarded((b"Accept-Encoding", b"gzip"))
+
+
+def test_replaced_credential():
+    """A region's credential takes the place of every one that the caller may have sent."""
+    callers = tuple((name.title(), b"caller's") for name in sorted(CREDENTIALS))
+    own = ((b"x-own-key", b"region's"),)
+
+    assert own == forwarded(*callers, (b"X-Own-Key", b"caller's"), replace=own)
+    assert callers == forwarded(*callers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"Connection", b"Transfer-Encoding", b"Content-Length", b"Date", b"Alt-Svc", b"Strict-Transport-Security"],
+)
+def test_not_relayed(name):
+    """An answer loses what the listener writes itself and what speaks of an origin that is not ours."""
+
+    assert () == relayed((name, b"1"))
+
+
+def test_relayed():
+    """The caller of an answer sees the rest as it came: cookies and request ids are its own."""
+    pairs = ((b"Set-Cookie", b"a"), (b"set-cookie", b"b"), (b"X-Request-Id", b"c"), (b"Content-Encoding", b"gzip"))
+
+    assert pairs == relayed(*pairs)
+
+
+def test_replayed():
+    """Anybody else sees only what describes the answer, named in lower case and sorted."""
+    pairs = (
+        (b"X-Request-Id", b"1"), (b"OpenAI-Version", b"2"), (b"Set-Cookie", b"3"), (b"Content-Type", b"4"),
+        (b"x-ratelimit-remaining-tokens", b"5"), (b"Age", b"6"), (b"content-encoding", b"7"), (b"Server", b"8"),
+    )  # fmt: skip
+
+    assert ((b"content-type", b"4"), (b"openai-version", b"2")) == replay(pairs)
+
+
+@given(PAIRS)
+def test_nothing_is_added_or_turned_around(pairs):
+    """What goes on is a part of what came, in its order, and nothing of the tables is in it."""
+    rest = iter(pairs)
+    found = forwarded(*pairs)
+
+    assert all(pair in rest for pair in found)
+    assert not {name.lower() for name, _ in found} & (HOP_BY_HOP | OURS | REWRITTEN)
+    assert not {name for name, _ in replay(pairs)} - REPLAYED
+    assert replay(pairs) == replay(replay(pairs))
+
+
+def test_fields_of():
+    """Repeated fields are joined by a comma, in their order (RFC 9110, 5.3)."""
+
+    assert {b"a": b"1, 2, ", b"b": b""} == fields_of([(b"A", b"1"), (b"b", b""), (b"a", b"2"), (b"A", b"")])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([], ""),
+        ([(b"Request-Id", b"second"), (b"X-Request-Id", b"first")], "first"),
+        ([(b"apim-request-id", b"x" * 200)], "x" * 128),
+        ([(b"x-ms-request-id", b"\xe9")], "é"),
+    ],
+    ids=["none", "in the table's order", "cut", "any byte"],
+)
+def test_upstream_id(pairs, expected):
+    """A call is found again at its provider by the first id of the table."""
+
+    assert expected == upstream_id(tuple(pairs))
+
+
+def test_lines():
+    """Field lines as on the wire."""
+
+    assert b"a: 1\r\nB: \r\n" == lines(((b"a", b"1"), (b"B", b"")))
+    assert b"" == lines(())

@@ -1,0 +1,296 @@
+"""What may be looked up, served, shared and kept."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.dialect import Answers, BodyForm, Completeness, Endpoint, Kind
+from sidecar.core.model import Entry, Facts, Form
+from sidecar.core.policy import (
+    ABSENT,
+    DEFAULT_TTL,
+    NOTHING_ASKED,
+    OTHER_TTL,
+    Bypass,
+    Directives,
+    Drop,
+    Keep,
+    Lookup,
+    Observe,
+    Reason,
+    Serve,
+    admit,
+    admit_head,
+    form_of,
+    judge,
+    lifetime,
+    reaches_everyone,
+    read_directives,
+    retain,
+    share,
+)
+from sidecar.core.recognise import recognise
+from sidecar.core.rules import CacheMode, CacheRule, Mode, Region, Route, Rules, Service
+from sidecar.dialects import DIALECTS
+
+NOW = 1_800_000_000.0
+CHAT = b"/openai/v1/chat/completions"
+FILES = b"/openai/v1/files"
+UNKNOWN = b"/openai/v1/unheard-of"
+
+
+def site_of(target=CHAT, mode=CacheMode.DETERMINISTIC):
+    service = Service("openai", DIALECTS["openai"], (Region("r", "https://r"),), path="/openai")
+    rules = Rules((service,), (Route("all", cache=CacheRule(mode)),))
+    return recognise(rules, 0, b"", b"POST", target)
+
+
+def entry_of(at=NOW, ttl=60.0):
+    return Entry(200, (), b"", Form.WHOLE, "s", "r", "m", at, ttl)
+
+
+def endpoint_of(kind=Kind.CHAT, complete=Completeness.WHOLE):
+    answers = Answers(
+        complete=lambda _body, _form: complete,
+        usage=None,
+        model=None,
+        convert=None,
+        watch=None,
+        narrow=None,
+    )
+    return Endpoint("e", kind, BodyForm.JSON, lambda _: Facts(), answers)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Directives()),
+        ({b"cache-control": b""}, Directives()),
+        ({b"cache-control": b"no-cache"}, Directives(no_cache=True)),
+        ({b"cache-control": b" No-Store ,\tNO-CACHE"}, Directives(no_cache=True, no_store=True)),
+        ({b"cache-control": b"only-if-cached, max-age=60"}, Directives(only_if_cached=True, max_age=60.0)),
+        ({b"cache-control": b'max-age="60"'}, Directives(max_age=60.0)),
+        ({b"cache-control": b"max-age=0"}, Directives(max_age=0.0)),
+        ({b"cache-control": b"max-age=" + b"9" * 400}, Directives(max_age=999_999_999_999.0)),
+        ({b"cache-control": b"max-age"}, Directives()),
+        ({b"cache-control": b"max-age=-1"}, Directives()),
+        ({b"cache-control": b"max-age=1.5"}, Directives()),
+        ({b"cache-control": b"max-age=\xb2"}, Directives()),
+        ({b"cache-control": b"no-cachex, xno-store, =, ,;"}, Directives()),
+        ({b"cache-control": b'no-cache="set-cookie"'}, Directives(no_cache=True)),
+        ({b"x-sidecar-ttl": b"90"}, Directives(ttl=90.0)),
+        ({b"x-sidecar-ttl": b" 1.5h "}, Directives(ttl=5400.0)),
+        ({b"x-sidecar-ttl": b"250ms"}, Directives(ttl=0.25)),
+        ({b"x-sidecar-ttl": b"2d"}, Directives(ttl=172_800.0)),
+        ({b"x-sidecar-ttl": b"15m"}, Directives(ttl=900.0)),
+        ({b"x-sidecar-ttl": b"0"}, Directives(ttl=0.0)),
+        ({b"x-sidecar-ttl": b"soon"}, Directives(ttl=0.0)),
+        ({b"x-sidecar-ttl": b""}, Directives(ttl=0.0)),
+        ({b"x-sidecar-ttl": b"-1"}, Directives(ttl=0.0)),
+        ({b"x-sidecar-ttl": b"60, 60"}, Directives(ttl=0.0)),
+        ({b"x-sidecar-ttl": b"1e9"}, Directives(ttl=0.0)),
+        ({b"x-sidecar-tags": b"a, b/c:d.e@f-g,,c d,\xe9," + b"x" * 65}, Directives(tags=("a", "b/c:d.e@f-g"))),
+        ({b"x-sidecar-tags": b",".join(b"%d" % n for n in range(20))}, Directives(tags=tuple(map(str, range(16))))),
+        ({b"pragma": b"no-cache"}, Directives()),
+    ],
+    ids=repr,
+)
+def test_read_directives(fields, expected):
+    """What cannot be read is as if it were not there; a TTL that cannot be read is the shortest."""
+
+    assert expected == read_directives(fields)
+
+
+@given(st.dictionaries(st.sampled_from([b"cache-control", b"x-sidecar-ttl", b"x-sidecar-tags"]), st.binary()))
+def test_read_directives_of_anything(fields):
+    """Nothing that a caller sends breaks it."""
+    asked = read_directives(fields)
+
+    assert asked.ttl is None or asked.ttl >= 0
+    assert (asked.ttl is None) == (b"x-sidecar-ttl" not in fields)
+    assert len(asked.tags) <= 16
+
+
+def test_nothing_asked():
+    """A call without wishes costs nothing: it shares one value."""
+
+    assert NOTHING_ASKED is read_directives({b"user-agent": b"x"})
+
+
+@pytest.mark.parametrize(
+    ("mode", "site", "fields", "asked", "expected"),
+    [
+        pytest.param(Mode.NORMAL, site_of(), {}, Directives(), None, id="look-up"),
+        pytest.param(Mode.NORMAL, site_of(), {}, Directives(no_cache=True, max_age=0.0), None, id="no-cache stores"),
+        pytest.param(Mode.PASSTHROUGH, site_of(), {}, Directives(), "passthrough", id="passthrough"),
+        pytest.param(Mode.PASSTHROUGH, site_of(UNKNOWN), {}, Directives(), "passthrough", id="passthrough first"),
+        pytest.param(Mode.NORMAL, site_of(UNKNOWN), {}, Directives(), "unknown-endpoint", id="unknown"),
+        pytest.param(Mode.NORMAL, site_of(FILES), {}, Directives(), "stateful", id="the dialect says so"),
+        pytest.param(Mode.CACHE_OFF, site_of(), {}, Directives(), "cache-off", id="cache off"),
+        pytest.param(Mode.NORMAL, site_of(mode=CacheMode.OFF), {}, Directives(), "route-off", id="route off"),
+        pytest.param(Mode.NORMAL, site_of(), {}, Directives(no_store=True), "no-store", id="no-store"),
+        pytest.param(Mode.NORMAL, site_of(), {b"content-encoding": b""}, Directives(), "content-encoded", id="coded"),
+        pytest.param(Mode.NORMAL, site_of(), {b"range": b"bytes=0-1"}, Directives(), "range", id="range"),
+        pytest.param(Mode.NORMAL, site_of(), {b"connection": b"Keep-Alive, close"}, Directives(), None, id="kept"),
+        pytest.param(Mode.NORMAL, site_of(), {b"connection": b"TE, upgrade, ,"}, Directives(), None, id="hops"),
+        pytest.param(
+            Mode.NORMAL,
+            site_of(),
+            {b"connection": b"keep-alive, OpenAI-Beta"},
+            Directives(),
+            "connection-options",
+            id="a field that is not sent on",
+        ),
+    ],
+)
+def test_admit_head(mode, site, fields, asked, expected):
+    """What the head alone rules out, and why."""
+
+    assert (None if expected is None else Bypass(expected)) == admit_head(mode, site, fields, asked)
+
+
+@pytest.mark.parametrize(
+    ("mode", "facts", "trust", "expected"),
+    [
+        (CacheMode.DETERMINISTIC, Facts(deterministic=True), False, Lookup),
+        (CacheMode.DETERMINISTIC, Facts(), False, "not-deterministic"),
+        (CacheMode.DETERMINISTIC, Facts(seeded=True), False, "not-deterministic"),
+        (CacheMode.DETERMINISTIC, Facts(seeded=True), True, Lookup),
+        (CacheMode.DETERMINISTIC, Facts(), True, "not-deterministic"),
+        (CacheMode.DETERMINISTIC, Facts(deterministic=True, bypass="tools"), False, "tools"),
+        (CacheMode.ALWAYS, Facts(), False, Lookup),
+        (CacheMode.ALWAYS, Facts(bypass="server-tools"), False, "server-tools"),
+        (CacheMode.OBSERVE, Facts(), False, Observe),
+        (CacheMode.OBSERVE, Facts(bypass="stateful"), False, "stateful"),
+        (CacheMode.OFF, Facts(deterministic=True), False, "route-off"),
+    ],
+)
+def test_admit(mode, facts, trust, expected):
+    """What a call whose body is read may do."""
+    route = Route("r", cache=CacheRule(mode, trust_seed=trust))
+
+    assert (Bypass(expected) if isinstance(expected, str) else expected(route)) == admit(facts, route)
+
+
+@pytest.mark.parametrize(
+    ("age", "asked", "expected"),
+    [
+        pytest.param(0.0, Directives(), (0, 60), id="new"),
+        pytest.param(12.75, Directives(), (12, 47), id="whole seconds"),
+        pytest.param(59.5, Directives(), (59, 0), id="last second"),
+        pytest.param(60.0, Directives(), None, id="its time is over"),
+        pytest.param(1e9, Directives(), None, id="long over"),
+        pytest.param(-3600.0, Directives(), (0, 60), id="a clock that was set back"),
+        pytest.param(10.0, Directives(no_cache=True), None, id="no-cache"),
+        pytest.param(10.0, Directives(max_age=10.0), (10, 50), id="as old as it may be"),
+        pytest.param(10.5, Directives(max_age=10.0), None, id="too old for this caller"),
+        pytest.param(0.0, Directives(max_age=0.0), (0, 60), id="max-age 0 takes what is new"),
+        pytest.param(9.0, Directives(ttl=10.0), (9, 51), id="within the caller's ttl"),
+        pytest.param(10.0, Directives(ttl=10.0), None, id="past the caller's ttl"),
+        pytest.param(0.0, Directives(ttl=0.0), None, id="ttl 0"),
+        pytest.param(10.0, Directives(only_if_cached=True), (10, 50), id="only-if-cached"),
+        pytest.param(10.0, Directives(no_store=True), (10, 50), id="no-store says nothing of serving"),
+    ],
+)
+def test_judge(age, asked, expected):
+    """Whether an entry may be served, and what its age and rest are then."""
+    entry = entry_of(at=NOW - age)
+
+    assert (ABSENT if expected is None else Serve(entry, *expected)) == judge(entry, asked, NOW)
+    assert ABSENT is judge(None, asked, NOW)
+
+
+@given(age=st.floats(-1e6, 1e6), ttl=st.floats(0, 1e6))
+def test_judge_bounds(age, ttl):
+    """What is served is never past its time, and never says more of itself than is true."""
+    verdict = judge(entry_of(at=NOW - age, ttl=ttl), NOTHING_ASKED, NOW)
+    if isinstance(verdict, Serve):
+        assert age < ttl + 1e-3
+        assert 0 <= verdict.ttl <= ttl
+        assert 0 <= verdict.age <= max(age, 0) + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "form", "expected"),
+    [
+        (200, {b"content-type": b"application/json"}, Form.WHOLE, ""),
+        (200, {}, Form.WHOLE, ""),
+        (200, {b"content-encoding": b"Identity", b"cache-control": b"no-store, private"}, Form.WHOLE, ""),
+        (200, {b"content-type": b"text/event-stream"}, Form.EVENTS, ""),
+        (200, {b"content-encoding": b"gzip"}, Form.WHOLE, Reason.ANSWER_ENCODED),
+        (200, {b"content-type": b"Text/HTML; charset=utf-8"}, Form.WHOLE, Reason.CONTENT_TYPE),
+        *[(status, {}, Form.WHOLE, Reason.STATUS) for status in (201, 202, 204, 206, 301, 304, 400, 404, 429, 500)],
+    ],
+)
+def test_share(status, fields, form, expected):
+    """Whether an answer may go to others, by its head. Only a plain 200 may."""
+
+    assert expected == share(status, fields, form)
+
+
+@pytest.mark.parametrize(
+    ("kind", "route_ttl", "asked_ttl", "expected"),
+    [
+        (Kind.CHAT, None, None, 3600.0),
+        (Kind.EMBEDDINGS, None, None, 86_400.0),
+        (Kind.OTHER, None, None, OTHER_TTL),
+        (Kind.CHAT, 10.0, None, 10.0),
+        (Kind.CHAT, 10.0, 5.0, 5.0),
+        (Kind.CHAT, 10.0, 50.0, 10.0),
+        (Kind.CHAT, None, float("inf"), 3600.0),
+        (Kind.CHAT, 0.0, None, None),
+        (Kind.CHAT, 10.0, 0.0, None),
+    ],
+)
+def test_retain(kind, route_ttl, asked_ttl, expected):
+    """A whole answer is kept for its route's time, else its kind's; a caller may only shorten it."""
+    endpoint = endpoint_of(kind)
+    route = Route("r", cache=CacheRule(ttl=route_ttl))
+    asked = Directives(ttl=asked_ttl)
+
+    assert (Drop(Reason.NO_STORE) if expected is None else Keep(expected)) == retain(
+        endpoint, route, asked, b"", Form.WHOLE
+    )
+    assert (expected or 0.0) == lifetime(endpoint, route, asked)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Completeness if reason])
+def test_incomplete_is_dropped(reason):
+    """What the dialect does not call whole is never kept, and says why."""
+
+    assert Drop(reason) == retain(endpoint_of(complete=reason), Route("r"), NOTHING_ASKED, b"", Form.WHOLE)
+
+
+def test_default_ttls():
+    """What answers from what it computes lives a day, what talks an hour; what is never cached has no default."""
+
+    assert {
+        Kind.EMBEDDINGS, Kind.OCR, Kind.RERANK, Kind.TRANSCRIPTION, Kind.TRANSLATION, Kind.COUNT, Kind.CHAT, Kind.MODELS
+    } == set(DEFAULT_TTL)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({b"content-type": b"Text/Event-Stream; charset=utf-8"}, Form.EVENTS),
+        ({b"content-type": b"application/json"}, Form.WHOLE),
+        ({}, Form.WHOLE),
+    ],
+)
+def test_form_of(fields, expected):
+    """A stream is known by its content type."""
+
+    assert expected is form_of(fields)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 407, 429, 500, 503])
+def test_reaches_everyone(status):
+    """Errors that a credential has earned reach only callers of that credential."""
+
+    assert (status not in {401, 402, 403, 407, 429}) == reaches_everyone(status)
+
+
+def test_reasons_are_short_words():
+    """Reasons label metrics and stand in ``Cache-Status``: lower-case tokens."""
+
+    assert all(reason.value.replace("-", "").islower() for reason in Reason)

@@ -1,0 +1,519 @@
+"""
+The whole sidecar in one process, with a stand-in provider and scripted upstreams, over real sockets.
+
+``lab`` builds one; a story asks it, and looks at what came back and at what the upstreams saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import aiohttp
+import pytest
+import uvloop
+
+from sidecar.core.dialect import Kind
+from sidecar.core.model import Record
+from sidecar.core.rules import (
+    CacheMode,
+    CacheRule,
+    Limits,
+    Listen,
+    Match,
+    MemoryRule,
+    Region,
+    Route,
+    Rules,
+    Service,
+    Timeouts,
+)
+from sidecar.demo.provider import DemoProvider
+from sidecar.dialects import DIALECTS
+from sidecar.lifecycle import Sidecar
+
+KEY = "Bearer sk-story"
+
+CHAT = {"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "What is in the box?"}]}
+
+CHAT_PATH = "/openai/v1/chat/completions"
+
+
+@dataclass
+class Reply:
+    """What a caller got. *broken* tells that the connection ended before the answer did."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    broken: bool = False
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def cache(self) -> str:
+        return self.headers.get("cache-status", "")
+
+
+Handler = Callable[[bytes, bytes, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Ear(asyncio.StreamReader):
+    """A reader that tells at once when its peer has gone, also while nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=1 << 20)
+        self.gone = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self.gone.set()
+
+    def set_exception(self, exc: BaseException) -> None:
+        super().set_exception(exc)
+        self.gone.set()
+
+
+class Script:
+    """
+    An upstream that does what a story says: ``handler(head, body, writer)`` for each request it reads.
+
+    *seen* holds each request's head and body as they came over the wire; *open* its connections. A handler whose
+    caller goes is cancelled, and *deserted* counts it; one that fails makes the story fail at its end.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.seen: list[tuple[bytes, bytes]] = []
+        self.open = 0
+        self.deserted = 0
+        self.port = 0
+        self._errors: list[BaseException] = []
+        self._serving: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def calls(self) -> int:
+        return len(self.seen)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: asyncio.StreamReaderProtocol(Ear(), self._accept), "127.0.0.1", 0, backlog=1024
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in tuple(self._serving):
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        if self._errors:
+            raise self._errors[0]
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(reader, Ear)
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: Ear, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await self._body(head, reader)
+                self.seen.append((head, body))
+                if not await self._handle(head, body, reader, writer):
+                    self.deserted += 1
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except Exception as error:  # noqa: BLE001  the story hears of it when the upstream stops
+            self._errors.append(error)
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def _handle(self, head: bytes, body: bytes, reader: Ear, writer: asyncio.StreamWriter) -> bool:
+        """Run the handler as long as its caller is there; False when the caller went first."""
+        handling = asyncio.create_task(self._run(head, body, writer))
+        leaving = asyncio.create_task(reader.gone.wait())
+        try:
+            await asyncio.wait((handling, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not handling.done():
+                return False
+            handling.result()
+            return True
+        finally:
+            handling.cancel()
+            leaving.cancel()
+
+    async def _run(self, head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        await self.handler(head, body, writer)
+        await writer.drain()
+
+    async def _body(self, head: bytes, reader: asyncio.StreamReader) -> bytes:
+        lower = head.lower()
+        if b"transfer-encoding: chunked" in lower:
+            body = b""
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                body += await reader.readexactly(size)
+                await reader.readexactly(2)
+            await reader.readexactly(2)
+            return body
+        _, found, rest = lower.partition(b"content-length:")
+        return await reader.readexactly(int(rest.split(b"\r\n")[0])) if found else b""
+
+
+def whole(body: bytes, *, status: str = "200 OK", extra: bytes = b"", kind: bytes = b"application/json") -> bytes:
+    """An answer with a Content-Length, as bytes on the wire."""
+    return b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n" % (
+        status.encode(),
+        kind,
+        len(body),
+        extra,
+    ) + body  # fmt: skip
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def delta(text: str | None, *, finish: str | None = None, index: int = 0) -> bytes:
+    """One event of a chat stream."""
+    content = {} if text is None else {"content": text}
+    event = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "gpt-4o",
+        "choices": [{"index": index, "delta": content, "logprobs": None, "finish_reason": finish}],
+        "usage": None,
+    }
+    return b"data: %b\n\n" % json.dumps(event, separators=(",", ":")).encode()
+
+
+USAGE = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o","choices":[],'
+    b'"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
+)
+
+DONE = b"data: [DONE]\n\n"
+
+ROLE = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o","choices":[{"index":0,'
+    b'"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
+)
+
+
+def chat_events(*texts: str) -> list[bytes]:
+    """A whole chat stream that says *texts*, with its usage."""
+    return [ROLE, *map(delta, texts), delta(None, finish="stop"), USAGE, DONE]
+
+
+def chunks(events: list[bytes]) -> bytes:
+    """Events as the chunks of a body, each in one of its own."""
+    return b"".join(map(chunk, events))
+
+
+def said(body: bytes) -> str:
+    """The text of a chat answer in either form."""
+    if body.startswith(b"{"):
+        return json.loads(body)["choices"][0]["message"]["content"]
+    found = [json.loads(line[6:]) for line in body.splitlines() if line.startswith(b"data: {")]
+    return "".join(choice["delta"].get("content") or "" for event in found for choice in event["choices"])
+
+
+def completion(text: str, *, number: int = 1) -> bytes:
+    """A whole chat completion."""
+    return json.dumps({
+        "id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1, "model": "gpt-4o",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": None,
+                     "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+    }).encode()  # fmt: skip
+
+
+@dataclass
+class Lab:
+    """One sidecar. *records* are its requests as it told them, *logs* its log lines."""
+
+    sidecar: Sidecar
+    records: list[Record] = field(default_factory=list)
+    logs: list[bytes] = field(default_factory=list)
+    _session: aiohttp.ClientSession | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.sidecar.port}"
+
+    async def ask(
+        self,
+        body: Any = CHAT,
+        *,
+        path: str = CHAT_PATH,
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """Make one call; *body* bytes as they are, anything else as JSON."""
+        assert self._session is not None
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = {"authorization": KEY, "content-type": "application/json", **(headers or {})}
+        async with self._session.request(method, self.url + path, data=data or None, headers=given) as response:
+            received, broken = b"", False
+            try:
+                async for piece in response.content.iter_any():
+                    received += piece
+            except aiohttp.ClientPayloadError:
+                broken = True
+            found = {name.lower(): value for name, value in response.headers.items()}
+            return Reply(response.status, found, received, broken)
+
+    def settled(self) -> bool:
+        """Nothing in flight, nothing held."""
+        return not len(self.sidecar.flights) and self.sidecar.ledger.held == 0
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop turn until *condition* holds; a story that never gets there fails here."""
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110  what is looked at belongs to the product, which has no events for tests
+                await asyncio.sleep(0.002)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks that run."""
+        return sorted(task.get_name() for task in self.sidecar.tasks._tasks)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait in flights."""
+        return sum(flight.readers for flight in self.sidecar.flights._flying)
+
+    async def settle(self) -> None:
+        """Wait until nothing is in flight any more; a story that never gets there runs into its own limit."""
+        async with asyncio.timeout(5):
+            while not self.settled():  # noqa: ASYNC110  as in until
+                await asyncio.sleep(0.005)
+
+
+class Caller:
+    """
+    One caller on a raw socket: it reads no more of its answer than it is told to, and can vanish at any point.
+
+    *body* is what has come of the answer's body, without its framing; *ended* tells that it is whole, *broken* that
+    the connection ended before it was.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.ended = False
+        self.broken = False
+        self._reader = reader
+        self._writer = writer
+        self._left: int | None = None
+
+    async def head(self) -> Caller:
+        """Read the answer's head."""
+        status, *lines = (await self._reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1").split("\r\n")
+        self.status = int(status.split(" ")[1])
+        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        if "content-length" in self.headers:
+            self._left = int(self.headers["content-length"])
+            self.ended = not self._left
+        return self
+
+    async def until(self, mark: bytes) -> None:
+        """Read on until *mark* has come."""
+        if not self.status:
+            await self.head()
+        while mark not in self.body:
+            assert not self.ended, self.body
+            assert not self.broken, self.body
+            await self._more()
+
+    async def reply(self) -> Reply:
+        """Read the answer to its end, or to where it breaks."""
+        try:
+            if not self.status:
+                await self.head()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.broken = True
+        while not self.ended and not self.broken:
+            await self._more()
+        return Reply(self.status, self.headers, self.body, self.broken)
+
+    def vanish(self) -> None:
+        """Be gone, as a process that was killed."""
+        self._writer.transport.abort()
+
+    async def _more(self) -> None:
+        try:
+            if self._left is not None:
+                piece = await self._reader.read(min(self._left, 1 << 16))
+                self._left -= len(piece)
+                self.ended, self.broken = not self._left, not piece
+            else:
+                size = int((await self._reader.readuntil(b"\r\n"))[:-2], 16)
+                piece = (await self._reader.readexactly(size + 2))[:-2]
+                self.ended = not size
+            self.body += piece
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.broken = True
+
+
+Dial = Callable[..., Awaitable[Caller]]
+
+BuildLab = Callable[..., Awaitable[Lab]]
+
+
+def pytest_asyncio_loop_factories(config: object, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    """Stories with callers on raw sockets run on both event loops: the product's, and the one without it."""
+    del config
+    factories: dict[str, Callable[[], Any]] = {"asyncio": asyncio.new_event_loop}
+    return {**factories, "uvloop": uvloop.new_event_loop} if "dial" in getattr(item, "fixturenames", ()) else factories
+
+
+@pytest.fixture
+async def build_lab() -> AsyncIterator[BuildLab]:
+    """Builds labs, and stops them."""
+    labs: list[Lab] = []
+
+    async def build(
+        base: str,
+        *,
+        cache: CacheRule | None = None,
+        routes: tuple[Route, ...] | None = None,
+        limits: Limits | None = None,
+        memory: MemoryRule | None = None,
+        timeouts: Timeouts | None = None,
+        services: tuple[Service, ...] | None = None,
+        **more: Any,
+    ) -> Lab:
+        region = Region("here", base)
+        cached = Route(
+            "cached",
+            Match(kinds=frozenset(Kind) - {Kind.OTHER, Kind.MODELS, Kind.MODERATION}),
+            cache or CacheRule(mode=CacheMode.DETERMINISTIC),
+            timeouts=timeouts or Timeouts(),
+        )
+        rules = Rules(
+            services=services
+            or (
+                Service("openai", DIALECTS["openai"], (region,), path="/openai"),
+                Service("anthropic", DIALECTS["anthropic"], (region,), path="/anthropic"),
+                Service("azure-openai", DIALECTS["azure-openai"], (region,), path="/azure", resource=True),
+            ),
+            routes=(routes or (cached,)) + (Route("default", cache=CacheRule(mode=CacheMode.OFF)),),
+            listen=Listen(port=0),
+            health=Listen(port=0),
+            limits=limits or replace(Limits(), drain_seconds=2.0),
+            memory=memory or MemoryRule(),
+            **more,
+        )
+        logs: list[bytes] = []
+        sidecar = Sidecar(rules, environ={}, write=logs.append)
+        lab = Lab(sidecar, logs=logs)
+        told = sidecar.proxy._record
+
+        def record(one: Record) -> None:
+            lab.records.append(one)
+            told(one)
+
+        sidecar.proxy._record = record
+        await sidecar.start()
+        lab._session = aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0))
+        labs.append(lab)
+        return lab
+
+    yield build
+    for lab in labs:
+        assert lab._session is not None
+        await lab._session.close()
+        await lab.sidecar.stop()
+    for lab in labs:
+        assert [] == [line for line in lab.logs if b'"bug"' in line]
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[DemoProvider]:
+    """The stand-in provider."""
+    running = DemoProvider()
+    running.port = await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def lab(build_lab: BuildLab, provider: DemoProvider) -> Lab:
+    """A sidecar before the stand-in provider."""
+    return await build_lab(f"http://127.0.0.1:{provider.port}")
+
+
+@pytest.fixture
+async def script() -> AsyncIterator[Callable[[Handler], Awaitable[Script]]]:
+    """Starts scripted upstreams, and stops them."""
+    running: list[Script] = []
+
+    async def start(handler: Handler) -> Script:
+        upstream = Script(handler)
+        await upstream.start()
+        running.append(upstream)
+        return upstream
+
+    yield start
+    for upstream in running:
+        await upstream.stop()
+
+
+@pytest.fixture
+async def dial() -> AsyncIterator[Dial]:
+    """Calls a lab from a raw socket: connects, sends, and leaves the answer to be read."""
+    callers: list[Caller] = []
+
+    async def call(
+        lab: Lab,
+        body: Any = CHAT,
+        *,
+        path: str = CHAT_PATH,
+        headers: dict[str, str] | None = None,
+        buffer: int = 0,
+    ) -> Caller:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", lab.sidecar.port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=buffer or 1 << 16)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = {
+            "host": "sidecar", "authorization": KEY, "content-type": "application/json",
+            "content-length": str(len(data)), **(headers or {}),
+        }  # fmt: skip
+        lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        writer.write(f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + data)
+        callers.append(Caller(reader, writer))
+        return callers[-1]
+
+    yield call
+    for caller in callers:
+        caller.vanish()

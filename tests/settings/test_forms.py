@@ -1,0 +1,158 @@
+"""The forms of single values: what they read, what they refuse, and how they say it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.rules import Share
+from sidecar.settings import forms
+
+DAY = 86400.0
+DURATION = forms.duration(0.001, 365 * DAY)
+SIZE = forms.size(1024, 1024**3)
+WORD = forms.choice({"off": 0, "on-demand": 1}, what="rule", later=frozenset({"tomorrow"}))
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "expected"),
+    [
+        (DURATION, "50ms", 0.05),
+        (DURATION, "30s", 30.0),
+        (DURATION, "15m", 900.0),
+        (DURATION, "12h", 43200.0),
+        (DURATION, "365d", 365 * DAY),
+        (SIZE, "1Ki", 1024),
+        (SIZE, "64Mi", 64 * 1024**2),
+        (SIZE, "2048", 2048),
+        (forms.PORT, "0", 0),
+        (forms.PORT, "65535", 65535),
+        (WORD, "off", 0),
+        (WORD, "No", 0),
+        (WORD, "FALSE", 0),
+        (WORD, "on-demand", 1),
+        (forms.ADDRESS, "::1", "::1"),
+        (forms.ADDRESS, "LocalHost", "localhost"),
+        (forms.HOST, "API.openai.com", "api.openai.com"),
+        (forms.PREFIX, "/openai/eu/", "/openai/eu"),
+        (forms.HEADER, "X-Team", "x-team"),
+        (forms.SCHEME, "Bearer ", "Bearer "),
+        (forms.SCHEME, "", ""),
+        (forms.SHARE, "principal", Share()),
+        (forms.SHARE, "service", Share("service")),
+        (forms.SHARE, "header:X-Tenant", Share("header", "x-tenant")),
+        (forms.URL, "HTTPS://api.example.com/v1/", "https://api.example.com/v1"),
+        (forms.URL, "http://[::1]:8080", "http://[::1]:8080"),
+        (forms.URL, "https://{resource}.openai.azure.com", "https://{resource}.openai.azure.com"),
+        (forms.PROXY, "none", "none"),
+        (forms.PROXY, "http://proxy:3128", "http://proxy:3128"),
+        (forms.PATTERN, "*/prebuilt-invoice:analyze", "*/prebuilt-invoice:analyze"),
+    ],
+)
+def test_reads(form, text, expected):
+    """What a form accepts has the value that it looks like."""
+    value = form.read(text)
+
+    assert expected == value
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "expected"),
+    [
+        (DURATION, "3600", '"3600" is not a duration; write 3600s'),
+        (DURATION, "1h30m", '"1h30m" is not a duration; write it as 50ms, 30s, 15m, 12h or 30d'),
+        (DURATION, "-5s", '"-5s" is not a duration; write it as 50ms, 30s, 15m, 12h or 30d'),
+        (DURATION, "0s", "0s is out of bounds; use 1ms to 365d"),
+        (DURATION, "366d", "366d is out of bounds; use 1ms to 365d"),
+        (SIZE, "64MB", '"64MB" is not a size; write 64Mi'),
+        (SIZE, "64MiB", '"64MiB" is not a size; write 64Mi'),
+        (SIZE, "1.5Gi", '"1.5Gi" is not a size; write it as 512Ki, 64Mi, 1Gi or in bytes'),
+        (SIZE, "2Gi", "2Gi is out of bounds; use 1Ki to 1Gi"),
+        (forms.PORT, "65536", '"65536" is not a port; use 1 to 65535, or 0 for any free port'),
+        (forms.PORT, "0x10", '"0x10" is not a port; use 1 to 65535, or 0 for any free port'),
+        (forms.PORT, "\u0667", '"\\u0667" is not a port; use 1 to 65535, or 0 for any free port'),
+        (forms.OWN_PORT, "0", '"0" is not a port; use 1 to 65535'),
+        (WORD, "of", '"of" is not a rule; did you mean off?'),
+        (WORD, "xyz", '"xyz" is not a rule; use one of off, on-demand'),
+        (WORD, "tomorrow", "the rule tomorrow is not supported by this version; use one of off, on-demand"),
+        (forms.HOST, "https://a.com", ('"https://a.com" is not a host; give its name alone, without scheme, port, '
+         "path or wildcard")),
+        (forms.PREFIX, "openai", '"openai" does not start with /; write "/openai"'),
+        (forms.PREFIX, "/", '"/" is not a path prefix; use a form such as /openai'),
+        (forms.PREFIX, "/a/../b", '"/a/../b" is not a path prefix; use a form such as /openai'),
+        (forms.PREFIX, "/sidecar/jobs", "/sidecar is the sidecar's own; choose another prefix"),
+        (forms.PATTERN, "v1/chat", '"v1/chat" matches no path; start it with / or *'),
+        (forms.HEADER, "x team", '"x team" is not the name of a header; use letters, digits and hyphens'),
+        (forms.CREDENTIAL_HEADER, "Host", "host belongs to the connection; name the header that carries the key"),
+        (forms.SCHEME, "Bearer", 'has no space at its end; write "Bearer " in quotes'),
+        (forms.SHARE, "everyone", '"everyone" is not a way to share; use principal, service or header:NAME'),
+        (forms.SHARE, "header:", '"header:" is not a way to share; use principal, service or header:NAME'),
+        (forms.URL, "api.openai.com", '"api.openai.com" is not an http URL; start it with https:// or http://'),
+        (forms.URL, "ftp://a", '"ftp://a" is not an http URL; start it with https:// or http://'),
+        (forms.URL, "https://", '"https://" is not a URL; check its host and port'),
+        (forms.URL, "https://a:99999", '"https://a:99999" is not a URL; check its host and port'),
+        (forms.URL, "https://[::1", '"https://[::1" is not a URL; check its host and port'),
+        (forms.URL, "https://a/?key=1", "has a query or fragment; keep scheme, host and base path"),
+        (forms.URL, "https://a/b c", ('"https://a/b c" has a base path with blanks or other than ASCII; '
+         "percent-encode them")),
+        (forms.NAME, "a b", '"a b" is not a name; use up to 63 letters, digits, dots, hyphens and underscores'),
+        (forms.TAG, "a,b", '"a,b" is not a tag; use up to 64 letters, digits and any of _ . : @ / -'),
+        (forms.TEXT, "a\nb", '"a\\nb" is not usable; write 1 to 256 printable characters on one line'),
+        (forms.FILE, "", "is not the path of a file; write one path on one line"),
+    ],
+)  # fmt: skip
+def test_refuses(form, text, expected):
+    """What a form refuses is said with its remedy."""
+    with pytest.raises(ValueError) as caught:
+        form.read(text)
+
+    assert expected == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        (forms.URL, "https://user:hunter2@a.com"),  # pragma: allowlist secret
+        (forms.PROXY, "http://user:hunter2@proxy:3128"),  # pragma: allowlist secret
+        (forms.SCHEME, "Bearer hunter2"),
+        (forms.FILE, "hunter2\n"),
+    ],
+)
+def test_keeps_secrets_to_itself(form, text):
+    """A message never repeats what may be a secret."""
+    with pytest.raises(ValueError) as caught:
+        form.read(text)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@given(st.integers(1, 365 * 86400 * 1000))
+def test_a_duration_written_is_read_again(milliseconds):
+    """Writing a duration loses nothing."""
+    written = forms.as_duration(milliseconds / 1000)
+
+    assert pytest.approx(milliseconds / 1000) == DURATION.read(written)
+
+
+@given(st.integers(1024, 1024**3))
+def test_a_size_written_is_read_again(count):
+    """Writing a size loses nothing."""
+    written = forms.as_size(count)
+
+    assert count == SIZE.read(written)
+
+
+@given(st.sampled_from([DURATION, SIZE, WORD, *(f for f in vars(forms).values() if isinstance(f, forms.Form))]),
+       st.text())  # fmt: skip
+def test_nothing_but_value_errors_on_one_line(form, text):
+    """Whatever is written, a form reads it or says in one line why not."""
+    try:
+        form.read(text)
+    except ValueError as error:
+        message = str(error)
+    else:
+        message = "read; well"
+
+    assert message.isprintable()
+    assert "; " in message

@@ -1,0 +1,459 @@
+"""A configuration as a whole: where it is found, what it means, and every problem at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sidecar.settings
+from sidecar.core.rules import CacheMode, Limits, MemoryRule, Mode, Share, StoredCredential, Timeouts
+from sidecar.errors import ConfigError
+from sidecar.settings import load
+from sidecar.settings.builtin import ROUTES, SERVICES
+
+ROOT = Path(__file__).parents[2]
+REGION = "regions: [{name: a, url: 'https://a.example'}]"
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch, tmp_path):
+    """No test reads the machine's own configuration."""
+    monkeypatch.setattr(sidecar.settings, "DEFAULT_FOLDER", str(tmp_path / "none"))
+
+
+def rules_of(tmp_path, text, *, strict=True, environ=None):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return load(str(path), environ=environ or {}, overrides={}, strict=strict)
+
+
+def problems_of(tmp_path, text):
+    with pytest.raises(ConfigError) as caught:
+        rules_of(tmp_path, text)
+    return [line.removeprefix(f"{tmp_path}/") for line in caught.value.problems]
+
+
+def test_without_anything_the_built_in_settings_hold():
+    """No file is needed."""
+    rules = load(None, environ={}, overrides={}, strict=True)
+
+    assert load("", environ={}, overrides={}, strict=True) == rules
+    assert tuple(SERVICES.values()) == rules.services
+    assert ROUTES == rules.routes
+    assert (Mode.NORMAL, 7400, 7491, 7490) == (rules.mode, rules.listen.port, rules.health.port, rules.admin.port)
+    assert (Limits(), MemoryRule(), ()) == (rules.limits, rules.memory, rules.warnings)
+
+
+def test_an_empty_file_says_nothing(tmp_path):
+    """A file of comments, and tables left empty, mean the built-in settings."""
+    empty = rules_of(tmp_path, "# nothing\nversion: 1\nlisten:\nservices: {openai: }\nroutes:\n")
+    bare = load(None, environ={}, overrides={}, strict=True)
+
+    assert (bare.services, bare.routes, bare.listen) == (empty.services, empty.routes, empty.listen)
+
+
+def test_a_built_in_written_out_is_the_built_in(tmp_path):
+    """Saying what holds anyway changes nothing."""
+    rules = rules_of(
+        tmp_path,
+        """
+services:
+  openai: {dialect: openai, path: /openai, hosts: [api.openai.com],
+           regions: [{name: default, url: "https://api.openai.com"}]}
+  anthropic: {dialect: anthropic, path: /anthropic, hosts: [api.anthropic.com],
+           regions: [{name: default, url: "https://api.anthropic.com/"}]}
+  azure-openai: {dialect: azure-openai, path: /azure/,
+           regions: [{name: default, url: "https://{resource}.openai.azure.com"}]}
+""",
+    )
+
+    assert tuple(SERVICES.values()) == rules.services
+
+
+def test_a_service_and_a_route_whole(tmp_path):
+    """Each key reaches its place in the rules."""
+    rules = rules_of(
+        tmp_path,
+        """
+mode: cache-off
+upstream: {proxy: none, ca_file: /ca.pem}
+cache: {memory: {max_bytes: 2Mi, max_entries: 10, eviction: lru}}
+services:
+  docs:
+    dialect: azure-openai
+    port: 7401
+    regions:
+      - {name: weu, url: "https://weu.example", weight: 3, residency: eu}
+      - {name: neu, url: "https://neu.example/base/", priority: 2, credential_domain: shared,
+         credential: {header: API-Key, file: /key}}
+routes:
+  - name: r
+    owner: some team
+    match: {service: docs, path: "*/x", header: {X-Team: no}, model: "gpt*"}
+    cache: {mode: off, ttl: 12h, share: "header:X-Tenant", tags: [t, t], seed: trusted}
+    timeouts: {connect: 1s, first_byte: 60s}
+""",
+    )
+
+    service, route = rules.services[0], rules.routes[0]
+    assert ("docs", "azure-openai", "", (), 7401, False) == (
+        service.name, service.dialect.name, service.path, service.hosts, service.port, service.resource
+    )  # fmt: skip
+    weu, neu = service.regions
+    assert (1, 3, "eu", "docs/weu", None) == (weu.priority, weu.weight, weu.residency, weu.credential_domain,
+                                              weu.credential)  # fmt: skip
+    assert ("https://neu.example/base", 2, "shared") == (neu.url, neu.priority, neu.credential_domain)
+    assert StoredCredential("api-key", "/key") == neu.credential
+    assert ["docs", "openai", "anthropic", "azure-openai"] == [service.name for service in rules.services]
+    assert ("r", "some team", {"x-team": "no"}, "gpt*") == (
+        route.name, route.owner, route.match.header, route.match.model
+    )  # fmt: skip
+    cache = route.cache
+    assert (CacheMode.OFF, 43200.0, Share("header", "x-tenant"), ("t",), True) == (
+        cache.mode, cache.ttl, cache.share, cache.tags, cache.trust_seed
+    )  # fmt: skip
+    assert Timeouts(connect=1.0, first_byte=60.0, stream_first_byte=60.0) == route.timeouts
+    assert (Mode.CACHE_OFF, "none", "/ca.pem") == (rules.mode, rules.upstream.proxy, rules.upstream.ca_file)
+    assert MemoryRule(2 * 1024**2, 2 * 1024**2, 10, "lru") == rules.memory
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("services: {openai: {" + REGION + "}}", ("openai", "/openai", ("api.openai.com",), 0)),
+        ("services: {openai: {port: 7401}}", ("openai", "", (), 7401)),
+        ("services: {mine: {dialect: generic, " + REGION + "}}", ("mine", "/mine", (), 0)),
+        ("services: {mine: {dialect: generic, hosts: [a.b, A.B], " + REGION + "}}", ("mine", "", ("a.b",), 0)),
+    ],
+    ids=["built-in", "built-in with a port", "own", "own with hosts"],
+)
+def test_ways_to_a_service(tmp_path, said, expected):
+    """A service that names no way keeps its built-in's, or gets its name as prefix."""
+    service = rules_of(tmp_path, said).services[0]
+
+    assert expected == (service.name, service.path, service.hosts, service.port)
+
+
+@pytest.mark.parametrize("word", ["off", "Off", "no", "false", '"off"'])
+def test_an_unquoted_off_means_off(tmp_path, word):
+    """Whatever YAML 1.1 makes of the word."""
+    rules = rules_of(tmp_path, f"routes: [{{name: a, cache: {{mode: {word}}}}}]")
+
+    assert CacheMode.OFF is rules.routes[0].cache.mode
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("version: 2", 'c.yaml:1: version: "2" is not a version; this program reads version 1'),
+        ("listn: {}", "c.yaml:1: listn: unknown key; did you mean listen?"),
+        ("listen: {zzz: 1}", "c.yaml:1: listen.zzz: unknown key; use one of host, port"),
+        ("routes: [{name: a, ttl: 5s}]", "c.yaml:1: routes[0].ttl: unknown key; did you mean cache.ttl?"),
+        (
+            '"a\\nb": 1',
+            (
+                'c.yaml:1: "a\\nb": unknown key; use one of admin, cache, health, limits, listen, mode, routes, '
+                "services, state, upstream, version"
+            ),
+        ),
+        ("cache: {redis: {url: x}}", "c.yaml:1: cache.redis: not supported by this version; remove it"),
+        (
+            "- a",
+            (
+                "c.yaml:1: the file is not a table of keys; its keys are admin, cache, health, limits, listen, mode, "
+                "routes, services, state, upstream, version"
+            ),
+        ),
+        ("listen: 7400", "c.yaml:1: listen: is not a table of keys; its keys are host, port"),
+        ("listen:\n  port: [1]", "c.yaml:2: listen.port: is a list; give a single value (port)"),
+        ("listen:\n  port:", "c.yaml:2: listen.port: has no value; give one (port) or remove the key"),
+        (
+            "routes: {name: a}",
+            ("c.yaml:1: routes: is not a list; write its items as [a, b] or on lines that start with a hyphen"),
+        ),
+        ("routes: [{owner: a}]", "c.yaml:1: routes[0]: has no name; give one"),
+        (
+            "routes:\n- {name: a}\n- {name: a}",
+            ("c.yaml:3: routes[1].name: a is the name of another one above; choose one of its own"),
+        ),
+        (
+            "routes: [{name: a, match: {service: opnai}}]",
+            ('c.yaml:1: routes[0].match.service: there is no service "opnai"; did you mean openai?'),
+        ),
+        (
+            "routes: [{name: a, match: {header: {X-A: b, x-a: c}}}]",
+            ("c.yaml:1: routes[0].match.header.x-a: is x-a once more; keep one"),
+        ),
+        (
+            "routes: [{name: a, cache: {ttl: 0s}}]",
+            ("c.yaml:1: routes[0].cache.ttl: 0s is out of bounds; use 1ms to 365d"),
+        ),
+        ("services: {mine: {" + REGION + "}}", "c.yaml:1: services.mine: has no dialect; give one"),
+        ("services: {mine: {dialect: generic}}", "c.yaml:1: services.mine: has no regions; give at least one"),
+        ("services: {openai: {regions: []}}", "c.yaml:1: services.openai.regions: is empty; give at least 1"),
+        (
+            "services: {openai: {dialect: openia}}",
+            ('c.yaml:1: services.openai.dialect: "openia" is not a dialect; did you mean openai?'),
+        ),
+        (
+            "services: {openai: {dialect: gemini}}",
+            (
+                "c.yaml:1: services.openai.dialect: the dialect gemini is not "
+                "supported by this version; use one of anthropic, azure-openai, generic, openai"
+            ),
+        ),
+        (
+            "services: {mine: {dialect: generic, path: /openai, " + REGION + "}}",
+            (
+                "c.yaml:1: services.mine.path: /openai "
+                "belongs to the built-in service openai; choose another, or call this service openai"
+            ),
+        ),
+        (
+            "services:\n  a: {dialect: generic, port: 1, "
+            + REGION
+            + "}\n  b: {dialect: generic, port: 1, "
+            + REGION
+            + "}",
+            "c.yaml:3: services.b.port: 1 belongs to the service a already; choose another",
+        ),
+        (
+            "services: {openai: {port: 7400}}",
+            ("c.yaml:1: services.openai.port: 7400 is also the port of listen; choose another"),
+        ),
+        ("health: {port: 7400}", "c.yaml:1: health.port: 7400 is also the port of listen; choose another"),
+        (
+            "services: {openai: {regions: [{name: a, url: 'https://{resource}.x'}, {name: b, url: 'https://y'}]}}",
+            (
+                "c.yaml:1: services.openai.regions[1].url: has no {resource} as its sisters have; name it "
+                "in all urls or in none"
+            ),
+        ),
+        (
+            (
+                "services: {openai: {regions: [{name: a, url: 'https://a', credential: {header: x, file: /f, "
+                "value: s3}}]}}"
+            ),
+            (
+                "c.yaml:1: services.openai.regions[0].credential.value: secrets don't belong here; write "
+                "it into a mounted file and name that in credential.file"
+            ),
+        ),
+        (
+            (
+                "listen: {host: 0.0.0.0}\nservices: {openai: {regions: [{name: a, url: 'https://a', "
+                "credential: {header: x, file: /f}}]}}"
+            ),
+            (
+                "c.yaml:2: services.openai.regions[0].credential: would be lent to whoever reaches 0.0.0.0; "
+                "set listen.host to 127.0.0.1 or remove the credential"
+            ),
+        ),
+        (
+            "cache: {memory: {max_bytes: 1Mi, max_entry_bytes: 2Mi}}",
+            ("c.yaml:1: cache.memory.max_entry_bytes: is more than max_bytes; use at most 1Mi, or raise max_bytes"),
+        ),
+    ],
+)
+def test_one_problem(tmp_path, text, expected):
+    """Each mistake is one line with file, line, path and remedy."""
+    assert [expected] == problems_of(tmp_path, text)
+
+
+def test_every_problem_at_once_in_the_order_of_lines(tmp_path):
+    """Nobody corrects a file one mistake a run."""
+    text = """\
+routes:
+  - name: a
+    match: {service: nobody}
+    cache: {ttl: 5}
+mode: fast
+mode: slow
+listen: {prot: 1}
+services:
+  openai: {path: x, dialect: y, regions: [{url: "ftp://a"}]}
+"""
+
+    places = [re.match(r"c\.yaml:(\d+): ([^:]+): ", line).groups() for line in problems_of(tmp_path, text)]
+    assert [
+        ("3", "routes[0].match.service"),
+        ("4", "routes[0].cache.ttl"),
+        ("5", "mode"),
+        ("6", "mode"),
+        ("7", "listen.prot"),
+        ("9", "services.openai.path"),
+        ("9", "services.openai.dialect"),
+        ("9", "services.openai.regions[0].url"),
+        ("9", "services.openai.regions[0]"),
+    ] == places
+
+
+def test_a_secret_is_never_shown(tmp_path):
+    """A refused secret stays out of every message."""
+    text = """
+services:
+  openai:
+    api_key: hunter2
+    regions:
+      - {name: a, url: "https://u:hunter2@a", token: hunter2, credential: hunter2}  # pragma: allowlist secret
+      - {name: b, url: "https://b", credential: {header: a, file: /f, prefix: Bearer hunter2, key: hunter2}}
+upstream: {proxy: "http://u:hunter2@p"}  # pragma: allowlist secret
+"""
+
+    lines = problems_of(tmp_path, text)
+    assert 7 == len(lines)
+    assert "hunter2" not in "\n".join(lines)
+
+
+def test_the_design_example_gives_lines_not_crashes(tmp_path):
+    """Keys that belong to other versions are named as such."""
+    design = ROOT / "../shared/design.md"
+    if not design.exists():
+        pytest.skip("the shared design page is not there")
+    text = re.search(r"```yaml\n(.*?)```", design.read_text(), re.DOTALL)[1]
+
+    lines = problems_of(tmp_path, text)
+    later = [line for line in lines if "not supported by this version" in line]
+    assert len(later) > 20
+    assert not [line for line in lines if "unknown key" in line]
+
+
+def test_the_example_passes():
+    """The example that users copy is right."""
+    rules = load(str(ROOT / "examples/sidecar.yaml"), environ={}, overrides={}, strict=True)
+
+    assert () == rules.warnings
+    assert ["extraction", "vectors", "drafts"] == [route.name for route in rules.routes[:3]]
+
+
+class TestFinding:
+    """Where a configuration is found."""
+
+    def test_a_mounted_folder_holds_one_file(self, tmp_path):
+        """A ConfigMap's own folders and links are looked past."""
+        version = tmp_path / "..2026_11"
+        version.mkdir()
+        (version / "sidecar.yml").write_text("mode: passthrough")
+        (tmp_path / "..data").symlink_to(version)
+        (tmp_path / "sidecar.yml").symlink_to(tmp_path / "..data/sidecar.yml")
+        (tmp_path / ".hidden.yaml").write_text("mode: x")
+        (tmp_path / "notes.txt").write_text("x")
+        rules = load(str(tmp_path), environ={}, overrides={}, strict=True)
+
+        assert Mode.PASSTHROUGH is rules.mode
+
+    def test_two_files_are_one_too_many(self, tmp_path):
+        """Nobody guesses which of two holds."""
+        (tmp_path / "a.yaml").touch()
+        (tmp_path / "b.yml").touch()
+        with pytest.raises(ConfigError) as caught:
+            load(str(tmp_path), environ={}, overrides={}, strict=False)
+
+        assert (f"{tmp_path}: holds 2 configurations, a.yaml, b.yml; keep one, or name the file",) == (
+            caught.value.problems
+        )
+
+    def test_an_empty_folder(self, tmp_path, monkeypatch):
+        """A folder that was named must hold a file; the default one need not."""
+        monkeypatch.setattr(sidecar.settings, "DEFAULT_FOLDER", str(tmp_path))
+        with pytest.raises(ConfigError) as caught:
+            load(str(tmp_path), environ={}, overrides={}, strict=True)
+
+        expected = f"{tmp_path}: holds no *.yaml or *.yml; put one configuration there, or name the file"
+        assert (expected,) == caught.value.problems
+        assert Mode.NORMAL is load(None, environ={}, overrides={}, strict=True).mode
+
+    def test_the_default_folder_is_read(self, tmp_path, monkeypatch):
+        """Without a path the default folder counts."""
+        monkeypatch.setattr(sidecar.settings, "DEFAULT_FOLDER", str(tmp_path))
+        (tmp_path / "a.yaml").write_text("mode: cache-off")
+
+        assert Mode.CACHE_OFF is load(None, environ={}, overrides={}, strict=True).mode
+        assert Mode.NORMAL is load("", environ={}, overrides={}, strict=True).mode
+
+    @pytest.mark.parametrize(
+        ("data", "expected"),
+        [
+            (None, ": cannot be read: No such file or directory; check the path and its permissions"),
+            (b"a: 1\nb: \xff", ":2: is not UTF-8; save the file in that encoding"),
+            (b"#" * (1024 * 1024 + 1), ": is larger than 1Mi, more than a ConfigMap holds; name the right file"),
+        ],
+        ids=["missing", "encoding", "size"],
+    )
+    def test_unreadable_files(self, tmp_path, data, expected):
+        """What cannot be read is one clear line."""
+        path = tmp_path / "c.yaml"
+        if data is not None:
+            path.write_bytes(data)
+        with pytest.raises(ConfigError) as caught:
+            load(str(path), environ={}, overrides={}, strict=False)
+
+        assert (f"{path}{expected}",) == caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"HOME": "/home/a"}, "/home/a/.local/state/sidecar"),
+        ({"HOME": "/home/a", "XDG_STATE_HOME": "/state/"}, "/state/sidecar"),
+        ({"HOME": "/home/a", "XDG_STATE_HOME": "relative"}, "/home/a/.local/state/sidecar"),
+        ({"HOME": "/"}, "/.local/state/sidecar"),
+        ({}, ""),
+    ],
+    ids=["home", "xdg", "relative xdg", "root", "homeless"],
+)
+def test_state_folder(environ, expected):
+    """Where the state goes when nothing is said."""
+    rules = load(None, environ=environ, overrides={}, strict=True)
+
+    assert expected == rules.state_dir
+
+
+def test_revision_follows_the_content(tmp_path):
+    """The same content has the same revision, wherever it lies; any change has another."""
+    (tmp_path / "other").mkdir()
+    first = rules_of(tmp_path, "mode: normal").revision
+    moved = rules_of(tmp_path / "other", "mode: normal").revision
+    changed = rules_of(tmp_path, "mode:  normal").revision
+    overridden = rules_of(tmp_path, "mode: normal", environ={"SIDECAR_LISTEN_PORT": "1"}).revision
+
+    assert first == moved
+    assert 3 == len({first, changed, overridden})
+    assert re.fullmatch("[0-9a-f]{12}", first)
+
+
+KEYS = st.sampled_from([
+    "version", "mode", "listen", "port", "cache", "memory", "services", "openai", "regions", "url", "name", "routes",
+    "match", "header", "credential", "file", "ttl", "share", "tags", "limits", "collect", "<<", "state", "x",
+])  # fmt: skip
+SCALARS = st.sampled_from(["off", "1", "7400", "64Mi", "5s", "https://a", "*a", "&a", "~", "''", "a b", "[", "/x"])
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
+        st.lists(st.tuples(KEYS, inner), max_size=4).map(
+            lambda pairs: "{" + ", ".join(f"{key}: {value}" for key, value in pairs) + "}"
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.one_of(st.text(max_size=60), TREES), strict=st.booleans())
+def test_any_text_is_read_or_refused_in_lines(tmp_path, text, strict):
+    """Whatever a file holds, it gives rules or problems of one line each."""
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        lines = load(str(path), environ={}, overrides={}, strict=strict).warnings
+    except ConfigError as error:
+        lines = error.problems
+
+        assert lines
+
+    assert all(line.isprintable() and "; " in line for line in lines)

@@ -1,0 +1,226 @@
+"""What is counted of a request, how it reads at a scrape, and that the number of series is bounded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.core.model import Outcome, Record, Usage
+from sidecar.sinks.metrics import DURATIONS, METRICS, OVERHEADS, READINGS, Metrics, reference
+
+ALL_READINGS = {metric.name: (lambda: 1.0) for metric in READINGS}
+
+
+def record(outcome: Outcome = Outcome.HIT_MEMORY, status: int = 200, *, route: str = "chat", **more) -> Record:
+    return Record(0.0, b"id", more.pop("service", "openai"), route, "chat.completions", outcome, status, **more)
+
+
+def sent(outcome: Outcome = Outcome.MISS, status: int = 200, *, region: str = "us", **more) -> Record:
+    """A request that was sent to a service."""
+    more = {"attempts": 1, "upstream_status": status, "seconds": 1.5, "upstream_seconds": 1.25, **more}
+    return record(outcome, status, region=region, **more)
+
+
+def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """Every series of an exposition, by name and label values (in the order of the labels' names)."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+    }
+
+
+def total(series: dict[tuple[str, ...], float], name: str) -> float:
+    return sum(value for (found, *_), value in series.items() if found == name)
+
+
+def series_of(metrics: Metrics) -> int:
+    """The number of series as Prometheus counts them: lines that are no comments."""
+    return sum(not line.startswith(b"#") for line in metrics.exposition().splitlines())
+
+
+def test_nothing_happened():
+    """A fresh process exposes its readings and its version only."""
+    metrics = Metrics("1.2.3", {"cache_bytes": lambda: 42.0, "cache_evictions_total": lambda: 0})
+
+    assert {
+        ("sidecar_cache_bytes",): 42.0,
+        ("sidecar_cache_evictions_total",): 0.0,
+        ("sidecar_build_info", "1.2.3"): 1.0,
+    } == scrape(metrics)
+
+
+def test_memory_hits():
+    """Hits are counted with their durations, and nothing upstream is."""
+    metrics = Metrics("1", {})
+    for seconds in (0.0001, 0.0005, 0.05):
+        metrics.record(record(seconds=seconds))
+    series = scrape(metrics)
+
+    assert 3 == series["sidecar_requests_total", "2xx", "hit_memory", "chat", "openai"]
+    assert [2, 2, 3, 3, 3, 3, 3] == [
+        series["sidecar_request_duration_seconds_bucket", str(bound), "hit_memory", "chat"]
+        for bound in (*DURATIONS, "+Inf")
+    ]
+    assert 3 == series["sidecar_request_duration_seconds_count", "hit_memory", "chat"]
+    assert pytest.approx(0.0506) == series["sidecar_request_duration_seconds_sum", "hit_memory", "chat"]
+    assert pytest.approx(0.0506) == series["sidecar_overhead_duration_seconds_sum",]
+    assert not [name for name, *_ in series if "upstream" in name or "tokens" in name]
+
+
+def test_sent_upstream():
+    """A call that was made is counted by region and class of answer, with its wait and its tokens."""
+    metrics = Metrics("1", {})
+    metrics.record(sent(usage=Usage(prompt=10, completion=5, cached=4)))
+    metrics.record(sent(usage=Usage(prompt=1, completion=1)))
+    metrics.record(sent(Outcome.MISS, 429))
+    metrics.record(sent(Outcome.ERROR, 502, upstream_status=0, region="eu"))
+    series = scrape(metrics)
+
+    assert 2 == series["sidecar_upstream_responses_total", "2xx", "us", "openai"]
+    assert 1 == series["sidecar_upstream_responses_total", "4xx", "us", "openai"]
+    assert 1 == series["sidecar_upstream_responses_total", "none", "eu", "openai"]
+    assert 3 == series["sidecar_upstream_duration_seconds_count", "us", "openai"]
+    assert 3.75 == series["sidecar_upstream_duration_seconds_sum", "us", "openai"]
+    assert 1.0 == series["sidecar_overhead_duration_seconds_sum",]
+    assert {"prompt": 11, "completion": 6, "cached": 4} == {
+        key[1]: value for key, value in series.items() if key[0] == "sidecar_tokens_total"
+    }
+
+
+def test_tokens_of_a_hit_are_not_paid_for():
+    """The tokens of an answer that was remembered are not counted again."""
+    metrics = Metrics("1", {})
+    metrics.record(record(usage=Usage(prompt=10, completion=5)))
+
+    assert 0 == total(scrape(metrics), "sidecar_tokens_total")
+
+
+def test_bypass_reasons():
+    """Bypassed requests are counted by reason; the reason of another outcome is not."""
+    metrics = Metrics("1", {})
+    metrics.record(sent(Outcome.BYPASS, reason="server-tools"))
+    metrics.record(sent(Outcome.MISS, reason="truncated"))
+    series = scrape(metrics)
+
+    assert 1 == series["sidecar_bypass_total", "server-tools"]
+    assert 1 == total(series, "sidecar_bypass_total")
+
+
+def test_clocks_that_disagree():
+    """A wait measured longer than the whole adds nothing, for a sum must not shrink."""
+    metrics = Metrics("1", {})
+    metrics.record(sent(seconds=1.0, upstream_seconds=1.1))
+    series = scrape(metrics)
+
+    assert 0 == series["sidecar_overhead_duration_seconds_sum",]
+    assert 1 == series["sidecar_overhead_duration_seconds_bucket", str(OVERHEADS[0])]
+
+
+def test_readings_are_read_at_each_scrape():
+    """A reading is whatever its owner says at that moment."""
+    values = iter([1.0, 2.0])
+    metrics = Metrics("1", {"connections": lambda: next(values)})
+
+    assert [1.0, 2.0] == [scrape(metrics)["sidecar_connections",] for _ in range(2)]
+
+
+def test_unknown_reading():
+    """A reading that the table does not know is a mistake of whoever wires things up."""
+    with pytest.raises(ValueError, match="no such metrics: cache_byte"):
+        Metrics("1", {"cache_byte": lambda: 0.0})
+
+
+def test_a_usual_pod_fits():
+    """One service, chat and embeddings, every usual outcome: nothing is counted as other."""
+    metrics = Metrics("1", ALL_READINGS)
+    for usual in (
+        record(),
+        sent(usage=Usage(1, 2, 3, 4)),
+        sent(status=400),
+        sent(status=429),
+        sent(status=500),
+        record(Outcome.COLLAPSED),
+        sent(Outcome.ERROR, 502, upstream_status=0),
+        record(route="embeddings"),
+        sent(route="embeddings"),
+        sent(Outcome.BYPASS, route="default", reason="unknown-path"),
+        sent(Outcome.BYPASS, 404, route="default", reason="server-tools"),
+        sent(Outcome.BYPASS, route="chat", reason="not-deterministic"),
+    ):
+        metrics.record(usual)
+
+    assert '"other"' not in metrics.exposition().decode()
+    assert series_of(metrics) <= 150
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    records=st.lists(
+        st.builds(
+            sent,
+            outcome=st.sampled_from(Outcome),
+            status=st.sampled_from([200, 302, 400, 429, 500, 503]),
+            service=st.sampled_from(["openai", "anthropic", "azure-openai"]),
+            route=st.sampled_from(["chat", "embeddings", "ocr", "rerank", "off", "default"]),
+            region=st.sampled_from(["us", "eu", "asia"]),
+            reason=st.sampled_from([f"reason-{number}" for number in range(30)]),
+            usage=st.just(Usage(1, 1, 1, 1)),
+        ),
+        min_size=50,
+        max_size=120,
+    )
+)
+def test_series_are_bounded(records):
+    """Whatever happens there are at most 150 series, and each metric's sum is right all the same."""
+    metrics = Metrics("1", ALL_READINGS)
+    for one in records:
+        metrics.record(one)
+    series = scrape(metrics)
+
+    assert series_of(metrics) == len(series) <= 150
+    assert len(records) == total(series, "sidecar_requests_total")
+    assert len(records) == total(series, "sidecar_request_duration_seconds_count")
+    assert len(records) == total(series, "sidecar_upstream_duration_seconds_count")
+    assert len(records) == total(series, "sidecar_upstream_responses_total")
+    assert sum(one.outcome is Outcome.BYPASS for one in records) == total(series, "sidecar_bypass_total")
+
+
+def test_room_for_counters():
+    """Durations told apart finely don't cost the next counters their labels."""
+    metrics = Metrics("1", ALL_READINGS)
+    for number in range(20):
+        metrics.record(record(route=f"route-{number}"))
+    series = scrape(metrics)
+
+    assert 20 == sum(name == "sidecar_requests_total" for name, *_ in series)
+    assert not [labels for name, *labels in series if name == "sidecar_requests_total" and "other" in labels]
+    assert [
+        labels for name, *labels in series if name == "sidecar_request_duration_seconds_count" and "other" in labels
+    ]
+
+
+def test_exposed_as_the_table_says():
+    """Names, types, labels and help texts of an exposition are those of the table."""
+    metrics = Metrics("1", ALL_READINGS)
+    metrics.record(sent(Outcome.BYPASS, reason="observe", observed="first", usage=Usage(1, 1, 1, 1)))
+    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
+
+    assert len(METRICS) == len(families)
+    for metric in METRICS:
+        family = families[f"sidecar_{metric.name}".removesuffix("_total")]
+
+        assert (metric.kind, metric.help) == (family.type, family.documentation)
+        assert {frozenset(metric.labels)} == {frozenset(sample.labels) - {"le"} for sample in family.samples}
+
+
+def test_reference():
+    """The reference has a row for each metric, and every one says what it is for."""
+    rows = reference().splitlines()
+
+    assert len(METRICS) == len(rows) - 2
+    assert "| `sidecar_bypass_total` | counter | `reason` | Requests that were not looked up. " in rows[3]
+    assert all(metric.help.endswith(".") and metric.question.endswith("?") for metric in METRICS)
+    assert {5} == {row.count("|") - 1 for row in rows}

@@ -1,0 +1,340 @@
+"""The memory tier: what it finds, what it counts, and that its bounds hold."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tracemalloc
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from sidecar.core.model import Entry, Form, Key, Usage
+from sidecar.core.rules import MemoryRule
+from sidecar.store.memory import GRAIN, OVERHEAD, Memory, weigh
+
+EVICTIONS = ["s3-fifo", "lru"]
+
+
+def key(number: int, proof: int | None = None) -> Key:
+    """A key; two numbers have two addresses."""
+    return Key(number.to_bytes(16, "big"), (number if proof is None else proof).to_bytes(32, "big"))
+
+
+def entry(size: int = 100, *, at: float = 0.0, ttl: float = 60.0, stale: float = 0.0, if_error: float = 0.0) -> Entry:
+    return Entry(
+        status=200,
+        headers=(),
+        body=bytes(size),
+        form=Form.WHOLE,
+        service="openai",
+        route="chat",
+        model="",
+        at=at,
+        ttl=ttl,
+        stale_while_revalidate=stale,
+        stale_if_error=if_error,
+    )
+
+
+def room_for(entries: int, size: int = 100) -> int:
+    return entries * weigh(key(0), entry(size))
+
+
+def test_peek():
+    """What was put is found, as the same object, under its own key alone."""
+    memory = Memory(MemoryRule())
+    kept = entry()
+
+    assert memory.put(key(1), kept)
+    assert kept is memory.peek(key(1))
+    assert memory.peek(key(2)) is None
+    assert (1, weigh(key(1), kept)) == (memory.entries, memory.bytes)
+
+
+def test_same_key_made_anew():
+    """A key is found by its value, not by being the same object."""
+    memory = Memory(MemoryRule())
+    memory.put(key(2**100), entry())
+
+    assert memory.peek(Key(bytes(bytearray(key(2**100).address)), bytes(bytearray(key(2**100).proof)))) is not None
+
+
+def test_colliding_address_is_a_miss():
+    """Another call of the same address finds nothing, is counted, and neither overwrites nor drops the first."""
+    memory = Memory(MemoryRule())
+    first = entry()
+    memory.put(key(1), first)
+    other = key(1, proof=2)
+
+    assert memory.peek(other) is None
+    assert 1 == memory.collisions
+    assert not memory.put(other, entry())
+    assert not memory.drop(other)
+    assert first is memory.peek(key(1))
+    assert 1 == memory.collisions
+
+
+def test_replacing_charges_the_difference():
+    """A newer entry of a key takes the older one's place, and its bytes only are counted."""
+    memory = Memory(MemoryRule())
+    for size in (1000, 50_000, 10):
+        memory.put(key(1), entry(size))
+
+        assert (1, weigh(key(1), entry(size))) == (memory.entries, memory.bytes)
+
+    assert 0 == memory.evictions
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "kept"),
+    [
+        pytest.param(MemoryRule(max_entry_bytes=1000), 1000, True, id="as-large-as-an-entry-may-be"),
+        pytest.param(MemoryRule(max_entry_bytes=1000), 1001, False, id="larger-than-an-entry-may-be"),
+        pytest.param(MemoryRule(max_bytes=room_for(1)), 100, True, id="as-large-as-all-memory"),
+        pytest.param(MemoryRule(max_bytes=room_for(1)), 101, False, id="larger-than-all-memory"),
+        pytest.param(MemoryRule(max_bytes=0), 0, False, id="no-memory"),
+    ],
+)
+def test_oversize(rule, size, kept):
+    """What is too large is refused, pushes nobody out, and leaves an older answer of its key in place."""
+    memory = Memory(rule)
+    before = memory.put(key(1), entry(0))
+
+    assert kept == memory.put(key(1), entry(size))
+    assert before == (memory.peek(key(1)) is not None)
+    assert 0 == memory.evictions
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+def test_least_wanted_leave(eviction):
+    """When room is needed others leave, and are counted; one that is asked for stays."""
+    memory = Memory(MemoryRule(max_bytes=room_for(10), eviction=eviction))
+    for number in range(30):
+        memory.put(key(number), entry())
+        memory.peek(key(0))
+
+    assert (10, 20) == (memory.entries, memory.evictions)
+    assert memory.peek(key(0)) is not None
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+def test_max_entries(eviction):
+    """The number of entries is bounded where the rule says so."""
+    memory = Memory(MemoryRule(max_entries=3, eviction=eviction))
+    for number in range(10):
+        memory.put(key(number), entry())
+
+    assert (3, 7) == (memory.entries, memory.evictions)
+
+
+def test_drop_and_clear():
+    """What was dropped or cleared is gone and costs nothing."""
+    memory = Memory(MemoryRule())
+    for number in range(3):
+        memory.put(key(number), entry())
+
+    assert memory.drop(key(0))
+    assert not memory.drop(key(0))
+    assert 2 == memory.entries
+
+    memory.clear()
+
+    assert (0, 0) == (memory.entries, memory.bytes)
+    assert 0 == memory.sweep(1e9)
+    assert memory.put(key(1), entry())
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+def test_c2_bytes_hold(eviction):
+    """However sizes vary, the accounted bytes never pass the bound, and most of the room is used."""
+    bound, sizes = 2**20, random.Random(7)
+    memory = Memory(MemoryRule(max_bytes=bound, eviction=eviction))
+    for number in range(3000):
+        memory.put(key(number), entry(sizes.randrange(1000, 50_000)))
+
+        assert memory.bytes <= bound
+
+    assert memory.bytes > bound - 60_000
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+def test_accounting_is_honest(eviction):
+    """What is accounted covers what the interpreter allocates, ghosts included, and not much more."""
+    memory = Memory(MemoryRule(max_bytes=room_for(1000), eviction=eviction))
+    draw = random.Random(7).randbytes
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(4000):
+            kept = Entry(
+                200,
+                tuple((draw(12), draw(20)) for _ in range(4)),
+                draw(200),
+                Form.WHOLE,
+                "openai",
+                "chat",
+                f"model-{number}",
+                1e9 + number / 4,
+                3600.5 + number,
+                Usage(1000 + number, 2000 + number),
+                seconds=number / 3,
+            )
+            memory.put(Key(draw(16), draw(32)), kept)
+        spent, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert 0.7 <= spent / memory.bytes <= 1.05
+    assert memory.bytes / memory.entries > OVERHEAD + 200 + 4 * 32
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+def test_c3_scan(eviction):
+    """A scan of answers asked for once leaves those asked for often in place under S3-FIFO only."""
+    memory = Memory(MemoryRule(max_bytes=room_for(200), eviction=eviction))
+    for number in range(100):
+        memory.put(key(number), entry())
+    for _ in range(2):
+        for number in range(100):
+            memory.peek(key(number))
+    for number in range(1000, 6000):
+        memory.put(key(number), entry())
+    hits = sum(memory.peek(key(number)) is not None for number in range(100))
+
+    assert (hits >= 90) == (eviction == "s3-fifo")
+
+
+@pytest.mark.parametrize(
+    ("kept", "death"),
+    [
+        pytest.param(entry(at=1000.0, ttl=200.0), 1200.0, id="fresh-only"),
+        pytest.param(entry(at=1000.0, ttl=200.0, stale=300.0), 1500.0, id="stale-while-revalidate"),
+        pytest.param(entry(at=1000.0, ttl=200.0, stale=300.0, if_error=900.0), 2100.0, id="stale-if-error"),
+        pytest.param(entry(at=1000.5, ttl=0.0), 1000.5, id="never-fresh"),
+    ],
+)
+def test_c4_sweep(kept, death):
+    """An entry stays until it may serve no more, and is reclaimed within a grain after that, without a read."""
+    memory = Memory(MemoryRule())
+    memory.put(key(1), kept)
+
+    assert 0 == memory.sweep(death)
+    assert kept is memory.peek(key(1))
+    assert 1 == memory.sweep(death + GRAIN)
+    assert (0, 0, 1, 0) == (memory.entries, memory.bytes, memory.expired, memory.evictions)
+
+
+def test_sweep_budget():
+    """A sweep reclaims no more than its budget; the next goes on where it ended, and the living stay."""
+    memory = Memory(MemoryRule())
+    for number in range(25):
+        memory.put(key(number), entry(ttl=number * 10.0))
+    memory.put(key(99), entry(ttl=1e6))
+
+    assert [10, 10, 5, 0] == [memory.sweep(1000.0, budget=10) for _ in range(4)]
+    assert (1, 25) == (memory.entries, memory.expired)
+
+
+def test_sweep_goes_by_the_newer_entry():
+    """A replaced entry's death means nothing to the one in its place."""
+    memory = Memory(MemoryRule())
+    memory.put(key(1), entry(at=0.0))
+    memory.put(key(1), entry(at=10_000.0))
+
+    assert 0 == memory.sweep(9000.0)
+    assert 1 == memory.sweep(11_000.0)
+
+
+def test_repr():
+    """The tier tells its state."""
+    memory = Memory(MemoryRule(max_bytes=room_for(1)))
+    memory.put(key(1), entry())
+    memory.put(key(2), entry())
+
+    assert f"<Memory 1 entries, {room_for(1)} of {room_for(1)} bytes, 1 evicted, 0 expired>" == repr(memory)
+
+
+class Tier(RuleBasedStateMachine):
+    """Any order of calls against a dict that knows what was put last."""
+
+    keys = Bundle("keys")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = self.make()
+        self.put_last: dict[Key, Entry] = {}
+        self.now = 1e6
+
+    @staticmethod
+    def make() -> Memory:
+        return Memory(MemoryRule(max_bytes=room_for(6), max_entry_bytes=3000, max_entries=5))
+
+    @rule(target=keys, number=st.integers(0, 12))
+    def some_key(self, number):
+        return key(number)
+
+    @rule(key=keys, size=st.integers(0, 4000), ttl=st.sampled_from([1.0, 100.0, 1e5]))
+    def put(self, key, size, ttl):
+        new = entry(size, at=self.now, ttl=ttl)
+        before = self.memory.peek(key)
+        kept = self.memory.put(key, new)
+        if kept:
+            self.put_last[key] = new
+
+        assert kept == (size <= 3000)
+        assert (new if kept else before) is self.memory.peek(key)
+
+    @rule(key=keys)
+    def peek(self, key):
+        found = self.memory.peek(key)
+
+        assert found is None or found is self.put_last[key]
+
+    @rule(key=keys)
+    def drop(self, key):
+        was_there = self.memory.peek(key) is not None
+
+        assert was_there == self.memory.drop(key)
+        assert self.memory.peek(key) is None
+
+    @rule(later=st.sampled_from([0.0, 50.0, 1e3, 1e6]), budget=st.integers(1, 5))
+    def sweep(self, later, budget):
+        self.now += later
+
+        assert self.memory.sweep(self.now, budget) <= budget
+
+        while self.memory.sweep(self.now, budget):
+            pass
+        alive = [kept for number in range(13) if (kept := self.memory.peek(key(number)))]
+
+        assert all(kept.at + kept.ttl + GRAIN > self.now for kept in alive)
+
+    @rule()
+    def clear(self):
+        self.memory.clear()
+
+        assert (0, 0) == (self.memory.entries, self.memory.bytes)
+
+    @invariant()
+    def bounds_hold(self):
+        held = {key(n): kept for n in range(13) if (kept := self.memory.peek(key(n)))}
+
+        assert len(held) == self.memory.entries <= 5
+        assert sum(weigh(k, kept) for k, kept in held.items()) == self.memory.bytes <= room_for(6)
+        assert self.memory.entries == sum(map(len, self.memory._due.values()))
+
+
+class LruTier(Tier):
+    """The same with the other policy."""
+
+    @staticmethod
+    def make() -> Memory:
+        return Memory(MemoryRule(max_bytes=room_for(6), max_entry_bytes=3000, max_entries=5, eviction="lru"))
+
+
+TestTier = Tier.TestCase
+TestLruTier = LruTier.TestCase
+TestTier.settings = TestLruTier.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
