@@ -7,6 +7,8 @@ answer that breaks is broken for it too: it never looks whole.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from msgspec import Struct
 
 from sidecar.core.dialect import Dialect, Endpoint
@@ -44,6 +46,7 @@ class Stamp(Struct, frozen=True, gc=False):
         return found
 
 
+@lru_cache(maxsize=1024)
 def clean(text: str) -> bytes:
     """*text* as a header value: what cannot stand there becomes ``?``."""
     return bytes(byte if 0x20 < byte < 0x7F else 0x3F for byte in text[:128].encode("latin-1", "replace"))

@@ -122,9 +122,11 @@ def _read(raw: bytes) -> tuple[Head | None, bytes]:
     end = _HEAD_END.search(raw)
     text, body = (raw[: end.start()], raw[end.end() :]) if end is not None else (raw, b"")
     kept = [
-        line for line in text.splitlines() if line.split(b":")[0].lower() not in {b"content-length", b"transfer-encoding"}
+        line
+        for line in text.splitlines()
+        if line.split(b":")[0].lower() not in {b"content-length", b"transfer-encoding"}
     ]
-    if not body.endswith((b"\r\n", b"\n\n")):
+    if not body.endswith(b"\r\n"):
         body = body.removesuffix(b"\n")  # editors end a file with a line feed
     wire = b"\r\n".join(kept) + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     parts = _Parts()
@@ -133,7 +135,8 @@ def _read(raw: bytes) -> tuple[Head | None, bytes]:
         parser.feed_data(wire)
     except httptools.HttpParserError:
         return None, b""
-    if not parts.done:
+    version = parser.get_http_version()
+    if not parts.done or version not in {"1.0", "1.1"}:
         return None, b""
     pairs = tuple(parts.pairs)
-    return Head(parser.get_method(), parts.target, 1, pairs, fields_of(pairs)), parts.body
+    return Head(parser.get_method(), parts.target, int(version[-1]), pairs, fields_of(pairs)), parts.body

@@ -12,6 +12,7 @@ import ssl
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 from sidecar import __version__
@@ -129,7 +130,7 @@ class Sidecar:
             spawn=self.tasks.spawn,
             clock=time.monotonic,
             wall=time.time,  # noqa: TID251  as above
-            spool_dir="",
+            spool_dir=self._spool_dir(),
             report=self._report,
         )
         self.health = HealthServer(self.readiness, self.metrics.exposition)
@@ -188,6 +189,21 @@ class Sidecar:
         where = traceback.extract_tb(error.__traceback__)[-3:]
         trail = " < ".join(f"{step.filename.rpartition('/')[2]}:{step.lineno} {step.name}" for step in reversed(where))
         self.log.event("bug", level="error", error=type(error).__name__, trail=trail)  # its text may quote a call
+
+    def _spool_dir(self) -> str:
+        """Where bodies go that do not fit into memory: the state folder, or the system's own where that fails."""
+        folder = self.rules.state_dir
+        if not folder:
+            return ""
+        try:
+            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK):
+                return folder
+            reason = "not writable"
+        except OSError as error:
+            reason = error.strerror or "not usable"
+        self.log.event("state-unusable", level="warning", folder=folder, reason=reason)
+        return ""
 
     def _is_own(self, host: str, port: int) -> bool:
         return port in self.ports and host in {"127.0.0.1", "::1", "localhost", self.rules.listen.host}

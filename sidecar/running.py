@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import uvloop
@@ -22,7 +22,9 @@ from sidecar.settings import load
 from sidecar.sinks.log import Pipe
 
 
-def run(config: str | None, *, port: int | None, demo: bool, passthrough_on_bad_config: bool, pace: float = 1.0) -> int:
+def run(
+    config: str | None, *, port: int | None, demo: bool, passthrough_on_bad_config: bool = False, pace: float = 1.0
+) -> int:
     """
     Run until SIGTERM or SIGINT; the exit code. *pace* stretches the demo, 0 leaves out its waiting.
 
@@ -52,11 +54,12 @@ def _forwarding(overrides: Mapping[str, object]) -> Rules:
 
 
 async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
+    stopping = _on_signals()
     sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()))
     for problem in problems:
         sidecar.log.event("config-problem", level="warning", message=problem)
-    stopping = _on_signals()
-    if not await _started(sidecar):
+    if why := await _start(sidecar):
+        print(*why, sep="\n", file=sys.stderr)
         return 1
     await stopping.wait()
     await sidecar.stop()
@@ -68,18 +71,19 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
     from sidecar.demo.provider import DemoProvider  # noqa: PLC0415
     from sidecar.demo.show import LATENCY, TOKEN_INTERVAL, Show, staged, url_of  # noqa: PLC0415
 
+    stopping = _on_signals()
     show = Show(sys.stdout, pace=pace)
     provider = DemoProvider(latency=LATENCY * pace, token_interval=TOKEN_INTERVAL * pace)
     stand_in = f"http://127.0.0.1:{await provider.start()}"
-    rules, moved = _on_free_ports(staged(rules, stand_in))
-    sidecar = Sidecar(rules, environ={}, write=show.log)
-    stopping = _on_signals()
     try:
-        if not await _started(sidecar):
+        sidecar, moved, why = await _start_beside(staged(rules, stand_in), show.log)
+        if why:
+            print(*why, sep="\n", file=sys.stderr)
             return 1
+        rules = sidecar.rules
         health = url_of(rules.health, sidecar.health_port)
         show.say(
-            "Sidecar demo: a stand-in provider answers; no key is needed, no call leaves this machine",
+            "Sidecar demo: no key needed, a stand-in answers, no call leaves this machine",
             f"  proxy      {url_of(rules.listen, sidecar.port)}",
             f"  health     {health}",
             f"  stand-in   {stand_in}   (canned answers, {LATENCY * pace * 1000:.0f} ms each)",
@@ -100,16 +104,26 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
     return 0
 
 
-async def _started(sidecar: Sidecar) -> bool:
-    """Start it, or say why that failed."""
+async def _start(sidecar: Sidecar) -> list[str]:
+    """Start it. What to tell people if that failed, else nothing."""
     try:
         await sidecar.start()
     except OSError as error:
         await sidecar.stop()
-        for line in _why_not(sidecar.rules, error):
-            print(line, file=sys.stderr)
-        return False
-    return True
+        return _why_not(sidecar.rules, error)
+    return []
+
+
+async def _start_beside(wanted: Rules, write: Callable[[bytes], None]) -> tuple[Sidecar, list[str], list[str]]:
+    """A sidecar on the next free ports, a line for each port that moved, and what to tell if it did not start."""
+    tries = 5  # others that start at the same moment find the same ports
+    while True:
+        tries -= 1
+        rules, moved = _on_free_ports(wanted)
+        sidecar = Sidecar(rules, environ={}, write=write)
+        why = await _start(sidecar)
+        if not why or not tries:
+            return sidecar, moved, why
 
 
 def _on_signals() -> asyncio.Event:

@@ -26,6 +26,8 @@ _ALWAYS = (
 )  # fmt: skip
 
 _APPROACHES = 1024
+_APPROACH_BYTES = 2 * 1024 * 1024
+_APPROACH_WEIGHT = 1024
 
 _MICROSOFT = (".azure.com", ".azure.us", ".azure.cn", ".azure-api.net", ".microsoft.com", ".windows.net")
 
@@ -43,10 +45,11 @@ class Approach(Struct, gc=False, eq=False):
     """
     All requests with one method, target, port and set of telling header fields. Compared by identity.
 
-    *bypass*: the head alone rules a look-up out. *refused*: the head alone gets an answer of our own. *callers* fills
+    *head*: the first such head; of another one only the telling fields are the same. *bypass*: the head alone rules a look-up out. *refused*: the head alone gets an answer of our own. *callers* fills
     up with the principals, one for each route that the bodies lead to.
     """
 
+    head: Head
     site: Site
     asked: Directives
     bypass: Bypass | None
@@ -61,7 +64,7 @@ class Approaches:
         self._secret = secret
         self._pod = pod
         self._telling = telling(rules)
-        self._memo: Memo[Telling, Approach] = Memo(_APPROACHES)
+        self._memo: Memo[Telling, Approach] = Memo(_APPROACHES, _APPROACH_BYTES)
 
     def __repr__(self) -> str:
         return f"<Approaches {self._memo!r}>"
@@ -73,14 +76,19 @@ class Approaches:
         approach = self._memo.get(told)
         if approach is None:
             approach = self._consider(head)
-            self._memo.put(told, approach)
+            self._memo.put(told, approach, _APPROACH_WEIGHT + sum(len(part) for part in told if type(part) is bytes))
         return approach
 
-    def caller(self, approach: Approach, route: Route, head: Head) -> Caller:
+    @property
+    def telling(self) -> frozenset[bytes]:
+        """The fields by which approaches are told apart."""
+        return frozenset(self._telling)
+
+    def caller(self, approach: Approach, route: Route) -> Caller:
         """The principal of a call by way of *route*."""
         caller = approach.callers.get(route.name)
         if caller is None:
-            caller = approach.callers[route.name] = self._identify(approach, route, head)
+            caller = approach.callers[route.name] = self._identify(approach, route)
         return caller
 
     def _consider(self, head: Head) -> Approach:
@@ -94,7 +102,7 @@ class Approaches:
             raise Refused(421, "misdirected", meant)
         asked = read_directives(fields)
         bypass = admit_head(self._rules.mode, site, fields, asked)
-        approach = Approach(site, asked, bypass, {})
+        approach = Approach(head, site, asked, bypass, {})
         self._guard(approach, head)
         return approach
 

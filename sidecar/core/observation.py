@@ -14,21 +14,34 @@ import msgspec
 
 from sidecar.core.dialect import Endpoint
 from sidecar.core.model import Form, Key, View
+from sidecar.core.sse import events
 
-_OWN = ("id", "created", "created_at", "system_fingerprint", "service_tier", "usage", "request_id")
+_OWN = ("id", "created", "created_at", "system_fingerprint", "service_tier", "usage", "request_id", "obfuscation")
 
 
 def essence(endpoint: Endpoint, body: bytes, form: Form) -> bytes:
-    """A digest of what a successful answer says; 16 bytes."""
-    if form is Form.EVENTS:
-        body = endpoint.answers.convert(body, form, View()) or body
+    """
+    A digest of what a successful answer says; 16 bytes.
+
+    A stream that has a whole form says that; another, one without its usage, says its events.
+    """
+    if form is Form.WHOLE:
+        said = _said(body)
+    elif (whole := endpoint.answers.convert(body, form, View())) is not None:
+        said = _said(whole)
+    else:
+        said = b"\n".join([_said(event.data) for event in events(body)])
+    return blake2b(said, digest_size=16).digest()
+
+
+def _said(text: bytes) -> bytes:
     try:
-        answer = msgspec.json.decode(body)
+        answer = msgspec.json.decode(text)
         if isinstance(answer, dict):
-            body = msgspec.json.encode({name: value for name, value in answer.items() if name not in _OWN})
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return msgspec.json.encode({name: value for name, value in answer.items() if name not in _OWN})
+    except (ValueError, RecursionError):
         pass  # not JSON: its bytes are what it says
-    return blake2b(body, digest_size=16).digest()
+    return text
 
 
 class Observations:

@@ -29,10 +29,11 @@ LATENCY = 0.25
 
 TOKEN_INTERVAL = 0.01
 
-_TITLE = 34
-_BAR = 14
-_WIDTHS = (5, 8, 8, 10, 8, 8)
-_WAYS = (Way.MEMORY, Way.SHARED, Way.UPSTREAM, Way.BYPASS, Way.FAILED)
+# 80 columns together
+_TITLE = 32
+_BAR = 8
+_WIDTHS = (5, 7, 7, 9, 7)
+_WAYS = (Way.MEMORY, Way.SHARED, Way.UPSTREAM, Way.BYPASS)
 
 
 def staged(rules: Rules, provider: str) -> Rules:
@@ -152,7 +153,8 @@ class Show:
 
 
 def _numbers(tally: Counter[Way]) -> str:
-    return _cells([tally.total(), *(tally[way] for way in _WAYS)])
+    failed = f"  {count} failed" if (count := tally[Way.FAILED]) else ""
+    return _cells([tally.total(), *(tally[way] for way in _WAYS)]) + failed
 
 
 def _cells(values: Iterable[object]) -> str:

@@ -21,8 +21,8 @@ _SERVED = {
     "hit_memory": "answered from memory",
     "hit_redis": "answered from Redis",
     "stale": "answered stale",
-    "stale_error": "answered stale after an error",
-    "collapsed": "shared an equal call on its way",
+    "stale_error": "stale after an error",
+    "collapsed": "shared a call on its way",
 }
 """The outcomes that need no upstream call of their own."""
 
@@ -105,21 +105,17 @@ def happened(total: Totals, bill: Bill, upstream_calls: int) -> Iterator[str]:
     for outcome, words in _SERVED.items():
         if (count := total.outcomes.get(outcome, 0)) or outcome in _ALWAYS_SHOWN:
             yield _line(words, str(count), f"{count / max(1, calls):.0%}")
-    yield _line("fetched and remembered", str(total.outcomes.get("miss", 0)), "the first call of each kind")
+    yield _line("fetched (miss)", str(total.outcomes.get("miss", 0)), "the first call of each kind")
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(total.reasons.items()))
     yield _line("passed through (bypass)", str(total.outcomes.get("bypass", 0)), reasons)
     if failed := total.outcomes.get("error", 0):
         yield _line("failed", str(failed), "see the log lines above")
-    yield _line("upstream calls", str(upstream_calls), f"counted by the stand-in; {calls} without the sidecar")
-    yield _line(
-        "waiting time saved", f"{total.seconds_saved:.1f} s", "a hit counts the average miss of its route, less"
-    )
+    yield _line("upstream calls", str(upstream_calls), f"of {calls}; counted by the stand-in")
+    yield _line("waiting time saved", f"{total.seconds_saved:.1f} s", "per hit the average miss of its route, less")
     yield _line("", "", "its own time; from /metrics")
-    whole = bill.spent + bill.saved
-    yield _line(
-        "simulated money saved", dollars(bill.saved), f"of {dollars(whole)}: list prices for the tokens of answers"
-    )
-    yield _line("", "", "that took no upstream call; nobody was billed")
+    whole = dollars(bill.spent + bill.saved)
+    yield _line("simulated money saved", dollars(bill.saved), f"of {whole}: list prices for the tokens of")
+    yield _line("", "", "answers without a call; nobody was billed")
 
 
 def try_it(places: Places) -> Iterator[str]:
@@ -143,4 +139,4 @@ def try_it(places: Places) -> Iterator[str]:
 
 
 def _line(name: str, number: str, words: str = "") -> str:
-    return f"  {name:<32} {number:>8}   {words}".rstrip()
+    return f"  {name:<24} {number:>7}  {words}".rstrip()

@@ -32,6 +32,8 @@ def _spread(choice: Piece) -> Iterator[Piece]:
         raise ValueError("audio")
     marks: Piece = {"logprobs": choice["logprobs"]} if "logprobs" in choice else {}
     silent: Piece = dict.fromkeys(marks)
+    # Azure has this member in every piece, mostly empty, and its clients read it without asking whether it is there.
+    unjudged: Piece = {"content_filter_results": {}} if choice.get("content_filter_results") is not None else {}
 
     deltas = list(_deltas(message))
     spoken = next((n for n, delta in enumerate(deltas) if n and not delta.keys().isdisjoint(_MARKED)), None)
@@ -41,6 +43,7 @@ def _spread(choice: Piece) -> Iterator[Piece]:
             "delta": delta,
             **(marks if n == spoken else silent),
             "finish_reason": None,
+            **unjudged,
         }
     yield {
         "index": choice["index"],

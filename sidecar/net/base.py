@@ -132,13 +132,25 @@ class Pending(Struct, frozen=True, gc=False):
 
 
 class Application(Protocol):
-    """The line, as the listener calls it. All three are synchronous and never raise anything else than said."""
+    """
+    The line, as the listener calls it. All of it is synchronous and never raises anything else than said.
+
+    *telling* are the request's fields, by lower-case name, that its decisions read.
+    """
+
+    telling: frozenset[bytes]
 
     def admit(self, head: Head) -> Admission:
         """Judge a head before its body is read. Raises ``Refused``."""
 
     def answer(self, request: Request) -> Response | Pending:
         """Answer a request whose body is collected or streams."""
+
+    def recall(self, plan: Any, body: bytes) -> Response | None:
+        """
+        Answer from memory or not at all: a request that *plan*, of an earlier one, fits in everything that tells.
+        None: the request goes its ordinary way, from its head on.
+        """
 
     def refuse(self, head: Head | None, error: Refused) -> Response:
         """The answer to a request that breaks the rules; *head* None when not even that could be read."""

@@ -97,6 +97,15 @@ class Intake:
         if self.inflow is not None:
             self.inflow.fail(error)
 
+    def learn(self, raw: bytes) -> None:
+        """Remember the head that has just been judged, *raw* as it came, if requests like it can be recalled."""
+        reader = self._reader
+        head, framing = reader.head, reader.framing
+        if head is None or framing is None or not self.opened or self.inflow is not None:
+            return
+        if head.minor and head.method == b"POST" and framing.keep and not framing.expects and framing.length:
+            self._shared.familiar.learn(raw, self._admission.plan)
+
     def release(self) -> None:
         """The answer is done: give back what the request held."""
         if self._held:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from sidecar.core.ledger import Ledger
 from sidecar.core.rules import Limits
 from sidecar.net.base import Application
+from sidecar.net.familiar import Familiar
 from sidecar.net.spool import Spools
 
 
@@ -27,11 +28,11 @@ class Spawn(Protocol):
 class Shared:
     """
     *now* is monotonic seconds, *date* the ``date`` field's line; *draining* tells that connections are not kept.
-    *report* hears of exceptions that should not have happened; *came* and *gone* that a connection is there
+    *familiar* are the heads seen before. *report* hears of exceptions that should not have happened; *came* and *gone* that a connection is there
     or over.
     """
 
-    __slots__ = ("app", "came", "date", "draining", "gone", "ledger", "limits", "now", "report", "spawn", "spools")
+    __slots__ = ("app", "came", "date", "draining", "familiar", "gone", "ledger", "limits", "now", "report", "spawn", "spools")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Shared:
         gone: Callable[[Any], None],
     ) -> None:
         self.app = app
+        self.familiar = Familiar(app.telling)
         self.limits = limits
         self.ledger = ledger
         self.spawn = spawn

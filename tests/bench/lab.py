@@ -92,7 +92,7 @@ class Sidecar(AbstractContextManager["Sidecar"]):
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.process.stop()
-        if kind is not None:
+        if kind not in {None, Missing}:
             print(self.process.last_words(), file=sys.stderr)
 
     def metric(self, name: str) -> float:

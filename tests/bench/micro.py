@@ -76,6 +76,5 @@ def _body(size: int) -> bytes:
 
 def _microseconds(work: Callable[[], object], seconds: float) -> float:
     timer = Timer(work)
-    number, took = timer.autorange()
-    number = max(1, int(number * seconds / took))
+    number = max(1, int(seconds / min(timer.repeat(3, 1))))
     return median(timer.repeat(7, number)) / number * 1e6

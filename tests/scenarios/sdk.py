@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Self
+
+import openai
+from openai.lib.streaming.chat import ChatCompletionStreamState
+
+from tests.scenarios.conftest import KEY, Lab
 
 STREAMED = {"stream": True}
 
@@ -45,11 +50,19 @@ class Said:
         return str(self.http.headers["content-type"]).partition(";")[0]
 
 
-class Voice:
-    """One SDK client. *waits* tells that it is the async one."""
+async def _at_once() -> None:
+    """Nothing to wait for."""
 
-    def __init__(self, client: Any) -> None:
+
+class Voice:
+    """
+    One SDK client. *waits* tells that it is the async one. *settle* is waited for after each stream: the SDK leaves at
+    the last event, while the sidecar has yet to see the end of the transfer.
+    """
+
+    def __init__(self, client: Any, settle: Callable[[], Awaitable[None]] = _at_once) -> None:
         self.client = client
+        self._settle = settle
         self.waits = inspect.iscoroutinefunction(client.close)
 
     async def __aenter__(self) -> Self:
@@ -65,6 +78,7 @@ class Voice:
         parsed = await self._run(raw.parse)
         if params.get("stream"):
             parsed = await self._all(parsed)
+            await self._settle()
         return Said(parsed, raw.http_response)
 
     async def ask_streaming(self, method: str, **params: Any) -> Said:
@@ -78,7 +92,9 @@ class Voice:
         """What a stream helper (``messages.stream``) says the whole is, by its own method *final*."""
         async with _Entered(attrgetter(method)(self.client)(**params), self) as stream:
             await self._all(stream)
-            return await self._run(getattr(stream, final))
+            found = await self._run(getattr(stream, final))
+        await self._settle()
+        return found
 
     async def _all(self, stream: Any) -> list[Any]:
         if self.waits:
@@ -90,6 +106,13 @@ class Voice:
             found = call(**params)
             return await found if inspect.isawaitable(found) else found
         return await asyncio.to_thread(call, **params)
+
+
+def openai_client(lab: Lab, manner: str, **more: Any) -> Voice:
+    """The OpenAI SDK with a lab's sidecar as its base URL; it does not retry unless told to."""
+    build: Any = openai.OpenAI if manner == "sync" else openai.AsyncOpenAI
+    given = {"api_key": KEY.removeprefix("Bearer "), "max_retries": 0} | more
+    return Voice(build(base_url=f"{lab.url}/openai/v1", **given), lab.settle)
 
 
 class _Entered:
@@ -130,9 +153,6 @@ def plain(value: Any) -> Any:
 
 def gathered(said: Said) -> Any:
     """A chat completion as JSON; out of chunks, as the SDK's own state puts it together."""
-    # The import takes a second, which only who asks for it should wait for.
-    from openai.lib.streaming.chat import ChatCompletionStreamState  # noqa: PLC0415
-
     if not isinstance(said.parsed, list):
         return plain(said.parsed)
     state: Any = ChatCompletionStreamState()

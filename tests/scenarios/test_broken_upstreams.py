@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import struct
 
 import pytest
 
-from tests.scenarios.conftest import CHAT, CHAT_PATH, LAST_CHUNK, STREAM_HEAD, chat_events, chunk, chunks, completion
+from tests.scenarios.conftest import (
+    CHAT,
+    CHAT_PATH,
+    CLAUDE,
+    CLAUDE_EVENTS,
+    CLAUDE_PATH,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    chat_events,
+    chunk,
+    chunks,
+    claude_event,
+    completion,
+)
 
 MIB = 1024 * 1024
 
@@ -18,32 +30,10 @@ SHOWN = {**STREAM, "stream_options": {"include_usage": True}}
 PLAIN = CHAT
 EVENTS = chat_events("It", " is", " a box.")
 
-CLAUDE_PATH = "/anthropic/v1/messages"
-CLAUDE = {
-    "model": "claude-sonnet-4", "max_tokens": 64, "temperature": 0, "messages": [{"role": "user", "content": "Box?"}],
-}  # fmt: skip
-
-
-def event(name: str, **members: object) -> bytes:
-    """One event of Anthropic's."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps({"type": name, **members}).encode())
-
-
-CLAUDE_EVENTS = [
-    event("message_start", message={"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4",
-                                    "content": [], "stop_reason": None, "stop_sequence": None,
-                                    "usage": {"input_tokens": 3, "output_tokens": 1}}),
-    event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
-    event("content_block_delta", index=0, delta={"type": "text_delta", "text": "It is a box."}),
-    event("content_block_stop", index=0),
-    event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 2}),
-    event("message_stop"),
-]  # fmt: skip
-
 DIALECTS = {
     "openai": (SHOWN, CHAT_PATH, {}, EVENTS, b": waiting\n\n"),
     "anthropic": ({**CLAUDE, "stream": True}, CLAUDE_PATH, {"x-api-key": "k", "anthropic-version": "2023-06-01"},
-                  CLAUDE_EVENTS, event("ping")),
+                  CLAUDE_EVENTS, claude_event("ping")),
 }  # fmt: skip
 
 
@@ -268,3 +258,29 @@ async def test_idle_connection_that_died_is_no_error(build_lab, script, dial):
     assert [200, 200] == [first.status, second.status]
     assert 3 == upstream.calls
     assert 2 == lab.records[1].attempts
+
+
+@pytest.mark.parametrize("form", ["stream", "document"])
+async def test_break_is_seen_by_a_caller_of_http_1_0(form, build_lab, script, dial):
+    """Where an answer ends with its connection, a break is a reset: a mere close would be the clean end."""
+
+    async def handler(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        if form == "stream":
+            writer.write(STREAM_HEAD + chunks(EVENTS[:3]))
+        else:
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            writer.write(head + chunk(completion("x" * 2 * MIB)))
+        await go.wait()
+        writer.close()
+
+    go = asyncio.Event()
+    upstream = await script(handler)
+    lab = await build_lab(upstream.url)
+    caller = await dial(lab, SHOWN if form == "stream" else PLAIN, version="1.0")
+    await caller.until(b"assistant")
+    go.set()
+    reply = await caller.reply()
+    await lab.settle()
+
+    assert "transfer-encoding" not in reply.headers
+    assert reply.broken

@@ -12,6 +12,9 @@ from sidecar.core.rules import CacheRule, Share
 from tests.scenarios.conftest import (
     CHAT,
     CHAT_PATH,
+    CLAUDE,
+    CLAUDE_EVENTS,
+    CLAUDE_PATH,
     LAST_CHUNK,
     STREAM_HEAD,
     chat_events,
@@ -226,17 +229,16 @@ async def test_strangers_do_not_wait_for_each_other(build_lab, script, dial):
     assert sorted([MISS, MISS, COLLAPSED, COLLAPSED]) == sorted(reply.cache for reply in replies)
 
 
-async def test_unshareable_answers_release_the_waiters_together(build_lab, script, dial):
-    """An answer that came encoded is its own caller's; the waiters go at its head, all at once, and so do the next."""
+@pytest.mark.parametrize("field", [b"Content-Encoding: gzip", b"Content-Type: text/html"], ids=["encoded", "html"])
+async def test_unshareable_answers_release_the_waiters_together(field, build_lab, script, dial):
+    """Such an answer is its own caller's; the waiters go at its head, all at once, and so do the next."""
     go, more = asyncio.Event(), asyncio.Event()
 
     async def handler(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
         await go.wait()
-        answer = whole(b"\x1f\x8bnot-really", extra=b"Content-Encoding: gzip\r\n")
-        split = answer.index(b"\r\n\r\n") + 4
-        writer.write(answer[:split])
+        writer.write(b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: 12\r\n\r\n" % field)
         await more.wait()
-        writer.write(answer[split:])
+        writer.write(b"\x1f\x8bnot-really")
 
     upstream = await script(handler)
     lab = await build_lab(upstream.url)
@@ -250,8 +252,9 @@ async def test_unshareable_answers_release_the_waiters_together(build_lab, scrip
     await lab.until(lambda: upstream.calls == 9)
     more.set()
     replies = await asyncio.gather(*(caller.reply() for caller in [*callers, *late]))
-    assert {(200, b"\x1f\x8bnot-really", "sidecar; fwd=miss", "gzip")} == {
-        (reply.status, reply.body, reply.cache, reply.headers["content-encoding"]) for reply in replies
+    name, _, value = field.decode().lower().partition(": ")
+    assert {(200, b"\x1f\x8bnot-really", "sidecar; fwd=miss", value)} == {
+        (reply.status, reply.body, reply.cache, reply.headers[name]) for reply in replies
     }
     assert all(b"identity" in head for head, _ in upstream.seen)
     await lab.settle()
@@ -394,11 +397,10 @@ async def test_one_callers_ttl_does_not_queue_the_others(build_lab, script, dial
     box.go.clear()
     callers = [await dial(lab) for _ in range(4)]
     await lab.until(lambda: lab.waiting == 4)
-    calls = upstream.calls
     box.go.set()
     await asyncio.gather(*(caller.reply() for caller in callers))
 
-    assert 2 == calls
+    assert 2 == upstream.calls
 
 
 async def test_caller_whose_form_cannot_be_made_calls_itself(build_lab, script, dial):
@@ -427,6 +429,7 @@ async def test_caller_whose_form_cannot_be_made_calls_itself(build_lab, script, 
     assert all(is_right(call, replies[n].body) for n, call in ((1, STREAM), (2, SHOWN)))
     assert {MISS} == {replies[n].cache for n in (1, 2)}
     assert 3 == upstream.calls
+    assert [Outcome.COLLAPSED] + [Outcome.MISS] * 3 == sorted(record.outcome for record in lab.records)
     await lab.settle()
 
 
@@ -444,3 +447,90 @@ async def test_different_principals_never_share(path, build_lab, script, dial):
 
     assert not any("collapsed" in reply.cache for reply in replies)
     assert 3 == len({reply.headers["x-sidecar-request-id"] for reply in replies})
+
+
+async def test_waiters_hear_when_to_try_again(build_lab, script, dial):
+    """What an overloaded service says of trying again is for all who waited."""
+    go = asyncio.Event()
+
+    async def handler(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        writer.write(whole(b"{}", status="503 Busy", extra=b"Retry-After: 7\r\nX-Should-Retry: true\r\n"))
+
+    upstream = await script(handler)
+    lab = await build_lab(upstream.url)
+    callers = [await dial(lab) for _ in range(3)]
+    await lab.until(lambda: lab.waiting == 3)
+    go.set()
+    replies = await asyncio.gather(*(caller.reply() for caller in callers))
+
+    assert [("7", "true")] * 3 == [
+        (reply.headers.get("retry-after"), reply.headers.get("x-should-retry")) for reply in replies
+    ]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["streaming-leader", "plain-leader"])
+async def test_messages_in_both_forms(first, build_lab, script, dial):
+    """Anthropic's messages: callers of both forms share one call, whichever form it was made in."""
+    document = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4", "stop_sequence": None,
+        "content": [{"type": "text", "text": TEXT}], "stop_reason": "end_turn",
+        "usage": {"input_tokens": 3, "output_tokens": 2},
+    }  # fmt: skip
+    go = asyncio.Event()
+
+    async def handler(_head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if json.loads(body).get("stream"):
+            writer.write(STREAM_HEAD + chunks(CLAUDE_EVENTS[:2]))
+            await go.wait()
+            writer.write(chunks(CLAUDE_EVENTS[2:]) + LAST_CHUNK)
+        else:
+            await go.wait()
+            writer.write(whole(json.dumps(document).encode()))
+
+    upstream = await script(handler)
+    lab = await build_lab(upstream.url)
+    headers = {"x-api-key": "sk-ant", "anthropic-version": "2023-06-01"}
+    asked = [{**CLAUDE, "stream": stream} for stream in (first, True, False, True, False)]
+    callers = [await dial(lab, call, path=CLAUDE_PATH, headers=headers) for call in asked]
+    await lab.until(lambda: lab.waiting == 5)
+    go.set()
+    replies = await asyncio.gather(*(caller.reply() for caller in callers))
+
+    assert 1 == upstream.calls
+    assert 4 == [reply.cache for reply in replies].count(COLLAPSED)
+    for call, reply in zip(asked, replies, strict=True):
+        if call["stream"]:
+            assert TEXT.encode() in reply.body
+            assert b'{"type":"message_stop"}' == reply.body.rpartition(b"data: ")[2].replace(b" ", b"").strip()
+        else:
+            assert TEXT == reply.json()["content"][0]["text"]
+            assert "end_turn" == reply.json()["stop_reason"]
+
+
+async def test_late_caller_of_a_large_document(build_lab, script, dial):
+    """A document past 1 MiB is handed on while it comes, also to who joins in the middle of it."""
+    body = completion("x" * 3_000_000)
+    go = asyncio.Event()
+
+    async def handler(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        answer = whole(body)
+        writer.write(answer[:2_000_000])
+        await go.wait()
+        writer.write(answer[2_000_000:])
+
+    upstream = await script(handler)
+    lab = await build_lab(upstream.url)
+    leader = await dial(lab)
+    await leader.until(b"x" * 100_000)
+    late = await dial(lab)
+    await late.until(b"x" * 1_500_000)
+
+    assert not go.is_set()
+    go.set()
+    replies = await asyncio.gather(leader.reply(), late.reply())
+    assert [body, body] == [reply.body for reply in replies]
+    assert [MISS, COLLAPSED] == [reply.cache for reply in replies]
+    assert [str(len(body))] * 2 == [reply.headers["content-length"] for reply in replies]
+    assert 1 == upstream.calls
+    await lab.settle()

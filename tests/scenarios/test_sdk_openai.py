@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,8 +11,8 @@ import openai
 import pydantic
 import pytest
 
-from tests.scenarios.conftest import KEY, whole
-from tests.scenarios.sdk import COUNTED, MANNERS, STREAMED, WHOLE, Said, Voice, gathered, plain, told
+from tests.scenarios.conftest import DONE, LAST_CHUNK, STREAM_HEAD, USAGE, chunk, delta, whole
+from tests.scenarios.sdk import COUNTED, MANNERS, STREAMED, WHOLE, Said, Voice, gathered, openai_client, plain, told
 
 CHAT: dict[str, Any] = {
     "model": "gpt-4o",
@@ -61,11 +60,6 @@ CHATS = {
 FORM_IDS = ["whole", "streamed"]
 
 
-def client(base: str, manner: str, **more: Any) -> Voice:
-    build = openai.OpenAI if manner == "sync" else openai.AsyncOpenAI
-    return Voice(build(base_url=f"{base}/openai/v1", api_key=KEY.removeprefix("Bearer "), **{"max_retries": 0} | more))
-
-
 @pytest.fixture(params=MANNERS)
 def manner(request) -> str:
     return request.param
@@ -74,7 +68,7 @@ def manner(request) -> str:
 @pytest.fixture
 async def voice(lab, manner) -> AsyncIterator[Voice]:
     """The SDK, with the sidecar as its base URL."""
-    async with client(lab.url, manner) as speaking:
+    async with openai_client(lab, manner) as speaking:
         yield speaking
 
 
@@ -97,7 +91,7 @@ async def test_chat(voice, provider, more, before):
 async def test_chat_as_without_sidecar(lab, provider, more):
     """What the SDK makes of an answer is what it makes of the service's own, but for ids and times."""
     theirs = Voice(openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{provider.port}/v1", api_key="sk-story"))
-    async with client(lab.url, "async") as ours, theirs:
+    async with openai_client(lab, "async") as ours, theirs:
         for form in (WHOLE, COUNTED, STREAMED, WHOLE):
             found = await ours.ask("chat.completions.create", **CHAT | more | form)
             own = await theirs.ask("chat.completions.create", **CHAT | more | form)
@@ -339,7 +333,7 @@ async def test_transcription(build_lab, script, manner):
     upstream = await script(transcribe)
     lab = await build_lab(f"http://127.0.0.1:{upstream.port}")
 
-    async with client(lab.url, manner) as voice:
+    async with openai_client(lab, manner) as voice:
 
         async def ask(sound: bytes, **more: Any) -> Said:
             return await voice.ask(
@@ -358,91 +352,35 @@ async def test_transcription(build_lab, script, manner):
     assert 3 == upstream.calls
 
 
-ERRORS = {
-    401: openai.AuthenticationError,
-    404: openai.NotFoundError,
-    429: openai.RateLimitError,
-    500: openai.InternalServerError,
-}
+async def test_stream_left_at_its_last_event(build_lab, script, manner):
+    """
+    The SDK closes its connection at ``[DONE]``, before the last chunk of the transfer. It has had the whole answer,
+    and so has the sidecar: this is no abandoned call, and the answer is kept.
+    """
+    release = asyncio.Event()
 
+    async def answer(_head, _body, writer):
+        writer.write(STREAM_HEAD + chunk(delta("Hello")) + chunk(delta(None, finish="stop") + USAGE + DONE))
+        await writer.drain()
+        await release.wait()
+        writer.write(LAST_CHUNK)
 
-def _refusal(status: int) -> bytes:
-    return json.dumps(
-        {"error": {"message": f"no {status}", "type": "t", "param": "p", "code": f"code-{status}"}}
-    ).encode()
-
-
-@pytest.mark.parametrize("form", [WHOLE, STREAMED], ids=FORM_IDS)
-@pytest.mark.parametrize(("status", "expected"), ERRORS.items(), ids=map(str, ERRORS))
-async def test_errors_of_the_service(build_lab, script, manner, status, expected, form):
-    """An error of the service is the SDK's own exception, with status and body as they were; and is not kept."""
-
-    async def refuse(_head, _body, writer):
-        writer.write(whole(_refusal(status), status=f"{status} Refused", extra=b"x-request-id: req-1\r\n"))
-
-    upstream = await script(refuse)
+    upstream = await script(answer)
     lab = await build_lab(f"http://127.0.0.1:{upstream.port}")
 
-    async with client(lab.url, manner) as voice:
-        for calls in (1, 2):
-            with pytest.raises(openai.APIStatusError) as caught:
-                await voice.ask("chat.completions.create", **CHAT | form)
-            error = caught.value
+    async with Voice(openai_client(lab, manner).client) as voice:
+        first = await voice.ask("chat.completions.create", **CHAT | COUNTED)
+        await lab.ask(path="/nowhere")  # a round trip, by the end of which the sidecar knows that its caller has left
+        release.set()
+        await lab.settle()
+        second = await voice.ask("chat.completions.create", **CHAT | COUNTED)
 
-            assert expected is type(error)
-            assert status == error.status_code
-            assert (f"code-{status}", "p", "t") == (error.code, error.param, error.type)
-            assert _refusal(status) == error.response.content
-            assert "req-1" == error.request_id
-            assert calls == upstream.calls
-
-
-@pytest.mark.parametrize("form", [WHOLE, STREAMED], ids=FORM_IDS)
-async def test_retries_of_the_sdk_are_not_multiplied(build_lab, script, manner, form):
-    """An SDK that tries three times makes three calls, as without the sidecar."""
-
-    async def refuse(_head, _body, writer):
-        writer.write(whole(_refusal(500), status="500 Broken", extra=b"retry-after-ms: 1\r\n"))
-
-    upstream = await script(refuse)
-    lab = await build_lab(f"http://127.0.0.1:{upstream.port}")
-
-    async with client(lab.url, manner, max_retries=2) as voice:
-        with pytest.raises(openai.InternalServerError):
-            await voice.ask("chat.completions.create", **CHAT | form)
-
-    assert 3 == upstream.calls
-
-
-@pytest.mark.parametrize("form", [WHOLE, STREAMED], ids=FORM_IDS)
-async def test_unreachable_service(build_lab, manner, form):
-    """A service that cannot be reached is a server error, which says what happened."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        lab = await build_lab(f"http://127.0.0.1:{reserved.getsockname()[1]}")
-        async with client(lab.url, manner) as voice:
-            with pytest.raises(openai.InternalServerError) as caught:
-                await voice.ask("chat.completions.create", **CHAT | form)
-
-    assert 502 == caught.value.status_code
-    assert "upstream-connect" == caught.value.code
-    assert "could not be reached" in caught.value.message
-
-
-async def test_wrong_service(lab, provider, manner):
-    """An Azure client on OpenAI's base URL is told the right one."""
-    build = openai.AzureOpenAI if manner == "sync" else openai.AsyncAzureOpenAI
-    lost = build(azure_endpoint=f"{lab.url}/openai", api_version="2024-10-21", api_key="k", max_retries=2)
-
-    async with Voice(lost) as voice:
-        with pytest.raises(openai.APIStatusError) as caught:
-            await voice.ask("chat.completions.create", **CHAT)
-
-    assert 421 == caught.value.status_code
-    assert f"AZURE_OPENAI_ENDPOINT={lab.url}/azure/RESOURCE" in caught.value.message
-    assert "misdirected" == caught.value.code
-    assert 0 == provider.calls
-    assert 1 == len(lab.records)
+    assert ["stored", "hit"] == told(first, second)
+    assert gathered(first) == gathered(second)
+    assert 1 == upstream.calls
+    assert [("miss", 200, ""), ("hit_memory", 200, "")] == [
+        (one.outcome, one.status, one.cause) for one in lab.records if one.service
+    ]
 
 
 async def test_many_at_once(voice, provider):

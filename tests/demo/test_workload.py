@@ -1,0 +1,149 @@
+"""The demo's calls: what they are, how they are made, and what is read from their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+
+import pytest
+
+from sidecar.demo.failure import Failure, Mode
+from sidecar.demo.provider import DemoProvider
+from sidecar.demo.workload import Act, Answer, Call, Way, acts, play, read
+
+CHAT = Call("openai", "/v1/chat/completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]})
+
+
+def spawn(work, *, name):
+    return asyncio.create_task(work, name=name)
+
+
+def bases(port):
+    return dict.fromkeys(("openai", "anthropic", "azure-openai"), f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+async def provider():
+    """A stand-in on a free port."""
+    running = DemoProvider()
+    running.port = await running.start()
+    yield running
+    await running.stop()
+
+
+async def made(playing, port):
+    """The answers to *playing*, in the order in which they came."""
+    answers = []
+    await play(playing, bases(port), lambda _, answer: answers.append(answer), spawn=spawn, pace=0)
+    return answers
+
+
+def events(*documents, end=b""):
+    return b"".join(b"event: x\ndata: %b\n\n" % json.dumps(document).encode() for document in documents) + end
+
+
+WHOLE = json.dumps({"model": "gpt-4o", "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).encode()
+
+OPENAI_EVENTS = events(
+    {"model": "gpt-4o", "choices": [{}], "usage": None},
+    {"model": "gpt-4o", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}},
+    end=b"data: [DONE]\n\n",
+)
+
+ANTHROPIC_EVENTS = events(
+    {"type": "message_start", "message": {"model": "claude", "usage": {"input_tokens": 7, "output_tokens": 1}}},
+    {"type": "ping"},
+    {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 3}},
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "streamed", "expected"),
+    [
+        pytest.param("sidecar; hit; ttl=9; detail=memory", WHOLE, False, Answer(Way.MEMORY, "gpt-4o", 7, 3), id="hit"),
+        pytest.param("sidecar; fwd=miss; collapsed", WHOLE, False, Answer(Way.SHARED, "gpt-4o", 7, 3), id="collapsed"),
+        pytest.param("sidecar; fwd=miss; stored", WHOLE, False, Answer(Way.UPSTREAM, "gpt-4o", 7, 3), id="miss"),
+        pytest.param(
+            "sidecar; fwd=bypass; detail=no-store", WHOLE, False, Answer(Way.BYPASS, "gpt-4o", 7, 3), id="bypass"
+        ),
+        pytest.param("", b'{"object": "list"}', False, Answer(Way.UPSTREAM), id="says-nothing"),
+        pytest.param(
+            "sidecar; fwd=miss", OPENAI_EVENTS, True, Answer(Way.UPSTREAM, "gpt-4o", 7, 3), id="openai-stream"
+        ),
+        pytest.param(
+            "sidecar; hit; ttl=9", ANTHROPIC_EVENTS, True, Answer(Way.MEMORY, "claude", 7, 3), id="anthropic-stream"
+        ),
+    ],
+)
+def test_read(status, body, streamed, expected):
+    """The way, the model and the tokens are read from the answer alone."""
+
+    assert expected == read(status, body, events=streamed)
+
+
+async def test_every_call_is_understood(provider):
+    """A provider accepts the whole workload, and counts each of its calls."""
+    answers = await made(acts(), provider.port)
+
+    assert sum(act.size for act in acts()) == len(answers) == provider.calls
+    assert {Way.UPSTREAM} == {answer.way for answer in answers}
+    assert {"chat", "embeddings", "messages", "models"} == provider.counts.keys()
+    assert provider.counts["models"] == sum(1 for answer in answers if not answer.prompt)
+
+
+async def test_waves_follow_each_other(provider):
+    """The calls of a wave are made at once, those of the next after their answers."""
+    running, most = Counter(), Counter()
+    whole = provider._serve
+
+    async def serve(call, failure):
+        asked = json.loads(call.body)["messages"][0]["content"]
+        running[asked] += 1
+        most[asked] = max(most[asked], running.total())
+        provider.latency = 0.01
+        try:
+            return await whole(call, failure)
+        finally:
+            running[asked] -= 1
+
+    provider._serve = serve
+    first, second = (
+        Call("openai", CHAT.path, {"model": "gpt-4o", "messages": [{"role": "user", "content": words}]})
+        for words in ("first", "second")
+    )
+    await made([Act("Two waves", ((first,) * 3, (second,) * 2))], provider.port)
+
+    assert {"first": 3, "second": 2} == most
+
+
+async def test_refused_calls_count_as_failed(provider):
+    """An error answer is told, and the next call is made all the same."""
+    provider.failure = Failure(Mode.ERROR, rate=0.5)
+    answers = await made([Act("Half", ((CHAT,),) * 4)], provider.port)
+
+    assert {Way.FAILED: 2, Way.UPSTREAM: 2} == Counter(answer.way for answer in answers)
+
+
+async def test_nobody_there_counts_as_failed(provider):
+    """Without a proxy the workload ends, with nothing but failures."""
+    await provider.stop()
+    answers = await made([Act("Nobody", ((CHAT, CHAT),))], provider.port)
+
+    assert [Answer(Way.FAILED)] * 2 == answers
+
+
+def test_rounds_differ_in_bytes_alone():
+    """Every other round writes the same members in another order, as another job would."""
+    first, second = acts()[0].waves[0][0], acts()[0].waves[4][0]
+
+    assert first.members == second.members
+    assert json.dumps(first.members) != json.dumps(second.members)
+
+
+def test_every_api_takes_part():
+    """OpenAI, Anthropic and Azure OpenAI are all called, and streams are among the calls."""
+    calls = [call for act in acts() for wave in act.waves for call in wave]
+
+    assert {"openai", "anthropic", "azure-openai"} == {call.api for call in calls}
+    assert any(call.members and call.members.get("stream") for call in calls)

@@ -1,0 +1,207 @@
+"""Credentials from files that somebody else rotates."""
+
+import os
+
+import pytest
+
+from sidecar.core.rules import StoredCredential
+from sidecar.identity.files import CredentialFiles
+
+
+class Clock:
+    """Monotonic seconds that pass when told to."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Volume:
+    """A folder as kubelet mounts a Secret: the file is a link through ``..data``, which is swapped as a whole."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.version = 0
+        self.path = folder / "key"
+
+    def rotate(self, text):
+        self.version += 1
+        data = self.folder / f"..v{self.version}"
+        data.mkdir()
+        (data / "key").write_bytes(text)
+        link = self.folder / "..next"
+        link.symlink_to(data.name)
+        os.replace(link, self.folder / "..data")  # noqa: PTH105 - the swap as the kubelet does it
+        if not self.path.is_symlink():
+            self.path.symlink_to("..data/key")
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def volume(tmp_path):
+    return Volume(tmp_path)
+
+
+@pytest.fixture
+def reports():
+    return []
+
+
+@pytest.fixture
+def files(clock, reports):
+    return CredentialFiles(clock, reports.append)
+
+
+def ask(files, volume, prefix="Bearer "):
+    return files.field(StoredCredential("authorization", str(volume.path), prefix))
+
+
+def test_field(files, volume, reports):
+    """The file's text, less the white space around it, behind the prefix."""
+    volume.rotate(b"  key one\r\n")
+
+    assert (b"authorization", b"Bearer key one") == ask(files, volume)
+    assert (b"authorization", b"key one") == ask(files, volume, "")
+    assert [] == reports
+    assert "key" not in repr(files)
+
+
+def test_rotation(files, volume, clock):
+    """A swap is seen at the next look, which comes after a second."""
+    volume.rotate(b"one")
+    ask(files, volume)
+    volume.rotate(b"two")
+    clock.now += 0.99
+
+    assert b"Bearer one" == ask(files, volume)[1]
+
+    clock.now += 0.02
+
+    assert b"Bearer two" == ask(files, volume)[1]
+
+
+def test_looked_at_once_a_second(files, volume, clock, reports):
+    """However often it is asked, the file is looked at once a second; also where it cannot be read."""
+    volume.rotate(b"one")
+    ask(files, volume)
+    volume.path.unlink()
+    for _ in range(5):
+        clock.now += 0.1
+
+        assert b"Bearer one" == ask(files, volume)[1]
+
+    assert [] == reports
+
+    clock.now += 1
+
+    assert b"Bearer one" == ask(files, volume)[1]
+    assert 1 == len(reports)
+
+
+def test_never_readable(files, volume, clock, reports):
+    """A file that was never there gives nothing, is told once, and serves as soon as it is there."""
+    for _ in range(3):
+        assert ask(files, volume) is None
+
+        clock.now += 2
+
+    assert [f"{volume.path}: No such file or directory"] == reports
+
+    volume.rotate(b"one")
+
+    assert b"Bearer one" == ask(files, volume)[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"one\ntwo", "is not one line of printable ASCII"),
+        (b"one\x00", "is not one line of printable ASCII"),
+        (b"one\x7f", "is not one line of printable ASCII"),
+        ("clé".encode(), "is not one line of printable ASCII"),
+    ],
+)
+def test_unusable_text(files, volume, clock, reports, text, fault):
+    """What cannot stand in a header, such as a file half written, leaves the last credential in use."""
+    volume.rotate(b"one")
+    ask(files, volume)
+    for _ in range(2):
+        volume.rotate(text)
+        clock.now += 2
+
+        assert b"Bearer one" == ask(files, volume)[1]
+
+    assert [f"{volume.path}: {fault}"] == reports
+    volume.rotate(b"two")
+    clock.now += 2
+
+    assert b"Bearer two" == ask(files, volume)[1]
+
+
+def test_faults_are_told_anew(files, volume, clock, reports):
+    """A fault is told once while it lasts, another one or the same later on again."""
+    for text in (b"", b"", b"a\nb", b"fine", b""):
+        volume.rotate(text)
+        ask(files, volume)
+        clock.now += 2
+
+    assert ["is empty", "is not one line of printable ASCII", "is empty"] == [
+        line.removeprefix(f"{volume.path}: ") for line in reports
+    ]
+
+
+def test_written_in_place(files, volume, clock):
+    """A file that was written over in place, of the same length, is read again."""
+    volume.rotate(b"one")
+    ask(files, volume)
+    (volume.folder / "..data" / "key").write_bytes(b"two")
+    os.utime(volume.path, ns=(1, 1))
+    clock.now += 2
+
+    assert b"Bearer two" == ask(files, volume)[1]
+
+
+def test_came_back_as_it_was(files, volume, clock, reports):
+    """A file that was away for a while and comes back unchanged is no fault any more."""
+    volume.rotate(b"one")
+    ask(files, volume)
+    away = volume.folder / "away"
+    for source, target in ((volume.path, away), (away, volume.path)):
+        source.rename(target)
+        clock.now += 2
+
+        assert b"Bearer one" == ask(files, volume)[1]
+
+    assert 1 == len(reports)
+
+
+def test_no_reading_without_a_change(files, volume, clock):
+    """A file that has not changed is not read: its text may even have become unreadable."""
+    volume.rotate(b"one")
+    ask(files, volume)
+    file = volume.folder / "..data" / "key"
+    times = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    clock.now += 2
+
+    assert b"Bearer one" == ask(files, volume)[1]
+
+
+def test_files_apart(files, tmp_path):
+    """Each file has its own text; two headers may share one."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+
+    assert [(b"x-api-key", b"a"), (b"api-key", b"b"), (b"api-key", b"a")] == [
+        files.field(StoredCredential(header, str(tmp_path / name)))
+        for header, name in (("x-api-key", "a"), ("api-key", "b"), ("api-key", "a"))
+    ]
+    assert "<CredentialFiles 2 read>" == repr(files)

@@ -1,0 +1,306 @@
+"""The real process: how it ends, and what it tells while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.scenarios.conftest import (
+    CHAT,
+    CHAT_PATH,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    Caller,
+    chat_events,
+    chunks,
+    completion,
+    said,
+    whole,
+)
+
+EVENTS = chat_events("One", " two", " three.")
+
+TEXT = "One two three."
+
+
+@dataclass
+class Process:
+    """A sidecar in a process of its own; *log* and *output* are the files of its standard error and output."""
+
+    child: subprocess.Popen[bytes]
+    log: Path
+    output: Path
+    port: int = 0
+    health_port: int = 0
+
+    async def started(self) -> None:
+        """Wait until it listens, which its log tells."""
+        async with asyncio.timeout(20):
+            while not (told := [line for line in self.events if line["event"] == "started"]):
+                assert self.child.poll() is None, self.log.read_text()
+                await asyncio.sleep(0.01)
+        self.port, self.health_port = told[0]["port"], told[0]["health_port"]
+
+    async def ended(self) -> int:
+        """Its exit code."""
+        return await asyncio.to_thread(self.child.wait, 10)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of its log that are whole."""
+        return [json.loads(line) for line in self.log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+    def terminate(self) -> None:
+        """Ask it to end, as a kubelet does."""
+        self.child.send_signal(signal.SIGTERM)
+
+    async def refuses(self) -> None:
+        """Wait until it takes no new connection."""
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                except ConnectionRefusedError:
+                    return
+                writer.close()
+                await asyncio.sleep(0.01)
+
+    async def metrics(self) -> bytes:
+        """What Prometheus would read."""
+        url = f"http://127.0.0.1:{self.health_port}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return await response.read()
+
+
+Run = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def run(tmp_path) -> AsyncIterator[Run]:
+    """Runs ``python -m sidecar run`` with a file that names *upstream* and *more*."""
+    running: list[Process] = []
+
+    async def start(upstream: str, *, dead: str = "http://127.0.0.1:9", **more: object) -> Process:
+        regions = [{"name": "here", "url": upstream}]
+        config = {
+            "version": 1,
+            "listen": {"port": 0},
+            "health": {"port": 0},
+            "upstream": {"proxy": "none"},
+            "services": {
+                "openai": {"dialect": "openai", "path": "/openai", "regions": regions},
+                "azure-openai": {"dialect": "azure-openai", "path": "/direct", "regions": regions},
+                "dead": {"dialect": "openai", "path": "/dead", "regions": [{"name": "gone", "url": dead}]},
+            },
+            **more,
+        }
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(json.dumps(config))  # JSON is YAML
+        log, output = tmp_path / "log", tmp_path / "output"
+        command = (sys.executable, "-m", "sidecar", "run", "--config", str(file))
+        with log.open("wb") as stderr, output.open("wb") as stdout:
+            child = subprocess.Popen(command, stdout=stdout, stderr=stderr)  # noqa: ASYNC220  waits for nothing
+        process = Process(child, log, output)
+        running.append(process)
+        await process.started()
+        return process
+
+    yield start
+    for process in running:
+        process.child.kill()
+        process.child.wait()
+
+
+class Streaming:
+    """A service that streams the beginning of its answer at once and the rest when *go* is set."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def __call__(self, _head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + chunks(EVENTS[:2]))
+        await self.go.wait()
+        writer.write(chunks(EVENTS[2:]) + LAST_CHUNK)
+
+
+CALLS = [
+    {**CHAT, "stream": True, "seed": number}
+    if number % 4
+    else {"model": "gpt-4o", "stream": True, "messages": CHAT["messages"]}  # never looked up
+    for number in range(20)
+]
+
+
+async def opened(process: Process, dial) -> list[Caller]:
+    """Twenty streams of which the beginning has come."""
+    callers = [await dial(process.port, call) for call in CALLS]
+    for caller in callers:
+        await caller.until(b'"One"')
+    return callers
+
+
+async def test_finishes_what_runs(run, script, dial):
+    """SIGTERM: nobody new is let in, who is in gets the rest of the stream, then the process ends well."""
+    service = Streaming()
+    upstream = await script(service)
+    process = await run(upstream.url, limits={"drain": "30s"})
+    idle = await asyncio.open_connection("127.0.0.1", process.port)
+    callers = await opened(process, dial)
+    process.terminate()
+    await process.refuses()
+
+    assert b"" == await idle[0].read()
+    assert process.child.poll() is None
+    service.go.set()
+    replies = await asyncio.gather(*(caller.reply() for caller in callers))
+
+    assert 0 == await process.ended()
+    assert [(200, False, TEXT)] * 20 == [(reply.status, reply.broken, said(reply.body)) for reply in replies]
+    assert all(reply.body.endswith(b"data: [DONE]\n\n") for reply in replies)
+    assert ["started", "draining", "stopped"] == [line["event"] for line in process.events]
+    assert 20 == upstream.calls
+    idle[1].close()
+
+
+async def test_cuts_what_does_not_end(run, script, dial):
+    """What is not over when the grace is, is cut: it breaks for its caller, at the service too, and all ends well."""
+    upstream = await script(Streaming())
+    process = await run(upstream.url, limits={"drain": "100ms"})
+    callers = await opened(process, dial)
+    process.terminate()
+    replies = await asyncio.gather(*(caller.reply() for caller in callers))
+
+    assert 0 == await process.ended()
+
+    assert [True] * 20 == [reply.broken for reply in replies]
+    assert not any(b"[DONE]" in reply.body for reply in replies)
+    assert ["started", "draining", *["request"] * 20, "stopped"] == [line["event"] for line in process.events]
+    async with asyncio.timeout(10):
+        while upstream.open:  # noqa: ASYNC110  as in Lab.until
+            await asyncio.sleep(0.01)
+    assert 20 == upstream.deserted
+
+
+async def test_second_signal(run, script, dial):
+    """A second SIGTERM changes nothing: the grace belongs to those who are in."""
+    service = Streaming()
+    upstream = await script(service)
+    process = await run(upstream.url)
+    caller = await dial(process.port, CALLS[1])
+    await caller.until(b'"One"')
+    process.terminate()
+    await process.refuses()
+    process.terminate()
+    service.go.set()
+
+    assert TEXT == said((await caller.reply()).body)
+
+    assert 0 == await process.ended()
+
+
+SECRET = "sk-canary-6f1e"
+
+PROMPT = "PROMPT-canary"
+
+
+class Moody:
+    """A service whose mood the seed of a call chooses; its errors quote the call."""
+
+    async def __call__(self, head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        quoted = json.dumps({"error": {"message": f"{SECRET} {PROMPT} {head!r}", "code": "x"}}).encode()
+        mood = body.partition(b'"mood": "')[2].partition(b'"')[0]
+        match mood:
+            case b"401":
+                writer.write(whole(quoted, status="401 Unauthorized"))
+            case b"500":
+                writer.write(whole(quoted, status="500 Oh"))
+            case b"hangs up":
+                writer.close()
+            case b"breaks":
+                writer.write(STREAM_HEAD + chunks(EVENTS[:3]) + chunks([PROMPT.encode()]))
+                writer.close()
+            case b"cut short":
+                writer.write(whole(completion(PROMPT))[:-9])
+                writer.close()
+            case b"babbles":
+                writer.write(f"{PROMPT} {SECRET}\r\n\r\n".encode())
+                writer.close()
+            case b"streams":
+                writer.write(STREAM_HEAD + chunks([*EVENTS[:3], f'data: {{"error":"{PROMPT}"}}\n\n'.encode()]))
+                writer.write(LAST_CHUNK)
+            case b"fields":
+                writer.write(whole(completion(PROMPT), extra=f"X-Echo: {SECRET} {PROMPT}\r\n".encode()))
+            case _:
+                writer.write(whole(completion(PROMPT)))
+
+
+_POST = "POST /openai/v1/chat/completions HTTP/1.1\r\nHost: h\r\n"
+
+BROKEN = {
+    "bad method": "{key} / HTTP/1.1\r\nHost: h\r\n\r\n",
+    "bad field": _POST + "Authorization: Bearer {key}\r\n{prompt}\r\n\r\n",
+    "bad host": "GET /?{prompt} HTTP/1.1\r\nHost: {key}/{prompt}\r\n\r\n",
+    "bad version": "GET /{prompt} HTTP/9.9\r\nHost: h\r\nAuthorization: {key}\r\n\r\n",
+    "two keys": "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: {key}\r\nAuthorization: {key}\r\n\r\n",
+    "bad chunk": _POST + "Transfer-Encoding: chunked\r\n\r\n{prompt}\r\n",
+    "target": "GET {prompt} HTTP/1.1\r\nHost: h\r\nAuthorization: {key}\r\n\r\n",
+}
+
+
+async def test_canary(run, script, dial):
+    """No key and no prompt stands in the log, on the standard output or in the metrics, whatever happens to a call."""
+    upstream = await script(Moody())
+    process = await run(upstream.url)
+    headers = {"authorization": f"Bearer {SECRET}"}
+    question = {**CHAT, "messages": [{"role": "user", "content": PROMPT}]}
+    statuses: list[int] = []
+
+    async def ask(body, path: str = CHAT_PATH, **more: str) -> None:
+        reply = await (await dial(process.port, body, path=path, headers=headers | more)).reply()
+        statuses.append(reply.status)
+
+    for _ in range(210):  # one call in a hundred is logged
+        await ask(question)
+    for mood in ("401", "500", "hangs up", "breaks", "cut short", "babbles", "streams", "fields"):
+        for stream in (False, True):
+            await ask({**question, "mood": mood, "stream": stream})
+            await ask({**question, "mood": mood, "stream": stream, "temperature": 1})
+    await ask(question, f"/dead/v1/chat/completions?{PROMPT}")
+    await ask(question, f"/{PROMPT}/{SECRET}")
+    await ask(question, f"/openai/v1/{PROMPT}?api-version={SECRET}")
+    await ask(question, f"/direct/openai/v1/chat/completions?api-key={SECRET}&x={PROMPT}")
+    await ask(question, f"/direct/openai/v1/{PROMPT}?api-key={SECRET}")
+    await ask(question, **{"cache-control": "only-if-cached", "x-sidecar-tags": PROMPT, "openai-project": SECRET})
+    await ask(f'{{"messages": "{PROMPT}", "{SECRET}'.encode())
+    await ask(f'{{"a": "{PROMPT}", "a": "{SECRET}"}}'.encode())
+    for text in BROKEN.values():
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(text.format(key=SECRET, prompt=PROMPT).encode())
+        statuses.append((await Caller(reader, writer).reply()).status)
+        writer.close()
+    left = await dial(process.port, {**question, "mood": "late"}, headers=headers | {"content-length": "999"})
+    left.vanish()
+    metrics = await process.metrics()
+    process.terminate()
+
+    assert 0 == await process.ended()
+    log, output = process.log.read_bytes(), process.output.read_bytes()
+    assert {200, 400, 401, 404, 421, 500, 502, 504} <= set(statuses)
+    assert {"warning", "error", "info"} == {line["level"] for line in process.events}
+    assert b'"why":"sample"' in log
+    assert b"hit_memory" in metrics
+    for secret in (SECRET, PROMPT):
+        for told in (log, output, metrics):
+            assert secret.encode() not in told
+            assert secret.lower().encode() not in told.lower()
+    assert b"" == output

@@ -1,0 +1,182 @@
+"""``sidecar explain``: that it says what the line would decide, and never shows a credential."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from sidecar.explain import explain
+from sidecar.settings import load
+
+HEAD = "POST /openai/v1/chat/completions HTTP/1.1\nHost: 127.0.0.1:7400\nAuthorization: Bearer sk-secret\n"
+
+CHAT = '{"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]}'
+
+ROUTES = """
+version: 1
+services:
+  openai: {regions: [{name: us, url: "https://us.example"}, {name: eu, url: "https://eu.example", priority: 2}]}
+routes:
+  - {name: watched, match: {header: {x-team: docs}}, cache: {mode: observe}}
+  - {name: shared, match: {model: "gpt-4o*"}, cache: {mode: always, ttl: 12h, share: service}}
+"""
+
+
+@pytest.fixture
+def rules():
+    """The built-in settings."""
+    return load(os.devnull, environ={}, overrides={}, strict=True)
+
+
+@pytest.fixture
+def routed(tmp_path):
+    """Settings with regions and routes of their own."""
+    path = tmp_path / "c.yaml"
+    path.write_text(ROUTES)
+    return load(str(path), environ={}, overrides={}, strict=True)
+
+
+def request(body=CHAT, head=HEAD):
+    return f"{head}\n{body}".encode()
+
+
+def parts(rules, raw):
+    """What is said of a readable request, by name."""
+    text, good = explain(rules, raw)
+
+    assert good
+    assert "sk-secret" not in text
+
+    return dict(re.findall(r"^(\w+): +(.*)$", text, re.MULTILINE)) | {"text": text}
+
+
+def test_look_up(rules):
+    """Everything that leads to a key, and the key."""
+    said = parts(rules, request())
+
+    assert "openai (dialect openai)" == said["service"]
+    assert "chat" == said["endpoint"]
+    assert "chat (mode deterministic, share principal)" == said["route"]
+    assert "gpt-4o" == said["model"]
+    assert "no" == said["stream"]
+    assert "look-up" == said["decision"]
+    assert "3600 s" == said["ttl"]
+    assert "default https://api.openai.com" == said["candidates"]
+    assert re.match(r"[0-9a-f]{32} ", said["key"])
+    assert '"content":"Hello"' in said["text"]
+
+
+def test_routes_and_regions(routed):
+    """A configured route with its lifetime and sharing, and the regions in their order."""
+    said = parts(routed, request())
+
+    assert "shared (mode always, share service)" == said["route"]
+    assert "43200 s" == said["ttl"]
+    assert "reads stored answers only once the service has accepted its credential" == said["caller"]
+    assert "us https://us.example, eu https://eu.example" == said["candidates"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        pytest.param(request(CHAT.replace("0", "1")), "bypass (not-deterministic)", id="sampled"),
+        pytest.param(
+            request(head=HEAD + "Cache-Control: no-store\n"), "bypass (no-store); the body is not read", id="no-store"
+        ),
+        pytest.param(
+            request(head=HEAD.replace("chat/completions", "nothing/known")),
+            "bypass (unknown-endpoint); the body is not read",
+            id="unknown-endpoint",
+        ),
+        pytest.param(
+            request(head=HEAD.replace("chat/completions", "moderations")),
+            "bypass (route-off); the body is not read",
+            id="route-off",
+        ),
+    ],
+)  # fmt: skip
+def test_bypass(rules, raw, expected):
+    """A call that is passed through, and why; there is no key then."""
+    said = parts(rules, raw)
+
+    assert expected == said["decision"]
+    assert "key" not in said
+
+
+def test_observe(routed):
+    """A call that is only measured."""
+    said = parts(routed, request(head=HEAD + "X-Team: docs\n"))
+
+    assert "observe: never served, only measured" == said["decision"]
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        pytest.param(HEAD.replace("/openai/", "/nobody/"), "404 unknown-service: ", id="unknown-service"),
+        pytest.param(HEAD.replace("Authorization: Bearer", "api-key:"), "421 misdirected: ", id="misdirected"),
+    ],
+)
+def test_refused(rules, head, expected):
+    """A call that gets an answer of our own."""
+
+    assert parts(rules, request(head=head))["answer"].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(request().replace(b"\n", b"\r\n"), id="lines-end-in-crlf"),
+        pytest.param(b"\n\r\n" + request(), id="empty-lines-before-it"),
+        pytest.param(request() + b"\n", id="line-feed-at-its-end"),
+        pytest.param(request(head=HEAD + "Content-Length: 7\n"), id="wrong-length"),
+        pytest.param(request(head=HEAD + "Transfer-Encoding: chunked\n"), id="said-to-be-chunked"),
+        pytest.param(request(CHAT.replace(", ", ",\n  ")), id="spread-over-lines"),
+        pytest.param(request(head=HEAD.replace("Host", "User-Agent: x\nHost")), id="other-headers"),
+    ],
+)
+def test_ways_to_write_it_down(rules, raw):
+    """However a request is written into a file, it is the same call."""
+
+    assert parts(rules, request())["key"] == parts(rules, raw)["key"]
+
+
+def test_other_meaning_other_key(rules):
+    """Two calls that mean different things have different keys."""
+
+    assert parts(rules, request())["key"] != parts(rules, request(CHAT.replace("Hello", "Bye")))["key"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"], ids=["as-sent", "line-feed-at-its-end"])
+def test_multipart(rules, end):
+    """The lines of a multipart body end in CRLF and stay so."""
+    head = (
+        HEAD.replace("chat/completions", "audio/transcriptions") + "Content-Type: multipart/form-data; boundary=cut\n"
+    )
+    body = (
+        '--cut\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        '--cut\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nsound\r\n--cut--\r\n'
+    )
+    said = parts(rules, request(body, head) + end)
+
+    assert "look-up" == said["decision"]
+    assert "whisper-1" == said["model"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"What is in the box?\n", id="prose"),
+        pytest.param(b"POST /openai/v1/chat/completions\n\n{}", id="no-version"),
+        pytest.param(b"\x16\x03\x01\x00\xa5", id="tls"),
+    ],
+)
+def test_not_a_request(rules, raw):
+    """Something else gets told what is expected."""
+    text, good = explain(rules, raw)
+
+    assert good is False
+    assert "POST /openai/v1/chat/completions HTTP/1.1" in text
