@@ -7,7 +7,8 @@ answer that breaks is broken for it too: it never looks whole.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import asyncio
+from functools import lru_cache, partial
 
 from msgspec import Struct
 
@@ -22,6 +23,8 @@ from sidecar.net.base import Exchange, Response
 
 _EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 _JSON_TYPE = b"application/json"
+_INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
+_PIECE = 64 * 1024
 _BROKE_OFF = "The AI service broke off in the middle of its answer."
 _HIT = (
     b"%bcontent-length: %d\r\nage: %d\r\ncache-status: sidecar; hit; ttl=%d; detail=%b\r\nx-sidecar-request-id: %b\r\n"
@@ -74,13 +77,17 @@ def rescued(answer: Rescued, stamp: Stamp, *, close: bool = False) -> Response:
     return Response(answer.status, lines(pairs), answer.body, close)
 
 
+def is_as_stored(entry: Entry, view: View) -> bool:
+    """Whether a caller's view of an entry is its body as it stands."""
+    if entry.form is Form.WHOLE:
+        return not view.stream
+    return view.stream and view.usage and entry.usage.total > 0
+
+
 def viewed(entry: Entry, endpoint: Endpoint, view: View) -> tuple[bytes, Form] | None:
     """An entry's body in a caller's view, None where the dialect cannot give it faithfully."""
-    if entry.form is Form.WHOLE:
-        if not view.stream:
-            return entry.body, Form.WHOLE
-    elif view.stream and view.usage:
-        return entry.body, Form.EVENTS
+    if is_as_stored(entry, view):
+        return entry.body, entry.form
     body = endpoint.answers.convert(entry.body, entry.form, view)
     return None if body is None else (body, Form.EVENTS if view.stream else Form.WHOLE)
 
@@ -109,13 +116,16 @@ async def deliver(
     pairs = opening.pairs if reader.owner else opening.shared
     pairs = (*pairs, *stamp.pairs())
     wanted = Form.EVENTS if view.stream else Form.WHOLE
-    if opening.status == 200 and opening.form is not wanted and not reader.owner:
+    as_asked = reader.owner and opening.found is None  # then the service chose the form itself
+    if opening.status == 200 and opening.form is not wanted and not as_asked:
         return await _deliver_converted(exchange, reader, opening, view, endpoint, pairs)
+    if opening.form is Form.EVENTS and view.usage and not opening.usage and not as_asked:
+        return None
     narrow = endpoint.answers.narrow(view) if opening.form is Form.EVENTS else None
     size = 0
     try:
         chunk = await reader.read()  # a failure before the first byte is still an error answer
-        exchange.begin(opening.status, pairs, opening.length if narrow is None else None)
+        exchange.begin(opening.status, pairs, opening.length if opening.form is Form.WHOLE else None)
         while chunk:
             out = chunk if narrow is None else narrow.feed(chunk)
             if out:
@@ -137,15 +147,21 @@ async def deliver(
 async def _deliver_converted(
     exchange: Exchange, reader: Reader, opening: Opening, view: View, endpoint: Endpoint, pairs: Pairs
 ) -> int | None:
-    chunks = []
-    while chunk := await reader.read():
-        chunks.append(chunk)
-    body = endpoint.answers.convert(b"".join(chunks), opening.form, view)
+    views = reader.flight.views
+    if view not in views:
+        whole = await reader.whole()
+        if whole is None:
+            return None
+        if view not in views:
+            convert = partial(endpoint.answers.convert, whole, opening.form, view)
+            views[view] = convert() if len(whole) <= _INLINE_BYTES else await asyncio.to_thread(convert)
+    body = views[view]
     if body is None:
         return None
     form = Form.EVENTS if view.stream else Form.WHOLE
     exchange.begin(opening.status, in_form(pairs, form), len(body))
-    await exchange.write(body)
+    for start in range(0, len(body), _PIECE):
+        await exchange.write(body[start : start + _PIECE])
     exchange.end()
     return len(body)
 

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sidecar.core.approach import Approach
 from sidecar.core.dialect import Endpoint
 from sidecar.core.draft import Draft
-from sidecar.core.headers import fields_of, relay, replay, upstream_id
-from sidecar.core.model import Entry, Facts, Form, Key, Pairs, Usage
+from sidecar.core.headers import fields_of, relay, replay, retry_fields, upstream_id
+from sidecar.core.memo import Memo
+from sidecar.core.model import Entry, Facts, Fields, Form, Key, Usage
 from sidecar.core.policy import (
     UNSHAREABLE_SECONDS,
     Directives,
@@ -93,104 +95,140 @@ class Origin:
         self._accepted = accepted
         self._now = now
         self._clock = clock
+        self._refuses_usage: Memo[tuple[str, str, str], bool] = Memo(256)
 
     def __repr__(self) -> str:
         return f"<Origin {self._accepted!r}>"
 
     async def send(self, errand: Errand, flight: Flight) -> Sent:
         """Send a call; with its stream's usage asked for where the caller did not, without it where that is refused."""
-        request, call, draft = errand.request, errand.call, errand.draft
+        request, call, facts = errand.request, errand.call, errand.call.facts
         body = request.body
         send = partial(
             self._dispatch.send,
             errand.approach.site,
             request.head,
             timeouts=call.route.timeouts,
-            streaming=call.facts.view.stream,
+            streaming=facts.view.stream,
             identity=True,
             on_sent=flight.mark_sent,
         )
-        began = self._clock()
+        began, refused = self._clock(), 0
         try:
-            if call.facts.inject_usage and isinstance(body, bytes):
+            if facts.inject_usage and isinstance(body, bytes) and self._takes_usage(errand):
+                flight.usage = True
                 sent = await send(with_usage(body))
                 if sent.answer.status == 400:
                     complaint = await _read_some(sent.answer, _COMPLAINT_BYTES)
                     if names_usage(complaint):
+                        self._refuses_usage.put(_deployment(errand), True)
                         sent.answer.close()
-                        draft.attempts += sent.attempts
+                        flight.usage, refused = False, sent.attempts
                         sent = await send(body)
                     else:
                         sent = Sent(_Peeked(complaint, sent.answer), sent.region, sent.attempts)
             else:
+                flight.usage = facts.view.usage
                 sent = await send(body)
+        except UpstreamFailed:
+            draft = _booked(errand, flight)
+            draft.attempts += 1 + refused
+            draft.region = errand.approach.site.regions[0].name
+            raise
         finally:
-            draft.upstream_seconds = self._clock() - began
-        self.note(errand.approach, call.route, call.principal, sent, draft)
+            _booked(errand, flight).upstream_seconds = self._clock() - began
+        draft = _booked(errand, flight)
+        draft.attempts += refused
+        self.note(errand.approach, call.principal, sent, draft)
+        if 200 <= sent.answer.status < 300:
+            self._accepted.note(errand.approach.site.service.name, call.principal, now=self._now())
         return sent
 
-    def note(self, approach: Approach, route: Route, principal: Principal, sent: Sent, draft: Draft) -> None:
-        """What an answer's head tells of the call, and of its caller's credential."""
+    def _takes_usage(self, errand: Errand) -> bool:
+        return self._refuses_usage.get(_deployment(errand)) is None
+
+    def note(self, approach: Approach, principal: Principal, sent: Sent, draft: Draft) -> None:
+        """
+        What an answer's head tells of the call. A refused credential is forgotten, whatever the call; accepted it is
+        only by an operation that we know, for some paths of a service answer everybody.
+        """
         answer = sent.answer
-        service = approach.site.service.name
         draft.region, draft.upstream_status = sent.region, answer.status
         draft.attempts += sent.attempts
         draft.upstream_id = upstream_id(answer.pairs)
-        if 200 <= answer.status < 300:
-            self._accepted.note(service, principal, shared=route.cache.share.kind != "principal", now=self._now())
-        elif answer.status in {401, 403}:
-            self._accepted.withdraw(service, principal)
+        if answer.status in {401, 403}:
+            self._accepted.withdraw(approach.site.service.name, principal)
 
     async def pour(self, errand: Errand, flight: Flight, sent: Sent) -> None:
         """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
-        answer, endpoint, call, key = sent.answer, errand.call.endpoint, errand.call, errand.key
+        answer = sent.answer
         fields = fields_of(answer.pairs)
         form = form_of(fields)
-        framed = b"content-length" in fields or b"transfer-encoding" in fields
-        own, shared = relay(answer.pairs, fields), replay(answer.pairs)
-        unshareable = share(answer.status, fields, form)
-        if answer.status == 200 and unshareable:
-            self._flights.mark(key, self._now() + UNSHAREABLE_SECONDS)
-            flight.release(lambda _: False)
-        elif not reaches_everyone(answer.status):
-            flight.release(lambda reader: reader.credential == call.principal.credential)
-        errand.draft.reason = unshareable
-        opening = Opening(answer.status, own, shared, form, answer.length, not unshareable, sent.region)
-        watch = endpoint.answers.watch() if form is Form.EVENTS and answer.status == 200 else None
+        unshareable = self._share(errand, flight, answer.status, fields, form)
+        opening = self._opening(sent, fields, form, usage=flight.usage, kept=not unshareable)
+        answers, kept = errand.call.endpoint.answers, False
+        watch = answers.watch() if form is Form.EVENTS and answer.status == 200 else None
         while chunk := await answer.read():
             if watch is not None:
                 watch.feed(chunk)
                 flight.boundary = watch.boundary
             await flight.push(chunk)
-            if flight.opening is None and (
-                flight.windowed or (flight.size > COMMIT_BYTES if watch is None else watch.committed)
-            ):
+            if watch is not None and watch.ended and answers.streams and not flight.complete:
+                flight.complete = True  # whoever leaves now has had it all
+                flight.generating = False
+                kept = not unshareable and await self._keep(errand, flight, opening)
+            committed = flight.size > COMMIT_BYTES if watch is None else watch.committed
+            if flight.opening is None and (committed or flight.windowed):
                 flight.open(opening)
         if watch is not None and not (watch.ended or watch.failed):
             raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
-        if watch is None and not framed and not unshareable:
-            unshareable = errand.draft.reason = Reason.UNFRAMED  # it may have been cut, and nothing in it would tell
-        kept = not unshareable and await self._keep(errand, flight, shared, form)
+        if watch is None and not unshareable and not _is_framed(fields):
+            unshareable = _booked(errand, flight).reason = Reason.UNFRAMED  # it may have been cut: nothing would tell
+        if not flight.complete:
+            kept = not unshareable and await self._keep(errand, flight, opening)
         if flight.opening is None:
-            flight.open(Opening(answer.status, own, shared, form, flight.size, kept, sent.region))
+            flight.open(replace(opening, length=flight.size, kept=kept))
 
-    async def _keep(self, errand: Errand, flight: Flight, shared: Pairs, form: Form) -> bool:
+    def _share(self, errand: Errand, flight: Flight, status: int, fields: Fields, form: Form) -> str:
+        """Let go of the readers whom an answer with this head is not for; why it is not for all, else ``""``."""
+        unshareable = share(status, fields, form)
+        if status == 200 and unshareable:
+            self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
+            flight.release(lambda _: False)
+        elif not reaches_everyone(status):
+            flight.release(lambda reader: reader.credential == errand.call.principal.credential)
+        _booked(errand, flight).reason = unshareable
+        return unshareable
+
+    def _opening(self, sent: Sent, fields: Fields, form: Form, *, usage: bool, kept: bool) -> Opening:
+        answer, now = sent.answer, self._now()
+        shared = replay(answer.pairs)
+        if answer.status >= 400:
+            shared += retry_fields(fields, now)
+        own = relay(answer.pairs, fields, now)
+        return Opening(answer.status, own, shared, form, answer.length, kept, sent.region, usage=usage)
+
+    async def _keep(self, errand: Errand, flight: Flight, opening: Opening) -> bool:
         """Store a complete answer, if it is one that may be stored."""
-        call, draft, asked = errand.call, errand.draft, errand.approach.asked
+        form = opening.form
+        call, asked = errand.call, errand.approach.asked
         body = flight.body()
         if body is None:
-            draft.reason = Reason.ANSWER_TOO_LARGE
+            _booked(errand, flight).reason = Reason.ANSWER_TOO_LARGE
             return False
         judged = partial(_judge, call, asked, body, form)
         verdict, usage, model = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
+        draft = _booked(errand, flight)
         draft.usage = usage
         if not isinstance(verdict, Keep):
             draft.reason = verdict.reason
-            self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
+            return False
+        if flight.superseded:
+            draft.reason = Reason.SUPERSEDED
             return False
         entry = Entry(
             status=200,
-            headers=shared,
+            headers=opening.shared,
             body=body,
             form=form,
             service=errand.approach.site.service.name,
@@ -222,6 +260,20 @@ class _Peeked:
 
     def close(self) -> None:
         self._answer.close()
+
+
+def _booked(errand: Errand, flight: Flight) -> Draft:
+    """The draft in which the call's cost is booked by now."""
+    return flight.draft or errand.draft
+
+
+def _is_framed(fields: Fields) -> bool:
+    return b"content-length" in fields or b"transfer-encoding" in fields
+
+
+def _deployment(errand: Errand) -> tuple[str, str, str]:
+    site = errand.approach.site
+    return site.service.name, site.resource, errand.call.model
 
 
 async def _read_some(answer: Answer, limit: int) -> bytes:

@@ -69,7 +69,7 @@ def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: 
     model = choose_model(endpoint, facts)
     route = choose_route(site, head.fields, model)
     decision = admit(facts, route)
-    caller = approaches.caller(approach, route, head)
+    caller = approaches.caller(approach, route)
     say(
         "route",
         f"{route.name} (mode {route.cache.mode}, share {route.cache.share.kind} {route.cache.share.name}".rstrip()

@@ -142,7 +142,7 @@ class Sidecar:
         """Listen; ready when this returns."""
         rules = self.rules
         for line in rules.warnings:
-            self.log.event("config-warning", message=line)
+            self.log.event("config-warning", level="warning", message=line)
         await self.upstream.start()
         self.health_port = await self.health.start(rules.health.host, rules.health.port)
         self.port = await self.listener.start(rules.listen.host, rules.listen.port)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches
@@ -18,26 +19,28 @@ from sidecar.core.draft import Draft
 from sidecar.core.fingerprint import seal
 from sidecar.core.headers import fields_of, relay
 from sidecar.core.memo import Memo
-from sidecar.core.model import Head, Key, Outcome, Record
+from sidecar.core.model import Facts, Form, Head, Key, Outcome, Reading, Record
 from sidecar.core.observation import Observations, essence
 from sidecar.core.policy import Bypass, Observe, Reason, Serve, admit, form_of, judge
 from sidecar.core.principal import Accepted
 from sidecar.core.recognise import choose_route
 from sidecar.core.rescue import cause_of, is_callers, rescue
 from sidecar.core.routing import choose_model
-from sidecar.delivery import Stamp, deliver, hit, rescued, viewed
+from sidecar.delivery import Stamp, deliver, hit, is_as_stored, rescued, viewed
 from sidecar.dispatch import Dispatch
 from sidecar.errand import Call, Errand, Origin
 from sidecar.errors import Refused, SidecarError
 from sidecar.flight.flight import Flight, Opening
 from sidecar.flight.table import Flights
-from sidecar.net.base import Admission, Exchange, Pending, Request, Response, Spool, Stream
+from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
 from sidecar.store.base import Store
 
 _OBSERVED_BYTES = 1024 * 1024
+_CONVERTED_AT_ONCE = 64 * 1024
 _MEMO_CALLS = 1024
 _MEMO_BYTES = 4 * 1024 * 1024
 _CALL_WEIGHT = 500
+_UNREAD = Reading(b"none", b"", Facts(bypass=Reason.MEMORY_FULL))
 _CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
 _CALLERS = frozenset({"client-gone", "slow-reader"})
 
@@ -66,6 +69,7 @@ class Proxy:
         clock: Callable[[], float],
         instance: bytes,
     ) -> None:
+        self.telling = approaches.telling
         self._approaches = approaches
         self._secret = secret
         self._store = store
@@ -80,6 +84,7 @@ class Proxy:
         self._clock = clock
         self._instance = instance
         self._count = 0
+        self._forms = canonical.Forms(secret)
         self._calls: Memo[tuple[Approach, bytes], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
     def __repr__(self) -> str:
@@ -105,37 +110,48 @@ class Proxy:
             return Pending(partial(self._relay, request, None, started))
         call = self._calls.get((approach, body)) if type(body) is bytes else None
         if call is None:
-            call = self._understand(approach, request)
-        key = call.key
-        if key is None or call.observe:
+            call = self._understand(approach, request.head, body, request.observer)
+        if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
-        # 7: own memory
-        now = self._now()
-        if not call.principal.needs_proof or self._accepted.knows(approach.site.service.name, call.principal, now):
-            found = self._serve(approach, call, key, now)
-            if found is not None:
-                serve, response = found
-                self._record(_hit_record(approach, call, request, response, serve, now, self._clock() - started))
-                return response
-        return Pending(partial(self._fetch, request, call, key, started))
+        size = len(body) if isinstance(body, bytes) else 0
+        return self._remember(approach, call, call.key, size, started) or Pending(
+            partial(self._fetch, request, call, call.key, started)
+        )
 
-    def _understand(self, approach: Approach, request: Request) -> Call:
+    def recall(self, plan: Any, body: bytes) -> Response | None:
+        """Steps 3 to 7 for a request whose head is like an earlier one's; see ``Application.recall``."""
+        started = self._clock()
+        approach: Approach = plan
+        call = self._calls.get((approach, body))
+        if call is None:
+            endpoint = approach.site.endpoint
+            if endpoint is None or endpoint.body is not BodyForm.JSON:
+                return None
+            call = self._understand(approach, approach.head, body, None)
+        if call.key is None or call.observe:
+            return None
+        return self._remember(approach, call, call.key, len(body), started)
+
+    def _understand(
+        self, approach: Approach, head: Head, body: bytes | Spool | Stream, observer: Observer | None
+    ) -> Call:
         """Steps 3 to 6: from a body to a key."""
-        site, head, body = approach.site, request.head, request.body
+        site = approach.site
         endpoint = site.endpoint
         assert endpoint is not None
         # 3, 4: what the body says, and its canonical form
-        if request.observer is not None:
-            reading = request.observer.reading()
+        if observer is not None:
+            reading = observer.reading()
+        elif isinstance(body, bytes):
+            reading = self._forms.read(body, endpoint, head.fields.get(b"content-type", b""))
         else:
-            assert isinstance(body, bytes)
-            reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), self._secret)
+            reading = _UNREAD
         facts = reading.facts
         # 5: which model answers, and so by which route; whether that may be looked up
         model = choose_model(endpoint, facts)
         route = choose_route(site, head.fields, model)
         decision = admit(facts, route)
-        caller = self._approaches.caller(approach, route, head)
+        caller = self._approaches.caller(approach, route)
         if isinstance(decision, Bypass):
             call = Call(endpoint, facts, route, model, caller.principal, None, decision.reason)
         else:
@@ -146,15 +162,39 @@ class Proxy:
             self._calls.put((approach, body), call, len(body) + _CALL_WEIGHT)
         return call
 
-    def _serve(self, approach: Approach, call: Call, key: Key, now: float) -> tuple[Serve, Response] | None:
+    def _remember(self, approach: Approach, call: Call, key: Key, size: int, started: float) -> Response | None:
+        """Step 7: own memory, as far as it takes no time; *size* is the request body's, bytes."""
+        found = self._find(approach, call, key)
+        if found is None:
+            return None
+        entry, view = found.entry, call.facts.view
+        if len(entry.body) > _CONVERTED_AT_ONCE and not is_as_stored(entry, view):
+            return None
+        body = viewed(entry, call.endpoint, view)
+        return None if body is None else self._serve(found, body, approach, call, size, started)
+
+    def _find(self, approach: Approach, call: Call, key: Key) -> Serve | None:
+        now = self._now()
+        principal = call.principal
+        if principal.needs_proof and not self._accepted.knows(approach.site.service.name, principal, now):
+            return None
         verdict = judge(self._store.peek(key), approach.asked, now)
-        if not isinstance(verdict, Serve):
-            return None
-        view = viewed(verdict.entry, call.endpoint, call.facts.view)
-        if view is None:
-            return None
+        return verdict if isinstance(verdict, Serve) else None
+
+    def _serve(
+        self, verdict: Serve, view: tuple[bytes, Form], approach: Approach, call: Call, size: int, started: float
+    ) -> Response:
+        entry, request_id = verdict.entry, self._next_id()
         body, form = view
-        return verdict, hit(verdict, body, form, self._next_id())
+        self._record(
+            Record(
+                self._now(), request_id, approach.site.service.name, call.route.name, call.endpoint.name,
+                Outcome.HIT_MEMORY, entry.status, approach.head.method, entry.model,
+                seconds=self._clock() - started, bytes_in=size, bytes_out=len(body), usage=entry.usage,
+                streamed=call.facts.view.stream,
+            )
+        )  # fmt: skip
+        return hit(verdict, body, form, request_id)
 
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
@@ -166,9 +206,6 @@ class Proxy:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
             if not await self._join(errand, exchange, alone=False):
                 await self._join(errand, exchange, alone=True)
-        except asyncio.CancelledError:
-            draft.cause = "client-gone"
-            raise
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer or a clean break
             self._settle(error, approach, draft, exchange, b"sidecar; fwd=miss")
         finally:
@@ -184,45 +221,58 @@ class Proxy:
         # who has not proved itself shares a flight only with those who present the very same credential
         proven = self._accepted.knows(approach.site.service.name, call.principal, now)
         shelf = (key, b"" if proven else call.principal.credential)
+        # look again: the answer may have come between the first look and this task's first step
+        found = None if alone else self._find(approach, call, key)
+        if found is not None and await self._reply(errand, found, exchange):
+            return True
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
         collapsed = flight is not None
         if flight is None:
-            # look again: the answer may have come between the first look and this task's first step
-            if proven and not alone and (found := self._serve(approach, call, key, now)) is not None:
-                draft.outcome, draft.status, draft.bytes_out = Outcome.HIT_MEMORY, 200, len(found[1].body)
-                exchange.respond(found[1])
-                return True
             private = alone or self._flights.marked(key, now)
             fly = partial(self._fly, errand)
             flight = self._flights.lead(None if private else shelf, fly, generating=call.endpoint.generating)
             _lend(errand.request.body, flight)
-        reader = flight.join(call.principal.credential)
+        reader = flight.join(call.principal.credential, draft)
         try:
             opening = await reader.opening()
             if opening is None:
                 return False
+            fetched = Outcome.HIT_REDIS if opening.found is not None else Outcome.MISS
+            draft.outcome = Outcome.COLLAPSED if collapsed else fetched
             if collapsed:
-                draft.outcome = Outcome.COLLAPSED
                 draft.region, draft.upstream_status = opening.region, opening.status
             status = _miss_status(opening, collapsed=collapsed)
             stamp = Stamp(draft.request_id, status, call.model, opening.region)
             draft.status = opening.status
-            size = await deliver(
+            written = await deliver(
                 exchange, reader, opening, call.facts.view, call.endpoint, approach.site.service.dialect, stamp
             )
-            if size is None:
-                return False
-            draft.bytes_out = size
-            return True
+            draft.bytes_out = written or 0
+        except asyncio.CancelledError:
+            if not reader.satisfied:
+                draft.cause = "client-gone"
+            raise
         finally:
             reader.leave()
+        return written is not None
+
+    async def _reply(self, errand: Errand, found: Serve, exchange: Exchange) -> bool:
+        """Answer from memory after all; False where this caller's view of the entry cannot be had."""
+        call, draft = errand.call, errand.draft
+        convert = partial(viewed, found.entry, call.endpoint, call.facts.view)
+        large = len(found.entry.body) > _CONVERTED_AT_ONCE and not is_as_stored(found.entry, call.facts.view)
+        body = await asyncio.to_thread(convert) if large else convert()
+        if body is None:
+            return False
+        draft.told = True
+        exchange.respond(self._serve(found, body, errand.approach, call, draft.bytes_in, draft.started))
+        return True
 
     async def _fly(self, errand: Errand, flight: Flight) -> None:
         """Steps 9 to 11: fetch one answer, for whoever reads along."""
         # 9: the fleet's tier
         found = judge(await self._store.fetch(errand.key), errand.approach.asked, self._now())
         if isinstance(found, Serve):
-            errand.draft.outcome = Outcome.HIT_REDIS
             entry = found.entry
             flight.open(Opening(entry.status, entry.headers, entry.headers, entry.form, len(entry.body), found=found))
             await flight.push(entry.body)
@@ -242,6 +292,7 @@ class Proxy:
         draft = self._draft(request, call, started, Outcome.BYPASS)
         route = call.route if call is not None else choose_route(site, head.fields, "")
         status = b"sidecar; fwd=bypass; detail=%b" % draft.reason.encode("ascii")
+        watch = None
         try:
             if approach.asked.only_if_cached:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
@@ -256,15 +307,18 @@ class Proxy:
             answer = sent.answer
             try:
                 draft.upstream_seconds = self._clock() - started
-                self._origin.note(
-                    approach, route, self._approaches.caller(approach, route, head).principal, sent, draft
-                )
+                self._origin.note(approach, self._approaches.caller(approach, route).principal, sent, draft)
                 fields = fields_of(answer.pairs)
                 stamp = Stamp(draft.request_id, status, draft.model, sent.region)
-                exchange.begin(answer.status, (*relay(answer.pairs, fields), *stamp.pairs()), answer.length)
+                exchange.begin(
+                    answer.status, (*relay(answer.pairs, fields, self._now()), *stamp.pairs()), answer.length
+                )
                 draft.status = answer.status
                 seen: list[bytes] | None = [] if call is not None and call.observe else None
+                watch = call.endpoint.answers.watch() if call is not None and draft.streamed else None
                 while chunk := await answer.read():
+                    if watch is not None:
+                        watch.feed(chunk)
                     draft.bytes_out += len(chunk)
                     if seen is not None and draft.bytes_out <= _OBSERVED_BYTES:
                         seen.append(chunk)
@@ -276,7 +330,8 @@ class Proxy:
                 said = essence(call.endpoint, b"".join(seen), form_of(fields))
                 draft.observed = self._observations.note(call.key, said)
         except asyncio.CancelledError:
-            draft.cause = "client-gone"
+            if watch is None or not watch.ended:
+                draft.cause = "client-gone"
             raise
         except Exception as error:  # noqa: BLE001  as in _fetch
             self._settle(error, approach, draft, exchange, status)
@@ -300,6 +355,8 @@ class Proxy:
 
     def _tell(self, draft: Draft) -> None:
         """Step 12: one record."""
+        if draft.told:
+            return
         if draft.cause in _CALLERS:
             draft.status = _CLIENT_GONE
         self._record(draft.freeze(self._clock()))
@@ -361,25 +418,3 @@ def _miss_status(opening: Opening, *, collapsed: bool) -> bytes:
     if collapsed:
         return b"sidecar; fwd=miss; collapsed"
     return b"sidecar; fwd=miss; stored" if opening.kept else b"sidecar; fwd=miss"
-
-
-def _hit_record(
-    approach: Approach, call: Call, request: Request, response: Response, serve: Serve, now: float, seconds: float
-) -> Record:
-    entry = serve.entry
-    return Record(
-        at=now,
-        request_id=b"",
-        service=approach.site.service.name,
-        route=call.route.name,
-        endpoint=call.endpoint.name,
-        outcome=Outcome.HIT_MEMORY,
-        status=entry.status,
-        method=request.head.method,
-        model=entry.model,
-        seconds=seconds,
-        bytes_in=len(request.body) if isinstance(request.body, bytes) else 0,
-        bytes_out=len(response.body),
-        usage=entry.usage,
-        streamed=call.facts.view.stream,
-    )

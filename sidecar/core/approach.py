@@ -18,7 +18,7 @@ from sidecar.core.model import Head
 from sidecar.core.policy import Bypass, Directives, admit_head, read_directives
 from sidecar.core.principal import Pod, Principal, identify
 from sidecar.core.recognise import Site, Stray, recognise
-from sidecar.core.rules import Route, Rules
+from sidecar.core.rules import Region, Route, Rules, Share
 from sidecar.errors import Refused
 
 _ALWAYS = (
@@ -45,15 +45,15 @@ class Approach(Struct, gc=False, eq=False):
     """
     All requests with one method, target, port and set of telling header fields. Compared by identity.
 
-    *head*: the first such head; of another one only the telling fields are the same. *bypass*: the head alone rules a look-up out. *refused*: the head alone gets an answer of our own. *callers* fills
-    up with the principals, one for each route that the bodies lead to.
+    *head* is the first such head; of another one only the telling fields are the same. *bypass*: the head alone rules a
+    look-up out. *callers* fills up with the principals, one for each way to share that the routes have.
     """
 
     head: Head
     site: Site
     asked: Directives
     bypass: Bypass | None
-    callers: dict[str, Caller]
+    callers: dict[Share, Caller]
 
 
 class Approaches:
@@ -86,9 +86,9 @@ class Approaches:
 
     def caller(self, approach: Approach, route: Route) -> Caller:
         """The principal of a call by way of *route*."""
-        caller = approach.callers.get(route.name)
+        caller = approach.callers.get(route.cache.share)
         if caller is None:
-            caller = approach.callers[route.name] = self._identify(approach, route)
+            caller = approach.callers[route.cache.share] = self._identify(approach, route.cache.share)
         return caller
 
     def _consider(self, head: Head) -> Approach:
@@ -103,30 +103,32 @@ class Approaches:
         asked = read_directives(fields)
         bypass = admit_head(self._rules.mode, site, fields, asked)
         approach = Approach(head, site, asked, bypass, {})
-        self._guard(approach, head)
+        self._guard(approach)
         return approach
 
-    def _guard(self, approach: Approach, head: Head) -> None:
+    def _guard(self, approach: Approach) -> None:
         """A Microsoft-issued token never goes to another vendor's host. Who speaks Azure's API is no other vendor."""
         region = approach.site.regions[0]
         azure = approach.site.service.dialect.name.startswith("azure-")
-        if region.credential is not None or azure or _is_microsofts(region.url):
+        if region.credential is not None or azure or _may_have_tokens(region):
             return
-        if self.caller(approach, approach.site.routes[0], head).principal.microsoft:
+        if self.caller(approach, approach.site.routes[0]).principal.microsoft:
             raise Refused(
                 421,
                 "foreign-token",
                 f"This call carries a token issued by Microsoft, and {approach.site.service.name} is not a Microsoft "
-                "service. Use the base URL of the Azure service, or a key of this one.",
+                "service. Use the base URL of the Azure service, or a key of this one; where it is a gateway taking "
+                "such tokens, give its region `credential_domain: microsoft`.",
             )
 
-    def _identify(self, approach: Approach, route: Route, head: Head) -> Caller:
-        site, fields = approach.site, head.fields
+    def _identify(self, approach: Approach, share: Share) -> Caller:
+        site, head = approach.site, approach.head
+        fields = head.fields
         dialect = site.service.dialect
         principal = identify(
             lambda *parts: partition_of(self._secret, *parts),
             dialect,
-            route.cache.share,
+            share,
             fields,
             site.query,
             pod=self._pod if site.regions[0].credential is not None else None,
@@ -162,6 +164,6 @@ def telling(rules: Rules) -> tuple[bytes, ...]:
     return tuple(names)
 
 
-def _is_microsofts(url: str) -> bool:
-    host = url.partition("://")[2].partition("/")[0].partition(":")[0].lower()
-    return host.endswith(_MICROSOFT) or host in {"localhost", "127.0.0.1"}
+def _may_have_tokens(region: Region) -> bool:
+    host = region.url.partition("://")[2].partition("/")[0].partition(":")[0].lower()
+    return region.credential_domain == "microsoft" or host.endswith(_MICROSOFT) or host in {"localhost", "127.0.0.1"}

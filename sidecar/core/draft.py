@@ -12,7 +12,7 @@ from sidecar.core.model import Outcome, Record, Usage
 
 
 class Draft(Struct, gc=False):
-    """What is known of a request so far; see ``Record`` for the fields."""
+    """What is known of a request so far; see ``Record`` for the fields. *told*: its record is out already."""
 
     request_id: bytes
     at: float
@@ -37,6 +37,15 @@ class Draft(Struct, gc=False):
     stored: bool = False
     cause: str = ""
     observed: str = ""
+    told: bool = False
+
+    def inherit(self, other: Draft) -> None:
+        """Take over what a call cost from *other*, whose caller has left before it was over."""
+        self.attempts, other.attempts = self.attempts + other.attempts, 0
+        self.upstream_seconds, other.upstream_seconds = other.upstream_seconds, 0.0
+        self.upstream_id = other.upstream_id
+        self.upstream_status = other.upstream_status
+        self.region = other.region
 
     def freeze(self, clock: float) -> Record:
         """The record, at monotonic time *clock*."""

@@ -8,6 +8,8 @@ answers to their own caller lose what belongs to the connection; answers to anyb
 from __future__ import annotations
 
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
+from math import ceil
 
 from sidecar.core.model import Fields, Pairs
 
@@ -41,6 +43,11 @@ NEVER_RELAYED = frozenset({b"content-length", b"date", b"alt-svc", b"strict-tran
 CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key", b"x-goog-api-key"})
 """Every request field that any service reads a key from."""
 
+
+RETRY_AFTER = {b"retry-after": 1.0, b"retry-after-ms": 1000.0, b"x-ms-retry-after-ms": 1000.0}
+"""Answer fields that say when to try again, and their units in a second. Some clients wait for days if told to."""
+
+LONGEST_RETRY_AFTER = 60.0
 
 UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
 """Answer fields by which a provider finds a call again, for the log; the first that is there counts."""
@@ -79,10 +86,39 @@ def forward(pairs: Pairs, fields: Fields, *, identity: bool, replace: Pairs = ()
     return (*kept, *replace)
 
 
-def relay(pairs: Pairs, fields: Fields) -> Pairs:
-    """The fields of an upstream's answer as its own caller gets them."""
+def relay(pairs: Pairs, fields: Fields, now: float) -> Pairs:
+    """The fields of an upstream's answer as its own caller gets them. No wait is longer than a minute."""
     dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
-    return tuple(pair for pair in pairs if pair[0].lower() not in dropped)
+    kept = tuple(pair for pair in pairs if pair[0].lower() not in dropped)
+    if RETRY_AFTER.keys().isdisjoint(fields):
+        return kept
+    plain = tuple(pair for pair in kept if pair[0].lower() not in {*RETRY_AFTER, b"x-should-retry"})
+    return (*plain, *retry_fields(fields, now))
+
+
+def retry_fields(fields: Fields, now: float) -> Pairs:
+    """
+    What an answer says about trying again: whether, and when, at most ``LONGEST_RETRY_AFTER`` from now; in seconds,
+    milliseconds or as an HTTP date (RFC 9110, 10.2.3). What cannot be read is left out: some clients would try again at once.
+    """
+    found = [(b"x-should-retry", fields[b"x-should-retry"])] if b"x-should-retry" in fields else []
+    for name, units in RETRY_AFTER.items():
+        value = fields.get(name)
+        if value is None:
+            continue
+        seconds = _seconds(value.decode("latin-1").strip(), units, now)
+        if seconds is not None:
+            found.append((name, b"%d" % ceil(min(seconds, LONGEST_RETRY_AFTER) * units)))
+    return tuple(found)
+
+
+def _seconds(text: str, units: float, now: float) -> float | None:
+    if text.replace(".", "", 1).isdecimal() and text.isascii():
+        return float(text[:15]) / units
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except ValueError:
+        return None
 
 
 def replay(pairs: Pairs) -> Pairs:

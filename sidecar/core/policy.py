@@ -45,12 +45,14 @@ class Reason(StrEnum):
     RANGE = "range"
     CONNECTION = "connection-options"
     BODY_TOO_LARGE = "body-too-large"
+    MEMORY_FULL = "memory-full"
     OBSERVE = "observe"
     STATUS = "status"
     CONTENT_TYPE = "content-type"
     ANSWER_ENCODED = "answer-encoded"
     ANSWER_TOO_LARGE = "answer-too-large"
     UNFRAMED = "unframed"
+    SUPERSEDED = "superseded"
 
 
 class Lookup(Struct, frozen=True, gc=False):
@@ -243,5 +245,8 @@ def form_of(fields: Fields) -> Form:
 
 
 def reaches_everyone(status: int) -> bool:
-    """Whether an error answers every waiter, or only those with the credential that earned it."""
-    return status not in {401, 402, 403, 407, 429}
+    """
+    Whether an error answers every waiter, or only those with the credential that earned it: what depends on the body
+    alone, or on the service alone, is everybody's; rights, quotas and what a key can see are not.
+    """
+    return status < 400 or status >= 500 or status in {400, 405, 413, 415, 422}

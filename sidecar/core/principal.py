@@ -49,7 +49,8 @@ class Principal(Struct, frozen=True, gc=False):
     One caller.
 
     *partition*: whose answers it reads and writes. *credential*: a digest of exactly what it presented, for telling
-    callers of one partition apart. *needs_proof*: it may read only after the service has accepted this credential.
+    callers of one partition apart. *needs_proof*: it may read only after the service has accepted this credential;
+    *shared*: and that not long ago, for the partition is not its own.
     *expires*: when a token ends, seconds since the epoch, 0 for none. *microsoft*: it sends a token that Microsoft
     issued, in whatever field. *local*: the partition has no meaning outside this process.
     """
@@ -57,6 +58,7 @@ class Principal(Struct, frozen=True, gc=False):
     partition: bytes
     credential: bytes
     needs_proof: bool = False
+    shared: bool = False
     expires: float = 0.0
     microsoft: bool = False
     local: bool = False
@@ -130,6 +132,7 @@ def identify(
         partition=partition,
         credential=credential,
         needs_proof=pod is None and (share.kind != "principal" or token is not None),
+        shared=share.kind != "principal",
         expires=token.expires if token is not None else 0.0,
         microsoft=any(_is_microsofts(_bare(fields[name])) for name in CREDENTIALS if name in fields),
         local=local,
@@ -137,34 +140,36 @@ def identify(
 
 
 class Accepted:
-    """The credentials that a service has accepted with a 2xx, until when that counts; at most *limit*, oldest out."""
+    """The credentials that a service has accepted with a 2xx, and when it last did; at most *limit*, oldest out."""
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
-        self._until: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        self._at: OrderedDict[tuple[str, bytes], float] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Accepted {len(self._until)} credentials>"
+        return f"<Accepted {len(self._at)} credentials>"
 
-    def note(self, service: str, principal: Principal, *, shared: bool, now: float) -> None:
+    def note(self, service: str, principal: Principal, now: float) -> None:
         """The service has just answered this caller with a 2xx."""
         if not principal.needs_proof:
             return
-        until = principal.expires if principal.expires and not shared else now + ACCEPTED_SECONDS
-        if principal.expires:
-            until = min(until, principal.expires)
-        self._until.pop((service, principal.credential), None)
-        self._until[service, principal.credential] = until
-        if len(self._until) > self._limit:
-            self._until.popitem(last=False)
+        self._at.pop((service, principal.credential), None)
+        self._at[service, principal.credential] = now
+        if len(self._at) > self._limit:
+            self._at.popitem(last=False)
 
     def withdraw(self, service: str, principal: Principal) -> None:
         """The service has just refused this credential (401, 403)."""
-        self._until.pop((service, principal.credential), None)
+        self._at.pop((service, principal.credential), None)
 
     def knows(self, service: str, principal: Principal, now: float) -> bool:
-        """Whether the caller may read what others of its partition stored."""
-        return not principal.needs_proof or self._until.get((service, principal.credential), 0.0) > now
+        """Whether the caller may read what is stored in its partition."""
+        if not principal.needs_proof:
+            return True
+        at = self._at.get((service, principal.credential))
+        if at is None or (principal.expires and principal.expires <= now):
+            return False
+        return now - at < ACCEPTED_SECONDS or bool(principal.expires and not principal.shared)
 
 
 def _bare(value: bytes) -> bytes:

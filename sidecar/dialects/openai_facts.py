@@ -77,7 +77,7 @@ def _generated(members: Members, reasons: Reasons, *, usage_on_request: bool) ->
         said = isinstance(options, Mapping) and "include_usage" in options
         usage = said and options["include_usage"] is True
         inject = isinstance(options, Mapping) and not said
-    bypass = _first(reasons, members)
+    bypass = _first(reasons, members) or (_chat_refers(members) if "messages" in members else "")
     return Facts(
         model=_text(members.get("model")),
         view=_WHOLE if not stream else View(stream=True, usage=usage),
@@ -146,13 +146,13 @@ def _is_own(tool: Mapping[str, Any]) -> bool:
             return False
 
 
-def _chat_names_file(members: Members) -> bool:
-    return any(map(_names_file_within, _telling(members.get("messages"))))
-
-
-def _names_stored_audio(members: Members) -> bool:
-    spoken = (_objects(message.get("audio")) for message in _telling(members.get("messages")))
-    return any(audio.get("id") is not None for audios in spoken for audio in audios)
+def _chat_refers(members: Members) -> str:
+    """Whether messages name what only the service has: a file, or the sound of an earlier answer."""
+    telling = _telling(members.get("messages"))
+    if any(map(_names_file_within, telling)):
+        return "file-id"
+    spoken = [audio for message in telling for audio in _objects(message.get("audio"))]
+    return "stateful" if any(audio.get("id") is not None for audio in spoken) else ""
 
 
 def _input_names_file(members: Members) -> bool:
@@ -227,8 +227,6 @@ _CHAT: Reasons = (
     ("server-tools", _given("data_sources")),  # Azure: the service searches the caller's own index
     ("server-tools", _searches),
     ("server-tools", _uses_server_tools),
-    ("file-id", _chat_names_file),
-    ("stateful", _names_stored_audio),
     ("store", _given("store")),
 )
 

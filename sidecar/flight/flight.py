@@ -17,8 +17,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from sidecar.core.draft import Draft
 from sidecar.core.ledger import Ledger
-from sidecar.core.model import Form, Pairs
+from sidecar.core.model import Form, Pairs, View
 from sidecar.core.policy import Serve
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 
@@ -33,8 +34,8 @@ class Opening(Struct, frozen=True, gc=False):
     The head of an answer, for its readers.
 
     *pairs* is for the caller whose request was sent, *shared* for everybody else. *length* is the body's size where
-    the upstream said it. *kept* tells that the answer will be stored if it turns out whole. *found* is what the fleet's
-    tier held, where no call was made at all.
+    the upstream said it; *usage* tells that a stream shows its token counts. *kept* tells that the answer will be
+    stored if it turns out whole. *found* is what the fleet's tier held, where no call was made at all.
     """
 
     status: int
@@ -45,6 +46,7 @@ class Opening(Struct, frozen=True, gc=False):
     kept: bool = False
     region: str = ""
     found: Serve | None = None
+    usage: bool = True
 
 
 class Stage(StrEnum):
@@ -82,6 +84,11 @@ class Flight:
         self.joinable = True
         self.boundary = True
         self.for_nobody = False
+        self.complete = False  # the answer's last event has come, if not yet its last byte
+        self.usage = True  # the stream shows its token counts
+        self.draft: Draft | None = None  # of the reader to whom the call's cost is booked
+        self.superseded = False  # a newer flight has been asked for in its place
+        self.views: dict[View, bytes | None] = {}  # the whole answer, as converted for some callers
         self.size = 0
         self.task: asyncio.Task[None] | None = None
         self._limit = limit
@@ -117,9 +124,14 @@ class Flight:
         """Whether no more bytes will come."""
         return self.stage in {Stage.DONE, Stage.FAILED}
 
-    def join(self, credential: bytes = b"") -> Reader:
-        """Read along from the first byte. The first to join is the one whose request is sent: the owner."""
-        reader = Reader(self, credential, owner=not self._owned)
+    def join(self, credential: bytes = b"", draft: Draft | None = None) -> Reader:
+        """
+        Read along from the first byte. The first to join is the one whose request is sent: the owner, in whose
+        *draft* the call's cost is booked; when it leaves early, another reader's takes it over.
+        """
+        reader = Reader(self, credential, draft, owner=not self._owned)
+        if not self._owned:
+            self.draft = draft
         self._owned = True
         self._readers[reader] = None
         return reader
@@ -165,6 +177,10 @@ class Flight:
                 await self._room
             finally:
                 self._room = None
+
+    def ahead(self, reader: Reader) -> bool:
+        """Whether there are bytes that *reader* has not had."""
+        return reader.at < self._first + len(self._chunks)
 
     def body(self) -> bytes | None:
         """The whole body so far, or None when its start has been let go."""
@@ -248,9 +264,17 @@ class Flight:
         if reader not in self._readers:
             return
         del self._readers[reader]
+        if reader.draft is self.draft and not (self.over or self.complete):
+            self._rebook(reader.draft)
         if self._windowed and reader.at <= self._first:
             self._advance()
         self._desert()
+
+    def _rebook(self, left: Draft | None) -> None:
+        heir = next((reader.draft for reader in self._readers if reader.draft is not None), None)
+        if heir is not None and left is not None:
+            heir.inherit(left)
+            self.draft = heir
 
     def _desert(self) -> None:
         """Where nobody reads any more: let go of an answer that is over; whether to go on is the table's to say."""
@@ -290,11 +314,12 @@ class Reader:
     *owner*: this caller's own request is the one that was sent.
     """
 
-    __slots__ = ("_waiter", "at", "credential", "flight", "owner", "released")
+    __slots__ = ("_waiter", "at", "credential", "draft", "flight", "owner", "released")
 
-    def __init__(self, flight: Flight, credential: bytes, *, owner: bool) -> None:
+    def __init__(self, flight: Flight, credential: bytes, draft: Draft | None, *, owner: bool) -> None:
         self.flight = flight
         self.credential = credential
+        self.draft = draft
         self.owner = owner
         self.released = False
         self.at = 0
@@ -328,6 +353,25 @@ class Reader:
             if self.released:
                 raise UpstreamFailed(Cause.INTERNAL, "read on after being released")
             await self._wait()
+
+    async def whole(self) -> bytes | None:
+        """
+        The whole body, once it is there; None where it is too large to be kept whole. Raises the flight's error, and
+        leaves nothing to ``read``.
+        """
+        flight = self.flight
+        while not flight.over and not flight.windowed:
+            await self._wait()
+        if flight.windowed:
+            return None
+        if flight.error is not None:
+            raise flight.error
+        return flight.body()
+
+    @property
+    def satisfied(self) -> bool:
+        """It has had the answer's last event, and may well leave before the last byte."""
+        return self.flight.complete and not self.flight.ahead(self)
 
     def leave(self) -> None:
         """Read no more. May be called twice."""

@@ -75,6 +75,7 @@ class Flights:
         else:
             earlier = self._joinable.pop(key, None)
             if earlier is not None:
+                earlier.superseded = True
                 earlier.close()
             self._joinable[key] = flight
         self._flying.add(flight)

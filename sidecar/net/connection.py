@@ -22,6 +22,9 @@ from sidecar.net.shared import Shared
 AHEAD = 64 * 1024
 """Bytes sent ahead of their turn that may wait before the sender is paused."""
 
+BREATH = 128 * 1024
+"""Bytes that are read of one connection in one turn of the loop. libuv would go on for as long as a sender is fast."""
+
 TURN = 64
 """Pieces that are read in one go; then other connections have their turn."""
 
@@ -52,6 +55,8 @@ class Connection(asyncio.Protocol):
         self._eof = False
         self._closing = False
         self._lingered = 0
+        self._taken = 0
+        self._breathing = False
         self._head_deadline = NEVER
         self.deadline = shared.now + shared.limits.idle_seconds
         # The request in work.
@@ -85,6 +90,9 @@ class Connection(asyncio.Protocol):
             self._throttle()
         elif not self._recall(data):
             self._consume(data)
+            self._taken += len(data)
+            if self._taken > BREATH and self._reading and not self._transport.is_closing():
+                self._breathe()
 
     def eof_received(self) -> bool:
         """The client sends no more, and is taken to have left, unless requests of it are still waiting as bytes."""
@@ -235,8 +243,19 @@ class Connection(asyncio.Protocol):
         elif self._eof and not self._busy:
             self._close()
 
+    def _breathe(self) -> None:
+        """Let others have their turn, then read on."""
+        self._taken = 0
+        self._breathing = True
+        self._throttle()
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._breathing = False
+        self._throttle()
+
     def _throttle(self) -> None:
-        reading = len(self._rest) <= AHEAD and not self._intake.full
+        reading = not self._breathing and len(self._rest) <= AHEAD and not self._intake.full
         if reading != self._reading and not self._transport.is_closing():
             self._reading = reading
             if reading:

@@ -8,6 +8,8 @@ this process hold more than one buffer for him.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 
 from sidecar.core.model import Head, Pairs
@@ -78,6 +80,12 @@ class Wire:
         """The caller reads too slowly to be waited for."""
         self.slow = True
         self._wake()
+
+    def reset_on_close(self) -> None:
+        """Have the connection end in a reset, not in what reads like a clean end."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def stalled(self, now: float) -> bool:
         """Whether bytes have been waiting and none of them has left for *patience* seconds. To be asked regularly."""
@@ -205,6 +213,8 @@ class Reply:
         """See ``Exchange``."""
         if not self.ended:
             self.severed = True
+            if self.started and self._length is None and not self._minor:
+                self._wire.reset_on_close()  # this answer ends with its connection: only a reset tells of a break
             self._wire.transport.abort()
 
     def _start(self) -> None:

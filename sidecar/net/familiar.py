@@ -50,13 +50,13 @@ class Familiar:
         if end < 0:
             return None
         lines = data[:end].split(b"\r\n")
-        marks = list(map(self._marks.get, lines))
+        marks: list[Any] = list(map(self._marks.get, lines))  # numbers, once ``_look`` has been
         if None in marks and not self._look(lines, marks):
             return None
-        sizes = [mark for mark in marks if mark < 0]  # type: ignore[operator]  # _look leaves no None
+        sizes = [mark for mark in marks if mark < 0]
         if len(sizes) != 1 or len(data) - end - 3 != -sizes[0]:
             return None
-        plan = self._plans.get(tuple([mark for mark in marks if mark > 0]))  # type: ignore[operator]  # as above
+        plan = self._plans.get(tuple([mark for mark in marks if mark > 0]))
         return None if plan is None else (plan, data[end + 4 :])
 
     def learn(self, head: bytes, plan: Any) -> None:

@@ -47,7 +47,7 @@ class Intake:
         self._owner = owner
         self._held = 0
         self._collection: Collection | None = None
-        self._asked = False
+        self._admitted = self._asked = False
         self.inflow: Inflow | None = None
         self.opened = False
 
@@ -101,7 +101,7 @@ class Intake:
         """Remember the head that has just been judged, *raw* as it came, if requests like it can be recalled."""
         reader = self._reader
         head, framing = reader.head, reader.framing
-        if head is None or framing is None or not self.opened or self.inflow is not None:
+        if head is None or framing is None or not self._admitted or self.inflow is not None:
             return
         if head.minor and head.method == b"POST" and framing.keep and not framing.expects and framing.length:
             self._shared.familiar.learn(raw, self._admission.plan)
@@ -120,7 +120,7 @@ class Intake:
 
     def next(self) -> None:
         """Make ready for the next request."""
-        self.opened = self._asked = False
+        self.opened = self._admitted = self._asked = False
 
     def _open(self, available: int) -> None:
         reader, shared = self._reader, self._shared
@@ -129,6 +129,7 @@ class Intake:
         assert framing is not None
         try:
             admission = self._admission = shared.app.admit(head)
+            self._admitted = True
         except Refused as error:
             self._asked = True
             self._owner.refuse(error)

@@ -28,11 +28,24 @@ class Spawn(Protocol):
 class Shared:
     """
     *now* is monotonic seconds, *date* the ``date`` field's line; *draining* tells that connections are not kept.
-    *familiar* are the heads seen before. *report* hears of exceptions that should not have happened; *came* and *gone* that a connection is there
-    or over.
+    *familiar* are the heads seen before. *report* hears of exceptions that should not have happened; *came* and *gone*
+    that a connection is there or over.
     """
 
-    __slots__ = ("app", "came", "date", "draining", "familiar", "gone", "ledger", "limits", "now", "report", "spawn", "spools")
+    __slots__ = (
+        "app",
+        "came",
+        "date",
+        "draining",
+        "familiar",
+        "gone",
+        "ledger",
+        "limits",
+        "now",
+        "report",
+        "spawn",
+        "spools",
+    )
 
     def __init__(
         self,

@@ -35,29 +35,32 @@ from sidecar.core.rules import (
 from sidecar.demo.provider import DemoProvider
 from sidecar.dialects import DIALECTS
 from sidecar.lifecycle import Sidecar
+from tests.scenarios.answers import (  # noqa: F401  stories take them from here
+    CLAUDE,
+    CLAUDE_EVENTS,
+    CLAUDE_PATH,
+    CLAUDE_START,
+    DONE,
+    LAST_CHUNK,
+    ROLE,
+    STREAM_HEAD,
+    USAGE,
+    chat_events,
+    chunk,
+    chunks,
+    claude_event,
+    completion,
+    delta,
+    said,
+    whole,
+)
+from tests.scenarios.caller import Caller, Reply
 
 KEY = "Bearer sk-story"
 
 CHAT = {"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "What is in the box?"}]}
 
 CHAT_PATH = "/openai/v1/chat/completions"
-
-
-@dataclass
-class Reply:
-    """What a caller got. *broken* tells that the connection ended before the answer did."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    broken: bool = False
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def cache(self) -> str:
-        return self.headers.get("cache-status", "")
 
 
 Handler = Callable[[bytes, bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -178,108 +181,6 @@ class Script:
         return await reader.readexactly(int(rest.split(b"\r\n")[0])) if found else b""
 
 
-def whole(body: bytes, *, status: str = "200 OK", extra: bytes = b"", kind: bytes = b"application/json") -> bytes:
-    """An answer with a Content-Length, as bytes on the wire."""
-    return b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n" % (
-        status.encode(),
-        kind,
-        len(body),
-        extra,
-    ) + body  # fmt: skip
-
-
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-LAST_CHUNK = b"0\r\n\r\n"
-
-
-def delta(text: str | None, *, finish: str | None = None, index: int = 0) -> bytes:
-    """One event of a chat stream."""
-    content = {} if text is None else {"content": text}
-    event = {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": "gpt-4o",
-        "choices": [{"index": index, "delta": content, "logprobs": None, "finish_reason": finish}],
-        "usage": None,
-    }
-    return b"data: %b\n\n" % json.dumps(event, separators=(",", ":")).encode()
-
-
-USAGE = (
-    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o","choices":[],'
-    b'"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
-)
-
-DONE = b"data: [DONE]\n\n"
-
-ROLE = (
-    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o","choices":[{"index":0,'
-    b'"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
-)
-
-
-def chat_events(*texts: str) -> list[bytes]:
-    """A whole chat stream that says *texts*, with its usage."""
-    return [ROLE, *map(delta, texts), delta(None, finish="stop"), USAGE, DONE]
-
-
-CLAUDE_PATH = "/anthropic/v1/messages"
-CLAUDE = {
-    "model": "claude-sonnet-4", "max_tokens": 64, "temperature": 0, "messages": [{"role": "user", "content": "Box?"}],
-}  # fmt: skip
-
-
-def claude_event(name: str, **members: object) -> bytes:
-    """One event of Anthropic's."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps({"type": name, **members}).encode())
-
-
-CLAUDE_START = {
-    "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4", "content": [],
-    "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 1},
-}  # fmt: skip
-
-CLAUDE_EVENTS = [
-    claude_event("message_start", message=CLAUDE_START),
-    claude_event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
-    claude_event("content_block_delta", index=0, delta={"type": "text_delta", "text": "It is a box."}),
-    claude_event("content_block_stop", index=0),
-    claude_event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2}),
-    claude_event("message_stop"),
-]
-
-
-def chunks(events: list[bytes]) -> bytes:
-    """Events as the chunks of a body, each in one of its own."""
-    return b"".join(map(chunk, events))
-
-
-def said(body: bytes) -> str:
-    """The text of a chat answer in either form."""
-    if body.startswith(b"{"):
-        return json.loads(body)["choices"][0]["message"]["content"]
-    found = [json.loads(line[6:]) for line in body.splitlines() if line.startswith(b"data: {")]
-    return "".join(choice["delta"].get("content") or "" for event in found for choice in event["choices"])
-
-
-def completion(text: str, *, number: int = 1) -> bytes:
-    """A whole chat completion."""
-    return json.dumps({
-        "id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1, "model": "gpt-4o",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": None,
-                     "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
-    }).encode()  # fmt: skip
-
-
 @dataclass
 class Lab:
     """One sidecar. *records* are its requests as it told them, *logs* its log lines."""
@@ -346,84 +247,6 @@ class Lab:
         async with asyncio.timeout(5):
             while not self.settled():  # noqa: ASYNC110  as in until
                 await asyncio.sleep(0.005)
-
-
-class Caller:
-    """
-    One caller on a raw socket: it reads no more of its answer than it is told to, and can vanish at any point.
-
-    *body* is what has come of the answer's body, without its framing; *ended* tells that it is whole, *broken* that
-    the connection ended before it was.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.body = b""
-        self.ended = False
-        self.broken = False
-        self._reader = reader
-        self._writer = writer
-        self._left: int | None = None
-
-    async def head(self) -> Caller:
-        """Read the answer's head."""
-        status, *lines = (await self._reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1").split("\r\n")
-        self.status = int(status.split(" ")[1])
-        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        if "content-length" in self.headers:
-            self._left = int(self.headers["content-length"])
-            self.ended = not self._left
-        return self
-
-    async def until(self, mark: bytes) -> None:
-        """Read on until *mark* has come."""
-        if not self.status:
-            await self.head()
-        while mark not in self.body:
-            assert not self.ended, self.body
-            assert not self.broken, self.body
-            await self._more()
-
-    async def reply(self) -> Reply:
-        """Read the answer to its end, or to where it breaks."""
-        try:
-            if not self.status:
-                await self.head()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.broken = True
-        while not self.ended and not self.broken:
-            await self._more()
-        return Reply(self.status, self.headers, self.body, self.broken)
-
-    def vanish(self) -> None:
-        """Be gone, as a process that was killed."""
-        self._writer.transport.abort()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._writer.close()
-
-    def half_close(self) -> None:
-        """Say that nothing more will be sent."""
-        self._writer.write_eof()
-
-    async def _more(self) -> None:
-        try:
-            if self._left is not None:
-                piece = await self._reader.read(min(self._left, 1 << 16))
-                self._left -= len(piece)
-                self.ended, self.broken = not self._left, not piece
-            elif "transfer-encoding" not in self.headers:  # until the connection is closed
-                piece = await self._reader.read(1 << 16)
-                self.ended = not piece
-            else:
-                size = int((await self._reader.readuntil(b"\r\n"))[:-2], 16)
-                piece = (await self._reader.readexactly(size + 2))[:-2]
-                self.ended = not size
-            self.body += piece
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.broken = True
 
 
 Dial = Callable[..., Awaitable[Caller]]

@@ -8,17 +8,8 @@ import json
 import pytest
 
 from sidecar.core.rules import CacheRule, MemoryRule, Share
-from tests.scenarios.conftest import (
-    CHAT,
-    CHAT_PATH,
-    LAST_CHUNK,
-    STREAM_HEAD,
-    chat_events,
-    chunks,
-    completion,
-    said,
-    whole,
-)
+from tests.scenarios.answers import chat_events, chunks, said
+from tests.scenarios.conftest import CHAT, CHAT_PATH, LAST_CHUNK, STREAM_HEAD, completion, whole
 
 STREAM = {**CHAT, "stream": True}
 SHOWN = {**STREAM, "stream_options": {"include_usage": True}}

@@ -8,20 +8,8 @@ import struct
 
 import pytest
 
-from tests.scenarios.conftest import (
-    CHAT,
-    CHAT_PATH,
-    CLAUDE,
-    CLAUDE_EVENTS,
-    CLAUDE_PATH,
-    LAST_CHUNK,
-    STREAM_HEAD,
-    chat_events,
-    chunk,
-    chunks,
-    claude_event,
-    completion,
-)
+from tests.scenarios.answers import CLAUDE, CLAUDE_EVENTS, CLAUDE_PATH, chat_events, chunks, claude_event
+from tests.scenarios.conftest import CHAT, CHAT_PATH, LAST_CHUNK, STREAM_HEAD, chunk, completion
 
 MIB = 1024 * 1024
 

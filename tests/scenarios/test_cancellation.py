@@ -9,19 +9,9 @@ from dataclasses import replace
 import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule, Limits
-from tests.scenarios.conftest import (
-    CHAT,
-    LAST_CHUNK,
-    STREAM_HEAD,
-    Caller,
-    Lab,
-    chat_events,
-    chunk,
-    chunks,
-    completion,
-    said,
-    whole,
-)
+from tests.scenarios.answers import chat_events, chunks, said
+from tests.scenarios.caller import Caller
+from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, Lab, chunk, completion, whole
 
 STREAM = {**CHAT, "stream": True}
 SAMPLED = {name: value for name, value in STREAM.items() if name != "temperature"}
@@ -78,7 +68,12 @@ async def nothing_left(lab: Lab) -> None:
 @pytest.mark.parametrize("call", [STREAM, CHAT, SAMPLED], ids=["stream", "plain", "bypassed"])
 @pytest.mark.parametrize("point", POINTS)
 async def test_caller_leaves(point, call, leave, build_lab, script, dial):
-    """At each point of the line: no flight, no byte, no task, no connection on either side; the next call works."""
+    """
+    At each point of the line: no flight, no byte, no task, no connection on either side; the next call works.
+
+    Only a stream that has its last event is no longer a call to be given up: all of it is there, and it is kept.
+    """
+    whole_already = call is STREAM and point == "last-event"
     staged = Staged(point)
     upstream = await script(staged)
     lab = await build_lab(upstream.url)
@@ -91,13 +86,16 @@ async def test_caller_leaves(point, call, leave, build_lab, script, dial):
     if call is not CHAT and point in AFTER:
         await caller.until(AFTER[point])
     leave(caller)
-    if point not in sent:
+    if whole_already:
+        await lab.until(lambda: lab.waiting == 0)
+        staged.go.set()
+    elif point not in sent:
         await lab.until(lambda: upstream.deserted == 1 and upstream.open == 0)
     if leave is Caller.half_close:
         assert (await caller.reply()).broken
     await nothing_left(lab)
 
-    assert 0 == lab.sidecar.memory.entries
+    assert whole_already == lab.sidecar.memory.entries
     staged.go.set()
     again = await (await dial(lab, {**call, "user": "again"})).reply()
     assert (200, TEXT, False) == (again.status, said(again.body), again.broken)

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from sidecar.core.model import Outcome
-from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
+from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
+from tests.scenarios.conftest import CHAT
 
 
 def asking(text: str, *, stream: bool) -> dict:

@@ -14,7 +14,9 @@ import pytest
 from xxhash import xxh3_128
 
 from sidecar.core.rules import CacheRule, Limits
-from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, Caller, completion, said, whole
+from tests.scenarios.answers import completion, said, whole
+from tests.scenarios.caller import Caller
+from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY
 
 MIB = 1024 * 1024
 

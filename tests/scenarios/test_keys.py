@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.scenarios.conftest import CHAT, CHAT_PATH
+from sidecar.core.rules import Region, Service
+from sidecar.dialects import DIALECTS
+from tests.scenarios.answers import completion, said, whole
+from tests.scenarios.caller import Caller, Reply
+from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY
 from tests.scenarios.test_principals import AZURE_PATH, token
 
 
@@ -23,7 +30,7 @@ ANTHROPIC_PATH = "/anthropic/v1/messages"
 
 CLAUDE = {**CHAT, "model": "claude-sonnet-4-5", "max_tokens": 64}
 
-SAMPLED = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "warm"}]}
+WARM = {"model": "m", "max_tokens": 9, "temperature": 0, "messages": [{"role": "user", "content": "warm"}]}
 
 V1 = {"authorization": None, "x-api-key": "sk-one", "anthropic-version": "2023-06-01"}
 
@@ -175,16 +182,131 @@ MISSES = {
 TABLE = [(*pair, True) for pair in HITS.values()] + [(*pair, False) for pair in MISSES.values()]
 
 
+class Line:
+    """One kept connection, on which each call goes out in one piece."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, ask: Ask, body: Any = None) -> Reply:
+        """Make the call, or one with another *body*."""
+        asked = ask.body if body is None else body
+        data = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
+        given = {
+            "host": "sidecar", "authorization": KEY, "content-type": "application/json",
+            "content-length": str(len(data)), **(ask.headers or {}),
+        }  # fmt: skip
+        lines = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value is not None)
+        self._writer.write(f"POST {ask.path} HTTP/1.1\r\n{lines}\r\n".encode() + data)
+        return await Caller(self._reader, self._writer).reply()
+
+
+@pytest.fixture
+async def line() -> AsyncIterator[Callable[[int], Awaitable[Line]]]:
+    """Connects to a port."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connect(port: int) -> Line:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.append(writer)
+        return Line(reader, writer)
+
+    yield connect
+    for writer in writers:
+        writer.close()
+
+
 @pytest.mark.parametrize(("first", "second", "hit"), TABLE, ids=[*HITS, *MISSES])
-async def test_one_thing_changed(first, second, hit, lab, provider):
-    """The second call is a hit exactly where nothing that counts was changed."""
+async def test_one_thing_changed(first, second, hit, lab, provider, line):
+    """The second call is a hit exactly where nothing that counts was changed, however well known the first is."""
+    one = await line(lab.sidecar.port)
     for ask in (first, second):  # both callers are known to the service, so that only the change decides
-        assert 200 == (await lab.ask(SAMPLED, path=ask.path, headers=ask.headers)).status
+        assert 200 == (await one.ask(ask, WARM)).status
     calls = provider.calls
 
-    replies = [await lab.ask(ask.body, path=ask.path, headers=ask.headers) for ask in (first, second)]
+    stored, *again, changed = [await one.ask(ask) for ask in (first, first, first, second)]
 
-    assert [200, 200] == [reply.status for reply in replies]
-    assert "sidecar; fwd=miss; stored" == replies[0].cache
+    assert "sidecar; fwd=miss; stored" == stored.cache
+    assert {"sidecar; hit"} == {reply.cache.partition("; ttl")[0] for reply in again}
     assert calls + (1 if hit else 2) == provider.calls
-    assert replies[1].cache.startswith("sidecar; hit; ttl=" if hit else "sidecar; fwd=miss; stored")
+    assert ("sidecar; hit" if hit else "sidecar; fwd=miss; stored") == changed.cache.partition("; ttl")[0]
+    assert 200 == changed.status
+
+
+async def test_port_counts(build_lab, script, line):
+    """The same bytes sent to the ports of two services are two calls, also where the Host field names no port."""
+
+    async def answer(head, _body, writer):
+        writer.write(whole(completion(head.partition(b" HTTP")[0].decode())))
+
+    upstream = await script(answer)
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            ports.append(probe.getsockname()[1])
+    services = [
+        Service(f"at-{port}", DIALECTS["openai"], (Region("here", f"{upstream.url}/{port}"),), port=port)
+        for port in ports
+    ]
+    lab = await build_lab(upstream.url, services=tuple(services))
+    lines = [await line(port) for port in ports]
+    ask = Ask(path="/v1/chat/completions")
+
+    replies = [await one.ask(ask) for _ in range(4) for one in lines]
+
+    assert [f"POST /{port}/v1/chat/completions" for port in ports] * 4 == [said(reply.body) for reply in replies]
+    assert 2 == upstream.calls
+    assert len(replies) == len(lab.records)
+
+
+REFUSED = {
+    "azure's form": Ask(path=f"{CHAT_PATH}?api-version=1"),
+    "azure's key": told(authorization=None, api_key="sk-one"),
+    "unknown service": Ask(path="/nobody/v1/chat/completions"),
+    "unknown resource": Ask(path="/azure/-/openai/v1/chat/completions"),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("known", [False, True], ids=["first", "after-another"])
+async def test_refused_again(refused, known, lab, line):
+    """A call that is refused for its head is refused each time, whatever came before it on its connection."""
+    one = await line(lab.sidecar.port)
+    for _ in range(3 if known else 0):
+        assert 200 == (await one.ask(PLAIN)).status
+
+    first = await one.ask(refused)
+    replies = [await (await line(lab.sidecar.port)).ask(refused) for _ in range(3)]
+
+    assert first.status in {404, 421}
+    assert [first.status] * 3 == [reply.status for reply in replies]
+    assert {first.body} == {reply.body for reply in replies}
+    assert not any("hit" in reply.cache for reply in replies)
+
+
+FORBIDDING = [
+    {"cache-control": "no-store"}, {"cache-control": "no-cache"}, {"cache-control": "max-age=0, x"},
+    {"x-sidecar-ttl": "0s"}, {"range": "bytes=0-9"}, {"content-encoding": "identity"}, {"connection": "authorization"},
+    {"Cache-Control": "NO-STORE"}, {"CACHE-CONTROL": "foo,no-cache"}, {"expect": "100-continue", "range": "bytes=0-"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", FORBIDDING, ids=lambda fields: " ".join(map(": ".join, fields.items())))
+async def test_known_call_with_a_word_more(fields, build_lab, script, line):
+    """However often a call was a hit: with a field that rules the cache out it goes upstream, each time."""
+
+    async def answer(_head, _body, writer):
+        writer.write(whole(completion("A box.")))
+
+    upstream = await script(answer)
+    lab = await build_lab(upstream.url)
+    one = await line(lab.sidecar.port)
+    for _ in range(4):
+        await one.ask(PLAIN)
+
+    replies = [await one.ask(Ask(headers=fields)) for _ in range(2)]
+
+    assert not any("hit" in reply.cache for reply in replies)
+    assert 1 + 2 == upstream.calls
+    assert (await one.ask(PLAIN)).cache.startswith("sidecar; hit")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sidecar.core.rules import CacheRule, Share
-from tests.scenarios.conftest import CHAT, CHAT_PATH, completion, said, whole
+from tests.scenarios.answers import completion, said, whole
+from tests.scenarios.conftest import CHAT, CHAT_PATH
 
 AZURE_PATH = "/azure/contoso/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
 

@@ -15,18 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.scenarios.conftest import (
-    CHAT,
-    CHAT_PATH,
-    LAST_CHUNK,
-    STREAM_HEAD,
-    Caller,
-    chat_events,
-    chunks,
-    completion,
-    said,
-    whole,
-)
+from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
+from tests.scenarios.caller import Caller
+from tests.scenarios.conftest import CHAT, CHAT_PATH
 
 EVENTS = chat_events("One", " two", " three.")
 
@@ -46,8 +37,10 @@ class Process:
     async def started(self) -> None:
         """Wait until it listens, which its log tells."""
         async with asyncio.timeout(20):
-            while not (told := [line for line in self.events if line["event"] == "started"]):
+            told: list[dict[str, Any]] = []
+            while not told:
                 assert self.child.poll() is None, self.log.read_text()
+                told = [line for line in self.events if line["event"] == "started"]
                 await asyncio.sleep(0.01)
         self.port, self.health_port = told[0]["port"], told[0]["health_port"]
 

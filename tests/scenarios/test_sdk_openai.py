@@ -378,9 +378,10 @@ async def test_stream_left_at_its_last_event(build_lab, script, manner):
     assert ["stored", "hit"] == told(first, second)
     assert gathered(first) == gathered(second)
     assert 1 == upstream.calls
-    assert [("miss", 200, ""), ("hit_memory", 200, "")] == [
-        (one.outcome, one.status, one.cause) for one in lab.records if one.service
-    ]
+    told_of = [one for one in lab.records if one.service]
+
+    assert [("miss", 200, ""), ("hit_memory", 200, "")] == [(one.outcome, one.status, one.cause) for one in told_of]
+    assert [5, 5] == [one.usage.total if one.usage else None for one in told_of]
 
 
 async def test_many_at_once(voice, provider):

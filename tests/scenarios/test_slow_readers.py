@@ -11,7 +11,8 @@ import pytest
 from sidecar.core.rules import KIB, MIB, Limits, MemoryRule
 from sidecar.flight.flight import WINDOW
 from sidecar.net.exchange import WRITE_BUFFER
-from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, Lab, chat_events, chunk, completion, said, whole
+from tests.scenarios.answers import chat_events, said
+from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, Lab, chunk, completion, whole
 
 STREAM = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
 PIECE = 384 * KIB  # the most that one read of an upstream's answer gives

@@ -7,20 +7,8 @@ import json
 
 import pytest
 
-from tests.scenarios.conftest import (
-    CHAT,
-    DONE,
-    LAST_CHUNK,
-    ROLE,
-    STREAM_HEAD,
-    USAGE,
-    chat_events,
-    chunk,
-    chunks,
-    delta,
-    said,
-    whole,
-)
+from tests.scenarios.answers import ROLE, chat_events, chunks, said
+from tests.scenarios.conftest import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, USAGE, chunk, delta, whole
 
 STREAM = {**CHAT, "stream": True}
 SHOWN = {**STREAM, "stream_options": {"include_usage": True}}

@@ -10,7 +10,9 @@ import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule, Region, Service
 from sidecar.dialects import DIALECTS
-from tests.scenarios.conftest import CHAT, CHAT_PATH, Caller, completion, whole
+from tests.scenarios.answers import completion, whole
+from tests.scenarios.caller import Caller
+from tests.scenarios.conftest import CHAT, CHAT_PATH
 from tests.scenarios.test_principals import AZURE_PATH, FIRST
 
 PIECES = [
