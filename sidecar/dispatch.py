@@ -122,7 +122,10 @@ class Dispatch:
             streaming=streaming,
             on_sent=on_sent,
         )
-        rewindable = None if isinstance(body, bytes | Spool) else Rewindable(body, self._ledger)
+        if isinstance(body, bytes) or isinstance(body, Spool):  # noqa: SIM101  in this order: the second look is slow
+            rewindable = None
+        else:
+            rewindable = Rewindable(body, self._ledger)
         try:
             return Sent(await attempt(body=rewindable or body), region.name, 1)
         except UpstreamFailed as failure:

@@ -136,7 +136,7 @@ class Origin:
             draft.region = errand.approach.site.regions[0].name
             raise
         finally:
-            _booked(errand, flight).upstream_seconds = self._clock() - began
+            _booked(errand, flight).upstream_seconds += self._clock() - began
         draft = _booked(errand, flight)
         draft.attempts += refused
         self.note(errand.approach, call.principal, sent, draft)
@@ -165,6 +165,8 @@ class Origin:
         fields = fields_of(answer.pairs)
         form = form_of(fields)
         unshareable = self._share(errand, flight, answer.status, fields, form)
+        if not unshareable and form is Form.WHOLE and not _is_framed(fields):
+            unshareable = _booked(errand, flight).reason = Reason.UNFRAMED  # it may have been cut: nothing would tell
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=not unshareable)
         answers, kept = errand.call.endpoint.answers, False
         watch = answers.watch() if form is Form.EVENTS and answer.status == 200 else None
@@ -177,13 +179,12 @@ class Origin:
                 flight.complete = True  # whoever leaves now has had it all
                 flight.generating = False
                 kept = not unshareable and await self._keep(errand, flight, opening)
+                flight.settled = True
             committed = flight.size > COMMIT_BYTES if watch is None else watch.committed
             if flight.opening is None and (committed or flight.windowed):
-                flight.open(opening)
+                flight.open(opening if not flight.windowed else replace(opening, kept=False))
         if watch is not None and not (watch.ended or watch.failed):
             raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
-        if watch is None and not unshareable and not _is_framed(fields):
-            unshareable = _booked(errand, flight).reason = Reason.UNFRAMED  # it may have been cut: nothing would tell
         if not flight.complete:
             kept = not unshareable and await self._keep(errand, flight, opening)
         if flight.opening is None:

@@ -125,9 +125,9 @@ class Desk:
             routes=(Route("all"),),
         )
 
-    async def send(self, head, body=b"", *, identity=False):
+    async def send(self, head, body=b"", *, identity=False, **how):
         site = recognise(self.rules, 0, b"localhost", head.method, head.target)
-        return await self.dispatch.send(site, head, body, timeouts=Timeouts(), streaming=True, identity=identity)
+        return await self.dispatch.send(site, head, body, timeouts=Timeouts(), streaming=True, identity=identity, **how)
 
     @property
     def sent(self):
@@ -163,6 +163,23 @@ async def test_resent_once(body):
     assert desk.client.bodies[0] == desk.client.bodies[1]
     assert desk.client.calls[0] == desk.client.calls[1]
     assert 0 == desk.ledger.held
+
+
+async def test_on_sent():
+    """Who asks hears from the client, at each sending, that the request is out; who doesn't ask need not."""
+    heard = []
+    desk = Desk(DIED, Answer(), Answer())
+    await desk.send(head_of(), b"body", on_sent=lambda: heard.append("sent"))
+
+    assert [] == heard
+
+    for call in desk.client.calls:
+        call["on_sent"]()
+
+    assert ["sent", "sent"] == heard
+
+    await desk.send(head_of(), b"body")
+    desk.client.calls[-1]["on_sent"]()
 
 
 @pytest.mark.parametrize("body", [b"body", "stream"], ids=["bytes", "stream"])

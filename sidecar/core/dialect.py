@@ -123,7 +123,8 @@ class Endpoint:
     One operation of an API.
 
     *name* is from a closed set, fit for a metric label. *bypass* is a reason for never looking it up, or ``""``.
-    *read* turns the members of a request into facts; *model* is the deployment that the path names, else ``""``.
+    *silent* members neither count nor are read (who the end user is, say). *read* turns the members of a request into
+    facts; *model* is the deployment that the path names, else ``""``.
     *generating* tells that an abandoned call goes on costing money, and so is cancelled.
     """
 
@@ -133,6 +134,7 @@ class Endpoint:
     read: Callable[[Members], Facts]
     answers: Answers
     shape: Shape = Shape()
+    silent: frozenset[str] = frozenset()
     bypass: str = ""
     model: str = ""
     generating: bool = True

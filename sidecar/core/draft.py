@@ -42,10 +42,11 @@ class Draft(Struct, gc=False):
     def inherit(self, other: Draft) -> None:
         """Take over what a call cost from *other*, whose caller has left before it was over."""
         self.attempts, other.attempts = self.attempts + other.attempts, 0
-        self.upstream_seconds, other.upstream_seconds = other.upstream_seconds, 0.0
+        self.upstream_seconds, other.upstream_seconds = self.upstream_seconds + other.upstream_seconds, 0.0
         self.upstream_id = other.upstream_id
         self.upstream_status = other.upstream_status
         self.region = other.region
+        self.reason = other.reason
 
     def freeze(self, clock: float) -> Record:
         """The record, at monotonic time *clock*."""

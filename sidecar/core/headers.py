@@ -8,6 +8,7 @@ answers to their own caller lose what belongs to the connection; answers to anyb
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import ceil
 
@@ -99,7 +100,8 @@ def relay(pairs: Pairs, fields: Fields, now: float) -> Pairs:
 def retry_fields(fields: Fields, now: float) -> Pairs:
     """
     What an answer says about trying again: whether, and when, at most ``LONGEST_RETRY_AFTER`` from now; in seconds,
-    milliseconds or as an HTTP date (RFC 9110, 10.2.3). What cannot be read is left out: some clients would try again at once.
+    milliseconds or as an HTTP date (RFC 9110, 10.2.3). What cannot be read is left out, for some clients would try
+    again at once.
     """
     found = [(b"x-should-retry", fields[b"x-should-retry"])] if b"x-should-retry" in fields else []
     for name, units in RETRY_AFTER.items():
@@ -116,8 +118,9 @@ def _seconds(text: str, units: float, now: float) -> float | None:
     if text.replace(".", "", 1).isdecimal() and text.isascii():
         return float(text[:15]) / units
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except ValueError:
+        date = parsedate_to_datetime(text)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):
         return None
 
 

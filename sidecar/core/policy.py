@@ -249,4 +249,4 @@ def reaches_everyone(status: int) -> bool:
     Whether an error answers every waiter, or only those with the credential that earned it: what depends on the body
     alone, or on the service alone, is everybody's; rights, quotas and what a key can see are not.
     """
-    return status < 400 or status >= 500 or status in {400, 405, 413, 415, 422}
+    return status >= 500 or status in {200, 400, 405, 413, 415, 422}

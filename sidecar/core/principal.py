@@ -116,10 +116,12 @@ def identify(
     token = _read_token(credentials[0]) if len(credentials) == 1 else None
     scopes = [fields.get(name, b"") for name in dialect.scopes]
     local = False
+    name = share.name.encode("latin-1")
+    shared = share.kind == "service" or (share.kind == "header" and name in fields)
     if share.kind == "service":
         partition = digest(b"service")
-    elif share.kind == "header" and share.name.encode("latin-1") in fields:
-        partition = digest(b"header", share.name.encode(), fields[share.name.encode("latin-1")])
+    elif shared:
+        partition = digest(b"header", share.name.encode(), fields[name])
     elif pod is not None:
         local = not (pod.namespace and pod.account)
         partition = digest(b"pod", pod.namespace.encode(), pod.account.encode(), pod.process if local else b"")
@@ -131,8 +133,8 @@ def identify(
     return Principal(
         partition=partition,
         credential=credential,
-        needs_proof=pod is None and (share.kind != "principal" or token is not None),
-        shared=share.kind != "principal",
+        needs_proof=pod is None and (shared or token is not None),
+        shared=shared,
         expires=token.expires if token is not None else 0.0,
         microsoft=any(_is_microsofts(_bare(fields[name])) for name in CREDENTIALS if name in fields),
         local=local,

@@ -20,6 +20,7 @@ CHAT = Endpoint(
     openai_facts.chat,
     openai_chat.ANSWERS,
     openai_shapes.CHAT,
+    openai_shapes.ATTRIBUTION,
 )
 
 COMPLETIONS = Endpoint(
@@ -29,6 +30,7 @@ COMPLETIONS = Endpoint(
     openai_facts.completions,
     openai_completions.ANSWERS,
     openai_shapes.COMPLETIONS,
+    openai_shapes.ATTRIBUTION,
 )
 
 RESPONSES = Endpoint(
@@ -38,6 +40,7 @@ RESPONSES = Endpoint(
     openai_facts.responses,
     openai_responses.ANSWERS,
     openai_shapes.RESPONSES,
+    openai_shapes.ATTRIBUTION,
 )
 
 INPUT_TOKENS = Endpoint(
@@ -57,6 +60,7 @@ EMBEDDINGS = Endpoint(
     openai_facts.computed,
     plain.WHOLE_JSON,
     openai_shapes.EMBEDDINGS,
+    openai_shapes.ATTRIBUTION,
     generating=False,
 )
 

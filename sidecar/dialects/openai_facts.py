@@ -24,17 +24,17 @@ _OWN_TOOLS = frozenset({"function", "custom", "local_shell", "apply_patch"})
 
 def chat(members: Members) -> Facts:
     """``POST /chat/completions``."""
-    return _generated(members, _CHAT, usage_on_request=True)
+    return _generated(members, _first(_CHAT, members) or _refers(members), usage_on_request=True)
 
 
 def completions(members: Members) -> Facts:
     """``POST /completions``."""
-    return _generated(members, _COMPLETIONS, usage_on_request=True)
+    return _generated(members, _first(_COMPLETIONS, members), usage_on_request=True)
 
 
 def responses(members: Members) -> Facts:
     """``POST /responses``. It is stored by the service, and so stateful, unless ``store`` is false."""
-    return _generated(members, _RESPONSES, usage_on_request=False)
+    return _generated(members, _first(_RESPONSES, members), usage_on_request=False)
 
 
 def input_tokens(members: Members) -> Facts:
@@ -69,7 +69,7 @@ def nothing(members: Members) -> Facts:
     return Facts()
 
 
-def _generated(members: Members, reasons: Reasons, *, usage_on_request: bool) -> Facts:
+def _generated(members: Members, bypass: str, *, usage_on_request: bool) -> Facts:
     stream = members.get("stream") is True
     usage, inject = True, False
     if stream and usage_on_request:
@@ -77,7 +77,6 @@ def _generated(members: Members, reasons: Reasons, *, usage_on_request: bool) ->
         said = isinstance(options, Mapping) and "include_usage" in options
         usage = said and options["include_usage"] is True
         inject = isinstance(options, Mapping) and not said
-    bypass = _first(reasons, members) or (_chat_refers(members) if "messages" in members else "")
     return Facts(
         model=_text(members.get("model")),
         view=_WHOLE if not stream else View(stream=True, usage=usage),
@@ -146,8 +145,8 @@ def _is_own(tool: Mapping[str, Any]) -> bool:
             return False
 
 
-def _chat_refers(members: Members) -> str:
-    """Whether messages name what only the service has: a file, or the sound of an earlier answer."""
+def _refers(members: Members) -> str:
+    """The reason of messages that name what only the service has: a file, or the sound of an earlier answer."""
     telling = _telling(members.get("messages"))
     if any(map(_names_file_within, telling)):
         return "file-id"

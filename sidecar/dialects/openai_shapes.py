@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sidecar.core.dialect import Shape
 
-_ATTRIBUTION = frozenset({"user", "safety_identifier", "end_user_id"})
+ATTRIBUTION = frozenset({"user", "safety_identifier", "end_user_id"})
 """Who is behind a call, told for the detection of abuse; the answer does not depend on it."""
 
 _PRICE = frozenset({"service_tier", "prompt_cache_key", "prompt_cache_retention"})
@@ -53,17 +53,17 @@ _RESPONSES = {
 }
 
 
-CHAT = Shape(drop=_ATTRIBUTION | _PRICE | _VIEW | {"prompt_cache_options", "metadata", "store"}, inside=_CHAT)
+CHAT = Shape(drop=ATTRIBUTION | _PRICE | _VIEW | {"prompt_cache_options", "metadata", "store"}, inside=_CHAT)
 """``metadata`` and ``store`` change only what the service keeps, and calls that are to be kept are not looked up."""
 
-COMPLETIONS = Shape(drop=_ATTRIBUTION | _VIEW)
+COMPLETIONS = Shape(drop=ATTRIBUTION | _VIEW)
 
-RESPONSES = Shape(drop=_ATTRIBUTION | _PRICE | _VIEW, inside=_RESPONSES)
+RESPONSES = Shape(drop=ATTRIBUTION | _PRICE | _VIEW, inside=_RESPONSES)
 """``metadata`` counts, for the answer repeats it; ``prompt_cache_options`` too, for it can ask for no output at all."""
 
 INPUT_TOKENS = Shape(inside=_RESPONSES)
 
-EMBEDDINGS = Shape(drop=_ATTRIBUTION)
+EMBEDDINGS = Shape(drop=ATTRIBUTION)
 
 MODERATIONS = Shape(inside={"input": _PART})
 

@@ -85,6 +85,7 @@ class Flight:
         self.boundary = True
         self.for_nobody = False
         self.complete = False  # the answer's last event has come, if not yet its last byte
+        self.settled = False  # the call's cost is booked
         self.usage = True  # the stream shows its token counts
         self.draft: Draft | None = None  # of the reader to whom the call's cost is booked
         self.superseded = False  # a newer flight has been asked for in its place
@@ -130,7 +131,7 @@ class Flight:
         *draft* the call's cost is booked; when it leaves early, another reader's takes it over.
         """
         reader = Reader(self, credential, draft, owner=not self._owned)
-        if not self._owned:
+        if not self._readers:  # also when all have left, and have told what the call cost them
             self.draft = draft
         self._owned = True
         self._readers[reader] = None
@@ -153,7 +154,7 @@ class Flight:
         self.close()
         for reader in list(self._readers):
             if not reader.owner and not keep(reader):
-                del self._readers[reader]
+                self._part(reader)
                 reader.released = True
                 reader.wake()
         self._trim()
@@ -263,16 +264,19 @@ class Flight:
     def _leave(self, reader: Reader) -> None:
         if reader not in self._readers:
             return
-        del self._readers[reader]
-        if reader.draft is self.draft and not (self.over or self.complete):
-            self._rebook(reader.draft)
+        self._part(reader)
         if self._windowed and reader.at <= self._first:
             self._advance()
         self._desert()
 
-    def _rebook(self, left: Draft | None) -> None:
-        heir = next((reader.draft for reader in self._readers if reader.draft is not None), None)
-        if heir is not None and left is not None:
+    def _part(self, reader: Reader) -> None:
+        """*reader* reads no more; a cost that is still growing goes to one who does."""
+        del self._readers[reader]
+        left = reader.draft
+        if left is None or left is not self.draft or self.over or self.settled:
+            return
+        heir = next((other.draft for other in self._readers if other.draft is not None), None)
+        if heir is not None:
             heir.inherit(left)
             self.draft = heir
 
@@ -356,8 +360,8 @@ class Reader:
 
     async def whole(self) -> bytes | None:
         """
-        The whole body, once it is there; None where it is too large to be kept whole. Raises the flight's error, and
-        leaves nothing to ``read``.
+        The whole body, once it is there; None where it is too large to be kept whole. Raises the flight's error. What
+        ``read`` gives stays as it was.
         """
         flight = self.flight
         while not flight.over and not flight.windowed:

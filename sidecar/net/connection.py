@@ -15,15 +15,13 @@ from sidecar.errors import ClientGone, Refused, SlowReader
 from sidecar.net import http1
 from sidecar.net.base import Pending, Request, Response
 from sidecar.net.exchange import Reply, Wire, respond
+from sidecar.net.flow import FlowControl
 from sidecar.net.intake import Intake
 from sidecar.net.reader import Reader
 from sidecar.net.shared import Shared
 
 AHEAD = 64 * 1024
 """Bytes sent ahead of their turn that may wait before the sender is paused."""
-
-BREATH = 128 * 1024
-"""Bytes that are read of one connection in one turn of the loop. libuv would go on for as long as a sender is fast."""
 
 TURN = 64
 """Pieces that are read in one go; then other connections have their turn."""
@@ -43,6 +41,7 @@ class Connection(asyncio.Protocol):
     """
 
     _transport: asyncio.Transport
+    _flow: FlowControl
     _wire: Wire
     _reader: Reader
     _intake: Intake
@@ -50,13 +49,10 @@ class Connection(asyncio.Protocol):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._rest = b""
-        self._reading = True
         self._resuming = False
         self._eof = False
         self._closing = False
         self._lingered = 0
-        self._taken = 0
-        self._breathing = False
         self._head_deadline = NEVER
         self.deadline = shared.now + shared.limits.idle_seconds
         # The request in work.
@@ -74,6 +70,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
         self._transport = cast("asyncio.Transport", transport)
+        self._flow = FlowControl(self._transport)
         self._wire = Wire(self._transport, self._shared.limits.reader_seconds)
         self._reader = Reader(self._shared.limits, transport.get_extra_info("sockname")[1])
         self._intake = Intake(self._shared, self._reader, self)
@@ -90,9 +87,7 @@ class Connection(asyncio.Protocol):
             self._throttle()
         elif not self._recall(data):
             self._consume(data)
-            self._taken += len(data)
-            if self._taken > BREATH and self._reading and not self._transport.is_closing():
-                self._breathe()
+            self._flow.took(len(data))
 
     def eof_received(self) -> bool:
         """The client sends no more, and is taken to have left, unless requests of it are still waiting as bytes."""
@@ -176,11 +171,14 @@ class Connection(asyncio.Protocol):
         return self._reader.done or self._wire.paused or self._closing or self._doomed is not None
 
     def _recall(self, data: bytes) -> bool:
-        """Answer a whole request that is like one before, if memory has its answer."""
+        """
+        Answer a whole request that is like one before, if memory has its answer. Leaves everything as an ordinary
+        answer would, so whatever needs more than that (somebody waits, the end is near) goes the ordinary way.
+        """
         shared = self._shared
         if self._reader.fed or self._intake.opened or self._wire.paused or shared.draining or self._eof:
             return False
-        found = shared.familiar.find(data)
+        found = shared.familiar.find(data, self._reader.port)
         if found is None:
             return False
         try:
@@ -190,8 +188,12 @@ class Connection(asyncio.Protocol):
             return False
         if response is None:
             return False
-        respond(self._wire, response, shared.date, 1, keep=True, empty=False)
-        self.deadline = shared.now + shared.limits.idle_seconds
+        keep = not response.close
+        respond(self._wire, response, shared.date, 1, keep=keep, empty=False)
+        if keep:
+            self.deadline = shared.now + shared.limits.idle_seconds
+        else:
+            self._close()
         return True
 
     def _consume(self, data: bytes) -> None:
@@ -243,25 +245,8 @@ class Connection(asyncio.Protocol):
         elif self._eof and not self._busy:
             self._close()
 
-    def _breathe(self) -> None:
-        """Let others have their turn, then read on."""
-        self._taken = 0
-        self._breathing = True
-        self._throttle()
-        asyncio.get_running_loop().call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        self._breathing = False
-        self._throttle()
-
     def _throttle(self) -> None:
-        reading = not self._breathing and len(self._rest) <= AHEAD and not self._intake.full
-        if reading != self._reading and not self._transport.is_closing():
-            self._reading = reading
-            if reading:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
+        self._flow.hold(len(self._rest) > AHEAD or self._intake.full)
 
     def _resume(self) -> None:
         self._resuming = False

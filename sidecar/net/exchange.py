@@ -81,11 +81,11 @@ class Wire:
         self.slow = True
         self._wake()
 
-    def reset_on_close(self) -> None:
-        """Have the connection end in a reset, not in what reads like a clean end."""
+    def reset_on_close(self, *, on: bool) -> None:
+        """Have the connection end in a reset, however it comes to its end, not in what reads like a clean one."""
         connection = self.transport.get_extra_info("socket")
         if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", on, 0))
 
     def stalled(self, now: float) -> bool:
         """Whether bytes have been waiting and none of them has left for *patience* seconds. To be asked regularly."""
@@ -157,6 +157,8 @@ class Reply:
         else:
             framing = b""
             self.keep = self.keep and self._empty
+            if not self._empty:  # this answer ends with its connection: only a reset tells of a break
+                self._wire.reset_on_close(on=True)
         self._wire.transport.write(
             b"".join(
                 (
@@ -199,8 +201,12 @@ class Reply:
             self.cut()
             return
         self.ended = True
-        if self._length is None and self._minor and not self._empty:
+        if self._length is not None or self._empty:
+            return
+        if self._minor:
             self._wire.transport.write(http1.LAST_CHUNK)
+        else:
+            self._wire.reset_on_close(on=False)
 
     def respond(self, response: Response) -> None:
         """See ``Exchange``."""
@@ -213,8 +219,6 @@ class Reply:
         """See ``Exchange``."""
         if not self.ended:
             self.severed = True
-            if self.started and self._length is None and not self._minor:
-                self._wire.reset_on_close()  # this answer ends with its connection: only a reset tells of a break
             self._wire.transport.abort()
 
     def _start(self) -> None:

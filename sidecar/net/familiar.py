@@ -1,10 +1,10 @@
 """
 Requests like those before: heads that need not be parsed again to be answered from memory.
 
-The rule: a head is familiar only if the strict reader has accepted each of its telling lines, byte for byte and in this
-order, in one head before. A line that is new must be a well-formed field that no decision reads (a trace id, say).
-Whatever is not clearly so is left to the strict reader, from its first byte; and what is found here is only ever used
-to answer from memory, so nothing goes upstream on the word of this file.
+The rule: a head is familiar only if the strict reader has accepted its request line and each of its telling lines, byte
+for byte and in this order, in one head before. A line that is new must be a well-formed field that no decision reads (a
+trace id, say). Whatever is not clearly so is left to the strict reader, from its first byte; and what is found here is
+only ever used to answer from memory, so nothing goes upstream on the word of this file.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sidecar.core.rules import Limits
 from sidecar.net.http1 import SINGLE
 
 LONGEST_HEAD = 8 * 1024
 LONGEST_BODY = 32 * 1024
-LINES = 4096
-"""So many lines are remembered; then all are forgotten, and learnt again as they come."""
+"""Longer heads and bodies take so long by themselves that parsing them is not what they wait for."""
+
+REMEMBERED = 2 * 1024 * 1024
+"""So many bytes, about, are remembered; then all are forgotten, and learnt again as they come."""
+
+_LINE_WEIGHT = 160
+_PLAN_WEIGHT = 1536
 
 _FRAMING = SINGLE | {
     b"connection", b"http2-settings", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade",
@@ -32,43 +38,55 @@ class Familiar:
     """
     *telling* are the fields, by lower-case name, that some decision of the line reads; those that frame the request
     are always among them.
+
+    A line has a mark: its number where it tells something, 0 where it doesn't, and -1 - size for a Content-Length in
+    its plain form. A head's plan is found by the port it came to and the numbers of its lines.
     """
 
-    def __init__(self, telling: frozenset[bytes]) -> None:
+    def __init__(self, telling: frozenset[bytes], limits: Limits) -> None:
         self._telling = telling | _FRAMING
-        # A line's mark: its number where it tells something, 0 where it doesn't, -1 - size for a Content-Length.
+        self._longest_head = min(LONGEST_HEAD, limits.headers)
+        self._longest_body = min(LONGEST_BODY, limits.collect)
         self._marks: dict[bytes, int] = {}
         self._plans: dict[tuple[int, ...], Any] = {}
         self._numbers = 0
+        self._weight = 0
 
     def __repr__(self) -> str:
-        return f"<Familiar {len(self._plans)} heads, {len(self._marks)} lines>"
+        return f"<Familiar {len(self._plans)} heads, {len(self._marks)} lines, {self._weight} bytes>"
 
-    def find(self, data: bytes) -> tuple[Any, bytes] | None:
-        """The plan and the body of *data*, if that is one whole request with a familiar head."""
-        end = data.find(_END, 0, LONGEST_HEAD)
-        if end < 0:
+    def find(self, data: bytes, port: int) -> tuple[Any, bytes] | None:
+        """The plan and the body of *data*, if that is one whole request to *port* with a familiar head."""
+        end = data.find(_END, 0, self._longest_head)
+        size = len(data) - end - 4
+        if end < 0 or size > self._longest_body:
             return None
         lines = data[:end].split(b"\r\n")
         marks: list[Any] = list(map(self._marks.get, lines))  # numbers, once ``_look`` has been
         if None in marks and not self._look(lines, marks):
             return None
-        sizes = [mark for mark in marks if mark < 0]
-        if len(sizes) != 1 or len(data) - end - 3 != -sizes[0]:
+        # no field may stand before the request line, and one line alone says how long the body is
+        if marks[0] <= 0 or [mark for mark in marks if mark < 0] != [-1 - size]:
             return None
-        plan = self._plans.get(tuple([mark for mark in marks if mark > 0]))
+        plan = self._plans.get((port, *[mark for mark in marks if mark > 0]))
         return None if plan is None else (plan, data[end + 4 :])
 
-    def learn(self, head: bytes, plan: Any) -> None:
+    def learn(self, head: bytes, port: int, plan: Any) -> None:
         """The strict reader has accepted *head*, empty line included, of a kept HTTP/1.1 request with a length."""
         lines = head[:-4].split(b"\r\n")
-        if len(head) > LONGEST_HEAD or not all(map(_is_plain, lines)):
+        if len(head) > self._longest_head or not all(map(_is_plain, lines)):
             return
-        if len(self._marks) > LINES:
+        if self._weight > REMEMBERED:
             self._marks.clear()
             self._plans.clear()
+            self._weight = 0
         marks = [self._mark(line, first=at == 0) for at, line in enumerate(lines)]
-        self._plans[tuple([mark for mark in marks if mark > 0])] = plan
+        if sum([mark < 0 for mark in marks]) != 1:
+            return  # a length in some other form tells something, and would go unseen beside a plain one
+        numbers = (port, *[mark for mark in marks if mark > 0])
+        if numbers not in self._plans:
+            self._weight += _PLAN_WEIGHT + 3 * len(head)  # the plan may hold that head, its fields and their index
+        self._plans[numbers] = plan
 
     def _mark(self, line: bytes, *, first: bool) -> int:
         mark = self._marks.get(line)
@@ -82,6 +100,7 @@ class Familiar:
             else:
                 mark = _NOISE
             self._marks[line] = mark
+            self._weight += _LINE_WEIGHT + len(line)
         return mark
 
     def _look(self, lines: list[bytes], marks: list[int | None]) -> bool:
@@ -90,9 +109,9 @@ class Familiar:
             if mark is not None:
                 continue
             line = lines[at]
-            if (size := _LENGTH(line)) is not None and at:
+            if (size := _LENGTH(line)) is not None:
                 marks[at] = -1 - int(size[1])
-            elif at and (field := _FIELD(line)) is not None and field[1].lower() not in self._telling:
+            elif (field := _FIELD(line)) is not None and field[1].lower() not in self._telling:
                 marks[at] = _NOISE
             else:
                 return False

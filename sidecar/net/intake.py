@@ -101,10 +101,10 @@ class Intake:
         """Remember the head that has just been judged, *raw* as it came, if requests like it can be recalled."""
         reader = self._reader
         head, framing = reader.head, reader.framing
-        if head is None or framing is None or not self._admitted or self.inflow is not None:
+        if head is None or framing is None or not self._admitted or not self._admission.collect:
             return
         if head.minor and head.method == b"POST" and framing.keep and not framing.expects and framing.length:
-            self._shared.familiar.learn(raw, self._admission.plan)
+            self._shared.familiar.learn(raw, head.port, self._admission.plan)
 
     def release(self) -> None:
         """The answer is done: give back what the request held."""

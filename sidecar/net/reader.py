@@ -36,7 +36,7 @@ class Reader:
 
     def __init__(self, limits: Limits, port: int) -> None:
         self._limits = limits
-        self._port = port
+        self.port = port
         self._pairs: list[tuple[bytes, bytes]] = []
         self._method = b""
         self._target = b""
@@ -163,7 +163,7 @@ class Reader:
         if self.fed - line > self._limits.headers:
             raise http1.too_large(431)
         head, framing = http1.read_head(
-            self._method, self._target, self._version, self._pairs, keep=self._keep, port=self._port
+            self._method, self._target, self._version, self._pairs, keep=self._keep, port=self.port
         )
         self.head = head
         self.framing = framing

@@ -60,7 +60,7 @@ class Shared:
         gone: Callable[[Any], None],
     ) -> None:
         self.app = app
-        self.familiar = Familiar(app.telling)
+        self.familiar = Familiar(app.telling, limits)
         self.limits = limits
         self.ledger = ledger
         self.spawn = spawn

@@ -116,7 +116,8 @@ _REGION = Table(
         "residency": Key(forms.NAME, "a tag that says where its data stays"),
         "credential_domain": Key(
             forms.NAME,
-            "the caller's own credential goes only to regions of the domain it was meant for",
+            "the caller's own credential goes only to regions of the domain it was meant for; `microsoft` lets tokens "
+            "issued by Microsoft through to a host that is not Microsoft's, such as a gateway",
             "one for the service where its keys work everywhere; else one for each region",
         ),
         "credential": Key(_CREDENTIAL, "a credential that the region supplies", "the caller's own is passed on"),

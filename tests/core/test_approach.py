@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_telling_covers_every_field_read(target, fields, alone):
         for model in ("", "gpt-4o"):
             choose_route(approach.site, watched, model)
         for route in rules.routes:
-            finder.caller(approach, route, head)
+            finder.caller(approach, route)
 
     assert b"host" in watched.asked
     assert watched.asked <= set(telling(rules))
@@ -238,6 +239,27 @@ def test_microsoft_tokens(target, allowed, fields):
             assert b".".join(jwt().split(b".")[:2]).decode() not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("dialect", "domain", "allowed"),
+    [
+        ("openai", "microsoft", True),
+        ("anthropic", "microsoft", True),
+        ("openai", "openai", False),
+        ("openai", "", False),
+    ],
+)
+def test_microsoft_tokens_by_domain(dialect, domain, allowed):
+    """A region that is said to be of Microsoft's domain takes its tokens, whatever its host: a gateway may."""
+    region = Region("r", "https://gateway.internal", credential_domain=domain)
+    finder = approaches(replace(RULES, services=(Service("s", DIALECTS[dialect], (region,), path="/s"),)))
+    head = head_of({b"authorization": b"Bearer " + jwt()}, b"/s/v1/models")
+    if allowed:
+        assert finder.find(head).site.regions == (region,)
+    else:
+        with pytest.raises(Refused, match="credential_domain: microsoft"):
+            finder.find(head)
+
+
 @pytest.mark.parametrize("url", ["https://evil.com/.azure.com", "https://azure.com.evil.com", "https://evilazure.com"])
 def test_not_microsofts(url):
     """A host is Microsoft's by its own last labels."""
@@ -258,7 +280,7 @@ def test_bypass():
 def material(fields=None, target=CHAT, *, route=1, method=b"POST", secret=b"secret"):
     finder = approaches(secret=secret)
     head = head_of(fields, target, method=method)
-    return finder.caller(finder.find(head), RULES.routes[route], head).prefix
+    return finder.caller(finder.find(head), RULES.routes[route]).prefix
 
 
 @pytest.mark.parametrize(
@@ -303,11 +325,38 @@ def test_callers_by_route():
     finder = approaches()
     head = head_of({b"authorization": b"Bearer k", b"x-tenant": b"t"})
     approach = finder.find(head)
-    teams, everyone = (finder.caller(approach, route, head) for route in RULES.routes)
+    teams, everyone = (finder.caller(approach, route) for route in RULES.routes)
 
     assert teams.principal.partition != everyone.principal.partition
     assert teams.principal.credential == everyone.principal.credential
-    assert teams is finder.caller(approach, RULES.routes[0], head)
+    assert teams is finder.caller(approach, RULES.routes[0])
+
+
+def test_routes_of_one_name():
+    """Routes may share a name, and never a principal by it: who shares is what callers are kept by."""
+    own, team, everyone = (
+        Route("same", Match(model=share.kind), CacheRule(CacheMode.ALWAYS, share=share))
+        for share in (Share(), Share("header", "x-tenant"), Share("service"))
+    )
+    for order in permutations((own, team, everyone)):
+        finder = approaches(replace(RULES, routes=order))
+        approach = finder.find(head_of({b"authorization": b"Bearer k", b"x-tenant": b"t"}))
+        found = {route.cache.share.kind: finder.caller(approach, route) for route in order}
+
+        assert 3 == len({caller.principal.partition for caller in found.values()})
+        assert 3 == len({caller.prefix for caller in found.values()})
+        assert [False, True, True] == [found[kind].principal.shared for kind in ("principal", "header", "service")]
+
+
+def test_head_of_an_approach():
+    """An approach keeps the first head; of a later one the telling fields are the same."""
+    finder = approaches()
+    first = head_of({b"authorization": b"Bearer k", b"user-agent": b"one"})
+    approach = finder.find(first)
+    later = finder.find(head_of({b"authorization": b"Bearer k", b"user-agent": b"two"}))
+
+    assert approach.head is first is later.head
+    assert frozenset(telling(RULES)) == finder.telling
 
 
 def test_caller_where_the_region_has_the_credential():
@@ -316,7 +365,7 @@ def test_caller_where_the_region_has_the_credential():
     found = []
     for key in (b"Bearer 1", b"Bearer 2"):
         head = head_of({b"authorization": key}, b"/stored/v1/embeddings")
-        found.append(finder.caller(finder.find(head), RULES.routes[1], head).principal)
+        found.append(finder.caller(finder.find(head), RULES.routes[1]).principal)
 
     assert found[0].partition == found[1].partition
     assert found[0].credential != found[1].credential

@@ -29,6 +29,27 @@ KNOWN = {
 }
 
 
+def draft_of(**known):
+    return Draft(**{"started": 100.0, **KNOWN, **known})
+
+
+def test_inherit():
+    """What a call cost moves, and adds to what there is; what a caller itself got stays its own."""
+    left = draft_of(status=499, outcome=Outcome.MISS, cause="client-gone")
+    heir = draft_of(
+        request_id=b"heir", outcome=Outcome.COLLAPSED, attempts=1, upstream_seconds=1.0, region="", reason="",
+        upstream_id="", upstream_status=0, usage=None, stored=False, cause="",
+    )  # fmt: skip
+    heir.inherit(left)
+
+    assert (3, 3.5, "eu", 201, "u", "why") == (
+        heir.attempts, heir.upstream_seconds, heir.region, heir.upstream_status, heir.upstream_id, heir.reason
+    )  # fmt: skip
+    assert (0, 0.0) == (left.attempts, left.upstream_seconds)
+    assert (b"heir", Outcome.COLLAPSED, 200, "") == (heir.request_id, heir.outcome, heir.status, heir.cause)
+    assert (b"id", 499, "client-gone") == (left.request_id, left.status, left.cause)
+
+
 def test_freeze():
     """Nothing that a draft knows is lost, and its duration is what the clock says."""
     draft = Draft(started=100.0, **KNOWN)

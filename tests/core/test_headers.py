@@ -10,6 +10,7 @@ from sidecar.core.headers import (
     NEVER_RELAYED,
     OURS,
     REPLAYED,
+    RETRY_AFTER,
     REWRITTEN,
     fields_of,
     forward,
@@ -17,8 +18,11 @@ from sidecar.core.headers import (
     named_by_connection,
     relay,
     replay,
+    retry_fields,
     upstream_id,
 )
+
+NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 
 NAMES = sorted(HOP_BY_HOP | OURS | REWRITTEN | NEVER_RELAYED | REPLAYED | CREDENTIALS | {b"x-a", b"x-b", b"prefer"})
 PAIRS = st.lists(
@@ -32,7 +36,7 @@ def forwarded(*pairs, **how):
 
 
 def relayed(*pairs):
-    return relay(pairs, fields_of(pairs))
+    return relay(pairs, fields_of(pairs), NOW)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +125,75 @@ def test_relayed():
     pairs = ((b"Set-Cookie", b"a"), (b"set-cookie", b"b"), (b"X-Request-Id", b"c"), (b"Content-Encoding", b"gzip"))
 
     assert pairs == relayed(*pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        (b"retry-after", b"0", b"0"),
+        (b"retry-after", b"7", b"7"),
+        (b"retry-after", b" 7 ", b"7"),
+        (b"retry-after", b"0.5", b"1"),
+        (b"retry-after", b"60", b"60"),
+        (b"retry-after", b"61", b"60"),
+        (b"retry-after", b"1000000000", b"60"),
+        (b"retry-after", b"9" * 400, b"60"),
+        (b"retry-after", b"-1", None),
+        (b"retry-after", b"1e9", None),
+        (b"retry-after", b"nan", None),
+        (b"retry-after", b"", None),
+        (b"retry-after", b".", None),
+        (b"retry-after", b"soon", None),
+        (b"retry-after", b"5, 5", None),
+        (b"retry-after", b"\xb2", None),
+        (b"retry-after", b"Fri, 15 Jan 2027 08:00:20 GMT", b"20"),
+        (b"retry-after", b"Fri, 15 Jan 2027 10:00:20 +0200", b"20"),
+        (b"retry-after", b"Fri, 15 Jan 2027 08:00:20", b"20"),
+        (b"retry-after", b"Fri, 15 Jan 2027 08:00:20 -0000", b"20"),
+        (b"retry-after", b"Friday, 15-Jan-27 08:00:20 GMT", b"20"),
+        (b"retry-after", b"Fri, 15 Jan 2027 07:00:00 GMT", b"0"),
+        (b"retry-after", b"Wed, 01 Jan 2031 00:00:00 GMT", b"60"),
+        (b"retry-after", b"Fri, 15 Jan 2027 99:00:00 GMT", None),
+        (b"retry-after", b"Fri, 15 Jan 99999999999999999999 08:00:00 GMT", None),
+        (b"retry-after", b"Fri, 15 Jan 2027 08:00:00 +99999999999999", None),
+        (b"retry-after", b"Mon, 01 Jan 0001 00:00:00 +2359", b"0"),
+        (b"retry-after-ms", b"1500", b"1500"),
+        (b"retry-after-ms", b"1500.2", b"1501"),
+        (b"retry-after-ms", b"3600000", b"60000"),
+        (b"retry-after-ms", b"-5", None),
+        (b"x-ms-retry-after-ms", b"250", b"250"),
+        (b"x-ms-retry-after-ms", b"1000000000", b"60000"),
+    ],
+)  # fmt: skip
+def test_retry_fields(name, value, expected):
+    """When to try again is at most a minute away, in the unit in which it was said; what cannot be read is not said."""
+    own = (b"x-request-id", b"1")
+
+    assert (() if expected is None else ((name, expected),)) == retry_fields({name: value}, NOW)
+    assert (own, *(() if expected is None else ((name, expected),))) == relayed((name.title(), value), own)
+
+
+def test_retry_fields_together():
+    """Each field by itself; whether to try at all stays as the service says it."""
+    said = {b"x-should-retry": b"false", b"retry-after": b"3600", b"retry-after-ms": b"junk", b"content-type": b"a"}
+
+    assert ((b"x-should-retry", b"false"), (b"retry-after", b"60")) == retry_fields(said, NOW)
+    assert ((b"X-Should-Retry", b"false"),) == relayed((b"X-Should-Retry", b"false"))
+    assert (b"x-should-retry", b"true") in relayed((b"X-Should-Retry", b"true"), (b"Retry-After", b"1"))
+    assert () == retry_fields({}, NOW)
+
+
+@given(
+    st.sampled_from(sorted(RETRY_AFTER)),
+    st.binary(max_size=40) | st.text("0123456789.-+e", max_size=30).map(str.encode) | st.from_regex(
+        rb"(Mon|Fri), [0-9]{1,3} (Jan|Dec) [0-9]{1,20} [0-9]{1,2}:[0-9]{1,3}:[0-9]{2}( (GMT|[+-][0-9]{1,12}))?",
+        fullmatch=True,
+    ),
+)  # fmt: skip
+def test_no_wait_is_longer_than_a_minute(name, value):
+    """Whatever a service says, nobody is told to wait longer than a minute, and nothing breaks."""
+    for _, told in retry_fields({name: value}, NOW):
+        assert 0 <= int(told) <= 60 * RETRY_AFTER[name]
 
 
 def test_replayed():

@@ -292,42 +292,70 @@ def test_without_credentials():
     assert b"/a?key=1" == without_credentials(b"/a?key=1", frozenset())
 
 
-TOKEN = Principal(b"p", b"c", needs_proof=True, expires=NOW + 600)
-KEY = Principal(b"p", b"c", needs_proof=True)
+DAY = 86_400.0
+
+
+def principal_of(*, shared=False, expires=0.0, credential=b"c"):
+    return Principal(b"p", credential, needs_proof=True, shared=shared, expires=expires)
+
+
+TOKEN = principal_of(expires=NOW + 600)
 
 
 @pytest.mark.parametrize(
-    ("principal", "shared", "until"),
+    ("principal", "until"),
     [
-        pytest.param(TOKEN, False, NOW + 600, id="a token, until it ends"),
-        pytest.param(KEY, False, NOW + ACCEPTED_SECONDS, id="a token without an end"),
-        pytest.param(KEY, True, NOW + ACCEPTED_SECONDS, id="a key that shares"),
-        pytest.param(TOKEN, True, NOW + 600, id="a token that shares, and ends sooner"),
+        pytest.param(TOKEN, NOW + 600, id="a token, until it ends"),
+        pytest.param(principal_of(expires=NOW + DAY), NOW + DAY, id="a token of a day, until it ends"),
+        pytest.param(principal_of(), NOW + ACCEPTED_SECONDS, id="a token without an end"),
+        pytest.param(principal_of(shared=True), NOW + ACCEPTED_SECONDS, id="a key that shares"),
         pytest.param(
-            Principal(b"p", b"c", needs_proof=True, expires=NOW + 9000), True, NOW + ACCEPTED_SECONDS, id="or later"
+            principal_of(shared=True, expires=NOW + 600), NOW + 600, id="a token that shares, and ends sooner"
         ),
-        pytest.param(Principal(b"p", b"c", needs_proof=True, expires=NOW - 1), False, NOW - 1, id="ended already"),
+        pytest.param(principal_of(shared=True, expires=NOW + DAY), NOW + ACCEPTED_SECONDS, id="or later"),
+        pytest.param(principal_of(expires=NOW - 1), NOW - 1, id="ended already"),
     ],
 )
-def test_accepted(principal, shared, until):
+def test_accepted(principal, until):
     """An acceptance counts for this service and credential, for its time."""
     accepted = Accepted()
 
     assert not accepted.knows("s", principal, NOW)
 
-    accepted.note("s", principal, shared=shared, now=NOW)
+    accepted.note("s", principal, now=NOW)
 
     assert (NOW < until) == accepted.knows("s", principal, NOW)
     assert not accepted.knows("s", principal, until)
     assert accepted.knows("s", principal, until - 0.5)
     assert not accepted.knows("other", principal, NOW)
-    assert not accepted.knows("s", Principal(b"p", b"forged", needs_proof=True), NOW)
+    assert not accepted.knows("s", principal_of(credential=b"forged"), NOW)
+
+
+@pytest.mark.parametrize("principal", [principal_of(), principal_of(shared=True)], ids=["no end", "shared"])
+def test_accepted_again(principal):
+    """What counts is when the service last accepted."""
+    accepted = Accepted()
+    accepted.note("s", principal, now=NOW)
+    accepted.note("s", principal, now=NOW + 600)
+
+    assert accepted.knows("s", principal, NOW + ACCEPTED_SECONDS)
+    assert not accepted.knows("s", principal, NOW + 600 + ACCEPTED_SECONDS)
+
+
+def test_accepted_for_one_partition_and_another():
+    """One token by way of two routes: its own partition stands to its end, the shared one for a quarter of an hour."""
+    accepted = Accepted()
+    accepted.note("s", principal_of(shared=True, expires=NOW + DAY), now=NOW)
+    later = NOW + ACCEPTED_SECONDS
+
+    assert accepted.knows("s", principal_of(expires=NOW + DAY), later)
+    assert not accepted.knows("s", principal_of(shared=True, expires=NOW + DAY), later)
 
 
 def test_withdrawn():
     """A credential that the service refuses is not accepted any more."""
     accepted = Accepted()
-    accepted.note("s", TOKEN, shared=False, now=NOW)
+    accepted.note("s", TOKEN, now=NOW)
     accepted.withdraw("other", TOKEN)
 
     assert accepted.knows("s", TOKEN, NOW)
@@ -341,7 +369,7 @@ def test_withdrawn():
 def test_nothing_to_prove():
     """A caller that proves itself is known and not remembered."""
     accepted = Accepted()
-    accepted.note("s", Principal(b"p", b"c"), shared=False, now=NOW)
+    accepted.note("s", Principal(b"p", b"c"), now=NOW)
 
     assert accepted.knows("s", Principal(b"p", b"c"), NOW)
     assert "<Accepted 0 credentials>" == repr(accepted)
@@ -350,8 +378,28 @@ def test_nothing_to_prove():
 def test_accepted_is_bounded():
     """Too many acceptances push out the oldest."""
     accepted = Accepted(limit=2)
-    callers = [Principal(b"p", credential, needs_proof=True) for credential in (b"1", b"2", b"1", b"3")]
+    callers = [principal_of(credential=credential) for credential in (b"1", b"2", b"1", b"3")]
     for caller in callers:
-        accepted.note("s", caller, shared=False, now=NOW)
+        accepted.note("s", caller, now=NOW)
 
     assert [True, False, True] == [accepted.knows("s", caller, NOW) for caller in (callers[0], callers[1], callers[3])]
+
+
+@pytest.mark.parametrize(
+    ("share", "fields", "expected"),
+    [
+        (OWN, bearer(jwt()), (True, False)),
+        (SERVICE, bearer(jwt()), (True, True)),
+        (SERVICE, {b"api-key": b"k"}, (True, True)),
+        (TEAM, {b"api-key": b"k", b"x-team": b"docs"}, (True, True)),
+        (OWN, {b"api-key": b"k"}, (False, False)),
+        (TEAM, {b"api-key": b"k"}, (False, False)),
+        (TEAM, bearer(jwt()), (True, False)),
+    ],
+    ids=["own token", "token of many", "key of many", "a team", "own key", "key of no team", "token of no team"],
+)
+def test_shared(share, fields, expected):
+    """A partition that is not the caller's own is marked as such, and needs a proof however it is asked for."""
+    principal = who(fields, share=share)
+
+    assert expected == (principal.needs_proof, principal.shared)

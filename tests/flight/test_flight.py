@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sidecar.core.ledger import Ledger
-from sidecar.core.model import Form
+from sidecar.core.model import Form, View
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.flight import WINDOW, Flight, Opening
 
@@ -440,6 +440,93 @@ async def test_reading_costs_no_look_at_the_others(limit, monkeypatch):
         reader.leave()
 
     assert costs.looks <= 30 * 1000
+
+
+async def test_whole():
+    """The whole body comes when it is there to its end, and takes nothing from what is read."""
+    flight, _ = flight_of()
+    reader = flight.join()
+    flight.open(OPENING)
+    await flight.push(b"one ")
+    whole = reader.whole()
+
+    assert not steps(whole)
+
+    await flight.push(b"two")
+    flight.finish()
+
+    with pytest.raises(StopIteration) as ended:
+        whole.send(None)
+
+    assert b"one two" == ended.value.value
+    assert b"one two" == await reader.whole()
+    assert b"one two" == await reader.read()
+
+
+@pytest.mark.parametrize("limit", [1, 6], ids=["at once", "in the middle"])
+async def test_whole_of_too_much(limit):
+    """An answer that cannot be kept whole is not waited for to its end, and loses nothing by that."""
+    flight, _ = flight_of(limit=limit)
+    reader = flight.join()
+    flight.open(OPENING)
+    await flight.push(b"abcde")
+    if limit > 1:
+        whole = reader.whole()
+
+        assert not steps(whole)
+
+        await flight.push(b"fgh")
+        with pytest.raises(StopIteration) as ended:
+            whole.send(None)
+
+        assert ended.value.value is None
+    else:
+        assert await reader.whole() is None
+
+    assert b"abcdefgh"[: flight.size] == taken(reader)
+
+
+async def test_whole_of_a_broken_answer():
+    """Where it breaks there is no whole; the error says why."""
+    flight, _ = flight_of()
+    reader = flight.join()
+    flight.open(OPENING)
+    await flight.push(b"half")
+    flight.fail(BROKEN)
+    with pytest.raises(UpstreamFailed, match="truncated"):
+        await reader.whole()
+
+
+async def test_satisfied():
+    """A reader has had it all when the last event has come and none of it is left to read."""
+    flight, _ = flight_of()
+    flight.open(OPENING)
+    first, second = flight.join(), flight.join()
+    await flight.push(b"last event")
+
+    assert not first.satisfied
+
+    await first.read()
+
+    assert not first.satisfied
+
+    flight.complete = True
+
+    assert (True, False) == (first.satisfied, second.satisfied)
+    assert (False, True) == (flight.ahead(first), flight.ahead(second))
+
+    await flight.push(b"tail")
+
+    assert not first.satisfied
+
+
+async def test_views_are_made_once_for_all():
+    """What one reader's view is made into stands there for the others."""
+    flight, _ = flight_of()
+    first, second = flight.join(), flight.join()
+    first.flight.views[View(stream=True)] = b"converted"
+
+    assert {View(stream=True): b"converted"} == second.flight.views
 
 
 class Story(RuleBasedStateMachine):

@@ -224,6 +224,8 @@ async def test_newer_flight_takes_the_place(airfield):
     await airfield.settle()
 
     assert airfield.flights.find("key") is later
+    assert (True, False) == (earlier.superseded, later.superseded)
+    assert not earlier.joinable
 
     go.set()
 

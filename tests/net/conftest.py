@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 import uvloop
@@ -24,11 +25,15 @@ def whole(body: bytes, status: int = 200) -> Response:
 
 @dataclass
 class Line:
-    """The line as the listener sees it, scripted: *admits* and *answers* may be replaced by a test."""
+    """The line as the listener sees it, scripted: *admits*, *answers* and *recalls* may be replaced by a test."""
+
+    telling = frozenset({b"authorization", b"cache-control", b"x-team"})
 
     admits: Callable[[Head], Admission] = lambda _: Admission(collect=True, plan="plan")
     answers: Callable[[Request], Response | Pending] = lambda request: whole(request.head.target)
+    recalls: Callable[[Any, bytes], Response | None] = lambda _, __: None
     requests: list[Request] = field(default_factory=list)
+    recalled: list[tuple[Any, bytes]] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
 
     def admit(self, head: Head) -> Admission:
@@ -37,6 +42,12 @@ class Line:
     def answer(self, request: Request) -> Response | Pending:
         self.requests.append(request)
         return self.answers(request)
+
+    def recall(self, plan: Any, body: bytes) -> Response | None:
+        response = self.recalls(plan, body)
+        if response is not None:
+            self.recalled.append((plan, body))
+        return response
 
     def refuse(self, head: Head | None, error: Refused) -> Response:
         del head

@@ -276,7 +276,7 @@ async def test_back_pressure(front, waiting):
     peer.send(sized(bytes(30 * MIB)))
     await front.until(lambda: bool(front.line.requests))
     (connection,) = front.listener._open
-    await front.until(lambda: not connection._reading)
+    await front.until(lambda: not connection._flow.reading)
 
     assert front.line.requests[0].body.buffered <= MIB
     front.pass_time(1000)

@@ -122,7 +122,7 @@ async def test_sent_ahead_of_a_slow_answer(front):
         peer.send(GET * 400)
     await front.until(lambda: len(front.line.requests) == 1)
     (connection,) = front.listener._open
-    await front.until(lambda: not connection._reading)
+    await front.until(lambda: not connection._flow.reading)
 
     assert 1 == len(front.line.requests)
     assert len(connection._rest) < 512 * 1024

@@ -162,6 +162,7 @@ async def test_the_unproven_join_nobody(share, path, first, second, forged, buil
     leader = await dial(lab, path=path, headers=bearer(first) | team)
     await lab.until(lambda: upstream.calls == 2)
     refused = await dial(lab, path=path, headers=bearer(forged) | team)
+    await lab.until(lambda: upstream.calls == 3)
     assert 401 == (await refused.reply()).status
     unproven = [await dial(lab, path=path, headers=bearer(second) | team) for _ in range(2)]
     joined = await dial(lab, path=path, headers=bearer(first) | team)

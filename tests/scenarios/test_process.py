@@ -65,6 +65,8 @@ class Process:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 except ConnectionRefusedError:
                     return
+                except ConnectionResetError:  # it was in the queue of those not yet accepted
+                    continue
                 writer.close()
                 await asyncio.sleep(0.01)
 

@@ -1,0 +1,55 @@
+"""
+The reading side of a connection: whether its client may go on sending.
+
+The rule: nobody's haste takes a turn of the loop from the others, and what cannot be used yet stays with its sender.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+BREATH = 128 * 1024
+"""After so many bytes of one connection the others have a turn. libuv reads on for as long as a sender is fast."""
+
+
+class FlowControl:
+    """*reading*: the transport reads, neither held up nor taking a breath."""
+
+    __slots__ = ("_breathing", "_held", "_taken", "_transport", "reading")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held = False
+        self._breathing = False
+        self._taken = 0
+        self.reading = True
+
+    def __repr__(self) -> str:
+        return f"<FlowControl{' held' if self._held else ''}{' breathing' if self._breathing else ''}>"
+
+    def hold(self, held: bool) -> None:  # noqa: FBT001 - the state itself, worked out by the caller
+        """Say whether the sender has to wait."""
+        self._held = held
+        self._set()
+
+    def took(self, size: int) -> None:
+        """So many bytes have been read: let the others have their turn, if they were many."""
+        self._taken += size
+        if self._taken > BREATH and self.reading and not self._transport.is_closing():
+            self._taken = 0
+            self._breathing = True
+            self._set()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._breathing = False
+        self._set()
+
+    def _set(self) -> None:
+        reading = not (self._held or self._breathing)
+        if reading != self.reading and not self._transport.is_closing():
+            self.reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
