@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
         answer would, so whatever needs more than that (somebody waits, the end is near) goes the ordinary way.
         """
         shared = self._shared
-        if self._reader.fed or self._intake.opened or self._wire.paused or shared.draining or self._eof:
+        if self._reader.fed or self._wire.paused or shared.draining:
             return False
         found = shared.familiar.find(data, self._reader.port)
         if found is None:

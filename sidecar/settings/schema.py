@@ -261,7 +261,11 @@ SCHEMA = Table(
         ),
         "listen": _listen(Listen(), "where applications call", frozenset({"tls_port"})),
         "health": _listen(Listen(port=7491), "`/livez`, `/readyz` and `/metrics`"),
-        "admin": _listen(Listen(port=7490), "status page and actions", frozenset({"token_file"})),
+        "admin": _listen(
+            Listen(port=7490),
+            "the status page and actions; nothing listens there in this version",
+            frozenset({"token_file"}),
+        ),
         "state": Key(
             Table(
                 {

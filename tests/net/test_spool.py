@@ -59,6 +59,25 @@ async def test_closed_under_a_reader(spools):
         await anext(spool.chunks())
 
 
+async def test_shared(spools):
+    """A file stays until everybody who shares it has closed it, and is given back then."""
+    spool = spools.create()
+    await spool.append([b"abc"])
+    spool.share()
+    file = spool._file
+    spool.close()
+
+    assert b"abc" == await _read(spool)
+    assert "<SpoolFile 3 bytes>" == repr(spool)
+    spool.close()
+    spool.close()
+    with pytest.raises(ClientGone):
+        await _read(spool)
+    await asyncio.get_running_loop().run_in_executor(spools._thread, lambda: None)
+    assert file.closed
+    assert "<SpoolFile 3 bytes closed>" == repr(spool)
+
+
 async def test_no_folder(tmp_path):
     """A folder that cannot be written fails the write and loses nothing."""
     spools = Spools(str(tmp_path / "missing"))
