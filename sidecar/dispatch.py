@@ -14,7 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from sidecar.core.headers import forward
+from sidecar.core.headers import CREDENTIAL_QUERY, forward
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Head, Pairs
 from sidecar.core.principal import without_credentials
@@ -110,7 +110,7 @@ class Dispatch:
                     503, "no-credential", f"The credential of region {region.name} cannot be read; see the log."
                 )
             replace = (field,)
-            target = without_credentials(target, site.service.dialect.credential_query)
+            target = without_credentials(target, CREDENTIAL_QUERY | site.service.dialect.credential_query)
         pairs = forward(head.pairs, head.fields, identity=identity, replace=replace)
         attempt = partial(
             self._client.send,

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core.approach import Approach
-from sidecar.core.dialect import Endpoint
+from sidecar.core.dialect import Endpoint, Watch
 from sidecar.core.draft import Draft
 from sidecar.core.headers import fields_of, relay, replay, retry_fields, upstream_id
 from sidecar.core.memo import Memo
@@ -52,8 +52,8 @@ class Call(Struct, frozen=True, gc=False):
     """
     A request whose body is read: what it asks, by which route and for whom, and the key of its answer.
 
-    *bypass*: why it goes upstream as it is, else ``""``; then there is no key. *observe*: it goes upstream as it is
-    and whether it would have hit is only measured.
+    *ttl* is how long its answer is fresh, seconds. *bypass*: why it goes upstream as it is, else ``""``; then there is
+    no key. *observe*: it goes upstream as it is and whether it would have hit is only measured.
     """
 
     endpoint: Endpoint
@@ -61,6 +61,7 @@ class Call(Struct, frozen=True, gc=False):
     route: Route
     model: str
     principal: Principal
+    ttl: float
     key: Key | None
     bypass: str = ""
     observe: bool = False
@@ -118,7 +119,7 @@ class Origin:
             if facts.inject_usage and isinstance(body, bytes) and self._takes_usage(errand):
                 flight.usage = True
                 sent = await send(with_usage(body))
-                if sent.answer.status == 400:
+                if sent.answer.status in {400, 422}:
                     complaint = await _read_some(sent.answer, _COMPLAINT_BYTES)
                     if names_usage(complaint):
                         self._refuses_usage.put(_deployment(errand), True)
@@ -141,7 +142,7 @@ class Origin:
         draft.attempts += refused
         self.note(errand.approach, call.principal, sent, draft)
         if 200 <= sent.answer.status < 300:
-            self._accepted.note(errand.approach.site.service.name, call.principal, now=self._now())
+            self._accepted.note(errand.approach.site.place, call.principal, now=self._now())
         return sent
 
     def _takes_usage(self, errand: Errand) -> bool:
@@ -157,20 +158,28 @@ class Origin:
         draft.attempts += sent.attempts
         draft.upstream_id = upstream_id(answer.pairs)
         if answer.status in {401, 403}:
-            self._accepted.withdraw(approach.site.service.name, principal)
+            self._accepted.withdraw(approach.site.place, principal)
+
+    async def read(self, answer: Answer, draft: Draft) -> bytes:
+        """The next bytes of an answer, the wait for them booked."""
+        began = self._clock()
+        try:
+            return await answer.read()
+        finally:
+            draft.upstream_seconds += self._clock() - began
 
     async def pour(self, errand: Errand, flight: Flight, sent: Sent) -> None:
         """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
-        answer = sent.answer
+        answer, answers = sent.answer, errand.call.endpoint.answers
         fields = fields_of(answer.pairs)
         form = form_of(fields)
         unshareable = self._share(errand, flight, answer.status, fields, form)
-        if not unshareable and form is Form.WHOLE and not _is_framed(fields):
-            unshareable = _booked(errand, flight).reason = Reason.UNFRAMED  # it may have been cut: nothing would tell
-        opening = self._opening(sent, fields, form, usage=flight.usage, kept=not unshareable)
-        answers, kept = errand.call.endpoint.answers, False
-        watch = answers.watch() if form is Form.EVENTS and answer.status == 200 else None
-        while chunk := await answer.read():
+        kept = not unshareable and errand.call.ttl > 0 and flight.holds(answer.length or 0)
+        opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
+        watch = answers.watch() if form is Form.EVENTS and not unshareable else None
+        while chunk := await self._read_on(errand, flight, answer):
+            if watch is not None and not flight.size and _is_object(chunk):
+                watch = None  # a document that calls itself a stream
             if watch is not None:
                 watch.feed(chunk)
                 flight.boundary = watch.boundary
@@ -178,22 +187,36 @@ class Origin:
             if watch is not None and watch.ended and answers.streams and not flight.complete:
                 flight.complete = True  # whoever leaves now has had it all
                 flight.generating = False
-                kept = not unshareable and await self._keep(errand, flight, opening)
+                await self._keep(errand, flight, opening)
                 flight.settled = True
-            committed = flight.size > COMMIT_BYTES if watch is None else watch.committed
-            if flight.opening is None and (committed or flight.windowed):
+            if flight.opening is None and _is_committed(flight, form, watch):
                 flight.open(opening if not flight.windowed else replace(opening, kept=False))
-        if watch is not None and not (watch.ended or watch.failed):
-            raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
+        if watch is not None:
+            watch.close()
+            if not (watch.ended or watch.failed):
+                raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
         if not flight.complete:
             kept = not unshareable and await self._keep(errand, flight, opening)
         if flight.opening is None:
             flight.open(replace(opening, length=flight.size, kept=kept))
 
+    async def _read_on(self, errand: Errand, flight: Flight, answer: Answer) -> bytes:
+        began = self._clock()
+        try:
+            return await answer.read()
+        except UpstreamFailed:
+            if not flight.complete:
+                raise
+            return b""  # all that counts has come
+        finally:
+            _booked(errand, flight).upstream_seconds += self._clock() - began
+
     def _share(self, errand: Errand, flight: Flight, status: int, fields: Fields, form: Form) -> str:
         """Let go of the readers whom an answer with this head is not for; why it is not for all, else ``""``."""
         unshareable = share(status, fields, form)
-        if status == 200 and unshareable:
+        if not unshareable and form is Form.WHOLE and not _is_framed(fields):
+            unshareable = Reason.UNFRAMED  # it may be cut, and nothing in it would tell
+        if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
             self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
             flight.release(lambda _: False)
         elif not reaches_everyone(status):
@@ -268,6 +291,15 @@ def _booked(errand: Errand, flight: Flight) -> Draft:
     return flight.draft or errand.draft
 
 
+def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:
+    """Whether readers may have what there is: from here on a failure breaks their answers."""
+    if flight.windowed:
+        return True
+    if watch is not None:
+        return watch.committed
+    return form is Form.EVENTS or flight.size > COMMIT_BYTES
+
+
 def _is_framed(fields: Fields) -> bool:
     return b"content-length" in fields or b"transfer-encoding" in fields
 
@@ -275,6 +307,10 @@ def _is_framed(fields: Fields) -> bool:
 def _deployment(errand: Errand) -> tuple[str, str, str]:
     site = errand.approach.site
     return site.service.name, site.resource, errand.call.model
+
+
+def _is_object(chunk: bytes) -> bool:
+    return chunk.lstrip()[:1] == b"{"
 
 
 async def _read_some(answer: Answer, limit: int) -> bytes:

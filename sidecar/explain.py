@@ -68,8 +68,8 @@ def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: 
     facts = reading.facts
     model = choose_model(endpoint, facts)
     route = choose_route(site, head.fields, model)
-    decision = admit(facts, route)
     caller = approaches.caller(approach, route)
+    decision = admit(facts, route, anonymous=caller.principal.anonymous)
     say(
         "route",
         f"{route.name} (mode {route.cache.mode}, share {route.cache.share.kind} {route.cache.share.name}".rstrip()

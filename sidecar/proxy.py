@@ -21,7 +21,7 @@ from sidecar.core.headers import fields_of, relay
 from sidecar.core.memo import Memo
 from sidecar.core.model import Facts, Form, Head, Key, Outcome, Reading, Record
 from sidecar.core.observation import Observations, essence
-from sidecar.core.policy import Bypass, Observe, Reason, Serve, admit, form_of, judge
+from sidecar.core.policy import Bypass, Observe, Reason, Serve, admit, form_of, judge, lifetime
 from sidecar.core.principal import Accepted
 from sidecar.core.recognise import choose_route
 from sidecar.core.rescue import cause_of, is_callers, rescue
@@ -157,14 +157,16 @@ class Proxy:
         # 5: which model answers, and so by which route; whether that may be looked up
         model = choose_model(endpoint, facts)
         route = choose_route(site, head.fields, model)
-        decision = admit(facts, route)
         caller = self._approaches.caller(approach, route)
+        decision = admit(facts, route, anonymous=caller.principal.anonymous)
+        ttl = lifetime(endpoint, route, approach.asked)
         if isinstance(decision, Bypass):
-            call = Call(endpoint, facts, route, model, caller.principal, None, decision.reason)
+            call = Call(endpoint, facts, route, model, caller.principal, ttl, None, decision.reason)
         else:
             # 6: the key
             key = seal(self._secret, caller.prefix, model, reading)
-            call = Call(endpoint, facts, route, model, caller.principal, key, observe=isinstance(decision, Observe))
+            observe = isinstance(decision, Observe)
+            call = Call(endpoint, facts, route, model, caller.principal, ttl, key, observe=observe)
         if told is not None and type(body) is bytes:
             self._calls.put((approach, body), call, len(body) + _CALL_WEIGHT)
             self._calls.put((approach, told), call, len(body) + _CALL_WEIGHT)
@@ -184,9 +186,9 @@ class Proxy:
     def _find(self, approach: Approach, call: Call, key: Key) -> Serve | None:
         now = self._now()
         principal = call.principal
-        if principal.needs_proof and not self._accepted.knows(approach.site.service.name, principal, now):
+        if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, now):
             return None
-        verdict = judge(self._store.peek(key), approach.asked, now)
+        verdict = judge(self._store.peek(key), approach.asked, call.ttl, now)
         return verdict if isinstance(verdict, Serve) else None
 
     def _serve(
@@ -210,9 +212,11 @@ class Proxy:
         draft = self._draft(request, call, started, Outcome.MISS)
         errand = Errand(request, approach, call, key, draft)
         try:
-            if approach.asked.only_if_cached:
+            if approach.asked.only_if_cached and (
+                (found := self._find(approach, call, key)) is None or not await self._reply(errand, found, exchange)
+            ):
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
-            if not await self._join(errand, exchange, alone=False):
+            if not draft.told and not await self._join(errand, exchange, alone=False):
                 await self._join(errand, exchange, alone=True)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer or a clean break
             self._settle(error, approach, draft, exchange, b"sidecar; fwd=miss")
@@ -227,7 +231,7 @@ class Proxy:
         approach, call, key, draft = errand.approach, errand.call, errand.key, errand.draft
         now = self._now()
         # who has not proved itself shares a flight only with those who present the very same credential
-        proven = self._accepted.knows(approach.site.service.name, call.principal, now)
+        proven = self._accepted.knows(approach.site.place, call.principal, now)
         shelf = (key, b"" if proven else call.principal.credential)
         # look again: the answer may have come between the first look and this task's first step
         found = None if alone else self._find(approach, call, key)
@@ -256,6 +260,8 @@ class Proxy:
                 exchange, reader, opening, call.facts.view, call.endpoint, approach.site.service.dialect, stamp
             )
             draft.bytes_out = written or 0
+            if collapsed:
+                draft.upstream_seconds = self._clock() - draft.started  # it waited for the service all the while
         except asyncio.CancelledError:
             if not reader.satisfied:
                 draft.cause = "client-gone"
@@ -279,7 +285,8 @@ class Proxy:
     async def _fly(self, errand: Errand, flight: Flight) -> None:
         """Steps 9 to 11: fetch one answer, for whoever reads along."""
         # 9: the fleet's tier
-        found = judge(await self._store.fetch(errand.key), errand.approach.asked, self._now())
+        entry = await self._store.fetch(errand.key)
+        found = judge(entry, errand.approach.asked, errand.call.ttl, self._now())
         if isinstance(found, Serve):
             entry = found.entry
             flight.open(Opening(entry.status, entry.headers, entry.headers, entry.form, len(entry.body), found=found))
@@ -324,7 +331,7 @@ class Proxy:
                 draft.status = answer.status
                 seen: list[bytes] | None = [] if call is not None and call.observe else None
                 watch = call.endpoint.answers.watch() if call is not None and draft.streamed else None
-                while chunk := await answer.read():
+                while chunk := await self._origin.read(answer, draft):
                     if watch is not None:
                         watch.feed(chunk)
                     draft.bytes_out += len(chunk)
@@ -357,6 +364,8 @@ class Proxy:
             exchange.cut()
             return
         answer = rescue(error, approach.site.service.dialect)
+        if isinstance(error, Refused):
+            status = b"sidecar; detail=%b" % error.code.encode("ascii")
         draft.outcome, draft.status = Outcome.ERROR, answer.status
         close = isinstance(error, Refused) and error.close
         exchange.respond(rescued(answer, Stamp(draft.request_id, status, draft.model, draft.region), close=close))
@@ -379,7 +388,7 @@ class Proxy:
                 status=answer.status, method=head.method if head is not None else b"", cause=error.code,
             )
         )  # fmt: skip
-        status = b"sidecar; fwd=bypass; detail=%b" % error.code.encode("ascii")
+        status = b"sidecar; detail=%b" % error.code.encode("ascii")  # not forwarded, and not stored either
         return rescued(answer, Stamp(request_id, status), close=error.close)
 
     def _draft(self, request: Request, call: Call | None, started: float, outcome: Outcome) -> Draft:

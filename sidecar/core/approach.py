@@ -15,7 +15,7 @@ from sidecar.core.fingerprint import canonical_query, partition_of, prefix
 from sidecar.core.headers import CREDENTIALS
 from sidecar.core.memo import Memo
 from sidecar.core.model import Head
-from sidecar.core.policy import Bypass, Directives, admit_head, read_directives
+from sidecar.core.policy import CONDITIONAL, Bypass, Directives, admit_head, read_directives
 from sidecar.core.principal import Pod, Principal, identify
 from sidecar.core.recognise import Site, Stray, recognise
 from sidecar.core.rules import Region, Route, Rules, Share
@@ -153,7 +153,7 @@ class Approaches:
 
 def telling(rules: Rules) -> tuple[bytes, ...]:
     """The header fields that some decision under *rules* reads, by lower-case name."""
-    names = dict.fromkeys((*_ALWAYS, *sorted(CREDENTIALS)))
+    names = dict.fromkeys((*_ALWAYS, *CONDITIONAL, b"cookie", *sorted(CREDENTIALS)))
     for service in rules.services:
         dialect = service.dialect
         names |= dict.fromkeys((*dialect.credentials, *dialect.scopes, *dialect.counting))

@@ -159,7 +159,7 @@ def _arrange(members: dict[str, Any], shape: Shape) -> dict[str, Any]:
                 value = _arrange(value, inner)
             else:
                 value = [_arrange(item, inner) if type(item) is dict else item for item in value]
-        if name not in drop:
+        if name not in drop or (value and name in inside and type(value) is dict):
             arranged[name] = value
     return arranged
 
@@ -241,6 +241,8 @@ class _PassingJson:
         if isinstance(members, Unsafe):
             return Reading(b"json-digest", b"", Facts(bypass=members))
         facts = self._endpoint.read(members)
+        if self._scanner.remote:
+            facts = msgspec.structs.replace(facts, deterministic=False, seeded=False)
         return Reading(b"json-digest", b"" if facts.bypass else self._digest.digest(), facts)
 
 

@@ -49,8 +49,9 @@ class Shape:
     How one JSON object is brought to canonical form.
 
     Its members are sorted by name, less those in *drop*. A member named in *inside* is itself such an object, or an
-    array of them (other values there are kept as they are). Every other member keeps its order: inside schemas and
-    tool arguments the order of members has meaning.
+    array of them (other values there are kept as they are). A member named in both is dropped unless it is such an
+    object with something left in it. Every other member keeps its order: inside schemas and tool arguments the order
+    of members has meaning.
     """
 
     drop: frozenset[str] = frozenset()
@@ -72,6 +73,9 @@ class Watch(Protocol):
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes of the stream; never raises."""
+
+    def close(self) -> None:
+        """The stream has ended cleanly: what is left is its last event."""
 
 
 class Narrow(Protocol):

@@ -7,6 +7,7 @@ answers to their own caller lose what belongs to the connection; answers to anyb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -45,13 +46,18 @@ CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-
 """Every request field that any service reads a key from."""
 
 
+CREDENTIAL_QUERY = frozenset({"api-key", "api_key", "subscription-key", "key", "access_token"})
+"""Query members that some service reads a key from, in lower case."""
+
 RETRY_AFTER = {b"retry-after": 1.0, b"retry-after-ms": 1000.0, b"x-ms-retry-after-ms": 1000.0}
 """Answer fields that say when to try again, and their units in a second. Some clients wait for days if told to."""
 
 LONGEST_RETRY_AFTER = 60.0
 
 UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
-"""Answer fields by which a provider finds a call again, for the log; the first that is there counts."""
+"""Answer fields by which a provider finds a call again, for the log; the first that holds an id counts."""
+
+_ID = re.compile(rb"[\w.:/=+-]{1,128}\Z")
 
 
 def named_by_connection(fields: Fields) -> frozenset[bytes]:
@@ -139,9 +145,9 @@ def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def upstream_id(pairs: Pairs) -> str:
-    """The provider's own id of a call, ``""`` where it gave none; at most 128 characters."""
+    """The provider's own id of a call, ``""`` where it gave none that looks like one: the log repeats nothing else."""
     fields = fields_of(pairs)
-    return next((fields[name][:128].decode("latin-1") for name in UPSTREAM_IDS if name in fields), "")
+    return next((fields[name].decode() for name in UPSTREAM_IDS if _ID.match(fields.get(name, b""))), "")
 
 
 def lines(pairs: Pairs) -> bytes:

@@ -2,7 +2,8 @@
 Reads the top-level members of a JSON object that is too large to hold, while it passes.
 
 The rule: what is found does not depend on how the bytes were cut. Members of up to 64 KiB are kept as they were
-written, for a real parser to read at the end; of longer ones only the structure is followed.
+written, for a real parser to read at the end; of longer ones only the structure is followed, and what might refer to
+something that only the service has is looked for. Finding it where it means nothing costs a miss.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CONTENT = frozenset({
     "instructions", "messages", "prompt", "query", "requests", "suffix", "system", "systemInstruction",
     "system_instruction", "text", "texts",
 })  # fmt: skip
-"""Members that hold the question itself: long ones are normal, and nothing is decided by them."""
+"""Members that hold the question itself: long ones are normal."""
 
 _TOKEN = 1024
 """Bytes that a name, number or literal may have."""
@@ -47,6 +48,23 @@ _LEAVES = re.compile(rb"(?:%b|\[(?:%b)*+\]|\{(?:%b)*+\})*+" % (_PLAIN, _PLAIN, _
 """Whole strings, objects and arrays without others inside, and what is between: one match leaps to the next bracket."""
 
 _FILE_ID = b'"file_id"'
+
+_REFERENCES = (b'"audio"', b'"container_upload"', b'"definition"', b'"item_reference"')
+"""Names and types by which long content refers to what the service keeps, or adds tools on the way."""
+
+_BY_ID = frozenset({"input", "prompt"})
+"""Members in which any ``id`` may be such a reference."""
+
+# Inside of strings a quote stands behind a backslash, so the text of a message is not taken for a name. But a letter
+# may be written as an escape, which no client does unless it wants to hide one.
+_ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
+
+_LINK = re.compile(rb'url"[ \t\n\r]{0,64}+(?!\Z|[,}\]]|:[ \t\n\r]{0,64}+(?:"data:|[{n]))')
+"""A member whose name ends in ``url`` and whose value is neither within (``data:``), nor an object, nor null."""
+
+_SEAM = 4 + 64 + 1 + 64 + 6
+"""Bytes that the longest of these looks at."""
+
 _CLOSER = {ord("{"): ord("}"), ord("["): ord("]")}
 _QUOTE = ord('"')
 
@@ -59,18 +77,20 @@ class Scanner:
 
     ``feed`` takes the body in order, cut anywhere, and never raises. Afterwards ``fault`` says what is wrong with the
     body as a whole (None when nothing is), ``short`` is an object of the kept members, each as it was written, and
-    *long* has the names of the others, all from ``CONTENT``: a body with another long member is unreadable.
+    *long* has the names of the others, all from ``CONTENT``: a body with another long member is unreadable. *remote*
+    tells that a long member may have a link in it, behind which things change.
     """
 
     __slots__ = (
-        "_closers", "_fault", "_file_id", "_held", "_kept", "_name", "_names", "_pieces", "_room", "_seam", "_string",
-        "_tail", "_want", "long",
+        "_closers", "_fault", "_held", "_kept", "_name", "_names", "_pieces", "_reference", "_room", "_seam", "_string",
+        "_tail", "_want", "long", "remote",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.long: set[str] = set()
+        self.remote = False
         self._fault: Unsafe | None = None
-        self._file_id = False
+        self._reference: Unsafe | None = None
         self._seam = b""
         self._tail = b""
         self._want = _OPEN
@@ -91,9 +111,7 @@ class Scanner:
         """What makes the body unsafe, once all of it has been fed."""
         if self._fault is None and self._want != _DONE:
             return Unsafe.INVALID_JSON
-        if self._fault is None and self._file_id:
-            return Unsafe.FILE_ID
-        return self._fault
+        return self._fault or self._reference
 
     @property
     def short(self) -> bytes:
@@ -104,8 +122,6 @@ class Scanner:
         """Follow the next bytes of the body."""
         if self._fault is not None:
             return
-        self._file_id = self._file_id or _FILE_ID in chunk or _FILE_ID in self._seam + chunk[: len(_FILE_ID) - 1]
-        self._seam = (self._seam + chunk[1 - len(_FILE_ID) :])[1 - len(_FILE_ID) :]
         data = self._tail + chunk
         self._tail = b""
         at = 0
@@ -166,6 +182,7 @@ class Scanner:
         byte = data[at]
         self._pieces.clear()
         self._held = 0
+        self._seam = b""
         if byte == _QUOTE or byte in _CLOSER:
             self._string = byte == _QUOTE
             self._closers += b"" if self._string else bytes((_CLOSER[byte],))
@@ -233,17 +250,39 @@ class Scanner:
 
     def _hold(self, piece: bytes) -> None:
         self._held += len(piece)
-        if self._held <= KEEP:
-            self._pieces.append(piece)
-        else:
-            self._pieces.clear()
+        self._pieces.append(piece)
+        if self._held > KEEP:
+            self._search()
+
+    def _search(self, *, last: bool = False) -> None:
+        """Look for references in the pieces of a long value, and let go of them; *last*: nothing of it follows."""
+        text = self._seam + b"".join(self._pieces)
+        self._pieces.clear()
+        self._seam = text[1 - _SEAM :]
+        if _FILE_ID in text:
+            self._reference = Unsafe.FILE_ID
+        elif self._reference is None and self._refers(text):
+            self._reference = Unsafe.UNREADABLE_MEMBER
+        if not self.remote and b'url"' in text:
+            self.remote = any(last or found.start() + _SEAM <= len(text) for found in _LINK.finditer(text))
+
+    def _refers(self, text: bytes) -> bool:
+        return (
+            any(reference in text for reference in _REFERENCES)
+            or (b'"id"' in text and self._name[1] in _BY_ID)
+            or (b"\\u00" in text and _ESCAPED_LETTER.search(text) is not None)
+        )
 
     def _close_value(self) -> None:
         raw, name = self._name
         if self._held <= min(KEEP, self._room):
             self._room -= self._held
-            self._kept.append(raw + b":" + b"".join(self._pieces))
+            value = b"".join(self._pieces)
+            self._kept.append(raw + b":" + value)
+            if _FILE_ID in value:
+                self._reference = Unsafe.FILE_ID
         elif name in CONTENT:
+            self._search(last=True)
             self.long.add(name)
         else:
             self._fault = Unsafe.UNREADABLE_MEMBER

@@ -52,9 +52,3 @@ class Memo(Generic[K, V]):
         while len(self._values) > self._entries or self._weight > self._limit:
             oldest, _ = self._values.popitem(last=False)
             self._weight -= self._weights.pop(oldest, 0)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._values.clear()
-        self._weights.clear()
-        self._weight = 0

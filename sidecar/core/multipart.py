@@ -25,6 +25,7 @@ _TEXT = rb'"((?:[^"\\\r\n]|\\.)*)"|([^\s"(),/:;<=>?@\[\\\]{}]+)'
 _BOUNDARY = re.compile(rb"(?i:;\s*boundary)=(?:" + _TEXT + rb")")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
 _PARAMETER = re.compile(rb"\s*;\s*([A-Za-z*-]+)=(?:" + _TEXT + rb")")
+_PLAIN = re.compile(rb'(?i:text/plain(?:\s*;\s*charset=(?:utf-8|us-ascii|"utf-8"|"us-ascii"))?)')
 _IDENTITIES = {b"7bit", b"8bit", b"binary"}
 
 Field = tuple[str, str | dict[str, str]]
@@ -162,6 +163,8 @@ class Multipart:
         name = _text(parameters[b"name"])
         extensions = {_extension(parameters[key]) for key in (b"filename", b"filename*") if key in parameters}
         if name is None or len(extensions) > 1:
+            return False
+        if not extensions and _PLAIN.fullmatch(headers.get(b"content-type", b"text/plain")) is None:
             return False
         self._room -= len(name)
         file = blake2b(key=self._digest_key, digest_size=32, person=_PERSON) if extensions else None

@@ -32,6 +32,12 @@ UNSHAREABLE_SECONDS = 120.0
 """How long a key is remembered whose answer could not be shared (Varnish: hit-for-miss)."""
 
 
+CONDITIONAL = (
+    b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"x-http-method-override",
+)  # fmt: skip
+"""Request fields whose answer is for a caller who knows more, or asks for something else, than the request says."""
+
+
 class Reason(StrEnum):
     """Why a call is not looked up, or its answer not shared or kept; beside those that a dialect gives."""
 
@@ -43,6 +49,8 @@ class Reason(StrEnum):
     NO_STORE = "no-store"
     CONTENT_ENCODED = "content-encoded"
     RANGE = "range"
+    CONDITIONAL = "conditional"
+    NO_CREDENTIAL = "no-credential"
     CONNECTION = "connection-options"
     BODY_TOO_LARGE = "body-too-large"
     MEMORY_FULL = "memory-full"
@@ -138,24 +146,33 @@ def admit_head(mode: Mode, site: Site, fields: Fields, asked: Directives) -> Byp
         return Bypass(Reason.CACHE_OFF)
     if not site.cacheable:
         return Bypass(Reason.ROUTE_OFF)
+    reason = _rules_out(fields, asked)
+    return Bypass(reason) if reason else None
+
+
+def _rules_out(fields: Fields, asked: Directives) -> str:
     if asked.no_store:
-        return Bypass(Reason.NO_STORE)
+        return Reason.NO_STORE
     if b"content-encoding" in fields:
-        return Bypass(Reason.CONTENT_ENCODED)
+        return Reason.CONTENT_ENCODED
     if b"range" in fields:
-        return Bypass(Reason.RANGE)
-    if named_by_connection(fields) - PLAIN_OPTIONS:
-        return Bypass(Reason.CONNECTION)  # a field named there is not sent on, so no decision may go by it
-    return None
+        return Reason.RANGE
+    if any(name in fields for name in CONDITIONAL):
+        return Reason.CONDITIONAL
+    if not named_by_connection(fields) <= PLAIN_OPTIONS:
+        return Reason.CONNECTION  # a field named there is not sent on, so no decision may go by it
+    return ""
 
 
-def admit(facts: Facts, route: Route) -> Lookup | Observe | Bypass:
-    """What a call whose body is read may do."""
+def admit(facts: Facts, route: Route, *, anonymous: bool) -> Lookup | Observe | Bypass:
+    """What a call whose body is read may do. Where *anonymous* calls share nothing, nothing is looked up for them."""
     if facts.bypass:
         return Bypass(facts.bypass)
     mode = route.cache.mode
     if mode is CacheMode.OFF:
         return Bypass(Reason.ROUTE_OFF)
+    if anonymous:
+        return Bypass(Reason.NO_CREDENTIAL)
     if mode is CacheMode.OBSERVE:
         return Observe(route)
     if mode is not CacheMode.ALWAYS and not _deterministic(facts, route):
@@ -182,12 +199,12 @@ class Absent(Struct, frozen=True, gc=False):
 ABSENT = Absent()
 
 
-def judge(entry: Entry | None, asked: Directives, now: float) -> Serve | Absent:
-    """Whether what the store holds may be served at *now*."""
+def judge(entry: Entry | None, asked: Directives, ttl: float, now: float) -> Serve | Absent:
+    """Whether what is stored may be served at *now* to a call whose own answer would be fresh for *ttl* seconds."""
     if entry is None or asked.no_cache:
         return ABSENT
     age = max(now - entry.at, 0.0)  # a clock that was set back makes nothing younger than new
-    left = entry.ttl - age
+    left = min(entry.ttl, ttl) - age
     if left <= 0:
         return ABSENT
     if asked is not NOTHING_ASKED and (

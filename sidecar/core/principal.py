@@ -52,7 +52,8 @@ class Principal(Struct, frozen=True, gc=False):
     callers of one partition apart. *needs_proof*: it may read only after the service has accepted this credential;
     *shared*: and that not long ago, for the partition is not its own.
     *expires*: when a token ends, seconds since the epoch, 0 for none. *microsoft*: it sends a token that Microsoft
-    issued, in whatever field. *local*: the partition has no meaning outside this process.
+    issued, in whatever field. *local*: the partition has no meaning outside this process. *anonymous*: nothing that is
+    known to be a credential came with the call, so whose it is cannot be told.
     """
 
     partition: bytes
@@ -62,6 +63,7 @@ class Principal(Struct, frozen=True, gc=False):
     expires: float = 0.0
     microsoft: bool = False
     local: bool = False
+    anonymous: bool = False
 
 
 class _Token(Struct, frozen=True, gc=False):
@@ -73,12 +75,12 @@ class _Token(Struct, frozen=True, gc=False):
 
 def presented(dialect: Dialect, fields: Fields, query: bytes) -> tuple[bytes, ...]:
     """
-    Every credential of a request, without its scheme, distinct and sorted.
+    Every credential of a request, in whatever field services read keys from, without its scheme, distinct and sorted.
 
     All of them count: which one a service obeys when there are several is the service's secret, and a caller that
     adds a second key must not read as the owner of the first.
     """
-    found = {_bare(value) for name in dialect.credentials if (value := fields.get(name))}
+    found = {_bare(value) for name in {*dialect.credentials, *CREDENTIALS} if (value := fields.get(name))}
     if dialect.credential_query and query:
         for member in query.split(b"&"):
             value = member.partition(b"=")[2]
@@ -124,7 +126,8 @@ def identify(
         partition = digest(b"header", share.name.encode(), fields[name])
     elif pod is not None:
         local = not (pod.namespace and pod.account)
-        partition = digest(b"pod", pod.namespace.encode(), pod.account.encode(), pod.process if local else b"")
+        workload = (pod.namespace.encode(), pod.account.encode(), pod.process if local else b"")
+        partition = digest(b"pod", *workload, *scopes)
     elif token is not None:
         named = (token.issuer.encode(), token.tenant.encode(), token.subject.encode())
         partition = digest(b"token", *named, *scopes)
@@ -138,11 +141,15 @@ def identify(
         expires=token.expires if token is not None else 0.0,
         microsoft=any(_is_microsofts(_bare(fields[name])) for name in CREDENTIALS if name in fields),
         local=local,
+        anonymous=pod is None and not shared and not credentials,
     )
 
 
 class Accepted:
-    """The credentials that a service has accepted with a 2xx, and when it last did; at most *limit*, oldest out."""
+    """
+    The credentials that a service has accepted with a 2xx, and when it last did; at most *limit*, oldest out. A *place*
+    is a service or one resource of it (``Site.place``): what one accepts proves nothing at another.
+    """
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
@@ -151,24 +158,24 @@ class Accepted:
     def __repr__(self) -> str:
         return f"<Accepted {len(self._at)} credentials>"
 
-    def note(self, service: str, principal: Principal, now: float) -> None:
+    def note(self, place: str, principal: Principal, now: float) -> None:
         """The service has just answered this caller with a 2xx."""
         if not principal.needs_proof:
             return
-        self._at.pop((service, principal.credential), None)
-        self._at[service, principal.credential] = now
+        self._at.pop((place, principal.credential), None)
+        self._at[place, principal.credential] = now
         if len(self._at) > self._limit:
             self._at.popitem(last=False)
 
-    def withdraw(self, service: str, principal: Principal) -> None:
+    def withdraw(self, place: str, principal: Principal) -> None:
         """The service has just refused this credential (401, 403)."""
-        self._at.pop((service, principal.credential), None)
+        self._at.pop((place, principal.credential), None)
 
-    def knows(self, service: str, principal: Principal, now: float) -> bool:
+    def knows(self, place: str, principal: Principal, now: float) -> bool:
         """Whether the caller may read what is stored in its partition."""
         if not principal.needs_proof:
             return True
-        at = self._at.get((service, principal.credential))
+        at = self._at.get((place, principal.credential))
         if at is None or (principal.expires and principal.expires <= now):
             return False
         return now - at < ACCEPTED_SECONDS or bool(principal.expires and not principal.shared)

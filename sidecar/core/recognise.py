@@ -42,6 +42,11 @@ class Site(Struct, frozen=True, gc=False):
     cacheable: bool
     regions: tuple[Region, ...]
 
+    @property
+    def place(self) -> str:
+        """The service, or the resource of it, that judges credentials."""
+        return f"{self.service.name}/{self.resource}"
+
 
 class Stray(Struct, frozen=True, gc=False):
     """A request for no service of ours: the answer's status, code and message."""

@@ -61,8 +61,6 @@ class Region:
     name: str
     url: str
     priority: int = 1
-    weight: int = 1
-    residency: str = ""
     credential_domain: str = ""
     credential: StoredCredential | None = None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Flag, auto
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 LIMIT: Final = 8 << 20
@@ -22,6 +23,8 @@ _BOM: Final = b"\xef\xbb\xbf"
 # Two line ends in a row. A CR counts alone only where no LF follows it.
 _BLANK: Final = re.compile(rb"(?:\n|\r\n?+)(?:\n|\r\n?+)")
 _LONGEST_BLANK: Final = 4
+
+_DONE: Final = b"[DONE]"
 
 
 class Event(Struct, frozen=True, gc=False):
@@ -82,10 +85,21 @@ class Splitter:
         return events + self._overflow()
 
     def close(self) -> list[Event]:
-        """At the end of the stream: the event that was held for an LF that did not come."""
-        if not self._rest or not self._held():
+        """
+        At the clean end of the stream: its last event, where that was held for an LF that did not come, or has no blank
+        line behind it although its data is whole.
+
+        Data is whole when it is JSON or ``[DONE]``. The standard drops such an event; services send it, and SDKs take
+        the stream for finished. What was cut off is no event and stays the rest.
+        """
+        if not self._rest:
+            return []
+        held = self._held()
+        if not held and self._oversize:
             return []
         event = self._event(bytes(self._rest))
+        if not held and not _is_whole(event.data):
+            return []
         self._rest.clear()
         return [event]
 
@@ -161,7 +175,14 @@ class EventWatch:
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes of the stream."""
-        for event in self._splitter.feed(chunk):
+        self._take(self._splitter.feed(chunk))
+
+    def close(self) -> None:
+        """The stream has ended cleanly: what is left is its last event."""
+        self._take(self._splitter.close())
+
+    def _take(self, found: list[Event]) -> None:
+        for event in found:
             sign = self._read(event)
             self.committed |= Sign.CONTENT in sign
             self.ended |= Sign.END in sign
@@ -172,7 +193,7 @@ class EventWatch:
 
 
 def events(body: bytes) -> list[Event]:
-    """The events of a whole stream; bytes after the last blank line are no event."""
+    """The events of a whole stream. Bytes after the last blank line are one where their data is whole."""
     splitter = Splitter(limit=len(body))
     return splitter.feed(body) + splitter.close()
 
@@ -182,6 +203,16 @@ def frame(data: bytes, name: str = "") -> bytes:
     if name:
         return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
     return b"data: %b\n\n" % data
+
+
+def _is_whole(data: bytes) -> bool:
+    if data.startswith(_DONE):
+        return True
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse(text: bytes, raw: bytes) -> Event:

@@ -71,21 +71,22 @@ _ERROR_TYPES: Final = {
 
 
 def _read(members: Members) -> Facts:
-    """The facts of a message request."""
+    """The facts of a message request. What stands behind a URL changes, so such a question has no one answer."""
     model, stream, temperature = members.get("model"), members.get("stream", False), members.get("temperature")
     warmth = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     readable = isinstance(model, str) and isinstance(stream, bool) and (warmth or temperature is None)
     return Facts(
         model=model if isinstance(model, str) else "",
         view=View(stream=stream is True),
-        deterministic=warmth and temperature == 0,
+        deterministic=warmth and temperature == 0 and not _is_remote(members.get("messages")),
         bypass=_bypass(members) if readable else "unreadable",
     )
 
 
 def _read_count(members: Members) -> Facts:
-    """The facts of a token count: the same question always has the same answer, in one form."""
-    return msgspec.structs.replace(_read(members), deterministic=True, view=View())
+    """The facts of a token count: the same question has the same answer, in one form, unless a URL is part of it."""
+    remote = _is_remote(members.get("messages"))
+    return msgspec.structs.replace(_read(members), deterministic=not remote, view=View())
 
 
 def _read_nothing(_members: Members) -> Facts:
@@ -136,6 +137,19 @@ def _messages(messages: list[Any]) -> str:
                 return reason
             blocks += (block.get("content"), block.get("source"))
     return ""
+
+
+def _is_remote(messages: Any) -> bool:
+    """Whether a block of the messages, however deep, has its source behind a URL."""
+    found = [messages] if isinstance(messages, list) else []
+    while found:
+        for value in found.pop():
+            block = value if isinstance(value, dict) else {"content": value}
+            if block.get("type") == "url":
+                return True
+            found += [inner for inner in (block.get("content"), block.get("source")) if isinstance(inner, list)]
+            found += [[inner] for inner in (block.get("content"), block.get("source")) if isinstance(inner, dict)]
+    return False
 
 
 def _endpoint(name: str, kind: Kind, *, stateful: bool = False) -> Endpoint:
@@ -230,7 +244,7 @@ ANTHROPIC: Final = Dialect(
     error_event=_error_event,
     misdirected=_misdirected,
     credentials=(b"x-api-key", b"authorization"),
-    scopes=(b"anthropic-workspace-id", b"anthropic-user-profile-id"),
+    scopes=(b"anthropic-workspace-id", b"anthropic-user-profile-id", b"cookie"),
     counting=(b"anthropic-version", b"anthropic-beta"),
 )
 """``api.anthropic.com``, and what speaks like it. ``?beta=true`` counts: it selects other answers."""

@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness
 from sidecar.core.model import Form, Usage, View
-from sidecar.core.sse import Splitter, events
+from sidecar.core.sse import Event, Splitter, events
 from sidecar.dialects.anthropic_forms import UNREADABLE, document, stream
 
 _COUNTED: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
@@ -75,7 +75,14 @@ class MessageWatch:
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes of the stream; never raises."""
-        for event in self._splitter.feed(chunk):
+        self._take(self._splitter.feed(chunk))
+
+    def close(self) -> None:
+        """The stream has ended cleanly: what is left is its last event."""
+        self._take(self._splitter.close())
+
+    def _take(self, found: list[Event]) -> None:
+        for event in found:
             match event.name:
                 case "" | "ping":
                     pass

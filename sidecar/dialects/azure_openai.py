@@ -86,8 +86,10 @@ AZURE_OPENAI = Dialect(
     error_event=error_event,
     misdirected=misdirected,
     credentials=(b"api-key", b"authorization", b"ocp-apim-subscription-key"),
-    # extra-parameters: what becomes of unknown members; x-policy-id: which content filter judges the call.
-    counting=(b"openai-beta", b"extra-parameters", b"x-policy-id"),
+    scopes=(b"cookie",),
+    # extra-parameters: what becomes of unknown members; x-policy-id: which content filter judges the call;
+    # azureml-model-deployment: which deployment behind an endpoint answers.
+    counting=(b"openai-beta", b"extra-parameters", b"x-policy-id", b"azureml-model-deployment"),
     credential_query=frozenset({"api-key", "subscription-key"}),
     one_credential_domain=False,
 )

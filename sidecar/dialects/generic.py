@@ -1,8 +1,9 @@
 """
 The dialect of services that we know nothing about.
 
-The rule: nothing is taken for granted. Every byte of a request counts, no answer is called deterministic, so only a
-route whose owner says ``always`` caches any of it.
+The rule: nothing is taken for granted. Method, path, query and every byte of the body count, and of the headers those
+that choose a form of the answer (``counting``) or tell who is asking (``credentials``, ``scopes``); other headers do
+not. No answer is called deterministic, so only a route whose owner says ``always`` caches any of it.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ OPENAI = Dialect(
     error_event=error_event,
     misdirected=misdirected,
     credentials=(b"authorization",),
-    scopes=(b"openai-organization", b"openai-project"),
-    counting=(b"openai-beta",),
+    scopes=(b"openai-organization", b"openai-project", b"cookie"),
+    counting=(b"openai-beta", b"azureml-model-deployment"),
     one_credential_domain=True,
 )

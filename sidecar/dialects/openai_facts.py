@@ -24,7 +24,9 @@ _OWN_TOOLS = frozenset({"function", "custom", "local_shell", "apply_patch"})
 
 def chat(members: Members) -> Facts:
     """``POST /chat/completions``."""
-    return _generated(members, _first(_CHAT, members) or _refers(members), usage_on_request=True)
+    telling = _telling(members.get("messages"))
+    bypass = _first(_CHAT, members) or _refers(telling)
+    return _generated(members, bypass, remote=any(map(_is_remote_within, telling)), usage_on_request=True)
 
 
 def completions(members: Members) -> Facts:
@@ -34,16 +36,17 @@ def completions(members: Members) -> Facts:
 
 def responses(members: Members) -> Facts:
     """``POST /responses``. It is stored by the service, and so stateful, unless ``store`` is false."""
-    return _generated(members, _first(_RESPONSES, members), usage_on_request=False)
+    remote = _input_is_remote(members)
+    return _generated(members, _first(_RESPONSES, members), remote=remote, usage_on_request=False)
 
 
 def input_tokens(members: Members) -> Facts:
-    """``POST /responses/input_tokens``: a count, the same whenever it is asked."""
+    """``POST /responses/input_tokens``: a count, the same whenever it is asked, unless a URL is part of it."""
     return _computed(members, _COUNT)
 
 
 def computed(members: Members) -> Facts:
-    """Embeddings and moderations: the same question has the same answer."""
+    """Embeddings and moderations: the same question has the same answer, unless a URL is part of it."""
     return _computed(members, _ANY)
 
 
@@ -69,7 +72,8 @@ def nothing(members: Members) -> Facts:
     return Facts()
 
 
-def _generated(members: Members, bypass: str, *, usage_on_request: bool) -> Facts:
+def _generated(members: Members, bypass: str, *, remote: bool = False, usage_on_request: bool) -> Facts:
+    """The facts of a generating call; *remote*: what stands behind a URL is part of it, and that changes."""
     stream = members.get("stream") is True
     usage, inject = True, False
     if stream and usage_on_request:
@@ -80,15 +84,19 @@ def _generated(members: Members, bypass: str, *, usage_on_request: bool) -> Fact
     return Facts(
         model=_text(members.get("model")),
         view=_WHOLE if not stream else View(stream=True, usage=usage),
-        deterministic=_is_zero(members.get("temperature")),
-        seeded=_is_number(members.get("seed")),
+        deterministic=_is_zero(members.get("temperature")) and not remote,
+        seeded=_is_number(members.get("seed")) and not remote,
         bypass=bypass,
         inject_usage=inject and not bypass,
     )
 
 
 def _computed(members: Members, reasons: Reasons) -> Facts:
-    return Facts(model=_text(members.get("model")), deterministic=True, bypass=_first(reasons, members))
+    return Facts(
+        model=_text(members.get("model")),
+        deterministic=not _input_is_remote(members),
+        bypass=_first(reasons, members),
+    )
 
 
 def _first(reasons: Reasons, members: Members) -> str:
@@ -145,9 +153,8 @@ def _is_own(tool: Mapping[str, Any]) -> bool:
             return False
 
 
-def _refers(members: Members) -> str:
+def _refers(telling: Sequence[Mapping[str, Any]]) -> str:
     """The reason of messages that name what only the service has: a file, or the sound of an earlier answer."""
-    telling = _telling(members.get("messages"))
     if any(map(_names_file_within, telling)):
         return "file-id"
     spoken = [audio for message in telling for audio in _objects(message.get("audio"))]
@@ -156,6 +163,10 @@ def _refers(members: Members) -> str:
 
 def _input_names_file(members: Members) -> bool:
     return any(map(_names_file_within, _telling(members.get("input"))))
+
+
+def _input_is_remote(members: Members) -> bool:
+    return any(map(_is_remote_within, _telling(members.get("input"))))
 
 
 def _names_item(members: Members) -> bool:
@@ -183,6 +194,22 @@ def _names_file(part: Mapping[str, Any]) -> bool:
     if part.get("file_id") is not None:
         return True
     return any(type(value) is dict and value.get("file_id") is not None for value in part.values())
+
+
+def _is_remote_within(message: Mapping[str, Any]) -> bool:
+    return any(map(_is_remote, (message, *_objects(message.get("content")), *_objects(message.get("output")))))
+
+
+def _is_remote(part: Mapping[str, Any]) -> bool:
+    """Whether a URL in the part leads elsewhere: ``image_url``, ``file_url``, and ``url`` in the former's object."""
+    for name, value in part.items():
+        if type(value) is str and name.endswith("url") and not value.startswith("data:"):
+            return True
+        if type(value) is dict and any(
+            type(url) is str and inner.endswith("url") and not url.startswith("data:") for inner, url in value.items()
+        ):
+            return True
+    return False
 
 
 def _telling(value: object) -> Sequence[Mapping[str, Any]]:

@@ -19,6 +19,9 @@ _PRICE = frozenset({"service_tier", "prompt_cache_key", "prompt_cache_retention"
 _VIEW = frozenset({"stream", "stream_options"})
 """In which form the answer is sent: no part of the question, for each form is made from the other."""
 
+_OPTIONS = {"stream_options": Shape(drop=frozenset({"include_usage"}))}
+"""Other options of a stream count: they change what its chunks say."""
+
 _FLAT = Shape()
 
 _PART = Shape(inside={"image_url": _FLAT, "input_audio": _FLAT, "file": _FLAT, "prompt_cache_breakpoint": _FLAT})
@@ -53,12 +56,12 @@ _RESPONSES = {
 }
 
 
-CHAT = Shape(drop=ATTRIBUTION | _PRICE | _VIEW | {"prompt_cache_options", "metadata", "store"}, inside=_CHAT)
+CHAT = Shape(drop=ATTRIBUTION | _PRICE | _VIEW | {"prompt_cache_options", "metadata", "store"}, inside=_CHAT | _OPTIONS)
 """``metadata`` and ``store`` change only what the service keeps, and calls that are to be kept are not looked up."""
 
-COMPLETIONS = Shape(drop=ATTRIBUTION | _VIEW)
+COMPLETIONS = Shape(drop=ATTRIBUTION | _VIEW, inside=_OPTIONS)
 
-RESPONSES = Shape(drop=ATTRIBUTION | _PRICE | _VIEW, inside=_RESPONSES)
+RESPONSES = Shape(drop=ATTRIBUTION | _PRICE | _VIEW, inside=_RESPONSES | _OPTIONS)
 """``metadata`` counts, for the answer repeats it; ``prompt_cache_options`` too, for it can ask for no output at all."""
 
 INPUT_TOKENS = Shape(inside=_RESPONSES)

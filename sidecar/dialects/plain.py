@@ -94,6 +94,9 @@ class OpaqueWatch:
         """Look at the next bytes of the body."""
         self.committed |= bool(chunk)
 
+    def close(self) -> None:
+        """Nothing more: where such a body ends is no question of its events."""
+
 
 def _read(body: bytes) -> _Document | None:
     try:

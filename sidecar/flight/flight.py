@@ -115,6 +115,10 @@ class Flight:
         """Whether the answer is too large to be kept whole: no more than a window of it may be waited for."""
         return self._windowed
 
+    def holds(self, size: int) -> bool:
+        """Whether an answer of *size* bytes can be kept whole."""
+        return size <= self._limit
+
     @property
     def readers(self) -> int:
         """How many callers read along."""

@@ -147,6 +147,7 @@ class Reply:
         lines = http1.field_lines(pairs)
         self._start()
         self._length = length
+        self.keep = self.keep and self._whole()
         if status in {204, 304}:
             framing = b""
             self._empty = True

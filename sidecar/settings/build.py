@@ -104,8 +104,6 @@ def _region(service: str, said: Mapping[str, Any], all_said: list[Any], one_doma
         name=said["name"],
         url=said["url"],
         priority=said.get("priority", 1),
-        weight=said.get("weight", 1),
-        residency=said.get("residency", ""),
         credential_domain=domain,
         credential=None if stored is None else StoredCredential(**stored),
     )

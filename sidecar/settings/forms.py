@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from sidecar.core.headers import CREDENTIALS
 from sidecar.core.rules import Share
 from sidecar.settings.problems import listed, nearest, shown
 
@@ -29,6 +30,7 @@ _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+\Z")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z-]{0,19} ?\Z")
 _CONNECTION = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
+_CREDENTIALS = frozenset({name.decode() for name in CREDENTIALS} | {"cookie", "proxy-authorization"})
 _OFF = frozenset({"off", "no", "false"})
 
 
@@ -188,6 +190,13 @@ def _header(text: str) -> str:
     return text.lower()
 
 
+def _matched_header(text: str) -> str:
+    name = _header(text)
+    if name in _CREDENTIALS:
+        raise ValueError("carries a credential, which doesn't belong here; match another header, such as x-team")
+    return name
+
+
 def _credential_header(text: str) -> str:
     name = _header(text)
     if name in _CONNECTION:
@@ -251,7 +260,7 @@ ADDRESS = Form("IP address or host name", _address)
 HOST = Form("host name", _host)
 PREFIX = Form("path prefix", _prefix)
 PATTERN = Form("path pattern", _pattern)
-HEADER = Form("header name", _header)
+MATCHED_HEADER = Form("header name", _matched_header)
 CREDENTIAL_HEADER = Form("header name", _credential_header)
 SCHEME = Form("text", _scheme)
 SHARE = Form("`principal` · `service` · `header:NAME`", _share)

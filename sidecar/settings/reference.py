@@ -38,7 +38,7 @@ _ROUTES_HEAD = """\
 ## Built-in routes
 
 They follow the configured ones. A configured route may have the name of a built-in one; both then count as one in
-metrics and purges.
+metrics.
 
 | route | endpoints | `cache.mode` |
 |---|---|---|

@@ -111,18 +111,20 @@ _REGION = Table(
             "scheme, host, optional port and base path; `{resource}` in it is filled from the path's next segment",
             required=True,
         ),
-        "priority": Key(whole(1, 1000), "the lowest number is asked first", str(Region("", "").priority)),
-        "weight": Key(whole(1, 1000), "its share of the calls inside one priority", str(Region("", "").weight)),
-        "residency": Key(forms.NAME, "a tag that says where its data stays"),
+        "priority": Key(
+            whole(1, 1000),
+            "this version sends to the region of the lowest number only; of equal ones, to the first",
+            str(Region("", "").priority),
+        ),
         "credential_domain": Key(
             forms.NAME,
-            "the caller's own credential goes only to regions of the domain it was meant for; `microsoft` lets tokens "
-            "issued by Microsoft through to a host that is not Microsoft's, such as a gateway",
+            "whose keys work there; in this version only `microsoft` has an effect: it lets tokens issued by Microsoft "
+            "through to a host that is not Microsoft's, such as a gateway",
             "one for the service where its keys work everywhere; else one for each region",
         ),
         "credential": Key(_CREDENTIAL, "a credential that the region supplies", "the caller's own is passed on"),
     },
-    frozenset({"deployments", "billing"}),
+    frozenset({"billing", "deployments", "residency", "weight"}),
     _SECRET,
 )
 
@@ -140,7 +142,11 @@ _SERVICE = Table(
         ),
         "hosts": Key(Items(forms.HOST), "host names that are this service's; a host match beats a path match"),
         "port": Key(forms.OWN_PORT, "a port of its own, for SDKs that tolerate no path prefix", "the shared port"),
-        "regions": Key(Items(_REGION, 1), "where it answers", "required; for a built-in's name, the built-in's"),
+        "regions": Key(
+            Items(_REGION, 1),
+            "where it answers; this version sends to the region of the lowest priority number only",
+            "required; for a built-in's name, the built-in's",
+        ),
     },
     frozenset({"breaker", "balance"}),
     _SECRET,
@@ -148,8 +154,8 @@ _SERVICE = Table(
 
 _ROUTE = Table(
     {
-        "name": Key(forms.NAME, "its name in metrics, logs and purges", required=True),
-        "owner": Key(forms.TEXT, "who answers for it"),
+        "name": Key(forms.NAME, "its name in metrics and logs", required=True),
+        "owner": Key(forms.TEXT, "who answers for it; a note for people"),
         "match": Key(
             Table(
                 {
@@ -159,7 +165,8 @@ _ROUTE = Table(
                     ),
                     "model": Key(forms.TEXT, "a shell pattern for the model asked for"),
                     "header": Key(
-                        Named(forms.HEADER, forms.TEXT), "shell patterns for header values, all of which match"
+                        Named(forms.MATCHED_HEADER, forms.TEXT),
+                        "shell patterns for header values, all of which match; not for headers that carry credentials",
                     ),
                 }
             ),
@@ -178,7 +185,7 @@ _ROUTE = Table(
                         duration(0.001, 365 * DAY), "how long an answer is fresh", "by kind of endpoint, see below"
                     ),
                     "share": Key(forms.SHARE, "who may read whose answers", "principal"),
-                    "tags": Key(Items(forms.TAG), "names to purge by"),
+                    "tags": Key(Items(forms.TAG), "names to purge by; nothing is purged in this version"),
                     "seed": Key(
                         choice({"trusted": True, "ignored": False}, what="seed rule"),
                         "`trusted`: a chat call with a seed counts as deterministic",

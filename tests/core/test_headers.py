@@ -229,13 +229,32 @@ def test_fields_of():
     [
         ([], ""),
         ([(b"Request-Id", b"second"), (b"X-Request-Id", b"first")], "first"),
-        ([(b"apim-request-id", b"x" * 200)], "x" * 128),
-        ([(b"x-ms-request-id", b"\xe9")], "é"),
+        ([(b"request-id", b"req_01-a.b:c/d=e+f")], "req_01-a.b:c/d=e+f"),
+        ([(b"apim-request-id", b"x" * 128)], "x" * 128),
+        ([(b"apim-request-id", b"x" * 129)], ""),
+        ([(b"x-ms-request-id", b"\xe9")], ""),
+        ([(b"x-ms-request-id", b"a\n")], ""),
+        ([(b"x-request-id", b"")], ""),
+        ([(b"x-request-id", b"Bearer sk-echo")], ""),
+        ([(b"x-request-id", b"a"), (b"x-request-id", b"b")], ""),
+        ([(b"x-request-id", b"Bearer sk-echo"), (b"request-id", b"second")], "second"),
     ],
-    ids=["none", "in the table's order", "cut", "any byte"],
+    ids=[
+        "none",
+        "in the table's order",
+        "every sign",
+        "longest",
+        "too long",
+        "not ascii",
+        "line end",
+        "empty",
+        "echoed credential",
+        "two",
+        "next after an echo",
+    ],
 )
 def test_upstream_id(pairs, expected):
-    """A call is found again at its provider by the first id of the table."""
+    """A call is found again at its provider by the first id of the table; what is no id is not repeated."""
 
     assert expected == upstream_id(tuple(pairs))
 

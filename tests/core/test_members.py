@@ -19,7 +19,7 @@ def scan(body, size=0):
 
 
 def seen(scanner):
-    return scanner.fault, scanner.short, scanner.long
+    return scanner.fault, scanner.short, scanner.long, scanner.remote
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,117 @@ def test_long_content(filling, size):
     text = filling * (KEEP // len(filling) + 1)
     scanner = scan(b'{"model":"m","messages":[{"content":"' + text + b'"}],"n":1}', size)
 
-    assert (None, b'{"model":"m","n":1}', {"messages"}) == seen(scanner)
+    assert (None, b'{"model":"m","n":1}', {"messages"}, False) == seen(scanner)
+
+
+FILLING = b'{"content":"' + b"x" * KEEP + b'"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "expected"),
+    [
+        pytest.param(b"messages", b'{"file_id":"f"}', Unsafe.FILE_ID, id="file id"),
+        pytest.param(b"messages", b'{"type":"file_id"}', Unsafe.FILE_ID, id="what only looks like a file id"),
+        pytest.param(b"messages", b'{"audio":{"id":"a"}}', Unsafe.UNREADABLE_MEMBER, id="sound of an earlier answer"),
+        pytest.param(b"messages", b'{"tool":{"definition":{}}}', Unsafe.UNREADABLE_MEMBER, id="tool on the way"),
+        pytest.param(b"messages", b'{"type":"container_upload"}', Unsafe.UNREADABLE_MEMBER, id="container"),
+        pytest.param(b"input", b'{"type":"item_reference"}', Unsafe.UNREADABLE_MEMBER, id="item"),
+        pytest.param(b"input", b'{"id":"msg_1"}', Unsafe.UNREADABLE_MEMBER, id="item by its id alone"),
+        pytest.param(b"prompt", b'{"id":"pmpt_1"}', Unsafe.UNREADABLE_MEMBER, id="hosted prompt"),
+        pytest.param(b"messages", b'{"file\\u005fid":"f"}', Unsafe.UNREADABLE_MEMBER, id="escaped underscore"),
+        pytest.param(b"messages", b'{"\\u0066ile_id":"f"}', Unsafe.UNREADABLE_MEMBER, id="escaped letter"),
+        pytest.param(b"messages", b'{"tool_calls":[{"id":"call_1"}]}', None, id="ids of tool calls"),
+        pytest.param(b"messages", b'{"type":"input_audio"}', None, id="sound as it is"),
+        pytest.param(b"messages", b'{"content":"say \\"audio\\" \\"file_id\\""}', None, id="words of the text"),
+        pytest.param(b"messages", b'{"content":"\\u00e9\\u0026\\u0060\\ud83d\\ude02"}', None, id="escapes of a text"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("size", [0, 997, KEEP + 20])
+def test_references_in_long_content(name, part, expected, first, size):
+    """A long member is not read, so what might be a reference in it is enough."""
+    items = [part, FILLING] if first else [FILLING, part]
+    scanner = scan(b'{"%b":[%b],"n":1}' % (name, b",".join(items)), size)
+
+    assert (expected, {name.decode()}) == (scanner.fault, scanner.long)
+
+
+@pytest.mark.parametrize("cut", range(24))
+def test_references_across_a_cut(cut):
+    """Wherever a reference is cut, it is found."""
+    head = b'{"messages":[' + FILLING + b',{"file_id":"https:","url":"h'
+    tail = b'ttps://x"}]}'
+    scanner = Scanner()
+    scanner.feed(head[: len(head) - cut])
+    scanner.feed(head[len(head) - cut :] + tail)
+
+    assert (Unsafe.FILE_ID, True) == (scanner.fault, scanner.remote)
+
+
+def test_invalid_before_reference():
+    """What is no JSON is called so, whatever is found in it."""
+    assert Unsafe.INVALID_JSON == scan(b'{"messages":[' + FILLING + b',{"file_id":"f"}]').fault
+
+
+def test_references_where_there_is_no_room():
+    """A member counts as long, and is searched, where the others have taken the room."""
+    value = b'"' + b"x" * (KEEP - 2) + b'"'
+    names = sorted(CONTENT - {"messages"})[: KEEP_ALL // KEEP]
+    kept = b",".join(b'"%b":%b' % (name.encode(), value) for name in names)
+    scanner = scan(b"{" + kept + b',"messages":[{"file_id":"f"}]}', 10_000)
+
+    assert (Unsafe.FILE_ID, {"messages"}) == (scanner.fault, scanner.long)
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (b'{"type":"image_url","image_url":{"url":"https://x/a.png"}}', True),
+        (b'{"type": "image_url",\n  "image_url" :\t{ "url" : "HTTPS://x/a.png" } }', True),
+        (b'{"type":"input_file","file_url":"https://x"}', True),
+        (b'{"source":{"url":"https://x","type":"url"}}', True),
+        (b'{"url"' + b" " * 70 + b':"data:,x"}', True),
+        (b'{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}', False),
+        (b'{"type": "image_url",\n  "image_url" :\t{ "url" : "data:," } }', False),
+        (b'{"type":"input_image","image_url":null}', False),
+        (b'{"content":"see https://x and \\"url\\": \\"https://x\\""}', False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("size", [0, 997, KEEP + 20])
+def test_links_in_long_content(part, expected, first, size):
+    """A link is told apart from an image that is within, and from a text that speaks of links."""
+    items = [part, FILLING] if first else [FILLING, part]
+    scanner = scan(b'{"messages":[%b]}' % b",".join(items), size)
+
+    assert (None, expected) == (scanner.fault, scanner.remote)
+
+
+def test_long_text_that_ends_like_a_link():
+    """The end of a text is not the end of a name."""
+    assert not scan(b'{"prompt":"' + b"x" * KEEP + b' curl"}', 1000).remote
+
+
+@given(
+    st.lists(
+        st.sampled_from([
+            b'"url"', b":", b" ", b'"data:"', b'"https:"', b"null", b"{", b"}", b",", b'"file_id"', b'"id"',
+            b'"\\u0061"',
+        ]),
+        max_size=30,
+    ).map(b"".join),
+    st.integers(1, 60),
+)  # fmt: skip
+def test_cuts_inside_of_long_content_never_count(text, size):
+    """What is found in a long member does not depend on where the bytes were cut."""
+    body = b'{"input":[' + b" " * KEEP + text + b"]}"
+    whole, cut = scan(body), Scanner()
+    cut.feed(body[:KEEP])
+    for start in range(KEEP, len(body), size):
+        cut.feed(body[start : start + size])
+
+    assert seen(whole) == seen(cut)
 
 
 @pytest.mark.parametrize(

@@ -57,21 +57,6 @@ def test_weight():
     assert "<Memo 8 values, weight 75>" == repr(memo)
 
 
-def test_clear():
-    """Forgetting everything leaves no weight, and the same ``get`` works on."""
-    memo = Memo(10, 80)
-    memo.put("a", 1, 10)
-    get = memo.get
-    memo.clear()
-
-    assert get("a") is None
-    assert "<Memo 0 values, weight 0>" == repr(memo)
-
-    memo.put("a", 2)
-
-    assert 2 == get("a")
-
-
 @given(
     st.integers(0, 5),
     st.integers(0, 100),

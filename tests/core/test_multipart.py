@@ -197,6 +197,14 @@ def test_unusable_content_type(content_type):
         pytest.param(BODY.replace(b'"model"', b'"\xff"'), Unsafe.INVALID_MULTIPART, id="name is no utf-8"),
         pytest.param(form(part("a", b"x", extra=["X: y"])), Unsafe.INVALID_MULTIPART, id="unknown header"),
         pytest.param(
+            form(part("a", b"x", extra=["Content-Type: text/plain; charset=utf-16"])),
+            Unsafe.INVALID_MULTIPART,
+            id="text in another character set",
+        ),
+        pytest.param(
+            form(part("a", b"x", extra=["Content-Type: application/json"])), Unsafe.INVALID_MULTIPART, id="no text"
+        ),
+        pytest.param(
             form(part("a", b"x", extra=["Content-Type: a/b", "Content-Type: a/b"])),
             Unsafe.INVALID_MULTIPART,
             id="repeated header",
@@ -254,3 +262,11 @@ def test_cuts_never_count(pieces):
     body = b"--x\r\n" + b"".join(pieces)
 
     assert seen(parse(body)) == seen(parse(body, size=1)) == seen(parse(body, size=3))
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "Text/Plain; charset=UTF-8", 'text/plain;charset="us-ascii"'])
+def test_text_that_says_so(kind):
+    """A text part may say that it is text."""
+    parts = parse(form(part("a", b"x", extra=[f"Content-Type: {kind}"])))
+
+    assert (None, {"a": "x"}) == (parts.fault, parts.members())

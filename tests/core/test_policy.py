@@ -169,7 +169,7 @@ def test_admit(mode, facts, trust, expected):
     """What a call whose body is read may do."""
     route = Route("r", cache=CacheRule(mode, trust_seed=trust))
 
-    assert (Bypass(expected) if isinstance(expected, str) else expected(route)) == admit(facts, route)
+    assert (Bypass(expected) if isinstance(expected, str) else expected(route)) == admit(facts, route, anonymous=False)
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_judge(age, asked, expected):
     """Whether an entry may be served, and what its age and rest are then."""
     entry = entry_of(at=NOW - age)
 
-    assert (ABSENT if expected is None else Serve(entry, *expected)) == judge(entry, asked, NOW)
-    assert ABSENT is judge(None, asked, NOW)
+    assert (ABSENT if expected is None else Serve(entry, *expected)) == judge(entry, asked, 1e9, NOW)
+    assert ABSENT is judge(None, asked, 1e9, NOW)
 
 
 @given(age=st.floats(-1e6, 1e6), ttl=st.floats(0, 1e6))
 def test_judge_bounds(age, ttl):
     """What is served is never past its time, and never says more of itself than is true."""
-    verdict = judge(entry_of(at=NOW - age, ttl=ttl), NOTHING_ASKED, NOW)
+    verdict = judge(entry_of(at=NOW - age, ttl=ttl), NOTHING_ASKED, 1e9, NOW)
     if isinstance(verdict, Serve):
         assert age < ttl + 1e-3
         assert 0 <= verdict.ttl <= ttl
@@ -281,6 +281,21 @@ def test_form_of(fields, expected):
     """A stream is known by its content type."""
 
     assert expected is form_of(fields)
+
+
+def test_anonymous_calls_share_nothing():
+    """A call that shows no credential is not looked up, for nobody could tell whose answers it may read."""
+    route = Route("r", cache=CacheRule(mode=CacheMode.ALWAYS))
+
+    assert Bypass(Reason.NO_CREDENTIAL) == admit(Facts(), route, anonymous=True)
+
+
+def test_shorter_route():
+    """An answer that a route with a long life stored is served on a route with a short one only while that allows."""
+    entry = entry_of(at=NOW - 100, ttl=86400)
+
+    assert ABSENT is judge(entry, NOTHING_ASKED, 60.0, NOW)
+    assert Serve(entry, 100, 20) == judge(entry, NOTHING_ASKED, 120.0, NOW)
 
 
 @pytest.mark.parametrize("status", range(200, 600))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.fingerprint import partition_of
+from sidecar.core.headers import CREDENTIALS
 from sidecar.core.principal import ACCEPTED_SECONDS, Accepted, Pod, Principal, identify, presented, without_credentials
 from sidecar.core.rules import Share
 from sidecar.dialects import DIALECTS
@@ -280,7 +281,42 @@ def test_presented():
     fields = {b"authorization": b"Bearer b", b"api-key": b"a", b"x-goog-api-key": b"b", b"x-other": b"c"}
 
     assert (b"a", b"b", b"q") == presented(GENERIC, fields, b"key=q&key=&keys=z&x=key")
-    assert () == presented(OPENAI, {b"api-key": b"a", b"authorization": b""}, b"key=q")
+    assert (b"a",) == presented(OPENAI, {b"api-key": b"a", b"authorization": b""}, b"key=q")
+
+
+@pytest.mark.parametrize("name", sorted(CREDENTIALS))
+def test_key_in_another_field(name):
+    """A key in a field that this API does not read (a gateway may) still tells callers apart."""
+    one, two = (who({name: key}, dialect=OPENAI) for key in (b"one", b"two"))
+
+    assert one.partition != two.partition
+    assert not one.anonymous
+
+
+def test_cookies_tell_callers_apart():
+    """A session is somebody's, beside the same key and beside a region's own credential."""
+    key = {b"authorization": b"Bearer k"}
+    for pod in (None, Pod("team", "app")):
+        one, two = (who({**key, b"cookie": value}, pod=pod) for value in (b"alice", b"bob"))
+
+        assert one.partition != two.partition
+
+
+def test_anonymous():
+    """Without a credential, a region's or a shared partition, nobody can tell whose a call is."""
+
+    assert who({}).anonymous
+    assert not who({}, share=SERVICE).anonymous
+    assert not who({}, pod=Pod("team", "app")).anonymous
+
+
+def test_accepted_elsewhere():
+    """What one resource of a service accepts proves nothing at another."""
+    accepted, principal = Accepted(), who(bearer(jwt()))
+    accepted.note("azure/mine", principal, now=1.0)
+
+    assert accepted.knows("azure/mine", principal, 2.0)
+    assert not accepted.knows("azure/victim", principal, 2.0)
 
 
 def test_without_credentials():

@@ -29,7 +29,7 @@ RULES = Rules(
             resource=True,
             regions=(
                 Region("far", "https://far", priority=9),
-                Region("near", "https://{resource}.openai.azure.com", 2, 3, "eu", "", CREDENTIAL),
+                Region("near", "https://{resource}.openai.azure.com", 2, "", CREDENTIAL),
                 Region("shared", "https://{resource}.x", priority=5, credential_domain="one"),
             ),
         ),
@@ -151,7 +151,7 @@ def test_resource(segment):
 
     assert name == site.resource
     assert (
-        Region("near", f"https://{name}.openai.azure.com", 2, 3, "eu", name, CREDENTIAL),
+        Region("near", f"https://{name}.openai.azure.com", 2, name, CREDENTIAL),
         Region("shared", f"https://{name}.x", 5, credential_domain="one"),
         Region("far", "https://far", 9),
     ) == site.regions

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -42,7 +43,20 @@ def simplified(stream: bytes) -> list[tuple[str, bytes]]:
             data.append(value)
         elif field == b"event":
             name = value.decode()
+    field, _, value = lines[-1].partition(b":")
+    if field == b"data":
+        data.append(value.removeprefix(b" "))
+    if is_json(b"\n".join(data)):
+        found.append((value.removeprefix(b" ").decode() if field == b"event" else name, b"\n".join(data)))
     return [each for each in found if each != ("", b"")]
+
+
+def is_json(data: bytes) -> bool:
+    try:
+        json.loads(data.decode())
+    except ValueError:
+        return False
+    return True
 
 
 @st.composite
@@ -71,6 +85,11 @@ def cut(draw) -> tuple[bytes, list[bytes]]:
         pytest.param(b"data: a\n\n\xef\xbb\xbfdata: b\n\n", [("", b"a"), ("", b"")], id="mark elsewhere"),
         pytest.param(b"id: 1\nretry: 5\ndata\n\n", [("", b"")], id="other fields"),
         pytest.param(b"data: a\n\ndata: b\n", [("", b"a")], id="unfinished"),
+        pytest.param(b'data: a\n\ndata: {"b":1', [("", b"a")], id="cut off"),
+        pytest.param(b'data: a\n\ndata: {"b":1}\n', [("", b"a"), ("", b'{"b":1}')], id="no blank line"),
+        pytest.param(b"data: a\n\ndata: [DONE]", [("", b"a"), ("", b"[DONE]")], id="no line end"),
+        pytest.param(b"data: a\n\ndata: [DON", [("", b"a")], id="cut off in its last word"),
+        pytest.param(b"data: a\n\nevent: b\n", [("", b"a")], id="cut off before its data"),
         pytest.param(b"\ndata: a\n\n", [("", b"a")], id="blank line first"),
         pytest.param(b"", [], id="empty"),
     ],
@@ -89,12 +108,14 @@ def test_cuts_do_not_matter(cuts):
     splitter = Splitter()
     found = [event for piece in pieces for event in splitter.feed(piece)]
     boundary = splitter.boundary
-    found += splitter.close()
+    late = splitter.close()
+    found += late
 
     assert events(stream) == found
     assert stream == b"".join(event.raw for event in found) + splitter.rest
     assert simplified(stream) == [(e.name, e.data) for e in found if e.name or e.data]
-    assert boundary == (not splitter.rest.strip(b"\r\n"))
+    cut_off = splitter.rest + b"".join(event.raw for event in late if not re.search(rb"(?:\n|\r\n?+){2}\Z", event.raw))
+    assert boundary == (not cut_off.strip(b"\r\n"))
 
 
 @pytest.mark.parametrize(

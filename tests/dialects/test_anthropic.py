@@ -169,6 +169,31 @@ def test_a_large_body_is_read_without_its_messages():
     assert facts(large | {"system": [FILE]}).bypass == "file-id"
 
 
+LINK = {"type": "image", "source": {"type": "url", "url": "https://x/a.png"}}
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (LINK, False),
+        ({"type": "tool_result", "content": [LINK]}, False),
+        ({"type": "document", "source": {"type": "content", "content": [LINK]}}, False),
+        ({"type": "image", "source": {"type": "base64", "data": "AAAA"}}, True),
+        ({"type": "text", "text": "https://x"}, True),
+    ],
+    ids=str,
+)
+def test_what_stands_behind_a_link_changes(block, expected):
+    """A message with a link has no one answer, and no one count; small or large."""
+    members = HELLO | said(block) | {"temperature": 0}
+    large = HELLO | said(block, {"type": "text", "text": "x" * 300_000}) | {"temperature": 0}
+    found = canonical.read(msgspec.json.encode(large), MESSAGES, b"application/json", b"key").facts
+
+    assert (expected, "") == (MESSAGES.read(members).deterministic, MESSAGES.read(members).bypass)
+    assert (expected, "") == (found.deterministic, found.bypass)
+    assert expected == COUNT.read(members).deterministic
+
+
 def test_a_count_is_deterministic():
     """The same text always has the same number of tokens, whatever the temperature."""
     assert Facts(model="claude-sonnet-4-6", deterministic=True) == COUNT.read(HELLO)
@@ -281,6 +306,7 @@ def test_who_asks_and_what_counts():
         sent = {name.lower().encode() for name in client.default_headers | client.auth_headers}
 
     assert sent & set(ANTHROPIC.credentials)
+    assert b"cookie" in ANTHROPIC.scopes
     assert sent & set(ANTHROPIC.counting) == {b"anthropic-version"}
     assert ANTHROPIC.misdirected(Head(b"POST", b"/v1/messages", 1, (), {}), "/v1/messages", "") is None
 

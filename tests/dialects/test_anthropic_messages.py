@@ -363,6 +363,17 @@ def test_a_watch_knows_where_a_stream_stands(body, expected):
         assert expected == (watch.committed, watch.ended, watch.failed, watch.boundary)
 
 
+def test_a_clean_end_needs_no_blank_line():
+    """What is left at the clean end is the last event; what was cut off is none."""
+    for body in (started(TEXT, STOP)[:-2], started(TEXT, STOP).replace(b"\n", b"\r")):
+        watch, cut_off = watched(body), watched(started(TEXT, STOP)[:-3])
+        watch.close()
+        cut_off.close()
+
+        assert (True, True, False) == (watch.ended, watch.boundary, cut_off.ended)
+        assert ANSWERS.complete(body, Form.EVENTS) is Completeness.WHOLE
+
+
 def test_the_sdk_raises_on_our_error_event():
     """A stream that we break off with an error makes the SDK raise with our words."""
     body = stream(("message_start", {"message": msgspec.json.decode(message(usage=USAGE))}))

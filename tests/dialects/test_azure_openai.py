@@ -237,6 +237,7 @@ def test_what_belongs_to_the_caller():
     """A key belongs to one resource, in a header or in the query; both are credentials."""
     assert {b"api-key", b"authorization"} <= set(AZURE_OPENAI.credentials)
     assert "subscription-key" in AZURE_OPENAI.credential_query
-    assert {b"openai-beta", b"extra-parameters"} <= set(AZURE_OPENAI.counting)
+    assert b"cookie" in AZURE_OPENAI.scopes
+    assert {b"openai-beta", b"extra-parameters", b"azureml-model-deployment"} <= set(AZURE_OPENAI.counting)
     assert "api-version" not in AZURE_OPENAI.ignored_query
     assert not AZURE_OPENAI.one_credential_domain

@@ -243,6 +243,6 @@ def test_the_base_url_is_the_callers_own(host, expected):
 def test_what_belongs_to_the_caller():
     """Organisation and project scope the key; the key works in every region."""
     assert {b"authorization"} == set(OPENAI.credentials)
-    assert {b"openai-organization", b"openai-project"} == set(OPENAI.scopes)
-    assert b"openai-beta" in OPENAI.counting
+    assert {b"openai-organization", b"openai-project", b"cookie"} == set(OPENAI.scopes)
+    assert {b"openai-beta", b"azureml-model-deployment"} <= set(OPENAI.counting)
     assert OPENAI.one_credential_domain

@@ -143,7 +143,9 @@ def bare(value: object, inside: str = "") -> object:
         pytest.param(stream(piece({"content": "a"}), piece({}, "stop")), Form.EVENTS, "", id="stream"),
         pytest.param(b": hi\n\n" + stream(piece({"content": "a"}, "stop")), Form.EVENTS, "", id="with comments"),
         pytest.param(stream(piece({}, "stop"), done=False), Form.EVENTS, "truncated", id="without its end"),
-        pytest.param(stream(piece({}, "stop"))[:-1], Form.EVENTS, "truncated", id="inside its end"),
+        pytest.param(stream(piece({}, "stop"))[:-3], Form.EVENTS, "truncated", id="inside its end"),
+        pytest.param(stream(piece({}, "stop"))[:-2], Form.EVENTS, "", id="no blank line at its end"),
+        pytest.param(stream(piece({}, "stop")).replace(b"\n", b"\r"), Form.EVENTS, "", id="CR alone"),
         pytest.param(stream(piece({"content": "a"})), Form.EVENTS, "unfinished", id="no finish reason"),
         pytest.param(
             stream(piece({}, "stop"), piece({}, index=1)), Form.EVENTS, "unfinished", id="one of two has none"
@@ -234,7 +236,7 @@ def test_truncated_anywhere(name):
     for body in recorded(name):
         found = events(body)
         for n in range(len(found)):
-            for tail in (b"", found[n].raw[:-1]):
+            for tail in (b"", found[n].raw[:-3]):
                 cut = b"".join(event.raw for event in found[:n]) + tail
                 watch = ANSWERS.watch()
                 watch.feed(cut)
@@ -570,6 +572,27 @@ def test_watch(body, expected):
         watch.feed(bytes([byte]))
 
     assert expected == (watch.committed, watch.ended, watch.failed, watch.boundary)
+
+
+@pytest.mark.parametrize(
+    ("body", "ended"),
+    [
+        pytest.param(stream(piece({}))[:-2], True, id="no blank line"),
+        pytest.param(stream(piece({})).replace(b"\n", b"\r"), True, id="CR alone"),
+        pytest.param(stream(piece({}))[:-3], False, id="cut off"),
+    ],
+)
+def test_clean_end(body, ended):
+    """The last event of a stream that ended cleanly counts without the line end behind it, and is narrowed too."""
+    watch, narrow = ANSWERS.watch(), ANSWERS.narrow(View(stream=True, usage=False))
+    watch.feed(body)
+
+    assert not watch.ended
+
+    watch.close()
+
+    assert (ended, ended) == (watch.ended, watch.boundary)
+    assert body == narrow.feed(body) + narrow.close()
 
 
 def test_no_usage_no_model():

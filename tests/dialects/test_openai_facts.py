@@ -97,6 +97,32 @@ def test_chat_that_is_never_looked_up(more, expected):
     assert expected == openai_facts.chat(ASK | more).bypass
 
 
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://x/a.png"}}, False),
+        ({"type": "input_image", "image_url": "HTTP://x/a.png"}, False),
+        ({"type": "input_file", "file_url": "https://x"}, False),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}, True),
+        ({"type": "input_image", "image_url": None}, True),
+        ({"type": "text", "text": "https://x"}, True),
+    ],
+    ids=str,
+)
+def test_what_stands_behind_a_link_changes(part, expected):
+    """A question with a link has no one answer, whatever its temperature and seed; it may still be looked up."""
+    message = {"role": "user", "content": [part]}
+    still = {"model": "m", "temperature": 0, "seed": 1, "store": False}
+    chat, responses = (
+        openai_facts.chat(still | {"messages": [message]}),
+        openai_facts.responses(still | {"input": [message]}),
+    )
+
+    assert [(expected, expected, "")] * 2 == [(f.deterministic, f.seeded, f.bypass) for f in (chat, responses)]
+    assert expected == openai_facts.computed({"input": [part]}).deterministic
+    assert expected == openai_facts.input_tokens({"input": [message]}).deterministic
+
+
 RESPOND = {"model": "gpt-5", "input": "hi", "store": False}
 
 

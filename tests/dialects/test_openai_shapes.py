@@ -1,7 +1,11 @@
+import json
+
 import pytest
 
+from sidecar.core.canonical import read
 from sidecar.core.dialect import Shape
 from sidecar.dialects import openai_shapes
+from sidecar.dialects.openai_endpoints import CHAT, COMPLETIONS, RESPONSES
 
 
 def at(shape, *names):
@@ -90,3 +94,28 @@ def test_schemas_and_arguments_keep_their_order(name, names):
     shape = at(getattr(openai_shapes, name), *outer)
 
     assert last not in shape.inside
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS, RESPONSES], ids=lambda endpoint: endpoint.name)
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        (None, True),
+        ({}, True),
+        ({"include_usage": True}, True),
+        ({"include_usage": False}, True),
+        ({"continuous_usage_stats": True}, False),
+        ({"include_usage": True, "include_obfuscation": False}, False),
+    ],
+    ids=str,
+)
+def test_options_of_a_stream(endpoint, options, same):
+    """Only whether usage is sent is no part of the question."""
+
+    def material(more):
+        return read(json.dumps({"model": "m", "store": False, "stream": True} | more).encode(), endpoint, b"", b"k")
+
+    asked = material({"stream_options": options}).material
+
+    assert asked
+    assert same == (material({}).material == asked)

@@ -121,6 +121,7 @@ def test_watch():
     assert repr(watch) == "<OpaqueWatch>"
 
     watch.feed(b"\x00")
+    watch.close()
 
     assert (watch.committed, watch.ended, watch.failed, watch.boundary) == (True, True, False, True)
 

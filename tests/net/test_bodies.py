@@ -209,16 +209,26 @@ def relay(request):
 
 @FRAMES
 async def test_streams_through(front, frame):
-    """A body that is not collected passes through a relay as it comes, and the connection goes on afterwards."""
+    """A body that is not collected passes through a relay as it comes."""
     front.line.admits = lambda _: STREAM
     front.line.answers = relay
-    peer = await front.connect()
     for size in (1, 70_000, 1_000_000):
+        peer = await front.connect()
         body = os.urandom(size)
 
         assert body == (await peer.ask(frame(body))).body
-    front.line.answers = lambda request: ok(request.body)
-    assert b"" == (await peer.ask(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")).body
+
+
+async def test_answer_ahead_of_its_request(front):
+    """An answer that begins before its request is whole says that the connection ends; a later one keeps it."""
+    front.line.admits = lambda _: STREAM
+    front.line.answers = relay
+    peer = await front.connect()
+    whole = await peer.ask(sized(b"x"))
+    ahead = await peer.ask(sized(b"x" * 1_000_000))
+
+    assert b"connection" not in whole.fields
+    assert b"close" == ahead.fields[b"connection"]
 
 
 async def test_very_large_stream(front):

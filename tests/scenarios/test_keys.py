@@ -160,7 +160,7 @@ MISSES = {
     "large: user": (large(user="one"), large(user="two")),
     "large: whitespace": (large(), raw(json.dumps(large().body) + " ")),
     "large: last byte": (large(seed=1), large(seed=2)),
-    "picture": (image("https://a/1.png"), image("https://a/2.png")),
+    "picture": (image("data:image/png;base64,AAAA"), image("data:image/png;base64,AAAB")),
     "model": (PLAIN, chat(model="gpt-4o-mini")),
     "organisation": (told(openai_organization="org-1"), told(openai_organization="org-2")),
     "organisation or none": (PLAIN, told(openai_organization="org-1")),

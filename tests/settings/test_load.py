@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sidecar.settings
+from sidecar.core.headers import CREDENTIALS
 from sidecar.core.rules import CacheMode, Limits, MemoryRule, Mode, Share, StoredCredential, Timeouts
 from sidecar.errors import ConfigError
 from sidecar.settings import load
@@ -87,7 +88,7 @@ services:
     dialect: azure-openai
     port: 7401
     regions:
-      - {name: weu, url: "https://weu.example", weight: 3, residency: eu}
+      - {name: weu, url: "https://weu.example"}
       - {name: neu, url: "https://neu.example/base/", priority: 2, credential_domain: shared,
          credential: {header: API-Key, file: /key}}
 routes:
@@ -104,8 +105,7 @@ routes:
         service.name, service.dialect.name, service.path, service.hosts, service.port, service.resource
     )  # fmt: skip
     weu, neu = service.regions
-    assert (1, 3, "eu", "docs/weu", None) == (weu.priority, weu.weight, weu.residency, weu.credential_domain,
-                                              weu.credential)  # fmt: skip
+    assert (1, "docs/weu", None) == (weu.priority, weu.credential_domain, weu.credential)
     assert ("https://neu.example/base", 2, "shared") == (neu.url, neu.priority, neu.credential_domain)
     assert StoredCredential("api-key", "/key") == neu.credential
     assert ["docs", "openai", "anthropic", "azure-openai"] == [service.name for service in rules.services]
@@ -161,6 +161,14 @@ def test_an_unquoted_off_means_off(tmp_path, word):
             ),
         ),
         ("cache: {redis: {url: x}}", "c.yaml:1: cache.redis: not supported by this version; remove it"),
+        (
+            "services: {openai: {regions: [{name: a, url: 'https://a', weight: 3}]}}",
+            "c.yaml:1: services.openai.regions[0].weight: not supported by this version; remove it",
+        ),
+        (
+            "services: {openai: {regions: [{name: a, url: 'https://a', residency: eu}]}}",
+            "c.yaml:1: services.openai.regions[0].residency: not supported by this version; remove it",
+        ),
         (
             "- a",
             (
@@ -307,6 +315,31 @@ upstream: {proxy: "http://u:hunter2@p"}  # pragma: allowlist secret
     lines = problems_of(tmp_path, text)
     assert 7 == len(lines)
     assert "hunter2" not in "\n".join(lines)
+
+
+MATCHED_CREDENTIALS = [
+    "authorization", "Authorization", "api-key", "x-api-key", "cookie", "proxy-authorization",
+    "ocp-apim-subscription-key", "x-goog-api-key",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["check", "run"])
+@pytest.mark.parametrize("name", MATCHED_CREDENTIALS)
+def test_no_route_matches_on_a_credential(tmp_path, name, strict):
+    """The pattern would be the secret, or most of it; no version has a use for it there."""
+    with pytest.raises(ConfigError) as caught:
+        rules_of(
+            tmp_path, f'routes: [{{name: a, match: {{header: {{{name}: "Bearer hunter2*", x-a: b}}}}}}]', strict=strict
+        )
+
+    text = "carries a credential, which doesn't belong here; match another header, such as x-team"
+    assert (f"{tmp_path}/c.yaml:1: routes[0].match.header.{name}: {text}",) == caught.value.problems
+
+
+def test_every_credential_header_is_tried_above():
+    """The table of credential headers and the test's stay together."""
+
+    assert {name.decode() for name in CREDENTIALS} < set(MATCHED_CREDENTIALS)
 
 
 def test_the_design_example_gives_lines_not_crashes(tmp_path):

@@ -68,8 +68,26 @@ def caching(rules, service):
             "",
             "chat",
         ),
+        (
+            "services: {openai: {regions: [{name: a, url: 'https://a', weight: 3}]}}",
+            (
+                "c.yaml:1: services.openai.regions[0].weight: not supported by this version; "
+                "remove it (the cache of service openai is off)"
+            ),
+            "",
+            "chat",
+        ),
+        (
+            "services: {openai: {regions: [{name: a, url: 'https://a', residency: eu}]}}",
+            (
+                "c.yaml:1: services.openai.regions[0].residency: not supported by this version; "
+                "remove it (the cache of service openai is off)"
+            ),
+            "",
+            "chat",
+        ),
     ],
-    ids=["top", "listen", "cache", "memory", "service"],
+    ids=["top", "listen", "cache", "memory", "service", "weight", "residency"],
 )
 def test_built_in_routes(tmp_path, text, warning, openai, anthropic):
     """An unknown key is a warning, and switches off the cache that it was said for."""
