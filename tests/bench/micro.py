@@ -61,7 +61,7 @@ def _measure(seconds: float) -> list[Row]:
     key = seal(secret, before, "gpt-4o-mini", Reading(b"json", b"", Facts()))
     memory = Memory(MemoryRule())
     memory.put(key, Entry(200, (), b"x" * 2048, Form.WHOLE, "openai", "bench", "gpt-4o-mini", now, 3600.0))
-    found = _microseconds(lambda: judge(memory.peek(key), NOTHING_ASKED, now), seconds)
+    found = _microseconds(lambda: judge(memory.peek(key), NOTHING_ASKED, 3600.0, now), seconds)
     return [*rows, Row("key-micro", "peek + judge, us", f"{found:.2f}", details={"peek_judge": found})]
 
 
