@@ -109,10 +109,11 @@ class Familiar:
             if mark is not None:
                 continue
             line = lines[at]
-            if (size := _LENGTH(line)) is not None:
-                marks[at] = -1 - int(size[1])
-            elif (field := _FIELD(line)) is not None and field[1].lower() not in self._telling:
+            field = _FIELD(line)
+            if field is not None and field[1].lower() not in self._telling:
                 marks[at] = _NOISE
+            elif (size := _LENGTH(line)) is not None:
+                marks[at] = -1 - int(size[1])
             else:
                 return False
         return True
