@@ -71,6 +71,15 @@ def hit(serve: Serve, body: bytes, form: Form, request_id: bytes, *, detail: byt
     return Response(entry.status, head, body)
 
 
+def miss_status(opening: Opening, *, collapsed: bool) -> bytes:
+    """``Cache-Status`` of an answer that memory did not have; *collapsed*: it came by another caller's call."""
+    if opening.found is not None:
+        return b"sidecar; hit; ttl=%d; detail=redis" % opening.found.ttl
+    if collapsed:
+        return b"sidecar; fwd=miss; collapsed"
+    return b"sidecar; fwd=miss; stored" if opening.kept else b"sidecar; fwd=miss"
+
+
 def rescued(answer: Rescued, stamp: Stamp, *, close: bool = False) -> Response:
     """An error of our own as an answer."""
     pairs = (*answer.pairs, (b"content-length", str(len(answer.body)).encode()), *stamp.pairs())

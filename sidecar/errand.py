@@ -1,5 +1,5 @@
 """
-A call on its way, and the fetching of its answer.
+A call on its way: its draft of a record, and the fetching of its answer.
 
 The rule: what the line found out about a call travels in one frozen value; what comes back is poured into a flight,
 opened to its readers at the commit point, and kept only when it is whole.
@@ -19,7 +19,7 @@ from sidecar.core.dialect import Endpoint, Watch
 from sidecar.core.draft import Draft
 from sidecar.core.headers import fields_of, relay, replay, retry_fields, upstream_id
 from sidecar.core.memo import Memo
-from sidecar.core.model import Entry, Facts, Fields, Form, Key, Usage
+from sidecar.core.model import Entry, Facts, Fields, Form, Key, Outcome, Usage
 from sidecar.core.policy import (
     UNSHAREABLE_SECONDS,
     Directives,
@@ -32,13 +32,14 @@ from sidecar.core.policy import (
     share,
 )
 from sidecar.core.principal import Accepted, Principal
+from sidecar.core.recognise import choose_route
 from sidecar.core.rules import Route
 from sidecar.core.usage import names_usage, with_usage
 from sidecar.dispatch import Answer, Dispatch, Sent
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.flight import Flight, Opening
 from sidecar.flight.table import Flights
-from sidecar.net.base import Request
+from sidecar.net.base import Request, Spool, Stream
 from sidecar.store.base import Store
 
 COMMIT_BYTES = 1024 * 1024
@@ -75,6 +76,43 @@ class Errand(Struct, frozen=True, gc=False):
     call: Call
     key: Key
     draft: Draft
+
+
+def draft_of(
+    request: Request, call: Call | None, outcome: Outcome, request_id: bytes, now: float, started: float
+) -> Draft:
+    """The draft of a request's record; *call* is None when its body was not read. *started* is monotonic seconds."""
+    approach: Approach = request.plan
+    site, body = approach.site, request.body
+    route = call.route if call is not None else choose_route(site, request.head.fields, "")
+    reason: str = ""
+    if call is not None:
+        reason = Reason.OBSERVE if call.observe else call.bypass
+    elif approach.bypass is not None:
+        reason = approach.bypass.reason
+    else:
+        reason = Reason.BODY_TOO_LARGE
+    return Draft(
+        request_id=request_id,
+        at=now,
+        started=started,
+        service=site.service.name,
+        route=route.name,
+        endpoint=site.endpoint.name if site.endpoint is not None else "",
+        method=request.head.method,
+        outcome=outcome,
+        bytes_in=len(body) if isinstance(body, bytes) else body.size or 0,
+        model=call.model if call is not None else "",
+        streamed=call is not None and call.facts.view.stream,
+        reason=reason,
+    )
+
+
+def lend(body: bytes | Spool | Stream, flight: Flight) -> None:
+    """A flight may outlive the request whose body it sends."""
+    if not isinstance(body, bytes) and isinstance(body, Spool) and flight.task is not None:
+        body.share()
+        flight.task.add_done_callback(lambda _: body.close())
 
 
 class Origin:

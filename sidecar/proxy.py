@@ -26,9 +26,9 @@ from sidecar.core.principal import Accepted
 from sidecar.core.recognise import choose_route
 from sidecar.core.rescue import cause_of, is_callers, rescue
 from sidecar.core.routing import choose_model
-from sidecar.delivery import Stamp, deliver, hit, is_as_stored, rescued, viewed
+from sidecar.delivery import Stamp, deliver, hit, is_as_stored, miss_status, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, Origin
+from sidecar.errand import Call, Errand, Origin, draft_of, lend
 from sidecar.errors import Refused, SidecarError
 from sidecar.flight.flight import Flight, Opening
 from sidecar.flight.table import Flights
@@ -209,7 +209,7 @@ class Proxy:
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
         approach: Approach = request.plan
-        draft = self._draft(request, call, started, Outcome.MISS)
+        draft = draft_of(request, call, Outcome.MISS, self._next_id(), self._now(), started)
         errand = Errand(request, approach, call, key, draft)
         try:
             if approach.asked.only_if_cached and (
@@ -243,7 +243,7 @@ class Proxy:
             private = alone or self._flights.marked(key, now)
             fly = partial(self._fly, errand)
             flight = self._flights.lead(None if private else shelf, fly, generating=call.endpoint.generating)
-            _lend(errand.request.body, flight)
+            lend(errand.request.body, flight)
         reader = flight.join(call.principal.credential, draft)
         try:
             opening = await reader.opening()
@@ -253,7 +253,7 @@ class Proxy:
             draft.outcome = Outcome.COLLAPSED if collapsed else fetched
             if collapsed:
                 draft.region, draft.upstream_status = opening.region, opening.status
-            status = _miss_status(opening, collapsed=collapsed)
+            status = miss_status(opening, collapsed=collapsed)
             stamp = Stamp(draft.request_id, status, call.model, opening.region)
             draft.status = opening.status
             written = await deliver(
@@ -304,7 +304,7 @@ class Proxy:
         """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""
         approach: Approach = request.plan
         site, head = approach.site, request.head
-        draft = self._draft(request, call, started, Outcome.BYPASS)
+        draft = draft_of(request, call, Outcome.BYPASS, self._next_id(), self._now(), started)
         route = call.route if call is not None else choose_route(site, head.fields, "")
         status = b"sidecar; fwd=bypass; detail=%b" % draft.reason.encode("ascii")
         watch = None
@@ -391,47 +391,6 @@ class Proxy:
         status = b"sidecar; detail=%b" % error.code.encode("ascii")  # not forwarded, and not stored either
         return rescued(answer, Stamp(request_id, status), close=error.close)
 
-    def _draft(self, request: Request, call: Call | None, started: float, outcome: Outcome) -> Draft:
-        approach: Approach = request.plan
-        site, body = approach.site, request.body
-        route = call.route if call is not None else choose_route(site, request.head.fields, "")
-        reason: str = ""
-        if call is not None:
-            reason = Reason.OBSERVE if call.observe else call.bypass
-        elif approach.bypass is not None:
-            reason = approach.bypass.reason
-        else:
-            reason = Reason.BODY_TOO_LARGE
-        return Draft(
-            request_id=self._next_id(),
-            at=self._now(),
-            started=started,
-            service=site.service.name,
-            route=route.name,
-            endpoint=site.endpoint.name if site.endpoint is not None else "",
-            method=request.head.method,
-            outcome=outcome,
-            bytes_in=len(body) if isinstance(body, bytes) else body.size or 0,
-            model=call.model if call is not None else "",
-            streamed=call is not None and call.facts.view.stream,
-            reason=reason,
-        )
-
     def _next_id(self) -> bytes:
         self._count += 1
         return b"%b%08x" % (self._instance, self._count)
-
-
-def _lend(body: bytes | Spool | Stream, flight: Flight) -> None:
-    """A flight may outlive the request whose body it sends."""
-    if not isinstance(body, bytes) and isinstance(body, Spool) and flight.task is not None:
-        body.share()
-        flight.task.add_done_callback(lambda _: body.close())
-
-
-def _miss_status(opening: Opening, *, collapsed: bool) -> bytes:
-    if opening.found is not None:
-        return b"sidecar; hit; ttl=%d; detail=redis" % opening.found.ttl
-    if collapsed:
-        return b"sidecar; fwd=miss; collapsed"
-    return b"sidecar; fwd=miss; stored" if opening.kept else b"sidecar; fwd=miss"
