@@ -26,6 +26,7 @@ from sidecar.core.principal import Accepted
 from sidecar.core.recognise import choose_route
 from sidecar.core.rescue import cause_of, is_callers, rescue
 from sidecar.core.routing import choose_model
+from sidecar.core.silent import Pieces, certain, cut
 from sidecar.delivery import Stamp, deliver, hit, is_as_stored, miss_status, rescued, viewed
 from sidecar.dispatch import Dispatch
 from sidecar.errand import Call, Errand, Origin, draft_of, lend
@@ -40,12 +41,10 @@ _CONVERTED_AT_ONCE = 64 * 1024
 _MEMO_CALLS = 1024
 _MEMO_BYTES = 4 * 1024 * 1024
 _CALL_WEIGHT = 500
+_SEEN = 4096
 _UNREAD = Reading(b"none", b"", Facts(bypass=Reason.MEMORY_FULL))
 _CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
 _CALLERS = frozenset({"client-gone", "slow-reader"})
-
-
-_Telling = tuple[tuple[str, bytes], ...]  # as canonical.telling gives it
 
 
 class Proxy:
@@ -87,7 +86,8 @@ class Proxy:
         self._clock = clock
         self._instance = instance
         self._count = 0
-        self._calls: Memo[tuple[Approach, bytes | _Telling], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
+        self._seen: set[int] = set()
+        self._calls: Memo[tuple[Approach, bytes | Pieces], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
     def __repr__(self) -> str:
         return f"<Proxy {self._count} requests, {self._flights!r}, {self._calls!r}>"
@@ -110,9 +110,7 @@ class Proxy:
         body = request.body
         if approach.bypass is not None or request.overflowed:
             return Pending(partial(self._relay, request, None, started))
-        call = self._calls.get((approach, body)) if type(body) is bytes else None
-        if call is None:
-            call = self._understand(approach, request.head, body, request.observer)
+        call = self._understand(approach, request.head, body, request.observer)
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
@@ -124,12 +122,10 @@ class Proxy:
         """Steps 3 to 7 for a request whose head is like an earlier one's; see ``Application.recall``."""
         started = self._clock()
         approach: Approach = plan
-        call = self._calls.get((approach, body))
-        if call is None:
-            endpoint = approach.site.endpoint
-            if endpoint is None or endpoint.body is not BodyForm.JSON:
-                return None
-            call = self._understand(approach, approach.head, body, None)
+        endpoint = approach.site.endpoint
+        if endpoint is None or endpoint.body is not BodyForm.JSON:
+            return None
+        call = self._understand(approach, approach.head, body, None)
         if call.key is None or call.observe:
             return None
         return self._remember(approach, call, call.key, len(body), started)
@@ -141,11 +137,16 @@ class Proxy:
         site = approach.site
         endpoint = site.endpoint
         assert endpoint is not None
-        told = canonical.telling(body, endpoint) if type(body) is bytes else None
-        call = self._calls.get((approach, told)) if told is not None else None
-        if call is not None and type(body) is bytes:
-            self._calls.put((approach, body), call, len(body) + _CALL_WEIGHT)
-            return call
+        pieces = None
+        if type(body) is bytes and endpoint.body is BodyForm.JSON and len(body) <= canonical.SMALL:
+            known = self._calls.get((approach, body))
+            if known is not None:
+                return known
+            pieces = cut(body, endpoint.silent)
+            known = self._calls.get((approach, pieces))
+            if known is not None:
+                self._note(approach, body, known)
+                return known
         # 3, 4: what the body says, and its canonical form
         if observer is not None:
             reading = observer.reading()
@@ -167,10 +168,19 @@ class Proxy:
             key = seal(self._secret, caller.prefix, model, reading)
             observe = isinstance(decision, Observe)
             call = Call(endpoint, facts, route, model, caller.principal, ttl, key, observe=observe)
-        if told is not None and type(body) is bytes:
-            self._calls.put((approach, body), call, len(body) + _CALL_WEIGHT)
-            self._calls.put((approach, told), call, len(body) + _CALL_WEIGHT)
+        if pieces is not None and certain(pieces, endpoint.silent):
+            self._calls.put((approach, pieces), call, sum(map(len, pieces)) + _CALL_WEIGHT)
         return call
+
+    def _note(self, approach: Approach, body: bytes, call: Call) -> None:
+        """Remember a whole body that comes back: it is found faster than its pieces, but most never come back."""
+        digest = hash(body)
+        if digest in self._seen:
+            self._calls.put((approach, body), call, len(body) + _CALL_WEIGHT)
+        elif len(self._seen) < _SEEN:
+            self._seen.add(digest)
+        else:
+            self._seen.clear()
 
     def _remember(self, approach: Approach, call: Call, key: Key, size: int, started: float) -> Response | None:
         """Step 7: own memory, as far as it takes no time; *size* is the request body's, bytes."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from sidecar.core.model import Facts, Reading
 from sidecar.core.multipart import Multipart
 from sidecar.core.unsafe import Unsafe
 
-__all__ = ["SMALL", "BodyObserver", "Unsafe", "observer", "parse", "read", "telling"]
+__all__ = ["SMALL", "BodyObserver", "Unsafe", "observer", "parse", "read"]
 
 SMALL = 256 * 1024
 """Bytes up to which a JSON body is brought to canonical form. Above, its raw bytes count."""
@@ -34,9 +33,6 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _negative_zero = re.compile(rb"-0[ \t\n\r,\]}]").search
 _escaped_colon = re.compile(rb"\\u003[aA]").search
-
-
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class BodyObserver(Protocol):
@@ -66,43 +62,6 @@ def read(body: bytes, endpoint: Endpoint, content_type: bytes, digest_key: bytes
     passing = observer(endpoint, content_type, digest_key)
     passing.feed(body)
     return passing.reading()
-
-
-def telling(body: bytes, endpoint: Endpoint) -> tuple[tuple[str, bytes], ...] | None:
-    """
-    The members of a JSON body that its reading can depend on, by name, each as it is written; None where they cannot be
-    had for certain, or the body is no JSON object. Two bodies of equal telling members have equal readings, and this is
-    a quarter of the work of reading one.
-
-    The members are certain when the body is what they are written together, with or without blanks after commas and
-    colons: then no member is hidden behind another of its name.
-    """
-    if endpoint.body is not BodyForm.JSON or len(body) > SMALL:
-        return None
-    try:
-        members = [(name, bytes(raw)) for name, raw in _decode_members(body).items()]
-    except (ValueError, RecursionError):
-        return None
-    tight = b",".join([b"%b:%b" % (_quoted(name), raw) for name, raw in members])
-    if body != b"{%b}" % tight:
-        loose = b", ".join([b"%b: %b" % (_quoted(name), raw) for name, raw in members])
-        if body != b"{%b}" % loose:
-            return None
-    silent = endpoint.silent
-    return tuple(sorted([member for member in members if member[0] not in silent or not _is_text(member[1])]))
-
-
-@lru_cache(maxsize=1024)
-def _quoted(name: str) -> bytes:
-    return _encode(name)
-
-
-def _is_text(raw: bytes) -> bool:
-    """Whether a value is a string that reads without fault."""
-    try:
-        return type(_decode(raw)) is str
-    except (ValueError, RecursionError):
-        return False
 
 
 def observer(endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> BodyObserver:

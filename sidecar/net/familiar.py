@@ -10,6 +10,7 @@ only ever used to answer from memory, so nothing goes upstream on the word of th
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import Any
 
 from sidecar.core.rules import Limits
@@ -21,6 +22,9 @@ LONGEST_BODY = 32 * 1024
 
 REMEMBERED = 2 * 1024 * 1024
 """So many bytes, about, are remembered; then all are forgotten, and learnt again as they come."""
+
+STRAYS = 16
+"""So many familiar heads that begin unlike most are borne before the beginning is chosen anew."""
 
 _LINE_WEIGHT = 160
 _PLAN_WEIGHT = 1536
@@ -40,7 +44,8 @@ class Familiar:
     are always among them.
 
     A line has a mark: its number where it tells something, 0 where it doesn't, and -1 - size for a Content-Length in
-    its plain form. A head's plan is found by the port it came to and the numbers of its lines.
+    its plain form. A head's plan is found by the port it came to and the numbers of its lines. The *opening* is the
+    lines with which most heads begin: compared in one go, their marks other than 0 at hand.
     """
 
     def __init__(self, telling: frozenset[bytes], limits: Limits) -> None:
@@ -49,6 +54,9 @@ class Familiar:
         self._longest_body = min(LONGEST_BODY, limits.collect)
         self._marks: dict[bytes, int] = {}
         self._plans: dict[tuple[int, ...], Any] = {}
+        self._opening = b""
+        self._opening_numbers: list[int] = []
+        self._strayed = 0
         self._numbers = 0
         self._weight = 0
 
@@ -57,19 +65,45 @@ class Familiar:
 
     def find(self, data: bytes, port: int) -> tuple[Any, bytes] | None:
         """The plan and the body of *data*, if that is one whole request to *port* with a familiar head."""
-        end = data.find(_END, 0, self._longest_head)
+        start = len(self._opening) if data.startswith(self._opening) else 0
+        end = data.find(_END, max(start - 2, 0), self._longest_head)
         size = len(data) - end - 4
         if end < 0 or size > self._longest_body:
             return None
-        lines = data[:end].split(b"\r\n")
+        if end < start:
+            start = 0  # the head is its opening, and no more
+        lines = data[start:end].split(b"\r\n")
         marks: list[Any] = list(map(self._marks.get, lines))  # numbers, once ``_look`` has been
         if None in marks and not self._look(lines, marks):
             return None
-        # no field may stand before the request line, and one line alone says how long the body is
-        if marks[0] <= 0 or [mark for mark in marks if mark < 0] != [-1 - size]:
+        # no field may stand before the request line, and one line alone says how long the body is: a second one would
+        # stay among the numbers, where no plan has it
+        if not start and marks[0] <= 0:
             return None
-        plan = self._plans.get((port, *[mark for mark in marks if mark > 0]))
-        return None if plan is None else (plan, data[end + 4 :])
+        numbers = [mark for mark in marks if mark]
+        if start:
+            numbers = self._opening_numbers + numbers
+        if -1 - size not in numbers:
+            return None
+        numbers.remove(-1 - size)
+        plan = self._plans.get((port, *numbers))
+        if plan is None:
+            return None
+        if not start:
+            self._stray(lines)
+        return plan, data[end + 4 :]
+
+    def _stray(self, lines: list[bytes]) -> None:
+        """A familiar head that began unlike most: now and then, choose anew with which lines most begin."""
+        self._strayed += 1
+        if (self._strayed - 1) % STRAYS:
+            return
+        known = list(takewhile(self._marks.__contains__, lines[:-1]))
+        pairs = zip(known, self._opening.split(b"\r\n"), strict=False)
+        shared = [line for line, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+        chosen = shared if 2 * len(shared) >= len(known) else known
+        self._opening = b"".join([line + b"\r\n" for line in chosen])
+        self._opening_numbers = [mark for line in chosen if (mark := self._marks[line])]
 
     def learn(self, head: bytes, port: int, plan: Any) -> None:
         """The strict reader has accepted *head*, empty line included, of a kept HTTP/1.1 request with a length."""
@@ -79,6 +113,7 @@ class Familiar:
         if self._weight > REMEMBERED:
             self._marks.clear()
             self._plans.clear()
+            self._opening, self._opening_numbers = b"", []
             self._weight = 0
         marks = [self._mark(line, first=at == 0) for at, line in enumerate(lines)]
         if sum([mark < 0 for mark in marks]) != 1:

@@ -13,9 +13,16 @@ from sidecar.core.rules import Limits
 from sidecar.errors import Refused
 from sidecar.net.base import Admission, Response
 from sidecar.net.connection import Connection
-from sidecar.net.familiar import LONGEST_BODY, LONGEST_HEAD, REMEMBERED, Familiar
+from sidecar.net.familiar import LONGEST_BODY, LONGEST_HEAD, REMEMBERED, STRAYS, Familiar
 from sidecar.net.reader import Reader
 from sidecar.net.shared import Shared
+
+
+@pytest.fixture(autouse=True, params=[1, STRAYS])
+def _strays(request, monkeypatch):
+    """Openings as they are chosen in service, and chosen anew by each head that begins in another way."""
+    monkeypatch.setattr("sidecar.net.familiar.STRAYS", request.param)
+
 
 TELLING = frozenset({b"authorization", b"cache-control", b"x-team"})
 PORT = 7400
@@ -345,6 +352,92 @@ async def test_ports_are_apart():
 
     assert 0 == await both([(request(), PORT), (request(), PORT + 1)])
     assert 2 == await both([(request(), port) for port in (PORT, PORT + 1, PORT, PORT + 1)])
+
+
+def opened(*heads):
+    """What has learnt the usual head, and then those that were found: their opening is chosen."""
+    familiar = Familiar(TELLING, Limits())
+    familiar.learn(request(body=b""), PORT, "plan")
+    for head in (request(), *heads):
+        assert familiar.find(head, PORT) == ("plan", BODY)
+    return familiar
+
+
+def test_opening_stops_before_the_last_line():
+    """A head that is sent again byte for byte is found by its opening and its last line."""
+    familiar = opened(request(), request())
+
+    assert request(*LINES[:-1], body=b"")[:-2] == familiar._opening
+    assert [mark for line in LINES[:-1] if (mark := familiar._marks[line])] == familiar._opening_numbers
+
+
+def test_opening_is_what_heads_share():
+    """Lines that differ from head to head end the opening, once enough heads have strayed from it."""
+    strays = [put(b"x-trace: %d" % number, at=3) for number in range(STRAYS + 2)]
+    familiar = opened(*strays)
+
+    assert familiar._opening == b"".join([line + b"\r\n" for line in LINES[:3]])
+    assert familiar.find(put(b"x-trace: another", at=3), PORT) == ("plan", BODY)
+    assert familiar.find(put(b"authorization: Bearer b", at=3), PORT) is None
+
+
+def test_opening_gives_way_to_other_clients():
+    """An opening that few heads share any longer is replaced, not worn down to nothing."""
+    other = request(LINES[0], LINES[5], *LINES[1:5])
+    familiar = opened()
+    familiar.learn(other[: -len(BODY)], PORT, "other")
+    for _ in range(STRAYS + 1):
+        assert familiar.find(other, PORT) is not None
+
+    assert request(LINES[0], LINES[5], *LINES[1:4], body=b"")[:-2] == familiar._opening
+
+
+@pytest.mark.parametrize(
+    ("tail", "found"),
+    [
+        (b"Content-Length: 3\r\n\r\nabc", True),
+        (b"Content-Length: 3\r\nx: y\r\n\r\nabc", True),
+        (b"x: y\r\nContent-Length: 3\r\n\r\nabc", True),
+        (b"Content-Length: 3\r\ncontent-length: 3\r\n\r\nabc", False),
+        (b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"Content-Length: 4\r\n\r\nabc", False),
+        (b"Authorization: Bearer a\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"\r\nx: y\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"\r\n", False),
+        (b"\r\n\r\n", False),
+        (b" folded\r\nContent-Length: 3\r\n\r\nabc", False),
+        (b"", False),
+    ],
+)
+def test_after_an_opening(tail, found):
+    """What follows an opening is judged as if the whole head had been."""
+
+    assert found == (opened().find(request(*LINES[:-1], body=b"")[:-2] + tail, PORT) is not None)
+
+
+def test_a_head_that_is_an_opening_and_no_more():
+    """Lines that open a longer head may be another head."""
+    familiar = Familiar(TELLING, Limits())
+    short = request(*LINES[:2], LINES[5])
+    long = request(*LINES[:2], LINES[5], b"x: a")
+    familiar.learn(short[: -len(BODY)], PORT, "plan")
+    familiar.learn(long[: -len(BODY)], PORT, "plan")
+
+    assert [("plan", BODY)] * 3 == [familiar.find(head, PORT) for head in (long, long, short)]
+
+
+def test_a_length_within_the_opening():
+    """It says how long the body is, wherever it stands."""
+    familiar = Familiar(TELLING, Limits())
+    lines = (LINES[0], LINES[5], *LINES[1:5])
+    familiar.learn(request(*lines, body=b""), PORT, "plan")
+    familiar.find(request(*lines), PORT)
+
+    assert b"Content-Length: 3" in familiar._opening
+    assert familiar.find(request(*lines), PORT) == ("plan", BODY)
+    assert familiar.find(request(*lines, body=b"abcd"), PORT) is None
+    assert familiar.find(request(*lines[:-1], LINES[5], lines[-1]), PORT) is None
 
 
 POOL = [*LINES, *{line for raw in ODD.values() if len(raw) < 2048 for line in raw.split(b"\r\n")[:9]}]

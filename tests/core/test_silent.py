@@ -1,4 +1,4 @@
-"""Bodies of equal telling members have equal readings: what was read of one may be said of the other."""
+"""Bodies of equal, certain pieces have equal readings: what was read of one may be said of the other."""
 
 import json
 from itertools import product
@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.canonical import SMALL, Unsafe, read, telling
+from sidecar.core.canonical import SMALL, Unsafe, read
 from sidecar.core.dialect import Answers, BodyForm, Endpoint, Kind, Shape
 from sidecar.core.model import Facts
+from sidecar.core.silent import certain, cut
 from sidecar.dialects import DIALECTS
 
 KEY = b"k" * 32
@@ -22,17 +23,20 @@ def unasked(*_):
 
 
 def facts_of(members):
-    """All that a reader can see: a dialect whose facts differ whenever the members or their types do."""
+    """All that a reader can see: a dialect whose facts differ whenever the telling members or their types do."""
     bypass = "server-tools" if members.get("tools") == ["search"] else ""
-    return Facts(model=repr(sorted(members.items())), bypass=bypass)
+    telling = sorted((name, value) for name, value in members.items() if name not in SILENT or type(value) is not str)
+    return Facts(model=repr(telling), bypass=bypass)
 
 
 FLAT = Shape()
+SILENT = frozenset({"user", "", "b"})
 
 
 def endpoint(shape=FLAT, body=BodyForm.JSON):
     answers = Answers(unasked, unasked, unasked, unasked, unasked, unasked)
-    return Endpoint("own", Kind.CHAT, body, facts_of, answers, shape)
+    shape = Shape(shape.drop | SILENT, {name: inner for name, inner in shape.inside.items() if name not in SILENT})
+    return Endpoint("own", Kind.CHAT, body, facts_of, answers, shape, SILENT)
 
 
 def located(dialect, path):
@@ -46,7 +50,7 @@ def located(dialect, path):
 MESSAGE = Shape(inside={"content": Shape(), "tools": Shape(inside={"": Shape()})})
 ENDPOINTS = {
     "chat-like": endpoint(Shape(frozenset({"user", "stream"}), {"messages": MESSAGE, "": Shape(), "tools": Shape()})),
-    "other-shape": endpoint(Shape(frozenset({"messages", ""}), {"user": MESSAGE, "tools": MESSAGE})),
+    "other-shape": endpoint(Shape(frozenset({"messages", ""}), {"model": MESSAGE, "tools": MESSAGE})),
     "flat": endpoint(),
     "openai-chat": located("openai", "/v1/chat/completions"),
     "openai-responses": located("openai", "/v1/responses"),
@@ -58,19 +62,19 @@ ENDPOINTS = {
 
 
 class Recalling:
-    """Reads a body once for each set of telling members, as the line does."""
+    """Reads a body once for all that have the same pieces, as the line does."""
 
     def __init__(self):
         self._known = {}
 
     def read(self, body, one, content_type):
-        told = telling(body, one)
-        if told is None:
-            return read(body, one, content_type, KEY)
-        known = (id(one), told)
-        if known not in self._known:
-            self._known[known] = read(body, one, content_type, KEY)
-        return self._known[known]
+        pieces = cut(body, one.silent)
+        found = self._known.get((id(one), pieces))
+        if found is None:
+            found = read(body, one, content_type, KEY)
+            if certain(pieces, one.silent):
+                self._known[(id(one), pieces)] = found
+        return found
 
 
 WARM = Recalling()  # has read every body of this file, for every endpoint
@@ -254,39 +258,94 @@ def test_of_other_bodies(body, form):
 CHAT = ENDPOINTS["openai-chat"]
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (b'{"model":"m","user":"a"}', b'{"model":"m","user":"b"}', True),
-        (b'{"model":"m","user":"a"}', b'{"model":"m"}', True),
-        (b'{"model":"m","n":1}', b'{"n": 1, "model": "m"}', True),
-        (b'{"model":"m","user":"a"}', b'{"model":"m","user":1}', False),
-        (b'{"model":"m","user":"a"}', b'{"model":"m","user":{"a":1}}', False),
-        (b'{"model":"m","n":1}', b'{"model":"m","n":1.0}', False),
-        (b'{"model":"m","stream":true}', b'{"model":"m"}', False),
-    ],
-    ids=["other end user", "no end user", "other order and blanks", "a number", "an object", "1 and 1.0", "a view"],
+@given(
+    st.lists(st.tuples(names, values), max_size=5),
+    st.sampled_from(GAPS[:2]),
+    st.integers(0, 5),
+    st.lists(st.text(st.characters(codec="ascii"), max_size=9) | st.text(max_size=5), min_size=2, max_size=3),
 )
-def test_told_alike(one, other, same):
-    """Only who the end user is, as text, tells nothing; and the order and blanks between members."""
+def test_of_end_users(members, gaps, at, users):
+    """One call by several end users, among members that may say ``user`` themselves, at any depth."""
+    forms = Recalling()
+    for user in users:
+        own = [name + gaps[1] + value for name, value in members]
+        own.insert(at, b'"user"' + gaps[1] + json.dumps(user, ensure_ascii=False).encode("utf-8", "replace"))
+        agree(b"{" + gaps[0].join(own) + b"}", forms=forms)
 
-    assert same == (telling(one, CHAT) == telling(other, CHAT))
+
+@pytest.mark.parametrize(
+    ("body", "pieces"),
+    [
+        (b'{"user":"a"}', (b'{"user":"', b'"}')),
+        (b'{"user": "a"}', (b'{"user": "', b'"}')),
+        (b'{"user":""}', (b'{"user":"', b'"}')),
+        (
+            b'{"safety_identifier":"x","m":1,"user":"a","n":1}',
+            (b'{"safety_identifier":"', b'","m":1,"user":"', b'","n":1}'),
+        ),
+        (b'{"user":"a","user":"b"}', (b'{"user":"a","user":"', b'"}')),
+        (b'{"user":  "a"}', (b'{"user":  "a"}',)),
+        (b'{"user" :"a"}', (b'{"user" :"a"}',)),
+        (b'{"user":1}', (b'{"user":1}',)),
+        (b'{"user":"\\u0061"}', (b'{"user":"\\u0061"}',)),
+        (b'{"user":"\xc3\xa9"}', (b'{"user":"\xc3\xa9"}',)),
+        (b'{"user":"a\n"}', (b'{"user":"a\n"}',)),
+        (b'{"user":"a', (b'{"user":"a',)),
+        (b'{"users":"a"}', (b'{"users":"a"}',)),
+        (b'{"m":"\\"user\\":\\"a\\""}', (b'{"m":"\\"user\\":\\"a\\""}',)),
+        (b"", (b"",)),
+    ],
+)
+def test_cuts(body, pieces):
+    """Only the last plain string after each silent name is cut out."""
+
+    assert pieces == cut(body, CHAT.silent)
 
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"a":1,"a":1}', b'{"a":1 }', b'{"a" :1}', b'{"mod\\u0065l":1}', b"[1]", b"", b'{"a":\xff}', b'{"a":1}x'],
-    ids=["double", "blank at the end", "blank before a colon", "escaped name", "array", "nothing", "no JSON", "more"],
+    [
+        b'{"user":"a","user":"b"',
+        b'{"messages":[{"user":"a"}]}',
+        b'{"user":"a","tools":[{"user":"a"}]}',
+        b'{"user":"a","tools":[{"user":"a"}],"user":"a"',
+        b'{"x\\"user":"a"}',
+        b'{"user":"a","safety_identifier":"b","m":{"safety_identifier":"b"}}',
+        b'[{"user":"a"}]',
+        b'{"user":"a"}}',
+        b'"user":"a"',
+    ],
 )
 def test_uncertain(body):
-    """Where a member could hide, or there is no object, nothing is said."""
+    """A cut anywhere but in a member of the body itself may have said something."""
+    pieces = cut(body, CHAT.silent)
 
-    assert telling(body, CHAT) is None
+    assert len(pieces) > 1
+    assert not certain(pieces, CHAT.silent)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b'{"model":"m","user":"a"}', b'{"model":"m","user":"b"}', True),
+        (b'{"model":"m","user":"a"}', b'{"model":"m","user":"sidecar probe 1"}', True),
+        (b'{"model":"m","user":"a"}', b'{"model":"m"}', False),
+        (b'{"model":"m","user":"a"}', b'{"model":"m","user":1}', False),
+        (b'{"model":"m","user":"a"}', b'{"model":"n","user":"a"}', False),
+        (b'{"user":"a","safety_identifier":"b"}', b'{"user":"c","safety_identifier":"d"}', True),
+        (b'{"user":"a","safety_identifier":"b"}', b'{"safety_identifier":"b","user":"a"}', False),
+    ],
+)
+def test_told_alike(one, other, same):
+    """Only who the end user is tells nothing; bodies that differ otherwise are each read."""
+
+    assert certain(cut(one, CHAT.silent), CHAT.silent)
+    assert same == (cut(one, CHAT.silent) == cut(other, CHAT.silent))
 
 
 def test_faulty_text_is_not_passed_over():
     """An end user's name that no parser can read still makes its call one that is not looked up."""
     body = b'{"model":"m","user":"\\ud800"}'
 
-    assert telling(body, CHAT) is None
+    assert (body,) == cut(body, CHAT.silent)
     assert Unsafe.LONE_SURROGATE == read(body, CHAT, JSON, KEY).facts.bypass
