@@ -8,7 +8,7 @@ more than one read above ``AHEAD``.
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused, SlowReader
@@ -85,9 +85,11 @@ class Connection(asyncio.Protocol):
         elif self._rest:
             self._rest += data
             self._throttle()
-        elif not self._recall(data):
-            self._consume(data)
-            self._flow.took(len(data))
+        else:
+            found = self._find(data)
+            if found is None or not self._recall(*found):
+                self._consume(data, known=found is not None)
+                self._flow.took(len(data))
 
     def eof_received(self) -> bool:
         """The client sends no more, and is taken to have left, unless requests of it are still waiting as bytes."""
@@ -170,19 +172,20 @@ class Connection(asyncio.Protocol):
     def _busy(self) -> bool:
         return self._reader.done or self._wire.paused or self._closing or self._doomed is not None
 
-    def _recall(self, data: bytes) -> bool:
+    def _find(self, data: bytes) -> tuple[Any, bytes] | None:
         """
-        Answer a whole request that is like one before, if memory has its answer. Leaves everything as an ordinary
-        answer would, so whatever needs more than that (somebody waits, the end is near) goes the ordinary way.
+        The plan and the body of a whole request that is like one before. What needs more than a quick answer (somebody
+        waits, the end is near) goes the ordinary way.
         """
+        if self._reader.fed or self._wire.paused or self._shared.draining:
+            return None
+        return self._shared.familiar.find(data, self._reader.port)
+
+    def _recall(self, plan: Any, body: bytes) -> bool:
+        """Answer from memory, if it has the answer. Leaves everything as an ordinary answer would."""
         shared = self._shared
-        if self._reader.fed or self._wire.paused or shared.draining:
-            return False
-        found = shared.familiar.find(data, self._reader.port)
-        if found is None:
-            return False
         try:
-            response = shared.app.recall(*found)
+            response = shared.app.recall(plan, body)
         except Exception as error:  # noqa: BLE001 - the ordinary way meets it again, and answers for it
             shared.report(error)
             return False
@@ -196,7 +199,7 @@ class Connection(asyncio.Protocol):
             self._close()
         return True
 
-    def _consume(self, data: bytes) -> None:
+    def _consume(self, data: bytes, *, known: bool = False) -> None:
         reader = self._reader
         at, size, turn = 0, len(data), TURN
         while at < size and turn and not self._busy:
@@ -210,7 +213,7 @@ class Connection(asyncio.Protocol):
             if reader.head is not None:
                 self._head_deadline = NEVER
                 self._intake.advance(size - at)
-                if start >= 0:
+                if start >= 0 and not known:
                     self._intake.learn(data[start:at])
         if not self._closing:
             self._rest = data[at:]
