@@ -11,9 +11,21 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sidecar import __version__
+from sidecar.core.durations import seconds_of
 from sidecar.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sidecar.controlling import Told
+
+_SCOPES = ("route", "tag", "service", "key", "request", "request_id", "partition")
+
+_KEYGEN_HINT = """\
+This is a secret. Put it into the file of cache.secret_file, the same in every pod: sidecar keygen > FILE.
+To rotate: add a new line below the old one and roll it out; then put it above; when what the old one wrote has
+expired, remove the old one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,6 +74,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.set_defaults(command=_explain)
 
+    purge = commands.add_parser("purge", help="forget answers, in the whole fleet")
+    _takes_config(purge)
+    _takes_scope(purge)
+    purge.add_argument("--dry-run", action="store_true", help="only count")
+    purge.add_argument("--yes", action="store_true", help="do not ask whether --all is meant")
+    purge.set_defaults(command=_purge)
+
+    mode = commands.add_parser("mode", help="show or change the mode of the whole fleet")
+    _takes_config(mode)
+    mode.add_argument("mode", nargs="?", choices=("normal", "cache-off", "passthrough"), help="without: show it")
+    mode.add_argument("--for", dest="lasting", metavar="30m", help="how long; without: until it is changed again")
+    mode.set_defaults(command=_mode)
+
+    keygen = commands.add_parser("keygen", help="a new line for the file of cache.secret_file")
+    keygen.set_defaults(command=_keygen)
+
     version = commands.add_parser("version", help="the version of this program")
     version.set_defaults(command=_version)
     return parser
@@ -69,6 +97,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _takes_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE|DIR", help="default: /etc/sidecar if it exists, else built in")
+
+
+def _takes_scope(parser: argparse.ArgumentParser) -> None:
+    scope = parser.add_mutually_exclusive_group(required=True)
+    for name, metavar, what in (
+        ("route", "R", "the answers of a route"),
+        ("tag", "T", "those with a tag"),
+        ("service", "S", "those of a service"),
+        ("key", "K", "the answer of a key: 32 hexadecimal digits"),
+        ("request", "FILE", "the answer to a request as it goes over the wire; - for standard input"),
+        ("request-id", "ID", "the answer that a call got: its x-sidecar-request-id"),
+        ("partition", "P", "the answers of one who shares with nobody else: 32 hexadecimal digits"),
+    ):
+        scope.add_argument(f"--{name}", metavar=metavar, help=what)
+    scope.add_argument("--all", action="store_true", help="every answer")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -106,6 +149,76 @@ def _explain(arguments: argparse.Namespace) -> int:
     text, good = explain(rules, raw)
     print(text)
     return 0 if good else 2
+
+
+def _purge(arguments: argparse.Namespace) -> int:
+    from pathlib import Path  # noqa: PLC0415  as above
+
+    from sidecar.controlling import purge  # noqa: PLC0415  as above
+    from sidecar.settings import load  # noqa: PLC0415  as above
+
+    said = {name.replace("_", "-"): getattr(arguments, name) for name in _SCOPES}
+    scope, given = next(((name, value) for name, value in said.items() if value is not None), ("all", ""))
+    value: str | bytes = given
+    if scope == "request":
+        try:
+            value = sys.stdin.buffer.read() if given == "-" else Path(given).read_bytes()
+        except OSError as error:
+            print(f"{given}: {error.strerror}", file=sys.stderr)
+            return 2
+    rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
+    if (
+        scope == "all"
+        and not (arguments.yes or arguments.dry_run)
+        and (code := _unsure(fleet=bool(rules.admin_token_file)))
+    ):
+        return code
+    return _tell(purge(rules, scope, value, dry_run=arguments.dry_run))
+
+
+def _unsure(*, fleet: bool) -> int:
+    """Ask whether everything is meant: 0 where it is, else the exit code."""
+    if not sys.stdin.isatty():
+        print("sidecar: --all purges every answer: add --yes, or --dry-run to count them first", file=sys.stderr)
+        return 2
+    whose = "the whole fleet" if fleet else "this process"
+    print(f"Purge every answer of {whose}? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in {"y", "yes"}:
+        return 0
+    print("sidecar: nothing was purged", file=sys.stderr)
+    return 1
+
+
+def _mode(arguments: argparse.Namespace) -> int:
+    from sidecar.controlling import change_mode, show_mode  # noqa: PLC0415  as above
+    from sidecar.settings import load  # noqa: PLC0415  as above
+
+    if arguments.lasting is not None and arguments.mode is None:
+        print("sidecar: --for belongs to a mode; name normal, cache-off or passthrough before it", file=sys.stderr)
+        return 2
+    if arguments.lasting is not None and seconds_of(arguments.lasting) is None:
+        print("sidecar: --for is a duration, such as 30m or 12h", file=sys.stderr)
+        return 2
+    rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
+    return _tell(change_mode(rules, arguments.mode, arguments.lasting) if arguments.mode else show_mode(rules))
+
+
+def _tell(told: Told) -> int:
+    """Print what a running sidecar was asked; the exit code."""
+    if told.text:
+        print(told.text)
+    for note in told.notes:
+        print(f"sidecar: {note}", file=sys.stderr)
+    return told.code
+
+
+def _keygen(_: argparse.Namespace) -> int:
+    from sidecar.keygen import line  # noqa: PLC0415  as above
+
+    print(line())
+    if sys.stdout.isatty():
+        print(_KEYGEN_HINT, file=sys.stderr)
+    return 0
 
 
 def _version(_: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from sidecar.core.dialect import Dialect, Endpoint
 from sidecar.core.headers import lines
-from sidecar.core.model import Entry, Form, Pairs, View
+from sidecar.core.model import Entry, Form, Outcome, Pairs, View
 from sidecar.core.policy import Serve
 from sidecar.core.rescue import Rescued
 from sidecar.errors import Cause, UpstreamFailed
@@ -26,6 +26,7 @@ _JSON_TYPE = b"application/json"
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
 _PIECE = 64 * 1024
 _BROKE_OFF = "The AI service broke off in the middle of its answer."
+_FOUND = {Outcome.HIT_REDIS: b"redis", Outcome.STALE: b"stale", Outcome.STALE_ERROR: b"stale-if-error"}
 _HIT = (
     b"%bcontent-length: %d\r\nage: %d\r\ncache-status: sidecar; hit; ttl=%d; detail=%b\r\nx-sidecar-request-id: %b\r\n"
 )
@@ -55,15 +56,15 @@ def clean(text: str) -> bytes:
     return bytes(byte if 0x20 < byte < 0x7F else 0x3F for byte in text[:128].encode("latin-1", "replace"))
 
 
-def hit(serve: Serve, body: bytes, form: Form, request_id: bytes, *, detail: bytes = b"memory") -> Response:
-    """An entry as an answer; *body* and *form* are the caller's view of it."""
+def hit(serve: Serve, body: bytes, form: Form, request_id: bytes) -> Response:
+    """An entry of our own memory as an answer; *body* and *form* are the caller's view of it."""
     entry = serve.entry
     head = _HIT % (
         lines(entry.headers if form is entry.form else in_form(entry.headers, form)),
         len(body),
         serve.age,
         serve.ttl,
-        detail,
+        b"memory" if serve.ttl >= 0 else b"stale",
         request_id,
     )  # fmt: skip
     if entry.model:
@@ -74,7 +75,7 @@ def hit(serve: Serve, body: bytes, form: Form, request_id: bytes, *, detail: byt
 def miss_status(opening: Opening, *, collapsed: bool) -> bytes:
     """``Cache-Status`` of an answer that memory did not have; *collapsed*: it came by another caller's call."""
     if opening.found is not None:
-        return b"sidecar; hit; ttl=%d; detail=redis" % opening.found.ttl
+        return b"sidecar; hit; ttl=%d; detail=%b" % (opening.found.ttl, _FOUND[opening.outcome])
     if collapsed:
         return b"sidecar; fwd=miss; collapsed"
     return b"sidecar; fwd=miss; stored" if opening.kept else b"sidecar; fwd=miss"

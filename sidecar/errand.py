@@ -1,59 +1,34 @@
 """
-A call on its way: its draft of a record, and the fetching of its answer.
+A call on its way: what is known of it, and its draft of a record.
 
-The rule: what the line found out about a call travels in one frozen value; what comes back is poured into a flight,
-opened to its readers at the commit point, and kept only when it is whole.
+The rule: what the line found out about a call travels in one frozen value, and is not found out again.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from functools import partial
-
 from msgspec import Struct
-from msgspec.structs import replace
 
 from sidecar.core.approach import Approach
-from sidecar.core.dialect import Endpoint, Watch
+from sidecar.core.dialect import Endpoint
 from sidecar.core.draft import Draft
-from sidecar.core.headers import fields_of, relay, replay, retry_fields, upstream_id
-from sidecar.core.memo import Memo
-from sidecar.core.model import Entry, Facts, Fields, Form, Key, Outcome, Usage
+from sidecar.core.model import Entry, Facts, Key, Outcome
 from sidecar.core.policy import (
-    UNSHAREABLE_SECONDS,
-    Directives,
-    Drop,
-    Keep,
+    Freshness,
     Reason,
-    form_of,
-    reaches_everyone,
-    retain,
-    share,
 )
-from sidecar.core.principal import Accepted, Principal
+from sidecar.core.principal import Principal
+from sidecar.core.purges import Scope, scopes
 from sidecar.core.recognise import choose_route
 from sidecar.core.rules import Route
-from sidecar.core.usage import names_usage, with_usage
-from sidecar.dispatch import Answer, Dispatch, Sent
-from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Flight, Opening
-from sidecar.flight.table import Flights
+from sidecar.flight.flight import Flight
 from sidecar.net.base import Request, Spool, Stream
-from sidecar.store.base import Store
-
-COMMIT_BYTES = 1024 * 1024
-"""A whole answer up to this size is handed on only when it is there to its end; so a broken one becomes an error."""
-
-_INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
-_COMPLAINT_BYTES = 64 * 1024
 
 
 class Call(Struct, frozen=True, gc=False):
     """
     A request whose body is read: what it asks, by which route and for whom, and the key of its answer.
 
-    *ttl* is how long its answer is fresh, seconds. *bypass*: why it goes upstream as it is, else ``""``; then there is
+    *fresh* is how long its answer serves. *bypass*: why it goes upstream as it is, else ``""``; then there is
     no key. *observe*: it goes upstream as it is and whether it would have hit is only measured.
     """
 
@@ -62,20 +37,24 @@ class Call(Struct, frozen=True, gc=False):
     route: Route
     model: str
     principal: Principal
-    ttl: float
+    fresh: Freshness
     key: Key | None
     bypass: str = ""
     observe: bool = False
 
 
 class Errand(Struct, frozen=True, gc=False):
-    """One request that memory could not answer, with what is known of it."""
+    """
+    One request that memory could not answer, with what is known of it. *known*: the entry for which it wants a newer
+    one, where nobody waits for the answer.
+    """
 
     request: Request
     approach: Approach
     call: Call
     key: Key
     draft: Draft
+    known: Entry | None = None
 
 
 def draft_of(
@@ -108,257 +87,15 @@ def draft_of(
     )
 
 
+def scopes_within(errand: Errand) -> tuple[Scope, ...]:
+    """The scopes whose purge takes the answer of *errand*."""
+    call, approach = errand.call, errand.approach
+    tags = call.route.cache.tags + approach.asked.tags
+    return scopes(errand.key, approach.site.service.name, call.route.name, tags, call.principal.partition)
+
+
 def lend(body: bytes | Spool | Stream, flight: Flight) -> None:
     """A flight may outlive the request whose body it sends."""
     if not isinstance(body, bytes) and isinstance(body, Spool) and flight.task is not None:
         body.share()
         flight.task.add_done_callback(lambda _: body.close())
-
-
-class Origin:
-    """Fetches answers from where they come from. *now* is wall-clock seconds, *clock* monotonic seconds."""
-
-    def __init__(
-        self,
-        *,
-        dispatch: Dispatch,
-        store: Store,
-        flights: Flights,
-        accepted: Accepted,
-        now: Callable[[], float],
-        clock: Callable[[], float],
-    ) -> None:
-        self._dispatch = dispatch
-        self._store = store
-        self._flights = flights
-        self._accepted = accepted
-        self._now = now
-        self._clock = clock
-        self._refuses_usage: Memo[tuple[str, str, str], bool] = Memo(256)
-
-    def __repr__(self) -> str:
-        return f"<Origin {self._accepted!r}>"
-
-    async def send(self, errand: Errand, flight: Flight) -> Sent:
-        """Send a call; with its stream's usage asked for where the caller did not, without it where that is refused."""
-        request, call, facts = errand.request, errand.call, errand.call.facts
-        body = request.body
-        send = partial(
-            self._dispatch.send,
-            errand.approach.site,
-            request.head,
-            timeouts=call.route.timeouts,
-            streaming=facts.view.stream,
-            identity=True,
-            on_sent=flight.mark_sent,
-        )
-        began, refused = self._clock(), 0
-        try:
-            if facts.inject_usage and isinstance(body, bytes) and self._takes_usage(errand):
-                flight.usage = True
-                sent = await send(with_usage(body))
-                if sent.answer.status in {400, 422}:
-                    complaint = await _read_some(sent.answer, _COMPLAINT_BYTES)
-                    if names_usage(complaint):
-                        self._refuses_usage.put(_deployment(errand), True)
-                        sent.answer.close()
-                        flight.usage, refused = False, sent.attempts
-                        sent = await send(body)
-                    else:
-                        sent = Sent(_Peeked(complaint, sent.answer), sent.region, sent.attempts)
-            else:
-                flight.usage = facts.view.usage
-                sent = await send(body)
-        except UpstreamFailed:
-            draft = _booked(errand, flight)
-            draft.attempts += 1 + refused
-            draft.region = errand.approach.site.regions[0].name
-            raise
-        finally:
-            _booked(errand, flight).upstream_seconds += self._clock() - began
-        draft = _booked(errand, flight)
-        draft.attempts += refused
-        self.note(errand.approach, call.principal, sent, draft)
-        if 200 <= sent.answer.status < 300:
-            self._accepted.note(errand.approach.site.place, call.principal, now=self._now())
-        return sent
-
-    def _takes_usage(self, errand: Errand) -> bool:
-        return self._refuses_usage.get(_deployment(errand)) is None
-
-    def note(self, approach: Approach, principal: Principal, sent: Sent, draft: Draft) -> None:
-        """
-        What an answer's head tells of the call. A refused credential is forgotten, whatever the call; accepted it is
-        only by an operation that we know, for some paths of a service answer everybody.
-        """
-        answer = sent.answer
-        draft.region, draft.upstream_status = sent.region, answer.status
-        draft.attempts += sent.attempts
-        draft.upstream_id = upstream_id(answer.pairs)
-        if answer.status in {401, 403}:
-            self._accepted.withdraw(approach.site.place, principal)
-
-    async def read(self, answer: Answer, draft: Draft) -> bytes:
-        """The next bytes of an answer, the wait for them booked."""
-        began = self._clock()
-        try:
-            return await answer.read()
-        finally:
-            draft.upstream_seconds += self._clock() - began
-
-    async def pour(self, errand: Errand, flight: Flight, sent: Sent) -> None:
-        """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
-        answer, answers = sent.answer, errand.call.endpoint.answers
-        fields = fields_of(answer.pairs)
-        form = form_of(fields)
-        unshareable = self._share(errand, flight, answer.status, fields, form)
-        kept = not unshareable and errand.call.ttl > 0 and flight.holds(answer.length or 0)
-        opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
-        watch = answers.watch() if form is Form.EVENTS and not unshareable else None
-        while chunk := await self._read_on(errand, flight, answer):
-            if watch is not None and not flight.size and _is_object(chunk):
-                watch = None  # a document that calls itself a stream
-            if watch is not None:
-                watch.feed(chunk)
-                flight.boundary = watch.boundary
-            await flight.push(chunk)
-            if watch is not None and watch.ended and answers.streams and not flight.complete:
-                flight.complete = True  # whoever leaves now has had it all
-                flight.generating = False
-                await self._keep(errand, flight, opening)
-                flight.settled = True
-            if flight.opening is None and _is_committed(flight, form, watch):
-                flight.open(opening if not flight.windowed else replace(opening, kept=False))
-        if watch is not None:
-            watch.close()
-            if not (watch.ended or watch.failed):
-                raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
-        if not flight.complete:
-            kept = not unshareable and await self._keep(errand, flight, opening)
-        if flight.opening is None:
-            flight.open(replace(opening, length=flight.size, kept=kept))
-
-    async def _read_on(self, errand: Errand, flight: Flight, answer: Answer) -> bytes:
-        began = self._clock()
-        try:
-            return await answer.read()
-        except UpstreamFailed:
-            if not flight.complete:
-                raise
-            return b""  # all that counts has come
-        finally:
-            _booked(errand, flight).upstream_seconds += self._clock() - began
-
-    def _share(self, errand: Errand, flight: Flight, status: int, fields: Fields, form: Form) -> str:
-        """Let go of the readers whom an answer with this head is not for; why it is not for all, else ``""``."""
-        unshareable = share(status, fields, form)
-        if not unshareable and form is Form.WHOLE and not _is_framed(fields):
-            unshareable = Reason.UNFRAMED  # it may be cut, and nothing in it would tell
-        if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
-            self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
-            flight.release(lambda _: False)
-        elif not reaches_everyone(status):
-            flight.release(lambda reader: reader.credential == errand.call.principal.credential)
-        _booked(errand, flight).reason = unshareable
-        return unshareable
-
-    def _opening(self, sent: Sent, fields: Fields, form: Form, *, usage: bool, kept: bool) -> Opening:
-        answer, now = sent.answer, self._now()
-        shared = replay(answer.pairs)
-        if answer.status >= 400:
-            shared += retry_fields(fields, now)
-        own = relay(answer.pairs, fields, now)
-        return Opening(answer.status, own, shared, form, answer.length, kept, sent.region, usage=usage)
-
-    async def _keep(self, errand: Errand, flight: Flight, opening: Opening) -> bool:
-        """Store a complete answer, if it is one that may be stored."""
-        form = opening.form
-        call, asked = errand.call, errand.approach.asked
-        body = flight.body()
-        if body is None:
-            _booked(errand, flight).reason = Reason.ANSWER_TOO_LARGE
-            return False
-        judged = partial(_judge, call, asked, body, form)
-        verdict, usage, model = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
-        draft = _booked(errand, flight)
-        draft.usage = usage
-        if not isinstance(verdict, Keep):
-            draft.reason = verdict.reason
-            return False
-        if flight.superseded:
-            draft.reason = Reason.SUPERSEDED
-            return False
-        entry = Entry(
-            status=200,
-            headers=opening.shared,
-            body=body,
-            form=form,
-            service=errand.approach.site.service.name,
-            route=call.route.name,
-            model=model or call.model,
-            at=self._now(),
-            ttl=verdict.ttl,
-            usage=usage,
-            region=draft.region,
-            seconds=draft.upstream_seconds,
-            tags=call.route.cache.tags + asked.tags,
-        )
-        draft.stored = self._store.put(errand.key, entry)
-        self._flights.unmark(errand.key)
-        return draft.stored
-
-
-class _Peeked:
-    """An answer of which the beginning has been read already."""
-
-    def __init__(self, beginning: bytes, answer: Answer) -> None:
-        self.status, self.pairs, self.length = answer.status, answer.pairs, answer.length
-        self._beginning = beginning
-        self._answer = answer
-
-    async def read(self) -> bytes:
-        beginning, self._beginning = self._beginning, b""
-        return beginning or await self._answer.read()
-
-    def close(self) -> None:
-        self._answer.close()
-
-
-def _booked(errand: Errand, flight: Flight) -> Draft:
-    """The draft in which the call's cost is booked by now."""
-    return flight.draft or errand.draft
-
-
-def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:
-    """Whether readers may have what there is: from here on a failure breaks their answers."""
-    if flight.windowed:
-        return True
-    if watch is not None:
-        return watch.committed
-    return form is Form.EVENTS or flight.size > COMMIT_BYTES
-
-
-def _is_framed(fields: Fields) -> bool:
-    return b"content-length" in fields or b"transfer-encoding" in fields
-
-
-def _deployment(errand: Errand) -> tuple[str, str, str]:
-    site = errand.approach.site
-    return site.service.name, site.resource, errand.call.model
-
-
-def _is_object(chunk: bytes) -> bool:
-    return chunk.lstrip()[:1] == b"{"
-
-
-async def _read_some(answer: Answer, limit: int) -> bytes:
-    read = b""
-    while len(read) < limit and (chunk := await answer.read()):
-        read += chunk
-    return read
-
-
-def _judge(call: Call, asked: Directives, body: bytes, form: Form) -> tuple[Keep | Drop, Usage, str]:
-    answers = call.endpoint.answers
-    verdict = retain(call.endpoint, call.route, asked, body, form)
-    return verdict, answers.usage(body, form), answers.model(body, form)

@@ -5,6 +5,7 @@ The exceptions of this project, all of them.
     ├── ConfigError        a configuration cannot be used; carries every problem found
     ├── Refused            we answer the caller ourselves, with a status and a reason
     ├── UpstreamFailed     the AI service could not be reached, was too slow, or broke off
+    ├── FleetAway          what the fleet shares (Redis) cannot be asked now
     ├── ClientGone         the caller left before its answer was complete
     └── SlowReader         the caller reads too slowly to be waited for
 
@@ -82,6 +83,19 @@ class UpstreamFailed(SidecarError):
         self.sent = sent
         self.answered = answered
         self.reused = reused
+
+
+class FleetAway(SidecarError):
+    """
+    Redis could not be asked, or not in time. Never reaches a caller: the call goes on without it.
+
+    *reason* is from a closed set, for metrics: ``open`` (its breaker), ``busy`` (the time was spent waiting for a
+    connection), ``timeout``, ``refused`` (credentials or rights), ``error``.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
 
 
 class ClientGone(SidecarError):

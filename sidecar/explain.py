@@ -7,32 +7,28 @@ never shown.
 
 from __future__ import annotations
 
-import re
 from typing import Any
-
-import httptools
 
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches
-from sidecar.core.fingerprint import KEY_VERSION, seal
-from sidecar.core.headers import fields_of
+from sidecar.core.fingerprint import KEY_VERSION, fleet_secret, seal
 from sidecar.core.model import Head
-from sidecar.core.policy import Bypass, Observe, admit, lifetime
+from sidecar.core.policy import Bypass, Observe, admit, freshness
 from sidecar.core.principal import Pod
 from sidecar.core.recognise import choose_route
 from sidecar.core.routing import choose_model
 from sidecar.core.rules import Rules
 from sidecar.errors import Refused
+from sidecar.net.request_file import read_request
 
 _SECRET = b"sidecar explain: a fixed secret"
 _SHOWN = 2000
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
 def explain(rules: Rules, raw: bytes) -> tuple[str, bool]:
     """The report on *raw*, a request as it goes over the wire (lone LF are fine), and whether it was readable."""
     lines: list[str] = []
-    head, body = _read(raw)
+    head, body = read_request(raw)
     if head is None:
         return (
             "This is not an HTTP request. Expected a request line, header lines, an empty line, and the body, as in:\n"
@@ -42,7 +38,8 @@ def explain(rules: Rules, raw: bytes) -> tuple[str, bool]:
     def say(name: str, value: object) -> None:
         lines.append(f"{name + ':':<12} {value}")
 
-    approaches = Approaches(rules, _SECRET, Pod(process=b"explain"))
+    secret = _SECRET if rules.redis is None else fleet_secret(rules.redis.namespace)
+    approaches = Approaches(rules, secret, Pod(process=b"explain"))
     try:
         approach = approaches.find(head)
     except Refused as refusal:
@@ -55,16 +52,16 @@ def explain(rules: Rules, raw: bytes) -> tuple[str, bool]:
         say("route", choose_route(site, head.fields, "").name)
         say("decision", f"bypass ({approach.bypass.reason if approach.bypass else ''}); the body is not read")
     else:
-        _explain_body(approaches, approach, head, body, say)
+        _explain_body(approaches, approach, head, body, secret, say)
     say("candidates", ", ".join(f"{region.name} {region.url}" for region in site.regions))
     return "\n".join(lines), True
 
 
-def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: bytes, say: Any) -> None:
+def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: bytes, secret: bytes, say: Any) -> None:
     site = approach.site
     endpoint = site.endpoint
     assert endpoint is not None
-    reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), _SECRET)
+    reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), secret)
     facts = reading.facts
     model = choose_model(endpoint, facts)
     route = choose_route(site, head.fields, model)
@@ -82,9 +79,12 @@ def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: 
     if isinstance(decision, Bypass):
         say("decision", f"bypass ({decision.reason})")
         return
-    key = seal(_SECRET, caller.prefix, model, reading)
+    key = seal(secret, caller.prefix, model, reading)
     say("decision", "observe: never served, only measured" if isinstance(decision, Observe) else "look-up")
-    say("ttl", f"{lifetime(endpoint, route, approach.asked):g} s")
+    fresh = freshness(endpoint, route, approach.asked)
+    say("ttl", f"{fresh.ttl:g} s")
+    if fresh.while_revalidate or fresh.if_error:
+        say("stale", f"{fresh.while_revalidate:g} s while revalidated, {fresh.if_error:g} s if that fails")
     shown = (
         reading.material[:_SHOWN].decode("utf-8", "replace")
         if reading.tag == b"json"
@@ -92,51 +92,10 @@ def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: 
     )
     say("canonical", f"{reading.tag.decode()}, {len(reading.material)} bytes")
     say("", shown)
+    if secret != _SECRET:
+        say("partition", caller.principal.partition.hex())
     say(
         "key",
-        f"{key.address.hex()} (version {KEY_VERSION}; under a fixed secret: compare keys of two requests with it)",
+        f"{key.address.hex()} (version {KEY_VERSION}"
+        + ("; under a fixed secret: compare keys of two requests with it)" if secret == _SECRET else ")"),
     )
-
-
-class _Parts:
-    def __init__(self) -> None:
-        self.target = self.body = b""
-        self.pairs: list[tuple[bytes, bytes]] = []
-        self.done = False
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.pairs.append((name, value))
-
-    def on_body(self, chunk: bytes) -> None:
-        self.body += chunk
-
-    def on_message_complete(self) -> None:
-        self.done = True
-
-
-def _read(raw: bytes) -> tuple[Head | None, bytes]:
-    raw = raw.lstrip(b"\r\n")
-    end = _HEAD_END.search(raw)
-    text, body = (raw[: end.start()], raw[end.end() :]) if end is not None else (raw, b"")
-    kept = [
-        line
-        for line in text.splitlines()
-        if line.split(b":")[0].lower() not in {b"content-length", b"transfer-encoding"}
-    ]
-    if not body.endswith(b"\r\n"):
-        body = body.removesuffix(b"\n")  # editors end a file with a line feed
-    wire = b"\r\n".join(kept) + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    parts = _Parts()
-    parser = httptools.HttpRequestParser(parts)
-    try:
-        parser.feed_data(wire)
-    except httptools.HttpParserError:
-        return None, b""
-    version = parser.get_http_version()
-    if not parts.done or version not in {"1.0", "1.1"}:
-        return None, b""
-    pairs = tuple(parts.pairs)
-    return Head(parser.get_method(), parts.target, int(version[-1]), pairs, fields_of(pairs)), parts.body

@@ -8,31 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import ssl
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar import __version__
+from sidecar.admin.control import ControlServer
 from sidecar.admin.health import HealthServer, Part, Readiness
 from sidecar.core.approach import Approaches
+from sidecar.core.fingerprint import fleet_secret
+from sidecar.core.keyring import Keyring
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Record
 from sidecar.core.observation import Observations
 from sidecar.core.principal import Accepted, Pod
+from sidecar.core.purges import Purges
 from sidecar.core.rules import Rules
 from sidecar.dispatch import Dispatch
 from sidecar.flight.table import Flights
 from sidecar.identity.files import CredentialFiles
+from sidecar.identity.secret_file import SecretFile
 from sidecar.net.listener import Listener
 from sidecar.net.upstream import Upstream
+from sidecar.operating import Operations
 from sidecar.proxy import Proxy
 from sidecar.sinks.log import AccessLog
 from sidecar.sinks.metrics import Metrics
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
+
+if TYPE_CHECKING:
+    from sidecar.membership import Membership
 
 _SWEEP_SECONDS = 1.0
 _SWEEP_ENTRIES = 2000
@@ -55,9 +65,9 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
-    async def cancel(self) -> None:
-        """Cancel what still runs and wait for it."""
-        tasks = list(self._tasks)
+    async def cancel(self, name: str = "") -> None:
+        """Cancel what still runs, or what of it has this *name*, and wait for it."""
+        tasks = [task for task in self._tasks if not name or task.get_name() == name]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -77,7 +87,7 @@ class Sidecar:
 
     def __init__(self, rules: Rules, *, environ: Mapping[str, str], write: Callable[[bytes], None]) -> None:
         self.rules = rules
-        self.port = self.health_port = 0
+        self.port = self.health_port = self.admin_port = 0
         self.log = AccessLog(write, now=time.time)  # noqa: TID251  the clocks are handed out from here
         self.tasks = Tasks(self._report)
         self.ledger = Ledger(rules.limits.inflight_memory)
@@ -91,8 +101,10 @@ class Sidecar:
         self.upstream = Upstream(rules.upstream, environ=environ, own=self._is_own, spawn=self.tasks.spawn)
         self.ports: set[int] = set()
         self.ready = False
+        self.purges = Purges()
+        self.membership = self._join()
         credentials = CredentialFiles(time.monotonic, lambda line: self.log.event("credential-unreadable", file=line))
-        secret = os.urandom(32)
+        secret = os.urandom(32) if rules.redis is None else fleet_secret(rules.redis.namespace)
         pod = Pod(environ.get("SIDECAR_POD_NAMESPACE", ""), environ.get("SIDECAR_SERVICE_ACCOUNT", ""), os.urandom(16))
         loaded = time.time()  # noqa: TID251  as above
         self.metrics = Metrics(
@@ -105,14 +117,18 @@ class Sidecar:
                 "inflight_memory_bytes": lambda: self.ledger.held,
                 "connections": lambda: self.listener.connections,
                 "log_lines_lost_total": lambda: self.log.failed,
+                "purges_total": lambda: self.operations.purged,
                 "config_last_reload_successful": lambda: 1.0,
                 "config_last_reload_success_timestamp_seconds": lambda: loaded,
+                **(self.membership.readings() if self.membership is not None else {}),
             },
+            self.membership.breakdowns() if self.membership is not None else {},
         )
+        remote = self.membership.remote if self.membership is not None else Nowhere()
         self.proxy = Proxy(
             approaches=Approaches(rules, secret, pod),
             secret=secret,
-            store=Tiered(self.memory, Nowhere()),
+            store=Tiered(self.memory, remote, self.purges),
             flights=self.flights,
             dispatch=Dispatch(self.upstream, credentials.field, self.ledger),
             accepted=Accepted(),
@@ -121,6 +137,8 @@ class Sidecar:
             report=self._report,
             now=time.time,  # noqa: TID251  as above
             clock=time.monotonic,
+            draw=lambda: 1.0 - random.random(),  # noqa: S311  spreads refreshes, guards nothing
+            lease_wait=rules.redis.lease_wait if rules.redis is not None else 0.0,
             instance=os.urandom(4).hex().encode() + b"-",
         )
         self.listener = Listener(
@@ -133,7 +151,27 @@ class Sidecar:
             spool_dir=self._spool_dir(),
             report=self._report,
         )
+        self.operations = Operations(
+            rules.mode,
+            self.proxy,
+            self.memory,
+            self.flights,
+            self.purges,
+            forget=self.listener.forget,
+            now=time.time,  # noqa: TID251  as above
+            port=lambda: self.port,
+        )
+        if self.membership is not None:
+            self.operations.log = self.membership.log
         self.health = HealthServer(self.readiness, self.metrics.exposition)
+        self.control = ControlServer(
+            purge=self.operations.purge,
+            mode=self.operations.change,
+            status=self._status,
+            audit=self.log.event,
+            report=self._report,
+            token_file=rules.admin_token_file,
+        )
 
     def __repr__(self) -> str:
         return f"<Sidecar port {self.port} {'ready' if self.ready else 'not ready'} {self.proxy!r}>"
@@ -144,9 +182,12 @@ class Sidecar:
         for line in rules.warnings:
             self.log.event("config-warning", level="warning", message=line)
         await self.upstream.start()
+        if self.membership is not None:
+            await self.membership.start(self.memory.put)
         self.health_port = await self.health.start(rules.health.host, rules.health.port)
+        self.admin_port = await self.control.start(rules.admin.host, rules.admin.port)
         self.port = await self.listener.start(rules.listen.host, rules.listen.port)
-        self.ports = {self.port, self.health_port}
+        self.ports = {self.port, self.health_port, self.admin_port}
         for service in rules.services:
             if service.port:
                 self.ports.add(await self.listener.start(rules.listen.host, service.port))
@@ -160,8 +201,12 @@ class Sidecar:
         self.ready = False
         self.log.event("draining", connections=self.listener.connections, seconds=self.rules.limits.drain_seconds)
         await self.listener.drain(self.rules.limits.drain_seconds)
+        await self.tasks.cancel("flight")  # refreshes: they give their leases back while that can be done
+        if self.membership is not None:
+            await self.membership.stop()
         await self.tasks.cancel()
         await self.upstream.close()
+        await self.control.stop()
         await self.health.stop()
         self.log.event("stopped")
 
@@ -170,14 +215,72 @@ class Sidecar:
         parts = (
             Part("listener", self.ready, f"port {self.port}, {self.listener.connections} connections"),
             Part("memory", True, repr(self.memory)),
+            *self._fleet_part(),
             Part("configuration", not self.rules.warnings, f"revision {self.rules.revision or 'built in'}"),
         )
         return Readiness(self.ready, parts)
+
+    def _fleet_part(self) -> tuple[Part, ...]:
+        if self.rules.redis is None:
+            return ()
+        if self.membership is None:
+            return (Part("redis", False, "not used: the secret file is not usable"),)
+        return (Part("redis", self.membership.link.up, repr(self.membership)),)
+
+    def _join(self) -> Membership | None:
+        """The fleet's part, where the rules name one and its secret can be had; else memory is all there is."""
+        rule, seal = self.rules.redis, self.rules.seal
+        if rule is None:
+            return None
+        secrets = SecretFile(seal.secret_file, time.monotonic, lambda why: self.log.event(
+            "secret-unusable", level="error", message=why))  # fmt: skip
+        if secrets.keyring() is None:
+            self.log.event("memory-only", level="error", message="Redis is not used: the secret file is not usable")
+            return None
+
+        if os.environ.get("AIOCACHE_DISABLE") == "1":
+            self.log.event(
+                "memory-only", level="error", message="Redis is not used: AIOCACHE_DISABLE=1 is set; unset it"
+            )
+            return None
+
+        def keyring() -> Keyring:
+            found = secrets.keyring()
+            assert found is not None, "what was read last serves"
+            return found
+
+        from sidecar.membership import Membership  # noqa: PLC0415  Redis' client is weight that not everyone needs
+
+        return Membership(
+            rule,
+            seal,
+            keyring,
+            self.purges,
+            limit=self.rules.memory.max_entry_bytes,
+            spawn=self.tasks.spawn,
+            tell=self.log.event,
+            report=self._report,
+            on_purge=lambda scopes: self.operations.take(scopes),  # noqa: PLW0108  these are made later
+            on_mode=lambda mode: self.operations.take_mode(mode),  # noqa: PLW0108  as above
+            on_command=lambda seconds: self.metrics.redis(seconds),  # noqa: PLW0108  as above
+        )
+
+    def _status(self) -> Mapping[str, object]:
+        return {
+            "version": __version__,
+            "revision": self.rules.revision,
+            "ready": self.ready,
+            "mode": self.operations.standing(),
+            "memory": {"entries": self.memory.entries, "bytes": self.memory.bytes},
+            "redis": None if self.membership is None else {"up": self.membership.link.up},
+        }
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.memory.sweep(time.time(), _SWEEP_ENTRIES)  # noqa: TID251  as above
+            self.operations.tick()
+            await self.operations.sweep()
 
     def _record(self, record: Record) -> None:
         self.metrics.record(record)

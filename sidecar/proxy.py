@@ -17,31 +17,47 @@ from sidecar.core.approach import Approach, Approaches
 from sidecar.core.dialect import BodyForm
 from sidecar.core.draft import Draft
 from sidecar.core.fingerprint import seal
-from sidecar.core.headers import fields_of, relay
 from sidecar.core.memo import Memo
-from sidecar.core.model import Facts, Form, Head, Key, Outcome, Reading, Record
-from sidecar.core.observation import Observations, essence
-from sidecar.core.policy import Bypass, Observe, Reason, Serve, admit, form_of, judge, lifetime
+from sidecar.core.model import Entry, Facts, Form, Head, Key, Outcome, Reading, Record
+from sidecar.core.observation import Observations
+from sidecar.core.policy import (
+    Absent,
+    Bypass,
+    Observe,
+    Reason,
+    Refresh,
+    Serve,
+    admit,
+    freshness,
+    judge,
+    judge_spare,
+)
 from sidecar.core.principal import Accepted
 from sidecar.core.recognise import choose_route
 from sidecar.core.rescue import cause_of, is_callers, rescue
 from sidecar.core.routing import choose_model
+from sidecar.core.rules import Mode
 from sidecar.core.silent import Pieces, certain, cut
 from sidecar.delivery import Stamp, deliver, hit, is_as_stored, miss_status, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, Origin, draft_of, lend
+from sidecar.errand import Call, Errand, draft_of, lend, scopes_within
 from sidecar.errors import Refused, SidecarError
 from sidecar.flight.flight import Flight, Opening
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
+from sidecar.origin import Origin, substitute
+from sidecar.relaying import Passage, Relay
 from sidecar.store.base import Store
 
-_OBSERVED_BYTES = 1024 * 1024
 _CONVERTED_AT_ONCE = 64 * 1024
 _MEMO_CALLS = 1024
 _MEMO_BYTES = 4 * 1024 * 1024
 _CALL_WEIGHT = 500
 _SEEN = 4096
+_REFRESHES = 64
+_SURELY = 5e-324  # the smallest draw there is
+_ANSWERED = 4096
+"""Calls by whose ids their entries can be purged."""
 _UNREAD = Reading(b"none", b"", Facts(bypass=Reason.MEMORY_FULL))
 _CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
 _CALLERS = frozenset({"client-gone", "slow-reader"})
@@ -52,6 +68,7 @@ class Proxy:
     The line, as the listener calls it (``net/base.Application``).
 
     *now* is wall-clock seconds, *clock* monotonic seconds, *record* hears of each request once, *report* of bugs.
+    *draw* is uniform in (0, 1]. *lease_wait*: how long a streaming call waits for another process's answer, seconds.
     *instance* begins every request id.
     """
 
@@ -69,6 +86,8 @@ class Proxy:
         report: Callable[[BaseException], None],
         now: Callable[[], float],
         clock: Callable[[], float],
+        draw: Callable[[], float],
+        lease_wait: float,
         instance: bytes,
     ) -> None:
         self.telling = approaches.telling
@@ -76,21 +95,53 @@ class Proxy:
         self._secret = secret
         self._store = store
         self._flights = flights
-        self._dispatch = dispatch
-        self._origin = Origin(dispatch=dispatch, store=store, flights=flights, accepted=accepted, now=now, clock=clock)
+        self._origin = Origin(
+            dispatch=dispatch,
+            store=store,
+            flights=flights,
+            accepted=accepted,
+            lease_wait=lease_wait,
+            now=now,
+            clock=clock,
+        )
+        self._relaying = Relay(dispatch, self._origin, observations, now=now, clock=clock)
         self._accepted = accepted
-        self._observations = observations
         self._record = record
         self._report = report
         self._now = now
         self._clock = clock
+        self._draw = draw
         self._instance = instance
         self._count = 0
         self._seen: set[int] = set()
+        self._refreshing: set[Key] = set()
+        self._urged: Key | None = None
+        self._answered: list[Key | None] = [None] * _ANSWERED
         self._calls: Memo[tuple[Approach, bytes | Pieces], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
     def __repr__(self) -> str:
         return f"<Proxy {self._count} requests, {self._flights!r}, {self._calls!r}>"
+
+    def switch(self, mode: Mode) -> None:
+        """From now on calls go by *mode*; those under way go on as they began."""
+        self._approaches = self._approaches.switched(mode)
+        self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
+
+    def key_of(self, head: Head, body: bytes) -> Key | None:
+        """The key of a request, None where it has none. Raises ``Refused`` for a head that gets no further."""
+        approach = self._approaches.switched(Mode.NORMAL).find(head)  # entries outlast a mode that looks nothing up
+        return None if approach.bypass is not None else self._understand(approach, head, body, None).key
+
+    def answered(self, request_id: str) -> Key | None:
+        """The key of a call that this process answered lately under *request_id*, None where it doesn't know one."""
+        instance, _, number = request_id.partition("-")
+        try:
+            count = int(number, 16)
+        except ValueError:
+            return None
+        if instance.encode() + b"-" != self._instance or not self._count - _ANSWERED < count <= self._count:
+            return None
+        return self._answered[count % _ANSWERED]
 
     def admit(self, head: Head) -> Admission:
         """Steps 1 and 2; see ``Application.admit``."""
@@ -114,9 +165,13 @@ class Proxy:
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
-        return self._remember(approach, call, call.key, size, started) or Pending(
-            partial(self._fetch, request, call, call.key, started)
-        )
+        verdict = self._find(approach, call, call.key)
+        answer = self._remember(verdict, approach, call, size, started)
+        if answer is None:
+            return Pending(partial(self._fetch, request, call, call.key, started))
+        if isinstance(verdict, Refresh):
+            self._refresh(request, call, call.key, verdict.serve.entry)
+        return answer
 
     def recall(self, plan: Any, body: bytes) -> Response | None:
         """Steps 3 to 7 for a request whose head is like an earlier one's; see ``Application.recall``."""
@@ -128,7 +183,11 @@ class Proxy:
         call = self._understand(approach, approach.head, body, None)
         if call.key is None or call.observe:
             return None
-        return self._remember(approach, call, call.key, len(body), started)
+        verdict = self._find(approach, call, call.key)
+        if isinstance(verdict, Refresh):
+            self._urged = call.key
+            return None  # a refresh needs the request itself
+        return self._remember(verdict, approach, call, len(body), started)
 
     def _understand(
         self, approach: Approach, head: Head, body: bytes | Spool | Stream, observer: Observer | None
@@ -160,14 +219,14 @@ class Proxy:
         route = choose_route(site, head.fields, model)
         caller = self._approaches.caller(approach, route)
         decision = admit(facts, route, anonymous=caller.principal.anonymous)
-        ttl = lifetime(endpoint, route, approach.asked)
+        fresh = freshness(endpoint, route, approach.asked)
         if isinstance(decision, Bypass):
-            call = Call(endpoint, facts, route, model, caller.principal, ttl, None, decision.reason)
+            call = Call(endpoint, facts, route, model, caller.principal, fresh, None, decision.reason)
         else:
             # 6: the key
             key = seal(self._secret, caller.prefix, model, reading)
             observe = isinstance(decision, Observe)
-            call = Call(endpoint, facts, route, model, caller.principal, ttl, key, observe=observe)
+            call = Call(endpoint, facts, route, model, caller.principal, fresh, key, observe=observe)
         if pieces is not None and certain(pieces, endpoint.silent):
             self._calls.put((approach, pieces), call, sum(map(len, pieces)) + _CALL_WEIGHT)
         return call
@@ -182,35 +241,41 @@ class Proxy:
         else:
             self._seen.clear()
 
-    def _remember(self, approach: Approach, call: Call, key: Key, size: int, started: float) -> Response | None:
+    def _remember(
+        self, verdict: Serve | Refresh | None, approach: Approach, call: Call, size: int, started: float
+    ) -> Response | None:
         """Step 7: own memory, as far as it takes no time; *size* is the request body's, bytes."""
-        found = self._find(approach, call, key)
-        if found is None:
+        if verdict is None:
             return None
+        found = verdict.serve if isinstance(verdict, Refresh) else verdict
         entry, view = found.entry, call.facts.view
         if len(entry.body) > _CONVERTED_AT_ONCE and not is_as_stored(entry, view):
             return None
         body = viewed(entry, call.endpoint, view)
         return None if body is None else self._serve(found, body, approach, call, size, started)
 
-    def _find(self, approach: Approach, call: Call, key: Key) -> Serve | None:
+    def _find(self, approach: Approach, call: Call, key: Key) -> Serve | Refresh | None:
         now = self._now()
         principal = call.principal
         if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, now):
             return None
-        verdict = judge(self._store.peek(key), approach.asked, call.ttl, now)
-        return verdict if isinstance(verdict, Serve) else None
+        draw = self._draw() if call.fresh.while_revalidate else 1.0
+        if self._urged is not None:  # what was recalled has drawn its refresh, and comes with all that one needs now
+            draw = _SURELY if self._urged == key else draw
+            self._urged = None
+        verdict = judge(self._store.peek(key), approach.asked, call.fresh, now, draw)
+        return None if isinstance(verdict, Absent) else verdict
 
     def _serve(
         self, verdict: Serve, view: tuple[bytes, Form], approach: Approach, call: Call, size: int, started: float
     ) -> Response:
-        entry, request_id = verdict.entry, self._next_id()
+        entry, request_id = verdict.entry, self._next_id(call.key)
         body, form = view
         self._record(
             Record(
                 self._now(), request_id, approach.site.service.name, call.route.name, call.endpoint.name,
-                Outcome.HIT_MEMORY, entry.status, approach.head.method, entry.model,
-                seconds=self._clock() - started, bytes_in=size, bytes_out=len(body), usage=entry.usage,
+                Outcome.HIT_MEMORY if verdict.ttl >= 0 else Outcome.STALE, entry.status, approach.head.method,
+                entry.model, seconds=self._clock() - started, bytes_in=size, bytes_out=len(body), usage=entry.usage,
                 streamed=call.facts.view.stream,
             )
         )  # fmt: skip
@@ -219,12 +284,10 @@ class Proxy:
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
         approach: Approach = request.plan
-        draft = draft_of(request, call, Outcome.MISS, self._next_id(), self._now(), started)
+        draft = draft_of(request, call, Outcome.MISS, self._next_id(key), self._now(), started)
         errand = Errand(request, approach, call, key, draft)
         try:
-            if approach.asked.only_if_cached and (
-                (found := self._find(approach, call, key)) is None or not await self._reply(errand, found, exchange)
-            ):
+            if approach.asked.only_if_cached and not await self._look(errand, exchange):
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
             if not draft.told and not await self._join(errand, exchange, alone=False):
                 await self._join(errand, exchange, alone=True)
@@ -252,15 +315,19 @@ class Proxy:
         if flight is None:
             private = alone or self._flights.marked(key, now)
             fly = partial(self._fly, errand)
-            flight = self._flights.lead(None if private else shelf, fly, generating=call.endpoint.generating)
+            flight = self._flights.lead(
+                None if private else shelf, fly, generating=call.endpoint.generating, scopes=scopes_within(errand)
+            )
             lend(errand.request.body, flight)
         reader = flight.join(call.principal.credential, draft)
         try:
-            opening = await reader.opening()
-            if opening is None:
+            opening = await self._origin.opening(reader, call)
+            if opening is None or (collapsed and not self._takes(errand, opening)):
                 return False
-            fetched = Outcome.HIT_REDIS if opening.found is not None else Outcome.MISS
-            draft.outcome = Outcome.COLLAPSED if collapsed else fetched
+            if opening.found is not None:
+                draft.outcome = opening.outcome
+            else:
+                draft.outcome = Outcome.COLLAPSED if collapsed else Outcome.MISS
             if collapsed:
                 draft.region, draft.upstream_status = opening.region, opening.status
             status = miss_status(opening, collapsed=collapsed)
@@ -280,9 +347,21 @@ class Proxy:
             reader.leave()
         return written is not None
 
-    async def _reply(self, errand: Errand, found: Serve, exchange: Exchange) -> bool:
+    def _takes(self, errand: Errand, opening: Opening) -> bool:
+        """Whether what another caller's call came to, if that is a stored answer, is one for this caller, too."""
+        if opening.found is None:
+            return True
+        judged = judge_spare if opening.outcome is Outcome.STALE_ERROR else judge
+        return isinstance(
+            judged(opening.found.entry, errand.approach.asked, errand.call.fresh, self._now()), Serve | Refresh
+        )
+
+    async def _reply(self, errand: Errand, found: Serve | Refresh, exchange: Exchange) -> bool:
         """Answer from memory after all; False where this caller's view of the entry cannot be had."""
         call, draft = errand.call, errand.draft
+        if isinstance(found, Refresh):
+            self._refresh(errand.request, call, errand.key, found.serve.entry)
+            found = found.serve
         convert = partial(viewed, found.entry, call.endpoint, call.facts.view)
         large = len(found.entry.body) > _CONVERTED_AT_ONCE and not is_as_stored(found.entry, call.facts.view)
         body = await asyncio.to_thread(convert) if large else convert()
@@ -292,23 +371,75 @@ class Proxy:
         exchange.respond(self._serve(found, body, errand.approach, call, draft.bytes_in, draft.started))
         return True
 
+    async def _look(self, errand: Errand, exchange: Exchange) -> bool:
+        """Look for an answer in memory and behind it, but nowhere else."""
+        found = self._find(errand.approach, errand.call, errand.key)
+        if found is None:
+            fetched = await self._origin.look(errand, wait=False)
+            if fetched.lease is not None:
+                fetched.lease.release(failed=False)
+            found = self._find(errand.approach, errand.call, errand.key)
+        return found is not None and await self._reply(errand, found, exchange)
+
+    def _refresh(self, request: Request, call: Call, key: Key, known: Entry) -> None:
+        """Fetch a newer answer than *known*, for whoever asks next: one fetch for a key, here and in the fleet."""
+        if key in self._refreshing or len(self._refreshing) >= _REFRESHES:
+            return
+        draft = draft_of(request, call, Outcome.REFRESH, self._next_id(), self._now(), self._clock())
+        errand = Errand(request, request.plan, call, key, draft, known)
+        flight = self._flights.lead(
+            None, partial(self._fly, errand), generating=call.endpoint.generating, scopes=scopes_within(errand)
+        )
+        lend(request.body, flight)
+        assert flight.task is not None
+        self._refreshing.add(key)
+        flight.task.add_done_callback(lambda _: self._refreshed(errand, flight))
+
+    def _refreshed(self, errand: Errand, flight: Flight) -> None:
+        self._refreshing.discard(errand.key)
+        draft = errand.draft
+        if flight.error is not None:
+            draft.cause = cause_of(flight.error)
+        if draft.attempts:  # else another process has seen to it
+            draft.status = draft.upstream_status
+            self._tell(draft)
+
     async def _fly(self, errand: Errand, flight: Flight) -> None:
         """Steps 9 to 11: fetch one answer, for whoever reads along."""
+        approach, call, key, known = errand.approach, errand.call, errand.key, errand.known
         # 9: the fleet's tier
-        entry = await self._store.fetch(errand.key)
-        found = judge(entry, errand.approach.asked, errand.call.ttl, self._now())
-        if isinstance(found, Serve):
-            entry = found.entry
-            flight.open(Opening(entry.status, entry.headers, entry.headers, entry.form, len(entry.body), found=found))
-            await flight.push(entry.body)
-            return
-        # 10: a region
-        sent = await self._origin.send(errand, flight)
+        flight.position = self._store.position
+        flight.elsewhere = True
+        fetched = await self._origin.look(errand, wait=known is None and flight.key is not None)
+        flight.elsewhere = False
+        lease, failed = fetched.lease, True
         try:
-            # 11: share at its head, retain at its end
-            await self._origin.pour(errand, flight, sent)
+            found = judge(fetched.entry, approach.asked, call.fresh, self._now())
+            if isinstance(found, Refresh):
+                found = found.serve
+                if known is None:
+                    self._refresh(errand.request, call, key, found.entry)
+            if isinstance(found, Serve) and (known is None or found.entry.at > known.at):
+                await substitute(flight, found, Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE)
+                return
+            if known is not None and fetched.entry is not None and lease is None:
+                # another process refreshes it, or has just failed to
+                await substitute(flight, Serve(known, 0, 0), Outcome.STALE)
+                return
+            # 10: a region; 11: share at its head, retain at its end
+            await self._origin.fetch(errand, flight, fetched.entry)
+            if flight.kept is not None and lease is not None:
+                lease.keep(flight.kept)
+                lease = None
+            elif flight.kept is not None and not fetched.waited and not call.principal.local:
+                self._store.share(key, flight.kept)
+            failed = not flight.superseded
+        except asyncio.CancelledError:
+            failed = False
+            raise
         finally:
-            sent.answer.close()
+            if lease is not None:
+                lease.release(failed=failed)  # where nobody waited any more, or a purge came between, another goes on
 
     async def _relay(self, request: Request, call: Call | None, started: float, exchange: Exchange) -> None:
         """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""
@@ -317,47 +448,11 @@ class Proxy:
         draft = draft_of(request, call, Outcome.BYPASS, self._next_id(), self._now(), started)
         route = call.route if call is not None else choose_route(site, head.fields, "")
         status = b"sidecar; fwd=bypass; detail=%b" % draft.reason.encode("ascii")
-        watch = None
         try:
             if approach.asked.only_if_cached:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
-            sent = await self._dispatch.send(
-                site,
-                head,
-                request.body,
-                timeouts=route.timeouts,
-                streaming=call is not None and call.facts.view.stream,
-                identity=False,
-            )
-            answer = sent.answer
-            try:
-                draft.upstream_seconds = self._clock() - started
-                self._origin.note(approach, self._approaches.caller(approach, route).principal, sent, draft)
-                fields = fields_of(answer.pairs)
-                stamp = Stamp(draft.request_id, status, draft.model, sent.region)
-                exchange.begin(
-                    answer.status, (*relay(answer.pairs, fields, self._now()), *stamp.pairs()), answer.length
-                )
-                draft.status = answer.status
-                seen: list[bytes] | None = [] if call is not None and call.observe else None
-                watch = call.endpoint.answers.watch() if call is not None and draft.streamed else None
-                while chunk := await self._origin.read(answer, draft):
-                    if watch is not None:
-                        watch.feed(chunk)
-                    draft.bytes_out += len(chunk)
-                    if seen is not None and draft.bytes_out <= _OBSERVED_BYTES:
-                        seen.append(chunk)
-                    await exchange.write(chunk)
-            finally:
-                answer.close()
-            exchange.end()
-            if seen is not None and call is not None and call.key is not None and answer.status == 200:
-                said = essence(call.endpoint, b"".join(seen), form_of(fields))
-                draft.observed = self._observations.note(call.key, said)
-        except asyncio.CancelledError:
-            if watch is None or not watch.ended:
-                draft.cause = "client-gone"
-            raise
+            principal = self._approaches.caller(approach, route).principal
+            await self._relaying.run(request, call, route, principal, Passage(draft, status, exchange))
         except Exception as error:  # noqa: BLE001  as in _fetch
             self._settle(error, approach, draft, exchange, status)
         finally:
@@ -401,6 +496,7 @@ class Proxy:
         status = b"sidecar; detail=%b" % error.code.encode("ascii")  # not forwarded, and not stored either
         return rescued(answer, Stamp(request_id, status), close=error.close)
 
-    def _next_id(self) -> bytes:
+    def _next_id(self, key: Key | None = None) -> bytes:
         self._count += 1
+        self._answered[self._count % _ANSWERED] = key
         return b"%b%08x" % (self._instance, self._count)

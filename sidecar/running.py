@@ -160,6 +160,7 @@ def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:
         rules,
         listen=replace(rules.listen, port=free(host, rules.listen.port)),
         health=replace(rules.health, port=free(rules.health.host, rules.health.port)),
+        admin=replace(rules.admin, port=free(rules.admin.host, rules.admin.port)),
         services=tuple(replace(service, port=free(host, service.port)) for service in rules.services),
     )
     return rules, moved
@@ -170,7 +171,11 @@ def _why_not(rules: Rules, error: OSError) -> list[str]:
     from sidecar.net.ports import holder, is_free  # noqa: PLC0415  as above
 
     host = rules.listen.host
-    wanted = [("--port or listen.port", host, rules.listen.port), ("health.port", rules.health.host, rules.health.port)]
+    wanted = [
+        ("--port or listen.port", host, rules.listen.port),
+        ("health.port", rules.health.host, rules.health.port),
+        ("admin.port", rules.admin.host, rules.admin.port),
+    ]
     wanted += [(f"services.{service.name}.port", host, service.port) for service in rules.services if service.port]
     lines = []
     for option, address, port in wanted:

@@ -1,8 +1,28 @@
-"""What holds for every test: nothing asserts a duration, and so neither does hypothesis."""
+"""What holds for every test: nothing asserts a duration, and so neither does hypothesis; the servers tests share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.redis_servers import RedisServer
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def shared_redis_server() -> Iterator[RedisServer]:
+    """One server for all tests that don't stop it."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(shared_redis_server: RedisServer) -> RedisServer:
+    """An empty server. Who kills it starts it again."""
+    shared_redis_server.resume()
+    shared_redis_server.call("FLUSHALL")
+    return shared_redis_server

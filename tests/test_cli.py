@@ -11,6 +11,8 @@ import pytest
 
 from sidecar import __version__
 from sidecar.cli import main
+from sidecar.controlling import Told
+from sidecar.core.keyring import parse
 
 GOOD = """\
 version: 1
@@ -71,6 +73,10 @@ def test_version_of_the_real_command():
         pytest.param(["check"], id="no-file"),
         pytest.param(["run", "--port", "many"], id="no-number"),
         pytest.param(["run", "--on-bad-config", "panic"], id="unknown-choice"),
+        pytest.param(["purge"], id="purge-nothing"),
+        pytest.param(["purge", "--tag", "a", "--route", "b"], id="purge-by-two"),
+        pytest.param(["purge", "--tag", "a", "--all"], id="purge-by-tag-and-all"),
+        pytest.param(["mode", "fast"], id="unknown-mode"),
     ],
 )
 def test_wrong_usage(arguments, capsys):
@@ -183,3 +189,96 @@ def test_left_early(error, expected, monkeypatch):
 
     assert expected == main(["run"])
     assert (error is BrokenPipeError) is bool(redirected)
+
+
+@pytest.fixture
+def purged(monkeypatch):
+    """What ``purge`` is told to purge; nothing is called."""
+    told = []
+    monkeypatch.setattr("sidecar.controlling.purge", lambda _, *what, **how: told.append((*what, how)) or Told(0, "ok"))
+    return told
+
+
+class Terminal(io.StringIO):
+    """Somebody at a keyboard."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 1), ("\n", 1), ("", 1)], ids=["y", "yes", "n", "enter", "end"]
+)
+def test_purge_all_asks(write, purged, capsys, monkeypatch, typed, code):
+    """Whoever sits at a terminal says that everything is meant."""
+    monkeypatch.setattr("sidecar.cli.sys.stdin", Terminal(typed))
+
+    assert code == main(["purge", "--config", write("c.yaml", GOOD), "--all"])
+    assert ([] if code else [("all", "", {"dry_run": False})]) == purged
+    assert "Purge every answer of this process? [y/N] " in capsys.readouterr().err
+
+
+def test_purge_all_in_a_pipe(write, purged, capsys, monkeypatch):
+    """Nobody can be asked, so nothing is done; the option is named."""
+    monkeypatch.setattr("sidecar.cli.sys.stdin", io.StringIO("y\n"))
+    path = write("c.yaml", GOOD)
+
+    assert 2 == main(["purge", "--config", path, "--all"])
+    assert [] == purged
+    assert (
+        "sidecar: --all purges every answer: add --yes, or --dry-run to count them first\n" == capsys.readouterr().err
+    )
+    assert 0 == main(["purge", "--config", path, "--all", "--yes"])
+    assert 0 == main(["purge", "--config", path, "--all", "--dry-run"])
+    assert [("all", "", {"dry_run": False}), ("all", "", {"dry_run": True})] == purged
+
+
+def test_purge_by_a_request_that_is_not_there(write, purged, tmp_path, capsys):
+    """Exit code 2, and which file."""
+    code = main(["purge", "--config", write("c.yaml", GOOD), "--request", str(tmp_path / "none.http")])
+
+    assert 2 == code
+    assert f"{tmp_path}/none.http: No such file or directory\n" == capsys.readouterr().err
+    assert [] == purged
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--for", "30m"], "sidecar: --for belongs to a mode; name normal, cache-off or passthrough before it\n"),
+        (["cache-off", "--for", "30"], "sidecar: --for is a duration, such as 30m or 12h\n"),
+    ],
+    ids=["no-mode", "no-duration"],
+)
+def test_mode_wrong_usage(options, expected, capsys):
+    """Exit code 2, and nothing is called."""
+
+    assert 2 == main(["mode", *options])
+    assert expected == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["purge", "--tag", "a"], ["mode"]], ids=["purge", "mode"])
+def test_a_bad_configuration_is_not_acted_on(write, command, capsys):
+    """Exit code 2: where to call stands in it."""
+    assert 2 == main([*command, "--config", write("c.yaml", BAD)])
+    assert "listen.port" in capsys.readouterr().err
+
+
+def test_keygen(capsys, monkeypatch):
+    """A line that a secret file may hold, another one each time; at a terminal also what to do with it."""
+    codes = [main(["keygen"]), main(["keygen"])]
+    out, err = capsys.readouterr()
+    monkeypatch.setattr("sidecar.cli.sys.stdout", Terminal())
+    codes.append(main(["keygen"]))
+
+    assert ([0, 0, 0], "") == (codes, err)
+    assert 2 == len(parse(out.encode()).keys)
+    assert "cache.secret_file" in capsys.readouterr().err
+
+
+def test_a_reader_of_keys_is_not_told_twice():
+    """The real command: into a file goes the line and nothing else."""
+    done = subprocess.run([sys.executable, "-m", "sidecar", "keygen"], capture_output=True, timeout=15, check=True)
+
+    assert 1 == len(parse(done.stdout).keys)
+    assert b"" == done.stderr

@@ -80,23 +80,23 @@ def test_clean(text, expected):
 
 
 @pytest.mark.parametrize(
-    ("form", "wanted", "detail", "kind"),
+    ("form", "wanted", "left", "detail", "kind"),
     [
-        (Form.WHOLE, Form.WHOLE, b"memory", JSON_TYPE),
-        (Form.EVENTS, Form.EVENTS, b"redis", JSON_TYPE),
-        (Form.WHOLE, Form.EVENTS, b"memory", EVENTS_TYPE),
-        (Form.EVENTS, Form.WHOLE, b"memory", JSON_TYPE),
+        (Form.WHOLE, Form.WHOLE, 48, b"memory", JSON_TYPE),
+        (Form.EVENTS, Form.EVENTS, 0, b"memory", JSON_TYPE),
+        (Form.WHOLE, Form.EVENTS, 48, b"memory", EVENTS_TYPE),
+        (Form.EVENTS, Form.WHOLE, -1, b"stale", JSON_TYPE),
     ],
-    ids=["as stored", "stream as stored", "as a stream", "as a whole"],
+    ids=["as stored", "stream as stored", "as a stream", "stale, as a whole"],
 )
-def test_hit(form, wanted, detail, kind):
+def test_hit(form, wanted, left, detail, kind):
     """A hit says its age and what is left of it; its type is that of the form it is in."""
-    response = hit(Serve(entry_of(form=form), 12, 48), b"body", wanted, ID, detail=detail)
+    response = hit(Serve(entry_of(form=form), 12, left), b"body", wanted, ID)
 
     assert (200, b"body", False) == (response.status, response.body, response.close)
     assert response.head == lines((
         kind, (b"openai-version", b"2020-10-01"), (b"content-length", b"4"), (b"age", b"12"),
-        (b"cache-status", b"sidecar; hit; ttl=48; detail=" + detail), (b"x-sidecar-request-id", ID),
+        (b"cache-status", b"sidecar; hit; ttl=%d; detail=%b" % (left, detail)), (b"x-sidecar-request-id", ID),
         (b"x-sidecar-model", b"gpt-4o"),
     ))  # fmt: skip
 

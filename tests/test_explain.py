@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 
 import pytest
 
+from sidecar.core.rules import CacheRule, RedisRule, Route
 from sidecar.explain import explain
 from sidecar.settings import load
 
@@ -180,3 +182,23 @@ def test_not_a_request(rules, raw):
 
     assert good is False
     assert "POST /openai/v1/chat/completions HTTP/1.1" in text
+
+
+def test_the_fleets_keys(rules):
+    """With Redis the key and the partition are those of every process of the namespace: what a purge can name."""
+    fleet = replace(rules, redis=RedisRule("redis://cache", namespace="team-a"))
+    other = replace(rules, redis=RedisRule("redis://cache", namespace="team-b"))
+    said = [parts(one, request()) for one in (fleet, fleet, other)]
+
+    assert said[0] == said[1]
+    assert said[0]["key"] != said[2]["key"]
+    assert re.fullmatch(r"[0-9a-f]{32} \(version \d+\)", said[0]["key"])
+    assert re.fullmatch(r"[0-9a-f]{32}", said[0]["partition"])
+
+
+def test_stale_windows(rules):
+    """How long an answer serves past its time is said where the route allows it."""
+    cache = CacheRule(stale_while_revalidate=60.0, stale_if_error=600.0)
+    said = parts(replace(rules, routes=(Route("chat", cache=cache),)), request())
+
+    assert "60 s while revalidated, 600 s if that fails" == said["stale"]

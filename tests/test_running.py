@@ -74,7 +74,9 @@ async def start(tmp_path):
             for name, value in os.environ.items()
             if not name.startswith("SIDECAR_") and not name.lower().endswith("_proxy")
         }
-        environ = kept | {"SIDECAR_HEALTH_PORT": "0", "XDG_STATE_HOME": str(tmp_path)} | variables
+        environ = (
+            kept | {"SIDECAR_HEALTH_PORT": "0", "SIDECAR_ADMIN_PORT": "0", "XDG_STATE_HOME": str(tmp_path)} | variables
+        )
         process = await asyncio.create_subprocess_exec(*command, *arguments, stdout=PIPE, stderr=PIPE, env=environ)
         running.append(Process(process))
         return running[-1]

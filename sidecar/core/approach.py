@@ -7,6 +7,7 @@ approach is found by. A field that isn't cannot matter.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ from sidecar.core.model import Head
 from sidecar.core.policy import CONDITIONAL, Bypass, Directives, admit_head, read_directives
 from sidecar.core.principal import Pod, Principal, identify
 from sidecar.core.recognise import Site, Stray, recognise
-from sidecar.core.rules import Region, Route, Rules, Share
+from sidecar.core.rules import Mode, Region, Route, Rules, Share
 from sidecar.errors import Refused
 
 _ALWAYS = (
@@ -78,6 +79,10 @@ class Approaches:
             approach = self._consider(head)
             self._memo.put(told, approach, _APPROACH_WEIGHT + sum(len(part) for part in told if type(part) is bytes))
         return approach
+
+    def switched(self, mode: Mode) -> Approaches:
+        """As this one, in *mode*."""
+        return Approaches(replace(self._rules, mode=mode), self._secret, self._pod)
 
     @property
     def telling(self) -> frozenset[bytes]:

@@ -114,6 +114,14 @@ def partition_of(secret: bytes, *parts: bytes) -> bytes:
     return blake2b(_joined(parts), key=secret, digest_size=16, person=b"sidecar share").digest()
 
 
+def fleet_secret(namespace: str) -> bytes:
+    """
+    What keys the proofs of all processes of *namespace*, 32 bytes. It is no secret to whoever knows the namespace: a
+    proof leaves its process only under a secret (``core/keyring``), and so stays the same when that is replaced.
+    """
+    return blake2b(_bytes(namespace), digest_size=32, person=b"sidecar fleet").digest()
+
+
 def canonical_query(query: bytes | str, ignored: frozenset[str]) -> bytes:
     """
     A query's members by name, less those in *ignored*.

@@ -117,13 +117,24 @@ class Usage(Struct, frozen=True, gc=False):
         return self.prompt + self.completion
 
 
+class Position(NamedTuple):
+    """
+    How far the fleet's log of purges was known. *incarnation* is 16 random bytes of that log, ``b""`` where there is
+    none; positions of different incarnations cannot be compared.
+    """
+
+    incarnation: bytes = b""
+    number: int = 0
+
+
 class Entry(Struct, frozen=True, gc=False):
     """
     A complete answer that may be served again. Immutable; its body is the upstream's, byte for byte, in *form*.
 
     *headers* are only those that every caller may see. *at* is when the answer was complete, *ttl* how long it is
     fresh; *stale_while_revalidate* and *stale_if_error* how long after that it may still serve. *seconds* is how long
-    the upstream took.
+    the upstream took. *partition*, 16 bytes, is whose answers it belongs to; *position* what was known of the fleet's
+    purges before its upstream call was sent.
     """
 
     status: int
@@ -141,6 +152,13 @@ class Entry(Struct, frozen=True, gc=False):
     region: str = ""
     seconds: float = 0.0
     tags: tuple[str, ...] = ()
+    partition: bytes = b""
+    position: Position = Position()
+
+    @property
+    def dead(self) -> float:
+        """When it can serve nobody any more, seconds since the epoch."""
+        return self.at + self.ttl + max(self.stale_while_revalidate, self.stale_if_error)
 
     @property
     def size(self) -> int:
@@ -161,6 +179,8 @@ class Outcome(StrEnum):
     DEFERRED = "deferred"
     FALLBACK = "fallback"
     ERROR = "error"
+    REFRESH = "refresh"
+    """No request at all: a call of our own, for an answer that is getting old."""
 
 
 class Record(Struct, frozen=True, gc=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from math import floor, log
 from types import MappingProxyType
 
 from msgspec import Struct
@@ -184,12 +185,29 @@ def _deterministic(facts: Facts, route: Route) -> bool:
     return facts.deterministic or (facts.seeded and route.cache.trust_seed)
 
 
+class Freshness(Struct, frozen=True, gc=False):
+    """
+    How long an answer serves, seconds: *ttl* while it is fresh; after that *while_revalidate* more while a new one is
+    fetched, and *if_error* more where none can be had (RFC 5861).
+    """
+
+    ttl: float
+    while_revalidate: float = 0.0
+    if_error: float = 0.0
+
+
 class Serve(Struct, frozen=True, gc=False):
-    """The entry answers the call. *age* and *ttl* (what is left) in whole seconds."""
+    """The entry answers the call. *age* and *ttl* (what is left, below 0 when stale) in whole seconds."""
 
     entry: Entry
     age: int
     ttl: int
+
+
+class Refresh(Struct, frozen=True, gc=False):
+    """The entry answers the call, and a newer answer is to be fetched meanwhile."""
+
+    serve: Serve
 
 
 class Absent(Struct, frozen=True, gc=False):
@@ -199,19 +217,44 @@ class Absent(Struct, frozen=True, gc=False):
 ABSENT = Absent()
 
 
-def judge(entry: Entry | None, asked: Directives, ttl: float, now: float) -> Serve | Absent:
-    """Whether what is stored may be served at *now* to a call whose own answer would be fresh for *ttl* seconds."""
+def judge(
+    entry: Entry | None, asked: Directives, fresh: Freshness, now: float, draw: float = 1.0
+) -> Serve | Refresh | Absent:
+    """
+    Whether what is stored may be served at *now* to a call whose own answer would be *fresh* for so long.
+
+    Where stale answers may serve, one that is still fresh is refreshed early with a likelihood that grows towards its
+    end, the sooner the longer its fetch took; *draw* is uniform in (0, 1] (Vattani, Chierichetti, Lowenstein: Optimal
+    probabilistic cache stampede prevention, VLDB 2015, with beta 1).
+    """
     if entry is None or asked.no_cache:
         return ABSENT
     age = max(now - entry.at, 0.0)  # a clock that was set back makes nothing younger than new
-    left = min(entry.ttl, ttl) - age
-    if left <= 0:
+    left = min(entry.ttl, fresh.ttl) - age
+    if left <= 0 and (-left >= fresh.while_revalidate or (asked is not NOTHING_ASKED and not _takes_stale(asked))):
         return ABSENT
     if asked is not NOTHING_ASKED and (
         (asked.max_age is not None and age > asked.max_age) or (asked.ttl is not None and age >= asked.ttl)
     ):
         return ABSENT
-    return Serve(entry, int(age), int(left))
+    serve = Serve(entry, int(age), floor(left))
+    if fresh.while_revalidate and (left <= 0 or -entry.seconds * log(draw) >= left):
+        return Refresh(serve)
+    return serve
+
+
+def judge_spare(entry: Entry | None, asked: Directives, fresh: Freshness, now: float) -> Serve | None:
+    """Whether what is stored may be served at *now* because no new answer can be had."""
+    if entry is None or not _takes_stale(asked):
+        return None
+    age = max(now - entry.at, 0.0)
+    left = min(entry.ttl, fresh.ttl) - age
+    return Serve(entry, int(age), floor(left)) if -left < fresh.if_error else None
+
+
+def _takes_stale(asked: Directives) -> bool:
+    """Whoever says how old an answer may be, or wants a new one, wants no stale one (RFC 9111, 5.2.1)."""
+    return not asked.no_cache and asked.max_age is None and asked.ttl is None
 
 
 def share(status: int, fields: Fields, form: Form) -> str:
@@ -230,9 +273,9 @@ def share(status: int, fields: Fields, form: Form) -> str:
 
 
 class Keep(Struct, frozen=True, gc=False):
-    """The answer is stored, fresh for *ttl* seconds."""
+    """The answer is stored, and serves as long as *fresh* says."""
 
-    ttl: float
+    fresh: Freshness
 
 
 class Drop(Struct, frozen=True, gc=False):
@@ -246,14 +289,21 @@ def retain(endpoint: Endpoint, route: Route, asked: Directives, body: bytes, for
     incomplete = endpoint.answers.complete(body, form)
     if incomplete is not Completeness.WHOLE:
         return Drop(incomplete)
-    ttl = lifetime(endpoint, route, asked)
-    return Keep(ttl) if ttl > 0 else Drop(Reason.NO_STORE)
+    fresh = freshness(endpoint, route, asked)
+    return Keep(fresh) if fresh.ttl > 0 else Drop(Reason.NO_STORE)
 
 
-def lifetime(endpoint: Endpoint, route: Route, asked: Directives) -> float:
-    """How long an answer is fresh, seconds: as the route says, else by kind; the caller may only shorten it."""
-    ttl = route.cache.ttl if route.cache.ttl is not None else DEFAULT_TTL.get(endpoint.kind, OTHER_TTL)
-    return ttl if asked.ttl is None else min(ttl, asked.ttl)
+def freshness(endpoint: Endpoint, route: Route, asked: Directives) -> Freshness:
+    """How long an answer serves: as the route says, else by kind; the caller may only shorten it."""
+    rule = route.cache
+    ttl = rule.ttl if rule.ttl is not None else DEFAULT_TTL.get(endpoint.kind, OTHER_TTL)
+    if asked.ttl is not None:
+        return Freshness(min(ttl, asked.ttl))
+    return Freshness(ttl, rule.stale_while_revalidate, rule.stale_if_error)
+
+
+FAILING = frozenset({429, 500, 502, 503, 504, 529})
+"""Statuses that say that no answer can be had now: then a spare one serves, where the route allows it."""
 
 
 def form_of(fields: Fields) -> Form:

@@ -85,13 +85,18 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class CacheRule:
-    """A route's cache rule; times in seconds. *ttl* None means the endpoint kind's default."""
+    """
+    A route's cache rule; times in seconds. *ttl* None means the endpoint kind's default; *stale_while_revalidate* and
+    *stale_if_error* are how long after it an answer may still serve, while it is refreshed or cannot be.
+    """
 
     mode: CacheMode = CacheMode.DETERMINISTIC
     ttl: float | None = None
     share: Share = Share()
     tags: tuple[str, ...] = ()
     trust_seed: bool = False
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,42 @@ class MemoryRule:
 
 
 @dataclass(frozen=True, slots=True)
+class RedisRule:
+    """
+    The fleet's tier; times in seconds.
+
+    *url*: ``redis rediss redis+sentinel rediss+sentinel redis+cluster rediss+cluster``, without credentials; a
+    Sentinel's path is ``/SERVICE`` or ``/SERVICE/DATABASE``, several hosts are separated by commas. *timeout*: all
+    commands of one call together. *lease_wait*: how long a streaming call waits for another pod's answer. *warm*: how
+    many entries, at most, are read at the start. The files are read again when they change; ``""`` for none.
+    """
+
+    url: str
+    timeout: float = 0.05
+    namespace: str = "sidecar"
+    max_connections: int = 8
+    lease_wait: float = 1.0
+    warm: int = 0
+    username_file: str = ""
+    password_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SealRule:
+    """
+    How entries stand in the fleet's tier. *secret_file* has one or two lines ``id:base64 of 32 bytes``, the first
+    writes, all read; *compress_above* in bytes.
+    """
+
+    secret_file: str = ""
+    encrypt: bool = True
+    compress_above: int = KIB
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamRule:
     """*proxy*: ``environment``, ``none`` or a URL. *ca_file*: extra trust anchors, ``""`` for the system's alone."""
 
@@ -188,9 +229,12 @@ class Rules:
     listen: Listen = Listen()
     health: Listen = Listen(port=7491)
     admin: Listen = Listen(port=7490)
+    admin_token_file: str = ""
     state_dir: str = ""
     limits: Limits = Limits()
     memory: MemoryRule = MemoryRule()
+    redis: RedisRule | None = None
+    seal: SealRule = SealRule()
     upstream: UpstreamRule = UpstreamRule()
     revision: str = ""
     warnings: tuple[str, ...] = ()

@@ -19,8 +19,9 @@ from msgspec import Struct
 
 from sidecar.core.draft import Draft
 from sidecar.core.ledger import Ledger
-from sidecar.core.model import Form, Pairs, View
+from sidecar.core.model import Entry, Form, Outcome, Pairs, Position, View
 from sidecar.core.policy import Serve
+from sidecar.core.purges import Scope
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 
 WINDOW = 256 * 1024
@@ -35,7 +36,8 @@ class Opening(Struct, frozen=True, gc=False):
 
     *pairs* is for the caller whose request was sent, *shared* for everybody else. *length* is the body's size where
     the upstream said it; *usage* tells that a stream shows its token counts. *kept* tells that the answer will be
-    stored if it turns out whole. *found* is what the fleet's tier held, where no call was made at all.
+    stored if it turns out whole. *found* is an entry that serves instead of an answer of the service, and *outcome*
+    how that came about.
     """
 
     status: int
@@ -46,6 +48,7 @@ class Opening(Struct, frozen=True, gc=False):
     kept: bool = False
     region: str = ""
     found: Serve | None = None
+    outcome: Outcome = Outcome.HIT_REDIS
     usage: bool = True
 
 
@@ -74,9 +77,14 @@ class Flight:
         generating: bool,
         on_close: Callable[[Flight], None],
         on_abandon: Callable[[Flight], bool],
+        scopes: tuple[Scope, ...] = (),
     ) -> None:
         self.key = key
+        self.scopes = scopes  # by which a purge may take its answer
         self.generating = generating
+        self.position = Position()  # set by the fetch: what was known of purges before the request was sent
+        self.kept: Entry | None = None  # set by the fetch
+        self.elsewhere = False  # set by the fetch: as yet it waits for another process
         self.sent = False  # set by the fetch when the request is out whole
         self.stage = Stage.WAITING
         self.opening: Opening | None = None
@@ -88,7 +96,7 @@ class Flight:
         self.settled = False  # the call's cost is booked
         self.usage = True  # the stream shows its token counts
         self.draft: Draft | None = None  # of the reader to whom the call's cost is booked
-        self.superseded = False  # a newer flight has been asked for in its place
+        self.superseded = False  # a newer answer is wanted in place of its
         self.views: dict[View, bytes | None] = {}  # the whole answer, as converted for some callers
         self.size = 0
         self.task: asyncio.Task[None] | None = None
@@ -147,6 +155,13 @@ class Flight:
         """The whole request is on its way: what it costs is spent."""
         self.sent = True
 
+    def rewind(self) -> None:
+        """Forget the beginning of an answer that nobody has been told of: another one comes in its place."""
+        assert self.opening is None, "nobody has been told"
+        self._chunks.clear()
+        self._ledger.give(self._taken)
+        self.size = self._held = self._taken = self._first = 0
+
     def open(self, opening: Opening) -> None:
         """The answer's head is known and final."""
         self.stage = Stage.OPEN
@@ -169,6 +184,12 @@ class Flight:
         if self.joinable:
             self.joinable = False
             self._on_close(self)
+
+    def supersede(self) -> None:
+        """A newer answer is wanted: this one is for those who wait for it already, and for nobody else."""
+        self.superseded = True
+        self.close()
+        self._desert()
 
     async def push(self, chunk: bytes) -> None:
         """

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 
 from sidecar.core.ledger import Ledger
+from sidecar.core.purges import ALL, Scope
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.flight import Flight
 
@@ -56,9 +57,10 @@ class Flights:
         """The flight for *key* that one may join."""
         return self._joinable.get(key)
 
-    def lead(self, key: Hashable | None, fetch: Fetch, *, generating: bool) -> Flight:
+    def lead(self, key: Hashable | None, fetch: Fetch, *, generating: bool, scopes: tuple[Scope, ...] = ()) -> Flight:
         """
         Start a fetch. Others find it under *key*, where it takes the place of an earlier one; None: nobody does.
+        A purge of one of *scopes* detaches it.
 
         The caller joins before it awaits anything else.
         """
@@ -69,6 +71,7 @@ class Flights:
             generating=generating,
             on_close=self._close,
             on_abandon=self._abandon,
+            scopes=scopes,
         )
         if key is None:
             flight.joinable = False
@@ -82,6 +85,17 @@ class Flights:
         flight.task = self._spawn(_run(flight, fetch, self._report), name="flight")
         flight.task.add_done_callback(lambda _: self._landed(flight))
         return flight
+
+    def detach(self, purged: Iterable[Scope]) -> int:
+        """
+        What flies has been asked for before *purged* was purged: those who wait for it get it, but nobody joins any
+        more, and it is not kept. Returns how many flights that is.
+        """
+        purged = frozenset(purged)
+        taken = [f for f in self._flying if not f.superseded and (ALL in purged or not purged.isdisjoint(f.scopes))]
+        for flight in taken:
+            flight.supersede()
+        return len(taken)
 
     def mark(self, key: Hashable, until: float) -> None:
         """Remember that answers for *key* cannot be shared, so that nobody queues behind one (hit-for-miss)."""

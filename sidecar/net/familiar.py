@@ -111,10 +111,7 @@ class Familiar:
         if len(head) > self._longest_head or not all(map(_is_plain, lines)):
             return
         if self._weight > REMEMBERED:
-            self._marks.clear()
-            self._plans.clear()
-            self._opening, self._opening_numbers = b"", []
-            self._weight = 0
+            self.forget()
         marks = [self._mark(line, first=at == 0) for at, line in enumerate(lines)]
         if sum([mark < 0 for mark in marks]) != 1:
             return  # a length in some other form tells something, and would go unseen beside a plain one
@@ -122,6 +119,13 @@ class Familiar:
         if numbers not in self._plans:
             self._weight += _PLAN_WEIGHT + 3 * len(head)  # the plan may hold that head, its fields and their index
         self._plans[numbers] = plan
+
+    def forget(self) -> None:
+        """Forget all heads, for there is no room for more, or what was planned for them holds no longer."""
+        self._marks.clear()
+        self._plans.clear()
+        self._opening, self._opening_numbers = b"", []
+        self._weight = 0
 
     def _mark(self, line: bytes, *, first: bool) -> int:
         mark = self._marks.get(line)

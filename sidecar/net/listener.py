@@ -75,6 +75,10 @@ class Listener:
         bound: int = server.sockets[0].getsockname()[1]
         return bound
 
+    def forget(self) -> None:
+        """Judge every request anew: what the application planned for earlier ones holds no longer."""
+        self._shared.familiar.forget()
+
     def stop_accepting(self) -> None:
         """Close the addresses; connections go on."""
         for server in self._servers:

@@ -16,10 +16,11 @@ from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError
 from sidecar.settings.build import build
 from sidecar.settings.checks import check
+from sidecar.settings.mounted import unfit, unsealed
 from sidecar.settings.overrides import Override, apply, from_environment, from_options
 from sidecar.settings.problems import in_order
 from sidecar.settings.reader import read
-from sidecar.settings.tolerance import mute, warnings
+from sidecar.settings.tolerance import left_alone, mute, warnings
 from sidecar.settings.yaml_source import parse
 
 __all__ = ["DEFAULT_FOLDER", "load"]
@@ -38,9 +39,10 @@ def load(path: str | None, *, environ: Mapping[str, str], overrides: Mapping[str
     The rules of the file or folder *path*, with what *environ* and *overrides* (``{"listen.port": 7500}``) set.
 
     None reads ``/etc/sidecar`` where that holds a file, else gives the built-in settings; ``""`` gives these without
-    looking. A folder holds exactly one ``*.yaml`` or ``*.yml``. *strict* refuses keys that this version doesn't know;
-    otherwise they are warnings and switch off the cache that they were said for. Raises ``ConfigError`` with every
-    problem, in the order of lines.
+    looking. A folder holds exactly one ``*.yaml`` or ``*.yml``. *strict* refuses keys that this version doesn't know,
+    a Redis without a secret file, and mounted files that are there and unfit; otherwise unknown keys are warnings and
+    switch off the cache that they were said for, a Redis without a secret file is a warning and none, and files are
+    for those who use them. Raises ``ConfigError`` with every problem, in the order of lines.
     """
     source = _find(path)
     text = _text(source) if source is not None else ""
@@ -51,7 +53,10 @@ def load(path: str | None, *, environ: Mapping[str, str], overrides: Mapping[str
     changes = [*variables, *from_options(overrides)]
     apply(reading, changes)
     check(reading)
-    problems = [*problems, *reading.problems, *(reading.unknown if strict else ())]
+    lacking = unsealed(reading)
+    problems = [*problems, *reading.problems]
+    if strict:
+        problems += [*reading.unknown, *lacking, *unfit(reading)]
     if problems:
         raise ConfigError(in_order(problems))
     rules = build(reading.values, state_dir=_state_dir(environ))
@@ -59,7 +64,7 @@ def load(path: str | None, *, environ: Mapping[str, str], overrides: Mapping[str
         rules,
         routes=mute(rules.routes, reading.unknown),
         revision=_revision(text, changes),
-        warnings=(*in_order(warnings(reading.unknown)), *strange),
+        warnings=(*in_order([*warnings(reading.unknown), *left_alone(lacking)]), *strange),
     )
 
 

@@ -16,9 +16,11 @@ from sidecar.core.rules import (
     Listen,
     Match,
     MemoryRule,
+    RedisRule,
     Region,
     Route,
     Rules,
+    SealRule,
     Service,
     StoredCredential,
     Timeouts,
@@ -29,6 +31,7 @@ from sidecar.settings.builtin import ROUTES, SERVICES
 RESOURCE = "{resource}"
 
 _BARE = Rules((), ())
+_SEAL_FIELDS = frozenset(field.name for field in fields(SealRule))
 _LIMIT_FIELDS = {field.name.removesuffix("_seconds"): field.name for field in fields(Limits)}
 
 
@@ -55,6 +58,7 @@ def build(values: Mapping[str, Any], *, state_dir: str) -> Rules:
     services = [_service(name, said[name]) for name in said]
     services += [service for name, service in SERVICES.items() if name not in said]
     limits = {_LIMIT_FIELDS[name]: value for name, value in values.get("limits", {}).items()}
+    cache = values.get("cache", {})
     return Rules(
         services=tuple(services),
         routes=(*map(_route, values.get("routes", ())), *ROUTES),
@@ -62,9 +66,12 @@ def build(values: Mapping[str, Any], *, state_dir: str) -> Rules:
         listen=listen(values, "listen"),
         health=listen(values, "health"),
         admin=listen(values, "admin"),
+        admin_token_file=values.get("admin", {}).get("token_file", ""),
         state_dir=values.get("state", {}).get("dir", state_dir),
         limits=Limits(**limits),
-        memory=_memory(values.get("cache", {}).get("memory", {})),
+        memory=_memory(cache.get("memory", {})),
+        redis=RedisRule(**cache["redis"]) if has_redis(values) and "secret_file" in cache else None,
+        seal=SealRule(**{name: cache[name] for name in _SEAL_FIELDS & cache.keys()}),
         upstream=UpstreamRule(**values.get("upstream", {})),
     )
 
@@ -72,7 +79,13 @@ def build(values: Mapping[str, Any], *, state_dir: str) -> Rules:
 def listen(values: Mapping[str, Any], name: str) -> Listen:
     """The address *name*: ``listen``, ``health`` or ``admin``."""
     default: Listen = getattr(_BARE, name)
-    return replace(default, **values.get(name, {}))
+    said = values.get(name, {})
+    return Listen(said.get("host", default.host), said.get("port", default.port))
+
+
+def has_redis(values: Mapping[str, Any]) -> bool:
+    """Whether a Redis is asked for; a table that was left empty asks for none."""
+    return bool(values.get("cache", {}).get("redis"))
 
 
 def _memory(said: Mapping[str, Any]) -> MemoryRule:

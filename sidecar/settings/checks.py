@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sidecar.settings.build import RESOURCE, listen, ways
+from sidecar.admin.access import is_loopback
+from sidecar.settings.build import RESOURCE, has_redis, listen, ways
 from sidecar.settings.builtin import SERVICES
 from sidecar.settings.forms import as_size
 from sidecar.settings.problems import Path, listed, nearest, shown
 from sidecar.settings.reader import Reading
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def check(reading: Reading) -> None:
     """Add what is wrong between keys to the reading's problems."""
     _services(reading)
-    for verdicts in (_ways, _regions, _routes, _ports, _memory, _exposure):
+    for verdicts in (_ways, _regions, _routes, _ports, _memory, _redis, _exposure, _control):
         for path, text in verdicts(reading.values):
             reading.blame(path, text)
 
@@ -111,13 +111,36 @@ def _memory(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
         yield ("cache", "memory", "max_entry_bytes"), f"is more than max_bytes; use at most {whole}, or raise max_bytes"
 
 
+def _redis(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    if not has_redis(values):
+        return
+    said = values["cache"]["redis"]
+    path: Path = ("cache", "redis")
+    if "url" not in said:
+        yield path, "has no url; give one, or leave the table empty"
+    elif not said["url"].startswith("rediss"):
+        for key in ("ca_file", "cert_file", "key_file"):
+            if key in said:
+                yield (*path, key), "is for TLS, and the url has none; start that with rediss, or remove the key"
+    if "key_file" in said and "cert_file" not in said:
+        yield (*path, "key_file"), "belongs to a certificate; name that in cert_file, or remove the key"
+
+
 def _exposure(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     """Region credentials behind an address that others reach: whoever connects would spend them."""
     host = listen(values, "listen").host
-    if host in _LOOPBACK:
+    if is_loopback(host):
         return
     for name, said in values.get("services", {}).items():
         for at, region in enumerate(said.get("regions", [])):
             if "credential" in region:
                 text = f"would be lent to whoever reaches {host}; set listen.host to 127.0.0.1 or remove the credential"
                 yield ("services", name, "regions", at, "credential"), text
+
+
+def _control(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """An admin address that others reach, and nothing that they have to show."""
+    host = listen(values, "admin").host
+    if not is_loopback(host) and "token_file" not in values.get("admin", {}):
+        text = f"lets whoever reaches {host} act on the sidecar; set admin.token_file, or admin.host to 127.0.0.1"
+        yield ("admin", "host"), text

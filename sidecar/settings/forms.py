@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from sidecar.core.durations import as_duration, seconds_of
 from sidecar.core.headers import CREDENTIALS
 from sidecar.core.rules import Share
 from sidecar.settings.problems import listed, nearest, shown
 
-_DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)\Z")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi)?\Z")
 _BYTES = {None: 1, "Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
 _WHOLE = re.compile(r"[0-9]{1,9}\Z")
@@ -32,6 +31,14 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z-]{0,19} ?\Z")
 _CONNECTION = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
 _CREDENTIALS = frozenset({name.decode() for name in CREDENTIALS} | {"cookie", "proxy-authorization"})
 _OFF = frozenset({"off", "no", "false"})
+_ON = frozenset({"on", "yes", "true"})
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_REDIS = re.compile(r"([A-Za-z+]{1,20})://([^/?#]*)((?:/[^?#]*)?)\Z")
+_REDIS_SCHEMES = frozenset(
+    {f"{scheme}{kind}" for scheme in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")}
+)
+_DATABASE = re.compile(r"/(0|[1-9][0-9]{0,4})\Z")
+_SENTINEL = re.compile(r"/[A-Za-z0-9._-]{1,64}(?:/(?:0|[1-9][0-9]{0,4}))?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +53,15 @@ def duration(least: float, most: float) -> Form:
     """A duration as ``50ms 30s 15m 12h 30d``, between two bounds in seconds; read as seconds."""
 
     def read(text: str) -> float:
-        found = _DURATION.match(text)
-        if found is None:
+        seconds = seconds_of(text)
+        if seconds is None:
             remedy = f"write {text}s" if _WHOLE.match(text) else "write it as 50ms, 30s, 15m, 12h or 30d"
             raise ValueError(f"{shown(text)} is not a duration; {remedy}")
-        seconds = int(found[1]) * _SECONDS[found[2]]
         if not least <= seconds <= most:
             raise ValueError(f"{text} is out of bounds; use {as_duration(least)} to {as_duration(most)}")
         return seconds
 
     return Form("duration", read)
-
-
-def as_duration(seconds: float) -> str:
-    """Seconds in the largest unit that holds them whole."""
-    milliseconds = round(seconds * 1000)
-    for unit in ("d", "h", "m", "s"):
-        whole, rest = divmod(milliseconds, round(_SECONDS[unit] * 1000))
-        if whole and not rest:
-            return f"{whole}{unit}"
-    return f"{milliseconds}ms"
 
 
 def size(least: int, most: int) -> Form:
@@ -252,6 +248,56 @@ def _proxy(text: str) -> str:
     return text if text in {"environment", "none"} else _url(text)
 
 
+def _switch(text: str) -> bool:
+    word = text.lower()
+    if word not in _ON | _OFF:
+        raise ValueError(f"{shown(text)} is neither true nor false; use one of them")
+    return word in _ON
+
+
+def _namespace(text: str) -> str:
+    """No braces: they would decide a Cluster's slots. No colon: it ends the namespace in a key's name."""
+    if not _NAMESPACE.match(text):
+        raise ValueError(f"{shown(text)} is not a namespace; use up to 64 letters, digits, dots, hyphens, underscores")
+    return text
+
+
+def _redis(text: str) -> str:
+    """What stands there is never shown: a password may be in any part of it."""
+    if "@" in text:
+        raise ValueError("holds a user or password; write them into mounted files, and name these in username_file "
+                         "and password_file")  # fmt: skip
+    found = _REDIS.match(text)
+    if found is None:
+        raise ValueError("is not the URL of a Redis; write it as redis://HOST:PORT/0, without query and fragment")
+    scheme, path = found[1].lower(), "" if found[3] == "/" else found[3]
+    if scheme not in _REDIS_SCHEMES:
+        raise ValueError(f"{shown(found[1])} is not a scheme of a Redis; use one of {listed(_REDIS_SCHEMES)}")
+    kind = scheme.partition("+")[2]
+    hosts = found[2].lower().split(",")
+    if not all(map(_is_redis_host, hosts)):
+        raise ValueError(
+            "has a host or port that is none; write each as HOST or HOST:PORT, with a port from 1 to 65535"
+        )
+    if len(hosts) > 1 and not kind:
+        raise ValueError("names several hosts; name one, or use a scheme with +sentinel or +cluster")
+    if kind == "sentinel" and not _SENTINEL.match(path):
+        raise ValueError("does not name what the Sentinels watch; end it with /SERVICE or /SERVICE/DATABASE")
+    if kind == "cluster" and path:
+        raise ValueError("names a database, and a cluster has none; end it after the hosts")
+    if not kind and path and not _DATABASE.match(path):
+        raise ValueError("has a path that is not the number of a database; end it with /0, or after the port")
+    return f"{scheme}://{','.join(hosts)}{path}"
+
+
+def _is_redis_host(text: str) -> bool:
+    try:
+        parts = urlsplit(f"//{text}")
+        return _is_host(parts.hostname or "") and parts.port != 0 and not text.endswith(":")
+    except ValueError:
+        return False
+
+
 NAME = Form("name", _name)
 TEXT = Form("text", _text)
 TAG = Form("tag", _tag)
@@ -265,4 +311,7 @@ CREDENTIAL_HEADER = Form("header name", _credential_header)
 SCHEME = Form("text", _scheme)
 SHARE = Form("`principal` · `service` · `header:NAME`", _share)
 URL = Form("URL", _url)
+SWITCH = Form("`true` · `false`", _switch)
+NAMESPACE = Form("name", _namespace)
+REDIS = Form("URL of a Redis", _redis)
 PROXY = Form("`environment` · `none` · URL", _proxy)

@@ -35,10 +35,14 @@ class Reading:
 
     def blame(self, path: Path, text: str) -> None:
         """Add a problem with the value at *path*, or with the nearest one above it that was said."""
+        self.problems.append(self.problem(path, text))
+
+    def problem(self, path: Path, text: str) -> Problem:
+        """A problem with the value at *path*, at the place of that or of the nearest one above it that was said."""
         known = path
         while known and known not in self.places:
             known = known[:-1]
-        self.problems.append(Problem(self.places.get(known, Place(self.source)), path, text))
+        return Problem(self.places.get(known, Place(self.source)), path, text)
 
 
 def read(root: Node | None, source: str) -> Reading:
@@ -88,7 +92,7 @@ def _table(reading: Reading, node: Node, table: Table, path: Path) -> dict[str, 
             if value is not _NOTHING:
                 values[name] = value
         elif name in table.secret:
-            text = "secrets don't belong here; write it into a mounted file and name that in credential.file"
+            text = f"secrets don't belong here; write it into a mounted file and name that in {table.secret[name]}"
             reading.problems.append(Problem(entry.place, where, text))
         else:
             reading.unknown.append(Problem(entry.place, where, _unknown(name, table)))

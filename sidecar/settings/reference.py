@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from sidecar.core.durations import as_duration
 from sidecar.core.policy import DEFAULT_TTL, OTHER_TTL
 from sidecar.core.rules import Route
 from sidecar.settings.builtin import ROUTES, SERVICES
-from sidecar.settings.forms import Form, as_duration
+from sidecar.settings.forms import Form
 from sidecar.settings.overrides import VARIABLES
 from sidecar.settings.schema import SCHEMA, Items, Key, Named, Table, Value
 
@@ -27,11 +28,11 @@ One YAML file, every key optional. `sidecar check FILE` reports every problem at
 Durations are written `50ms`, `30s`, `15m`, `12h` or `30d`; sizes `512Ki`, `64Mi`, `1Gi` or in bytes. Patterns are shell
 patterns: `*`, `?` and `[abc]`, upper and lower case told apart. An unquoted `off` is `false` to a YAML 1.1 parser: both
 mean off. Anchors, aliases and merges (`<<`) work; a key said twice is a problem. Secrets are refused: they stand in
-mounted files that `credential.file` names.
+mounted files, which are read again when they change. `sidecar check` reads those that are there, too.
 
 `sidecar run` lives with keys that it doesn't know, for pods of several versions share one ConfigMap: each is a warning;
 inside a route it switches that route's cache off, inside a service the cache of all its calls, under `cache` the whole
-cache. Anything else that is wrong is refused.
+cache. Without `cache.secret_file` it leaves Redis alone, with a warning. Anything else that is wrong is refused.
 """
 
 _ROUTES_HEAD = """\

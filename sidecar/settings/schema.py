@@ -8,21 +8,24 @@ reader, the variables and the reference page all follow from it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from sidecar.core.durations import as_duration
 from sidecar.core.rules import (
     CacheMode,
     Limits,
     Listen,
     MemoryRule,
     Mode,
+    RedisRule,
     Region,
+    SealRule,
     Timeouts,
     UpstreamRule,
 )
 from sidecar.dialects import DIALECTS
 from sidecar.settings import forms
-from sidecar.settings.forms import Form, as_duration, as_size, choice, duration, size, whole
+from sidecar.settings.forms import Form, as_size, choice, duration, size, whole
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -44,12 +47,12 @@ class Table:
     A table of known keys.
 
     *later*: keys that belong to other versions of the program. *secret*: keys under which people write secrets, which
-    are refused in every version.
+    are refused in every version, and the key that names the secret's file.
     """
 
     keys: Mapping[str, Key]
     later: frozenset[str] = frozenset()
-    secret: frozenset[str] = frozenset()
+    secret: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +73,21 @@ class Items:
 
 Value = Form | Table | Named | Items
 
-_SECRET = frozenset({"api_key", "apikey", "key", "password", "secret", "token", "value"})
+_SECRET = dict.fromkeys(("api_key", "apikey", "key", "password", "secret", "token", "value"), "credential.file")
 
 _LATER_DIALECTS = frozenset({
     "gemini", "cohere", "mistral", "ollama", "bedrock", "azure-documents", "azure-vision", "azure-language",
     "azure-translator", "azure-safety", "azure-speech",
 })  # fmt: skip
 
-_LIMITS, _MEMORY, _TIMEOUTS = Limits(), MemoryRule(), Timeouts()
+_LIMITS, _MEMORY, _TIMEOUTS, _REDIS, _SEAL = Limits(), MemoryRule(), Timeouts(), RedisRule(""), SealRule()
 
 
-def _listen(at: Listen, what: str, later: frozenset[str] = frozenset()) -> Key:
-    return Key(
-        Table(
-            {
-                "host": Key(forms.ADDRESS, "the address to listen on", at.host),
-                "port": Key(forms.PORT, "the port; 0 for any free one", str(at.port)),
-            },
-            later,
-        ),
-        what,
-    )
+def _address(at: Listen) -> dict[str, Key]:
+    return {
+        "host": Key(forms.ADDRESS, "the address to listen on", at.host),
+        "port": Key(forms.PORT, "the port; 0 for any free one", str(at.port)),
+    }
 
 
 _CREDENTIAL = Table(
@@ -185,14 +182,20 @@ _ROUTE = Table(
                         duration(0.001, 365 * DAY), "how long an answer is fresh", "by kind of endpoint, see below"
                     ),
                     "share": Key(forms.SHARE, "who may read whose answers", "principal"),
-                    "tags": Key(Items(forms.TAG), "names to purge by; nothing is purged in this version"),
+                    "tags": Key(Items(forms.TAG), "names to purge by"),
+                    "stale_while_revalidate": Key(
+                        duration(0, 365 * DAY), "how long after its `ttl` it still serves while it is refreshed", "0s"
+                    ),
+                    "stale_if_error": Key(
+                        duration(0, 365 * DAY), "how long after its `ttl` it still serves where the service fails", "0s"
+                    ),
                     "seed": Key(
                         choice({"trusted": True, "ignored": False}, what="seed rule"),
                         "`trusted`: a chat call with a seed counts as deterministic",
                         "ignored",
                     ),
                 },
-                frozenset({"stale_while_revalidate", "stale_if_error", "verify"}),
+                frozenset({"verify"}),
             ),
             "whether and how its answers are cached",
         ),
@@ -235,27 +238,70 @@ _LIMIT = Table({
     "drain": Key(duration(0, HOUR), "grace after SIGTERM for calls that run", as_duration(_LIMITS.drain_seconds)),
 })  # fmt: skip
 
+_MEMORY_TIER = Table(
+    {
+        "max_bytes": Key(size(64 * KIB, 256 * GIB), "all entries together", as_size(_MEMORY.max_bytes)),
+        "max_entry_bytes": Key(
+            size(KIB, GIB), "the largest entry", f"{as_size(_MEMORY.max_entry_bytes)}, at most max_bytes"
+        ),
+        "max_entries": Key(whole(0, 10**9), "how many entries; 0 for no limit", str(_MEMORY.max_entries)),
+        "eviction": Key(
+            choice({"s3-fifo": "s3-fifo", "lru": "lru"}, what="way of eviction"),
+            "which entries give way when it is full",
+            _MEMORY.eviction,
+        ),
+    }
+)
+
+_REDIS_TIER = Table(
+    {
+        "url": Key(
+            forms.REDIS,
+            "`redis://HOST:PORT/DATABASE`; `redis+sentinel://HOST,HOST/SERVICE/DATABASE`; `redis+cluster://HOST,HOST`; "
+            "with TLS `rediss`, `rediss+sentinel`, `rediss+cluster`",
+            "required in this table",
+        ),
+        "timeout": Key(duration(0.001, MINUTE), "the commands of one call, all together", as_duration(_REDIS.timeout)),
+        "namespace": Key(
+            forms.NAMESPACE, "what the names of its keys start with; Redis sees it in clear", _REDIS.namespace
+        ),
+        "max_connections": Key(whole(1, 1000), "connections of this process", str(_REDIS.max_connections)),
+        "lease_wait": Key(
+            duration(0, HOUR),
+            "how long a call that streams waits for another pod's answer",
+            as_duration(_REDIS.lease_wait),
+        ),
+        "warm": Key(whole(0, 10**6), "how many entries, at most, it reads into memory at the start", str(_REDIS.warm)),
+        "username_file": Key(forms.FILE, "the mounted file that holds the ACL user's name", "Redis' default user"),
+        "password_file": Key(forms.FILE, "the mounted file that holds the password", "no password"),
+        "ca_file": Key(forms.FILE, "trust anchors, PEM; for TLS", "the system's"),
+        "cert_file": Key(forms.FILE, "the client certificate, PEM; for TLS", "no certificate"),
+        "key_file": Key(forms.FILE, "its private key, PEM; for TLS", "in `cert_file`"),
+    },
+    secret={
+        **dict.fromkeys(("user", "username"), "username_file"),
+        **dict.fromkeys(("auth", "key", "password", "secret", "token"), "password_file"),
+    },
+)
+
 _CACHE = Table(
     {
-        "memory": Key(
-            Table(
-                {
-                    "max_bytes": Key(size(64 * KIB, 256 * GIB), "all entries together", as_size(_MEMORY.max_bytes)),
-                    "max_entry_bytes": Key(
-                        size(KIB, GIB), "the largest entry", f"{as_size(_MEMORY.max_entry_bytes)}, at most max_bytes"
-                    ),
-                    "max_entries": Key(whole(0, 10**9), "how many entries; 0 for no limit", str(_MEMORY.max_entries)),
-                    "eviction": Key(
-                        choice({"s3-fifo": "s3-fifo", "lru": "lru"}, what="way of eviction"),
-                        "which entries give way when it is full",
-                        _MEMORY.eviction,
-                    ),
-                }
-            ),
-            "the tier in this process's memory",
-        )
+        "memory": Key(_MEMORY_TIER, "the tier in this process's memory"),
+        "redis": Key(_REDIS_TIER, "the tier that the fleet shares; needs `cache.secret_file`", "memory alone"),
+        "secret_file": Key(
+            forms.FILE,
+            "the mounted file that holds one or two lines from `sidecar keygen`, under which entries are sealed in "
+            "Redis: the first writes, both read",
+            "no Redis",
+        ),
+        "encrypt": Key(
+            forms.SWITCH, "`false`: entries in Redis are signed only, and can be read there", str(_SEAL.encrypt).lower()
+        ),
+        "compress_above": Key(
+            size(0, GIB), "entries larger than this are compressed for Redis", as_size(_SEAL.compress_above)
+        ),
     },
-    frozenset({"redis", "secret_file", "encrypt", "compress_above"}),
+    secret=dict.fromkeys(("key", "password", "secret", "secret_key"), "secret_file"),
 )
 
 SCHEMA = Table(
@@ -266,12 +312,21 @@ SCHEMA = Table(
             "`cache-off`: nothing is looked up or kept; `passthrough`: calls are only forwarded",
             Mode.NORMAL.value,
         ),
-        "listen": _listen(Listen(), "where applications call", frozenset({"tls_port"})),
-        "health": _listen(Listen(port=7491), "`/livez`, `/readyz` and `/metrics`"),
-        "admin": _listen(
-            Listen(port=7490),
-            "the status page and actions; nothing listens there in this version",
-            frozenset({"token_file"}),
+        "listen": Key(Table(_address(Listen()), frozenset({"tls_port"})), "where applications call"),
+        "health": Key(Table(_address(Listen(port=7491))), "`/livez`, `/readyz` and `/metrics`"),
+        "admin": Key(
+            Table(
+                {
+                    **_address(Listen(port=7490)),
+                    "token_file": Key(
+                        forms.FILE,
+                        "the mounted file that holds the token of who may act: one line of at least 16 characters",
+                        "none: callers from this machine act on this process alone",
+                    ),
+                },
+                secret=dict.fromkeys(("key", "password", "secret", "token"), "token_file"),
+            ),
+            "where `sidecar purge` and `sidecar mode` reach it",
         ),
         "state": Key(
             Table(

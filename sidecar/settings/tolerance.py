@@ -1,5 +1,5 @@
 """
-How a running sidecar lives with keys that its version doesn't know.
+How a running sidecar lives with keys that its version doesn't know, and with a Redis that it may not use.
 
 The rule: pods of several versions share one file, so an unknown key never stops a pod; but what it was meant to limit
 may be who reads what, so the cache that it was said for is off.
@@ -18,6 +18,12 @@ def warnings(unknown: Iterable[Problem]) -> Iterator[Problem]:
     """Each unknown key with what follows from it."""
     for problem in unknown:
         yield problem._replace(text=f"{problem.text} ({_consequence(problem.path)})")
+
+
+def left_alone(lacking: Iterable[Problem]) -> Iterator[Problem]:
+    """Each reason why there is no Redis, with what follows from it."""
+    for problem in lacking:
+        yield problem._replace(text=f"{problem.text} (the cache is in memory only)")
 
 
 def mute(routes: tuple[Route, ...], unknown: Iterable[Problem]) -> tuple[Route, ...]:

@@ -30,6 +30,9 @@ DURATIONS = (0.0005, 0.005, 0.5, 3.0, 15.0, 600.0)
 OVERHEADS = (0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0)
 """Buckets in seconds for what we add ourselves."""
 
+LATENCIES = (0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25)
+"""Buckets in seconds for Redis; its usual deadline is among them."""
+
 OTHER = "other"
 
 T = TypeVar("T")
@@ -113,6 +116,91 @@ OBSERVED = Metric(
     "What would be a hit if this route were cached, and would the hit have said the same?",
 )
 
+REFRESHES = Metric(
+    "refreshes_total",
+    "counter",
+    ("result",),
+    "Calls of our own for answers that were getting old: stored, or failed.",
+    "Do stale answers get renewed?",
+)
+REDIS_DURATION = Metric(
+    "redis_duration_seconds",
+    "histogram",
+    (),
+    "Commands to Redis, from the connection taken to the reply read.",
+    "Is Redis slow?",
+    LATENCIES,
+)
+
+BREAKDOWNS = (
+    Metric(
+        "redis_errors_total",
+        "counter",
+        ("reason",),
+        "Times that Redis could not be asked: timeout, error, refused (credentials), busy (no connection free), "
+        "open (its breaker).",
+        "Is the fleet's cache in use?",
+    ),
+    Metric(
+        "envelope_faults_total",
+        "counter",
+        ("reason",),
+        "Entries from Redis that were not used, for they did not verify.",
+        "Is a secret missing, or somebody writing into our cache?",
+    ),
+    Metric(
+        "envelope_bytes_total",
+        "counter",
+        ("form",),
+        "Bytes of entries as they are (plain) and as they went into Redis (sealed).",
+        "What does compression save?",
+    ),
+)
+"""As ``READINGS``, told apart by a label of a closed set."""
+
+FLEET_READINGS = (
+    Metric(
+        "redis_up", "gauge", (), "1 while Redis is in use, 0 while its breaker is open.", "Is the fleet's cache in use?"
+    ),
+    Metric(
+        "redis_pool_waits_total",
+        "counter",
+        (),
+        "Commands that had to wait for a free connection to Redis.",
+        "Are there enough connections?",
+    ),
+    Metric(
+        "lease_waits_total",
+        "counter",
+        (),
+        "Calls that waited for the answer of another process.",
+        "How many calls does the fleet share?",
+    ),
+    Metric(
+        "lease_takeovers_total",
+        "counter",
+        (),
+        "Leases taken over after waiting for another process.",
+        "Do processes die, or fail, in the middle of calls?",
+    ),
+    Metric("write_behind_entries", "gauge", (), "Entries that wait to be written to Redis.", "Does Redis keep up?"),
+    Metric(
+        "write_behind_dropped_total",
+        "counter",
+        (),
+        "Entries that were not written to Redis because too many were waiting.",
+        "Does Redis keep up?",
+    ),
+    Metric(
+        "purge_lag_seconds",
+        "gauge",
+        (),
+        "Since the fleet's log of purges was last read.",
+        "How late may a purge be seen here?",
+    ),
+)
+"""What is read of the fleet's part, where there is one."""
+
 READINGS = (
     Metric("cache_bytes", "gauge", (), "Bytes held by the memory tier.", "Is the memory tier full?"),
     Metric("cache_entries", "gauge", (), "Entries held by the memory tier.", "How much is remembered?"),
@@ -137,6 +225,7 @@ READINGS = (
         "Bytes held for bodies and answers in flight.",
         "How near is the limit past which bodies go to files?",
     ),
+    Metric("purges_total", "counter", (), "Purges carried out by this process.", "Who empties the cache, and when?"),
     Metric("connections", "gauge", (), "Open connections of callers.", "How many callers are connected?"),
     Metric(
         "log_lines_lost_total",
@@ -173,6 +262,10 @@ METRICS = (
     UPSTREAM_RESPONSES,
     TOKENS,
     OBSERVED,
+    REFRESHES,
+    REDIS_DURATION,
+    *BREAKDOWNS,
+    *FLEET_READINGS,
     *READINGS,
     BUILD_INFO,
 )
@@ -255,19 +348,30 @@ class Metrics(Collector):
     The metrics of this process.
 
     *version* is the program's. *readings* give what others know, by the names in ``READINGS``: whatever is not handed
-    in is not exposed. There are never more than *series* series.
+    in is not exposed; *breakdowns* give numbers by label, by the names in ``BREAKDOWNS``. There are never more than
+    *series* series, those about Redis not counted: their number is fixed, and they are there only where it is used.
     """
 
-    def __init__(self, version: str, readings: Mapping[str, Callable[[], float]], series: int = 150) -> None:
-        unknown = set(readings) - {metric.name for metric in READINGS}
+    def __init__(
+        self,
+        version: str,
+        readings: Mapping[str, Callable[[], float]],
+        breakdowns: Mapping[str, Callable[[], Mapping[str, float]]] | None = None,
+        series: int = 150,
+    ) -> None:
+        self._breakdowns = breakdowns or {}
+        unknown = {*readings, *self._breakdowns} - {metric.name for metric in (*READINGS, *FLEET_READINGS, *BREAKDOWNS)}
         if unknown:
             raise ValueError(f"no such metrics: {', '.join(sorted(unknown))}")
         self._version = version
         self._readings = readings
         self._tokens = dict.fromkeys(("prompt", "completion", "cached", "reasoning"), 0)
         self._overhead = _Histogram(OVERHEADS)
+        self._redis = _Histogram(LATENCIES)
+        self._refreshes = dict.fromkeys(("stored", "failed"), 0)
         # Counters have room of their own: how finely durations are told apart should not cost the hit ratio its labels.
-        free = series - len(readings) - len(self._tokens) - OVERHEAD_DURATION.width - BUILD_INFO.width
+        own = sum(metric.name in readings for metric in READINGS) + len(self._tokens) + len(self._refreshes)
+        free = series - own - OVERHEAD_DURATION.width - BUILD_INFO.width
         numbers, histograms = _Room(series // 6), _Room(free - series // 6)
         self._requests = _Family(REQUESTS, _Counter, numbers)
         self._bypasses = _Family(BYPASSES, _Counter, numbers)
@@ -279,8 +383,16 @@ class Metrics(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
+    def redis(self, seconds: float) -> None:
+        """Count one command to Redis."""
+        self._redis.observe(seconds)
+
     def record(self, record: Record) -> None:
         """Count one request."""
+        if record.outcome is Outcome.REFRESH:
+            self._refreshes["stored" if record.stored else "failed"] += 1
+            self._record_upstream(record)
+            return
         known = (record.service, record.route, record.outcome, record.status // 100)
         cells = self._known.get(known)
         if cells is None:
@@ -317,7 +429,12 @@ class Metrics(Collector):
         yield _counters(UPSTREAM_RESPONSES, self._upstream_responses)
         yield _exposed(TOKENS, {(kind,): count for kind, count in self._tokens.items() if count})
         yield _counters(OBSERVED, self._observed)
-        for metric in READINGS:
+        yield _exposed(REFRESHES, {(result,): count for result, count in self._refreshes.items() if count})
+        yield _histograms(REDIS_DURATION, {(): self._redis} if any(self._redis.counts) else {})
+        for metric in BREAKDOWNS:
+            if metric.name in self._breakdowns:
+                yield _exposed(metric, {(label,): value for label, value in self._breakdowns[metric.name]().items()})
+        for metric in (*FLEET_READINGS, *READINGS):
             if metric.name in self._readings:
                 yield _exposed(metric, {(): self._readings[metric.name]()})
         yield _exposed(BUILD_INFO, {(self._version,): 1})

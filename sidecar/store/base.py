@@ -1,5 +1,5 @@
 """
-What the line needs of a store.
+What the line needs of a store, and a store of what lies behind memory.
 
 The rule: a store keeps and finds, and judges nothing. Whether an entry may still serve is policy's to say, so no
 method takes the time; what a store returns may be stale, or dead and not yet reclaimed.
@@ -7,9 +7,43 @@ method takes the time; what a store returns may be stale, or dead and not yet re
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
-from sidecar.core.model import Entry, Key
+from sidecar.core.model import Entry, Key, Position
+
+Suffices = Callable[[Entry], bool]
+"""Whether an entry found behind memory answers the call; where it doesn't, somebody has to fetch."""
+
+
+class Lease(Protocol):
+    """
+    The fleet's permission, and duty, to fetch the answer of one key. It is renewed until it is given back, once, by
+    ``keep`` or ``release``; both return at once and never raise, what they start is finished before the process ends.
+    """
+
+    def keep(self, entry: Entry) -> None:
+        """Store *entry* for the fleet, if the lease is still ours, give the lease back and wake who waits."""
+
+    def release(self, *, failed: bool) -> None:
+        """
+        Give the lease back without an answer. *failed*: there will be none that others may have, so who waits goes
+        upstream on its own; otherwise one of them takes the lease.
+        """
+
+
+class Fetched(NamedTuple):
+    """
+    What lies behind memory. An *entry* need not suffice (it may be stale). *lease*: nobody else fetches, so this
+    process should; without one it fetches for itself alone. *waited*: another process held the lease meanwhile.
+    """
+
+    entry: Entry | None = None
+    lease: Lease | None = None
+    waited: bool = False
+
+
+NOTHING = Fetched()
 
 
 class Store(Protocol):
@@ -19,24 +53,46 @@ class Store(Protocol):
     None of the methods raises: a store that is sick finds nothing and keeps nothing.
     """
 
+    @property
+    def position(self) -> Position:
+        """How far the fleet's purges are known: what an entry carries that is fetched from now on."""
+
     def peek(self, key: Key) -> Entry | None:
         """The entry in this process's memory. A hit: the entry's standing rises."""
 
-    async def fetch(self, key: Key) -> Entry | None:
-        """The entry in the tier behind memory. What is found there is in memory afterwards, if it fits."""
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+        """As ``Remote.fetch``. What is found there is in memory afterwards, if it fits."""
 
     def put(self, key: Key, entry: Entry) -> bool:
-        """Keep *entry*, in place of an older one of this key. Tells whether it was kept."""
+        """Keep *entry* in memory, in place of an older one of this key. Tells whether it was kept."""
+
+    def share(self, key: Key, entry: Entry) -> None:
+        """Keep *entry* behind memory too, where no lease was to be had for it. Returns at once."""
 
     def drop(self, key: Key) -> bool:
-        """Forget the entry of *key*. Tells whether there was one."""
+        """Forget the entry of *key* in this process's memory. Tells whether there was one."""
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything in this process's memory."""
 
 
 class Remote(Protocol):
-    """A tier behind memory, as far as look-ups go."""
+    """
+    A tier behind memory, shared by the fleet. Has no clock of its own kind of truth: an entry carries its times.
 
-    async def fetch(self, key: Key) -> Entry | None:
-        """The entry of *key*, None where there is none or the tier cannot say in time. Never raises."""
+    None of the methods raises but for cancellation: a tier that is sick finds nothing, keeps nothing, and counts that.
+    """
+
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+        """
+        Read the entry of *key*, or take the lease on it, in one round trip.
+
+        Where another process holds the lease, waits up to *patience* seconds for its answer, for the lease, or for
+        word that there will be no answer; 0: doesn't wait. All commands of one call of this together have one deadline.
+        """
+
+    def keep(self, key: Key, entry: Entry) -> None:
+        """Store *entry* when there is time, behind a bounded queue; dropped where that is full. Returns at once."""
+
+    async def close(self) -> None:
+        """Finish what has been begun, within a second or two, and let go of connections."""

@@ -8,10 +8,12 @@ swept. The bound is on the bytes that the interpreter spends, not only on those 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 from sidecar.core.eviction import Lru, Policy, S3Fifo, Slot
 from sidecar.core.model import Entry, Key
+from sidecar.core.purges import ALL, Scope, ScopeKind, taking
 from sidecar.core.rules import MemoryRule
 
 OVERHEAD = 1152
@@ -25,6 +27,12 @@ PAIR_OVERHEAD = 152
 
 GRAIN = 60.0
 """Seconds: entries that die within the same such span are reclaimed together, at its end."""
+
+CHUNK = 1000
+"""Entries that one step of a purge looks at: a few milliseconds where all of them have to go."""
+
+MOST_UNFINISHED = 1000
+"""Scopes whose purge may go on at once; with more, everything goes."""
 
 _Slot = Slot[Key, Entry]
 
@@ -40,10 +48,23 @@ class Memory:
     Entries within the bounds of *rule*; those that the policy thinks least of leave when room is needed.
 
     Counters, all since the start: *evictions*, entries that left for lack of room; *expired*, dead ones that were
-    reclaimed; *collisions*, look-ups that met another key of the same address.
+    reclaimed; *purged*, entries that a purge took; *collisions*, look-ups that met another key of the same address.
     """
 
-    __slots__ = ("_due", "_policy", "_rule", "_slots", "_touch", "collisions", "evictions", "expired")
+    __slots__ = (
+        "_due",
+        "_policy",
+        "_purging",
+        "_rule",
+        "_slots",
+        "_taken",
+        "_touch",
+        "_unswept",
+        "collisions",
+        "evictions",
+        "expired",
+        "purged",
+    )
 
     def __init__(self, rule: MemoryRule) -> None:
         policy = Lru if rule.eviction == "lru" else S3Fifo
@@ -52,8 +73,12 @@ class Memory:
         self._touch = self._policy.touch
         self._slots: dict[bytes, _Slot] = {}
         self._due: dict[float, set[_Slot]] = {}
+        self._purging: frozenset[Scope] = frozenset()
+        self._taken = taking(())
+        self._unswept: dict[bytes, _Slot] = {}  # those older than the purge that it has not looked at yet
         self.evictions = 0
         self.expired = 0
+        self.purged = 0
         self.collisions = 0
 
     def __repr__(self) -> str:
@@ -79,6 +104,9 @@ class Memory:
             return None
         if slot.key != key:
             self.collisions += 1
+            return None
+        if self._unswept and key.address in self._unswept and self._taken(key, slot.value):
+            self._purge(slot)
             return None
         self._touch(slot)
         return slot.value
@@ -123,6 +151,45 @@ class Memory:
         self._policy.clear()
         self._slots.clear()
         self._due.clear()
+        self._end_purge()
+
+    def purge(self, scopes: Collection[Scope]) -> bool:
+        """
+        From now on serve nothing of *scopes* that is here now. Where that takes longer than a moment, tells that there
+        is more to do: ``purge_on`` does it, between other things.
+
+        A purge that comes while another goes on begins anew for both, so it may take what came between them.
+        """
+        keys = {scope for scope in scopes if scope.kind is ScopeKind.KEY}
+        for scope in keys:
+            self._purge_address(scope.value)
+        others = keys.symmetric_difference(scopes)
+        if not others:
+            return bool(self._unswept)
+        unfinished = self._purging.union(others)
+        if ALL in unfinished or len(unfinished) > MOST_UNFINISHED:
+            unfinished = frozenset((ALL,))
+        self._purging = unfinished
+        self._taken = taking(unfinished)
+        self._unswept = self._slots.copy()
+        return self.purge_on()
+
+    def purge_on(self, budget: int = CHUNK) -> bool:
+        """Go on with what ``purge`` began: look at *budget* entries at most. Tells whether there is more to do."""
+        for _ in range(min(budget, len(self._unswept))):
+            _, slot = self._unswept.popitem()
+            if self._taken(slot.key, slot.value):
+                self._purge(slot)
+        if self._unswept:
+            return True
+        self._end_purge()
+        return False
+
+    def walk(self, chunk: int = CHUNK) -> Iterator[list[tuple[Key, Entry]]]:
+        """All entries there are now, in lists of *chunk*; between two of them memory may change."""
+        slots = list(self._slots.values())
+        for start in range(0, len(slots), chunk):
+            yield [(slot.key, slot.value) for slot in slots[start : start + chunk]]
 
     def sweep(self, now: float, budget: int = 1000) -> int:
         """
@@ -139,11 +206,31 @@ class Memory:
         self.expired += reclaimed
         return reclaimed
 
+    def _purge_address(self, digits: str) -> None:
+        try:
+            slot = self._slots.get(bytes.fromhex(digits))
+        except ValueError:
+            return
+        if slot is not None:
+            self._purge(slot)
+
+    def _purge(self, slot: _Slot) -> None:
+        self._policy.remove(slot)
+        self._forget(slot)
+        self.purged += 1
+
+    def _end_purge(self) -> None:
+        self._purging = frozenset()
+        self._taken = taking(())
+        self._unswept = {}
+
     def _forget(self, slot: _Slot) -> None:
         del self._slots[slot.key.address]
         self._unschedule(slot)
 
     def _unschedule(self, slot: _Slot) -> None:
+        if self._unswept:
+            self._unswept.pop(slot.key.address, None)
         span = _span(slot.value)
         slots = self._due[span]
         slots.discard(slot)

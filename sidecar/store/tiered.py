@@ -1,32 +1,41 @@
 """
 Memory in front of a remote tier: the store that the line is given.
 
-The rule: memory is never waited for, and the remote tier only where memory had nothing.
+The rule: memory is never waited for, and the remote tier only where memory had nothing; what comes from there is held
+against the purges once more before it is in memory.
 """
 
 from __future__ import annotations
 
-from sidecar.core.model import Entry, Key
-from sidecar.store.base import Remote
+from sidecar.core.model import Entry, Key, Position
+from sidecar.core.purges import Purges, scopes_of
+from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
 
 
 class Nowhere:
     """The remote tier of a process that has none."""
 
-    async def fetch(self, key: Key) -> Entry | None:  # noqa: ARG002 - the port's parameter
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:  # noqa: ARG002 - the port's
         """Nothing, at once."""
-        return None
+        return NOTHING
+
+    def keep(self, key: Key, entry: Entry) -> None:
+        """Nothing."""
+
+    async def close(self) -> None:
+        """Nothing."""
 
 
 class Tiered:
-    """A ``Store`` of *memory*, and *remote* behind it."""
+    """A ``Store`` of *memory*, and *remote* behind it. *purges* decide which entries of the remote tier are valid."""
 
-    __slots__ = ("_remote", "clear", "drop", "memory", "peek", "put")
+    __slots__ = ("_purges", "_remote", "clear", "drop", "memory", "peek", "put")
 
-    def __init__(self, memory: Memory, remote: Remote) -> None:
+    def __init__(self, memory: Memory, remote: Remote, purges: Purges) -> None:
         self.memory = memory
         self._remote = remote
+        self._purges = purges
         # Memory's own methods, for a hit should not pay for a call that only passes it on.
         self.peek = memory.peek
         self.put = memory.put
@@ -36,9 +45,28 @@ class Tiered:
     def __repr__(self) -> str:
         return f"<Tiered {self.memory!r} before {type(self._remote).__name__}>"
 
-    async def fetch(self, key: Key) -> Entry | None:
+    @property
+    def position(self) -> Position:
         """See ``Store``."""
-        entry = await self._remote.fetch(key)
-        if entry is not None:
+        return self._purges.position
+
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+        """See ``Store``."""
+        fetched = await self._remote.fetch(key, suffices, patience=patience)
+        entry = fetched.entry
+        if entry is None:
+            return fetched
+        if not self.admits(key, entry):
+            return fetched._replace(entry=None)
+        known = self.memory.peek(key)
+        if known is None or known.at < entry.at:
             self.memory.put(key, entry)
-        return entry
+        return fetched
+
+    def share(self, key: Key, entry: Entry) -> None:
+        """See ``Store``."""
+        self._remote.keep(key, entry)
+
+    def admits(self, key: Key, entry: Entry) -> bool:
+        """Whether no purge that this process knows of takes an entry of the remote tier."""
+        return self._purges.admits(scopes_of(key, entry), entry.position)

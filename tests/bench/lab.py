@@ -25,6 +25,7 @@ _BUSY = 0.9
 _CONFIG = """\
 version: 1
 health: {{port: {health}}}
+admin: {{port: {admin}, token_file: "{token}"}}
 state: {{dir: {state}}}
 upstream: {{proxy: none}}
 services:
@@ -34,7 +35,11 @@ services:
     regions: [{{name: here, url: "http://127.0.0.1:{upstream}"}}]
 routes:
   - {{name: bench, match: {{service: openai}}, cache: {{mode: always, ttl: 24h}}}}
+{more}
 """
+
+TOKEN = "bench-0123456789abcdef"
+"""Of who may act on the fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +81,22 @@ class Missing(Exception):
 
 
 class Sidecar(AbstractContextManager["Sidecar"]):
-    """A running sidecar and its two ports. *inside* is what ``within`` shall watch, and its file."""
+    """
+    A running sidecar and its ports. *inside* is what ``within`` shall watch, and its file; *more* stands at the end of
+    its configuration.
+    """
 
-    def __init__(self, home: Path, upstream: int, inside: tuple[str, Path] | None = None) -> None:
+    def __init__(self, home: Path, upstream: int, inside: tuple[str, Path] | None = None, *, more: str = "") -> None:
         home.mkdir()
-        self.port, self.health_port = free_port(), free_port()
+        self.port, self.health_port, self.admin_port = free_port(), free_port(), free_port()
+        token = home / "admin.token"
+        token.write_text(TOKEN)
         config = home / "sidecar.yaml"
-        config.write_text(_CONFIG.format(health=self.health_port, state=home, upstream=upstream))
+        config.write_text(
+            _CONFIG.format(
+                health=self.health_port, admin=self.admin_port, token=token, state=home, upstream=upstream, more=more
+            )
+        )
         module = ["sidecar"] if inside is None else ["tests.bench.within", inside[0], str(inside[1])]
         arguments = ["run", "--config", str(config), "--port", str(self.port)]
         self.process = Process(

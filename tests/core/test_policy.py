@@ -9,21 +9,25 @@ from sidecar.core.model import Entry, Facts, Form
 from sidecar.core.policy import (
     ABSENT,
     DEFAULT_TTL,
+    FAILING,
     NOTHING_ASKED,
     OTHER_TTL,
     Bypass,
     Directives,
     Drop,
+    Freshness,
     Keep,
     Lookup,
     Observe,
     Reason,
+    Refresh,
     Serve,
     admit,
     admit_head,
     form_of,
+    freshness,
     judge,
-    lifetime,
+    judge_spare,
     reaches_everyone,
     read_directives,
     retain,
@@ -34,6 +38,7 @@ from sidecar.core.rules import CacheMode, CacheRule, Mode, Region, Route, Rules,
 from sidecar.dialects import DIALECTS
 
 NOW = 1_800_000_000.0
+LONG = Freshness(1e9)
 CHAT = b"/openai/v1/chat/completions"
 FILES = b"/openai/v1/files"
 UNKNOWN = b"/openai/v1/unheard-of"
@@ -45,8 +50,8 @@ def site_of(target=CHAT, mode=CacheMode.DETERMINISTIC):
     return recognise(rules, 0, b"", b"POST", target)
 
 
-def entry_of(at=NOW, ttl=60.0):
-    return Entry(200, (), b"", Form.WHOLE, "s", "r", "m", at, ttl)
+def entry_of(at=NOW, ttl=60.0, **more):
+    return Entry(200, (), b"", Form.WHOLE, "s", "r", "m", at, ttl, **more)
 
 
 def endpoint_of(kind=Kind.CHAT, complete=Completeness.WHOLE):
@@ -196,14 +201,14 @@ def test_judge(age, asked, expected):
     """Whether an entry may be served, and what its age and rest are then."""
     entry = entry_of(at=NOW - age)
 
-    assert (ABSENT if expected is None else Serve(entry, *expected)) == judge(entry, asked, 1e9, NOW)
-    assert ABSENT is judge(None, asked, 1e9, NOW)
+    assert (ABSENT if expected is None else Serve(entry, *expected)) == judge(entry, asked, LONG, NOW)
+    assert ABSENT is judge(None, asked, LONG, NOW)
 
 
 @given(age=st.floats(-1e6, 1e6), ttl=st.floats(0, 1e6))
 def test_judge_bounds(age, ttl):
     """What is served is never past its time, and never says more of itself than is true."""
-    verdict = judge(entry_of(at=NOW - age, ttl=ttl), NOTHING_ASKED, 1e9, NOW)
+    verdict = judge(entry_of(at=NOW - age, ttl=ttl), NOTHING_ASKED, LONG, NOW)
     if isinstance(verdict, Serve):
         assert age < ttl + 1e-3
         assert 0 <= verdict.ttl <= ttl
@@ -248,10 +253,10 @@ def test_retain(kind, route_ttl, asked_ttl, expected):
     route = Route("r", cache=CacheRule(ttl=route_ttl))
     asked = Directives(ttl=asked_ttl)
 
-    assert (Drop(Reason.NO_STORE) if expected is None else Keep(expected)) == retain(
+    assert (Drop(Reason.NO_STORE) if expected is None else Keep(Freshness(expected))) == retain(
         endpoint, route, asked, b"", Form.WHOLE
     )
-    assert (expected or 0.0) == lifetime(endpoint, route, asked)
+    assert Freshness(expected or 0.0) == freshness(endpoint, route, asked)
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Completeness if reason])
@@ -294,8 +299,8 @@ def test_shorter_route():
     """An answer that a route with a long life stored is served on a route with a short one only while that allows."""
     entry = entry_of(at=NOW - 100, ttl=86400)
 
-    assert ABSENT is judge(entry, NOTHING_ASKED, 60.0, NOW)
-    assert Serve(entry, 100, 20) == judge(entry, NOTHING_ASKED, 120.0, NOW)
+    assert ABSENT is judge(entry, NOTHING_ASKED, Freshness(60.0), NOW)
+    assert Serve(entry, 100, 20) == judge(entry, NOTHING_ASKED, Freshness(120.0), NOW)
 
 
 @pytest.mark.parametrize("status", range(200, 600))
@@ -319,3 +324,75 @@ def test_reasons(reason, word):
     """The words of reasons that are read outside stay what they are."""
 
     assert word == str(reason)
+
+
+STALE = Freshness(60.0, while_revalidate=30.0, if_error=300.0)
+
+
+@pytest.mark.parametrize(
+    ("age", "asked", "expected"),
+    [
+        (59.0, Directives(), Serve),
+        (60.0, Directives(), Refresh),
+        (89.9, Directives(), Refresh),
+        (90.0, Directives(), None),
+        (70.0, Directives(no_cache=True), None),
+        (70.0, Directives(max_age=100.0), None),
+        (70.0, Directives(ttl=100.0), None),
+        (70.0, Directives(only_if_cached=True), Refresh),
+        (70.0, Directives(tags=("a",)), Refresh),
+        (50.0, Directives(max_age=55.0), Serve),
+    ],
+)
+def test_while_revalidating(age, asked, expected):
+    """A stale entry serves for a while, and is refreshed; not for whoever says how old an answer may be."""
+    entry = entry_of(at=NOW - age, ttl=60.0)
+    verdict = judge(entry, asked, STALE, NOW)
+
+    assert (type(verdict) if verdict is not ABSENT else None) is expected
+    if isinstance(verdict, Refresh):
+        assert Serve(entry, int(age), -int(age - 60) - (age % 1 > 0)) == verdict.serve
+
+
+@pytest.mark.parametrize(
+    ("age", "asked", "served"),
+    [
+        (10.0, Directives(), True),
+        (61.0, Directives(), True),
+        (359.0, Directives(), True),
+        (360.0, Directives(), False),
+        (61.0, Directives(no_cache=True), False),
+        (61.0, Directives(max_age=1000.0), False),
+        (61.0, Directives(ttl=1000.0), False),
+    ],
+)
+def test_spare(age, asked, served):
+    """What may serve where no answer can be had, and for how long."""
+    entry = entry_of(at=NOW - age, ttl=60.0)
+    spare = judge_spare(entry, asked, STALE, NOW)
+
+    assert served == (spare is not None)
+    assert judge_spare(None, asked, STALE, NOW) is None
+    assert judge_spare(entry, asked, Freshness(1.0), NOW) is None or age < 1.0
+    assert {429, 500, 502, 503, 504, 529} == FAILING
+
+
+def test_early_refresh():
+    """The nearer an entry's end, and the longer its fetch took, the likelier an early refresh; none without leave."""
+    drawn = [number / 1000 for number in range(1, 1001)]
+
+    def share(age, seconds, fresh):
+        entry = entry_of(at=NOW - age, ttl=60.0, seconds=seconds)
+        return sum(isinstance(judge(entry, NOTHING_ASKED, fresh, NOW, draw), Refresh) for draw in drawn)
+
+    assert 0 == share(59.9, 20.0, Freshness(60.0, if_error=300.0))
+    assert 0 == share(10.0, 1.0, STALE)
+    assert 0 < share(57.0, 1.0, STALE) < share(59.0, 1.0, STALE) < share(59.0, 10.0, STALE) < 1000
+
+
+def test_stale_windows_are_the_routes():
+    """A route gives the windows; a caller that names a lifetime of its own has none."""
+    route = Route("r", cache=CacheRule(ttl=10.0, stale_while_revalidate=5.0, stale_if_error=50.0))
+
+    assert Freshness(10.0, 5.0, 50.0) == freshness(endpoint_of(), route, NOTHING_ASKED)
+    assert Freshness(8.0) == freshness(endpoint_of(), route, Directives(ttl=8.0))

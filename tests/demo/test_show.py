@@ -89,7 +89,7 @@ async def played(out, *, names=("openai", "anthropic", "azure-openai")):
         load(os.devnull, environ={}, overrides={}, strict=True), f"http://127.0.0.1:{await provider.start()}"
     )
     services = tuple(each for each in rules.services if each.name in names)
-    rules = replace(rules, listen=Listen(port=0), health=Listen(port=0), services=services)
+    rules = replace(rules, listen=Listen(port=0), health=Listen(port=0), admin=Listen(port=0), services=services)
     show = Show(out, pace=0)
     sidecar = Sidecar(rules, environ={}, write=show.log)
     await sidecar.start()

@@ -5,6 +5,7 @@ from itertools import count
 
 import pytest
 
+from sidecar.core.purges import ALL, Scope, ScopeKind
 from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.flight.table import FINISHED_FOR_NOBODY
 
@@ -236,6 +237,72 @@ async def test_newer_flight_takes_the_place(airfield):
     later_go.set()
 
     assert [b"later", b"later"] == await asyncio.gather(second, third)
+
+
+OCR, CHAT = Scope(ScopeKind.TAG, "ocr"), Scope(ScopeKind.ROUTE, "chat")
+
+
+@pytest.mark.parametrize(
+    ("purged", "scopes", "detached"),
+    [
+        pytest.param([OCR], (ALL, OCR, CHAT), True, id="one of its scopes"),
+        pytest.param([OCR, CHAT], (ALL, CHAT), True, id="one of several"),
+        pytest.param([OCR], (ALL, CHAT), False, id="another scope"),
+        pytest.param([ALL], (ALL, CHAT), True, id="all"),
+        pytest.param([ALL], (), True, id="all, and no scope known"),
+        pytest.param([], (ALL, CHAT), False, id="nothing"),
+    ],
+)
+async def test_detached_by_a_purge(airfield, purged, scopes, detached):
+    """What flies when its scope is purged serves those who wait, once; nobody joins, and it is not to be kept."""
+    go = asyncio.Event()
+
+    async def fetch(flight):
+        flight.open(airfield.opening)
+        await go.wait()
+        await flight.push(b"answer")
+
+    flight = airfield.flights.lead("key", fetch, generating=False, scopes=scopes)
+    reader = airfield.reading(flight.join())
+    await airfield.settle()
+
+    assert int(detached) == airfield.flights.detach(purged)
+    assert 0 == airfield.flights.detach(purged)
+    assert (detached, not detached) == (flight.superseded, flight.joinable)
+    assert (None if detached else flight) is airfield.flights.find("key")
+
+    later = airfield.lead(fetch)
+    second = airfield.reading(later.join())
+    go.set()
+
+    assert [b"answer"] * 2 == await asyncio.gather(reader, second)
+    assert not later.superseded
+
+
+async def test_detached_with_nobody_waiting(airfield):
+    """A call that is finished only to be kept is not, when what it brings must not be kept."""
+    trail = []
+    flight = airfield.lead(fetching(airfield, trail))
+    reader = flight.join()
+    await reader.opening()
+    reader.leave()
+
+    assert "<Flights 1 flying, 1 joinable, 1 for nobody>" == repr(airfield.flights)
+    assert 1 == airfield.flights.detach([ALL])
+
+    await airfield.settle()
+
+    assert [] == trail
+
+
+async def test_private_flight_is_detached(airfield):
+    """What nobody can join can be kept all the same, and so is told of a purge."""
+    flight = airfield.flights.lead(None, fetching(airfield), generating=False, scopes=(ALL, OCR))
+    reader = airfield.reading(flight.join())
+
+    assert 1 == airfield.flights.detach([OCR])
+    assert flight.superseded
+    assert 400 == len(await reader)
 
 
 async def test_private_flight(airfield):

@@ -11,6 +11,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -26,15 +27,19 @@ from sidecar.core.rules import (
     Listen,
     Match,
     MemoryRule,
+    RedisRule,
     Region,
     Route,
     Rules,
+    SealRule,
     Service,
     Timeouts,
 )
 from sidecar.demo.provider import DemoProvider
 from sidecar.dialects import DIALECTS
+from sidecar.keygen import line
 from sidecar.lifecycle import Sidecar
+from tests.redis_servers import RedisServer
 from tests.scenarios.answers import (  # noqa: F401  stories take them from here
     CLAUDE,
     CLAUDE_EVENTS,
@@ -253,6 +258,8 @@ Dial = Callable[..., Awaitable[Caller]]
 
 BuildLab = Callable[..., Awaitable[Lab]]
 
+BuildFleet = Callable[..., Awaitable[list[Lab]]]
+
 
 def pytest_asyncio_loop_factories(config: object, item: pytest.Item) -> dict[str, Callable[[], Any]]:
     """Stories with callers on raw sockets run on both event loops: the product's, and the one without it."""
@@ -294,6 +301,7 @@ async def build_lab() -> AsyncIterator[BuildLab]:
             routes=(routes or (cached,)) + (Route("default", cache=CacheRule(mode=CacheMode.OFF)),),
             listen=Listen(port=0),
             health=Listen(port=0),
+            admin=Listen(port=0),
             limits=limits or replace(Limits(), drain_seconds=2.0),
             memory=memory or MemoryRule(),
             **more,
@@ -320,6 +328,21 @@ async def build_lab() -> AsyncIterator[BuildLab]:
         await lab.sidecar.stop()
     for lab in labs:
         assert [] == [line for line in lab.logs if b'"bug"' in line]
+
+
+@pytest.fixture
+def build_fleet(build_lab: BuildLab, redis_server: RedisServer, tmp_path: Path) -> BuildFleet:
+    """Builds sidecars over one Redis; *redis* are members of its rule."""
+
+    async def build(base: str, count: int = 2, *, redis: dict[str, Any] | None = None, **more: Any) -> list[Lab]:
+        secrets = tmp_path / "cache.key"
+        if not secrets.exists():
+            secrets.write_text(line() + "\n")
+        rule = RedisRule(**{"url": redis_server.url, "namespace": "team-a", "timeout": 1.0, **(redis or {})})
+        rules = {"redis": rule, "seal": SealRule(str(secrets)), **more}
+        return [await build_lab(base, **rules) for _ in range(count)]
+
+    return build
 
 
 @pytest.fixture

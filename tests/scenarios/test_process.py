@@ -91,6 +91,7 @@ async def run(tmp_path) -> AsyncIterator[Run]:
             "version": 1,
             "listen": {"port": 0},
             "health": {"port": 0},
+            "admin": {"port": 0},
             "upstream": {"proxy": "none"},
             "services": {
                 "openai": {"dialect": "openai", "path": "/openai", "regions": regions},

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.durations import as_duration
 from sidecar.core.rules import Share
+from sidecar.fleet.client import Address, locate
 from sidecar.settings import forms
 
 DAY = 86400.0
@@ -48,6 +50,19 @@ WORD = forms.choice({"off": 0, "on-demand": 1}, what="rule", later=frozenset({"t
         (forms.PROXY, "none", "none"),
         (forms.PROXY, "http://proxy:3128", "http://proxy:3128"),
         (forms.PATTERN, "*/prebuilt-invoice:analyze", "*/prebuilt-invoice:analyze"),
+        (forms.SWITCH, "true", True),
+        (forms.SWITCH, "Yes", True),
+        (forms.SWITCH, "off", False),
+        (forms.SWITCH, "FALSE", False),
+        (forms.NAMESPACE, "team-a.v2_x", "team-a.v2_x"),
+        (forms.REDIS, "redis://Cache", "redis://cache"),
+        (forms.REDIS, "REDISS://cache:6380/0", "rediss://cache:6380/0"),
+        (forms.REDIS, "redis://cache:6379/", "redis://cache:6379"),
+        (forms.REDIS, "redis://[::1]:6379/15", "redis://[::1]:6379/15"),
+        (forms.REDIS, "redis+sentinel://a:26379,b/primary", "redis+sentinel://a:26379,b/primary"),
+        (forms.REDIS, "rediss+sentinel://10.0.0.1/Primary/3", "rediss+sentinel://10.0.0.1/Primary/3"),
+        (forms.REDIS, "redis+cluster://a:1,b:2,c:3", "redis+cluster://a:1,b:2,c:3"),
+        (forms.REDIS, "rediss+cluster://a/", "rediss+cluster://a"),
     ],
 )
 def test_reads(form, text, expected):
@@ -100,6 +115,33 @@ def test_reads(form, text, expected):
         (forms.TAG, "a,b", '"a,b" is not a tag; use up to 64 letters, digits and any of _ . : @ / -'),
         (forms.TEXT, "a\nb", '"a\\nb" is not usable; write 1 to 256 printable characters on one line'),
         (forms.FILE, "", "is not the path of a file; write one path on one line"),
+        (forms.SWITCH, "maybe", '"maybe" is neither true nor false; use one of them'),
+        (forms.NAMESPACE, "{a}", ('"{a}" is not a namespace; use up to 64 letters, digits, dots, hyphens, '
+         "underscores")),
+        (forms.NAMESPACE, "a:b", ('"a:b" is not a namespace; use up to 64 letters, digits, dots, hyphens, '
+         "underscores")),
+        (forms.REDIS, "cache:6379", ("is not the URL of a Redis; write it as redis://HOST:PORT/0, without query and "
+         "fragment")),
+        (forms.REDIS, "redis://cache?db=1", ("is not the URL of a Redis; write it as redis://HOST:PORT/0, without "
+         "query and fragment")),
+        (forms.REDIS, "valkey://cache", ('"valkey" is not a scheme of a Redis; use one of redis, redis+cluster, '
+         "redis+sentinel, rediss, rediss+cluster, rediss+sentinel")),
+        (forms.REDIS, "redis://", ("has a host or port that is none; write each as HOST or HOST:PORT, with a port "
+         "from 1 to 65535")),
+        (forms.REDIS, "redis+cluster://a,", ("has a host or port that is none; write each as HOST or HOST:PORT, with "
+         "a port from 1 to 65535")),
+        (forms.REDIS, "redis://a:0", ("has a host or port that is none; write each as HOST or HOST:PORT, with a port "
+         "from 1 to 65535")),
+        (forms.REDIS, "redis://a:70000", ("has a host or port that is none; write each as HOST or HOST:PORT, with a "
+         "port from 1 to 65535")),
+        (forms.REDIS, "redis://a,b", "names several hosts; name one, or use a scheme with +sentinel or +cluster"),
+        (forms.REDIS, "redis+sentinel://a", ("does not name what the Sentinels watch; end it with /SERVICE or "
+         "/SERVICE/DATABASE")),
+        (forms.REDIS, "redis+sentinel://a/b/c", ("does not name what the Sentinels watch; end it with /SERVICE or "
+         "/SERVICE/DATABASE")),
+        (forms.REDIS, "redis+cluster://a/0", "names a database, and a cluster has none; end it after the hosts"),
+        (forms.REDIS, "redis://a/zero", ("has a path that is not the number of a database; end it with /0, or after "
+         "the port")),
     ],
 )  # fmt: skip
 def test_refuses(form, text, expected):
@@ -117,6 +159,11 @@ def test_refuses(form, text, expected):
         (forms.PROXY, "http://user:hunter2@proxy:3128"),  # pragma: allowlist secret
         (forms.SCHEME, "Bearer hunter2"),
         (forms.FILE, "hunter2\n"),
+        (forms.REDIS, "redis://:hunter2@cache"),  # pragma: allowlist secret
+        (forms.REDIS, "redis://hunter2@cache"),
+        (forms.REDIS, "redis://a:hunter2"),
+        (forms.REDIS, "redis://hunter2:hunter2/hunter2"),
+        (forms.REDIS, "redis://a?password=hunter2"),
     ],
 )
 def test_keeps_secrets_to_itself(form, text):
@@ -127,10 +174,25 @@ def test_keeps_secrets_to_itself(form, text):
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("redis://A/", Address("single", False, (("a", 6379),))),
+        ("rediss://[::1]:1/15", Address("single", True, (("::1", 1),), database=15)),
+        ("redis+sentinel://a,b:2/primary", Address("sentinel", False, (("a", 26379), ("b", 2)), "primary")),
+        ("rediss+sentinel://a/x/3", Address("sentinel", True, (("a", 26379),), "x", 3)),
+        ("rediss+cluster://a,b/", Address("cluster", True, (("a", 6379), ("b", 6379)))),
+    ],
+)
+def test_what_is_accepted_of_a_redis_is_found_by_the_client(text, expected):
+    """The two read a URL alike."""
+    assert expected == locate(forms.REDIS.read(text))
+
+
 @given(st.integers(1, 365 * 86400 * 1000))
 def test_a_duration_written_is_read_again(milliseconds):
     """Writing a duration loses nothing."""
-    written = forms.as_duration(milliseconds / 1000)
+    written = as_duration(milliseconds / 1000)
 
     assert pytest.approx(milliseconds / 1000) == DURATION.read(written)
 

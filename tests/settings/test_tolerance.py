@@ -48,8 +48,8 @@ def caching(rules, service):
             "chat",
         ),
         (
-            "cache: {redis: {url: x}}",
-            ("c.yaml:1: cache.redis: not supported by this version; remove it (the whole cache is off)"),
+            "cache: {redis: {urls: x}}",
+            ("c.yaml:1: cache.redis.urls: unknown key; did you mean url? (the whole cache is off)"),
             "",
             "",
         ),

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.core.model import Outcome, Record, Usage
-from sidecar.sinks.metrics import DURATIONS, METRICS, OVERHEADS, READINGS, Metrics, reference
+from sidecar.sinks.metrics import (
+    BREAKDOWNS,
+    DURATIONS,
+    FLEET_READINGS,
+    METRICS,
+    OVERHEADS,
+    READINGS,
+    Metrics,
+    reference,
+)
 
 ALL_READINGS = {metric.name: (lambda: 1.0) for metric in READINGS}
 
@@ -109,6 +118,31 @@ def test_bypass_reasons():
     assert 1 == total(series, "sidecar_bypass_total")
 
 
+def test_refreshes_are_no_requests():
+    """A call of our own counts for the service and its tokens, and as no request of anybody."""
+    metrics = Metrics("1", {})
+    metrics.record(sent(Outcome.REFRESH, stored=True, usage=Usage(1, 2, 0, 0)))
+    metrics.record(sent(Outcome.REFRESH, 500))
+    series = scrape(metrics)
+
+    assert [1.0, 1.0] == [series["sidecar_refreshes_total", result] for result in ("stored", "failed")]
+    assert 2 == total(series, "sidecar_upstream_responses_total")
+    assert 2 == series["sidecar_tokens_total", "completion"]
+    assert 0 == total(series, "sidecar_requests_total")
+
+
+def test_fleets_numbers():
+    """Commands to Redis by their time, and what others count by label."""
+    metrics = Metrics("1", {"redis_up": lambda: 1.0}, {"redis_errors_total": lambda: {"timeout": 3.0}})
+    metrics.redis(0.0004)
+    metrics.redis(0.3)
+    series = scrape(metrics)
+
+    assert 3 == series["sidecar_redis_errors_total", "timeout"]
+    assert 1 == series["sidecar_redis_up",]
+    assert [1, 2] == [series["sidecar_redis_duration_seconds_bucket", bound] for bound in ("0.0005", "+Inf")]
+
+
 def test_clocks_that_disagree():
     """A wait measured longer than the whole adds nothing, for a sum must not shrink."""
     metrics = Metrics("1", {})
@@ -161,7 +195,7 @@ def test_a_usual_pod_fits():
     records=st.lists(
         st.builds(
             sent,
-            outcome=st.sampled_from(Outcome),
+            outcome=st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.REFRESH]),
             status=st.sampled_from([200, 302, 400, 429, 500, 503]),
             service=st.sampled_from(["openai", "anthropic", "azure-openai"]),
             route=st.sampled_from(["chat", "embeddings", "ocr", "rerank", "off", "default"]),
@@ -204,8 +238,12 @@ def test_room_for_counters():
 
 def test_exposed_as_the_table_says():
     """Names, types, labels and help texts of an exposition are those of the table."""
-    metrics = Metrics("1", ALL_READINGS)
+    fleets = {metric.name: (lambda: 1.0) for metric in FLEET_READINGS}
+    breakdowns = {metric.name: (lambda: {"one": 1.0}) for metric in BREAKDOWNS}
+    metrics = Metrics("1", ALL_READINGS | fleets, breakdowns)
     metrics.record(sent(Outcome.BYPASS, reason="observe", observed="first", usage=Usage(1, 1, 1, 1)))
+    metrics.record(sent(Outcome.REFRESH, stored=True))
+    metrics.redis(0.001)
     families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
 
     assert len(METRICS) == len(families)

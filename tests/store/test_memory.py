@@ -10,10 +10,12 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from sidecar.core.model import Entry, Form, Key, Usage
+from sidecar.core.purges import ALL, Scope, ScopeKind
 from sidecar.core.rules import MemoryRule
-from sidecar.store.memory import GRAIN, OVERHEAD, Memory, weigh
+from sidecar.store.memory import CHUNK, GRAIN, MOST_UNFINISHED, OVERHEAD, Memory, weigh
 
 EVICTIONS = ["s3-fifo", "lru"]
 
@@ -248,6 +250,125 @@ def test_sweep_goes_by_the_newer_entry():
     assert 1 == memory.sweep(11_000.0)
 
 
+def tagged(*tags: str, service: str = "openai") -> Entry:
+    return Entry(200, (), b"", Form.WHOLE, service, "chat", "", 0.0, 60.0, tags=tags)
+
+
+def tag(name: str) -> Scope:
+    return Scope(ScopeKind.TAG, name)
+
+
+def held(memory: Memory, numbers) -> list[int]:
+    return [number for number in numbers if memory.peek(key(number)) is not None]
+
+
+@pytest.mark.parametrize("eviction", EVICTIONS)
+@pytest.mark.parametrize(
+    ("scopes", "left"),
+    [
+        pytest.param([ALL], [], id="all"),
+        pytest.param([tag("a")], [1, 3], id="tag"),
+        pytest.param([tag("a"), Scope(ScopeKind.SERVICE, "other")], [1], id="two scopes"),
+        pytest.param([Scope(ScopeKind.KEY, key(2).address.hex())], [0, 1, 3], id="key"),
+        pytest.param([Scope(ScopeKind.KEY, key(2).address.hex()), tag("b")], [0, 3], id="key and tag"),
+        pytest.param([Scope(ScopeKind.KEY, key(9).address.hex())], [0, 1, 2, 3], id="a key that is not here"),
+        pytest.param([Scope(ScopeKind.KEY, "none")], [0, 1, 2, 3], id="no key at all"),
+        pytest.param([], [0, 1, 2, 3], id="nothing"),
+    ],
+)
+def test_purge(eviction, scopes, left):
+    """What a purge takes is gone, costs nothing and is counted; the rest stays."""
+    memory = Memory(MemoryRule(eviction=eviction))
+    for number, kept in enumerate([tagged("a"), tagged("b"), tagged("b", "a"), tagged(service="other")]):
+        memory.put(key(number), kept)
+
+    assert not memory.purge(scopes)
+    assert left == held(memory, range(4))
+    assert (len(left), 4 - len(left)) == (memory.entries, memory.purged)
+    assert sum(weigh(key(number), memory.peek(key(number))) for number in left) == memory.bytes
+
+
+@pytest.mark.parametrize("scope", [ALL, tag("a")], ids=["all", "tag"])
+def test_purge_goes_on(scope):
+    """A large purge takes several steps; nothing of it is served between them, and what is put since then stays."""
+    memory = Memory(MemoryRule())
+    for number in range(3 * CHUNK):
+        memory.put(key(number), tagged("a"))
+
+    assert memory.purge([scope])
+    assert 2 * CHUNK == memory.entries
+    assert [] == held(memory, range(0, 3 * CHUNK, 7))
+
+    fresh = tagged("a")
+    memory.put(key(0), fresh)
+    memory.put(key(1), fresh)
+    memory.drop(key(2))
+
+    assert memory.purge_on(10)
+    while memory.purge_on():
+        pass
+
+    assert [0, 1] == held(memory, range(3 * CHUNK))
+    assert fresh is memory.peek(key(0))
+    assert 2 == memory.entries
+    assert not memory.purge_on()
+
+
+def test_purge_during_a_purge():
+    """Another purge that comes meanwhile holds at once, and the first is not forgotten."""
+    memory = Memory(MemoryRule())
+    for number in range(2 * CHUNK):
+        memory.put(key(number), tagged("ab"[number % 2]))
+
+    assert memory.purge([tag("a")])
+    assert memory.purge([tag("b")])
+    assert [] == held(memory, range(2 * CHUNK))
+
+    memory.put(key(1), tagged("b"))
+    while memory.purge_on():
+        pass
+
+    assert [1] == held(memory, range(2 * CHUNK))
+    assert memory.put(key(2), tagged("a"))  # what has ended takes nothing any more
+    assert not memory.purge([tag("c")])
+    assert [1, 2] == held(memory, range(2 * CHUNK))
+
+
+def test_too_many_purges_at_once():
+    """More scopes than are told apart are a purge of everything."""
+    memory = Memory(MemoryRule())
+    memory.put(key(1), tagged("a"))
+
+    assert not memory.purge([tag(str(number)) for number in range(MOST_UNFINISHED + 1)])
+    assert 0 == memory.entries
+
+
+def test_clear_during_a_purge():
+    """Nothing is left to purge when everything was forgotten."""
+    memory = Memory(MemoryRule())
+    for number in range(2 * CHUNK):
+        memory.put(key(number), tagged("a"))
+    memory.purge([tag("a")])
+    memory.clear()
+    memory.put(key(1), tagged("a"))
+
+    assert not memory.purge_on()
+    assert [1] == held(memory, [1])
+
+
+def test_walk():
+    """All entries are seen once, though memory changes meanwhile."""
+    memory = Memory(MemoryRule())
+    for number in range(5):
+        memory.put(key(number), entry(number))
+    seen = []
+    for chunk in memory.walk(2):
+        seen.append([len(kept.body) for _, kept in chunk])
+        memory.clear()
+
+    assert [[0, 1], [2, 3], [4]] == seen
+
+
 def test_repr():
     """The tier tells its state."""
     memory = Memory(MemoryRule(max_bytes=room_for(1)))
@@ -255,6 +376,9 @@ def test_repr():
     memory.put(key(2), entry())
 
     assert f"<Memory 1 entries, {room_for(1)} of {room_for(1)} bytes, 1 evicted, 0 expired>" == repr(memory)
+
+
+TAGS = ("odd", "even")
 
 
 class Tier(RuleBasedStateMachine):
@@ -278,7 +402,7 @@ class Tier(RuleBasedStateMachine):
 
     @rule(key=keys, size=st.integers(0, 4000), ttl=st.sampled_from([1.0, 100.0, 1e5]))
     def put(self, key, size, ttl):
-        new = entry(size, at=self.now, ttl=ttl)
+        new = replace(entry(size, at=self.now, ttl=ttl), tags=(TAGS[size % 2],))
         before = self.memory.peek(key)
         kept = self.memory.put(key, new)
         if kept:
@@ -312,6 +436,17 @@ class Tier(RuleBasedStateMachine):
 
         assert all(kept.at + kept.ttl + GRAIN > self.now for kept in alive)
 
+    @rule(tag=st.sampled_from(TAGS))
+    def purge(self, tag):
+        doomed = [key for key, kept in self.put_last.items() if tag in kept.tags]
+        self.memory.purge([Scope(ScopeKind.TAG, tag)])
+
+        assert [None] * len(doomed) == [self.memory.peek(key) for key in doomed]
+
+    @rule(budget=st.integers(1, 2))
+    def purge_on(self, budget):
+        self.memory.purge_on(budget)
+
     @rule()
     def clear(self):
         self.memory.clear()
@@ -320,7 +455,7 @@ class Tier(RuleBasedStateMachine):
 
     @invariant()
     def bounds_hold(self):
-        held = {key(n): kept for n in range(13) if (kept := self.memory.peek(key(n)))}
+        held = {key(n): kept for n in range(13) if (kept := self.memory.peek(key(n)))}  # drops what a purge takes
 
         assert len(held) == self.memory.entries <= 5
         assert sum(weigh(k, kept) for k, kept in held.items()) == self.memory.bytes <= room_for(6)

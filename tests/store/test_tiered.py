@@ -2,55 +2,158 @@
 
 from __future__ import annotations
 
-from sidecar.core.model import Entry, Form, Key
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from sidecar.core.model import Entry, Form, Key, Position
+from sidecar.core.purges import Purges, Scope, ScopeKind, Tail
 from sidecar.core.rules import MemoryRule
-from sidecar.store.base import Store
+from sidecar.store.base import NOTHING, Fetched, Store, Suffices
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
 
 KEY = Key(b"a" * 16, b"p" * 32)
-ENTRY = Entry(200, (), b"answer", Form.WHOLE, "openai", "chat", "", at=0.0, ttl=60.0)
+LOG = b"i" * 16
+ENTRY = Entry(
+    200, (), b"answer", Form.WHOLE, "openai", "chat", "", at=100.0, ttl=60.0, tags=("red",), position=Position(LOG, 5)
+)
+LEASE = object()
+
+
+def enough(entry: Entry) -> bool:
+    return True
 
 
 class Shelf:
-    """A remote tier that knows what it was given."""
+    """A remote tier that has *fetched*, and knows what it was asked and given. *meanwhile*: before it answers."""
 
-    def __init__(self, entries: dict[Key, Entry]) -> None:
-        self.entries = entries
+    def __init__(self, fetched: Fetched = NOTHING, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self.fetched = fetched
+        self.meanwhile = meanwhile
+        self.asked: list[tuple[Key, Suffices, float]] = []
+        self.kept: list[tuple[Key, Entry]] = []
 
-    async def fetch(self, key: Key) -> Entry | None:
-        return self.entries.get(key)
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+        self.asked.append((key, suffices, patience))
+        self.meanwhile()
+        return self.fetched
+
+    def keep(self, key: Key, entry: Entry) -> None:
+        self.kept.append((key, entry))
+
+    async def close(self) -> None:
+        """Nothing."""
 
 
-async def test_nothing_behind_memory():
+@pytest.fixture
+def purges() -> Purges:
+    """At position 5 of the log."""
+    known = Purges()
+    known.learn(Tail(LOG, 5), 0.0)
+    return known
+
+
+async def test_nothing_behind_memory(purges):
     """Without a remote tier a fetch finds nothing, not even what memory holds."""
-    store: Store = Tiered(Memory(MemoryRule()), Nowhere())
+    store: Store = Tiered(Memory(MemoryRule()), Nowhere(), purges)
     store.put(KEY, ENTRY)
+    store.share(KEY, ENTRY)
 
-    assert await store.fetch(KEY) is None
+    assert NOTHING == await store.fetch(KEY, enough, patience=1.0)
     assert ENTRY is store.peek(KEY)
+    assert await Nowhere().close() is None
 
 
-async def test_fetched_is_in_memory():
-    """What the remote tier had is found in memory the next time."""
-    store = Tiered(Memory(MemoryRule()), Shelf({KEY: ENTRY}))
+async def test_fetched_is_in_memory(purges):
+    """What the remote tier had is found in memory the next time; it is asked as the store was."""
+    shelf = Shelf(Fetched(ENTRY, waited=True))
+    store = Tiered(Memory(MemoryRule()), shelf, purges)
 
     assert store.peek(KEY) is None
-    assert ENTRY is await store.fetch(KEY)
+    assert Fetched(ENTRY, waited=True) == await store.fetch(KEY, enough, patience=2.5)
     assert ENTRY is store.peek(KEY)
+    assert [(KEY, enough, 2.5)] == shelf.asked
 
 
-async def test_fetched_too_large_for_memory():
+async def test_nothing_fetched(purges):
+    """A lease without an entry is handed on, and memory stays as it is."""
+    store = Tiered(Memory(MemoryRule()), Shelf(Fetched(lease=LEASE)), purges)
+
+    assert Fetched(lease=LEASE) == await store.fetch(KEY, enough, patience=0.0)
+    assert store.peek(KEY) is None
+
+
+async def test_fetched_too_large_for_memory(purges):
     """What does not fit into memory is still fetched."""
-    store = Tiered(Memory(MemoryRule(max_entry_bytes=1)), Shelf({KEY: ENTRY}))
+    store = Tiered(Memory(MemoryRule(max_entry_bytes=1)), Shelf(Fetched(ENTRY)), purges)
 
-    assert ENTRY is await store.fetch(KEY)
+    assert Fetched(ENTRY) == await store.fetch(KEY, enough, patience=0.0)
     assert store.peek(KEY) is None
 
 
-def test_drop_and_clear():
+@pytest.mark.parametrize(
+    ("known", "expected"), [(99.0, 100.0), (100.0, 100.0), (101.0, 101.0)], ids=["older", "as old", "newer"]
+)
+async def test_the_newer_stays(known, expected, purges):
+    """What is fetched takes the place of an older entry, never that of a newer one."""
+    store = Tiered(Memory(MemoryRule()), Shelf(Fetched(ENTRY)), purges)
+    store.put(KEY, replace(ENTRY, at=known))
+    await store.fetch(KEY, enough, patience=0.0)
+
+    assert expected == store.peek(KEY).at
+
+
+@pytest.mark.parametrize(
+    "purged",
+    [
+        lambda purges: purges.learn(Tail(LOG, 6, purges=((Scope(ScopeKind.TAG, "red"), 6),)), 0.0),
+        lambda purges: purges.apply([Scope(ScopeKind.ROUTE, "chat")]),
+        lambda purges: purges.learn(Tail(b"j" * 16, 0), 0.0),
+    ],
+    ids=["in the log", "waiting for the log", "with the log"],
+)
+async def test_purged_meanwhile(purged, purges):
+    """What is purged while it is fetched is neither found nor in memory; a lease that came with it is."""
+    shelf = Shelf(Fetched(ENTRY, LEASE, waited=True), lambda: purged(purges))
+    store = Tiered(Memory(MemoryRule()), shelf, purges)
+
+    assert Fetched(None, LEASE, waited=True) == await store.fetch(KEY, enough, patience=0.0)
+    assert store.peek(KEY) is None
+
+
+async def test_what_else_is_purged(purges):
+    """A purge of something else takes nothing, nor does one that came before the entry's call was sent."""
+    red = Scope(ScopeKind.TAG, "red")
+    tail = Tail(LOG, 7, purges=((red, 4), (Scope(ScopeKind.TAG, "blue"), 7)))
+    store = Tiered(Memory(MemoryRule()), Shelf(Fetched(ENTRY), lambda: purges.learn(tail, 0.0)), purges)
+
+    assert Fetched(ENTRY) == await store.fetch(KEY, enough, patience=0.0)
+
+
+def test_position(purges):
+    """It is that of the purges that are known."""
+    store = Tiered(Memory(MemoryRule()), Nowhere(), purges)
+    before = store.position
+    purges.learn(Tail(LOG, 9), 0.0)
+
+    assert (Position(LOG, 5), Position(LOG, 9)) == (before, store.position)
+
+
+def test_share(purges):
+    """It reaches the remote tier, and not memory."""
+    shelf = Shelf()
+    store = Tiered(Memory(MemoryRule()), shelf, purges)
+    store.share(KEY, ENTRY)
+
+    assert [(KEY, ENTRY)] == shelf.kept
+    assert store.peek(KEY) is None
+
+
+def test_drop_and_clear(purges):
     """Both reach memory."""
-    store = Tiered(Memory(MemoryRule()), Nowhere())
+    store = Tiered(Memory(MemoryRule()), Nowhere(), purges)
     store.put(KEY, ENTRY)
 
     assert store.drop(KEY)
@@ -62,8 +165,8 @@ def test_drop_and_clear():
     assert store.peek(KEY) is None
 
 
-def test_repr():
+def test_repr(purges):
     """The store names its tiers."""
     memory = Memory(MemoryRule())
 
-    assert f"<Tiered {memory!r} before Nowhere>" == repr(Tiered(memory, Nowhere()))
+    assert f"<Tiered {memory!r} before Nowhere>" == repr(Tiered(memory, Nowhere(), purges))

@@ -12,16 +12,18 @@ from sidecar.core.fingerprint import seal
 from sidecar.core.headers import fields_of
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Form, Head, Outcome, Usage
-from sidecar.core.policy import lifetime
+from sidecar.core.policy import freshness
 from sidecar.core.principal import Accepted, Pod
+from sidecar.core.purges import Purges
 from sidecar.core.recognise import choose_route
 from sidecar.core.rules import CacheMode, CacheRule, Match, MemoryRule, Region, Route, Rules, Service, Share
 from sidecar.dialects import DIALECTS
 from sidecar.dispatch import Dispatch
-from sidecar.errand import COMMIT_BYTES, Call, Errand, Origin
+from sidecar.errand import Call, Errand
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.table import Flights
 from sidecar.net.base import Request
+from sidecar.origin import COMMIT_BYTES, Origin
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
 
@@ -139,7 +141,7 @@ class Desk:
         self.tasks = set()
         self.bugs = []
         self.seconds = 0.0
-        self.store = Tiered(Memory(MemoryRule()), Nowhere())
+        self.store = Tiered(Memory(MemoryRule()), Nowhere(), Purges())
         self.flights = Flights(spawn=self.spawn, ledger=Ledger(64 * MIB), limit=limit, report=self.bugs.append)
         self.accepted = Accepted()
         self.origin = Origin(
@@ -147,6 +149,7 @@ class Desk:
             store=self.store,
             flights=self.flights,
             accepted=self.accepted,
+            lease_wait=1.0,
             now=lambda: NOW,
             clock=self.clock,
         )
@@ -174,7 +177,7 @@ class Desk:
         caller = self.approaches.caller(approach, route)
         key = seal(SECRET, caller.prefix, facts.model, reading)
         call = Call(
-            endpoint, facts, route, facts.model, caller.principal, lifetime(endpoint, route, approach.asked), key
+            endpoint, facts, route, facts.model, caller.principal, freshness(endpoint, route, approach.asked), key
         )
         draft = Draft(b"%d" % number, NOW, 0.0, "openai", route.name, endpoint.name, b"POST", Outcome.MISS)
         return Errand(Request(head, body, approach), approach, call, key, draft)

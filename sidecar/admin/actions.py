@@ -1,0 +1,180 @@
+"""
+What can be asked of a running sidecar, and how that is said in JSON.
+
+The rule: what is asked is checked here, whole, before anything is done; a message names the member that is wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from msgspec import DecodeError, Struct, ValidationError, field, json
+
+from sidecar.core.durations import as_duration, seconds_of
+from sidecar.core.rules import Mode
+from sidecar.errors import Refused
+
+KIB, MIB = 1024, 1024**2
+
+SMALL_BYTES = 64 * KIB
+"""The largest body of an action."""
+
+REQUEST_BYTES = MIB
+"""The largest request file that a purge goes by; in JSON it is a third larger."""
+
+BODY_BYTES = REQUEST_BYTES * 4 // 3 + KIB
+"""The largest body of all."""
+
+SHORTEST, LONGEST = 1.0, 30 * 86400.0
+"""How long a mode may be said to hold, in seconds."""
+
+Fleet = Literal["done", "pending", "local"]
+"""Whether the fleet knows: ``pending`` until Redis answers again, ``local`` where it is none of its business."""
+
+_ADDRESS = re.compile(r"[0-9a-f]{32}\Z")
+_WORD = re.compile(r"[!-~]{1,256}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeRequest:
+    """
+    What to purge: *value* is a name for ``route``, ``tag`` and ``service``, 32 hexadecimal digits for ``key`` and
+    ``partition``, the id for ``request-id``, ``""`` for ``all`` and for ``request``, which goes by the bytes of an
+    HTTP *request*. *dry_run*: only count. *fleet*: the caller may act on the whole fleet.
+    """
+
+    scope: str
+    value: str
+    request: bytes
+    dry_run: bool
+    fleet: bool
+
+    def told(self) -> Mapping[str, str | float]:
+        """What an audit line says of it: never what the request holds."""
+        return {"scope": self.scope, "value": self.value, "bytes": len(self.request), "dry_run": self.dry_run}
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeResult:
+    """*entries* that this process had, or dropped; *position* of the purge in the fleet's log, ``""`` for none."""
+
+    entries: int
+    position: str
+    fleet: Fleet
+
+    def told(self) -> Mapping[str, str | float]:
+        """What an audit line says of it."""
+        return {"entries": self.entries, "position": self.position, "fleet": self.fleet}
+
+
+@dataclass(frozen=True, slots=True)
+class ModeRequest:
+    """The mode to change to, for so many *seconds*, None until it is changed again. *fleet*: as in a purge."""
+
+    mode: Mode
+    seconds: float | None
+    fleet: bool
+
+    def told(self) -> Mapping[str, str | float]:
+        """What an audit line says of it."""
+        return {"mode": self.mode.value} | ({} if self.seconds is None else {"seconds": self.seconds})
+
+
+@dataclass(frozen=True, slots=True)
+class ModeResult:
+    """The *mode* in force, and for how many more *seconds*, None where it has no end."""
+
+    mode: Mode
+    seconds: float | None
+    fleet: Fleet
+
+    def told(self) -> Mapping[str, str | float]:
+        """What an audit line says of it."""
+        return {"fleet": self.fleet}
+
+
+class _Purge(Struct, forbid_unknown_fields=True):
+    scope: Literal["route", "tag", "service", "key", "request", "request-id", "partition", "all"]
+    value: str = ""
+    dry_run: bool = False
+
+
+class _Mode(Struct, forbid_unknown_fields=True):
+    mode: Mode
+    lasting: str | None = field(default=None, name="for")
+
+
+_PURGE, _MODE = json.Decoder(_Purge), json.Decoder(_Mode)
+
+Said = TypeVar("Said", _Purge, _Mode)
+
+
+def purge_request(body: bytes, *, fleet: bool) -> PurgeRequest:
+    """``{"scope": …, "value": …, "dry_run": …}``; the value of ``request`` is base64. Raises ``Refused``."""
+    said = _read(_PURGE, body)
+    if said.scope == "request":
+        return PurgeRequest(said.scope, "", _request(said.value), said.dry_run, fleet)
+    if len(body) > SMALL_BYTES:
+        raise _too_large()
+    return PurgeRequest(said.scope, _value(said.scope, said.value), b"", said.dry_run, fleet)
+
+
+def mode_request(body: bytes, *, fleet: bool) -> ModeRequest:
+    """``{"mode": …, "for": "30m"}``. Raises ``Refused``."""
+    if len(body) > SMALL_BYTES:
+        raise _too_large()
+    said = _read(_MODE, body)
+    if said.lasting is None:
+        return ModeRequest(said.mode, None, fleet)
+    seconds = seconds_of(said.lasting)
+    if seconds is None or not SHORTEST <= seconds <= LONGEST:
+        bounds = f"{as_duration(SHORTEST)} to {as_duration(LONGEST)}"
+        raise _wrong(f"how long (`for`) is a duration from {bounds}, such as 30m or 12h")
+    return ModeRequest(said.mode, seconds, fleet)
+
+
+def _read(decoder: json.Decoder[Said], body: bytes) -> Said:
+    try:
+        return decoder.decode(body)
+    except ValidationError as error:
+        raise _wrong(str(error)) from None
+    except (DecodeError, UnicodeDecodeError):
+        raise Refused(400, "bad-json", "the body is not JSON") from None
+
+
+def _request(value: str) -> bytes:
+    try:
+        request = base64.b64decode(value, validate=True)
+    except ValueError:
+        raise _wrong("the value of a request is not base64; send the bytes of an HTTP request in that form") from None
+    if len(request) > REQUEST_BYTES:
+        raise _too_large()
+    if not request:
+        raise _wrong("the value of a request is empty; send the bytes of an HTTP request, in base64")
+    return request
+
+
+def _value(scope: str, value: str) -> str:
+    if scope == "all":
+        if value:
+            raise _wrong("all has no value; leave it out, or name the scope that it belongs to")
+    elif scope in {"key", "partition"}:
+        value = value.lower()
+        if not _ADDRESS.match(value):
+            raise _wrong(f"the value of a {scope} is 32 hexadecimal digits")
+    elif not _WORD.match(value):
+        raise _wrong(f"the value of a {scope} is 1 to 256 printable characters without blanks")
+    return value
+
+
+def _wrong(text: str) -> Refused:
+    return Refused(400, "bad-request", text)
+
+
+def _too_large() -> Refused:
+    limits = f"{SMALL_BYTES // KIB} KiB, or {REQUEST_BYTES // MIB} MiB for the bytes of a request"
+    return Refused(413, "too-large", f"this is more than an action takes: {limits}")

@@ -1,0 +1,224 @@
+"""
+Where those who run the sidecar ask how it is and act on it: ``/api`` on the admin address.
+
+The rule: it decides who may ask and what is asked, and does nothing itself; each action leaves one audit line, however
+it ends. Nothing here is for browsers of other sites: no CORS, only our own Host, and actions are JSON or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from msgspec import json
+
+from sidecar.admin.access import admit, check_host, is_loopback, plain
+from sidecar.admin.actions import (
+    BODY_BYTES,
+    ModeRequest,
+    ModeResult,
+    PurgeRequest,
+    PurgeResult,
+    mode_request,
+    purge_request,
+)
+from sidecar.errors import ConfigError, Refused
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from aiohttp.typedefs import Handler
+
+__all__ = ["ControlServer", "ModeRequest", "ModeResult", "PurgeRequest", "PurgeResult"]
+
+BODY_SECONDS = 10.0
+"""How long a request's body may take."""
+
+_HEADERS = {"server": "sidecar", "cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+class Audited(Protocol):
+    """What an audit line can tell of."""
+
+    def told(self) -> Mapping[str, str | float]:
+        """The fields of the line."""
+
+
+Asked = TypeVar("Asked", bound=Audited)
+Done = TypeVar("Done", bound=Audited)
+
+
+class Audit(Protocol):
+    """Keeps a line about an action; ``sinks/log.AccessLog.event`` does."""
+
+    def __call__(self, name: str, /, *, level: str = "info", **fields: str | float | None) -> None:
+        """Keep the line *name* with its *fields*."""
+
+
+class ControlServer:
+    """
+    The control server. *purge* and *mode* act, and may raise ``Refused`` with what to tell the caller; *status* is
+    asked at each request, has to be quick, and says nothing secret; its member ``mode`` is a ``ModeResult``. *report*
+    hears of what went wrong inside.
+
+    Without a *token_file* (``""``) callers of this machine act on this process alone. Started once, stopped once;
+    ``stop`` without ``start`` does nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        purge: Callable[[PurgeRequest], Awaitable[PurgeResult]],
+        mode: Callable[[ModeRequest], Awaitable[ModeResult]],
+        status: Callable[[], Mapping[str, object]],
+        audit: Audit,
+        report: Callable[[BaseException], None],
+        token_file: str = "",
+    ) -> None:
+        self._purge = purge
+        self._mode = mode
+        self._status = status
+        self._audit = audit
+        self._report = report
+        self._token_file = token_file
+        self._runner: web.AppRunner | None = None
+        self._host = ""
+        self._port = 0
+
+    def __repr__(self) -> str:
+        return f"<ControlServer {f'{self._host}:{self._port}' if self._runner else 'stopped'}>"
+
+    async def start(self, host: str, port: int) -> int:
+        """
+        Listen on *host* and *port* (0 for any), and return the port.
+
+        Raises ``ConfigError`` for an address that others reach where there is no token, ``OSError`` for a taken port.
+        """
+        if not self._token_file and not is_loopback(host):
+            remedy = "set admin.token_file, or admin.host to 127.0.0.1"
+            raise ConfigError((f"admin.host: whoever reaches {host} could act on this sidecar; {remedy}",))
+        from aiohttp import web  # noqa: PLC0415 - 30 ms that only a process that serves has to spend
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        app = web.Application(middlewares=[guard], client_max_size=BODY_BYTES)
+        app.router.add_get("/api/status", self._tell, allow_head=False)
+        app.router.add_post("/api/purge", self._on_purge)
+        app.router.add_post("/api/mode", self._on_mode)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75.0, auto_decompress=False
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self._host, self._port = host, runner.addresses[0][1]
+        return self._port
+
+    async def stop(self) -> None:
+        """Stop listening and close what is open."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every answer is JSON, also a refusal; nobody is answered under a Host that is not ours."""
+        from aiohttp import web  # noqa: PLC0415 - loaded by then
+
+        try:
+            here = request.transport.get_extra_info("sockname") if request.transport else None
+            address, port = here[:2] if here else (self._host, self._port)
+            check_host(request.headers.getall("host", ()), self._host, plain(address), port)
+            return await handler(request)
+        except Refused as refused:
+            return _refusal(refused.status, refused.code, refused.message)
+        except web.HTTPNotFound:
+            return _refusal(404, "not-found", "there is GET /api/status, POST /api/purge and POST /api/mode")
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return _refusal(405, "wrong-method", f"this takes {allowed}", {"allow": allowed})
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(413, "too-large", "this is more than any action takes")
+        except web.HTTPException as error:
+            return _refusal(error.status, "refused", error.reason)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who asks gets an answer, and the log the reason
+            self._report(error)
+            return _refusal(500, "failed", "this failed; the sidecar's log has the reason")
+
+    async def _tell(self, request: web.Request) -> web.Response:
+        """Reading is open to callers of this machine; others show the token for that, too."""
+        if not is_loopback(_peer(request)):
+            self._admit(request)
+        return _reply(200, json.encode(self._status()))
+
+    async def _on_purge(self, request: web.Request) -> web.Response:
+        return await self._act(request, "purge", purge_request, self._purge)
+
+    async def _on_mode(self, request: web.Request) -> web.Response:
+        return await self._act(request, "mode", mode_request, self._mode)
+
+    async def _act(
+        self,
+        request: web.Request,
+        name: str,
+        read: Callable[..., Asked],
+        do: Callable[[Asked], Awaitable[Done]],
+    ) -> web.Response:
+        """Read what is asked, do it, and leave the audit line."""
+        token = ""
+        what: dict[str, str | float] = {}
+        result = "failed"
+        try:
+            token = self._admit(request)
+            asked = read(await _body(request), fleet=bool(token))
+            what |= asked.told()
+            done = await do(asked)
+            what |= done.told()
+            result = "done"
+        except Refused as refused:
+            result = f"refused: {refused.code}"
+            raise
+        except Exception as error:
+            result = f"failed: {type(error).__name__}"  # its text may quote what is cached
+            raise
+        finally:
+            level = "info" if result == "done" else "warning"
+            self._audit(f"admin-{name}", level=level, peer=_peer(request), token=token, **what, result=result)
+        return _reply(200, json.encode(done))
+
+    def _admit(self, request: web.Request) -> str:
+        return admit(self._token_file, _peer(request), request.headers.getall("authorization", ()))
+
+
+def _peer(request: web.Request) -> str:
+    """The caller's address."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return plain(peer[0]) if peer else ""
+
+
+async def _body(request: web.Request) -> bytes:
+    """The body of an action. A form of another site cannot have its content type (Fetch, CORS-safelisted headers)."""
+    if request.content_type != "application/json":
+        raise Refused(415, "not-json", "an action is JSON; send `Content-Type: application/json`")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise Refused(408, "too-slow", f"the body took longer than {BODY_SECONDS:.0f} s") from None
+
+
+def _refusal(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    extra = {"www-authenticate": "Bearer"} if status == 401 else headers or {}
+    return _reply(status, json.encode({"error": {"code": code, "message": message}}), extra)
+
+
+def _reply(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    from aiohttp import web  # noqa: PLC0415 - loaded by then
+
+    kind = {"content-type": "application/json"}
+    return web.Response(status=status, body=body, headers={**_HEADERS, **kind, **(headers or {})})

@@ -1,0 +1,1 @@
+"""What pods share through one Redis: the client and its breaker, leases, the log of purges."""

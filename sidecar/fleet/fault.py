@@ -1,0 +1,76 @@
+"""
+What an exception of the client means for the fleet's tier.
+
+The rule: Redis is sick where it doesn't answer, or answers that it can't serve anybody now. An error that concerns one
+command, such as want of memory for a write, is an answer, and leaves reads alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+LONGEST_DETAIL = 120
+
+
+class Fault(NamedTuple):
+    """
+    *reason*: as in ``FleetAway``. *kind*, a closed set for metrics: ``timeout late connect refused loading readonly
+    cluster memory script reply other``; ``late`` is a timeout that proves nothing. *sick*: counts against Redis.
+    *detail*: for the log, never a key or a value.
+    """
+
+    reason: str
+    kind: str
+    detail: str
+    sick: bool = True
+
+
+def judge(error: BaseException) -> Fault:
+    """What *error*, raised by the client or by the clock, means."""
+    from redis import exceptions as theirs  # noqa: PLC0415  only where there is a Redis
+
+    refusal = _refusal(error)
+    if refusal is not None:
+        return Fault("refused", "refused", _text(refusal))
+    match error:
+        case theirs.TimeoutError() | TimeoutError():
+            return Fault("timeout", "timeout", "no answer in time")
+        case theirs.BusyLoadingError():
+            return Fault("error", "loading", "loads its data")
+        case theirs.ReadOnlyError():
+            return Fault("error", "readonly", "is a replica, or was made one")
+        case theirs.ClusterError() | theirs.RedisClusterException():
+            return Fault("error", "cluster", _text(error))
+        case theirs.ConnectionError() | OSError():
+            return Fault("error", "connect", _text(error))
+        case theirs.OutOfMemoryError():
+            return Fault("error", "memory", "takes no writes: maxmemory is reached", sick=False)
+        case theirs.ResponseError():
+            code = str(error).partition(" ")[0]  # the rest may quote keys and arguments
+            if code == "BUSY":
+                return Fault("error", "script", "a script runs for too long")
+            return Fault("error", "reply", code, sick=False)
+        case _:
+            return Fault("error", "other", type(error).__name__, sick=False)
+
+
+def is_missing_script(error: BaseException) -> bool:
+    """Whether a server says that it doesn't know a script by its digest."""
+    from redis.exceptions import NoScriptError  # noqa: PLC0415  as above
+
+    return isinstance(error, NoScriptError)
+
+
+def _refusal(error: BaseException) -> BaseException | None:
+    """The want of rights that *error* is or comes from: the Cluster's client wraps it."""
+    from redis import exceptions as theirs  # noqa: PLC0415  as above
+
+    refused = (theirs.AuthenticationError, theirs.AuthorizationError, theirs.NoPermissionError)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (*refused, theirs.AuthenticationWrongNumberOfArgsError)):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(str(error).split())[:LONGEST_DETAIL] or type(error).__name__

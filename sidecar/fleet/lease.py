@@ -1,0 +1,350 @@
+"""
+The fleet's leases: who fetches the answer of a key, so that a thousand processes ask for it once.
+
+The rule: every step is one script on the keys of one slot, and whatever changes something carries the token that the
+lease was taken with; so a process that has lost its lease, however it came to that, changes nothing.
+
+A lease is a string with a time to live: the holder's token, and after it a ``+`` for every process that waits, so that
+news is told only where somebody listens. ``-`` alone is the mark left by a fetch that had no answer to share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
+
+from sidecar.errors import FleetAway
+from sidecar.fleet.link import Budget, Link, Script
+from sidecar.fleet.names import Names
+
+LEASE_SECONDS = 5.0
+"""How long a lease outlives its holder."""
+
+MARK_SECONDS = 1.0
+"""How long it is remembered that a fetch had no answer to share."""
+
+SPREAD_SECONDS = 0.0001
+"""By how much those who wait are spread when they are woken, for each of them: 1000 ask again within 100 ms."""
+
+OWN_SECONDS = 0.5
+"""How long a command may take, at least, for which no call waits; were one lost, others would wait for a lease."""
+
+WRITE_BYTES_A_SECOND = 16 * 1024 * 1024
+"""How fast a large answer can be written at least; so much more time it has than a small one."""
+
+_REMEMBERED = 1024
+"""Leases to be given back when Redis answers again; each would end by itself soon after."""
+
+_LOOK = Script(
+    """
+-- KEYS: entry, lease. ARGV: a new token, its milliseconds, the end of a value of no use, 1 where we start to wait.
+local tail = redis.pcall('GETRANGE', KEYS[1], -32, -1)
+local life = redis.call('PTTL', KEYS[1])
+if life == -1 or type(tail) ~= 'string' then
+  redis.call('DEL', KEYS[1])  -- not written by us, and would stay for ever
+elseif tail ~= '' and tail ~= ARGV[3] then
+  return {'value', life, redis.call('GET', KEYS[1])}
+end
+local held = redis.pcall('GET', KEYS[2])
+local left = redis.call('PTTL', KEYS[2])
+if type(held) ~= 'string' or left < 0 or left > 60000 then
+  local taken = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+  if taken.err then return {'none', 0} end  -- no memory left, or no right to write
+  return {'taken', ARGV[2]}
+end
+if held == '-' then return {'none', left} end
+if ARGV[4] ~= '' and (ARGV[4] == '1' or #held == #ARGV[1]) and #held < 4096 then
+  redis.pcall('APPEND', KEYS[2], '+')
+end
+return {'held', left}
+""",
+    "look",
+)
+
+_OURS = """
+local held = redis.pcall('GET', KEYS[1])
+if type(held) ~= 'string' or string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+local waiting = #held - #ARGV[1]
+"""
+
+_RENEW = Script(
+    _OURS
+    + """
+-- KEYS: lease. ARGV: token, milliseconds.
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""",
+    "renew",
+)
+
+_KEEP = Script(
+    _OURS
+    + """
+-- KEYS: lease, entry. ARGV: token, value, its milliseconds, channel, news.
+local kept = redis.pcall('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+redis.call('DEL', KEYS[1])
+if waiting > 0 then redis.pcall('PUBLISH', ARGV[4], ARGV[5] .. ':' .. waiting) end
+if kept.err then return -1 end  -- no memory left
+return 1
+""",
+    "keep",
+)
+
+_GIVE_BACK = Script(
+    _OURS
+    + """
+-- KEYS: lease. ARGV: token, milliseconds of the mark or 0 for none, channel, news.
+if ARGV[2] == '0' or redis.pcall('SET', KEYS[1], '-', 'PX', ARGV[2]).err then redis.call('DEL', KEYS[1]) end
+if waiting > 0 then redis.pcall('PUBLISH', ARGV[3], ARGV[4] .. ':' .. waiting) end
+return 1
+""",
+    "release",
+)
+
+Spawn = Callable[..., asyncio.Task[None]]
+
+
+class News(Protocol):
+    """What is needed of the fleet's news: whether they come at present, and those of one kind."""
+
+    @property
+    def up(self) -> bool:
+        """Whether news come at present."""
+
+    def subscribe(self, kind: bytes, hear: Callable[[bytes], None]) -> None:
+        """Have *hear* called with what follows ``kind:`` in each piece of news."""
+
+
+class Grant:
+    """A lease that this process took. *lost*: it is ours no more, for it ran out or Redis forgot it."""
+
+    __slots__ = ("__weakref__", "lost", "name", "token")
+
+    def __init__(self, name: bytes, token: bytes) -> None:
+        self.name = name
+        self.token = token
+        self.lost = False
+
+    def __repr__(self) -> str:
+        return f"<Grant {self.token.decode()}{' lost' if self.lost else ''}>"
+
+
+class Sight(NamedTuple):
+    """
+    What a look found: a *value* with the *seconds* it has to live; or a *grant*, the lease being ours now; or a lease
+    *held* by another process for *seconds* more, unless it renews it; or nothing of these: fetch, and share nothing.
+    """
+
+    value: bytes | None = None
+    seconds: float = 0.0
+    grant: Grant | None = None
+    held: bool = False
+
+
+class Leases:
+    """
+    The leases of one process. *timeout*: of all commands of one call, seconds; *draw* uniform in [0, 1), *random* that
+    many random bytes. A grant that nobody holds any more is not renewed.
+
+    Counters: *lost*, leases that were not ours any more; *granted*, those that were taken.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        news: News,
+        names: Names,
+        *,
+        timeout: float,
+        spawn: Spawn,
+        draw: Callable[[], float],
+        random: Callable[[int], bytes],
+        seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self._link = link
+        self._news = news
+        self._names = names
+        self._timeout = timeout
+        self._spawn = spawn
+        self._draw = draw
+        self._random = random
+        self._seconds = seconds
+        self._grants: WeakSet[Grant] = WeakSet()
+        self._forsaken: dict[bytes, Grant] = {}
+        self._waiting: dict[bytes, set[asyncio.Future[float]]] = {}
+        self._begun: set[asyncio.Task[None]] = set()
+        self._minding: asyncio.Task[None] | None = None
+        self.granted = 0
+        self.lost = 0
+        news.subscribe(b"w", self._hear)
+        link.on_return.append(self._return_forsaken)
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._waiting.values()))
+        return f"<Leases {len(self._grants)} held, {waiting} waiting, {len(self._begun)} being given back>"
+
+    @property
+    def ceiling(self) -> float:
+        """Seconds between two looks of one that waits, at most: more where news come, for a look is work for Redis."""
+        return 1.0 if self._news.up else 0.25
+
+    def budget(self, size: int = 0) -> Budget:
+        """The time that Redis has for one call, in which *size* bytes are written."""
+        return Budget(self._timeout + size / WRITE_BYTES_A_SECOND)
+
+    async def look(self, name: bytes, budget: Budget, *, seen: bytes = b"", note: bytes = b"") -> Sight:
+        """
+        Read the value of *name* or take its lease. Raises ``FleetAway``; then, and when cancelled, no lease is left.
+
+        *seen*: the last 32 bytes of a value that is of no use. *note*: ``1`` where this process
+        starts to wait for another's answer, ``0`` where it goes on waiting.
+        """
+        token = self._random(12).hex().encode()
+        keys = [self._names.entry(name), self._names.lease(name)]
+        arguments = [token, _milliseconds(self._seconds), seen, note]
+        try:
+            what, left, *values = await self._link.evaluate(_LOOK, keys, arguments, budget)
+        except FleetAway as away:
+            if away.reason in {"timeout", "error"}:
+                self._forsake(Grant(name, token))
+            raise
+        except BaseException:
+            self.begin(self._give_back(Grant(name, token), failed=False))
+            raise
+        if what == b"taken":
+            return Sight(grant=self._grant(name, token))
+        return Sight(values[0] if values else None, left / 1000, held=what == b"held")
+
+    async def wait(self, name: bytes, seconds: float) -> None:
+        """Until there may be something new about *name*, at most *seconds*."""
+        heard: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(name, set())
+        waiting.add(heard)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.sleep(await heard)
+        except TimeoutError:
+            pass
+        finally:
+            waiting.discard(heard)
+            if not waiting and self._waiting.get(name) is waiting:
+                del self._waiting[name]
+
+    async def keep(self, grant: Grant, value: bytes, seconds: float) -> bool:
+        """
+        Store *value* for *seconds* if *grant* still holds, and give it back. Tells whether it was stored; whatever
+        happens, the lease is ours no more, or not for longer than Redis is away. Raises nothing but cancellation.
+        """
+        keys = [self._names.lease(grant.name), self._names.entry(grant.name)]
+        arguments = [grant.token, value, _milliseconds(seconds), self._names.news, b"w:" + grant.name]
+        try:
+            kept = await self._link.evaluate(_KEEP, keys, arguments, self._own_budget(len(value)))
+        except FleetAway:
+            self._forsake(grant)
+            return False
+        finally:
+            self._grants.discard(grant)
+        if kept == 0:
+            self._lose(grant)
+        return bool(kept == 1)
+
+    def release(self, grant: Grant, *, failed: bool) -> None:
+        """Begin to give *grant* back; *failed*: with the mark that there will be no answer to share."""
+        self._grants.discard(grant)
+        self.begin(self._give_back(grant, failed=failed))
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* in a task that ``close`` waits for."""
+        task = self._spawn(work, name="lease")
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+
+    async def close(self, seconds: float) -> None:
+        """Finish what was begun, then give back what is still held, within *seconds*."""
+        await self._finish(seconds / 2)
+        for grant in list(self._grants):
+            self.release(grant, failed=False)
+        await self._finish(seconds / 2)
+        if self._minding is not None:
+            self._minding.cancel()
+
+    async def _finish(self, seconds: float) -> None:
+        if self._begun:
+            await asyncio.wait(self._begun, timeout=seconds)
+
+    def _own_budget(self, size: int = 0) -> Budget:
+        return Budget(max(self._timeout, OWN_SECONDS) + size / WRITE_BYTES_A_SECOND)
+
+    def _grant(self, name: bytes, token: bytes) -> Grant:
+        grant = Grant(name, token)
+        self._grants.add(grant)
+        self.granted += 1
+        self._mind()
+        return grant
+
+    def _forsake(self, grant: Grant) -> None:
+        """Redis is away: *grant*, if it was ever ours, is given back when it returns."""
+        self._forsaken[grant.token] = grant
+        if len(self._forsaken) > _REMEMBERED:
+            del self._forsaken[next(iter(self._forsaken))]
+        self._mind()
+
+    def _return_forsaken(self) -> None:
+        forsaken, self._forsaken = self._forsaken, {}
+        if forsaken:
+            self.begin(self._give_all_back(list(forsaken.values())))
+
+    async def _give_all_back(self, grants: list[Grant]) -> None:
+        for grant in grants:
+            await self._give_back(grant, failed=False)
+
+    async def _give_back(self, grant: Grant, *, failed: bool) -> None:
+        mark = _milliseconds(MARK_SECONDS) if failed else b"0"
+        arguments = [grant.token, mark, self._names.news, b"w:" + grant.name]
+        try:
+            await self._link.evaluate(_GIVE_BACK, [self._names.lease(grant.name)], arguments, self._own_budget())
+        except FleetAway:
+            self._forsake(grant)
+
+    def _mind(self) -> None:
+        if self._minding is None or self._minding.done():
+            self._minding = self._spawn(self._renew(), name="leases")
+
+    async def _renew(self) -> None:
+        """Renew every lease three times in its life, until there is none."""
+        while self._grants or self._forsaken:
+            await asyncio.sleep(self._seconds / 3)
+            if self._link.up:
+                self._return_forsaken()
+            for grant in list(self._grants):
+                try:
+                    await self._renew_one(grant)
+                except FleetAway as away:
+                    if away.reason != "busy":
+                        break
+
+    async def _renew_one(self, grant: Grant) -> None:
+        arguments = [grant.token, _milliseconds(self._seconds)]
+        ours = await self._link.evaluate(_RENEW, [self._names.lease(grant.name)], arguments, self._own_budget())
+        if not ours and grant in self._grants:
+            self._grants.discard(grant)
+            self._lose(grant)
+
+    def _lose(self, grant: Grant) -> None:
+        self.lost += not grant.lost
+        grant.lost = True
+
+    def _hear(self, news: bytes) -> None:
+        """News of a name and of how many wait for it: they ask again, spread over the longer the more they are."""
+        name, _, count = news.partition(b":")
+        waiting = self._waiting.pop(name, None)
+        if waiting:
+            spread = SPREAD_SECONDS * min(int(count), 4096) if count.isdigit() else 0.0
+            for heard in waiting:
+                if not heard.done():
+                    heard.set_result(spread * self._draw())
+
+
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % int(seconds * 1000)

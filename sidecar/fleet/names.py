@@ -1,0 +1,33 @@
+"""
+What the fleet's keys in Redis are called.
+
+The rule: the namespace stands in clear, because rights are given by it (``~team-a:*``, ``&team-a:*``); nothing else of
+a name says anything. What belongs together shares a hash tag, so that a Cluster keeps it in one slot.
+"""
+
+from __future__ import annotations
+
+
+class Names:
+    """The keys and channels of *namespace*, which is ASCII without braces."""
+
+    __slots__ = ("_log", "_prefix", "log_meta", "log_mode", "log_purges", "news")
+
+    def __init__(self, namespace: str) -> None:
+        self._prefix = namespace.encode("ascii") + b":"
+        self._log = self._prefix + b"{log}:"
+        self.log_meta = self._log + b"meta"
+        self.log_purges = self._log + b"purges"
+        self.log_mode = self._log + b"mode"
+        self.news = self._prefix + b"news"
+
+    def __repr__(self) -> str:
+        return f"<Names {self._prefix!r}>"
+
+    def entry(self, name: bytes) -> bytes:
+        """Where the sealed answer called *name* stands."""
+        return b"%b{%b}:e" % (self._prefix, name)
+
+    def lease(self, name: bytes) -> bytes:
+        """Where it stands who fetches that answer, in the same slot."""
+        return b"%b{%b}:l" % (self._prefix, name)

@@ -1,0 +1,134 @@
+"""
+The fleet's news: short words between its processes, over one channel of Redis.
+
+The rule: news only make things faster. A word may be lost, doubled or forged, and what is told here can be found out
+without it too, only later; so who hears one looks, and believes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+QUIET_SECONDS = 5.0
+"""After so long without a word the server is asked for one; after as long again the connection is given up."""
+
+PAUSE_SECONDS = 2.0
+"""Between two tries to subscribe, at most; at least half of it."""
+
+LONGEST = 1024
+"""Bytes of one piece of news; what is longer is none of ours."""
+
+Spawn = Callable[..., asyncio.Task[None]]
+Hear = Callable[[bytes], None]
+
+
+class Link(Protocol):
+    """What is needed of the link to Redis; see ``fleet/link.Link``."""
+
+    on_return: list[Callable[[], None]]
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis is asked."""
+
+    def subscriber(self) -> Any:
+        """A client of one connection, to be closed."""
+
+
+class News:
+    """
+    One subscription of this process to *channel*, made anew whenever it breaks. *draw* is uniform in [0, 1); *report*
+    hears of bugs.
+
+    *up*: news come at present. Counters: *heard* and *subscriptions*.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        channel: bytes,
+        *,
+        spawn: Spawn,
+        draw: Callable[[], float],
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self._link = link
+        self._channel = channel
+        self._spawn = spawn
+        self._draw = draw
+        self._report = report
+        self._hearers: dict[bytes, list[Hear]] = {}
+        self._listening: asyncio.Task[None] | None = None
+        self._returned = asyncio.Event()
+        self.up = False
+        self.heard = 0
+        self.subscriptions = 0
+        link.on_return.append(self._returned.set)
+
+    def __repr__(self) -> str:
+        return f"<News {'up' if self.up else 'down'}, {self.heard} heard>"
+
+    def subscribe(self, kind: bytes, hear: Hear) -> None:
+        """Have *hear* called with what follows ``kind:`` in each piece of news; *kind* has no colon."""
+        self._hearers.setdefault(kind, []).append(hear)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._listening = self._spawn(self._listen_on(), name="news")
+
+    async def close(self) -> None:
+        """Listen no more, and let go of the connection."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+
+    async def _listen_on(self) -> None:
+        while True:
+            self._returned.clear()
+            if self._link.up:
+                with suppress(Exception):  # the link tells of a sick Redis; here it is only to try again
+                    await self._listen()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE_SECONDS * (0.5 + self._draw() / 2)):
+                    await self._returned.wait()
+
+    async def _listen(self) -> None:
+        """Listen until the connection breaks, or Redis falls silent."""
+        client = self._link.subscriber()
+        pubsub = client.pubsub()
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                await pubsub.subscribe(self._channel)
+            asked = False
+            while True:
+                message = await pubsub.get_message(timeout=QUIET_SECONDS)
+                if message is not None:
+                    asked = False
+                    self._take(message)
+                elif asked:
+                    return
+                else:
+                    asked = True
+                    await pubsub.ping()
+        finally:
+            self.up = False
+            with suppress(Exception):
+                await pubsub.aclose()
+            with suppress(Exception):
+                await client.aclose()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["type"] == "subscribe":
+            self.up = True
+            self.subscriptions += 1
+        elif message["type"] == "message" and len(message["data"]) <= LONGEST:
+            self.heard += 1
+            kind, _, news = message["data"].partition(b":")
+            for hear in self._hearers.get(kind, ()):
+                try:
+                    hear(news)
+                except Exception as error:  # noqa: BLE001 - one hearer's bug is no reason to hear no more
+                    self._report(error)

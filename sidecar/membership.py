@@ -1,0 +1,154 @@
+"""
+What makes this process one of a fleet: the Redis that all share, with everything that goes over it.
+
+The rule: parts are joined here and decide nothing here; a process without a fleet never comes to this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from sidecar.core.keyring import Keyring
+from sidecar.core.model import Entry, Key
+from sidecar.core.purges import Purges, Scope, scopes_of
+from sidecar.core.rules import Mode, RedisRule, SealRule
+from sidecar.fleet.lease import Leases
+from sidecar.fleet.link import Link
+from sidecar.fleet.names import Names
+from sidecar.fleet.news import News
+from sidecar.fleet.purge_log import PurgeLog
+from sidecar.store.redis import RedisRemote
+from sidecar.store.seal import Seal
+from sidecar.store.values import Values
+
+
+class Tell(Protocol):
+    """A line of the log; ``sinks/log.AccessLog.event`` is one."""
+
+    def __call__(self, name: str, /, *, level: str = "info", **fields: str | float | None) -> None:
+        """*name* is a short stable word."""
+
+
+class Membership:
+    """
+    The parts of *rule*. *limit* is the largest entry that is kept, bytes; *on_purge*, *on_mode* as ``PurgeLog`` has
+    them; *on_command* hears of each command's seconds.
+    """
+
+    def __init__(
+        self,
+        rule: RedisRule,
+        seal: SealRule,
+        keyring: Callable[[], Keyring],
+        purges: Purges,
+        *,
+        limit: int,
+        spawn: Callable[..., asyncio.Task[None]],
+        tell: Tell,
+        report: Callable[[BaseException], None],
+        on_purge: Callable[[tuple[Scope, ...]], None],
+        on_mode: Callable[[Mode | None], None],
+        on_command: Callable[[float], None],
+    ) -> None:
+        self._rule = rule
+        self._spawn = spawn
+        self._purges = purges
+        self.link = Link(
+            rule,
+            clock=time.monotonic,
+            draw=random.random,
+            spawn=spawn,
+            tell=tell,
+            on_command=lambda _, seconds: on_command(seconds),
+        )
+        names = Names(rule.namespace)
+        self.seal = Seal(keyring, seal, random=os.urandom, limit=limit)
+        self.news = News(self.link, names.news, spawn=spawn, draw=random.random, report=report)
+        self.log = PurgeLog(
+            self.link,
+            names,
+            self.seal,
+            purges,
+            now=time.time,  # noqa: TID251  the clocks of the fleet's parts are handed out from here
+            clock=time.monotonic,
+            draw=random.random,
+            random=os.urandom,
+            spawn=spawn,
+            on_purge=on_purge,
+            on_mode=on_mode,
+            tell=tell,
+        )
+        leases = Leases(
+            self.link,
+            self.news,
+            names,
+            timeout=rule.timeout,
+            spawn=spawn,
+            draw=random.random,
+            random=os.urandom,
+        )
+        self.remote = RedisRemote(
+            self.link,
+            leases,
+            Values(self.link.client),
+            names,
+            self.seal,
+            keyring,
+            admits=self._admits,
+            now=time.time,  # noqa: TID251  as above
+            clock=time.monotonic,
+            draw=random.random,
+            spawn=spawn,
+            report=report,
+            let_go=self.link.close,
+            limit=limit,
+        )
+        self.news.subscribe(b"p", lambda _: self.log.nudge())
+
+    def __repr__(self) -> str:
+        return f"<Membership {self.link!r}, {self.log!r}>"
+
+    async def start(self, take: Callable[[Key, Entry], object]) -> None:
+        """Read the log of purges; then, beside other things, some entries for *take*, where the rule wants that."""
+        self.news.start()
+        await self.log.start()
+        if self._rule.warm:
+            self._warming = self._spawn(self._warm(take), name="warm")
+
+    async def _warm(self, take: Callable[[Key, Entry], object]) -> None:
+        await self.remote.warm(take, self._rule.warm)
+
+    async def stop(self) -> None:
+        """Finish what is begun, within a few seconds."""
+        await self.log.stop()
+        await self.news.close()
+        await self.remote.close()
+
+    def readings(self) -> Mapping[str, Callable[[], float]]:
+        """What it knows, by the names of ``sinks/metrics``."""
+        remote = self.remote
+        return {
+            "redis_up": lambda: float(self.link.up),
+            "redis_pool_waits_total": lambda: self.link.waits,
+            "lease_waits_total": lambda: remote.waits,
+            "lease_takeovers_total": lambda: remote.takeovers,
+            "write_behind_entries": lambda: remote.behind.depth,
+            "write_behind_dropped_total": lambda: remote.behind.drops,
+            "purge_lag_seconds": lambda: self.log.lag,
+        }
+
+    def breakdowns(self) -> Mapping[str, Callable[[], Mapping[str, float]]]:
+        """As ``readings``, by label."""
+        return {
+            "redis_errors_total": lambda: {why: count for why, count in self.link.commands.items() if why != "ok"},
+            "envelope_faults_total": lambda: dict(self.seal.faults),
+            "envelope_bytes_total": lambda: {"plain": self.seal.plain_bytes, "sealed": self.seal.sealed_bytes},
+        }
+
+    def _admits(self, key: Key, entry: Entry) -> bool:
+        return self._purges.admits(scopes_of(key, entry), entry.position)

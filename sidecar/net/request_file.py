@@ -1,0 +1,64 @@
+"""
+Requests that people keep in files.
+
+The rule: forgiving where an editor interferes (line ends, lengths), and nowhere else; what is read here is never sent.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from sidecar.core.headers import fields_of
+from sidecar.core.model import Head
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+
+
+def read_request(raw: bytes, port: int = 0) -> tuple[Head | None, bytes]:
+    """
+    Head and body of *raw*, a request as it goes over the wire, as if it had come to *port*; lone line feeds are fine.
+    The head is None where that is no request.
+    """
+    raw = raw.lstrip(b"\r\n")
+    end = _HEAD_END.search(raw)
+    text, body = (raw[: end.start()], raw[end.end() :]) if end is not None else (raw, b"")
+    kept = [
+        line
+        for line in text.splitlines()
+        if line.split(b":")[0].lower() not in {b"content-length", b"transfer-encoding"}
+    ]
+    if not body.endswith(b"\r\n"):
+        body = body.removesuffix(b"\n")  # editors end a file with a line feed
+    wire = b"\r\n".join(kept) + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    parts = _Parts()
+    parser = httptools.HttpRequestParser(parts)
+    try:
+        parser.feed_data(wire)
+    except httptools.HttpParserError:
+        return None, b""
+    version = parser.get_http_version()
+    if not parts.done or version not in {"1.0", "1.1"}:
+        return None, b""
+    pairs = tuple(parts.pairs)
+    return Head(parser.get_method(), parts.target, int(version[-1]), pairs, fields_of(pairs), port), parts.body
+
+
+class _Parts:
+    def __init__(self) -> None:
+        self.target = self.body = b""
+        self.pairs: list[tuple[bytes, bytes]] = []
+        self.done = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.pairs.append((name, value))
+
+    def on_body(self, chunk: bytes) -> None:
+        self.body += chunk
+
+    def on_message_complete(self) -> None:
+        self.done = True

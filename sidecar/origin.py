@@ -1,0 +1,379 @@
+"""
+Fetching an answer from where it comes from.
+
+The rule: what comes back is poured into a flight, opened to its readers at the commit point, and kept only when it is
+whole. What cannot be had is replaced by a spare entry where there is one, before anybody has been told of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from msgspec.structs import replace
+
+from sidecar.core.approach import Approach
+from sidecar.core.dialect import Watch
+from sidecar.core.draft import Draft
+from sidecar.core.headers import fields_of, relay, replay, retry_fields, upstream_id
+from sidecar.core.memo import Memo
+from sidecar.core.model import Entry, Fields, Form, Outcome, Usage
+from sidecar.core.policy import (
+    ABSENT,
+    FAILING,
+    UNSHAREABLE_SECONDS,
+    Directives,
+    Drop,
+    Keep,
+    Reason,
+    Serve,
+    form_of,
+    judge,
+    judge_spare,
+    reaches_everyone,
+    retain,
+    share,
+)
+from sidecar.core.principal import Accepted, Principal
+from sidecar.core.rescue import cause_of
+from sidecar.core.usage import names_usage, with_usage
+from sidecar.dispatch import Answer, Dispatch, Sent
+from sidecar.errand import Call, Errand
+from sidecar.errors import Cause, UpstreamFailed
+from sidecar.flight.flight import Flight, Opening, Reader
+from sidecar.flight.table import Flights
+from sidecar.store.base import NOTHING, Fetched, Store
+
+COMMIT_BYTES = 1024 * 1024
+"""A whole answer up to this size is handed on only when it is there to its end; so a broken one becomes an error."""
+
+_INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
+_COMPLAINT_BYTES = 64 * 1024
+
+
+class Origin:
+    """
+    Fetches answers from where they come from: the tier behind memory, then the service. *lease_wait* is how long a
+    streaming call waits for another process's answer; *now* is wall-clock seconds, *clock* monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        dispatch: Dispatch,
+        store: Store,
+        flights: Flights,
+        accepted: Accepted,
+        lease_wait: float,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._dispatch = dispatch
+        self._store = store
+        self._flights = flights
+        self._accepted = accepted
+        self._lease_wait = lease_wait
+        self._now = now
+        self._clock = clock
+        self._refuses_usage: Memo[tuple[str, str, str], bool] = Memo(256)
+
+    def __repr__(self) -> str:
+        return f"<Origin {self._accepted!r}>"
+
+    async def look(self, errand: Errand, *, wait: bool) -> Fetched:
+        """What lies behind memory, if it is for this caller. *wait*: also for what another process fetches."""
+        approach, call, known, now = errand.approach, errand.call, errand.known, self._now
+        principal, asked = call.principal, approach.asked
+        if principal.local or asked.no_cache or not self._accepted.knows(approach.site.place, principal, now()):
+            return NOTHING
+
+        def suffices(entry: Entry) -> bool:
+            verdict = judge(entry, asked, call.fresh, now())
+            return verdict is not ABSENT and (known is None or entry.at > known.at)
+
+        patience = self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
+        return await self._store.fetch(errand.key, suffices, patience=patience if wait else 0.0)
+
+    async def opening(self, reader: Reader, call: Call) -> Opening | None:
+        """
+        The answer's head, None when the answer is not for this caller; also for a stream that has waited long enough
+        for another process, in a flight of callers who wait longer.
+        """
+        if call.facts.view.stream and not reader.owner and reader.flight.elsewhere:
+            try:
+                async with asyncio.timeout(self._lease_wait):
+                    return await reader.opening()
+            except TimeoutError:
+                if reader.flight.elsewhere:
+                    return None
+        return await reader.opening()
+
+    async def fetch(self, errand: Errand, flight: Flight, behind: Entry | None) -> None:
+        """
+        Send a call and pour its answer into *flight*. Where none can be had, what lies *behind* memory serves or what
+        lies in it, if it may.
+        """
+        try:
+            sent = await self.send(errand, flight)
+            try:
+                spare = self._spare(errand, flight, behind) if sent.answer.status in FAILING else None
+                if spare is None:
+                    await self.pour(errand, flight, sent)
+                    return
+            finally:
+                sent.answer.close()
+        except UpstreamFailed as failure:
+            spare = self._spare(errand, flight, behind)
+            if spare is None or flight.opening is not None:
+                raise
+            flight.rewind()
+            _booked(errand, flight).cause = cause_of(failure)
+        await substitute(flight, spare, Outcome.STALE_ERROR)
+
+    def _spare(self, errand: Errand, flight: Flight, behind: Entry | None) -> Serve | None:
+        """Looked for only when it is needed: a call may take minutes, and a purge in that time takes the spare too."""
+        call, approach, now = errand.call, errand.approach, self._now()
+        if not self._accepted.knows(approach.site.place, call.principal, now):
+            return None
+        spare = self._store.peek(errand.key) or (None if flight.superseded else behind)
+        return judge_spare(spare, approach.asked, call.fresh, now)
+
+    async def send(self, errand: Errand, flight: Flight) -> Sent:
+        """Send a call; with its stream's usage asked for where the caller did not, without it where that is refused."""
+        request, call, facts = errand.request, errand.call, errand.call.facts
+        body = request.body
+        send = partial(
+            self._dispatch.send,
+            errand.approach.site,
+            request.head,
+            timeouts=call.route.timeouts,
+            streaming=facts.view.stream,
+            identity=True,
+            on_sent=flight.mark_sent,
+        )
+        began, refused = self._clock(), 0
+        try:
+            if facts.inject_usage and isinstance(body, bytes) and self._takes_usage(errand):
+                flight.usage = True
+                sent = await send(with_usage(body))
+                if sent.answer.status in {400, 422}:
+                    complaint = await _read_some(sent.answer, _COMPLAINT_BYTES)
+                    if names_usage(complaint):
+                        self._refuses_usage.put(_deployment(errand), True)
+                        sent.answer.close()
+                        flight.usage, refused = False, sent.attempts
+                        sent = await send(body)
+                    else:
+                        sent = Sent(_Peeked(complaint, sent.answer), sent.region, sent.attempts)
+            else:
+                flight.usage = facts.view.usage
+                sent = await send(body)
+        except UpstreamFailed:
+            draft = _booked(errand, flight)
+            draft.attempts += 1 + refused
+            draft.region = errand.approach.site.regions[0].name
+            raise
+        finally:
+            _booked(errand, flight).upstream_seconds += self._clock() - began
+        draft = _booked(errand, flight)
+        draft.attempts += refused
+        self.note(errand.approach, call.principal, sent, draft)
+        if 200 <= sent.answer.status < 300:
+            self._accepted.note(errand.approach.site.place, call.principal, now=self._now())
+        return sent
+
+    def _takes_usage(self, errand: Errand) -> bool:
+        return self._refuses_usage.get(_deployment(errand)) is None
+
+    def note(self, approach: Approach, principal: Principal, sent: Sent, draft: Draft) -> None:
+        """
+        What an answer's head tells of the call. A refused credential is forgotten, whatever the call; accepted it is
+        only by an operation that we know, for some paths of a service answer everybody.
+        """
+        answer = sent.answer
+        draft.region, draft.upstream_status = sent.region, answer.status
+        draft.attempts += sent.attempts
+        draft.upstream_id = upstream_id(answer.pairs)
+        if answer.status in {401, 403}:
+            self._accepted.withdraw(approach.site.place, principal)
+
+    async def read(self, answer: Answer, draft: Draft) -> bytes:
+        """The next bytes of an answer, the wait for them booked."""
+        began = self._clock()
+        try:
+            return await answer.read()
+        finally:
+            draft.upstream_seconds += self._clock() - began
+
+    async def pour(self, errand: Errand, flight: Flight, sent: Sent) -> None:
+        """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
+        answer, answers = sent.answer, errand.call.endpoint.answers
+        fields = fields_of(answer.pairs)
+        form = form_of(fields)
+        unshareable = self._share(errand, flight, answer.status, fields, form)
+        kept = not unshareable and errand.call.fresh.ttl > 0 and flight.holds(answer.length or 0)
+        opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
+        watch = answers.watch() if form is Form.EVENTS and not unshareable else None
+        while chunk := await self._read_on(errand, flight, answer):
+            if watch is not None and not flight.size and _is_object(chunk):
+                watch = None  # a document that calls itself a stream
+            if watch is not None:
+                watch.feed(chunk)
+                flight.boundary = watch.boundary
+            await flight.push(chunk)
+            if watch is not None and watch.ended and answers.streams and not flight.complete:
+                flight.complete = True  # whoever leaves now has had it all
+                flight.generating = False
+                await self._keep(errand, flight, opening)
+                flight.settled = True
+            if flight.opening is None and _is_committed(flight, form, watch):
+                flight.open(opening if not flight.windowed else replace(opening, kept=False))
+        if watch is not None:
+            watch.close()
+            if not (watch.ended or watch.failed):
+                raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
+        if not flight.complete:
+            kept = not unshareable and await self._keep(errand, flight, opening)
+        if flight.opening is None:
+            flight.open(replace(opening, length=flight.size, kept=kept))
+
+    async def _read_on(self, errand: Errand, flight: Flight, answer: Answer) -> bytes:
+        began = self._clock()
+        try:
+            return await answer.read()
+        except UpstreamFailed:
+            if not flight.complete:
+                raise
+            return b""  # all that counts has come
+        finally:
+            _booked(errand, flight).upstream_seconds += self._clock() - began
+
+    def _share(self, errand: Errand, flight: Flight, status: int, fields: Fields, form: Form) -> str:
+        """Let go of the readers whom an answer with this head is not for; why it is not for all, else ``""``."""
+        unshareable = share(status, fields, form)
+        if not unshareable and form is Form.WHOLE and not _is_framed(fields):
+            unshareable = Reason.UNFRAMED  # it may be cut, and nothing in it would tell
+        if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
+            self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
+            flight.release(lambda _: False)
+        elif not reaches_everyone(status):
+            flight.release(lambda reader: reader.credential == errand.call.principal.credential)
+        _booked(errand, flight).reason = unshareable
+        return unshareable
+
+    def _opening(self, sent: Sent, fields: Fields, form: Form, *, usage: bool, kept: bool) -> Opening:
+        answer, now = sent.answer, self._now()
+        shared = replay(answer.pairs)
+        if answer.status >= 400:
+            shared += retry_fields(fields, now)
+        own = relay(answer.pairs, fields, now)
+        return Opening(answer.status, own, shared, form, answer.length, kept, sent.region, usage=usage)
+
+    async def _keep(self, errand: Errand, flight: Flight, opening: Opening) -> bool:
+        """Store a complete answer, if it is one that may be stored."""
+        form = opening.form
+        call, asked = errand.call, errand.approach.asked
+        body = flight.body()
+        if body is None:
+            _booked(errand, flight).reason = Reason.ANSWER_TOO_LARGE
+            return False
+        judged = partial(_judge, call, asked, body, form)
+        verdict, usage, model = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
+        draft = _booked(errand, flight)
+        draft.usage = usage
+        if not isinstance(verdict, Keep):
+            draft.reason = verdict.reason
+            return False
+        if flight.superseded:
+            draft.reason = Reason.SUPERSEDED
+            return False
+        entry = Entry(
+            status=200,
+            headers=opening.shared,
+            body=body,
+            form=form,
+            service=errand.approach.site.service.name,
+            route=call.route.name,
+            model=model or call.model,
+            at=self._now(),
+            ttl=verdict.fresh.ttl,
+            stale_while_revalidate=verdict.fresh.while_revalidate,
+            stale_if_error=verdict.fresh.if_error,
+            usage=usage,
+            region=draft.region,
+            seconds=draft.upstream_seconds,
+            tags=call.route.cache.tags + asked.tags,
+            partition=call.principal.partition,
+            position=flight.position,
+        )
+        draft.stored = self._store.put(errand.key, entry)
+        if draft.stored:
+            flight.kept = entry
+        self._flights.unmark(errand.key)
+        return draft.stored
+
+
+async def substitute(flight: Flight, serve: Serve, outcome: Outcome) -> None:
+    """An entry serves in place of a service's answer."""
+    entry = serve.entry
+    pairs = (*entry.headers, (b"age", b"%d" % serve.age))
+    length = len(entry.body)
+    flight.open(Opening(entry.status, pairs, pairs, entry.form, length, found=serve, outcome=outcome))
+    await flight.push(entry.body)
+
+
+class _Peeked:
+    """An answer of which the beginning has been read already."""
+
+    def __init__(self, beginning: bytes, answer: Answer) -> None:
+        self.status, self.pairs, self.length = answer.status, answer.pairs, answer.length
+        self._beginning = beginning
+        self._answer = answer
+
+    async def read(self) -> bytes:
+        beginning, self._beginning = self._beginning, b""
+        return beginning or await self._answer.read()
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+def _booked(errand: Errand, flight: Flight) -> Draft:
+    """The draft in which the call's cost is booked by now."""
+    return flight.draft or errand.draft
+
+
+def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:
+    """Whether readers may have what there is: from here on a failure breaks their answers."""
+    if flight.windowed:
+        return True
+    if watch is not None:
+        return watch.committed
+    return form is Form.EVENTS or flight.size > COMMIT_BYTES
+
+
+def _is_framed(fields: Fields) -> bool:
+    return b"content-length" in fields or b"transfer-encoding" in fields
+
+
+def _deployment(errand: Errand) -> tuple[str, str, str]:
+    site = errand.approach.site
+    return site.service.name, site.resource, errand.call.model
+
+
+def _is_object(chunk: bytes) -> bool:
+    return chunk.lstrip()[:1] == b"{"
+
+
+async def _read_some(answer: Answer, limit: int) -> bytes:
+    read = b""
+    while len(read) < limit and (chunk := await answer.read()):
+        read += chunk
+    return read
+
+
+def _judge(call: Call, asked: Directives, body: bytes, form: Form) -> tuple[Keep | Drop, Usage, str]:
+    answers = call.endpoint.answers
+    verdict = retain(call.endpoint, call.route, asked, body, form)
+    return verdict, answers.usage(body, form), answers.model(body, form)

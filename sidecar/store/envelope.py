@@ -1,0 +1,206 @@
+"""
+What is inside an envelope: an entry and its key as MessagePack.
+
+The rule: a map from the numbers of ``_LAYOUT`` to values, all of them and no others. What is read is believed only
+after every value has the type and range that an entry of ours can have; whatever changes the layout or the meaning of
+a value changes ``SCHEMA`` too, and what carries another one is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import msgpack
+
+from sidecar.core.fingerprint import address
+from sidecar.core.model import Entry, Form, Key, Position, Usage
+
+SCHEMA = 1
+
+MOST_PAIRS = 256
+MOST_TAGS = 32
+LONGEST_TEXT = 4096
+LONGEST_TIME = 1e10
+"""Seconds: the year 2286, or as long a span."""
+
+_INTEGERS = 2**63
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
+_FORBIDDEN = re.compile(rb"[\r\n\0]")  # RFC 9110, 5.5
+_FORMS = frozenset(Form)
+
+
+class Fault(StrEnum):
+    """
+    Why an envelope was not opened. A closed set: it labels a metric.
+
+    *format*: no envelope, or cut short; *version*: one of another release; *secret*: sealed by one that is not, or no
+    longer, in the file; *forged*: not sealed by that secret, not under this name, or damaged; *key*: the entry of
+    another key; *size*: larger than this process keeps; *payload*: ours by its seal, and yet no entry.
+    """
+
+    FORMAT = "format"
+    VERSION = "version"
+    UNKNOWN = "secret"
+    FORGED = "forged"
+    KEY = "key"
+    SIZE = "size"
+    PAYLOAD = "payload"
+
+
+def pack(key: Key, entry: Entry) -> bytes:
+    """Write *key*'s proof and *entry*. A provider may report any count; what can't be one is brought into range."""
+    usage = entry.usage
+    values = (
+        SCHEMA,
+        key.proof,
+        entry.status,
+        entry.headers,
+        entry.body,
+        str(entry.form),
+        entry.service,
+        entry.route,
+        entry.model,
+        float(entry.at),
+        float(entry.ttl),
+        float(entry.stale_while_revalidate),
+        float(entry.stale_if_error),
+        [_counted(number) for number in (usage.prompt, usage.completion, usage.cached, usage.reasoning)],
+        entry.region,
+        float(entry.seconds),
+        entry.tags,
+        entry.partition,
+        entry.position,
+    )
+    packed: bytes = msgpack.packb(dict(enumerate(values)), unicode_errors="surrogatepass")
+    return packed
+
+
+def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | Fault:
+    """Read what ``pack`` wrote."""
+    try:
+        fields = msgpack.unpackb(
+            packed,
+            strict_map_key=False,
+            use_list=False,
+            unicode_errors="surrogatepass",
+            max_array_len=MOST_PAIRS,
+            max_map_len=len(_LAYOUT),
+        )
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return Fault.PAYLOAD
+    if type(fields) is not dict or not all(type(number) is int for number in fields) or type(fields.get(0)) is not int:
+        return Fault.PAYLOAD
+    if fields[0] != SCHEMA:
+        return Fault.VERSION
+    if fields.keys() != _NUMBERS or not all(check(fields[number]) for number, check in enumerate(_LAYOUT)):
+        return Fault.PAYLOAD
+    (
+        _, proof, status, headers, body, form, service, route, model, at, ttl, revalidate, error, usage, region,
+        seconds, tags, partition, position,
+    ) = (fields[number] for number in range(len(_LAYOUT)))  # fmt: skip
+    entry = Entry(
+        status=status,
+        headers=headers,
+        body=body,
+        form=Form(form),
+        service=service,
+        route=route,
+        model=model,
+        at=at,
+        ttl=ttl,
+        usage=Usage(*usage),
+        stale_while_revalidate=revalidate,
+        stale_if_error=error,
+        region=region,
+        seconds=seconds,
+        tags=tags,
+        partition=partition,
+        position=Position(*position),
+    )
+    return Key(address(proof), proof), entry
+
+
+def _counted(number: int) -> int:
+    return min(max(number, 0), _INTEGERS - 1)
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) is kind
+
+
+def _sized(*sizes: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is bytes and len(value) in sizes
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str and len(value) <= LONGEST_TEXT
+
+
+def _time(value: Any) -> bool:
+    return type(value) is float and 0 <= value <= LONGEST_TIME  # not so for a NaN
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _INTEGERS
+
+
+def _status(value: Any) -> bool:
+    return type(value) is int and 200 <= value <= 599
+
+
+def _form(value: Any) -> bool:
+    return type(value) is str and value in _FORMS
+
+
+def _usage(value: Any) -> bool:
+    return type(value) is tuple and len(value) == 4 and all(map(_count, value))
+
+
+def _tags(value: Any) -> bool:
+    return type(value) is tuple and len(value) <= MOST_TAGS and all(map(_text, value))
+
+
+def _position(value: Any) -> bool:
+    return type(value) is tuple and len(value) == 2 and _sized(0, 16)(value[0]) and _count(value[1])
+
+
+def _pairs(value: Any) -> bool:
+    return type(value) is tuple and all(map(_pair, value))
+
+
+def _pair(value: Any) -> bool:
+    if type(value) is not tuple or len(value) != 2:
+        return False
+    name, content = value
+    if type(name) is not bytes or type(content) is not bytes:
+        return False
+    return _TOKEN.match(name) is not None and _FORBIDDEN.search(content) is None
+
+
+_LAYOUT: tuple[Callable[[Any], bool], ...] = (
+    _is(int),  # 0 the schema's version
+    _sized(32),  # 1 the key's proof
+    _status,  # 2
+    _pairs,  # 3 headers
+    _is(bytes),  # 4 body
+    _form,  # 5
+    _text,  # 6 service
+    _text,  # 7 route
+    _text,  # 8 model
+    _time,  # 9 at
+    _time,  # 10 ttl
+    _time,  # 11 stale while revalidate
+    _time,  # 12 stale if error
+    _usage,  # 13 prompt, completion, cached, reasoning
+    _text,  # 14 region
+    _time,  # 15 seconds
+    _tags,  # 16
+    _sized(0, 16),  # 17 partition
+    _position,  # 18 incarnation and number
+)
+"""What the value of each number has to be."""
+
+_NUMBERS = frozenset(range(len(_LAYOUT)))

@@ -1,0 +1,26 @@
+"""
+How long an entry has to live in a tier behind memory, and what that means to another process's clock.
+
+The rule: nothing lives longer by being handed on.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from sidecar.core.model import Entry
+
+
+def life(entry: Entry, now: float) -> float:
+    """Seconds for which *entry* may serve yet, stale or not; whole milliseconds, 0 where it may no more."""
+    left = entry.at + entry.ttl + max(entry.stale_while_revalidate, entry.stale_if_error) - now
+    return max(0, int(left * 1000)) / 1000
+
+
+def aligned(entry: Entry, seconds: float, now: float) -> Entry:
+    """
+    *entry* in this process's time: where its writer's clock is ahead of ours it would live longer here than the
+    *seconds* that it has there, so it becomes older by the difference.
+    """
+    excess = life(entry, now) - seconds
+    return replace(entry, at=entry.at - excess) if excess > 0 else entry

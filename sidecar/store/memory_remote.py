@@ -1,0 +1,207 @@
+"""
+A tier behind memory without Redis: the processes that share it live in one event loop.
+
+The rule: it does for them what Redis does for a fleet, by the same contract; and as nothing here is away or slow, it
+shows what that contract is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sidecar.core.model import Entry, Key
+from sidecar.store.base import NOTHING, Fetched, Suffices
+from sidecar.store.lifetime import aligned, life
+
+MARK_SECONDS = 1.0
+"""How long it is remembered that a fetch had no answer to share."""
+
+MOST = 1024
+"""Entries that are kept; the oldest leave first."""
+
+
+class Shared:
+    """What several ``MemoryRemote`` share. *clock* is monotonic seconds, the one time of all of them."""
+
+    __slots__ = ("_waiting", "clock", "entries", "leases", "marks")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.entries: dict[Key, tuple[Entry, float]] = {}
+        self.leases: dict[Key, MemoryLease] = {}
+        self.marks: dict[Key, float] = {}
+        self._waiting: dict[Key, set[asyncio.Future[None]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Shared {len(self.entries)} entries, {len(self.leases)} leases>"
+
+    def find(self, key: Key) -> tuple[Entry, float] | None:
+        """The entry of *key* and how many seconds it has to live."""
+        entry, end = self.entries.get(key, (None, 0.0))
+        left = end - self.clock()
+        if entry is not None and left > 0:
+            return entry, left
+        self.entries.pop(key, None)
+        return None
+
+    def store(self, key: Key, entry: Entry, seconds: float) -> None:
+        """Put *entry* there for *seconds*."""
+        self.entries.pop(key, None)
+        self.entries[key] = (entry, self.clock() + seconds)
+        if len(self.entries) > MOST:
+            del self.entries[next(iter(self.entries))]
+
+    def expire(self, key: Key) -> None:
+        """The lease on *key* runs out, as it does when its holder dies."""
+        self.leases.pop(key, None)
+        self.wake(key)
+
+    def marked(self, key: Key) -> bool:
+        """Whether a fetch had no answer to share, a moment ago."""
+        if self.marks.get(key, 0.0) > self.clock():
+            return True
+        self.marks.pop(key, None)
+        return False
+
+    def wake(self, key: Key) -> None:
+        """Have those who wait for *key* look again."""
+        for waiter in self._waiting.pop(key, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, key: Key, seconds: float) -> None:
+        """Until there may be something new about *key*, at most *seconds*."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(key, set())
+        waiting.add(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            waiting.discard(waiter)
+            if not waiting and self._waiting.get(key) is waiting:
+                del self._waiting[key]
+
+
+class MemoryRemote:
+    """
+    One process's ``Remote`` in *shared*. *admits* tells whether an entry may still serve and be kept, as far as purges
+    go; *now* is this process's wall clock. *report* hears of bugs.
+
+    Counters: *hits*, *waits* for another process and *takeovers* of its lease after waiting.
+    """
+
+    __slots__ = ("_admits", "_now", "_report", "_shared", "hits", "takeovers", "waits")
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        admits: Callable[[Key, Entry], bool],
+        now: Callable[[], float],
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self._shared = shared
+        self._admits = admits
+        self._now = now
+        self._report = report
+        self.hits = 0
+        self.waits = 0
+        self.takeovers = 0
+
+    def __repr__(self) -> str:
+        return f"<MemoryRemote {self.hits} hits, {self.waits} waits, {self._shared!r}>"
+
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+        """See ``Remote``."""
+        shared = self._shared
+        until = shared.clock() + patience
+        waited = False
+        while True:
+            entry = self._find(key)
+            try:
+                if entry is not None and suffices(entry):
+                    self.hits += 1
+                    return Fetched(entry, None, waited)
+            except Exception as error:  # noqa: BLE001 - a bug here must cost the caller no more than a look-up
+                self._report(error)
+                return NOTHING
+            lease = self._take(key)
+            if lease is not None:
+                self.takeovers += waited
+                return Fetched(entry, lease, waited)
+            left = until - shared.clock()
+            if left <= 0 or shared.marked(key):
+                return Fetched(entry, None, waited)
+            self.waits += not waited
+            waited = True
+            await shared.wait(key, left)
+
+    def keep(self, key: Key, entry: Entry) -> None:
+        """See ``Remote``."""
+        self._store(key, entry)
+
+    async def close(self) -> None:
+        """See ``Remote``: nothing is under way, and there are no connections."""
+
+    def hand_in(self, lease: MemoryLease, entry: Entry | None, *, failed: bool) -> None:
+        """Store *entry*, or remember that there is none, if *lease* still holds, and give it back."""
+        shared, key = self._shared, lease.key
+        if shared.leases.get(key) is not lease:
+            return
+        del shared.leases[key]
+        if entry is not None:
+            failed = not self._store(key, entry) and self._admitted(key, entry)
+        if failed:
+            shared.marks[key] = shared.clock() + MARK_SECONDS
+        shared.wake(key)
+
+    def _admitted(self, key: Key, entry: Entry) -> bool:
+        try:
+            return self._admits(key, entry)
+        except Exception as error:  # noqa: BLE001 - as in fetch
+            self._report(error)
+            return False
+
+    def _find(self, key: Key) -> Entry | None:
+        found = self._shared.find(key)
+        if found is None or not self._admitted(key, found[0]):
+            return None
+        return aligned(*found, self._now())
+
+    def _take(self, key: Key) -> MemoryLease | None:
+        if key in self._shared.leases or self._shared.marked(key):
+            return None
+        lease = self._shared.leases[key] = MemoryLease(self, key)
+        return lease
+
+    def _store(self, key: Key, entry: Entry) -> bool:
+        seconds = life(entry, self._now())
+        if seconds <= 0 or not self._admitted(key, entry):
+            return False
+        self._shared.store(key, entry, seconds)
+        return True
+
+
+class MemoryLease:
+    """A ``Lease`` of *remote* on *key*."""
+
+    __slots__ = ("_remote", "key")
+
+    def __init__(self, remote: MemoryRemote, key: Key) -> None:
+        self._remote = remote
+        self.key = key
+
+    def __repr__(self) -> str:
+        return f"<MemoryLease {self.key!r}>"
+
+    def keep(self, entry: Entry) -> None:
+        """See ``Lease``."""
+        self._remote.hand_in(self, entry, failed=False)
+
+    def release(self, *, failed: bool) -> None:
+        """See ``Lease``."""
+        self._remote.hand_in(self, None, failed=failed)

@@ -1,0 +1,86 @@
+"""
+What the arm in Redis needs of the fleet.
+
+The rule: descriptions only. The fleet stands on the same floor, so neither knows the other; ``lifecycle`` brings them
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Sight(Protocol):
+    """What a look found; see ``fleet/lease.Sight``."""
+
+    @property
+    def value(self) -> bytes | None:
+        """What stands there."""
+
+    @property
+    def seconds(self) -> float:
+        """How long what was found has to live."""
+
+    @property
+    def grant(self) -> Any:
+        """The lease, if it was taken."""
+
+    @property
+    def held(self) -> bool:
+        """Whether another process has it."""
+
+
+class Leases(Protocol):
+    """What is needed of the fleet's leases; see ``fleet/lease.Leases``."""
+
+    @property
+    def ceiling(self) -> float:
+        """Seconds between two looks, at most."""
+
+    def budget(self, size: int = 0) -> Any:
+        """The time that Redis has for one call that writes *size* bytes."""
+
+    async def look(self, name: bytes, budget: Any, *, seen: bytes = b"", note: bytes = b"") -> Sight:
+        """Read, or take the lease."""
+
+    async def wait(self, name: bytes, seconds: float) -> None:
+        """Until there may be something new."""
+
+    async def keep(self, grant: Any, value: bytes, seconds: float) -> bool:
+        """Store and give back, if the lease is ours."""
+
+    def release(self, grant: Any, *, failed: bool) -> None:
+        """Give back."""
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* in a task that ``close`` waits for."""
+
+    async def close(self, seconds: float) -> None:
+        """Give everything back, and finish."""
+
+
+class Link(Protocol):
+    """What is needed of the fleet's link to Redis; see ``fleet/link.Link``."""
+
+    async def run(self, work: Callable[[Any], Awaitable[T]], budget: Any, *, op: str = ...) -> T:
+        """Do *work* with the client, within *budget*; *op* names it for metrics. Raises ``FleetAway``."""
+
+
+class Names(Protocol):
+    """What is needed of the names; see ``fleet/names.Names``."""
+
+    def entry(self, name: bytes) -> bytes:
+        """Where the entry called *name* stands."""
+
+
+class Values(Protocol):
+    """What is needed of aiocache's cache; see ``store/values``."""
+
+    async def get(self, key: bytes) -> bytes | None:
+        """The bytes that stand at *key*."""
+
+    async def set(self, key: bytes, value: bytes, ttl: float) -> None:
+        """Put *value* there for *ttl* seconds."""

@@ -1,0 +1,350 @@
+"""
+The fleet's answers, in Redis: the ``Remote`` that all pods of a namespace share.
+
+The rule: nothing that is wrong with Redis or with what stands in it reaches a caller. What cannot be read, opened or
+admitted is as good as not there; what cannot be written is not kept. Every look-up is one script that reads, or takes
+the lease where there is nothing; the rest is done around it, in the same budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from sidecar.core.keyring import Keyring
+from sidecar.core.keyring import name as name_of
+from sidecar.core.model import Entry, Key
+from sidecar.errors import FleetAway
+from sidecar.store.base import NOTHING, Fetched, Suffices
+from sidecar.store.lifetime import aligned, life
+from sidecar.store.ports import Leases, Link, Names, Values
+from sidecar.store.seal import Seal
+from sidecar.store.warm import pages
+from sidecar.store.write_behind import WriteBehind
+
+IN_THE_LOOP = 256 * 1024
+"""Bytes up to which an entry is sealed and opened in the event loop; larger ones would be felt by other calls."""
+
+FIRST_PAUSE = 0.01
+"""Seconds between the first two looks of one that waits; doubled from look to look."""
+
+JITTER = 0.1
+"""Seconds over which processes spread their own upstream calls after a fetch that had no answer to share."""
+
+FLUSH_SECONDS = 1.0
+"""How long leases, and then the writes behind, may take to finish at the end."""
+
+WARM_SECONDS = 2.0
+"""How long a warm start may take."""
+
+TAIL = 32
+"""Bytes at the end of an envelope that no two share: what authenticates it is among them."""
+
+Spawn = Callable[..., asyncio.Task[None]]
+T = TypeVar("T")
+
+
+class RedisRemote:
+    """
+    The ``Remote`` in Redis. *keyring* is asked anew for each call. *admits* tells whether an entry may still serve and
+    be kept, as far as purges go. *now* is the wall clock, *clock* monotonic seconds, *draw* uniform in [0, 1). *limit*
+    is the largest ``Entry.size`` kept. *report* hears of bugs; *let_go* closes the connections.
+
+    Counters: *hits*, *waits* for another process and *takeovers* of its lease after waiting; *behind* has those of the
+    writes behind, *seal* those of envelopes.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        leases: Leases,
+        values: Values,
+        names: Names,
+        seal: Seal,
+        keyring: Callable[[], Keyring],
+        *,
+        admits: Callable[[Key, Entry], bool],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        spawn: Spawn,
+        report: Callable[[BaseException], None],
+        let_go: Callable[[], Awaitable[None]],
+        limit: int,
+    ) -> None:
+        self.link = link
+        self.leases = leases
+        self.seal = seal
+        self.clock = clock
+        self.draw = draw
+        self.behind = WriteBehind(self._write, spawn=spawn)
+        self.hits = 0
+        self.waits = 0
+        self.takeovers = 0
+        self._admits = admits
+        self._values = values
+        self._names = names
+        self._keyring = keyring
+        self._now = now
+        self._report = report
+        self._let_go = let_go
+        self._limit = limit
+
+    def __repr__(self) -> str:
+        return f"<RedisRemote {self.hits} hits, {self.waits} waits, {self.leases!r}, {self.behind!r}>"
+
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+        """See ``Remote``."""
+        try:
+            search = _Search(self, key, suffices, [name_of(secret, key) for secret in self._keyring().keys])
+        except Exception as error:  # noqa: BLE001 - a bug here must cost the caller no more than a look-up
+            self._report(error)
+            return NOTHING
+        try:
+            await search.run(patience)
+        except FleetAway:
+            pass
+        except Exception as error:  # noqa: BLE001 - as above
+            self._report(error)
+        except BaseException:
+            if search.lease is not None:
+                search.lease.release(failed=False)
+            raise
+        if search.entry is not None and not self.admits(key, search.entry):
+            search.entry = None  # purged while we waited
+        return Fetched(search.entry, search.lease, search.waited)
+
+    def keep(self, key: Key, entry: Entry) -> None:
+        """See ``Remote``."""
+        if entry.size > self._limit:
+            self.behind.drops += 1
+        else:
+            self.behind.put(key, entry)
+
+    async def warm(self, take: Callable[[Key, Entry], object], most: int) -> int:
+        """
+        Hand *take* up to *most* entries, in no order: one connection, one command at a time, ``WARM_SECONDS`` at most.
+        Returns their number; raises nothing but cancellation.
+        """
+        until = self.clock() + WARM_SECONDS
+        taken = 0
+        try:
+            async with aclosing(pages(self.link, self._names.entry, self.leases.budget)) as found:
+                async for names in found:
+                    for name in names:
+                        if taken >= most or self.clock() >= until:
+                            return taken
+                        taken += await self._warm_one(name, take)
+        except FleetAway:
+            pass
+        except Exception as error:  # noqa: BLE001 - as in fetch
+            self._report(error)
+        return taken
+
+    async def close(self) -> None:
+        """See ``Remote``."""
+        await self.leases.close(FLUSH_SECONDS)
+        await self.behind.close(FLUSH_SECONDS)
+        await self._let_go()
+
+    def admits(self, key: Key, entry: Entry) -> bool:
+        """Whether *entry* may still serve and be kept, as far as purges go; not where that can't be told."""
+        try:
+            return self._admits(key, entry)
+        except Exception as error:  # noqa: BLE001 - as in fetch
+            self._report(error)
+            return False
+
+    async def open(self, name: bytes, key: Key, value: bytes, seconds: float) -> Entry | None:
+        """The entry in *value*, which has *seconds* to live, if it is one and is admitted."""
+        entry = await self._in_time(len(value), self.seal.open, name, key, value)
+        if entry is None:
+            return None
+        entry = aligned(entry, seconds, self._now())
+        return entry if self.admits(key, entry) else None
+
+    async def read(self, name: bytes, budget: Any) -> tuple[bytes, float] | None:
+        """What stands under *name*, and how many seconds it has to live. Raises ``FleetAway``."""
+        key = self._names.entry(name)
+
+        async def read(client: Any) -> tuple[bytes, float] | None:
+            value = await self._values.get(key)
+            if value is None:
+                return None
+            left = await client.pttl(key)
+            return (value, left / 1000) if left > 0 else None
+
+        return await self.link.run(read, budget, op="get")
+
+    async def hand_in(self, grant: Any, key: Key, entry: Entry) -> None:
+        """Store *entry* by way of *grant*; where it can't be kept, give *grant* back at least."""
+        if grant.lost:
+            return
+        if not self.admits(key, entry):
+            self.leases.release(grant, failed=False)  # purged while it was fetched: somebody fetches it anew
+            return
+        try:
+            if entry.size <= self._limit and (seconds := life(entry, self._now())) > 0:
+                sealed = await self._in_time(entry.size, self.seal.seal, grant.name, key, entry)
+                await self.leases.keep(grant, sealed, seconds)
+                return
+        except Exception as error:  # noqa: BLE001 - nobody waits for this who could hear of it
+            self._report(error)
+        self.leases.release(grant, failed=True)
+
+    async def _write(self, key: Key, entry: Entry) -> bool:
+        try:
+            seconds = life(entry, self._now())
+            if seconds <= 0 or not self.admits(key, entry):
+                return False
+            name = name_of(self._keyring().first, key)
+            sealed = await self._in_time(entry.size, self.seal.seal, name, key, entry)
+            where = self._names.entry(name)
+            await self.link.run(
+                lambda _: self._values.set(where, sealed, seconds), self.leases.budget(len(sealed)), op="set"
+            )
+        except FleetAway:
+            return False
+        except Exception as error:  # noqa: BLE001 - as in hand_in
+            self._report(error)
+            return False
+        return True
+
+    async def _warm_one(self, name: bytes, take: Callable[[Key, Entry], object]) -> bool:
+        found = await self.read(name, self.leases.budget())
+        if found is None:
+            return False
+        value, seconds = found
+        opened = await self._in_time(len(value), self.seal.unseal, name, value)
+        if opened is None:
+            return False
+        key, entry = opened
+        if not self.admits(key, entry):
+            return False
+        take(key, aligned(entry, seconds, self._now()))
+        return True
+
+    async def _in_time(self, size: int, work: Callable[..., T], *args: Any) -> T:
+        """What *work* on *size* bytes returns, done where it holds nobody up."""
+        return work(*args) if size <= IN_THE_LOOP else await asyncio.to_thread(work, *args)
+
+
+class RedisLease:
+    """A ``Lease`` of *remote*."""
+
+    __slots__ = ("_grant", "_key", "_remote")
+
+    def __init__(self, remote: RedisRemote, key: Key, grant: Any) -> None:
+        self._remote = remote
+        self._key = key
+        self._grant = grant
+
+    def __repr__(self) -> str:
+        return f"<RedisLease {self._grant or 'given back'}>"
+
+    def keep(self, entry: Entry) -> None:
+        """See ``Lease``."""
+        grant, self._grant = self._grant, None
+        if grant is not None:
+            self._remote.leases.begin(self._remote.hand_in(grant, self._key, entry))
+
+    def release(self, *, failed: bool) -> None:
+        """See ``Lease``."""
+        grant, self._grant = self._grant, None
+        if grant is not None:
+            self._remote.leases.release(grant, failed=failed)
+
+
+class _Search:
+    """
+    One fetch: looks until it has an entry that suffices, the lease, or word that there will be neither.
+
+    *names* are those of the key, that of the secret that writes first. What it has so far is in its fields, so that it
+    isn't lost when Redis goes away in the middle.
+    """
+
+    __slots__ = ("_budget", "_elsewhere", "_key", "_name", "_remote", "_seen", "_suffices", "entry", "lease", "waited")
+
+    def __init__(self, remote: RedisRemote, key: Key, suffices: Suffices, names: Sequence[bytes]) -> None:
+        self._remote = remote
+        self._key = key
+        self._suffices = suffices
+        self._name, *self._elsewhere = names
+        self._budget = remote.leases.budget()
+        self._seen = b""
+        self.entry: Entry | None = None
+        self.lease: RedisLease | None = None
+        self.waited = False
+
+    async def run(self, patience: float) -> None:
+        """Look, and wait up to *patience* seconds where another process fetches. Raises ``FleetAway``."""
+        remote = self._remote
+        until = remote.clock() + patience
+        pause = FIRST_PAUSE
+        note = b"1" if patience > 0 else b""
+        while True:
+            done, seconds = await self._look(note)
+            left = until - remote.clock()
+            if done or left <= 0:
+                return
+            if not self.waited:
+                self.waited = True
+                remote.waits += 1
+            await remote.leases.wait(self._name, min(pause * (0.5 + remote.draw()), left, seconds + FIRST_PAUSE))
+            pause = min(pause * 2, remote.leases.ceiling)
+            note = b"0"
+            # A wait may take minutes and hundreds of looks, so each has a budget; the first that fails ends it.
+            self._budget = remote.leases.budget()
+
+    async def _look(self, note: bytes) -> tuple[bool, float]:
+        """Whether there is no more to look for; else the seconds for which another process holds the lease."""
+        remote = self._remote
+        try:
+            sight = await remote.leases.look(self._name, self._budget, seen=self._seen, note=note)
+            while sight.value is not None:
+                if await self._take(self._name, sight.value, sight.seconds):
+                    return True, 0.0
+                self._seen = sight.value[-TAIL:]
+                sight = await remote.leases.look(self._name, self._budget, seen=self._seen, note=note)
+        except FleetAway as away:
+            if self.waited and away.reason == "busy":
+                return False, remote.leases.ceiling  # so many wait here that this look had no turn; Redis is well
+            raise
+        if sight.grant is not None:
+            self.lease = RedisLease(remote, self._key, sight.grant)
+            remote.takeovers += self.waited
+        if self.entry is None and await self._move():
+            return True, 0.0
+        if sight.held:
+            return False, sight.seconds
+        if self.waited and self.lease is None:
+            await asyncio.sleep(remote.draw() * JITTER)
+        return True, 0.0
+
+    async def _take(self, name: bytes, value: bytes, seconds: float) -> bool:
+        """Take note of what was found under *name*. Tells whether it suffices."""
+        entry = await self._remote.open(name, self._key, value, seconds)
+        if entry is None:
+            return False
+        self.entry = entry
+        if not self._suffices(entry):
+            return False
+        self._remote.hits += 1
+        return True
+
+    async def _move(self) -> bool:
+        """
+        Look once under the name of the secret that is being replaced, and bring what suffices under the first one's,
+        or all would come here one after the other.
+        """
+        while self._elsewhere:
+            name = self._elsewhere.pop()
+            found = await self._remote.read(name, self._budget)
+            if found is not None and await self._take(name, *found):
+                if self.lease is not None and self.entry is not None:
+                    self.lease.keep(self.entry)
+                    self.lease = None
+                return True
+        return False

@@ -1,0 +1,275 @@
+"""
+The envelope in which an entry leaves this process: sealed, so that who can read or write Redis can neither read nor
+write an answer.
+
+The rule: nothing of an envelope is looked into, not even to decompress it, before its seal has held; and whatever is
+wrong with one makes it nothing, with a reason counted. On the wire:
+
+    "SCE"  version  flags  length of id  id  salt (16)  payload
+
+*Salt* is random, so every envelope has keys of its own. *Payload* is ``envelope.pack``'s, perhaps compressed (flag 1:
+one Zstandard frame), then either encrypted by AES-256-GCM (flag 2) or followed by a keyed BLAKE2b-256. Both hold for
+everything before the payload too, and for the name under which the envelope lies. A note is the same without salt and
+payload: its text is sealed by AES-SIV (RFC 5297), which needs no randomness.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import TYPE_CHECKING, NamedTuple
+
+import zstandard
+
+from sidecar.core.keyring import Keyring, SecretKey
+from sidecar.core.model import Entry, Key
+from sidecar.core.rules import KIB, SealRule
+from sidecar.store.envelope import Fault, pack, unpack
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+VERSION = 1
+
+LONGEST_NOTE = 4 * KIB
+
+ALLOWANCE = 64 * KIB
+"""Bytes that an envelope may have beyond the entry's body and headers."""
+
+_COMPRESSED = 1
+_ENCRYPTED = 2
+_ENTRY = b"SCE"
+_NOTE = b"SCN"
+_PREFIX = 6
+_SALT = 16
+_MAC = 32
+_LEVEL = 1  # on chat answers within 2 % of the default level's size, in two thirds of its time
+
+
+class _Outer(NamedTuple):
+    """What stands before the payload or the text, and where that begins."""
+
+    flags: int
+    id: str
+    end: int
+
+
+class _Expander(threading.local):
+    """A decompressor can't be shared by threads; a new one for each answer would cost more than small answers do."""
+
+    def __init__(self) -> None:
+        self.decompress = zstandard.ZstdDecompressor().decompress
+
+
+class Seal:
+    """
+    Seals and opens envelopes as *rule* says; whether it encrypts or not, it opens both kinds.
+
+    *keyring* is asked anew each time. *random* gives as many random bytes as it is asked for; *limit* is the largest
+    ``Entry.size`` that is opened. All methods may run in any thread; on entries of megabytes they take milliseconds.
+
+    Counters since the start: *faults*, what was not opened, by ``Fault``; *plain_bytes* and *sealed_bytes*, the entries
+    sealed, before compression and as envelopes.
+    """
+
+    def __init__(
+        self, keyring: Callable[[], Keyring], rule: SealRule, *, random: Callable[[int], bytes], limit: int
+    ) -> None:
+        self._keyring = keyring
+        self._rule = rule
+        self._random = random
+        self._limit = limit
+        self._expander = _Expander()
+        self._lock = threading.Lock()
+        self.faults: Counter[str] = Counter()
+        self.plain_bytes = 0
+        self.sealed_bytes = 0
+        if rule.encrypt:
+            _cipher(bytes(_SALT), bytes(32))  # loads the library now, and not within some call's deadline
+
+    def __repr__(self) -> str:
+        how = "encrypting" if self._rule.encrypt else "authenticating"
+        return f"<Seal {how}, {self.plain_bytes} bytes as {self.sealed_bytes}, {self.faults.total()} not opened>"
+
+    def seal(self, name: bytes, key: Key, entry: Entry) -> bytes:
+        """The envelope of *entry* to lie under *name*, by the keyring's first secret."""
+        packed = pack(key, entry)
+        payload, flags = packed, 0
+        if len(packed) > self._rule.compress_above:
+            # A compressor for each: its tables take up to a megabyte, which a process rarely needs.
+            smaller = zstandard.ZstdCompressor(level=_LEVEL).compress(packed)
+            if len(smaller) < len(packed):
+                payload, flags = smaller, _COMPRESSED
+        secret = self._keyring().first
+        salt = self._random(_SALT)
+        if self._rule.encrypt:
+            before = _outer(_ENTRY, flags | _ENCRYPTED, secret) + salt
+            cipher, nonce = _cipher(salt, secret.encrypting)
+            sealed = before + cipher.encrypt(nonce, payload, _bound(before, name))
+        else:
+            before = _outer(_ENTRY, flags, secret) + salt
+            sealed = b"".join((before, payload, _mac(secret, _bound(before, name), payload)))
+        with self._lock:
+            self.plain_bytes += len(packed)
+            self.sealed_bytes += len(sealed)
+        return sealed
+
+    def open(self, name: bytes, key: Key, data: bytes) -> Entry | None:
+        """The entry of *key* in the envelope *data* that lay under *name*."""
+        found = self._open(name, data)
+        if not isinstance(found, Fault) and found[0].proof != key.proof:
+            found = Fault.KEY
+        if isinstance(found, Fault):
+            self._count(found)
+            return None
+        return found[1]
+
+    def unseal(self, name: bytes, data: bytes) -> tuple[Key, Entry] | None:
+        """Whatever entry is in the envelope *data* that lay under *name*, and its key."""
+        found = self._open(name, data)
+        if isinstance(found, Fault):
+            self._count(found)
+            return None
+        return found
+
+    def seal_note(self, text: bytes) -> bytes:
+        """
+        Seal a short text by the keyring's first secret: always encrypted, and the same text gives the same bytes.
+
+        Raises ValueError above ``LONGEST_NOTE``.
+        """
+        if len(text) > LONGEST_NOTE:
+            raise ValueError(f"a note has at most {LONGEST_NOTE} bytes")
+        secret = self._keyring().first
+        before = _outer(_NOTE, _ENCRYPTED, secret)
+        return before + _write_note(secret, before, text)
+
+    def open_note(self, data: bytes) -> bytes | None:
+        """The text of a note."""
+        found = self._open_note(data)
+        if isinstance(found, Fault):
+            self._count(found)
+            return None
+        return found
+
+    def _open(self, name: bytes, data: bytes) -> tuple[Key, Entry] | Fault:
+        most = self._limit + ALLOWANCE
+        if len(data) > most:
+            return Fault.SIZE
+        outer = _parse(_ENTRY, data)
+        if isinstance(outer, Fault):
+            return outer
+        begin = outer.end + _SALT
+        if len(data) < begin:
+            return Fault.FORMAT
+        secret = self._keyring().get(outer.id)
+        if secret is None:
+            return Fault.UNKNOWN
+        before, sealed = data[:begin], memoryview(data)[begin:]
+        payload = (_decrypt if outer.flags & _ENCRYPTED else _verify)(secret, before, name, sealed)
+        if payload is None:
+            return Fault.FORGED
+        packed = self._expand(payload, most) if outer.flags & _COMPRESSED else payload
+        found = packed if isinstance(packed, Fault) else unpack(packed)
+        return Fault.SIZE if not isinstance(found, Fault) and found[1].size > self._limit else found
+
+    def _expand(self, payload: bytes | memoryview, most: int) -> bytes | Fault:
+        """
+        Decompress one frame of at most *most* bytes.
+
+        The library allocates what a frame's head says, whatever it is told to keep to, so the head is read first. A
+        head that doesn't say it, which ours do, is an error to the library.
+        """
+        try:
+            if zstandard.frame_content_size(payload) > most:
+                return Fault.SIZE
+            return self._expander.decompress(payload, allow_extra_data=False)
+        except zstandard.ZstdError:
+            return Fault.PAYLOAD
+
+    def _open_note(self, data: bytes) -> bytes | Fault:
+        if len(data) > LONGEST_NOTE + ALLOWANCE:
+            return Fault.SIZE
+        outer = _parse(_NOTE, data)
+        if isinstance(outer, Fault):
+            return outer
+        secret = self._keyring().get(outer.id)
+        if secret is None:
+            return Fault.UNKNOWN
+        text = _read_note(secret, data[: outer.end], data[outer.end :])
+        return Fault.FORGED if text is None else text
+
+    def _count(self, fault: Fault) -> None:
+        with self._lock:
+            self.faults[fault] += 1
+
+
+def _outer(magic: bytes, flags: int, secret: SecretKey) -> bytes:
+    return b"%b%c%c%c%b" % (magic, VERSION, flags, len(secret.id), secret.id.encode("ascii"))
+
+
+def _parse(magic: bytes, data: bytes) -> _Outer | Fault:
+    if len(data) < _PREFIX or not data.startswith(magic):
+        return Fault.FORMAT
+    version, flags, length = data[3:_PREFIX]
+    if version != VERSION:
+        return Fault.VERSION
+    end = _PREFIX + length
+    if flags & ~(_COMPRESSED | _ENCRYPTED) or len(data) < end:
+        return Fault.FORMAT
+    return _Outer(flags, data[_PREFIX:end].decode("latin-1"), end)
+
+
+def _bound(before: bytes, name: bytes) -> bytes:
+    """What a seal holds for beside the payload, written so that it can be read in one way only."""
+    return b"%b%d:%b;" % (before, len(name), name)
+
+
+def _cipher(salt: bytes, key: bytes) -> tuple[AESGCM, bytes]:
+    """The cipher of one envelope and its nonce. A key is used once, but a nonce out of the salt costs nothing."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  8 MiB, only who encrypts pays
+
+    derived = blake2b(salt, key=key, digest_size=44, person=b"sidecar entry").digest()
+    return AESGCM(derived[:32]), derived[32:]
+
+
+def _decrypt(secret: SecretKey, before: bytes, name: bytes, sealed: memoryview) -> bytes | None:
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  as in _cipher
+
+    cipher, nonce = _cipher(before[-_SALT:], secret.encrypting)
+    try:
+        return cipher.decrypt(nonce, sealed, _bound(before, name))
+    except InvalidTag:
+        return None
+
+
+def _mac(secret: SecretKey, bound: bytes, payload: bytes | memoryview) -> bytes:
+    mac = blake2b(bound, key=secret.authenticating, digest_size=_MAC, person=b"sidecar entry")
+    mac.update(payload)
+    return mac.digest()
+
+
+def _verify(secret: SecretKey, before: bytes, name: bytes, sealed: memoryview) -> memoryview | None:
+    if len(sealed) < _MAC:
+        return None
+    payload, mac = sealed[:-_MAC], sealed[-_MAC:]
+    return payload if compare_digest(_mac(secret, _bound(before, name), payload), mac) else None
+
+
+def _write_note(secret: SecretKey, before: bytes, text: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV  # noqa: PLC0415  as in _cipher
+
+    return AESSIV(secret.noting).encrypt(text, [before])
+
+
+def _read_note(secret: SecretKey, before: bytes, sealed: bytes) -> bytes | None:
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  as in _cipher
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV  # noqa: PLC0415  as in _cipher
+
+    try:
+        return AESSIV(secret.noting).decrypt(sealed, [before])
+    except InvalidTag:
+        return None

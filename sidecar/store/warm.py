@@ -1,0 +1,57 @@
+"""
+What a namespace holds, for a process that starts with an empty memory.
+
+The rule: Redis may hold millions of other keys, so what it is asked for at a time is small, and never ``KEYS``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from sidecar.store.ports import Link
+
+COUNT = 200
+"""Keys that one command goes through: some 50 microseconds of Redis' time."""
+
+_NAME = re.compile(rb"[A-Za-z0-9_-]{32}\Z")
+_SPECIAL = re.compile(rb"([*?\[\]\\])")
+
+
+async def pages(
+    link: Link, where: Callable[[bytes], bytes], budget: Callable[[], Any]
+) -> AsyncGenerator[list[bytes], None]:
+    """
+    The names of the entries that stand *where* their names say, some at a time, in no order, one perhaps twice.
+
+    In a Cluster those of all primaries. Each command has a *budget*; raises ``FleetAway``.
+    """
+    before, after = where(b"\0").split(b"\0")
+    pattern = _SPECIAL.sub(rb"\\\1", before) + b"*" + _SPECIAL.sub(rb"\\\1", after)
+    for target in await link.run(_servers, budget(), op="scan"):
+        cursor = 0
+        while True:
+            cursor, keys = await link.run(_page(target, cursor, pattern), budget(), op="scan")
+            names = [key[len(before) : len(key) - len(after)] for key in keys]
+            yield [name for name in names if _NAME.match(name)]
+            if cursor == 0:
+                break
+
+
+async def _servers(client: Any) -> list[dict[str, Any]]:
+    """The arguments that choose each of the servers that hold entries."""
+    if not hasattr(client, "get_primaries"):
+        return [{}]
+    await client.initialize()
+    return [{"target_nodes": node} for node in client.get_primaries()]
+
+
+def _page(target: dict[str, Any], cursor: int, pattern: bytes) -> Callable[[Any], Any]:
+    async def page(client: Any) -> tuple[int, list[bytes]]:
+        following, keys = await client.scan(cursor, match=pattern, count=COUNT, **target)
+        if isinstance(following, dict):  # a Cluster tells it by server
+            (following,) = following.values()
+        return following, keys
+
+    return page

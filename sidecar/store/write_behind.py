@@ -1,0 +1,90 @@
+"""
+Writes that nobody waits for.
+
+The rule: what is put here is written when its turn comes, or dropped and counted; it holds nobody up, and never more
+than its bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from sidecar.core.model import Entry, Key
+
+MAX_BYTES = 16 * 1024 * 1024
+MAX_ENTRIES = 256
+
+Spawn = Callable[..., asyncio.Task[None]]
+
+
+class WriteBehind:
+    """
+    Entries on their way to *write*, which tells whether it kept one, and doesn't raise. One at a time, oldest first; a
+    newer entry of a key takes the place of one that still waits.
+
+    *bytes* is what the waiting entries hold. Counters: *written* and *drops*, those refused for lack of room or not
+    kept by *write*.
+    """
+
+    __slots__ = ("_draining", "_max_bytes", "_max_entries", "_spawn", "_waiting", "_write", "bytes", "drops", "written")
+
+    def __init__(
+        self,
+        write: Callable[[Key, Entry], Awaitable[bool]],
+        *,
+        spawn: Spawn,
+        max_bytes: int = MAX_BYTES,
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
+        self._write = write
+        self._spawn = spawn
+        self._max_bytes = max_bytes
+        self._max_entries = max_entries
+        self._waiting: dict[Key, Entry] = {}
+        self._draining: asyncio.Task[None] | None = None
+        self.bytes = 0
+        self.drops = 0
+        self.written = 0
+
+    def __repr__(self) -> str:
+        return f"<WriteBehind {self.depth} waiting, {self.bytes} bytes, {self.drops} dropped>"
+
+    @property
+    def depth(self) -> int:
+        """How many entries wait."""
+        return len(self._waiting)
+
+    def put(self, key: Key, entry: Entry) -> bool:
+        """Have *entry* written. Tells whether there was room."""
+        earlier = self._waiting.get(key)
+        freed = 0 if earlier is None else earlier.size
+        if self.bytes - freed + entry.size > self._max_bytes or (
+            earlier is None and len(self._waiting) >= self._max_entries
+        ):
+            self.drops += 1
+            return False
+        self._waiting[key] = entry
+        self.bytes += entry.size - freed
+        if self._draining is None or self._draining.done():
+            self._draining = self._spawn(self._drain(), name="write-behind")
+        return True
+
+    async def close(self, seconds: float) -> None:
+        """Write what waits, for at most *seconds*; the rest is dropped."""
+        if self._draining is not None:
+            await asyncio.wait([self._draining], timeout=seconds)
+            self._draining.cancel()
+        self.drops += len(self._waiting)
+        self._waiting.clear()
+        self.bytes = 0
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            key = next(iter(self._waiting))
+            entry = self._waiting.pop(key)
+            self.bytes -= entry.size
+            if await self._write(key, entry):
+                self.written += 1
+            else:
+                self.drops += 1

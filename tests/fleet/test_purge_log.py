@@ -1,0 +1,617 @@
+"""The log of purges in a real Redis: what one process purges all learn, whatever becomes of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from base64 import b64encode
+
+import pytest
+
+from sidecar.core.keyring import parse
+from sidecar.core.model import Position
+from sidecar.core.purges import ALL, Due, Purges, Scope, ScopeKind
+from sidecar.core.rules import Mode, RedisRule, SealRule
+from sidecar.fleet import purge_log
+from sidecar.fleet.link import Link
+from sidecar.fleet.names import Names
+from sidecar.fleet.purge_log import PurgeLog
+from sidecar.store.seal import Seal
+from tests.redis_servers import RedisServer
+
+A, B, C = (Scope(ScopeKind.TAG, f"tag-{name}") for name in "abc")
+NAMES = Names("team-a")
+KEYS = (NAMES.log_meta, NAMES.log_purges, NAMES.log_mode)
+FRESH = itertools.count(1)
+
+
+def secrets(*numbers: int) -> bytes:
+    return b"\n".join(b"s%d:%b" % (number, b64encode(bytes([number]) * 32)) for number in numbers)
+
+
+class Pod:
+    """A process of the fleet: its log, and what it was told."""
+
+    def __init__(self, url: str, *, secret: bytes, now: list[float]):
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.purged: list[tuple[Scope, ...]] = []
+        self.modes: list[Mode | None] = []
+        self.told: list[str] = []
+        self.heard = asyncio.Event()
+        self.secret = secret
+        rule = RedisRule(url, namespace="team-a", timeout=5.0)
+        self.link = Link(rule, clock=time.monotonic, draw=lambda: 0.5, spawn=self.spawn, tell=self.tell)
+        seal = Seal(lambda: parse(self.secret), SealRule(), random=bytes, limit=1024)
+        self.purges = Purges()
+        self.log = PurgeLog(
+            self.link,
+            NAMES,
+            seal,
+            self.purges,
+            now=lambda: now[0],
+            clock=time.monotonic,
+            draw=lambda: 0.5,
+            random=lambda size: next(FRESH).to_bytes(size, "big"),
+            spawn=self.spawn,
+            on_purge=self.on_purge,
+            on_mode=self.modes.append,
+            tell=self.tell,
+        )
+
+    def spawn(self, coroutine, *, name):
+        task = asyncio.create_task(coroutine, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def tell(self, name, /, *, level, **fields):
+        self.told.append(name)
+
+    def on_purge(self, scopes):
+        self.purged.append(scopes)
+        self.heard.set()
+
+    async def read(self) -> list[tuple[Scope, ...]]:
+        """Read the log once; what that purges here."""
+        before = len(self.purged)
+        await self.log._exchange()
+        return self.purged[before:]
+
+    def admits(self, scope: Scope, position: Position) -> bool:
+        return self.purges.admits((ALL, scope), position)
+
+    async def close(self):
+        await self.log.stop()
+        await self.link.close()
+
+        assert set() == self.tasks
+
+
+@pytest.fixture
+def now() -> list[float]:
+    """The wall clock of all pods; a test may turn it."""
+    return [1e9]
+
+
+@pytest.fixture
+async def pods(now):
+    """Makes pods, and closes them."""
+    made: list[Pod] = []
+
+    def make(server: RedisServer, secret: bytes = secrets(1)) -> Pod:
+        made.append(Pod(server.url, secret=secret, now=now))
+        return made[-1]
+
+    yield make
+    for pod in made:
+        await pod.close()
+
+
+def roll_back(server: RedisServer, number: int) -> None:
+    """As if the server had not had the purges after *number*."""
+    server.call("ZREMRANGEBYSCORE", NAMES.log_purges, f"({number}", "+inf")
+    server.call("HSET", NAMES.log_meta, "number", number, "last", number)
+
+
+async def test_purge_is_seen_by_all(redis_server, pods):
+    """A purge is carried out here at once, in the log when that answers, and everywhere that reads it, once."""
+    one, two, three = (pods(redis_server) for _ in range(3))
+    for pod in (one, two, three):
+        assert [] == await pod.read()
+
+    before = two.purges.position
+    position = await one.log.purge([A, B])
+
+    assert Position(before.incarnation, before.number + 1) == position == one.purges.position
+    assert [(A, B)] == one.purged
+    assert [] == await one.read()
+    assert {(A, B)} == {tuple(sorted(*await pod.read())) for pod in (two, three)}
+    assert [] == await two.read()
+    assert [False, True] == [two.admits(A, at) for at in (before, position)]
+    assert two.admits(C, before)
+
+
+async def test_followers_learn_by_themselves(redis_server, pods):
+    """The log is read again and again; news makes that sooner, and is told on the channel."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.log.start()
+    await two.log.start()
+    async with one.link.subscriber().pubsub(ignore_subscribe_messages=True) as news:
+        await news.subscribe(NAMES.news)
+        await news.get_message(timeout=5.0)
+        async with asyncio.timeout(20):
+            await one.log.purge([A])
+            await two.heard.wait()
+            message = await news.get_message(timeout=5.0)
+
+    assert [(A,)] == two.purged
+    assert b"p" == message["data"]
+
+    two.heard.clear()
+    two.log.nudge()
+    await one.log.purge([ALL])
+    async with asyncio.timeout(20):
+        await two.heard.wait()
+
+    assert two.log.lag < 20.0
+    assert two.log.counts["tails"] >= 2
+
+
+async def test_a_process_that_comes_later(redis_server, pods):
+    """Who starts reads all that is in the log, and admits nothing that was purged."""
+    one = pods(redis_server)
+    await one.read()
+    before = one.purges.position
+    await one.log.purge([A])
+    late = pods(redis_server)
+    await late.log.start()
+
+    assert [(A,)] == late.purged
+    assert [False, True] == [late.admits(scope, before) for scope in (A, B)]
+
+
+async def test_same_scope_again_moves_up(redis_server, pods):
+    """A scope that is purged again has one place in the log, with the higher number."""
+    one, two = pods(redis_server), pods(redis_server)
+    first = await one.log.purge([A])
+    await two.read()
+    second = await one.log.purge([A])
+
+    assert 1 == redis_server.call("ZCARD", NAMES.log_purges)
+    assert [(A,)] == await two.read()
+    assert [False, True] == [two.admits(A, position) for position in (first, second)]
+
+
+async def test_purges_at_once(redis_server, pods):
+    """Purges by many at the same time all come in, each with a position that holds."""
+    fleet = [pods(redis_server) for _ in range(3)]
+    scopes = [Scope(ScopeKind.TAG, str(number)) for number in range(30)]
+    calls = [fleet[number % 3].log.purge([scope]) for number, scope in enumerate(scopes)]
+    positions = await asyncio.gather(*calls)
+    for pod in fleet:
+        await pod.read()
+
+    assert 30 == redis_server.call("ZCARD", NAMES.log_purges)
+    assert [True] * 90 == [pod.admits(scope, at) for pod in fleet for scope, at in zip(scopes, positions, strict=True)]
+    assert [set(scopes)] * 3 == [{scope for purged in pod.purged for scope in purged} for pod in fleet]
+
+
+async def test_fold(redis_server, pods, monkeypatch):
+    """When the log grows the oldest purges become one of all, for who hasn't read them; who has keeps what he knows."""
+    monkeypatch.setattr(purge_log, "MOST_PURGES", 5)
+    one, two, three = pods(redis_server), pods(redis_server), pods(redis_server)
+    await two.read()
+    before = two.purges.position
+    scopes = [Scope(ScopeKind.TAG, str(number)) for number in range(8)]
+    for scope in scopes:
+        position = await one.log.purge([scope])
+        await three.read()
+
+    assert 5 == redis_server.call("ZCARD", NAMES.log_purges)
+    assert 8 == position.number
+    assert [(ALL, *scopes[4:])] == await two.read()
+    assert [False, True] == [two.admits(C, Position(before.incarnation, number)) for number in (3, 4)]
+    assert three.admits(C, before)
+    assert ALL not in {scope for purged in three.purged for scope in purged}
+
+
+async def test_purge_of_all_leaves_no_other(redis_server, pods):
+    """After a purge of everything the log holds nothing else."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.log.purge([A, B])
+    await one.log.purge([ALL])
+
+    assert 1 == redis_server.call("ZCARD", NAMES.log_purges)
+    assert [(ALL,)] == await two.read()
+
+
+@pytest.mark.parametrize(
+    "flush",
+    [
+        pytest.param(lambda server: server.call("FLUSHALL"), id="flushall"),
+        pytest.param(lambda server: server.call("DEL", NAMES.log_meta), id="hash evicted"),
+        pytest.param(lambda server: server.call("DEL", NAMES.log_purges), id="purges evicted"),
+    ],
+)
+async def test_flushed(redis_server, pods, flush):
+    """Where the log is gone from its server, everything is purged in every process, once; nothing older is admitted."""
+    one, two = pods(redis_server), pods(redis_server)
+    position = await one.log.purge([A])
+    await two.read()
+    flush(redis_server)
+
+    assert [[(ALL,)], [(ALL,)]] == [await one.read(), await two.read()]
+    assert [[], []] == [await one.read(), await two.read()]
+    assert one.purges.position == two.purges.position != position
+    assert not two.admits(B, position)
+    assert "purge-log-lost" in one.told
+    assert Position(two.purges.position.incarnation, 1) == await two.log.purge([A])
+
+
+async def test_new_empty_server(pods):
+    """Another server, and an empty log: nothing here is purged; what waited, or may not have spread, is written."""
+    with RedisServer() as server:
+        one, two = pods(server), pods(server)
+        old = await one.log.purge([A])
+        await two.read()
+        server.kill()
+
+        assert await two.log.purge([B]) is None
+
+        server.start()
+
+        assert [] == await two.read()
+        assert [(B,)] == await one.read()
+        assert {A} == set(one.purges.pending)
+        assert [] == await one.read()
+        assert {} == one.purges.pending
+        assert [(A,)] == await two.read()
+        assert not one.admits(C, old)
+        assert one.admits(C, one.purges.position)
+
+
+async def test_frozen_server(redis_server, pods):
+    """While Redis is frozen a purge holds here, and is seen by all on its return."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.read()
+    await two.read()
+    before = one.purges.position
+    redis_server.pause()
+
+    assert await one.log.purge([A]) is None
+    assert [(A,)] == one.purged
+    assert not one.admits(A, before)
+    assert one.log.counts["failures"]
+
+    redis_server.resume()
+    await one.read()  # it may find that what was given up has been executed: then A is purged here again
+
+    assert {} == one.purges.pending
+    assert {(A,)} == set(await two.read())
+    assert not two.admits(A, before)
+
+
+@pytest.mark.parametrize("later", [A, ALL], ids=["the same", "all"])
+async def test_purged_twice_while_redis_is_away(pods, later):
+    """A purge that another one like it, or a wider one, waits for as well is said to wait."""
+    with RedisServer() as server:
+        one = pods(server)
+        await one.read()
+        server.kill()
+
+        assert [None, None] == await asyncio.gather(one.log.purge([A]), one.log.purge([later]))
+        assert {later} == set(one.purges.pending)
+
+
+async def test_return_is_noticed(pods):
+    """What waits is written by itself when Redis is back."""
+    with RedisServer() as server:
+        one = pods(server)
+        await one.log.start()
+        server.kill()
+        for scope in (A, B, C):
+            assert await one.log.purge([scope]) is None
+        assert not one.link.up
+
+        server.start()
+        async with asyncio.timeout(20):
+            while one.purges.pending:  # noqa: ASYNC110 - nobody tells that a purge is written; one is purged already
+                await asyncio.sleep(0.02)
+
+    assert 3 == one.log.counts["purges"]
+
+
+async def test_server_with_an_older_state(pods):
+    """A server that comes back without the latest purges gets them again, and nothing is admitted that they forbid."""
+    with RedisServer(options=("--save", "3600", "1000")) as server:
+        one, two = pods(server), pods(server)
+        old = await one.log.purge([A])
+        server.call("SAVE")
+        lost = await one.log.purge([B])
+        await two.read()
+        server.kill()
+        server.start()
+        late = pods(server)
+
+        assert [(A,)] == await late.read()
+        assert not late.admits(C, lost)
+        assert late.admits(C, old)
+        assert [[], []] == [await two.read(), await two.read()]
+        assert [(B,)] == await late.read()
+        assert [(B,)] == await one.read()
+        assert 2 == server.call("ZCARD", NAMES.log_purges)
+        assert [False, True, True] == [late.admits(scope, old) for scope in (B, A, C)]
+        assert "purge-log-lost" not in one.told
+
+
+async def test_server_with_the_same_state(pods):
+    """A server that comes back, or takes over, with all it had loses nobody anything."""
+    with RedisServer(options=("--save", "3600", "1000")) as server:
+        one, two = pods(server), pods(server)
+        old = await one.log.purge([A])
+        await two.read()
+        server.call("SAVE")
+        for _ in range(3):
+            server.kill()
+            server.start()
+
+            assert [[], []] == [await one.read(), await two.read()]
+            assert ({}, {}) == (one.purges.pending, two.purges.pending)
+
+        new = await one.log.purge([B])
+
+        assert old.incarnation != new.incarnation
+        assert [(B,)] == await two.read()
+        assert [False, True, True] == [two.admits(B, old), two.admits(A, old), two.admits(B, new)]
+        assert [] == [word for word in one.told if word.startswith("purge-log")]
+
+
+async def test_numbers_go_backwards(redis_server, pods):
+    """Where no run id tells of a failover, numbers that go backwards do."""
+    one, two = pods(redis_server), pods(redis_server)
+    old = await one.log.purge([A])
+    await one.log.purge([B])
+    await two.read()
+    roll_back(redis_server, 1)
+
+    assert [] == await one.read()
+    assert {B} == set(one.purges.pending)
+    assert [] == await one.read()
+    assert [(B,)] == await two.read()
+    assert [False, True] == [two.admits(scope, old) for scope in (B, C)]
+
+
+async def test_info_is_forbidden(redis_server, pods):
+    """Without the right to ask for the run id a log that is gone counts as flushed; all else works."""
+    redis_server.call("ACL", "SETUSER", "default", "-info")
+    try:
+        one, two = pods(redis_server), pods(redis_server)
+        await two.read()
+
+        assert await one.log.purge([A])
+        assert [(A,)] == await two.read()
+
+        redis_server.call("FLUSHALL")
+
+        assert [(ALL,)] == await two.read()
+    finally:
+        redis_server.call("ACL", "SETUSER", "default", "+info")
+
+
+async def test_unknown_secret(redis_server, pods):
+    """A note that cannot be opened counts as a purge of everything, once; who has its secret reads it."""
+    one = pods(redis_server, secrets(1))
+    newer, older = pods(redis_server, secrets(2, 1)), pods(redis_server, secrets(1))
+    for pod in (one, newer, older):
+        await pod.read()
+    position = await newer.log.purge([A])
+
+    assert [(ALL,)] == await older.read()
+    assert [] == await older.read()
+    assert older.admits(A, position)
+    assert 1 == older.log.counts["unreadable"]
+
+    one.secret = secrets(2)
+
+    assert [(A,)] == await one.read()
+
+
+async def test_foreign_member_is_all(redis_server, pods):
+    """What stands among the purges and is none counts as a purge of everything."""
+    one = pods(redis_server)
+    await one.log.purge([A])
+    mode_note = one.log._notes.seal_note(b"mode normal 2e9")
+    for number, foreign in enumerate([b"\xff\x00", mode_note], start=2):
+        redis_server.call("ZADD", NAMES.log_purges, number, foreign)
+        redis_server.call("HSET", NAMES.log_meta, "number", number, "last", number)
+
+        assert [(ALL,)] == await one.read()
+
+
+async def test_log_without_a_number(redis_server, pods):
+    """A log whose number is none is as one that is gone."""
+    one = pods(redis_server)
+    await one.read()
+    redis_server.call("HSET", NAMES.log_meta, "number", "many")
+
+    assert [(ALL,)] == await one.read()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param([("DEL", NAMES.log_meta), ("SET", NAMES.log_meta, "text")], id="hash of another type"),
+        pytest.param([("HSET", NAMES.log_meta, "before", "x" * 40)], id="nothing to go on from"),
+    ],
+)
+async def test_damaged_log(redis_server, pods, damage):
+    """A log that makes no sense is as one that doesn't answer: nothing raises, and purges hold here and wait."""
+    one = pods(redis_server)
+    await one.read()
+    for command in damage:
+        redis_server.call(*command)
+
+    assert await one.log.purge([A]) is None
+    assert [(A,)] == one.purged
+    assert 1 == one.log.counts["failures"]
+    assert one.link.up
+
+
+async def test_stop_writes_what_waits(pods):
+    """A process that ends writes what waits, if Redis answers; if not, it ends all the same."""
+    with RedisServer() as server:
+        one, two = pods(server), pods(server)
+        await one.log.start()
+        server.pause()
+        await one.log.purge([A])
+        server.resume()
+        await one.log.stop()
+
+        assert [(A,)] == await two.read()
+
+        await two.log.start()
+        server.pause()
+        await two.log.purge([B])
+        await two.log.stop()
+
+        assert {B} == set(two.purges.pending)
+
+
+async def test_cancelled_purge(redis_server, pods):
+    """A purge whose caller leaves holds here, and is written later."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.read()
+    task = asyncio.create_task(one.log.purge([A]))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert [(A,)] == one.purged
+
+    await one.read()
+
+    assert (A,) in await two.read()
+
+
+async def test_bug_of_a_listener(redis_server, pods):
+    """A listener that raises ends nothing, and is told of."""
+    one = pods(redis_server)
+    one.log._on_purge = one.log._on_mode = lambda _: 1 / 0
+    await one.log.purge([A])
+
+    assert await one.log.set_mode(Mode.CACHE_OFF, 2e9)
+    assert {} == one.purges.pending
+    assert "purge-log-fault" in one.told
+
+
+async def test_mode(redis_server, pods, now):
+    """The fleet's mode is known to all who read, told when it changes, taken back, and ends by itself."""
+    one, two = pods(redis_server), pods(redis_server)
+
+    assert await one.log.set_mode(Mode.CACHE_OFF, now[0] + 60.0)
+    await two.read()
+    await two.read()
+    await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 90.0)
+    await two.read()
+
+    assert 89_000 < redis_server.call("PTTL", NAMES.log_mode) <= 90_000
+
+    await two.log.set_mode(None)
+    await one.read()
+
+    assert [Mode.CACHE_OFF, Mode.PASSTHROUGH, None] == one.modes == two.modes
+    assert 0 == redis_server.call("EXISTS", NAMES.log_mode)
+
+
+async def test_mode_ends_with_redis_away(pods, now):
+    """A mode ends at its time, also where Redis went away before; a mode cannot be set then."""
+    with RedisServer() as server:
+        one = pods(server)
+        await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
+        server.kill()
+        await one.read()
+
+        assert Mode.PASSTHROUGH is one.log.mode
+        assert not await one.log.set_mode(Mode.NORMAL, now[0] + 90.0)
+
+        now[0] += 60.0
+
+        assert one.log.mode is None
+        await one.read()
+
+    assert [Mode.PASSTHROUGH, None] == one.modes
+
+
+async def test_mode_survives_a_flush(redis_server, pods, now):
+    """A mode that is lost with the log is set again, for the rest of its time, by whoever knows it."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
+    redis_server.call("FLUSHALL")
+    now[0] += 20.0
+    await one.read()
+    await two.read()
+
+    assert [Mode.PASSTHROUGH] == one.modes == two.modes
+    assert 39_000 < redis_server.call("PTTL", NAMES.log_mode) <= 40_000
+
+
+@pytest.mark.parametrize("text", [b"", b"mode", b"mode loud 2e9", b"mode normal soon", b"purge mode 2e9", b"\xff"])
+async def test_mode_that_makes_no_sense(redis_server, pods, text):
+    """What stands in the mode's place and is none is as if nothing did."""
+    one = pods(redis_server)
+    redis_server.call("SET", NAMES.log_mode, one.log._notes.seal_note(text), "PX", 60_000)
+    await one.read()
+
+    assert one.log.mode is None
+    assert 1 == one.log.counts["tails"]
+
+
+async def test_nothing_is_told_and_everything_expires(redis_server, pods, now):
+    """No name stands in Redis in clear; every key has a time to live, and it is renewed."""
+    one = pods(redis_server)
+    await one.read()
+
+    assert {NAMES.log_meta} == set(redis_server.call("KEYS", "*"))
+    assert redis_server.call("TTL", NAMES.log_meta) > 0
+
+    await one.log.purge([A, Scope(ScopeKind.SERVICE, "contoso"), Scope(ScopeKind.ROUTE, "invoices")])
+    await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
+
+    assert set(KEYS) == set(redis_server.call("KEYS", "*"))
+
+    for key in KEYS[:2]:
+        redis_server.call("EXPIRE", key, 100)
+    await one.read()
+
+    assert [True] * 2 == [redis_server.call("TTL", key) > purge_log.LIFE_SECONDS - 100 for key in KEYS[:2]]
+
+    stored = b"".join(redis_server.call("DUMP", key) for key in KEYS)
+    held = redis_server.call("ZRANGE", NAMES.log_purges, 0, -1) + redis_server.call("HVALS", NAMES.log_meta)
+    sent = b"".join(word for word in one.log._words(one.purges.position, {A: Due(1)}) if isinstance(word, bytes))
+    for name in (b"tag-a", b"contoso", b"invoices", b"passthrough"):
+        assert name not in stored + b"".join(held) + redis_server.call("GET", NAMES.log_mode) + sent
+
+
+async def test_log_is_in_one_slot(redis_server):
+    """All keys of a script have the same hash tag, as a Cluster demands."""
+
+    assert {b"{log}"} == {key[key.index(b"{") : key.index(b"}") + 1] for key in KEYS}
+
+
+async def test_too_long_a_name(redis_server, pods):
+    """No name is longer than a note: such a purge is one of everything, and blocks nothing."""
+    one, two = pods(redis_server), pods(redis_server)
+    await two.read()
+
+    assert await one.log.purge([Scope(ScopeKind.TAG, "x" * 5000), A])
+    assert [(ALL,)] == await two.read()
+
+
+async def test_repr(redis_server, pods):
+    """The log tells its state."""
+    one = pods(redis_server)
+    await one.read()
+
+    assert "pending>, mode unset, read 0.0 s ago>" in repr(one.log)

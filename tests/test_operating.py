@@ -1,0 +1,319 @@
+"""What those who run a sidecar can do to it, over memory and flights as they are, and a log that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.admin.actions import ModeRequest, ModeResult, PurgeRequest, PurgeResult
+from sidecar.core.ledger import Ledger
+from sidecar.core.model import Entry, Form, Key, Position
+from sidecar.core.purges import ALL, Purges, Scope, ScopeKind
+from sidecar.core.rules import MemoryRule, Mode
+from sidecar.errors import Refused
+from sidecar.flight.table import Flights
+from sidecar.operating import FLEETS_SECONDS, Operations
+from sidecar.store.memory import CHUNK, Memory
+
+RAW = b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: sidecar\r\n\r\n{}"
+
+
+def key(number: int) -> Key:
+    return Key(b"%016d" % number, b"%032d" % number)
+
+
+def entry(route: str = "first") -> Entry:
+    return Entry(200, (), b"answer", Form.WHOLE, "openai", route, "", at=0.0, ttl=60.0)
+
+
+class Line:
+    """What is needed of the line: it hears of modes, and knows keys."""
+
+    def __init__(self) -> None:
+        self.modes = []
+        self.asked = []
+        self.key = key(1)
+
+    def switch(self, mode):
+        self.modes.append(mode)
+
+    def answered(self, request_id):
+        return self.key if request_id == "known" else None
+
+    def key_of(self, head, body):
+        self.asked.append((head.method, body))
+        return self.key
+
+
+class Log:
+    """The fleet's log, or Redis away where *position* is None."""
+
+    def __init__(self, operations: Operations, purges: Purges) -> None:
+        self.operations = operations
+        self.purges = purges
+        self.position = Position(b"\x0a" * 16, 7)
+        self.modes = []
+
+    async def purge(self, scopes):
+        self.purges.apply(scopes)
+        self.operations.take(tuple(scopes))
+        return self.position
+
+    async def set_mode(self, mode, until=0.0):
+        if self.position is None:
+            return False
+        self.modes.append((mode, until))
+        self.operations.take_mode(mode)
+        return True
+
+
+class Desk:
+    """Operations with what they work on."""
+
+    def __init__(self, mode: Mode = Mode.NORMAL) -> None:
+        self.now = 1000.0
+        self.line = Line()
+        self.memory = Memory(MemoryRule())
+        self.purges = Purges()
+        self.flights = Flights(
+            spawn=lambda work, *, name: asyncio.create_task(work, name=name), ledger=Ledger(1000), limit=100,
+            report=lambda _: None,
+        )  # fmt: skip
+        self.forgotten = 0
+        self.operations = Operations(
+            mode, self.line, self.memory, self.flights, self.purges, forget=self.forget, now=lambda: self.now,
+            port=lambda: 7400,
+        )  # fmt: skip
+        self.log = Log(self.operations, self.purges)
+        for number in range(4):
+            self.memory.put(key(number), entry("first" if number < 3 else "second"))
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    def join(self, *, away: bool = False) -> None:
+        self.operations.log = self.log
+        if away:
+            self.log.position = None
+
+    async def purge(self, scope="route", value="first", *, request=b"", dry_run=False, fleet=False) -> PurgeResult:
+        return await self.operations.purge(PurgeRequest(scope, value, request, dry_run, fleet))
+
+    async def change(self, mode: Mode, seconds: float | None = None, *, fleet: bool = False) -> ModeResult:
+        return await self.operations.change(ModeRequest(mode, seconds, fleet))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+# ---- purges ----
+
+
+@pytest.mark.parametrize(
+    ("joined", "away", "fleet", "position", "told"),
+    [
+        (False, False, False, "", "local"),
+        (False, False, True, "", "local"),
+        (True, False, False, "", "local"),
+        (True, False, True, "0a" * 16 + ":7", "done"),
+        (True, True, True, "", "pending"),
+    ],
+    ids=["alone", "alone with a token", "without a token", "in the fleet", "redis away"],
+)
+async def test_purge(joined, away, fleet, position, told, desk):
+    """It holds here at once, whoever else is told; what it took, where it stands and who knows is the result."""
+    if joined:
+        desk.join(away=away)
+    result = await desk.purge(fleet=fleet)
+
+    assert PurgeResult(3, position, told) == result
+    assert (1, 1) == (desk.memory.entries, desk.operations.purged)
+    assert desk.purges.purged_since([Scope(ScopeKind.ROUTE, "first")], 0)
+    assert (1 if fleet and joined else 0) == len(desk.purges.pending)
+
+
+async def test_dry_run(desk):
+    """It counts, and that is all, also where it may act on the fleet."""
+    desk.join()
+    result = await desk.purge(dry_run=True, fleet=True)
+
+    assert PurgeResult(3, "", "local") == result
+    assert (4, 0, 0) == (desk.memory.entries, desk.operations.purged, desk.purges.seq)
+
+
+@pytest.mark.parametrize(
+    ("scope", "value", "left"),
+    [
+        ("all", "", 0),
+        ("service", "openai", 0),
+        ("service", "another", 4),
+        ("route", "second", 3),
+        ("key", key(2).address.hex(), 3),
+        ("request-id", "known", 3),
+        ("request", "", 3),
+    ],
+)
+async def test_scopes(scope, value, left, desk):
+    """What is named is gone, the rest is there."""
+    result = await desk.purge(scope, value, request=RAW if scope == "request" else b"")
+
+    assert (4 - left, left) == (result.entries, desk.memory.entries)
+    assert ([(b"POST", b"{}")] if scope == "request" else []) == desk.line.asked
+
+
+@pytest.mark.parametrize(
+    ("scope", "value", "request_bytes", "status", "code"),
+    [
+        ("request-id", "unknown", b"", 404, "unknown-id"),
+        ("request", "", b"no request at all", 400, ""),
+        ("request", "", RAW, 400, "no-key"),
+    ],
+)
+async def test_refused(scope, value, request_bytes, status, code, desk):
+    """What names no entry is told so, and takes nothing."""
+    desk.line.key = None
+    with pytest.raises(Refused) as refused:
+        await desk.purge(scope, value, request=request_bytes)
+
+    assert status == refused.value.status
+    assert code in refused.value.code
+    assert (4, 0) == (desk.memory.entries, desk.operations.purged)
+
+
+async def test_many_entries(desk):
+    """A purge of more than one step is over when it is told, and serves nothing of what it took meanwhile."""
+    for number in range(3 * CHUNK):
+        desk.memory.put(key(10 + number), entry())
+    purging = asyncio.create_task(desk.purge())
+    while desk.memory.entries > 1 + CHUNK:  # noqa: ASYNC110  what is looked at has no events for tests
+        await asyncio.sleep(0)
+    seen = [desk.memory.peek(key(10 + number)) for number in range(3 * CHUNK)]
+    result = await purging
+
+    assert {None} == set(seen)
+    assert (3 * CHUNK + 3, 1) == (result.entries, desk.memory.entries)
+
+
+async def test_news_of_a_purge(desk):
+    """One that another process made is carried out at once, as far as it goes, and finished by the sweep."""
+    for number in range(2 * CHUNK):
+        desk.memory.put(key(10 + number), entry())
+    desk.operations.take((Scope(ScopeKind.ROUTE, "first"),))
+    begun = desk.memory.entries
+    await desk.operations.sweep()
+
+    assert begun > 1
+    assert 1 == desk.memory.entries
+
+
+async def test_flights_are_detached(desk):
+    """What flies in the purged scope is joined by nobody any more; the rest is."""
+    go = asyncio.Event()
+
+    async def fetch(flight):
+        await go.wait()
+
+    ours = desk.flights.lead("ours", fetch, generating=False, scopes=(ALL, Scope(ScopeKind.ROUTE, "first")))
+    other = desk.flights.lead("other", fetch, generating=False, scopes=(ALL, Scope(ScopeKind.ROUTE, "second")))
+    readers = [flight.join() for flight in (ours, other)]
+    await desk.purge()
+
+    assert (None, other) == (desk.flights.find("ours"), desk.flights.find("other"))
+    assert (True, False) == (ours.superseded, other.superseded)
+    for flight, reader in zip((ours, other), readers, strict=True):
+        flight.task.cancel()
+        await asyncio.wait([flight.task])
+        reader.leave()
+
+
+# ---- modes ----
+
+
+async def test_own_mode(desk):
+    """It holds for as long as was said; requests are judged anew when it begins and when it ends."""
+    done = await desk.change(Mode.CACHE_OFF, 60.0)
+    desk.now += 59.0
+    desk.operations.tick()
+    within = desk.operations.standing()
+    desk.now += 1.0
+    desk.operations.tick()
+
+    assert ModeResult(Mode.CACHE_OFF, 60.0, "local") == done
+    assert ModeResult(Mode.CACHE_OFF, 1.0, "local") == within
+    assert ModeResult(Mode.NORMAL, None, "local") == desk.operations.standing()
+    assert [Mode.CACHE_OFF, Mode.NORMAL] == desk.line.modes
+    assert 2 == desk.forgotten
+
+
+async def test_same_mode(desk):
+    """Where nothing changes nobody is disturbed."""
+    await desk.change(Mode.PASSTHROUGH, 60.0)
+    await desk.change(Mode.PASSTHROUGH, 600.0)
+    desk.operations.tick()
+
+    assert [Mode.PASSTHROUGH] == desk.line.modes
+    assert 600.0 == desk.operations.standing().seconds
+
+
+@pytest.mark.parametrize("configured", list(Mode), ids=str)
+async def test_back_to_what_is_configured(configured):
+    """The configuration's own mode, without an end, ends what was said; with one it is said as any other."""
+    desk = Desk(configured)
+    other = Mode.CACHE_OFF if configured is not Mode.CACHE_OFF else Mode.NORMAL
+    await desk.change(other, 60.0)
+    await desk.change(configured)
+
+    assert (configured, None) == (desk.operations.mode, desk.operations.standing().seconds)
+    await desk.change(configured, 60.0)
+    assert 60.0 == desk.operations.standing().seconds
+
+
+async def test_fleets_mode(desk):
+    """The fleet's mode goes before this process's own, which is there again when that ends."""
+    desk.join()
+    await desk.change(Mode.CACHE_OFF, 600.0)
+    done = await desk.change(Mode.PASSTHROUGH, 60.0, fleet=True)
+    standing = desk.operations.standing()
+    desk.operations.take_mode(None)
+
+    assert ModeResult(Mode.PASSTHROUGH, 60.0, "done") == done
+    assert ModeResult(Mode.PASSTHROUGH, None, "done") == standing
+    assert [(Mode.PASSTHROUGH, 1060.0)] == desk.log.modes
+    assert Mode.CACHE_OFF is desk.operations.mode
+
+
+async def test_fleets_mode_without_an_end(desk):
+    """It ends after a month."""
+    desk.join()
+    await desk.change(Mode.CACHE_OFF, fleet=True)
+
+    assert [(Mode.CACHE_OFF, 1000.0 + FLEETS_SECONDS)] == desk.log.modes
+
+
+async def test_normal_in_the_fleet(desk):
+    """Back to normal is back to normal, also where this process had a mode of its own."""
+    desk.join()
+    await desk.change(Mode.CACHE_OFF, 600.0)
+    done = await desk.change(Mode.NORMAL, fleet=True)
+
+    assert ModeResult(Mode.NORMAL, None, "done") == done
+    assert [(None, 1000.0 + FLEETS_SECONDS)] == desk.log.modes
+
+
+async def test_fleet_away(desk):
+    """A mode for a fleet that cannot be told is refused, and is nobody's."""
+    desk.join(away=True)
+    with pytest.raises(Refused, match="Redis is away") as refused:
+        await desk.change(Mode.CACHE_OFF, 60.0, fleet=True)
+
+    assert (503, "fleet-away") == (refused.value.status, refused.value.code)
+    assert (Mode.NORMAL, []) == (desk.operations.mode, desk.line.modes)
+
+
+def test_repr(desk):
+    """It tells the mode, and how much was purged."""
+
+    assert "<Operations mode normal, 0 purges>" == repr(desk.operations)
