@@ -6,6 +6,8 @@ The rule: what the line found out about a call travels in one frozen value, and 
 
 from __future__ import annotations
 
+from enum import Enum
+
 from msgspec import Struct
 
 from sidecar.core.approach import Approach
@@ -41,6 +43,14 @@ class Call(Struct, frozen=True, gc=False):
     key: Key | None
     bypass: str = ""
     observe: bool = False
+
+
+class Way(Enum):
+    """How an errand gets its answer: with all who want it, with those who waited too long for that, or alone."""
+
+    SHARED = "shared"
+    LATE = "late"
+    ALONE = "alone"
 
 
 class Errand(Struct, frozen=True, gc=False):

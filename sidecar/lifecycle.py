@@ -125,10 +125,11 @@ class Sidecar:
             self.membership.breakdowns() if self.membership is not None else {},
         )
         remote = self.membership.remote if self.membership is not None else Nowhere()
+        self.store = Tiered(self.memory, remote, self.purges)
         self.proxy = Proxy(
             approaches=Approaches(rules, secret, pod),
             secret=secret,
-            store=Tiered(self.memory, remote, self.purges),
+            store=self.store,
             flights=self.flights,
             dispatch=Dispatch(self.upstream, credentials.field, self.ledger),
             accepted=Accepted(),
@@ -139,7 +140,7 @@ class Sidecar:
             clock=time.monotonic,
             draw=lambda: 1.0 - random.random(),  # noqa: S311  spreads refreshes, guards nothing
             lease_wait=rules.redis.lease_wait if rules.redis is not None else 0.0,
-            instance=os.urandom(4).hex().encode() + b"-",
+            instance=os.urandom(4).hex().encode(),
         )
         self.listener = Listener(
             self.proxy,
@@ -183,7 +184,7 @@ class Sidecar:
             self.log.event("config-warning", level="warning", message=line)
         await self.upstream.start()
         if self.membership is not None:
-            await self.membership.start(self.memory.put)
+            await self.membership.start(self.store.take)
         self.health_port = await self.health.start(rules.health.host, rules.health.port)
         self.admin_port = await self.control.start(rules.admin.host, rules.admin.port)
         self.port = await self.listener.start(rules.listen.host, rules.listen.port)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Protocol
 
 from sidecar.admin.actions import Fleet, ModeRequest, ModeResult, PurgeRequest, PurgeResult
@@ -77,7 +78,8 @@ class Operations:
 
     def standing(self) -> ModeResult:
         """The mode in force, and for how long yet."""
-        left = None if self._fleets or self._own is None else max(self._own[1] - self._now(), 0.0)
+        own = None if self._fleets else self._own
+        left = None if own is None or own[1] == inf else max(own[1] - self._now(), 0.0)
         return ModeResult(self._mode, left, "local" if self._fleets is None else "done")
 
     def take(self, scopes: tuple[Scope, ...]) -> None:
@@ -127,12 +129,16 @@ class Operations:
     async def change(self, asked: ModeRequest) -> ModeResult:
         """See ``ControlServer``. The configuration's own mode ends what was said before."""
         mode = None if asked.mode is self._configured and asked.seconds is None else asked.mode
-        until = self._now() + (asked.seconds or FLEETS_SECONDS)
+        until = inf if asked.seconds is None else self._now() + asked.seconds
         fleet: Fleet = "local"
         if self.log is not None and asked.fleet:
-            fleet = "done" if await self.log.set_mode(mode, until) else "pending"
+            fleet = "done" if await self.log.set_mode(mode, min(until, self._now() + FLEETS_SECONDS)) else "pending"
         if fleet == "pending":
-            raise Refused(503, "fleet-away", "Redis is away: the fleet's mode is as it was; try again when it is back")
+            raise Refused(
+                503,
+                "fleet-away",
+                "Redis does not answer, so the fleet may not have heard of it; look with `sidecar mode`, and try again",
+            )
         if mode is None:
             self._own = None
         elif fleet == "local":
@@ -144,7 +150,7 @@ class Operations:
         if asked.scope == "request":
             return self._scope_of_request(asked.request)
         if asked.scope == "request-id":
-            key = self._proxy.answered(asked.value)
+            key = self._proxy.ids.key(asked.value)
             if key is None:
                 raise Refused(
                     404,

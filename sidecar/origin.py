@@ -81,8 +81,12 @@ class Origin:
     def __repr__(self) -> str:
         return f"<Origin {self._accepted!r}>"
 
-    async def look(self, errand: Errand, *, wait: bool) -> Fetched:
-        """What lies behind memory, if it is for this caller. *wait*: also for what another process fetches."""
+    def patience(self, call: Call) -> float:
+        """How long another process's answer is waited for, seconds."""
+        return self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
+
+    async def look(self, errand: Errand, *, patience: float) -> Fetched:
+        """What lies behind memory, if it is for this caller; *patience* is for what another process fetches."""
         approach, call, known, now = errand.approach, errand.call, errand.known, self._now
         principal, asked = call.principal, approach.asked
         if principal.local or asked.no_cache or not self._accepted.knows(approach.site.place, principal, now()):
@@ -92,20 +96,20 @@ class Origin:
             verdict = judge(entry, asked, call.fresh, now())
             return verdict is not ABSENT and (known is None or entry.at > known.at)
 
-        patience = self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
-        return await self._store.fetch(errand.key, suffices, patience=patience if wait else 0.0)
+        return await self._store.fetch(errand.key, suffices, patience=patience)
 
     async def opening(self, reader: Reader, call: Call) -> Opening | None:
         """
-        The answer's head, None when the answer is not for this caller; also for a stream that has waited long enough
-        for another process, in a flight of callers who wait longer.
+        The answer's head. None when the answer is not for this caller, whom the flight has *released* then, or when a
+        stream has waited long enough for another process, in a flight of callers who wait longer.
         """
-        if call.facts.view.stream and not reader.owner and reader.flight.elsewhere:
+        flight, wait = reader.flight, self._lease_wait
+        if call.facts.view.stream and flight.patience > wait:
             try:
-                async with asyncio.timeout(self._lease_wait):
+                async with asyncio.timeout(wait):
                     return await reader.opening()
             except TimeoutError:
-                if reader.flight.elsewhere:
+                if flight.patience > wait:
                     return None
         return await reader.opening()
 

@@ -17,6 +17,7 @@ from sidecar.core.approach import Approach, Approaches
 from sidecar.core.dialect import BodyForm
 from sidecar.core.draft import Draft
 from sidecar.core.fingerprint import seal
+from sidecar.core.ids import Ids
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Facts, Form, Head, Key, Outcome, Reading, Record
 from sidecar.core.observation import Observations
@@ -40,12 +41,13 @@ from sidecar.core.rules import Mode
 from sidecar.core.silent import Pieces, certain, cut
 from sidecar.delivery import Stamp, deliver, hit, is_as_stored, miss_status, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, draft_of, lend, scopes_within
+from sidecar.errand import Call, Errand, Way, draft_of, lend, scopes_within
 from sidecar.errors import Refused, SidecarError
 from sidecar.flight.flight import Flight, Opening
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
 from sidecar.origin import Origin, substitute
+from sidecar.refreshing import Refreshes
 from sidecar.relaying import Passage, Relay
 from sidecar.store.base import Store
 
@@ -54,10 +56,7 @@ _MEMO_CALLS = 1024
 _MEMO_BYTES = 4 * 1024 * 1024
 _CALL_WEIGHT = 500
 _SEEN = 4096
-_REFRESHES = 64
 _SURELY = 5e-324  # the smallest draw there is
-_ANSWERED = 4096
-"""Calls by whose ids their entries can be purged."""
 _UNREAD = Reading(b"none", b"", Facts(bypass=Reason.MEMORY_FULL))
 _CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
 _CALLERS = frozenset({"client-gone", "slow-reader"})
@@ -111,16 +110,14 @@ class Proxy:
         self._now = now
         self._clock = clock
         self._draw = draw
-        self._instance = instance
-        self._count = 0
+        self.ids = Ids(instance)
         self._seen: set[int] = set()
-        self._refreshing: set[Key] = set()
+        self.refreshes = Refreshes(flights, self._fly, lambda errand: self._tell(errand.draft))
         self._urged: Key | None = None
-        self._answered: list[Key | None] = [None] * _ANSWERED
         self._calls: Memo[tuple[Approach, bytes | Pieces], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
     def __repr__(self) -> str:
-        return f"<Proxy {self._count} requests, {self._flights!r}, {self._calls!r}>"
+        return f"<Proxy {self.ids.given} requests, {self._flights!r}, {self._calls!r}>"
 
     def switch(self, mode: Mode) -> None:
         """From now on calls go by *mode*; those under way go on as they began."""
@@ -131,17 +128,6 @@ class Proxy:
         """The key of a request, None where it has none. Raises ``Refused`` for a head that gets no further."""
         approach = self._approaches.switched(Mode.NORMAL).find(head)  # entries outlast a mode that looks nothing up
         return None if approach.bypass is not None else self._understand(approach, head, body, None).key
-
-    def answered(self, request_id: str) -> Key | None:
-        """The key of a call that this process answered lately under *request_id*, None where it doesn't know one."""
-        instance, _, number = request_id.partition("-")
-        try:
-            count = int(number, 16)
-        except ValueError:
-            return None
-        if instance.encode() + b"-" != self._instance or not self._count - _ANSWERED < count <= self._count:
-            return None
-        return self._answered[count % _ANSWERED]
 
     def admit(self, head: Head) -> Admission:
         """Steps 1 and 2; see ``Application.admit``."""
@@ -269,7 +255,7 @@ class Proxy:
     def _serve(
         self, verdict: Serve, view: tuple[bytes, Form], approach: Approach, call: Call, size: int, started: float
     ) -> Response:
-        entry, request_id = verdict.entry, self._next_id(call.key)
+        entry, request_id = verdict.entry, self.ids.give(call.key)
         body, form = view
         self._record(
             Record(
@@ -284,37 +270,39 @@ class Proxy:
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
         approach: Approach = request.plan
-        draft = draft_of(request, call, Outcome.MISS, self._next_id(key), self._now(), started)
+        draft = draft_of(request, call, Outcome.MISS, self.ids.give(key), self._now(), started)
         errand = Errand(request, approach, call, key, draft)
         try:
             if approach.asked.only_if_cached and not await self._look(errand, exchange):
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
-            if not draft.told and not await self._join(errand, exchange, alone=False):
-                await self._join(errand, exchange, alone=True)
+            way: Way | None = None if draft.told else Way.SHARED
+            while way is not None:
+                way = await self._join(errand, exchange, way)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer or a clean break
             self._settle(error, approach, draft, exchange, b"sidecar; fwd=miss")
         finally:
             self._tell(draft)
 
-    async def _join(self, errand: Errand, exchange: Exchange, *, alone: bool) -> bool:
+    async def _join(self, errand: Errand, exchange: Exchange, way: Way) -> Way | None:
         """
-        Join the key's flight, or lead one, and hand on its answer. False: that answer was not for this caller, which
-        then fetches *alone*.
+        Join the key's flight, or lead one, and hand on its answer. Returns in which way to fetch instead, where that
+        was not for this caller.
         """
+        alone = way is Way.ALONE
         approach, call, key, draft = errand.approach, errand.call, errand.key, errand.draft
         now = self._now()
         # who has not proved itself shares a flight only with those who present the very same credential
         proven = self._accepted.knows(approach.site.place, call.principal, now)
-        shelf = (key, b"" if proven else call.principal.credential)
+        shelf = (key, b"" if proven else call.principal.credential, way)
         # look again: the answer may have come between the first look and this task's first step
         found = None if alone else self._find(approach, call, key)
         if found is not None and await self._reply(errand, found, exchange):
-            return True
+            return None
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
         collapsed = flight is not None
         if flight is None:
             private = alone or self._flights.marked(key, now)
-            fly = partial(self._fly, errand)
+            fly = partial(self._fly, errand, late=way is Way.LATE)
             flight = self._flights.lead(
                 None if private else shelf, fly, generating=call.endpoint.generating, scopes=scopes_within(errand)
             )
@@ -322,8 +310,10 @@ class Proxy:
         reader = flight.join(call.principal.credential, draft)
         try:
             opening = await self._origin.opening(reader, call)
-            if opening is None or (collapsed and not self._takes(errand, opening)):
-                return False
+            if opening is None:
+                return Way.ALONE if reader.released else Way.LATE
+            if collapsed and not self._takes(errand, opening):
+                return Way.ALONE
             if opening.found is not None:
                 draft.outcome = opening.outcome
             else:
@@ -345,7 +335,7 @@ class Proxy:
             raise
         finally:
             reader.leave()
-        return written is not None
+        return None if written is not None else Way.ALONE
 
     def _takes(self, errand: Errand, opening: Opening) -> bool:
         """Whether what another caller's call came to, if that is a stored answer, is one for this caller, too."""
@@ -375,44 +365,29 @@ class Proxy:
         """Look for an answer in memory and behind it, but nowhere else."""
         found = self._find(errand.approach, errand.call, errand.key)
         if found is None:
-            fetched = await self._origin.look(errand, wait=False)
+            fetched = await self._origin.look(errand, patience=0.0)
             if fetched.lease is not None:
                 fetched.lease.release(failed=False)
             found = self._find(errand.approach, errand.call, errand.key)
         return found is not None and await self._reply(errand, found, exchange)
 
     def _refresh(self, request: Request, call: Call, key: Key, known: Entry) -> None:
-        """Fetch a newer answer than *known*, for whoever asks next: one fetch for a key, here and in the fleet."""
-        if key in self._refreshing or len(self._refreshing) >= _REFRESHES:
-            return
-        draft = draft_of(request, call, Outcome.REFRESH, self._next_id(), self._now(), self._clock())
-        errand = Errand(request, request.plan, call, key, draft, known)
-        flight = self._flights.lead(
-            None, partial(self._fly, errand), generating=call.endpoint.generating, scopes=scopes_within(errand)
-        )
-        lend(request.body, flight)
-        assert flight.task is not None
-        self._refreshing.add(key)
-        flight.task.add_done_callback(lambda _: self._refreshed(errand, flight))
+        """Fetch a newer answer than *known*, for whoever asks next."""
+        draft = draft_of(request, call, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
+        self.refreshes.begin(Errand(request, request.plan, call, key, draft, known))
 
-    def _refreshed(self, errand: Errand, flight: Flight) -> None:
-        self._refreshing.discard(errand.key)
-        draft = errand.draft
-        if flight.error is not None:
-            draft.cause = cause_of(flight.error)
-        if draft.attempts:  # else another process has seen to it
-            draft.status = draft.upstream_status
-            self._tell(draft)
-
-    async def _fly(self, errand: Errand, flight: Flight) -> None:
-        """Steps 9 to 11: fetch one answer, for whoever reads along."""
+    async def _fly(self, errand: Errand, flight: Flight, *, late: bool = False) -> None:
+        """Steps 9 to 11: fetch one answer, for whoever reads along. *late*: they have waited for another process."""
         approach, call, key, known = errand.approach, errand.call, errand.key, errand.known
         # 9: the fleet's tier
         flight.position = self._store.position
-        flight.elsewhere = True
-        fetched = await self._origin.look(errand, wait=known is None and flight.key is not None)
-        flight.elsewhere = False
+        wait = known is None and flight.key is not None and not late
+        flight.patience = self._origin.patience(call) if wait else 0.0
+        fetched = await self._origin.look(errand, patience=flight.patience)
+        flight.patience = 0.0
         lease, failed = fetched.lease, True
+        if lease is not None:
+            flight.on_supersede(partial(lease.release, failed=False))  # whoever asks after a purge need not wait for us
         try:
             found = judge(fetched.entry, approach.asked, call.fresh, self._now())
             if isinstance(found, Refresh):
@@ -431,7 +406,7 @@ class Proxy:
             if flight.kept is not None and lease is not None:
                 lease.keep(flight.kept)
                 lease = None
-            elif flight.kept is not None and not fetched.waited and not call.principal.local:
+            elif flight.kept is not None and not (fetched.waited or late or call.principal.local):
                 self._store.share(key, flight.kept)
             failed = not flight.superseded
         except asyncio.CancelledError:
@@ -445,7 +420,7 @@ class Proxy:
         """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""
         approach: Approach = request.plan
         site, head = approach.site, request.head
-        draft = draft_of(request, call, Outcome.BYPASS, self._next_id(), self._now(), started)
+        draft = draft_of(request, call, Outcome.BYPASS, self.ids.give(), self._now(), started)
         route = call.route if call is not None else choose_route(site, head.fields, "")
         status = b"sidecar; fwd=bypass; detail=%b" % draft.reason.encode("ascii")
         try:
@@ -485,7 +460,7 @@ class Proxy:
 
     def refuse(self, head: Head | None, error: Refused) -> Response:
         """See ``Application.refuse``: a request that got no further than the listener or its head."""
-        request_id = self._next_id()
+        request_id = self.ids.give()
         answer = rescue(error, None)
         self._record(
             Record(
@@ -495,8 +470,3 @@ class Proxy:
         )  # fmt: skip
         status = b"sidecar; detail=%b" % error.code.encode("ascii")  # not forwarded, and not stored either
         return rescued(answer, Stamp(request_id, status), close=error.close)
-
-    def _next_id(self, key: Key | None = None) -> bytes:
-        self._count += 1
-        self._answered[self._count % _ANSWERED] = key
-        return b"%b%08x" % (self._instance, self._count)

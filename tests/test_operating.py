@@ -27,6 +27,13 @@ def entry(route: str = "first") -> Entry:
     return Entry(200, (), b"answer", Form.WHOLE, "openai", route, "", at=0.0, ttl=60.0)
 
 
+class Ids:
+    """One call that is remembered."""
+
+    def key(self, text):
+        return key(1) if text == "known" else None
+
+
 class Line:
     """What is needed of the line: it hears of modes, and knows keys."""
 
@@ -34,12 +41,10 @@ class Line:
         self.modes = []
         self.asked = []
         self.key = key(1)
+        self.ids = Ids()
 
     def switch(self, mode):
         self.modes.append(mode)
-
-    def answered(self, request_id):
-        return self.key if request_id == "known" else None
 
     def key_of(self, head, body):
         self.asked.append((head.method, body))
@@ -306,7 +311,7 @@ async def test_normal_in_the_fleet(desk):
 async def test_fleet_away(desk):
     """A mode for a fleet that cannot be told is refused, and is nobody's."""
     desk.join(away=True)
-    with pytest.raises(Refused, match="Redis is away") as refused:
+    with pytest.raises(Refused, match="Redis does not answer") as refused:
         await desk.change(Mode.CACHE_OFF, 60.0, fleet=True)
 
     assert (503, "fleet-away") == (refused.value.status, refused.value.code)

@@ -84,7 +84,7 @@ class Flight:
         self.generating = generating
         self.position = Position()  # set by the fetch: what was known of purges before the request was sent
         self.kept: Entry | None = None  # set by the fetch
-        self.elsewhere = False  # set by the fetch: as yet it waits for another process
+        self.patience = 0.0  # set by the fetch, while it may wait so many seconds for another process
         self.sent = False  # set by the fetch when the request is out whole
         self.stage = Stage.WAITING
         self.opening: Opening | None = None
@@ -102,6 +102,7 @@ class Flight:
         self.task: asyncio.Task[None] | None = None
         self._limit = limit
         self._ledger = ledger
+        self._on_supersede: Callable[[], None] | None = None
         self._on_close = on_close
         self._on_abandon = on_abandon
         self._chunks: list[bytes] = []
@@ -187,9 +188,18 @@ class Flight:
 
     def supersede(self) -> None:
         """A newer answer is wanted: this one is for those who wait for it already, and for nobody else."""
-        self.superseded = True
-        self.close()
-        self._desert()
+        if not self.superseded:
+            self.superseded = True
+            self.close()
+            if self._on_supersede is not None:
+                self._on_supersede()
+            self._desert()
+
+    def on_supersede(self, act: Callable[[], None]) -> None:
+        """Have *act* called when a newer answer is wanted, or at once where it is by now."""
+        self._on_supersede = act
+        if self.superseded:
+            act()
 
     async def push(self, chunk: bytes) -> None:
         """

@@ -56,17 +56,17 @@ class Tiered:
         entry = fetched.entry
         if entry is None:
             return fetched
-        if not self.admits(key, entry):
-            return fetched._replace(entry=None)
+        return fetched if self.take(key, entry) else fetched._replace(entry=None)
+
+    def take(self, key: Key, entry: Entry) -> bool:
+        """Have an entry of the remote tier in memory, if it is newer than what is there. False: it has been purged."""
+        if not self._purges.admits(scopes_of(key, entry), entry.position):
+            return False
         known = self.memory.peek(key)
         if known is None or known.at < entry.at:
             self.memory.put(key, entry)
-        return fetched
+        return True
 
     def share(self, key: Key, entry: Entry) -> None:
         """See ``Store``."""
         self._remote.keep(key, entry)
-
-    def admits(self, key: Key, entry: Entry) -> bool:
-        """Whether no purge that this process knows of takes an entry of the remote tier."""
-        return self._purges.admits(scopes_of(key, entry), entry.position)

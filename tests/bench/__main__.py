@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import bodies, calls, footprint, litellm, micro
+from tests.bench import bodies, calls, envelope, fleet, footprint, litellm, micro
 from tests.bench.lab import Lab, Missing, Pace, Row, to_json
 from tests.bench.load import Caller, marked
 from tests.bench.machine import facts, tool
@@ -32,6 +32,12 @@ ROWS: dict[str, Callable[[Lab, Pace], list[Row]]] = {
     "stall-8mib": footprint.stall,
     "start": footprint.start,
     "memory": footprint.memory,
+    "redis-hit": fleet.redis_hit,
+    "redis-freeze": fleet.redis_freeze,
+    "redis-purge": fleet.redis_purge,
+    "redis-memory": fleet.redis_memory,
+    "fleet-8x50": fleet.fleet_8x50,
+    "envelope": envelope.rows,
     "litellm": litellm.hits_litellm,
     "key-micro": micro.key_micro,
 }

@@ -45,14 +45,14 @@ async def box(script):
 async def written(server, count=1):
     """Wait until *count* entries are in Redis."""
     async with asyncio.timeout(5):
-        while len([key for key in server.call("KEYS", "*") if key.endswith(b":e")]) < count:
+        while len([key for key in server.call("KEYS", "*") if key.endswith(b":e")]) < count:  # noqa: ASYNC110  a server that others write to
             await asyncio.sleep(0.005)
 
 
 async def released(server):
     """Wait until no lease is held."""
     async with asyncio.timeout(10):
-        while [key for key in server.call("KEYS", "*") if key.endswith(b":l")]:
+        while [key for key in server.call("KEYS", "*") if key.endswith(b":l")]:  # noqa: ASYNC110  as above
             await asyncio.sleep(0.005)
 
 

@@ -91,7 +91,7 @@ async def oracle(script):
 
 async def refreshed(lab: Lab) -> None:
     """Wait until a refresh has begun and is over."""
-    await lab.until(lambda: not lab.sidecar.proxy._refreshing)
+    await lab.until(lambda: not lab.sidecar.proxy.refreshes)
     await lab.settle()
 
 
@@ -161,9 +161,9 @@ async def test_one_refresh_in_the_fleet(build_fleet, oracle, redis_server):
     oracle.oracle.go.clear()
     stale = await asyncio.gather(*[lab.ask() for lab in labs for _ in range(5)])
     await labs[0].until(lambda: oracle.calls > 1)
-    await labs[0].until(lambda: sum(bool(lab.sidecar.proxy._refreshing) for lab in labs) == 1)
+    await labs[0].until(lambda: sum(bool(lab.sidecar.proxy.refreshes) for lab in labs) == 1)
     stale += [await lab.ask() for lab in labs]
-    await labs[0].until(lambda: sum(bool(lab.sidecar.proxy._refreshing) for lab in labs) == 1)
+    await labs[0].until(lambda: sum(bool(lab.sidecar.proxy.refreshes) for lab in labs) == 1)
     oracle.oracle.go.set()
     for lab in labs:
         await refreshed(lab)
@@ -321,7 +321,7 @@ async def test_refreshes_are_bounded(build_lab, oracle):
     oracle.oracle.go.clear()
     stale = [await lab.ask(body) for body in bodies]
     await lab.until(lambda: oracle.calls == 70 + 64)
-    refreshing = len(lab.sidecar.proxy._refreshing)
+    refreshing = len(lab.sidecar.proxy.refreshes)
     oracle.oracle.go.set()
     await refreshed(lab)
 

@@ -1,0 +1,58 @@
+"""
+Newer answers for entries that still serve.
+
+The rule: nobody waits for one and nobody hears of it if it fails; of one key there is one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from sidecar.core.model import Key
+from sidecar.core.rescue import cause_of
+from sidecar.errand import Errand, lend, scopes_within
+from sidecar.flight.flight import Flight
+from sidecar.flight.table import Flights
+
+MOST = 64
+"""Refreshes at a time; an entry whose turn does not come is refreshed when it is asked for again."""
+
+
+class Refreshes:
+    """Starts flights that nobody joins. *fly* fetches; *tell* hears of an errand whose call is over."""
+
+    def __init__(
+        self, flights: Flights, fly: Callable[[Errand, Flight], Awaitable[None]], tell: Callable[[Errand], None]
+    ) -> None:
+        self._flights = flights
+        self._fly = fly
+        self._tell = tell
+        self._keys: set[Key] = set()
+
+    def __repr__(self) -> str:
+        return f"<Refreshes {len(self)} going on>"
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def begin(self, errand: Errand) -> None:
+        """Fetch what *errand* wants, unless that is being done, or too much of the kind is."""
+        if errand.key in self._keys or len(self._keys) >= MOST:
+            return
+        generating = errand.call.endpoint.generating
+        fly = partial(self._fly, errand)
+        flight = self._flights.lead(None, fly, generating=generating, scopes=scopes_within(errand))
+        lend(errand.request.body, flight)
+        assert flight.task is not None
+        self._keys.add(errand.key)
+        flight.task.add_done_callback(lambda _: self._end(errand, flight))
+
+    def _end(self, errand: Errand, flight: Flight) -> None:
+        self._keys.discard(errand.key)
+        draft = errand.draft
+        if flight.error is not None:
+            draft.cause = cause_of(flight.error)
+        if draft.attempts:  # else another process has seen to it
+            draft.status = draft.upstream_status
+            self._tell(errand)

@@ -1,0 +1,241 @@
+"""Redis freezes, dies, comes back empty, runs full or was never there: no call fails, and it is used by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sidecar.core.model import Outcome
+from tests.redis_servers import RedisServer, free_port
+from tests.scenarios.answers import completion, said, whole
+from tests.scenarios.conftest import CHAT
+
+KNOWN = range(5)
+
+
+@pytest.fixture
+async def box(script):
+    """An upstream that tells which question it was asked."""
+
+    async def answer(_head, body, writer):
+        writer.write(whole(completion(f"Box {json.loads(body)['seed']}.")))
+
+    return await script(answer)
+
+
+async def ask(lab, number, **more):
+    """Ask question *number*, and have the answer to it."""
+    reply = await lab.ask({**CHAT, "seed": number}, **more)
+
+    assert (200, f"Box {number}.") == (reply.status, said(reply.body))
+    return reply
+
+
+async def ask_all(labs, numbers):
+    """Every lab every question, all at once."""
+    await asyncio.gather(*(ask(lab, number) for lab in labs for number in numbers))
+
+
+def lines(lab, event):
+    """How often the log told *event*."""
+    return sum(f'"{event}"'.encode() in line for line in lab.logs)
+
+
+def link(lab):
+    return lab.sidecar.membership.link
+
+
+def told(lab):
+    """Whether Redis is used, as the metrics and as the page for people have it."""
+    part = next(part for part in lab.sidecar.readiness().parts if part.name == "redis")
+    return b"sidecar_redis_up 1.0" in lab.sidecar.metrics.exposition(), part.good
+
+
+async def use_redis_again(labs):
+    """Wait until every lab does, and see that one finds there what another wrote."""
+    await labs[0].until(lambda: all(link(lab).up for lab in labs))
+    writer, *readers = labs
+    async with asyncio.timeout(10):
+        for number in range(10_000, 20_000):  # a first try may meet what is left of the outage
+            await ask(writer, number)
+            await asyncio.sleep(0.02)
+            await ask_all(readers, [number])
+            if all(lab.records[-1].outcome is Outcome.HIT_REDIS for lab in readers):
+                return
+
+
+@asynccontextmanager
+async def load(labs, start):
+    """Fresh questions, each to every lab, one after the other, while the block runs."""
+    running, asked = True, 0
+
+    async def press():
+        nonlocal asked
+        while running:
+            await ask_all(labs, [start + asked, *KNOWN])
+            asked += 1
+
+    pressing = asyncio.ensure_future(press())
+    yield
+    running = False
+    await pressing
+
+    assert asked > 0
+
+
+async def test_frozen(build_fleet, box, redis_server):
+    """Frozen under load, Redis costs no call anything but its deadline; thawed, every process uses it again."""
+    labs = await build_fleet(box.url, redis={"timeout": 0.1})
+    await ask_all(labs, KNOWN)
+    redis_server.pause()
+    async with load(labs, 100):
+        await labs[0].until(lambda: not any(link(lab).up for lab in labs))
+        asked = box.calls
+        await labs[0].until(lambda: box.calls > asked + 20)
+
+    assert [(False, False)] * 2 == [told(lab) for lab in labs]
+    assert [(1, 0)] * 2 == [(lines(lab, "redis-away"), lines(lab, "redis-back")) for lab in labs]
+    assert [1, 1] == [link(lab).breaker.openings for lab in labs]
+    asked = box.calls
+    await ask_all(labs, KNOWN)
+    assert {Outcome.HIT_MEMORY} == {lab.records[-1].outcome for lab in labs}
+    assert asked == box.calls
+    async with load(labs, 5000):
+        redis_server.resume()
+        await use_redis_again(labs)
+
+    assert [(True, True)] * 2 == [told(lab) for lab in labs]
+    assert [1, 1] == [lines(lab, "redis-back") for lab in labs]
+
+
+async def test_dead_and_back_empty(build_fleet, box):
+    """A server that dies under load, and an empty one in its place: what is in memory stays, and both are used."""
+    with RedisServer() as server:
+        labs = await build_fleet(box.url, redis={"url": server.url})
+        await ask_all(labs, KNOWN)
+        async with load(labs, 100):
+            server.kill()
+            await labs[0].until(lambda: not any(link(lab).up for lab in labs))
+            server.start()
+            await use_redis_again(labs)
+        await labs[0].until(lambda: all(lab.sidecar.membership.log.counts["lost"] for lab in labs))
+        asked = box.calls
+        await ask_all(labs, KNOWN)
+
+        assert asked == box.calls
+        assert {Outcome.HIT_MEMORY} == {lab.records[-1].outcome for lab in labs}
+        assert [0, 0] == [lab.sidecar.operations.purged for lab in labs]
+
+
+async def test_flushed(build_fleet, box, redis_server):
+    """``FLUSHALL`` on a server that goes on purges every memory."""
+    labs = await build_fleet(box.url, 3)
+    await ask_all(labs, KNOWN)
+    redis_server.call("FLUSHALL")
+    await labs[0].until(lambda: not any(lab.sidecar.memory.entries for lab in labs))
+    asked = box.calls
+    await ask_all(labs, KNOWN)
+
+    assert asked + len(KNOWN) == box.calls
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["dead", "frozen"])
+async def test_not_there_at_the_start(build_fleet, box, frozen):
+    """A sidecar starts without its Redis, answers, and uses it when it comes."""
+    with RedisServer() as server:
+        server.pause() if frozen else server.kill()
+        labs = await build_fleet(box.url, redis={"url": server.url, "timeout": 0.1, "warm": 10})
+        await ask_all(labs, KNOWN)
+
+        assert all(lab.sidecar.ready for lab in labs)
+        server.resume() if frozen else server.start()
+        await use_redis_again(labs)
+
+
+async def test_full(build_fleet, box):
+    """Where Redis takes no writes any more, reads go on, and no process takes it for sick."""
+    with RedisServer() as server:
+        one, two = await build_fleet(box.url, redis={"url": server.url})
+        await ask_all([one], KNOWN)
+        await one.until(lambda: one.settled() and not server.call("KEYS", "*:l"))
+        server.call("CONFIG", "SET", "maxmemory", "1")
+        await ask_all([two], KNOWN)
+
+        assert {Outcome.HIT_REDIS} == {record.outcome for record in two.records}
+        assert len(KNOWN) == box.calls
+        await ask_all([one, two], range(100, 120))
+
+        assert [0, 0] == [link(lab).breaker.openings for lab in (one, two)]
+        assert [len(KNOWN)] == [len(server.call("KEYS", "*:e"))]
+        server.call("CONFIG", "SET", "maxmemory", "0")
+        await use_redis_again([one, two])
+
+
+@pytest.mark.parametrize("patience", [30.0, 0.05], ids=["patient", "default"])
+async def test_more_readers_than_connections(build_fleet, box, patience):
+    """Five hundred reads at once share eight connections; who gets no turn in time goes upstream."""
+    one, two = await build_fleet(box.url, redis={"timeout": patience, "max_connections": 8})
+    membership = one.sidecar.membership
+    for number in range(0, 500, 50):
+        await ask_all([one], range(number, number + 50))
+    await one.until(lambda: not membership.remote.leases._begun)
+    await ask_all([two], range(500))
+
+    assert 0 == link(two).breaker.openings
+    assert link(two).waits > 0
+    if patience > 1:
+        assert {} == link(two).errors
+        assert {Outcome.HIT_REDIS} == {record.outcome for record in two.records}
+        assert 500 == box.calls
+
+
+async def alone(lab):
+    """Only calls use Redis from here on."""
+    await lab.sidecar.membership.log.stop()
+    await lab.sidecar.membership.news.close()
+
+
+async def test_silence_costs_one_deadline(build_fleet, box):
+    """A server that takes connections and never says a word is asked once for a call, and soon not at all."""
+    taken = []
+
+    async def take(reader, writer):
+        taken.append(writer)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    (lab,) = await build_fleet(box.url, 1, redis={"url": f"redis://127.0.0.1:{port}/0", "timeout": 0.05})
+    await alone(lab)
+    before, failed = len(taken), link(lab).commands.total()
+    await ask(lab, 1)
+
+    assert (1, 1) == (len(taken) - before, link(lab).commands.total() - failed)
+    for number in range(2, 50):
+        await ask(lab, number)
+
+    assert 3 == link(lab).commands["timeout"]
+    assert link(lab).commands["open"] >= 45
+    server.close()
+    for writer in taken:
+        writer.close()
+
+
+async def test_a_dead_port_costs_one_attempt(build_fleet, box):
+    """A port where nobody listens is tried once for a call, and soon not at all."""
+    (lab,) = await build_fleet(box.url, 1, redis={"url": f"redis://127.0.0.1:{free_port()}/0"})
+    await alone(lab)
+    failed = link(lab).errors.total()
+    await ask(lab, 1)
+
+    assert {"connect"} == set(link(lab).errors)
+    assert failed + 1 == link(lab).errors.total()
+    for number in range(2, 50):
+        await ask(lab, number)
+
+    assert 3 == link(lab).commands["error"]
+    assert link(lab).commands["open"] >= 45
