@@ -15,7 +15,7 @@ from typing import Protocol
 
 from sidecar.core.keyring import Keyring
 from sidecar.core.model import Entry, Key
-from sidecar.core.purges import Purges, Scope, scopes_of
+from sidecar.core.purges import Purges, Scope
 from sidecar.core.rules import Mode, RedisRule, SealRule
 from sidecar.fleet.lease import Leases
 from sidecar.fleet.link import Link
@@ -57,7 +57,6 @@ class Membership:
     ) -> None:
         self._rule = rule
         self._spawn = spawn
-        self._purges = purges
         self.link = Link(
             rule,
             clock=time.monotonic,
@@ -99,7 +98,7 @@ class Membership:
             names,
             self.seal,
             keyring,
-            admits=self._admits,
+            admits=purges.allows,
             now=time.time,  # noqa: TID251  as above
             clock=time.monotonic,
             draw=random.random,
@@ -149,6 +148,3 @@ class Membership:
             "envelope_faults_total": lambda: dict(self.seal.faults),
             "envelope_bytes_total": lambda: {"plain": self.seal.plain_bytes, "sealed": self.seal.sealed_bytes},
         }
-
-    def _admits(self, key: Key, entry: Entry) -> bool:
-        return self._purges.admits(scopes_of(key, entry), entry.position)

@@ -108,7 +108,12 @@ class ControlServer:
         app.router.add_post("/api/purge", self._on_purge)
         app.router.add_post("/api/mode", self._on_mode)
         runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75.0, auto_decompress=False
+            app,
+            access_log=None,
+            shutdown_timeout=1.0,
+            keepalive_timeout=75.0,
+            lingering_time=1.0,
+            auto_decompress=False,
         )
         await runner.setup()
         try:

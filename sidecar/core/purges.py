@@ -189,6 +189,13 @@ class Purges:
             return False
         return not self._logged.later(scopes, number)
 
+    def allows(self, key: Key, entry: Entry) -> bool:
+        """As ``admits``, of an entry. Most were asked for after the last purge, and need no look at their scopes."""
+        log, number = entry.position
+        if log and log == self.position.incarnation and number >= self.position.number and not self._pending:
+            return True
+        return self.admits(scopes_of(key, entry), entry.position)
+
     def apply(self, purged: Iterable[Scope], *, pending: bool = True) -> None:
         """Something is purged now, here; *pending*: and the log should have it."""
         purged = tuple(purged)

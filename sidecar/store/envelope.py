@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any
 
 import msgpack
@@ -91,16 +92,20 @@ def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | Fault:
         )
     except (ValueError, TypeError, msgpack.UnpackException):
         return Fault.PAYLOAD
-    if type(fields) is not dict or not all(type(number) is int for number in fields) or type(fields.get(0)) is not int:
+    if type(fields) is not dict or set(map(type, fields)) != {int} or type(fields.get(0)) is not int:
         return Fault.PAYLOAD
     if fields[0] != SCHEMA:
         return Fault.VERSION
-    if fields.keys() != _NUMBERS or not all(check(fields[number]) for number, check in enumerate(_LAYOUT)):
+    if fields.keys() != _NUMBERS:
         return Fault.PAYLOAD
+    values = _in_order(fields)
+    for check, value in zip(_LAYOUT, values, strict=True):
+        if not check(value):
+            return Fault.PAYLOAD
     (
         _, proof, status, headers, body, form, service, route, model, at, ttl, revalidate, error, usage, region,
         seconds, tags, partition, position,
-    ) = (fields[number] for number in range(len(_LAYOUT)))  # fmt: skip
+    ) = values  # fmt: skip
     entry = Entry(
         status=status,
         headers=headers,
@@ -204,3 +209,4 @@ _LAYOUT: tuple[Callable[[Any], bool], ...] = (
 """What the value of each number has to be."""
 
 _NUMBERS = frozenset(range(len(_LAYOUT)))
+_in_order = itemgetter(*range(len(_LAYOUT)))

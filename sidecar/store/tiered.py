@@ -8,7 +8,7 @@ against the purges once more before it is in memory.
 from __future__ import annotations
 
 from sidecar.core.model import Entry, Key, Position
-from sidecar.core.purges import Purges, scopes_of
+from sidecar.core.purges import Purges
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
 
@@ -60,7 +60,7 @@ class Tiered:
 
     def take(self, key: Key, entry: Entry) -> bool:
         """Have an entry of the remote tier in memory, if it is newer than what is there. False: it has been purged."""
-        if not self._purges.admits(scopes_of(key, entry), entry.position):
+        if not self._purges.allows(key, entry):
             return False
         known = self.memory.peek(key)
         if known is None or known.at < entry.at:

@@ -476,3 +476,21 @@ class Fleet(RuleBasedStateMachine):
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@given(st.data())
+def test_allows_what_it_admits(data):
+    """Of an entry at hand the short way says what the long one does."""
+    log, other = b"\x01" * 16, b"\x02" * 16
+    purges = Purges()
+    at = data.draw(st.integers(0, 5))
+    named = st.sampled_from([ALL, Scope(ScopeKind.SERVICE, "openai"), Scope(ScopeKind.TAG, "x")])
+    purged = data.draw(st.lists(st.tuples(named, st.integers(1, 5)), max_size=3)) if at else []
+    purges.learn(Tail(log, at, purges=tuple((scope, min(number, at)) for scope, number in purged)), 0.0)
+    if data.draw(st.booleans()):
+        purges.apply((data.draw(named),))
+    position = Position(data.draw(st.sampled_from([log, other, b""])), data.draw(st.integers(0, 6)))
+    entry = Entry(200, (), b"", Form.WHOLE, "openai", "chat", "m", 0.0, 60.0, tags=("t",), position=position)
+    key = Key(b"a" * 16, b"p" * 32)
+
+    assert purges.admits(scopes_of(key, entry), position) == purges.allows(key, entry)
