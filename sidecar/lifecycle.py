@@ -226,7 +226,7 @@ class Sidecar:
             return ()
         if self.membership is None:
             return (Part("redis", False, "not used: the secret file is not usable"),)
-        return (Part("redis", self.membership.link.up, repr(self.membership)),)
+        return (Part("redis", self.membership.link.up, self.membership.standing),)
 
     def _join(self) -> Membership | None:
         """The fleet's part, where the rules name one and its secret can be had; else memory is all there is."""

@@ -112,6 +112,12 @@ class Membership:
     def __repr__(self) -> str:
         return f"<Membership {self.link!r}, {self.log!r}>"
 
+    @property
+    def standing(self) -> str:
+        """How it is, for people."""
+        use = "in use" if self.link.up else "away, memory is all there is; it is tried again every few seconds"
+        return f"{self._rule.url} {use}; purges read {self.log.lag:.1f} s ago"
+
     async def start(self, take: Callable[[Key, Entry], object]) -> None:
         """Read the log of purges; then, beside other things, some entries for *take*, where the rule wants that."""
         self.news.start()
