@@ -55,6 +55,8 @@ def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> Tol
         return Told(0, f"would purge {count} of this process", notes)
     if done.fleet == "done":
         return Told(0, f"purged in the whole fleet; {count} of this process", notes)
+    if done.fleet == "local" and rules.redis is not None:
+        notes = (*notes, "what Redis has of it may come back from there")
     return Told(0, f"purged {count} of this process", (*notes, _not_yet(rules, done.fleet)))
 
 

@@ -98,7 +98,7 @@ class Membership:
             names,
             self.seal,
             keyring,
-            admits=purges.allows,
+            admits=lambda key, entry: self.log.current and purges.allows(key, entry),
             now=time.time,  # noqa: TID251  as above
             clock=time.monotonic,
             draw=random.random,

@@ -312,7 +312,7 @@ class Proxy:
             opening = await self._origin.opening(reader, call)
             if opening is None:
                 return Way.ALONE if reader.released else Way.LATE
-            if collapsed and not self._takes(errand, opening):
+            if (collapsed and not self._takes(errand, opening)) or not self._still(errand, opening, proven=proven):
                 return Way.ALONE
             if opening.found is not None:
                 draft.outcome = opening.outcome
@@ -336,6 +336,11 @@ class Proxy:
         finally:
             reader.leave()
         return None if written is not None else Way.ALONE
+
+    def _still(self, errand: Errand, opening: Opening, *, proven: bool) -> bool:
+        """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
+        place, principal = errand.approach.site.place, errand.call.principal
+        return opening.found is None or not proven or self._accepted.knows(place, principal, self._now())
 
     def _takes(self, errand: Errand, opening: Opening) -> bool:
         """Whether what another caller's call came to, if that is a stored answer, is one for this caller, too."""

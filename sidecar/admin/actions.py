@@ -55,7 +55,8 @@ class PurgeRequest:
 
     def told(self) -> Mapping[str, str | float]:
         """What an audit line says of it: never what the request holds."""
-        return {"scope": self.scope, "value": self.value, "bytes": len(self.request), "dry_run": self.dry_run}
+        value = "" if self.scope in {"key", "partition"} else self.value  # by which somebody might be recognised
+        return {"scope": self.scope, "value": value, "bytes": len(self.request), "dry_run": self.dry_run}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ from sidecar.core.model import Entry, Key, Position
 MOST_SCOPES = 4096
 """Scopes that are told apart; the oldest beyond are folded into ``ALL``."""
 
+MOST_LEFT = 32
+"""Lost logs that are remembered, in case they come back."""
+
 MOST_PENDING = 1000
 """Purges that wait for the log; more of them are one of ``ALL``."""
 
@@ -151,7 +154,7 @@ class Purges:
     ``pending`` are those that the log should have and hasn't: no entry of theirs is admitted meanwhile.
     """
 
-    __slots__ = ("_before", "_local", "_logged", "_node", "_pending", "_settled", "position", "seq")
+    __slots__ = ("_before", "_left", "_local", "_logged", "_node", "_pending", "_settled", "position", "seq")
 
     def __init__(self, *, most_scopes: int = MOST_SCOPES) -> None:
         self.seq = 0
@@ -161,6 +164,7 @@ class Purges:
         self._pending: dict[Scope, Due] = {}
         self._settled: dict[Scope, float] = {}
         self._before: Mapping[bytes, int] = {}
+        self._left: dict[bytes, int] = {}  # logs that were lost with their server, and ``seq`` at that time
         self._node = ""
 
     def __repr__(self) -> str:
@@ -212,23 +216,10 @@ class Purges:
         A log that is gone from the server that had it was flushed, and so is everything here. Another server with
         another log has merely lost everything: what is here stays, but for what may not have reached everybody.
         """
-        known, node = self.position, self._node
         self._settled = {scope: at for scope, at in self._settled.items() if now - at <= SETTLING_SECONDS}
-        news: list[Scope] = []
-        if tail.incarnation == known.incarnation:
-            pass
-        elif (base := self._shared(tail)) is not None:
-            self._go_on_from(base, {scope for scope, number in tail.purges if number > base})
-        else:
-            self._logged.clear()
-            if known.incarnation and tail.node and node and tail.node != node:
-                for scope in self._settled:
-                    self._await_log(scope, Due(self.seq))
-            elif known.incarnation:
-                news.append(ALL)
-            self._settled.clear()
+        news = self._change_to(tail) if tail.incarnation != self.position.incarnation else []
         self.position = Position(tail.incarnation, tail.number)
-        self._before, self._node = tail.before, tail.node or node
+        self._before, self._node = tail.before, tail.node or self._node
         for scope, number in sorted(tail.purges, key=lambda purge: purge[1]):
             if number > self._logged.at(scope):
                 news.append(scope)
@@ -240,6 +231,36 @@ class Purges:
                 del self._pending[scope]
         self._carry_out(news)
         return tuple(news)
+
+    def _change_to(self, tail: Tail) -> list[Scope]:
+        """There is another log. Returns what that alone purges here."""
+        known, news = self.position.incarnation, []
+        if (base := self._shared(tail)) is not None:
+            self._go_on_from(base, {scope for scope, number in tail.purges if number > base})
+        else:
+            self._logged.clear()
+            if known and tail.node and self._node and tail.node != self._node:
+                for scope in self._settled:
+                    self._await_log(scope, Due(self.seq))
+                for name in (*self._before, known):
+                    self._leave(name)
+            elif known:
+                news.append(ALL)
+            self._settled.clear()
+        if self._missed({tail.incarnation, *tail.before}):
+            news.append(ALL)
+            self._await_log(ALL, Due(self.seq))
+        return news
+
+    def _leave(self, name: bytes) -> None:
+        self._left.pop(name, None)
+        self._left[name] = self.seq
+        if len(self._left) > MOST_LEFT:
+            del self._left[next(iter(self._left))]
+
+    def _missed(self, names: Iterable[bytes]) -> bool:
+        """Whether one of these logs was given up for lost, is back, and does not know of purges since."""
+        return any(self._left.pop(name, self.seq) < self.seq for name in names)
 
     def _shared(self, tail: Tail) -> int | None:
         """Up to which number the log that we know and this one are the same; None: they have nothing in common."""

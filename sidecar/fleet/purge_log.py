@@ -37,6 +37,9 @@ POLL_SECONDS = 1.0
 SPREAD_SECONDS = 0.05
 """Over how much the fleet's reads are spread when news comes to all at once; so one process reads no more often."""
 
+CURRENT_SECONDS = 3.0
+"""How old what is known of purges may be for entries from Redis to be judged by it."""
+
 EXCHANGE_SECONDS = 0.5
 """How long one reading or writing of the log may take."""
 
@@ -55,9 +58,12 @@ _LOG = Script(
 local function text(number) return string.format('%.0f', number) end
 local told = redis.pcall('INFO', 'server')
 local node = type(told) == 'string' and string.match(told, 'run_id:(%x+)') or ''
-local log = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'last', 'node', 'before')
+local log = redis.pcall('HMGET', KEYS[1], 'incarnation', 'number', 'last', 'node', 'before')
+if log.err then redis.call('DEL', KEYS[1]) end  -- what is of another type is none of ours
 local incarnation, number, last, before = log[1], tonumber(log[2] or ''), log[3], log[5]
-local highest = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] or '0'
+local top = redis.pcall('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+if top.err then redis.call('DEL', KEYS[2]) end
+local highest = top[2] or '0'
 local changed = false
 if not incarnation or not number or highest ~= last then  -- there is none, or part of it was evicted
   redis.call('DEL', KEYS[1], KEYS[2])
@@ -76,11 +82,15 @@ for i = 1, #before, 32 do
   end
 end
 local purges = redis.call('ZRANGEBYSCORE', KEYS[2], from, '+inf', 'WITHSCORES')
-local added = false
+local added, full = false, 0
 for i = 8, #ARGV, 2 do
   local score = redis.call('ZSCORE', KEYS[2], ARGV[i])
   if not score or tonumber(score) <= tonumber(ARGV[i + 1]) then
-    redis.call('ZADD', KEYS[2], text(number + 1), ARGV[i])
+    local put = redis.pcall('ZADD', KEYS[2], text(number + 1), ARGV[i])
+    if type(put) == 'table' and put.err then  -- no memory left: what is there can be read all the same
+      full = 1
+      break
+    end
     added = true
   end
 end
@@ -96,15 +106,24 @@ if added then
   if all then redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. all) end
 end
 if changed then
-  redis.call('HSET', KEYS[1], 'incarnation', incarnation, 'number', text(number), 'last', last, 'before', before)
-  if node ~= '' then redis.call('HSET', KEYS[1], 'node', node) end
+  local put = redis.pcall(
+    'HSET', KEYS[1], 'incarnation', incarnation, 'number', text(number), 'last', last, 'before', before)
+  if type(put) == 'table' and put.err then
+    if incarnation ~= log[1] then return put end  -- there is no log, and none can be made
+    full = 1
+  elseif node ~= '' then redis.call('HSET', KEYS[1], 'node', node) end
 end
 if changed or redis.call('TTL', KEYS[1]) < ARGV[5] / 2 then
   redis.call('EXPIRE', KEYS[1], ARGV[5])
   redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
 if added then redis.pcall('PUBLISH', ARGV[1], 'p') end  -- where that is forbidden, the log is read a little later
-return {incarnation, text(number), before, node, purges, redis.call('GET', KEYS[3])}
+local mode = redis.pcall('GET', KEYS[3])
+if type(mode) == 'table' then
+  redis.call('DEL', KEYS[3])
+  mode = false
+end
+return {incarnation, text(number), before, node, purges, mode, full}
 """,
     "purge-log",
 )
@@ -179,12 +198,13 @@ class PurgeLog:
         self._nudged = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._read_at = clock()
+        self._away = False
         self._mode: Mode | None = None
         self._until = -math.inf
         self._told_mode: Mode | None = None
         self._told_fault = ""
         self.counts: Counter[str] = Counter()
-        link.on_return.append(self.nudge)
+        link.on_return.append(self._return)
 
     def __repr__(self) -> str:
         return f"<PurgeLog {self._purges!r}, mode {self.mode or 'unset'}, read {self.lag:.1f} s ago>"
@@ -193,6 +213,11 @@ class PurgeLog:
     def lag(self) -> float:
         """Seconds since the log was read last, or since this was made."""
         return self._clock() - self._read_at
+
+    @property
+    def current(self) -> bool:
+        """Whether what is known of purges is recent enough for entries from Redis to be judged by it."""
+        return not self._away and self.lag <= CURRENT_SECONDS
 
     @property
     def mode(self) -> Mode | None:
@@ -214,6 +239,11 @@ class PurgeLog:
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * EXCHANGE_SECONDS):
                     await self._exchange()
+
+    def _return(self) -> None:
+        """Redis was away, and so may purges have been: nothing from there is current until the log has been read."""
+        self._away = True
+        self.nudge()
 
     def nudge(self) -> None:
         """There may be news: read the log soon."""
@@ -259,9 +289,10 @@ class PurgeLog:
         async with self._exchanging:
             try:
                 await self._try_exchange()
-                self._told_fault = ""
-            except FleetAway:
-                self.counts["failures"] += 1  # the link tells of it
+            except FleetAway as away:
+                self.counts["failures"] += 1
+                if self._link.up and self.lag > CURRENT_SECONDS:  # else the link tells of it
+                    self._complain(str(away))
             except Exception as error:  # noqa: BLE001 - a bug, or foreign data under our keys, must not end the following
                 self.counts["failures"] += 1
                 self._fault(error)
@@ -271,11 +302,15 @@ class PurgeLog:
         sent = self._purges.pending
         known = self._purges.position
         answer = await self._link.evaluate(_LOG, self._keys(), self._words(known, sent), Budget(EXCHANGE_SECONDS))
-        tail, mode_note = self._read(answer)
+        tail, mode_note, full = self._read(answer)
+        if full:
+            sent = {}
+            self._complain("Redis takes no writes")
         news = self._purges.learn(tail, self._clock(), sent)
         if news:
             self._carry_out(news)
         self._read_at = self._clock()
+        self._away = False
         self.counts["tails"] += 1
         self.counts["purges"] += len(sent)
         self.counts["learned"] += len(news)
@@ -311,12 +346,12 @@ class PurgeLog:
         except ValueError:  # no name is so long; whatever is meant is purged with all
             return self._notes.seal_note(b"purge " + write_scope(ALL))
 
-    def _read(self, answer: Sequence[Any]) -> tuple[Tail, bytes | None]:
-        incarnation, number, before, node, purges, mode_note = answer
+    def _read(self, answer: Sequence[Any]) -> tuple[Tail, bytes | None, bool]:
+        incarnation, number, before, node, purges, mode_note, full = answer
         pairs = zip(purges[::2], purges[1::2], strict=True)
         read = tuple((self._scope(note), int(score)) for note, score in pairs)
         bases = {before[at : at + 16]: int(before[at + 16 : at + 32]) for at in range(0, len(before), 32)}
-        return Tail(incarnation, int(number), bases, node.decode("ascii"), read), mode_note
+        return Tail(incarnation, int(number), bases, node.decode("ascii"), read), mode_note, bool(full)
 
     def _scope(self, note: bytes) -> Scope:
         """What *note* purges: everything where we cannot tell, for its secret is gone, or newer than ours."""
@@ -366,8 +401,10 @@ class PurgeLog:
             self._fault(error)
 
     def _fault(self, error: Exception) -> None:
-        """Told once, until the log has been read again."""
-        fault = type(error).__name__  # its text may quote what was read
+        self._complain(type(error).__name__)  # its text may quote what was read
+
+    def _complain(self, fault: str) -> None:
+        """Told once, until something else is wrong."""
         if fault != self._told_fault:
             self._told_fault = fault
             self._tell("purge-log-fault", level="error", fault=fault)

@@ -494,3 +494,33 @@ def test_allows_what_it_admits(data):
     key = Key(b"a" * 16, b"p" * 32)
 
     assert purges.admits(scopes_of(key, entry), position) == purges.allows(key, entry)
+
+
+def test_a_log_that_was_given_up_comes_back():
+    """A server fails, an empty one takes its place, something is purged, and the first one is back: it doesn't know."""
+    first, second = b"A" * 16, b"B" * 16
+    old = Position(first, 5)
+    x = Scope(ScopeKind.TAG, "x")
+    purges = Purges()
+    purges.learn(Tail(first, 5, node="a"), 0.0)
+    assert () == purges.learn(Tail(second, 0, node="b"), 10.0)
+    purges.apply((x,))
+    purges.learn(Tail(second, 1, node="b"), 20.0, purges.pending)
+
+    assert (ALL,) == purges.learn(Tail(first, 5, node="a"), 40.0)
+    assert {ALL} == set(purges.pending)
+    assert not purges.admits((ALL, x), old)
+    purges.learn(Tail(first, 6, node="a", purges=((ALL, 6),)), 41.0, purges.pending)
+    assert not purges.admits((ALL, x), old)
+    assert purges.admits((ALL, x), Position(first, 6))
+
+
+def test_a_log_that_was_given_up_and_missed_nothing():
+    """Where nothing was purged meanwhile, the first one's entries are as good as they were."""
+    first, second = b"A" * 16, b"B" * 16
+    purges = Purges()
+    purges.learn(Tail(first, 5, node="a"), 0.0)
+    purges.learn(Tail(second, 0, node="b"), 10.0)
+
+    assert () == purges.learn(Tail(first, 5, node="a"), 40.0)
+    assert purges.admits((ALL,), Position(first, 5))

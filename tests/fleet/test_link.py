@@ -225,7 +225,7 @@ async def test_a_wrong_password(links, tmp_path):
         assert await ping(link)
         assert ["redis-away", "redis-back"] == links.events
         _, level, fields = links.told[0]
-        assert ("error", "pod", str(path)) == (level, fields["user"], fields["password_file"])
+        assert ("error", str(user), str(path)) == (level, fields["user"], fields["password_file"])
         assert not any("-one" in str(value) for value in fields.values())
 
 

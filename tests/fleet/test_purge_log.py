@@ -441,7 +441,6 @@ async def test_log_without_a_number(redis_server, pods):
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param([("DEL", NAMES.log_meta), ("SET", NAMES.log_meta, "text")], id="hash of another type"),
         pytest.param([("HSET", NAMES.log_meta, "before", "x" * 40)], id="nothing to go on from"),
     ],
 )
@@ -456,6 +455,64 @@ async def test_damaged_log(redis_server, pods, damage):
     assert [(A,)] == one.purged
     assert 1 == one.log.counts["failures"]
     assert one.link.up
+
+
+@pytest.mark.parametrize("where", [NAMES.log_meta, NAMES.log_purges], ids=["hash", "purges"])
+async def test_foreign_types(redis_server, pods, where):
+    """What is of another type is none of ours: it goes, and what it stood for counts as flushed."""
+    one = pods(redis_server)
+    await one.log.purge([B])
+    redis_server.call("DEL", where)
+    redis_server.call("SADD", where, "text")
+
+    assert (ALL,) == (await one.read())[-1]
+    assert await one.log.purge([A]) is not None
+
+
+async def test_foreign_mode(redis_server, pods):
+    """A mode of another type is none."""
+    one = pods(redis_server)
+    await one.read()
+    redis_server.call("SADD", NAMES.log_mode, "text")
+    await one.read()
+
+    assert one.log.mode is None
+    assert 0 == one.log.counts["failures"]
+    assert b"none" == redis_server.call("TYPE", NAMES.log_mode) or "none" == redis_server.call("TYPE", NAMES.log_mode)
+
+
+async def test_a_full_redis(pods):
+    """A Redis that takes no writes is read all the same; the purge waits, and it is said once why."""
+    with RedisServer() as server:
+        one, two = pods(server), pods(server)
+        await one.read()
+        await two.read()
+        server.call("CONFIG", "SET", "maxmemory", "1")
+
+        assert await one.log.purge([A]) is None
+        server.call("CONFIG", "SET", "maxmemory", "0")
+        assert await two.log.purge([B]) is not None
+        server.call("CONFIG", "SET", "maxmemory", "1")
+        await one.read()
+        assert [(A,), (B,)] == one.purged
+        server.call("CONFIG", "SET", "maxmemory", "0")
+        await one.read()
+        await two.read()
+
+        assert (A,) == two.purged[-1]
+
+
+async def test_current(pods):
+    """What Redis says is judged by what is known of purges only while that is recent, and read since its return."""
+    with RedisServer() as server:
+        one = pods(server)
+        await one.read()
+        assert one.log.current
+        for hear in one.link.on_return:
+            hear()
+        assert not one.log.current
+        await one.read()
+        assert one.log.current
 
 
 async def test_stop_writes_what_waits(pods):
