@@ -23,7 +23,7 @@ from sidecar.fleet.names import Names
 from sidecar.fleet.news import News
 from sidecar.fleet.purge_log import PurgeLog
 from sidecar.store.redis import RedisRemote
-from sidecar.store.seal import Seal
+from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.values import Values
 
 
@@ -90,6 +90,7 @@ class Membership:
             spawn=spawn,
             draw=random.random,
             random=os.urandom,
+            largest=limit + ALLOWANCE,
         )
         self.remote = RedisRemote(
             self.link,

@@ -263,6 +263,8 @@ class Origin:
             flight.release(lambda _: False)
         elif not reaches_everyone(status):
             flight.release(lambda reader: reader.credential == errand.call.principal.credential)
+        if unshareable:
+            flight.judged(None)
         _booked(errand, flight).reason = unshareable
         return unshareable
 
@@ -313,7 +315,7 @@ class Origin:
         )
         draft.stored = self._store.put(errand.key, entry)
         if draft.stored:
-            flight.kept = entry
+            flight.judged(entry)
         self._flights.unmark(errand.key)
         return draft.stored
 

@@ -49,7 +49,7 @@ from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Re
 from sidecar.origin import Origin, substitute
 from sidecar.refreshing import Refreshes
 from sidecar.relaying import Passage, Relay
-from sidecar.store.base import Store
+from sidecar.store.base import Lease, Store
 
 _CONVERTED_AT_ONCE = 64 * 1024
 _MEMO_CALLS = 1024
@@ -112,7 +112,7 @@ class Proxy:
         self._draw = draw
         self.ids = Ids(instance)
         self._seen: set[int] = set()
-        self.refreshes = Refreshes(flights, self._fly, lambda errand: self._tell(errand.draft))
+        self.refreshes = Refreshes(flights, self._fly, lambda errand: self._tell(errand.draft), clock)
         self._urged: Key | None = None
         self._calls: Memo[tuple[Approach, bytes | Pieces], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
@@ -307,6 +307,7 @@ class Proxy:
                 None if private else shelf, fly, generating=call.endpoint.generating, scopes=scopes_within(errand)
             )
             lend(errand.request.body, flight)
+            flight.patience = self._origin.patience(call) if way is Way.SHARED and not private else 0.0
         reader = flight.join(call.principal.credential, draft)
         try:
             opening = await self._origin.opening(reader, call)
@@ -386,13 +387,13 @@ class Proxy:
         approach, call, key, known = errand.approach, errand.call, errand.key, errand.known
         # 9: the fleet's tier
         flight.position = self._store.position
-        wait = known is None and flight.key is not None and not late
-        flight.patience = self._origin.patience(call) if wait else 0.0
         fetched = await self._origin.look(errand, patience=flight.patience)
         flight.patience = 0.0
-        lease, failed = fetched.lease, True
+        lease = fetched.lease
         if lease is not None:
             flight.on_supersede(partial(lease.release, failed=False))  # whoever asks after a purge need not wait for us
+        alone = fetched.waited or late or call.principal.local
+        flight.on_verdict(partial(self._share, key, lease, alone=alone))
         try:
             found = judge(fetched.entry, approach.asked, call.fresh, self._now())
             if isinstance(found, Refresh):
@@ -408,18 +409,22 @@ class Proxy:
                 return
             # 10: a region; 11: share at its head, retain at its end
             await self._origin.fetch(errand, flight, fetched.entry)
-            if flight.kept is not None and lease is not None:
-                lease.keep(flight.kept)
-                lease = None
-            elif flight.kept is not None and not (fetched.waited or late or call.principal.local):
-                self._store.share(key, flight.kept)
-            failed = not flight.superseded
         except asyncio.CancelledError:
-            failed = False
+            if lease is not None:
+                lease.release(failed=False)  # nobody waited any more: another process goes on
             raise
         finally:
             if lease is not None:
-                lease.release(failed=failed)  # where nobody waited any more, or a purge came between, another goes on
+                lease.release(failed=not flight.superseded)
+
+    def _share(self, key: Key, lease: Lease | None, entry: Entry | None, *, alone: bool) -> None:
+        """What becomes of an answer is known: None is for nobody else. *alone*: another process sees to the fleet."""
+        if lease is not None and entry is not None:
+            lease.keep(entry)
+        elif lease is not None:
+            lease.release(failed=True)  # who waits elsewhere need not wait for its end
+        elif entry is not None and not alone:
+            self._store.share(key, entry)
 
     async def _relay(self, request: Request, call: Call | None, started: float, exchange: Exchange) -> None:
         """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""

@@ -1,7 +1,8 @@
 """
 Newer answers for entries that still serve.
 
-The rule: nobody waits for one and nobody hears of it if it fails; of one key there is one at a time.
+The rule: nobody waits for one and nobody hears of it if it fails; of one key there is one at a time, and after one that
+failed a pause that grows.
 """
 
 from __future__ import annotations
@@ -9,11 +10,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from sidecar.core.memo import Memo
 from sidecar.core.model import Key
 from sidecar.core.rescue import cause_of
 from sidecar.errand import Errand, lend, scopes_within
 from sidecar.flight.flight import Flight
 from sidecar.flight.table import Flights
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a refresh that brought nothing is tried again, doubled each time."""
+
+_FAILED = 4096
 
 MOST = 64
 """Refreshes at a time; an entry whose turn does not come is refreshed when it is asked for again."""
@@ -23,12 +30,18 @@ class Refreshes:
     """Starts flights that nobody joins. *fly* fetches; *tell* hears of an errand whose call is over."""
 
     def __init__(
-        self, flights: Flights, fly: Callable[[Errand, Flight], Awaitable[None]], tell: Callable[[Errand], None]
+        self,
+        flights: Flights,
+        fly: Callable[[Errand, Flight], Awaitable[None]],
+        tell: Callable[[Errand], None],
+        clock: Callable[[], float],
     ) -> None:
         self._flights = flights
         self._fly = fly
         self._tell = tell
+        self._clock = clock
         self._keys: set[Key] = set()
+        self._failed: Memo[Key, tuple[float, float]] = Memo(_FAILED)  # not before, and the pause until then
 
     def __repr__(self) -> str:
         return f"<Refreshes {len(self)} going on>"
@@ -39,6 +52,8 @@ class Refreshes:
     def begin(self, errand: Errand) -> None:
         """Fetch what *errand* wants, unless that is being done, or too much of the kind is."""
         if errand.key in self._keys or len(self._keys) >= MOST:
+            return
+        if self._clock() < (self._failed.get(errand.key) or (0.0, 0.0))[0]:
             return
         generating = errand.call.endpoint.generating
         fly = partial(self._fly, errand)
@@ -51,8 +66,12 @@ class Refreshes:
     def _end(self, errand: Errand, flight: Flight) -> None:
         self._keys.discard(errand.key)
         draft = errand.draft
+        if draft.attempts:  # else another process has seen to it
+            _, pause = self._failed.get(errand.key) or (0.0, 0.0)
+            pause = 0.0 if draft.stored else min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
+            self._failed.put(errand.key, (self._clock() + pause, pause))
         if flight.error is not None:
             draft.cause = cause_of(flight.error)
-        if draft.attempts:  # else another process has seen to it
+        if draft.attempts:
             draft.status = draft.upstream_status
             self._tell(errand)

@@ -34,17 +34,21 @@ OWN_SECONDS = 0.5
 WRITE_BYTES_A_SECOND = 16 * 1024 * 1024
 """How fast a large answer can be written at least; so much more time it has than a small one."""
 
+_AT_ONCE = 4
+"""Leases that are renewed at a time: half of the connections there are by default, for calls go on meanwhile."""
+
 _REMEMBERED = 1024
 """Leases to be given back when Redis answers again; each would end by itself soon after."""
 
 _LOOK = Script(
     """
--- KEYS: entry, lease. ARGV: a new token, its milliseconds, the end of a value of no use, 1 where we start to wait.
+-- KEYS: entry, lease. ARGV: a new token, its milliseconds, the end of a value of no use, 1 where we start to wait, the
+-- most bytes that a value of ours can have.
 local tail = redis.pcall('GETRANGE', KEYS[1], -32, -1)
 local life = redis.call('PTTL', KEYS[1])
 if life == -1 or type(tail) ~= 'string' then
   redis.call('DEL', KEYS[1])  -- not written by us, and would stay for ever
-elseif tail ~= '' and tail ~= ARGV[3] then
+elseif tail ~= '' and tail ~= ARGV[3] and redis.call('STRLEN', KEYS[1]) <= tonumber(ARGV[5]) then
   return {'value', life, redis.call('GET', KEYS[1])}
 end
 local held = redis.pcall('GET', KEYS[2])
@@ -145,7 +149,7 @@ class Sight(NamedTuple):
 class Leases:
     """
     The leases of one process. *timeout*: of all commands of one call, seconds; *draw* uniform in [0, 1), *random* that
-    many random bytes. A grant that nobody holds any more is not renewed.
+    many random bytes; a value above *largest* bytes cannot be ours. A grant that nobody holds any more is not renewed.
 
     Counters: *lost*, leases that were not ours any more; *granted*, those that were taken.
     """
@@ -161,6 +165,7 @@ class Leases:
         draw: Callable[[], float],
         random: Callable[[int], bytes],
         seconds: float = LEASE_SECONDS,
+        largest: int = 64 * 1024 * 1024,
     ) -> None:
         self._link = link
         self._news = news
@@ -170,6 +175,7 @@ class Leases:
         self._draw = draw
         self._random = random
         self._seconds = seconds
+        self._largest = largest
         self._grants: WeakSet[Grant] = WeakSet()
         self._forsaken: dict[bytes, Grant] = {}
         self._waiting: dict[bytes, set[asyncio.Future[float]]] = {}
@@ -202,7 +208,7 @@ class Leases:
         """
         token = self._random(12).hex().encode()
         keys = [self._names.entry(name), self._names.lease(name)]
-        arguments = [token, _milliseconds(self._seconds), seen, note]
+        arguments = [token, _milliseconds(self._seconds), seen, note, self._largest]
         try:
             what, left, *values = await self._link.evaluate(_LOOK, keys, arguments, budget)
         except FleetAway as away:
@@ -317,12 +323,12 @@ class Leases:
             await asyncio.sleep(self._seconds / 3)
             if self._link.up:
                 self._return_forsaken()
-            for grant in list(self._grants):
-                try:
-                    await self._renew_one(grant)
-                except FleetAway as away:
-                    if away.reason != "busy":
-                        break
+            grants = list(self._grants)
+            for start in range(0, len(grants), _AT_ONCE):
+                batch = [self._renew_one(grant) for grant in grants[start : start + _AT_ONCE]]
+                results = await asyncio.gather(*batch, return_exceptions=True)
+                if any(isinstance(result, FleetAway) and result.reason != "busy" for result in results):
+                    break
 
     async def _renew_one(self, grant: Grant) -> None:
         arguments = [grant.token, _milliseconds(self._seconds)]

@@ -42,10 +42,10 @@ Tell = Callable[..., None]
 class Budget:
     """The seconds that one call has *left* for Redis, for all its commands and the waiting for a connection."""
 
-    __slots__ = ("left",)
+    __slots__ = ("left", "whole")
 
     def __init__(self, seconds: float) -> None:
-        self.left = seconds
+        self.left = self.whole = seconds
 
     def __repr__(self) -> str:
         return f"<Budget {self.left:.3f} s left>"
@@ -121,7 +121,7 @@ class Link:
         """
         began = self._clock()
         try:
-            return await self._run(work, budget.left, op)
+            return await self._run(work, budget.left, FAIR_SHARE * budget.whole, op)
         except FleetAway as away:
             self.commands[away.reason] += 1
             raise
@@ -158,7 +158,7 @@ class Link:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.client.aclose()
 
-    async def _run(self, work: Callable[[Any], Awaitable[T]], seconds: float, op: str) -> T:
+    async def _run(self, work: Callable[[Any], Awaitable[T]], seconds: float, enough: float, op: str) -> T:
         if not self.breaker.closed or self._closed:
             raise FleetAway("open")
         if seconds <= 0.0:
@@ -175,7 +175,7 @@ class Link:
         except Exception as error:  # noqa: BLE001 - a caller goes on without Redis, whatever it was
             fault = judge(error)
             if fault.kind == "timeout":
-                fair = given >= FAIR_SHARE * seconds and (deadline.punctual or sent >= self._silent_at)
+                fair = given >= enough and (deadline.punctual or sent >= self._silent_at)
                 fault = fault if fair else fault._replace(kind="late")
                 self._silent_at = self._clock() if fair else self._silent_at
             raise self._fail(fault) from None

@@ -7,8 +7,12 @@ no restart.
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from redis.asyncio.connection import Connection
@@ -25,11 +29,41 @@ CONNECT_SECONDS = 2.0
 _PACKER = HiredisRespSerializer()
 
 
+_asking: dict[str, Future[list[str]]] = {}
+
+
+async def addresses(host: str) -> list[str]:
+    """
+    The addresses of *host*. Raises ``OSError``.
+
+    Each host is asked for in a thread of its own, one at a time: a name server that doesn't answer would otherwise take
+    the few threads in which everything else is looked up, the services' names and our own listeners among them.
+    """
+    asked = _asking.get(host)
+    if asked is None:
+        asked = _asking[host] = Future()
+        Thread(target=_ask, args=(host, asked), name="redis-dns", daemon=True).start()
+    answer = asyncio.wrap_future(asked)
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # also where nobody waits any more
+    return await asyncio.shield(answer)
+
+
+def _ask(host: str, asked: Future[list[str]]) -> None:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        asked.set_result(list(dict.fromkeys(str(address[0]) for *_, address in found)))
+    except Exception as error:  # noqa: BLE001 - whoever waits hears of it
+        asked.set_exception(error)
+    finally:
+        _asking.pop(host, None)
+
+
 class Wire(Connection):
     """A connection. *trust*: how TLS is spoken, or None."""
 
     def __init__(self, *, trust: Trust | None = None, **kwargs: Any) -> None:
         self._trust = trust
+        self._address = ""
         super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, **kwargs})
 
     @property
@@ -45,10 +79,23 @@ class Wire(Connection):
         packed: list[bytes] = _PACKER.pack(*args)
         return packed
 
+    async def _connect(self) -> None:
+        """Try the addresses of the host, one after the other. Raises ``OSError``."""
+        failure: Exception = OSError(f"no address for {self.host}")
+        for address in await addresses(self.host):
+            self._address = address
+            try:
+                await super()._connect()  # type: ignore[no-untyped-call]
+            except OSError as error:
+                failure = error
+            else:
+                return
+        raise failure
+
     def _connection_arguments(self) -> Mapping[str, Any]:
-        arguments = dict(super()._connection_arguments())
+        arguments = {**super()._connection_arguments(), "host": self._address}
         if self._trust is not None:
-            arguments["ssl"] = self._trust.context()
+            arguments |= {"ssl": self._trust.context(), "server_hostname": self.host}
         return arguments
 
 

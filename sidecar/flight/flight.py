@@ -83,7 +83,6 @@ class Flight:
         self.scopes = scopes  # by which a purge may take its answer
         self.generating = generating
         self.position = Position()  # set by the fetch: what was known of purges before the request was sent
-        self.kept: Entry | None = None  # set by the fetch
         self.patience = 0.0  # set by the fetch, while it may wait so many seconds for another process
         self.sent = False  # set by the fetch when the request is out whole
         self.stage = Stage.WAITING
@@ -103,6 +102,7 @@ class Flight:
         self._limit = limit
         self._ledger = ledger
         self._on_supersede: Callable[[], None] | None = None
+        self._on_verdict: Callable[[Entry | None], None] | None = None
         self._on_close = on_close
         self._on_abandon = on_abandon
         self._chunks: list[bytes] = []
@@ -155,6 +155,16 @@ class Flight:
     def mark_sent(self) -> None:
         """The whole request is on its way: what it costs is spent."""
         self.sent = True
+
+    def on_verdict(self, act: Callable[[Entry | None], None]) -> None:
+        """Have *act* called, once, when it is known what is kept of the answer; None: nothing."""
+        self._on_verdict = act
+
+    def judged(self, kept: Entry | None) -> None:
+        """It is known by now what is kept of the answer."""
+        act, self._on_verdict = self._on_verdict, None
+        if act is not None:
+            act(kept)
 
     def rewind(self) -> None:
         """Forget the beginning of an answer that nobody has been told of: another one comes in its place."""
@@ -251,6 +261,7 @@ class Flight:
 
     def _open_window(self) -> None:
         self._windowed = True
+        self.judged(None)
         self.close()
         self._trim()
         self._desert()  # too large to be kept, so not worth finishing for nobody

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from sidecar.core.model import Outcome
+from sidecar.core.rules import MemoryRule
 from tests.scenarios.answers import chat_events, chunks, completion, said, whole
 from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD
 
@@ -129,6 +130,68 @@ async def test_a_stream_does_not_wait_with_others(build_fleet, box):
     assert 2 == box.calls
     assert {(200, TEXT)} == {(reply.status, said(reply.body)) for reply in replies}
     assert [False, True] == [bool(json.loads(body).get("stream")) for _, body in box.seen]
+
+
+async def test_streams_that_come_with_others(build_fleet, box):
+    """Also those that come in the same moment as the call that they would wait with."""
+    box.box.go.clear()
+    one, two = await build_fleet(box.url, redis={"lease_wait": 0.05})
+    asking = [asyncio.ensure_future(one.ask())]
+    await one.until(lambda: box.calls == 1)
+    asking += [asyncio.ensure_future(two.ask(body)) for body in (CHAT, STREAM, STREAM, STREAM)]
+    await two.until(lambda: box.calls == 2)
+    box.box.go.set()
+    replies = await asyncio.gather(*asking)
+
+    assert 2 == box.calls
+    assert {(200, TEXT)} == {(reply.status, said(reply.body)) for reply in replies}
+
+
+@pytest.mark.parametrize("kind", ["encoded", "too large"])
+async def test_what_nobody_shares_is_waited_for_by_nobody(kind, build_fleet, script):
+    """Others go upstream as soon as it is known that the answer will not be kept, and not at its end."""
+    go, calls = asyncio.Event(), 0
+    body = completion("x" * 200_000)
+    extra = b"Content-Encoding: x-own\r\n" if kind == "encoded" else b""
+
+    async def answer(_head, _body, writer):
+        nonlocal calls
+        calls += 1
+        writer.write(whole(body, extra=extra)[: -10 if calls == 1 else None])
+        if calls == 1:
+            await go.wait()
+            writer.write(body[-10:])
+
+    upstream = await script(answer)
+    one, two = await build_fleet(upstream.url, memory=MemoryRule(max_entry_bytes=100_000))
+    first = asyncio.ensure_future(one.ask())
+    await one.until(lambda: upstream.calls == 1)
+    second = await two.ask()
+    go.set()
+
+    assert [200, 200] == [second.status, (await first).status]
+    assert 2 == upstream.calls
+
+
+async def test_a_stream_is_shared_at_its_last_event(build_fleet, script, redis_server):
+    """Another sidecar need not wait until the service closes a stream that is complete."""
+    go = asyncio.Event()
+
+    async def answer(_head, _body, writer):
+        writer.write(STREAM_HEAD + chunks(EVENTS))
+        await go.wait()
+        writer.write(LAST_CHUNK)
+
+    upstream = await script(answer)
+    one, two = await build_fleet(upstream.url)
+    first = asyncio.ensure_future(one.ask(STREAM))
+    await written(redis_server)
+    second = await two.ask()
+    go.set()
+    await first
+
+    assert TEXT == said(second.body)
+    assert 1 == upstream.calls
 
 
 async def test_who_leaves_hands_on(build_fleet, box):

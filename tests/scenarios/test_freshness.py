@@ -535,3 +535,25 @@ async def test_both(build_lab, oracle):
 
     assert [STALE, "sidecar; hit; ttl=-70; detail=stale-if-error"] == [first.cache, second.cache]
     assert [Outcome.MISS, Outcome.STALE, Outcome.REFRESH, Outcome.STALE_ERROR] == outcomes(lab)
+
+
+async def test_failed_refreshes_pause(build_lab, script):
+    """While the service fails, a stale entry is not asked for anew with each hit."""
+    calls = 0
+
+    async def answer(_head, _body, writer):
+        nonlocal calls
+        calls += 1
+        writer.write(whole(completion("one")) if calls == 1 else whole(b"{}", status="500 No"))
+
+    upstream = await script(answer)
+    rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_while_revalidate=600.0)
+    lab = await build_lab(upstream.url, cache=rule)
+    clock = Clock([lab])
+    await lab.ask()
+    clock.later(70.0)
+    for _ in range(30):
+        assert "detail=stale" in (await lab.ask()).headers["cache-status"]
+        await lab.settle()
+
+    assert 2 == upstream.calls

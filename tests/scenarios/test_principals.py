@@ -219,3 +219,22 @@ async def test_sharing_without_the_header(build_lab, script):
     replies = [await lab.ask(headers=headers) for headers in callers]
 
     assert ["answer 1", "answer 2", "answer 1", "answer 3"] == [said(reply.body) for reply in replies]
+
+
+async def test_refused_while_it_waits(build_fleet, script):
+    """A token that the service refuses while its call waits for another sidecar's answer does not get that."""
+    door = Doorkeeper()
+    upstream = await script(door)
+    one, two = await build_fleet(upstream.url)
+    for lab, jwt in ((one, FIRST), (two, ROTATED)):
+        await lab.ask(OTHER, path=AZURE_PATH, headers={**bearer(jwt), "cache-control": "no-cache"})
+    door.go.clear()
+    first = asyncio.ensure_future(one.ask(path=AZURE_PATH, headers=bearer(FIRST)))
+    await one.until(lambda: door.answers == 3)
+    waiting = asyncio.ensure_future(two.ask(path=AZURE_PATH, headers=bearer(ROTATED)))
+    await two.until(lambda: two.sidecar.membership.remote.waits == 1)
+    door.banned = ROTATED.encode()
+    refused = await two.ask({**OTHER, "temperature": 1}, path=AZURE_PATH, headers=bearer(ROTATED))
+    door.go.set()
+
+    assert [401, 200, 401] == [refused.status, (await first).status, (await waiting).status]

@@ -19,8 +19,8 @@ ONE_ENTRY = MemoryRule(max_entries=1)
 """So little memory that what is asked in turn comes from Redis."""
 
 ACL = (
-    "~team-a:* &team-a:* -@all +eval +evalsha +get +getrange +pttl +ttl +set +psetex +append +pexpire +expire +del "
-    "+hmget +hset +zrevrange +zrangebyscore +zscore +zadd +zcard +zpopmin +zremrangebyscore "
+    "~team-a:* &team-a:* -@all +eval +evalsha +get +getrange +strlen +pttl +ttl +set +psetex +append +pexpire "
+    "+expire +del +hmget +hset +zrevrange +zrangebyscore +zscore +zadd +zcard +zpopmin +zremrangebyscore "
     "+publish +subscribe +ping +info +scan"
 )
 """What a sidecar of namespace ``team-a`` needs; in a Cluster ``CLUSTER_ACL`` besides, ``+select`` where a URL names a
