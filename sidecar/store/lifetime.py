@@ -13,8 +13,7 @@ from sidecar.core.model import Entry
 
 def life(entry: Entry, now: float) -> float:
     """Seconds for which *entry* may serve yet, stale or not; whole milliseconds, 0 where it may no more."""
-    left = entry.at + entry.ttl + max(entry.stale_while_revalidate, entry.stale_if_error) - now
-    return max(0, int(left * 1000)) / 1000
+    return max(0, int((entry.dead - now) * 1000)) / 1000
 
 
 def aligned(entry: Entry, seconds: float, now: float) -> Entry:

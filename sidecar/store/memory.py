@@ -240,4 +240,4 @@ class Memory:
 
 def _span(entry: Entry) -> float:
     """The number of the span in which *entry* dies: when it may serve no more, not even stale."""
-    return (entry.at + entry.ttl + max(entry.stale_while_revalidate, entry.stale_if_error)) // GRAIN
+    return entry.dead // GRAIN

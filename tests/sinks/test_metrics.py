@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.core.model import Outcome, Record, Usage
-from sidecar.sinks.metrics import (
+from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.table import (
     BREAKDOWNS,
     DURATIONS,
     FLEET_READINGS,
     METRICS,
     OVERHEADS,
     READINGS,
-    Metrics,
     reference,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sidecar.sinks.metrics import reference
+from sidecar.sinks.table import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 

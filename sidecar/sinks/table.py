@@ -1,0 +1,265 @@
+"""
+The metrics by name: what each counts, and which question it answers.
+
+The rule: the reference is made from this table and what is exposed is named by it, so neither can say what the other
+doesn't.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PREFIX = "sidecar_"
+
+DURATIONS = (0.0005, 0.005, 0.5, 3.0, 15.0, 600.0)
+"""Buckets in seconds: own memory, the fleet's, short answers, chats, long ones, and up to the first-byte timeout."""
+
+OVERHEADS = (0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0)
+"""Buckets in seconds for what we add ourselves."""
+
+LATENCIES = (0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25)
+"""Buckets in seconds for Redis; its usual deadline is among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A line of the reference. *question* is what its reader wants to know; *buckets* are a histogram's bounds."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+    question: str
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Series for each set of labels: a histogram has its buckets, one for infinity, the sum and the count."""
+        return len(self.buckets) + 3 if self.buckets else 1
+
+
+REQUESTS = Metric(
+    "requests_total",
+    "counter",
+    ("service", "route", "outcome", "code_class"),
+    "Requests answered.",
+    "What share is answered without a call, and what share fails?",
+)
+BYPASSES = Metric(
+    "bypass_total",
+    "counter",
+    ("reason",),
+    "Requests that were not looked up.",
+    "Why is so little of the traffic cacheable?",
+)
+REQUEST_DURATION = Metric(
+    "request_duration_seconds",
+    "histogram",
+    ("route", "outcome"),
+    "From the whole request read to the last byte of its answer handed on.",
+    "How long do callers wait?",
+    DURATIONS,
+)
+UPSTREAM_DURATION = Metric(
+    "upstream_duration_seconds",
+    "histogram",
+    ("service", "region"),
+    "The part of a request's duration spent waiting for a service.",
+    "Which region is slow?",
+    DURATIONS,
+)
+OVERHEAD_DURATION = Metric(
+    "overhead_duration_seconds",
+    "histogram",
+    (),
+    "The part of a request's duration not spent waiting for a service.",
+    "What does the sidecar itself add?",
+    OVERHEADS,
+)
+UPSTREAM_RESPONSES = Metric(
+    "upstream_responses_total",
+    "counter",
+    ("service", "region", "class"),
+    "Requests that were sent upstream, by the class of the last answer; none where no answer came.",
+    "Which region fails, and how?",
+)
+TOKENS = Metric(
+    "tokens_total",
+    "counter",
+    ("type",),
+    "Tokens that services reported for calls made; cached is part of prompt, reasoning of completion.",
+    "How many tokens are paid for?",
+)
+
+OBSERVED = Metric(
+    "observed_total",
+    "counter",
+    ("route", "result"),
+    "Calls of routes in mode observe: first of their kind, or again with the same or a different answer.",
+    "What would be a hit if this route were cached, and would the hit have said the same?",
+)
+
+REFRESHES = Metric(
+    "refreshes_total",
+    "counter",
+    ("result",),
+    "Calls of our own for answers that were getting old: stored, or failed.",
+    "Do stale answers get renewed?",
+)
+REDIS_DURATION = Metric(
+    "redis_duration_seconds",
+    "histogram",
+    (),
+    "Commands to Redis, from the connection taken to the reply read.",
+    "Is Redis slow?",
+    LATENCIES,
+)
+
+BREAKDOWNS = (
+    Metric(
+        "redis_errors_total",
+        "counter",
+        ("reason",),
+        "Times that Redis could not be asked: timeout, error, refused (credentials), busy (no connection free), "
+        "open (its breaker).",
+        "Is the fleet's cache in use?",
+    ),
+    Metric(
+        "envelope_faults_total",
+        "counter",
+        ("reason",),
+        "Entries from Redis that were not used, for they did not verify.",
+        "Is a secret missing, or somebody writing into our cache?",
+    ),
+    Metric(
+        "envelope_bytes_total",
+        "counter",
+        ("form",),
+        "Bytes of entries as they are (plain) and as they went into Redis (sealed).",
+        "What does compression save?",
+    ),
+)
+"""As ``READINGS``, told apart by a label of a closed set."""
+
+FLEET_READINGS = (
+    Metric(
+        "redis_up", "gauge", (), "1 while Redis is in use, 0 while its breaker is open.", "Is the fleet's cache in use?"
+    ),
+    Metric(
+        "redis_pool_waits_total",
+        "counter",
+        (),
+        "Commands that had to wait for a free connection to Redis.",
+        "Are there enough connections?",
+    ),
+    Metric(
+        "lease_waits_total",
+        "counter",
+        (),
+        "Calls that waited for the answer of another process.",
+        "How many calls does the fleet share?",
+    ),
+    Metric(
+        "lease_takeovers_total",
+        "counter",
+        (),
+        "Leases taken over after waiting for another process.",
+        "Do processes die, or fail, in the middle of calls?",
+    ),
+    Metric("write_behind_entries", "gauge", (), "Entries that wait to be written to Redis.", "Does Redis keep up?"),
+    Metric(
+        "write_behind_dropped_total",
+        "counter",
+        (),
+        "Entries that were not written to Redis because too many were waiting.",
+        "Does Redis keep up?",
+    ),
+    Metric(
+        "purge_lag_seconds",
+        "gauge",
+        (),
+        "Since the fleet's log of purges was last read.",
+        "How late may a purge be seen here?",
+    ),
+)
+"""What is read of the fleet's part, where there is one."""
+
+READINGS = (
+    Metric("cache_bytes", "gauge", (), "Bytes held by the memory tier.", "Is the memory tier full?"),
+    Metric("cache_entries", "gauge", (), "Entries held by the memory tier.", "How much is remembered?"),
+    Metric(
+        "cache_evictions_total",
+        "counter",
+        (),
+        "Entries that left the memory tier for lack of room.",
+        "Would more memory mean more hits?",
+    ),
+    Metric(
+        "cache_collisions_total",
+        "counter",
+        (),
+        "Look-ups that met another key of the same address.",
+        "Is somebody making keys collide?",
+    ),
+    Metric(
+        "inflight_memory_bytes",
+        "gauge",
+        (),
+        "Bytes held for bodies and answers in flight.",
+        "How near is the limit past which bodies go to files?",
+    ),
+    Metric("purges_total", "counter", (), "Purges carried out by this process.", "Who empties the cache, and when?"),
+    Metric("connections", "gauge", (), "Open connections of callers.", "How many callers are connected?"),
+    Metric(
+        "log_lines_lost_total",
+        "counter",
+        (),
+        "Log lines that could not be written.",
+        "Is the log complete?",
+    ),
+    Metric(
+        "config_last_reload_successful",
+        "gauge",
+        (),
+        "1 if the configuration read last is in use, 0 if it was refused.",
+        "Was the last change accepted?",
+    ),
+    Metric(
+        "config_last_reload_success_timestamp_seconds",
+        "gauge",
+        (),
+        "When a configuration was last accepted.",
+        "Since when does this configuration hold?",
+    ),
+)
+"""What is not counted here but read from whoever knows it, at a scrape."""
+
+BUILD_INFO = Metric("build_info", "gauge", ("version",), "Always 1.", "Which version runs where?")
+
+METRICS = (
+    REQUESTS,
+    BYPASSES,
+    REQUEST_DURATION,
+    UPSTREAM_DURATION,
+    OVERHEAD_DURATION,
+    UPSTREAM_RESPONSES,
+    TOKENS,
+    OBSERVED,
+    REFRESHES,
+    REDIS_DURATION,
+    *BREAKDOWNS,
+    *FLEET_READINGS,
+    *READINGS,
+    BUILD_INFO,
+)
+
+
+def reference() -> str:
+    """The table of all metrics, in Markdown."""
+    rows = ["| metric | type | labels | meaning | answers |", "|---|---|---|---|---|"]
+    rows += [
+        f"| `{PREFIX}{metric.name}` | {metric.kind} | {' '.join(f'`{label}`' for label in metric.labels) or '-'} "
+        f"| {metric.help} | {metric.question} |"
+        for metric in METRICS
+    ]
+    return "\n".join(rows) + "\n"
