@@ -39,15 +39,17 @@ class Refused(SidecarError):
     The caller's request is answered by ourselves.
 
     *status* is an HTTP status, *code* a short stable word for programs and metrics, *message* a sentence for people
-    that names the remedy. *close* says that the connection cannot be used any further.
+    that names the remedy. *close* says that the connection cannot be used any further. *retry_after*: seconds until it
+    is worth trying again, 0 where that is not known.
     """
 
-    def __init__(self, status: int, code: str, message: str, *, close: bool = False) -> None:
+    def __init__(self, status: int, code: str, message: str, *, close: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.close = close
+        self.retry_after = retry_after
 
 
 class Cause(StrEnum):

@@ -8,11 +8,13 @@ are answers, not errors, and never come here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from types import MappingProxyType
 
 from msgspec import Struct, json
 
 from sidecar.core.dialect import Dialect
+from sidecar.core.headers import LONGEST_RETRY_AFTER
 from sidecar.core.model import Pairs
 from sidecar.errors import Cause, ClientGone, Refused, SlowReader, UpstreamFailed
 
@@ -55,7 +57,9 @@ def rescue(error: Exception, dialect: Dialect | None) -> Rescued:
     pairs = _JSON
     if isinstance(error, Refused):
         status, code, message = error.status, error.code, error.message
-        if status < 500 or status in {501, 504}:
+        if error.retry_after:
+            pairs += ((b"retry-after", b"%d" % ceil(min(error.retry_after, LONGEST_RETRY_AFTER))),)
+        elif status < 500 or status in {501, 504}:
             pairs += ((b"x-should-retry", b"false"),)
     elif isinstance(error, UpstreamFailed):
         status, message = _FAILURES[error.cause]

@@ -52,17 +52,59 @@ class StoredCredential:
 
 
 @dataclass(frozen=True, slots=True)
+class AzureIdentity:
+    """
+    A token that Azure gives this workload, sent as ``authorization: Bearer``. *kind* is ``managed`` (asked of the
+    machine's endpoint) or ``workload`` (a service account's token exchanged for it); what is ``""`` is taken from the
+    environment (``AZURE_CLIENT_ID``, ``AZURE_TENANT_ID``, ``AZURE_FEDERATED_TOKEN_FILE``), where there is one.
+    """
+
+    kind: str
+    client_id: str = ""
+    tenant_id: str = ""
+    token_file: str = ""
+    scope: str = "https://cognitiveservices.azure.com/.default"
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
     """
     One place where a service answers. *url* has scheme, host, optional port and base path, without trailing slash;
     ``{resource}`` in it is filled from the path (the built-in Azure service).
+
+    The lowest *priority* goes first; regions of one priority share by *weight*. *residency* is a tag that routes may
+    ask for. *deployments*: what a model that callers name is called there.
     """
 
     name: str
     url: str
     priority: int = 1
     credential_domain: str = ""
-    credential: StoredCredential | None = None
+    credential: StoredCredential | AzureIdentity | None = None
+    weight: int = 1
+    residency: str = ""
+    deployments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """
+    When a region's breaker opens: after so many failures in a row without an answer (*consecutive_unanswered*), so many
+    errors in a row (*consecutive_errors*), or where *failure_rate* of its last *window* calls failed, from
+    *minimum_calls* on; the same with *slow_rate* and calls slower than *slow_call* seconds (0: none is slow).
+
+    *open* is how long it stays open at first, seconds; *shared*: the fleet judges together.
+    """
+
+    consecutive_unanswered: int = 3
+    consecutive_errors: int = 5
+    failure_rate: float = 0.5
+    window: int = 20
+    minimum_calls: int = 10
+    open: float = 5.0
+    slow_call: float = 0.0
+    slow_rate: float = 0.5
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +113,8 @@ class Service:
     An AI service that the application calls, found by host, path prefix or own port.
 
     *path* is its prefix without trailing slash (``/openai``), ``""`` for none; *resource* tells that the path's next
-    segment names a resource of the service (``/azure/RESOURCE``). *port* 0 means the shared port.
+    segment names a resource of the service (``/azure/RESOURCE``). *port* 0 means the shared port. *balance*: how regions
+    of one priority share calls, ``weight`` or ``latency`` (the quicker of two drawn).
     """
 
     name: str
@@ -81,6 +124,8 @@ class Service:
     hosts: tuple[str, ...] = ()
     port: int = 0
     resource: bool = False
+    breaker: BreakerRule = BreakerRule()
+    balance: str = "weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +169,56 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteLimits:
+    """
+    What a route's calls may take of the services; 0 for no limit. *concurrency* is of this process, with at most
+    *queue* calls waiting for their turn; the rates are of the fleet, or where it cannot be asked of this process's
+    share of *replicas*. *adaptive*: the concurrency follows what the service takes.
+    """
+
+    concurrency: int = 0
+    tokens_per_minute: int = 0
+    requests_per_minute: int = 0
+    queue: int = 100
+    replicas: int = 1
+    adaptive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """
+    *on_timeout*: a generating call that a region did not answer in time is sent to another. *hedge*: a call that takes
+    longer than 95 % of its route's is sent a second time, and the first answer counts.
+    """
+
+    on_timeout: bool = False
+    hedge: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What answers where no region does: ``stale`` entries, another ``model``, or the file ``answer_file``."""
+
+    kind: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """A named group of calls and the rules that hold for them. First match wins."""
+    """
+    A named group of calls and the rules that hold for them. First match wins. *allow*: tags of residency, one of which a
+    region must have; none: any region.
+    """
 
     name: str
     match: Match = Match()
     cache: CacheRule = CacheRule()
     timeouts: Timeouts = Timeouts()
     owner: str = ""
+    allow: frozenset[str] = frozenset()
+    limits: RouteLimits = RouteLimits()
+    retry: RetryRule = RetryRule()
+    fallback: tuple[Fallback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
