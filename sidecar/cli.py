@@ -87,6 +87,24 @@ def _parser() -> argparse.ArgumentParser:
     mode.add_argument("--for", dest="lasting", metavar="30m", help="how long; without: until it is changed again")
     mode.set_defaults(command=_mode)
 
+    region = commands.add_parser("region", help="show which regions take calls, or say so, for the whole fleet")
+    deeds = region.add_subparsers(required=True, metavar="ls|open|close|auto")
+    listing = deeds.add_parser("ls", help="how every region stands, one a line")
+    _takes_config(listing)
+    listing.set_defaults(command=_regions)
+    for action, what in (
+        ("open", "open its breaker: no calls go there"),
+        ("close", "close its breaker: calls go there whatever happens"),
+        ("auto", "give it back to its own judgement"),
+    ):
+        deed = deeds.add_parser(action, help=what)
+        _takes_config(deed)
+        deed.add_argument("service", metavar="SERVICE")
+        deed.add_argument("region", metavar="REGION")
+        if action != "auto":
+            deed.add_argument("--for", dest="lasting", metavar="30m", help="how long; without: until `auto` ends it")
+        deed.set_defaults(command=_region, action=action, lasting=None)
+
     keygen = commands.add_parser("keygen", help="a new line for the file of cache.secret_file")
     keygen.set_defaults(command=_keygen)
 
@@ -196,11 +214,35 @@ def _mode(arguments: argparse.Namespace) -> int:
     if arguments.lasting is not None and arguments.mode is None:
         print("sidecar: --for belongs to a mode; name normal, cache-off or passthrough before it", file=sys.stderr)
         return 2
-    if arguments.lasting is not None and seconds_of(arguments.lasting) is None:
-        print("sidecar: --for is a duration, such as 30m or 12h", file=sys.stderr)
+    if not _lasts(arguments.lasting):
         return 2
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
     return _tell(change_mode(rules, arguments.mode, arguments.lasting) if arguments.mode else show_mode(rules))
+
+
+def _lasts(lasting: str | None) -> bool:
+    """Whether ``--for`` is a duration or nothing; where it isn't, that is told."""
+    good = lasting is None or seconds_of(lasting) is not None
+    if not good:
+        print("sidecar: --for is a duration, such as 30m or 12h", file=sys.stderr)
+    return good
+
+
+def _regions(arguments: argparse.Namespace) -> int:
+    from sidecar.controlling import show_regions  # noqa: PLC0415  as above
+    from sidecar.settings import load  # noqa: PLC0415  as above
+
+    return _tell(show_regions(load(arguments.config, environ=os.environ, overrides={}, strict=False)))
+
+
+def _region(arguments: argparse.Namespace) -> int:
+    from sidecar.controlling import order_region  # noqa: PLC0415  as above
+    from sidecar.settings import load  # noqa: PLC0415  as above
+
+    if not _lasts(arguments.lasting):
+        return 2
+    rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
+    return _tell(order_region(rules, arguments.action, arguments.service, arguments.region, arguments.lasting))
 
 
 def _tell(told: Told) -> int:

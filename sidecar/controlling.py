@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeVar
 from msgspec import DecodeError, Struct, json
 
 from sidecar.admin.access import authority, read_token
-from sidecar.admin.actions import ModeResult, PurgeResult
+from sidecar.admin.actions import ModeResult, PurgeResult, RegionResult
+from sidecar.core.regions import Standing
 from sidecar.core.rules import Rules
 from sidecar.settings.problems import nearest
 
@@ -38,6 +39,17 @@ class _Status(Struct):
     """What is read of a status."""
 
     mode: ModeResult
+
+
+class _Regions(Struct):
+    """What is read of the regions."""
+
+    regions: list[Standing]
+
+
+_COLUMNS = (
+    "SERVICE", "REGION", "PRIORITY", "WEIGHT", "RESIDENCY", "STATE", "SHARE", "UNTIL", "ORDER", "WINDOWS", "LATENCY",
+)  # fmt: skip
 
 
 def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> Told:
@@ -74,6 +86,58 @@ def show_mode(rules: Rules) -> Told:
     """The mode in force, and how long."""
     status = _call(rules, _Status, "/api/status")
     return status if isinstance(status, Told) else Told(0, _mode(status.mode))
+
+
+def show_regions(rules: Rules) -> Told:
+    """A table of how every region stands: a line each, no cell without a word and none with a blank in it."""
+    known = _call(rules, _Regions, "/api/regions")
+    if isinstance(known, Told):
+        return known
+    rows = [_COLUMNS, *map(_row, known.regions)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return Told(0, "\n".join(lines))
+
+
+def order_region(rules: Rules, action: str, service: str, region: str, lasting: str | None) -> Told:
+    """``open``, ``close`` or ``auto`` (back to its own judgement) a region, for as long as *lasting* says (``30m``)."""
+    body = {"service": service, "region": region, "action": action} | ({} if lasting is None else {"for": lasting})
+    done = _call(rules, RegionResult, "/api/regions", body)
+    if isinstance(done, Told):
+        return done
+    states = sorted({each.state for each in done.regions}) or ["not called yet"]
+    text = f"{service} {region}: {', '.join(states)}"
+    for each in done.regions[:1]:  # one order for all its resources
+        if each.order:
+            end = "" if each.order_seconds is None else f" for {_roughly(each.order_seconds)} more"
+            text += f", by order {each.order}{end}"
+    if done.fleet == "done":
+        return Told(0, f"{text}; in the whole fleet")
+    return Told(0, f"{text}; in this process", (_not_yet(rules, done.fleet),))
+
+
+def _row(each: Standing) -> tuple[str, ...]:
+    return (
+        f"{each.service}/{each.resource}" if each.resource else each.service,
+        each.region,
+        str(each.priority),
+        str(each.weight),
+        each.residency or "-",
+        each.state,
+        f"{each.share:.0%}",
+        _short(each.seconds) if each.seconds else "-",
+        _ending(each.order, each.order_seconds) or "-",
+        f"{each.windows}:{_short(each.window_seconds)}" if each.windows else "-",
+        "-" if each.latency is None else f"{each.latency:.3f}s",
+    )
+
+
+def _ending(order: str, seconds: float | None) -> str:
+    return order if seconds is None else f"{order}:{_short(seconds)}"
+
+
+def _short(seconds: float) -> str:
+    return _roughly(seconds).replace(" ", "")
 
 
 def _mode(result: ModeResult) -> str:
@@ -156,7 +220,7 @@ def _refused(rules: Rules, code: str, message: str) -> Told:
         case "wrong-token":
             text = f"the sidecar has another token than {rules.admin_token_file}; use the file that is mounted there"
             return _failed(text)
-        case "bad-request" | "too-large":
+        case "bad-request" | "too-large" | "unknown-service" | "unknown-region":
             return _failed(f"refused: {message}", 2)
         case _:
             return _failed(f"refused: {message}")

@@ -76,6 +76,8 @@ def miss_status(opening: Opening, *, collapsed: bool) -> bytes:
     """``Cache-Status`` of an answer that memory did not have; *collapsed*: it came by another caller's call."""
     if opening.found is not None:
         return b"sidecar; hit; ttl=%d; detail=%b" % (opening.found.ttl, _FOUND[opening.outcome])
+    if opening.outcome is Outcome.FALLBACK:
+        return b"sidecar; fwd=miss; detail=fallback"
     if collapsed:
         return b"sidecar; fwd=miss; collapsed"
     return b"sidecar; fwd=miss; stored" if opening.kept else b"sidecar; fwd=miss"

@@ -6,14 +6,17 @@ The rule: what the line found out about a call travels in one frozen value, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from msgspec import Struct
 
+from sidecar.attempt import Trip, Try
 from sidecar.core.approach import Approach
 from sidecar.core.dialect import Endpoint
 from sidecar.core.draft import Draft
-from sidecar.core.model import Entry, Facts, Key, Outcome
+from sidecar.core.headers import patience
+from sidecar.core.model import Entry, Facts, Fields, Key, Outcome
 from sidecar.core.policy import (
     Freshness,
     Reason,
@@ -95,6 +98,52 @@ def draft_of(
         streamed=call is not None and call.facts.view.stream,
         reason=reason,
     )
+
+
+def trip_of(
+    request: Request,
+    call: Call | None,
+    route: Route,
+    principal: Principal,
+    *,
+    body: bytes | Spool | Stream,
+    tries: list[Try],
+    started: float,
+    on_sent: Callable[[], None] = lambda: None,
+    on_head: Callable[[int, Fields], None] = lambda _, __: None,
+) -> Trip:
+    """
+    *request* on its way out, with *body*; *call* is None where its own was not read. *started* is when it came,
+    monotonic seconds.
+    """
+    site, fields = request.plan.site, request.head.fields
+    seconds = patience(fields)
+    endpoint = site.endpoint
+    return Trip(
+        site=site,
+        head=request.head,
+        body=body,
+        route=route,
+        model=call.model if call is not None else endpoint.model if endpoint is not None else "",
+        credential=principal.credential,
+        streaming=call is not None and call.facts.view.stream,
+        identity=call is not None and call.key is not None and not call.observe,
+        tries=tries,
+        microsoft=principal.microsoft,
+        deadline=None if seconds is None else started + seconds,
+        pinned=endpoint is None or bool(endpoint.bypass) or (call is not None and bool(call.facts.bypass)),
+        batch=fields.get(b"x-sidecar-priority", b"").strip().lower() == b"batch",
+        on_sent=on_sent,
+        on_head=on_head,
+    )
+
+
+def book(trip: Trip, draft: Draft) -> None:
+    """What was tried is what the call cost."""
+    if trip.tries:
+        draft.attempts += len(trip.tries)
+        draft.again += tuple(one.cause for one in trip.tries if one.cause)
+        draft.region = trip.tries[-1].region
 
 
 def scopes_within(errand: Errand) -> tuple[Scope, ...]:

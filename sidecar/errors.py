@@ -64,6 +64,7 @@ class Cause(StrEnum):
     DISCONNECTED = "disconnected"
     TRUNCATED = "truncated"
     MALFORMED = "malformed"
+    NO_REGION = "no-region"
     DRAINING = "draining"
     INTERNAL = "internal"
 
@@ -73,11 +74,22 @@ class UpstreamFailed(SidecarError):
     The AI service gave no whole answer.
 
     *sent* tells whether any byte of the request may have reached it; *answered* whether any byte of an answer came;
-    *reused* whether the connection had served a call before (it may have died of old age).
+    *reused* whether the connection had served a call before (it may have died of old age). *retry_after*: seconds until
+    it is worth trying again, 0 where that is not known.
+
+    *final*: we have tried again already, and the caller should not; *hasty*: it was the caller whose call was sent that
+    would not wait any longer.
     """
 
     def __init__(
-        self, cause: Cause, detail: str = "", *, sent: bool = True, answered: bool = False, reused: bool = False
+        self,
+        cause: Cause,
+        detail: str = "",
+        *,
+        sent: bool = True,
+        answered: bool = False,
+        reused: bool = False,
+        retry_after: float = 0.0,
     ) -> None:
         super().__init__(f"{cause}: {detail}" if detail else str(cause))
         self.cause = cause
@@ -85,6 +97,9 @@ class UpstreamFailed(SidecarError):
         self.sent = sent
         self.answered = answered
         self.reused = reused
+        self.retry_after = retry_after
+        self.final = False
+        self.hasty = False
 
 
 class FleetAway(SidecarError):

@@ -7,17 +7,20 @@ never shown.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches
+from sidecar.core.failover import Candidate, eligible
 from sidecar.core.fingerprint import KEY_VERSION, fleet_secret, seal
+from sidecar.core.limits import limited
 from sidecar.core.model import Head
 from sidecar.core.policy import Bypass, Observe, admit, freshness
 from sidecar.core.principal import Pod
-from sidecar.core.recognise import choose_route
+from sidecar.core.recognise import Site, choose_route
 from sidecar.core.routing import choose_model
-from sidecar.core.rules import Rules
+from sidecar.core.rules import AzureIdentity, Region, Route, RouteLimits, Rules
 from sidecar.errors import Refused
 from sidecar.net.request_file import read_request
 
@@ -48,16 +51,22 @@ def explain(rules: Rules, raw: bytes) -> tuple[str, bool]:
     site = approach.site
     say("service", f"{site.service.name} (dialect {site.service.dialect.name})")
     say("endpoint", site.endpoint.name if site.endpoint is not None else "not known: passes through untouched")
+    model = ""
     if approach.bypass is not None or site.endpoint is None:
-        say("route", choose_route(site, head.fields, "").name)
+        route = choose_route(site, head.fields, model)
+        say("route", route.name)
         say("decision", f"bypass ({approach.bypass.reason if approach.bypass else ''}); the body is not read")
     else:
-        _explain_body(approaches, approach, head, body, secret, say)
-    say("candidates", ", ".join(f"{region.name} {region.url}" for region in site.regions))
+        route, model = _explain_body(approaches, approach, head, body, secret, say)
+    _explain_regions(site, route, model, say)
+    _explain_rules(route, head, say)
     return "\n".join(lines), True
 
 
-def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: bytes, secret: bytes, say: Any) -> None:
+def _explain_body(
+    approaches: Approaches, approach: Approach, head: Head, body: bytes, secret: bytes, say: Any
+) -> tuple[Route, str]:
+    """What the body decides; the route and the model that it leads to."""
     site = approach.site
     endpoint = site.endpoint
     assert endpoint is not None
@@ -78,7 +87,7 @@ def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: 
         say("caller", "reads stored answers only once the service has accepted its credential")
     if isinstance(decision, Bypass):
         say("decision", f"bypass ({decision.reason})")
-        return
+        return route, model
     key = seal(secret, caller.prefix, model, reading)
     say("decision", "observe: never served, only measured" if isinstance(decision, Observe) else "look-up")
     fresh = freshness(endpoint, route, approach.asked)
@@ -99,3 +108,62 @@ def _explain_body(approaches: Approaches, approach: Approach, head: Head, body: 
         f"{key.address.hex()} (version {KEY_VERSION}"
         + ("; under a fixed secret: compare keys of two requests with it)" if secret == _SECRET else ")"),
     )
+    return route, model
+
+
+def _explain_regions(site: Site, route: Route, model: str, say: Any) -> None:
+    """The regions in the order in which they are asked, and those that are not."""
+    candidates = sorted(eligible(site.regions, route.allow), key=lambda c: (c.region.priority, not c.region.weight))
+    say("candidates", f"\n{'':13}".join(_candidate(candidate, model) for candidate in candidates) or "(none)")
+    taken = {candidate.region.name for candidate in candidates}
+    left = [f"{region.name}: {_obstacle(region, route)}" for region in site.regions if region.name not in taken]
+    if left:
+        say("left out", f"\n{'':13}".join(left))
+
+
+def _candidate(candidate: Candidate, model: str) -> str:
+    region = candidate.region
+    facts = [f"priority {region.priority}", f"weight {region.weight}"]
+    if region.residency:
+        facts.append(f"residency {region.residency}")
+    match region.credential:
+        case None:
+            facts.append("the caller's own credential")
+        case AzureIdentity(kind=kind):
+            facts.append(f"{kind} identity")
+        case _:
+            facts.append("a credential from a file")
+    if model in region.deployments:
+        facts.append(f"deployment {region.deployments[model]}")
+    return f"{region.name} {region.url} ({', '.join(facts)})"
+
+
+def _obstacle(region: Region, route: Route) -> str:
+    if route.allow and region.residency not in route.allow:
+        return f"residency {region.residency or '(none)'}, and the route allows {', '.join(sorted(route.allow))}"
+    return f"credential domain {region.credential_domain}, where the caller's own credential does not go"
+
+
+def _explain_rules(route: Route, head: Head, say: Any) -> None:
+    """What else holds for the route's calls, where it is not what always holds."""
+    if limited(route.limits):
+        say("limits", ", ".join(_limits(route.limits)))
+    timeout, hedge = route.retry.on_timeout, route.retry.hedge
+    if timeout or hedge:
+        say("retry", ", ".join([*["after a timeout"] * timeout, *["hedged"] * hedge]))
+    if route.fallback:
+        unwanted = head.fields.get(b"x-sidecar-fallback", b"").strip().lower() == b"none"
+        ways = ", ".join(f"{way.kind.replace('_', ' ')} {way.value}".rstrip() for way in route.fallback)
+        say("fallback", "none, as the caller says" if unwanted else ways)
+
+
+def _limits(limits: RouteLimits) -> Iterator[str]:
+    if limits.concurrency:
+        yield f"{limits.concurrency} at once"
+    if limits.adaptive:
+        yield "adaptive concurrency"
+    if limits.tokens_per_minute:
+        yield f"{limits.tokens_per_minute} tokens a minute"
+    if limits.requests_per_minute:
+        yield f"{limits.requests_per_minute} requests a minute"
+    yield f"{limits.queue} may wait"

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
 from sidecar.admin.health import HealthServer, Part, Readiness
+from sidecar.commit import COMMIT_BYTES
 from sidecar.core.approach import Approaches
+from sidecar.core.breaker import State, Transition
 from sidecar.core.fingerprint import fleet_secret
 from sidecar.core.keyring import Keyring
 from sidecar.core.ledger import Ledger
@@ -27,19 +29,25 @@ from sidecar.core.model import Record
 from sidecar.core.observation import Observations
 from sidecar.core.principal import Accepted, Pod
 from sidecar.core.purges import Purges
+from sidecar.core.regions import Place, Regions
 from sidecar.core.rules import Rules
 from sidecar.dispatch import Dispatch
 from sidecar.flight.table import Flights
-from sidecar.identity.files import CredentialFiles
+from sidecar.identity.client import TokenClient
+from sidecar.identity.credentials import Credentials
 from sidecar.identity.secret_file import SecretFile
+from sidecar.net.egress import choose
 from sidecar.net.listener import Listener
 from sidecar.net.upstream import Upstream
+from sidecar.net.wire import trust
 from sidecar.operating import Operations
 from sidecar.proxy import Proxy
 from sidecar.sinks.log import AccessLog
 from sidecar.sinks.metrics import Metrics
+from sidecar.standby import Standby
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
+from sidecar.throttle import Throttle
 
 if TYPE_CHECKING:
     from sidecar.membership import Membership
@@ -87,6 +95,8 @@ class Sidecar:
 
     def __init__(self, rules: Rules, *, environ: Mapping[str, str], write: Callable[[bytes], None]) -> None:
         self.rules = rules
+        self._environ = environ
+        self._shared = frozenset(service.name for service in rules.services if service.breaker.shared)
         self.port = self.health_port = self.admin_port = 0
         self.log = AccessLog(write, now=time.time)  # noqa: TID251  the clocks are handed out from here
         self.tasks = Tasks(self._report)
@@ -102,8 +112,39 @@ class Sidecar:
         self.ports: set[int] = set()
         self.ready = False
         self.purges = Purges()
+        self.regions = Regions(self._on_transition)
         self.membership = self._join()
-        credentials = CredentialFiles(time.monotonic, lambda line: self.log.event("credential-unreadable", file=line))
+        self.credentials = Credentials(
+            clock=time.monotonic,
+            now=time.time,  # noqa: TID251  as above
+            environ=environ,
+            spawn=self.tasks.spawn,
+            fetch=TokenClient(way=self._way, trust=lambda: trust(rules.upstream.ca_file)),
+            report=lambda line: self.log.event("credential-unusable", level="warning", message=line),
+            draw=random.random,
+        )
+        self.throttle = Throttle(
+            quota=self.membership.quota if self.membership is not None else None,
+            pods=lambda: self.membership.presence.count if self.membership is not None else None,
+            clock=time.monotonic,
+            spawn=self.tasks.spawn,
+        )
+        dispatch = Dispatch(
+            self.upstream,
+            self.credentials,
+            self.regions,
+            self.ledger,
+            spawn=self.tasks.spawn,
+            now=time.time,  # noqa: TID251  as above
+            clock=time.monotonic,
+            draw=random.random,
+            throttle=self.throttle,
+            most=min(COMMIT_BYTES, rules.memory.max_entry_bytes),
+            sharing=self.membership.regions if self.membership is not None else None,
+        )
+        standby = Standby(
+            dispatch, time.monotonic, lambda line: self.log.event("answer-file-unusable", level="warning", file=line)
+        )
         secret = os.urandom(32) if rules.redis is None else fleet_secret(rules.redis.namespace)
         pod = Pod(environ.get("SIDECAR_POD_NAMESPACE", ""), environ.get("SIDECAR_SERVICE_ACCOUNT", ""), os.urandom(16))
         loaded = time.time()  # noqa: TID251  as above
@@ -122,7 +163,14 @@ class Sidecar:
                 "config_last_reload_success_timestamp_seconds": lambda: loaded,
                 **(self.membership.readings() if self.membership is not None else {}),
             },
-            self.membership.breakdowns() if self.membership is not None else {},
+            {
+                "breaker_state": self.regions.states,
+                "rate_windows": lambda: self.regions.spent(time.monotonic()),
+                "retry_budget_left": lambda: self.regions.budgets_left(time.monotonic()),
+                "calls_waiting": self.throttle.waiting,
+                "calls_shed_total": self.throttle.shed,
+                **(self.membership.breakdowns() if self.membership is not None else {}),
+            },
         )
         remote = self.membership.remote if self.membership is not None else Nowhere()
         self.store = Tiered(self.memory, remote, self.purges)
@@ -131,7 +179,8 @@ class Sidecar:
             secret=secret,
             store=self.store,
             flights=self.flights,
-            dispatch=Dispatch(self.upstream, credentials.field, self.ledger),
+            dispatch=dispatch,
+            standby=standby,
             accepted=Accepted(),
             observations=Observations(),
             record=self._record,
@@ -158,16 +207,22 @@ class Sidecar:
             self.memory,
             self.flights,
             self.purges,
+            self.regions,
+            rules.services,
             forget=self.listener.forget,
             now=time.time,  # noqa: TID251  as above
+            clock=time.monotonic,
             port=lambda: self.port,
         )
         if self.membership is not None:
             self.operations.log = self.membership.log
+            self.operations.orders = self.membership.regions
         self.health = HealthServer(self.readiness, self.metrics.exposition)
         self.control = ControlServer(
             purge=self.operations.purge,
             mode=self.operations.change,
+            region=self.operations.region,
+            regions=self._regions_told,
             status=self._status,
             audit=self.log.event,
             report=self._report,
@@ -183,6 +238,9 @@ class Sidecar:
         for line in rules.warnings:
             self.log.event("config-warning", level="warning", message=line)
         await self.upstream.start()
+        for region in (region for service in rules.services for region in service.regions):
+            if region.credential is not None:
+                self.credentials.field(region.credential)  # so that the first call need not wait for a token
         if self.membership is not None:
             await self.membership.start(self.store.take)
         self.health_port = await self.health.start(rules.health.host, rules.health.port)
@@ -203,6 +261,7 @@ class Sidecar:
         self.log.event("draining", connections=self.listener.connections, seconds=self.rules.limits.drain_seconds)
         await self.listener.drain(self.rules.limits.drain_seconds)
         await self.tasks.cancel("flight")  # refreshes: they give their leases back while that can be done
+        await self.credentials.close()
         if self.membership is not None:
             await self.membership.stop()
         await self.tasks.cancel()
@@ -216,10 +275,19 @@ class Sidecar:
         parts = (
             Part("listener", self.ready, f"port {self.port}, {self.listener.connections} connections"),
             Part("memory", True, repr(self.memory)),
+            *self._region_parts(),
             *self._fleet_part(),
             Part("configuration", not self.rules.warnings, f"revision {self.rules.revision or 'built in'}"),
         )
         return Readiness(self.ready, parts)
+
+    def _region_parts(self) -> tuple[Part, ...]:
+        """The regions that don't take calls as usual; a service that is down doesn't make us unready."""
+        return tuple(
+            Part(f"region {told.service}/{told.region}", False, f"{told.state}, tried again in {told.seconds:.0f} s")
+            for told in self.operations.table()
+            if told.state != State.CLOSED.value
+        )
 
     def _fleet_part(self) -> tuple[Part, ...]:
         if self.rules.redis is None:
@@ -258,11 +326,14 @@ class Sidecar:
             keyring,
             self.purges,
             limit=self.rules.memory.max_entry_bytes,
+            shared=self._shared,
             spawn=self.tasks.spawn,
             tell=self.log.event,
             report=self._report,
             on_purge=lambda scopes: self.operations.take(scopes),  # noqa: PLW0108  these are made later
             on_mode=lambda mode: self.operations.take_mode(mode),  # noqa: PLW0108  as above
+            on_orders=lambda orders: self.operations.take_orders(orders),  # noqa: PLW0108  as above
+            on_learn=self._on_learn,
             on_command=lambda seconds: self.metrics.redis(seconds),  # noqa: PLW0108  as above
         )
 
@@ -275,6 +346,20 @@ class Sidecar:
             "memory": {"entries": self.memory.entries, "bytes": self.memory.bytes},
             "redis": None if self.membership is None else {"up": self.membership.link.up},
         }
+
+    def _regions_told(self) -> Mapping[str, object]:
+        now = time.monotonic()
+        return {
+            "regions": self.operations.table(),
+            "budgets": {service.name: self.regions.budget(service.name).left(now) for service in self.rules.services},
+            "credentials": self.credentials.standing(),
+        }
+
+    def _on_learn(self, place: Place, open_for: float | None) -> None:
+        """Another process has found a region failing, or well again."""
+        service = next((service for service in self.rules.services if service.name == place.service), None)
+        if service is not None:
+            self.regions.learn(place, open_for, service.breaker, time.monotonic())
 
     async def _sweep(self) -> None:
         while True:
@@ -308,6 +393,33 @@ class Sidecar:
             reason = error.strerror or "not usable"
         self.log.event("state-unusable", level="warning", folder=folder, reason=reason)
         return ""
+
+    def _on_transition(self, place: Place, transition: Transition) -> None:
+        """A breaker has changed: one line, and word to the fleet where it judges together."""
+        after = transition.after
+        self.log.event(
+            "breaker",
+            level="warning" if after is State.OPEN else "info",
+            service=place.service,
+            resource=place.resource or None,
+            region=place.region,
+            before=transition.before.value,
+            after=after.value,
+            cause=transition.cause,
+            seconds=round(transition.seconds, 3) or None,
+        )
+        shared = self.membership is not None and place.service in self._shared
+        if self.membership is None or not shared or transition.cause in {"fleet", "operator"}:
+            return
+        if after is State.OPEN:
+            self.membership.regions.opened(place, transition.seconds, transition.cause)
+        elif after is State.CLOSED:
+            self.membership.regions.closed(place, transition.cause)
+
+    def _way(self, url: str) -> tuple[str, str]:
+        """The egress proxy for a request of our own, and what it asks for."""
+        egress = choose(url, proxy=self.rules.upstream.proxy, environ=self._environ, own=self._is_own)
+        return egress.proxy, egress.authorization
 
     def _is_own(self, host: str, port: int) -> bool:
         return port in self.ports and host in {"127.0.0.1", "::1", "localhost", self.rules.listen.host}

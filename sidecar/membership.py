@@ -10,18 +10,22 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from sidecar.core.keyring import Keyring
 from sidecar.core.model import Entry, Key
 from sidecar.core.purges import Purges, Scope
+from sidecar.core.regions import Order, Place
 from sidecar.core.rules import Mode, RedisRule, SealRule
 from sidecar.fleet.lease import Leases
 from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
 from sidecar.fleet.news import News
+from sidecar.fleet.presence import Presence
 from sidecar.fleet.purge_log import PurgeLog
+from sidecar.fleet.quota import Quota
+from sidecar.fleet.regions import FleetRegions
 from sidecar.store.redis import RedisRemote
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.values import Values
@@ -36,8 +40,9 @@ class Tell(Protocol):
 
 class Membership:
     """
-    The parts of *rule*. *limit* is the largest entry that is kept, bytes; *on_purge*, *on_mode* as ``PurgeLog`` has
-    them; *on_command* hears of each command's seconds.
+    The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers
+    the fleet shares; *on_purge* and *on_mode* as ``PurgeLog`` has them, *on_orders* and *on_learn* as ``FleetRegions``;
+    *on_command* hears of each command's seconds.
     """
 
     def __init__(
@@ -48,11 +53,14 @@ class Membership:
         purges: Purges,
         *,
         limit: int,
+        shared: Iterable[str],
         spawn: Callable[..., asyncio.Task[None]],
         tell: Tell,
         report: Callable[[BaseException], None],
         on_purge: Callable[[tuple[Scope, ...]], None],
         on_mode: Callable[[Mode | None], None],
+        on_orders: Callable[[Mapping[tuple[str, str], Order]], None],
+        on_learn: Callable[[Place, float | None], None],
         on_command: Callable[[float], None],
     ) -> None:
         self._rule = rule
@@ -82,6 +90,25 @@ class Membership:
             on_mode=on_mode,
             tell=tell,
         )
+        self.regions = FleetRegions(
+            self.link,
+            names,
+            self.seal,
+            shared=shared,
+            timeout=rule.timeout,
+            now=time.time,  # noqa: TID251  as above
+            clock=time.monotonic,
+            draw=random.random,
+            random=os.urandom,
+            spawn=spawn,
+            on_orders=on_orders,
+            on_learn=on_learn,
+            tell=tell,
+        )
+        self.presence = Presence(
+            self.link, names, member=os.urandom(12), clock=time.monotonic, draw=random.random, spawn=spawn
+        )
+        self.quota = Quota(self.link, names, timeout=rule.timeout, spawn=spawn)
         leases = Leases(
             self.link,
             self.news,
@@ -109,6 +136,7 @@ class Membership:
             limit=limit,
         )
         self.news.subscribe(b"p", lambda _: self.log.nudge())
+        self.news.subscribe(b"r", lambda _: self.regions.nudge())
 
     def __repr__(self) -> str:
         return f"<Membership {self.link!r}, {self.log!r}>"
@@ -120,9 +148,13 @@ class Membership:
         return f"{self._rule.url} {use}; purges read {self.log.lag:.1f} s ago"
 
     async def start(self, take: Callable[[Key, Entry], object]) -> None:
-        """Read the log of purges; then, beside other things, some entries for *take*, where the rule wants that."""
+        """
+        Read the log of purges and the orders about regions; then, beside other things, some entries for *take*, where
+        the rule wants that.
+        """
         self.news.start()
-        await self.log.start()
+        self.presence.start()
+        await asyncio.gather(self.log.start(), self.regions.start())
         if self._rule.warm:
             self._warming = self._spawn(self._warm(take), name="warm")
 
@@ -131,6 +163,9 @@ class Membership:
 
     async def stop(self) -> None:
         """Finish what is begun, within a few seconds."""
+        await self.regions.stop()
+        await self.quota.close()
+        await self.presence.close()
         await self.log.stop()
         await self.news.close()
         await self.remote.close()
@@ -145,6 +180,8 @@ class Membership:
             "lease_takeovers_total": lambda: remote.takeovers,
             "write_behind_entries": lambda: remote.behind.depth,
             "write_behind_dropped_total": lambda: remote.behind.drops,
+            "pods": lambda: self.presence.count or 0,
+            "region_orders": lambda: len(self.regions.orders),
             "purge_lag_seconds": lambda: self.log.lag,
         }
 

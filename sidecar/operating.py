@@ -1,5 +1,5 @@
 """
-What those who run the sidecar can do to it: purge, and change the mode.
+What those who run the sidecar can do to it: purge, change the mode, and say which regions take calls.
 
 The rule: it takes effect in this process at once, and in the fleet as far as the fleet can be reached; what is said of
 it afterwards is what happened.
@@ -8,14 +8,24 @@ it afterwards is what happened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Protocol
 
-from sidecar.admin.actions import Fleet, ModeRequest, ModeResult, PurgeRequest, PurgeResult
+from sidecar.admin.actions import (
+    Fleet,
+    ModeRequest,
+    ModeResult,
+    PurgeRequest,
+    PurgeResult,
+    RegionRequest,
+    RegionResult,
+)
+from sidecar.core.breaker import State
 from sidecar.core.model import Position
 from sidecar.core.purges import Purges, Scope, ScopeKind, taking
-from sidecar.core.rules import Mode
+from sidecar.core.regions import Order, Regions, Standing
+from sidecar.core.rules import Mode, Service
 from sidecar.errors import Refused
 from sidecar.flight.table import Flights
 from sidecar.net.request_file import read_request
@@ -23,7 +33,9 @@ from sidecar.proxy import Proxy
 from sidecar.store.memory import Memory
 
 FLEETS_SECONDS = 30 * 86400.0
-"""How long a mode holds in the fleet where its end is not said."""
+"""How long a mode or an order holds in the fleet where its end is not said."""
+
+_STATES = {"open": State.OPEN, "close": State.CLOSED}
 
 
 class Log(Protocol):
@@ -36,10 +48,17 @@ class Log(Protocol):
         """Set the fleet's mode."""
 
 
+class Orders(Protocol):
+    """The fleet's orders; ``fleet/regions.FleetRegions``."""
+
+    async def order(self, service: str, region: str, order: Order | None) -> bool:
+        """Have *order* hold in the whole fleet; whether it was told."""
+
+
 class Operations:
     """
-    The actions. *mode* is the configuration's; *forget* has the listener judge requests anew; *now* is wall-clock
-    seconds. *log* is None where there is no fleet.
+    The actions. *mode* is the configuration's, and so are *services*; *forget* has the listener judge requests anew;
+    *now* is wall-clock seconds, *clock* seconds that run on. *log* and *orders* are None where there is no fleet.
     """
 
     def __init__(
@@ -49,9 +68,12 @@ class Operations:
         memory: Memory,
         flights: Flights,
         purges: Purges,
+        regions: Regions,
+        services: Sequence[Service],
         *,
         forget: Callable[[], None],
         now: Callable[[], float],
+        clock: Callable[[], float],
         port: Callable[[], int],
     ) -> None:
         self._configured = self._mode = mode
@@ -59,13 +81,20 @@ class Operations:
         self._memory = memory
         self._flights = flights
         self._purges = purges
+        self._regions = regions
+        self._services = services
         self._forget = forget
         self._now = now
+        self._clock = clock
         self._port = port
         self._own: tuple[Mode, float] | None = None
         self._fleets: Mode | None = None
+        self._own_orders: dict[tuple[str, str], Order] = {}
+        self._fleets_orders: Mapping[tuple[str, str], Order] = {}
+        self._orders: dict[tuple[str, str], Order] = {}
         self._sweeping = False
         self.log: Log | None = None
+        self.orders: Orders | None = None
         self.purged = 0
 
     def __repr__(self) -> str:
@@ -93,8 +122,18 @@ class Operations:
         self._fleets = mode
         self.tick()
 
+    def take_orders(self, orders: Mapping[tuple[str, str], Order]) -> None:
+        """The fleet's orders have changed; those that hold now, by service and region."""
+        self._fleets_orders = orders
+        self.tick()
+
+    def table(self) -> list[Standing]:
+        """How every region stands."""
+        return self._regions.table(self._services, self._clock(), self._now())
+
     def tick(self) -> None:
-        """What is due: a purge's next step, the end of a mode. Called every second or so."""
+        """What is due: a purge's next step, the end of a mode or of an order. Called every second or so."""
+        self._tick_orders()
         if self._own is not None and self._own[1] <= self._now():
             self._own = None
         mode = self._fleets or (self._own[0] if self._own is not None else self._configured)
@@ -132,19 +171,54 @@ class Operations:
         until = inf if asked.seconds is None else self._now() + asked.seconds
         fleet: Fleet = "local"
         if self.log is not None and asked.fleet:
-            fleet = "done" if await self.log.set_mode(mode, min(until, self._now() + FLEETS_SECONDS)) else "pending"
-        if fleet == "pending":
-            raise Refused(
-                503,
-                "fleet-away",
-                "Redis does not answer, so the fleet may not have heard of it; look with `sidecar mode`, and try again",
-            )
+            if not await self.log.set_mode(mode, min(until, self._now() + FLEETS_SECONDS)):
+                raise _away("sidecar mode")
+            fleet = "done"
         if mode is None:
             self._own = None
         elif fleet == "local":
             self._own = mode, until
         self.tick()
         return ModeResult(self._mode, asked.seconds, fleet)
+
+    async def region(self, asked: RegionRequest) -> RegionResult:
+        """See ``ControlServer``. The fleet's order goes before this process's own."""
+        self._check(asked.service, asked.region)
+        place = asked.service, asked.region
+        until = inf if asked.seconds is None else self._now() + asked.seconds
+        order = None if asked.action == "auto" else Order(_STATES[asked.action], until)
+        fleet: Fleet = "local"
+        if self.orders is not None and asked.fleet:
+            limited = order and Order(order.state, min(until, self._now() + FLEETS_SECONDS))
+            if not await self.orders.order(*place, limited):
+                raise _away("sidecar region ls")
+            fleet = "done"
+        if order is None:
+            self._own_orders.pop(place, None)
+        elif fleet == "local":
+            self._own_orders[place] = order
+        self.tick()
+        return RegionResult([each for each in self.table() if (each.service, each.region) == place], fleet)
+
+    def _tick_orders(self) -> None:
+        """Have those orders hold that do."""
+        now = self._now()
+        self._own_orders = {place: order for place, order in self._own_orders.items() if order.until > now}
+        fleets = {place: order for place, order in self._fleets_orders.items() if order.until > now}
+        holding = {**self._own_orders, **fleets}
+        for service, region in self._orders.keys() | holding.keys():
+            order = holding.get((service, region))
+            if order != self._orders.get((service, region)):
+                self._regions.order(service, region, order, self._clock())
+        self._orders = holding
+
+    def _check(self, service: str, region: str) -> None:
+        services = {each.name: each for each in self._services}
+        if service not in services:
+            raise Refused(404, "unknown-service", _unknown(f"there is no service {service}", service, services))
+        regions = [each.name for each in services[service].regions]
+        if region not in regions:
+            raise Refused(404, "unknown-region", _unknown(f"{service} has no region {region}", region, regions))
 
     def _scope(self, asked: PurgeRequest) -> Scope:
         if asked.scope == "request":
@@ -176,3 +250,21 @@ class Operations:
             found += sum(taken(key, entry) for key, entry in entries)
             await asyncio.sleep(0)
         return found
+
+
+def _away(look: str) -> Refused:
+    text = f"Redis does not answer, so the fleet may not have heard of it; look with `{look}`, and try again"
+    return Refused(503, "fleet-away", text)
+
+
+def _unknown(text: str, name: str, known: Iterable[str]) -> str:
+    """*text*, with the name that was probably meant, else with those that there are."""
+    from difflib import get_close_matches  # noqa: PLC0415  only for who made a slip
+
+    names = sorted(known)
+    meant = get_close_matches(name, names, 1)
+    return (
+        f"{text}; did you mean {meant[0]}?"
+        if meant
+        else f"{text}; there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+    )

@@ -13,10 +13,11 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from sidecar.core.approach import Approach
+from sidecar.attempt import Trip, Try
+from sidecar.commit import COMMIT_BYTES, COMPLAINT_BYTES, Committed
 from sidecar.core.dialect import Watch
 from sidecar.core.draft import Draft
-from sidecar.core.headers import fields_of, relay, replay, retry_fields, upstream_id
+from sidecar.core.headers import relay, replay, retry_fields, upstream_id, upstream_region
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome, Usage
 from sidecar.core.policy import (
@@ -38,18 +39,16 @@ from sidecar.core.policy import (
 from sidecar.core.principal import Accepted, Principal
 from sidecar.core.rescue import cause_of
 from sidecar.core.usage import names_usage, with_usage
-from sidecar.dispatch import Answer, Dispatch, Sent
-from sidecar.errand import Call, Errand
-from sidecar.errors import Cause, UpstreamFailed
+from sidecar.dispatch import Dispatch, Sent
+from sidecar.errand import Call, Errand, book, trip_of
+from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.flight.flight import Flight, Opening, Reader
 from sidecar.flight.table import Flights
+from sidecar.net.base import Spool, Stream
+from sidecar.standby import Standby, StandIn
 from sidecar.store.base import NOTHING, Fetched, Store
 
-COMMIT_BYTES = 1024 * 1024
-"""A whole answer up to this size is handed on only when it is there to its end; so a broken one becomes an error."""
-
 _INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
-_COMPLAINT_BYTES = 64 * 1024
 
 
 class Origin:
@@ -62,6 +61,7 @@ class Origin:
         self,
         *,
         dispatch: Dispatch,
+        standby: Standby,
         store: Store,
         flights: Flights,
         accepted: Accepted,
@@ -70,6 +70,7 @@ class Origin:
         clock: Callable[[], float],
     ) -> None:
         self._dispatch = dispatch
+        self._standby = standby
         self._store = store
         self._flights = flights
         self._accepted = accepted
@@ -115,25 +116,74 @@ class Origin:
 
     async def fetch(self, errand: Errand, flight: Flight, behind: Entry | None) -> None:
         """
-        Send a call and pour its answer into *flight*. Where none can be had, what lies *behind* memory serves or what
-        lies in it, if it may.
+        Send a call and pour its answer into *flight*. Where none can be had, something else serves, if it may: what
+        lies *behind* memory or in it, or a stand-in.
         """
         try:
             sent = await self.send(errand, flight)
-            try:
-                spare = self._spare(errand, flight, behind) if sent.answer.status in FAILING else None
-                if spare is None:
-                    await self.pour(errand, flight, sent)
-                    return
-            finally:
-                sent.answer.close()
+        except (UpstreamFailed, Refused) as failure:
+            if not await self._make_do(errand, flight, behind, failure):
+                raise
+            return
+        try:
+            if sent.answer.status in FAILING and await self._make_do(errand, flight, behind, sent):
+                return
+            await self.pour(errand, flight, sent)
         except UpstreamFailed as failure:
-            spare = self._spare(errand, flight, behind)
-            if spare is None or flight.opening is not None:
+            if flight.opening is not None:
                 raise
             flight.rewind()
-            _booked(errand, flight).cause = cause_of(failure)
-        await substitute(flight, spare, Outcome.STALE_ERROR)
+            if not await self._make_do(errand, flight, behind, failure):
+                raise
+        finally:
+            sent.answer.close()
+
+    async def _make_do(
+        self, errand: Errand, flight: Flight, behind: Entry | None, failure: UpstreamFailed | Refused | Sent
+    ) -> bool:
+        """Whether something else than a region's answer serves: a spare entry, or a stand-in."""
+        if isinstance(failure, Refused) and failure.status not in FAILING:
+            return False
+        spare = self._spare(errand, flight, behind)
+        if spare is not None:
+            if not isinstance(failure, Sent):
+                _booked(errand, flight).cause = cause_of(failure)
+            await substitute(flight, spare, Outcome.STALE_ERROR)
+            return True
+        if not errand.call.route.fallback or errand.known is not None:
+            return False
+        if isinstance(failure, Sent) and not reaches_everyone(failure.answer.status):
+            credential = errand.call.principal.credential
+            flight.release(lambda reader: reader.credential == credential)  # others may have room left
+        trip = self._trip(errand, errand.request.body, [])
+        try:
+            found = await self._standby.stand_in(trip, errand.call.endpoint, errand.call.facts.view)
+        finally:
+            book(trip, _booked(errand, flight))
+        if found is None:
+            return False
+        try:
+            await self._pour_stand_in(errand, flight, found)
+        finally:
+            found.sent.answer.close()
+        return True
+
+    async def _pour_stand_in(self, errand: Errand, flight: Flight, found: StandIn) -> None:
+        """From a stand-in into a flight. Whoever waits in another process makes do for itself."""
+        flight.judged(None)
+        sent, draft = found.sent, _booked(errand, flight)
+        fields = sent.answer.fields
+        form = form_of(fields)
+        flight.usage = errand.call.facts.view.usage
+        draft.region, draft.reason, draft.model = sent.region, Reason.FALLBACK, found.model or draft.model
+        opening = self._opening(sent, fields, form, usage=flight.usage, kept=False)
+        flight.open(replace(opening, outcome=Outcome.FALLBACK, model=found.model))
+        while chunk := await self._read_on(errand, flight, sent.answer):
+            await flight.push(chunk)
+        body = flight.body()
+        if body is not None and found.model:
+            draft.usage = errand.call.endpoint.answers.usage(body, form)
+            sent.answer.tokens = draft.usage.total or None
 
     def _spare(self, errand: Errand, flight: Flight, behind: Entry | None) -> Serve | None:
         """Looked for only when it is needed: a call may take minutes, and a purge in that time takes the spare too."""
@@ -145,64 +195,70 @@ class Origin:
 
     async def send(self, errand: Errand, flight: Flight) -> Sent:
         """Send a call; with its stream's usage asked for where the caller did not, without it where that is refused."""
-        request, call, facts = errand.request, errand.call, errand.call.facts
-        body = request.body
-        send = partial(
-            self._dispatch.send,
-            errand.approach.site,
-            request.head,
-            timeouts=call.route.timeouts,
-            streaming=facts.view.stream,
-            identity=True,
-            on_sent=flight.mark_sent,
-        )
-        began, refused = self._clock(), 0
+        call, facts, body = errand.call, errand.call.facts, errand.request.body
+        began = self._clock()
+        trip = self._trip(errand, body, [], flight.mark_sent, partial(self._on_head, errand, flight))
         try:
             if facts.inject_usage and isinstance(body, bytes) and self._takes_usage(errand):
                 flight.usage = True
-                sent = await send(with_usage(body))
+                sent = await self._dispatch.send(replace(trip, body=with_usage(body)))
                 if sent.answer.status in {400, 422}:
-                    complaint = await _read_some(sent.answer, _COMPLAINT_BYTES)
+                    complaint = await _read_some(sent.answer, COMPLAINT_BYTES)
                     if names_usage(complaint):
                         self._refuses_usage.put(_deployment(errand), True)
                         sent.answer.close()
-                        flight.usage, refused = False, sent.attempts
-                        sent = await send(body)
+                        flight.usage = False
+                        sent = await self._dispatch.send(replace(trip, cause="usage-refused"))
                     else:
-                        sent = Sent(_Peeked(complaint, sent.answer), sent.region, sent.attempts)
+                        sent.answer.unread(complaint)
             else:
                 flight.usage = facts.view.usage
-                sent = await send(body)
-        except UpstreamFailed:
-            draft = _booked(errand, flight)
-            draft.attempts += 1 + refused
-            draft.region = errand.approach.site.regions[0].name
-            raise
+                sent = await self._dispatch.send(trip)
         finally:
-            _booked(errand, flight).upstream_seconds += self._clock() - began
-        draft = _booked(errand, flight)
-        draft.attempts += refused
-        self.note(errand.approach, call.principal, sent, draft)
-        if 200 <= sent.answer.status < 300:
+            draft = _booked(errand, flight)
+            draft.upstream_seconds += self._clock() - began
+            book(trip, draft)
+        self.note(errand.approach.site.place, call.principal, sent, draft)
+        if sent.own and 200 <= sent.answer.status < 300:
             self._accepted.note(errand.approach.site.place, call.principal, now=self._now())
         return sent
+
+    def _trip(
+        self,
+        errand: Errand,
+        body: bytes | Spool | Stream,
+        tries: list[Try],
+        on_sent: Callable[[], None] = lambda: None,
+        on_head: Callable[[int, Fields], None] = lambda _, __: None,
+    ) -> Trip:
+        return trip_of(
+            errand.request,
+            errand.call,
+            errand.call.route,
+            errand.call.principal,
+            body=body,
+            tries=tries,
+            started=errand.draft.started,
+            on_sent=on_sent,
+            on_head=on_head,
+        )
 
     def _takes_usage(self, errand: Errand) -> bool:
         return self._refuses_usage.get(_deployment(errand)) is None
 
-    def note(self, approach: Approach, principal: Principal, sent: Sent, draft: Draft) -> None:
+    def note(self, place: str, principal: Principal, sent: Sent, draft: Draft) -> None:
         """
         What an answer's head tells of the call. A refused credential is forgotten, whatever the call; accepted it is
-        only by an operation that we know, for some paths of a service answer everybody.
+        only by an operation that we know, for some paths of a service answer everybody; and neither is told by an
+        answer that a region's own credential has earned.
         """
         answer = sent.answer
         draft.region, draft.upstream_status = sent.region, answer.status
-        draft.attempts += sent.attempts
-        draft.upstream_id = upstream_id(answer.pairs)
-        if answer.status in {401, 403}:
-            self._accepted.withdraw(approach.site.place, principal)
+        draft.upstream_id, draft.upstream_region = upstream_id(answer.fields), upstream_region(answer.fields)
+        if sent.own and answer.status in {401, 403}:
+            self._accepted.withdraw(place, principal)
 
-    async def read(self, answer: Answer, draft: Draft) -> bytes:
+    async def read(self, answer: Committed, draft: Draft) -> bytes:
         """The next bytes of an answer, the wait for them booked."""
         began = self._clock()
         try:
@@ -213,9 +269,9 @@ class Origin:
     async def pour(self, errand: Errand, flight: Flight, sent: Sent) -> None:
         """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
         answer, answers = sent.answer, errand.call.endpoint.answers
-        fields = fields_of(answer.pairs)
+        fields = answer.fields
         form = form_of(fields)
-        unshareable = self._share(errand, flight, answer.status, fields, form)
+        unshareable = self._share(errand, flight, sent, fields, form)
         kept = not unshareable and errand.call.fresh.ttl > 0 and flight.holds(answer.length or 0)
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
         watch = answers.watch() if form is Form.EVENTS and not unshareable else None
@@ -227,7 +283,7 @@ class Origin:
                 flight.boundary = watch.boundary
             await flight.push(chunk)
             if watch is not None and watch.ended and answers.streams and not flight.complete:
-                flight.complete = True  # whoever leaves now has had it all
+                flight.complete = answer.complete = True  # whoever leaves now has had it all
                 flight.generating = False
                 await self._keep(errand, flight, opening)
                 flight.settled = True
@@ -239,10 +295,12 @@ class Origin:
                 raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
         if not flight.complete:
             kept = not unshareable and await self._keep(errand, flight, opening)
+        usage = _booked(errand, flight).usage
+        answer.tokens = usage.total or None if usage is not None else None
         if flight.opening is None:
             flight.open(replace(opening, length=flight.size, kept=kept))
 
-    async def _read_on(self, errand: Errand, flight: Flight, answer: Answer) -> bytes:
+    async def _read_on(self, errand: Errand, flight: Flight, answer: Committed) -> bytes:
         began = self._clock()
         try:
             return await answer.read()
@@ -253,14 +311,29 @@ class Origin:
         finally:
             _booked(errand, flight).upstream_seconds += self._clock() - began
 
-    def _share(self, errand: Errand, flight: Flight, status: int, fields: Fields, form: Form) -> str:
+    def _on_head(self, errand: Errand, flight: Flight, status: int, fields: Fields) -> None:
+        """Who waits for an answer that turns out to be another's need not wait for its commit point."""
+        if status == 200 and share(status, fields, form_of(fields)):
+            self._part(errand, flight)
+            flight.judged(None)
+        elif not reaches_everyone(status):
+            credential = errand.call.principal.credential
+            flight.release(lambda reader: reader.credential == credential)
+
+    def _part(self, errand: Errand, flight: Flight) -> None:
+        self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
+        flight.release(lambda _: False)
+
+    def _share(self, errand: Errand, flight: Flight, sent: Sent, fields: Fields, form: Form) -> str:
         """Let go of the readers whom an answer with this head is not for; why it is not for all, else ``""``."""
+        status = sent.answer.status
         unshareable = share(status, fields, form)
         if not unshareable and form is Form.WHOLE and not _is_framed(fields):
             unshareable = Reason.UNFRAMED  # it may be cut, and nothing in it would tell
+        if not sent.own and not self._accepted.knows(errand.approach.site.place, errand.call.principal, self._now()):
+            unshareable = unshareable or Reason.UNPROVEN  # it was the region's credential that was accepted
         if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
-            self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
-            flight.release(lambda _: False)
+            self._part(errand, flight)
         elif not reaches_everyone(status):
             flight.release(lambda reader: reader.credential == errand.call.principal.credential)
         if unshareable:
@@ -329,22 +402,6 @@ async def substitute(flight: Flight, serve: Serve, outcome: Outcome) -> None:
     await flight.push(entry.body)
 
 
-class _Peeked:
-    """An answer of which the beginning has been read already."""
-
-    def __init__(self, beginning: bytes, answer: Answer) -> None:
-        self.status, self.pairs, self.length = answer.status, answer.pairs, answer.length
-        self._beginning = beginning
-        self._answer = answer
-
-    async def read(self) -> bytes:
-        beginning, self._beginning = self._beginning, b""
-        return beginning or await self._answer.read()
-
-    def close(self) -> None:
-        self._answer.close()
-
-
 def _booked(errand: Errand, flight: Flight) -> Draft:
     """The draft in which the call's cost is booked by now."""
     return flight.draft or errand.draft
@@ -372,7 +429,7 @@ def _is_object(chunk: bytes) -> bool:
     return chunk.lstrip()[:1] == b"{"
 
 
-async def _read_some(answer: Answer, limit: int) -> bytes:
+async def _read_some(answer: Committed, limit: int) -> bytes:
     read = b""
     while len(read) < limit and (chunk := await answer.read()):
         read += chunk

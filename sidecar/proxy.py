@@ -42,13 +42,14 @@ from sidecar.core.silent import Pieces, certain, cut
 from sidecar.delivery import Stamp, deliver, hit, is_as_stored, miss_status, rescued, viewed
 from sidecar.dispatch import Dispatch
 from sidecar.errand import Call, Errand, Way, draft_of, lend, scopes_within
-from sidecar.errors import Refused, SidecarError
-from sidecar.flight.flight import Flight, Opening
+from sidecar.errors import Refused, SidecarError, UpstreamFailed
+from sidecar.flight.flight import Flight, Opening, Reader
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
 from sidecar.origin import Origin, substitute
 from sidecar.refreshing import Refreshes
 from sidecar.relaying import Passage, Relay
+from sidecar.standby import Standby, refuses
 from sidecar.store.base import Lease, Store
 
 _CONVERTED_AT_ONCE = 64 * 1024
@@ -79,6 +80,7 @@ class Proxy:
         store: Store,
         flights: Flights,
         dispatch: Dispatch,
+        standby: Standby,
         accepted: Accepted,
         observations: Observations,
         record: Callable[[Record], None],
@@ -96,6 +98,7 @@ class Proxy:
         self._flights = flights
         self._origin = Origin(
             dispatch=dispatch,
+            standby=standby,
             store=store,
             flights=flights,
             accepted=accepted,
@@ -103,7 +106,7 @@ class Proxy:
             now=now,
             clock=clock,
         )
-        self._relaying = Relay(dispatch, self._origin, observations, now=now, clock=clock)
+        self._relaying = Relay(dispatch, standby, self._origin, observations, now=now, clock=clock)
         self._accepted = accepted
         self._record = record
         self._report = report
@@ -288,55 +291,70 @@ class Proxy:
         Join the key's flight, or lead one, and hand on its answer. Returns in which way to fetch instead, where that
         was not for this caller.
         """
-        alone = way is Way.ALONE
-        approach, call, key, draft = errand.approach, errand.call, errand.key, errand.draft
-        now = self._now()
-        # who has not proved itself shares a flight only with those who present the very same credential
-        proven = self._accepted.knows(approach.site.place, call.principal, now)
-        shelf = (key, b"" if proven else call.principal.credential, way)
+        approach, call, draft = errand.approach, errand.call, errand.draft
+        proven = self._accepted.knows(approach.site.place, call.principal, self._now())
         # look again: the answer may have come between the first look and this task's first step
-        found = None if alone else self._find(approach, call, key)
+        found = None if way is Way.ALONE else self._find(approach, call, errand.key)
         if found is not None and await self._reply(errand, found, exchange):
             return None
-        flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
-        collapsed = flight is not None
-        if flight is None:
-            private = alone or self._flights.marked(key, now)
-            fly = partial(self._fly, errand, late=way is Way.LATE)
-            flight = self._flights.lead(
-                None if private else shelf, fly, generating=call.endpoint.generating, scopes=scopes_within(errand)
-            )
-            lend(errand.request.body, flight)
-            flight.patience = self._origin.patience(call) if way is Way.SHARED and not private else 0.0
-        reader = flight.join(call.principal.credential, draft)
+        reader, collapsed = self._board(errand, way, proven=proven)
         try:
             opening = await self._origin.opening(reader, call)
             if opening is None:
                 return Way.ALONE if reader.released else Way.LATE
             if (collapsed and not self._takes(errand, opening)) or not self._still(errand, opening, proven=proven):
                 return Way.ALONE
-            if opening.found is not None:
-                draft.outcome = opening.outcome
-            else:
-                draft.outcome = Outcome.COLLAPSED if collapsed else Outcome.MISS
-            if collapsed:
-                draft.region, draft.upstream_status = opening.region, opening.status
-            status = miss_status(opening, collapsed=collapsed)
-            stamp = Stamp(draft.request_id, status, call.model, opening.region)
-            draft.status = opening.status
-            written = await deliver(
-                exchange, reader, opening, call.facts.view, call.endpoint, approach.site.service.dialect, stamp
-            )
-            draft.bytes_out = written or 0
-            if collapsed:
-                draft.upstream_seconds = self._clock() - draft.started  # it waited for the service all the while
+            return None if await self._hand_on(errand, exchange, reader, opening, collapsed=collapsed) else Way.ALONE
         except asyncio.CancelledError:
             if not reader.satisfied:
                 draft.cause = "client-gone"
             raise
+        except UpstreamFailed as failure:
+            if not (collapsed and failure.hasty) or exchange.started:
+                raise
+            return way  # somebody else had no more patience; we have
         finally:
             reader.leave()
-        return None if written is not None else Way.ALONE
+
+    def _board(self, errand: Errand, way: Way, *, proven: bool) -> tuple[Reader, bool]:
+        """A place in the key's flight, and whether it is another caller's. One look, then join or lead: no await."""
+        alone = way is Way.ALONE
+        approach, call, key = errand.approach, errand.call, errand.key
+        # who has not proved itself shares a flight only with those who present the very same credential
+        shelf = (key, b"" if proven else call.principal.credential, way)
+        flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
+        collapsed = flight is not None
+        if flight is None:
+            private = alone or self._flights.marked(key, self._now())
+            fly = partial(self._fly, errand, late=way is Way.LATE)
+            flight = self._flights.lead(
+                None if private else shelf, fly, generating=call.endpoint.generating, scopes=scopes_within(errand)
+            )
+            lend(errand.request.body, flight)
+            flight.patience = self._origin.patience(call) if way is Way.SHARED and not private else 0.0
+        return flight.join(call.principal.credential, errand.draft), collapsed
+
+    async def _hand_on(
+        self, errand: Errand, exchange: Exchange, reader: Reader, opening: Opening, *, collapsed: bool
+    ) -> bool:
+        """Deliver a flight's answer; False where this caller's view of it cannot be had, and nothing was sent."""
+        call, draft = errand.call, errand.draft
+        if opening.found is not None or opening.outcome is Outcome.FALLBACK:
+            draft.outcome = opening.outcome
+            draft.model = opening.model or draft.model
+        else:
+            draft.outcome = Outcome.COLLAPSED if collapsed else Outcome.MISS
+        if collapsed:
+            draft.region, draft.upstream_status = opening.region, opening.status
+        status = miss_status(opening, collapsed=collapsed)
+        stamp = Stamp(draft.request_id, status, opening.model or call.model, opening.region)
+        draft.status = opening.status
+        dialect = errand.approach.site.service.dialect
+        written = await deliver(exchange, reader, opening, call.facts.view, call.endpoint, dialect, stamp)
+        draft.bytes_out = written or 0
+        if collapsed:
+            draft.upstream_seconds = self._clock() - draft.started  # it waited for the service all the while
+        return written is not None
 
     def _still(self, errand: Errand, opening: Opening, *, proven: bool) -> bool:
         """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
@@ -344,9 +362,9 @@ class Proxy:
         return opening.found is None or not proven or self._accepted.knows(place, principal, self._now())
 
     def _takes(self, errand: Errand, opening: Opening) -> bool:
-        """Whether what another caller's call came to, if that is a stored answer, is one for this caller, too."""
+        """Whether what another caller's call came to, where it isn't the service's answer, is for this caller, too."""
         if opening.found is None:
-            return True
+            return opening.outcome is not Outcome.FALLBACK or not refuses(errand.request.head.fields)
         judged = judge_spare if opening.outcome is Outcome.STALE_ERROR else judge
         return isinstance(
             judged(opening.found.entry, errand.approach.asked, errand.call.fresh, self._now()), Serve | Refresh

@@ -11,23 +11,27 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from sidecar.attempt import Trip
+from sidecar.core.dialect import Watch
 from sidecar.core.draft import Draft
-from sidecar.core.headers import fields_of, relay
-from sidecar.core.model import Fields
+from sidecar.core.headers import relay
+from sidecar.core.model import Fields, Outcome
 from sidecar.core.observation import Observations, essence
-from sidecar.core.policy import form_of
+from sidecar.core.policy import FAILING, Reason, form_of
 from sidecar.core.principal import Principal
 from sidecar.core.rules import Route
 from sidecar.delivery import Stamp
 from sidecar.dispatch import Dispatch, Sent
-from sidecar.errand import Call
+from sidecar.errand import Call, book, trip_of
+from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Exchange, Request
 from sidecar.origin import Origin
+from sidecar.standby import Standby
 
 _OBSERVED_BYTES = 1024 * 1024
 
 
-class Passage(Struct, frozen=True):
+class Passage(Struct):
     """Where a call's answer goes, and what is said of it: *status* is its ``Cache-Status``."""
 
     draft: Draft
@@ -41,6 +45,7 @@ class Relay:
     def __init__(
         self,
         dispatch: Dispatch,
+        standby: Standby,
         origin: Origin,
         observations: Observations,
         *,
@@ -48,6 +53,7 @@ class Relay:
         clock: Callable[[], float],
     ) -> None:
         self._dispatch = dispatch
+        self._standby = standby
         self._origin = origin
         self._observations = observations
         self._now = now
@@ -60,44 +66,81 @@ class Relay:
         self, request: Request, call: Call | None, route: Route, principal: Principal, passage: Passage
     ) -> None:
         """One call. *call* is None when its body was not read."""
-        draft, exchange = passage.draft, passage.exchange
-        watch = None
+        draft = passage.draft
+        trip = trip_of(request, call, route, principal, body=request.body, tries=[], started=draft.started)
+        watch = call.endpoint.answers.watch() if call is not None and draft.streamed else None
         try:
-            sent = await self._dispatch.send(
-                request.plan.site,
-                request.head,
-                request.body,
-                timeouts=route.timeouts,
-                streaming=draft.streamed,
-                identity=False,
-            )
+            sent = await self._send(trip, call, principal, passage)
             try:
-                draft.upstream_seconds = self._clock() - draft.started
-                self._origin.note(request.plan, principal, sent, draft)
-                fields = self._begin(sent, passage)
-                watch = call.endpoint.answers.watch() if call is not None and draft.streamed else None
-                seen: list[bytes] | None = [] if call is not None and call.observe else None
-                while chunk := await self._origin.read(sent.answer, draft):
-                    if watch is not None:
-                        watch.feed(chunk)
-                    draft.bytes_out += len(chunk)
-                    if seen is not None and draft.bytes_out <= _OBSERVED_BYTES:
-                        seen.append(chunk)
-                    await exchange.write(chunk)
+                await self._pass_on(sent, call, watch, passage)
             finally:
                 sent.answer.close()
-            exchange.end()
-            if seen is not None and call is not None and call.key is not None and draft.status == 200:
-                said = essence(call.endpoint, b"".join(seen), form_of(fields))
-                draft.observed = self._observations.note(call.key, said)
         except asyncio.CancelledError:
             if watch is None or not watch.ended:
                 draft.cause = "client-gone"
             raise
 
+    async def _send(self, trip: Trip, call: Call | None, principal: Principal, passage: Passage) -> Sent:
+        """A region's answer, or what stands in for it."""
+        draft = passage.draft
+        try:
+            try:
+                sent = await self._dispatch.send(trip)
+            except (UpstreamFailed, Refused) as failure:
+                if isinstance(failure, Refused) and failure.status not in FAILING:
+                    raise
+                found = await self._stand_in(trip, call, passage)
+                if found is None:
+                    raise
+                return found
+            if sent.answer.status in FAILING:
+                found = await self._stand_in(trip, call, passage)
+                if found is not None:
+                    sent.answer.close()
+                    return found
+        finally:
+            draft.upstream_seconds = self._clock() - draft.started
+            book(trip, draft)
+        self._origin.note(trip.site.place, principal, sent, draft)
+        return sent
+
+    async def _stand_in(self, trip: Trip, call: Call | None, passage: Passage) -> Sent | None:
+        if call is None or not trip.route.fallback:
+            return None
+        found = await self._standby.stand_in(trip, call.endpoint, call.facts.view)
+        if found is None:
+            return None
+        draft = passage.draft
+        draft.outcome, draft.reason, draft.model = Outcome.FALLBACK, Reason.FALLBACK, found.model or draft.model
+        passage.status = b"sidecar; fwd=bypass; detail=fallback"
+        return found.sent
+
+    async def _pass_on(self, sent: Sent, call: Call | None, watch: Watch | None, passage: Passage) -> None:
+        draft, exchange, answer = passage.draft, passage.exchange, sent.answer
+        fields = self._begin(sent, passage)
+        observed = call is not None and call.observe
+        seen: list[bytes] | None = [] if call is not None and (observed or answer.counts) else None
+        while chunk := await self._origin.read(answer, draft):
+            if watch is not None:
+                watch.feed(chunk)
+                answer.complete = watch.ended
+            draft.bytes_out += len(chunk)
+            if seen is not None and draft.bytes_out <= _OBSERVED_BYTES:
+                seen.append(chunk)
+            await exchange.write(chunk)
+        exchange.end()
+        if seen is None or call is None or draft.status != 200:
+            return
+        form = form_of(fields)
+        if answer.counts and draft.bytes_out <= _OBSERVED_BYTES and b"content-encoding" not in fields:
+            answer.tokens = call.endpoint.answers.usage(b"".join(seen), form).total or None
+        if observed and call.key is not None:
+            said = essence(call.endpoint, b"".join(seen), form)
+            draft.observed = self._observations.note(call.key, said)
+
     def _begin(self, sent: Sent, passage: Passage) -> Fields:
         answer, draft = sent.answer, passage.draft
-        fields = fields_of(answer.pairs)
+        fields = answer.fields
         stamp = Stamp(draft.request_id, passage.status, draft.model, sent.region)
         pairs = (*relay(answer.pairs, fields, self._now()), *stamp.pairs())
         passage.exchange.begin(answer.status, pairs, answer.length)

@@ -257,7 +257,34 @@ def test_mode_wrong_usage(options, expected, capsys):
     assert expected == capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["purge", "--tag", "a"], ["mode"]], ids=["purge", "mode"])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["open", "openai", "us", "--for", "30"], "sidecar: --for is a duration, such as 30m or 12h\n"),
+        (["open", "openai"], "the following arguments are required: REGION"),
+        (["auto", "openai", "us", "--for", "30m"], "unrecognized arguments: --for 30m"),
+        (["ls", "openai"], "unrecognized arguments: openai"),
+        (["shut", "openai", "us"], "invalid choice: 'shut'"),
+        ([], "the following arguments are required: ls|open|close|auto"),
+    ],
+    ids=["no-duration", "no-region", "auto-lasting", "ls-names", "unknown", "nothing"],
+)
+def test_region_wrong_usage(options, expected, capsys):
+    """Exit code 2, and nothing is called."""
+    try:
+        code = main(["region", *options])
+    except SystemExit as ended:
+        code = ended.code
+
+    assert 2 == code
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["purge", "--tag", "a"], ["mode"], ["region", "ls"], ["region", "auto", "a", "b"]],
+    ids=["purge", "mode", "regions", "region"],
+)
 def test_a_bad_configuration_is_not_acted_on(write, command, capsys):
     """Exit code 2: where to call stands in it."""
     assert 2 == main([*command, "--config", write("c.yaml", BAD)])

@@ -11,8 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from sidecar.admin.control import ControlServer, ModeRequest, ModeResult, PurgeRequest, PurgeResult
+from sidecar.admin.control import (
+    ControlServer,
+    ModeRequest,
+    ModeResult,
+    PurgeRequest,
+    PurgeResult,
+    RegionRequest,
+    RegionResult,
+)
 from sidecar.cli import main
+from sidecar.core.regions import Standing
 from sidecar.core.rules import Mode
 from sidecar.errors import Refused
 
@@ -21,6 +30,15 @@ KEY = "0123456789abcdef" * 2
 NO_REDIS = "this process only: it has no Redis in use to tell the fleet by; see cache.redis and cache.secret_file"
 NO_TOKEN = "this process only: for the whole fleet, set admin.token_file in every pod's configuration"
 PENDING = "pending: Redis is away, so the other pods do not know yet; this process tells them when it answers again"
+
+
+def standing(region, *, resource="", state="closed", seconds=0.0, share=1.0, order="", order_seconds=None, **more):
+    """A row of the table."""
+    told = {"priority": 1, "weight": 1, "residency": "", "windows": 0, "window_seconds": 0.0, "latency": None, **more}
+    return Standing(
+        "openai", resource, region, state=state, seconds=seconds, share=share, order=order,
+        order_seconds=order_seconds, **told,
+    )  # fmt: skip
 
 
 class Process:
@@ -32,6 +50,7 @@ class Process:
         self.entries = 3
         self.problem = None
         self.standing = ModeResult(Mode.NORMAL, None, "local")
+        self.table = [standing("us")]
 
     async def purge(self, request: PurgeRequest) -> PurgeResult:
         self.asked.append(request)
@@ -42,6 +61,15 @@ class Process:
     async def mode(self, request: ModeRequest) -> ModeResult:
         self.asked.append(request)
         return ModeResult(request.mode, request.seconds, self.fleet if request.fleet else "local")
+
+    async def region(self, request: RegionRequest) -> RegionResult:
+        self.asked.append(request)
+        if self.problem is not None:
+            raise self.problem
+        return RegionResult(self.table, self.fleet if request.fleet else "local")
+
+    def regions(self):
+        return {"regions": self.table}
 
     def status(self):
         return {"mode": self.standing}
@@ -54,8 +82,8 @@ def serving(process, token_file):
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = ControlServer(
-        purge=process.purge, mode=process.mode, status=process.status, audit=lambda *_, **__: None,
-        report=lambda _: None, token_file=token_file,
+        purge=process.purge, mode=process.mode, region=process.region, status=process.status, regions=process.regions,
+        audit=lambda *_, **__: None, report=lambda _: None, token_file=token_file,
     )  # fmt: skip
 
     def run(work):
@@ -352,3 +380,122 @@ def test_change_the_mode_of_this_process(process, alone, capsys):
     """Without a token, as with a purge."""
     assert (0, "cache-off in this process", [NO_TOKEN]) == run(capsys, "mode", "cache-off", *alone)
     assert [False] == [asked.fleet for asked in process.asked]
+
+
+def test_show_the_regions(process, alone, capsys):
+    """A line each under a line of names; as many words in each, whatever there is to tell."""
+    process.table = [
+        standing("us", priority=1, weight=3, residency="us", share=0.1, latency=0.8123),
+        standing("eu", state="open", seconds=4.2, share=0.0, windows=2, window_seconds=59.0),
+        standing("asia", state="open", share=0.0, order="open", order_seconds=1799.6),
+        standing("any", resource="contoso", order="close"),
+    ]
+    code, out, notes = run(capsys, "region", "ls", *alone)
+    lines = out.splitlines()
+
+    assert (0, [], []) == (code, notes, process.asked)
+    assert [
+        [
+            "SERVICE",
+            "REGION",
+            "PRIORITY",
+            "WEIGHT",
+            "RESIDENCY",
+            "STATE",
+            "SHARE",
+            "UNTIL",
+            "ORDER",
+            "WINDOWS",
+            "LATENCY",
+        ],
+        ["openai", "us", "1", "3", "us", "closed", "10%", "-", "-", "-", "0.812s"],
+        ["openai", "eu", "1", "1", "-", "open", "0%", "4s", "-", "2:59s", "-"],
+        ["openai", "asia", "1", "1", "-", "open", "0%", "-", "open:30m", "-", "-"],
+        ["openai/contoso", "any", "1", "1", "-", "closed", "100%", "-", "close", "-", "-"],
+    ] == [line.split() for line in lines]
+    column = lines[0].index("STATE")
+    assert [True] * 4 == [line[column:].startswith(("open", "closed")) for line in lines[1:]]
+    assert [] == [line for line in lines if line != line.rstrip()]
+
+
+def test_show_no_regions(process, alone, capsys):
+    """The names of the columns, for who reads them by name."""
+    process.table = []
+    code, out, _ = run(capsys, "region", "ls", *alone)
+
+    assert (0, 1) == (code, len(out.splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("options", "table", "asked", "out"),
+    [
+        pytest.param(
+            ["open", "openai", "us", "--for", "30m"],
+            [standing("us", state="open", share=0.0, order="open", order_seconds=1800.0)],
+            ("open", 1800.0),
+            "openai us: open, by order open for 30m more; in the whole fleet",
+            id="open",
+        ),
+        pytest.param(
+            ["close", "openai", "us"],
+            [standing("us", order="close")],
+            ("close", None),
+            "openai us: closed, by order close; in the whole fleet",
+            id="close",
+        ),
+        pytest.param(
+            ["auto", "openai", "us"],
+            [standing("us", state="half-open"), standing("us", resource="b"), standing("us", resource="c")],
+            ("auto", None),
+            "openai us: closed, half-open; in the whole fleet",
+            id="auto",
+        ),
+        pytest.param(
+            ["open", "openai", "us"],
+            [],
+            ("open", None),
+            "openai us: not called yet; in the whole fleet",
+            id="not-called",
+        ),
+    ],
+)
+def test_order_a_region(process, fleet, capsys, options, table, asked, out):
+    """It arrives with the token, and how the region stands then is told."""
+    process.table = table
+
+    assert (0, out, []) == run(capsys, "region", *options, *fleet)
+    assert [RegionRequest("openai", "us", *asked, fleet=True)] == process.asked
+
+
+@pytest.mark.parametrize(("served", "note"), [("fleet", NO_REDIS), ("alone", NO_TOKEN)])
+def test_order_a_region_of_this_process(process, capsys, request, served, note):
+    """As far as the fleet knows, and why no farther."""
+    process.fleet = "local"
+    process.table = [standing("us", order="close")]
+    option = request.getfixturevalue(served)
+
+    told = "openai us: closed, by order close; in this process"
+    assert (0, told, [note]) == run(capsys, "region", "close", "openai", "us", *option)
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (Refused(404, "unknown-service", "there is no service opnai; did you mean openai?"), 2),
+        (Refused(404, "unknown-region", "openai has no region uss; did you mean us?"), 2),
+        (Refused(503, "fleet-away", "Redis does not answer; try again"), 1),
+    ],
+    ids=["service", "region", "away"],
+)
+def test_order_that_is_refused(process, fleet, capsys, problem, code):
+    """In the sidecar's words; a slip is wrong usage."""
+    process.problem = problem
+
+    assert (code, "", [f"refused: {problem.message}"]) == run(capsys, "region", "open", "opnai", "uss", *fleet)
+
+
+def test_regions_where_nothing_listens(capsys, configure):
+    """As every command that calls a sidecar."""
+    codes = [run(capsys, "region", *words, *configure(0))[0] for words in (["ls"], ["open", "a", "b"])]
+
+    assert [2, 2] == codes

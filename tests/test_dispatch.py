@@ -1,386 +1,1179 @@
-"""Sending a call: how often, what goes out, and what is kept meanwhile."""
+"""The attempt loop: who is asked, who is asked after that, what it costs, and what comes of it in the end."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.breaker import Permit, Sign, State
 from sidecar.core.headers import fields_of
-from sidecar.core.ledger import Ledger
-from sidecar.core.model import Head
-from sidecar.core.recognise import recognise
-from sidecar.core.rules import Region, Route, Rules, Service, StoredCredential, Timeouts
-from sidecar.dialects import DIALECTS
-from sidecar.dispatch import KEPT_FOR_RESEND, Dispatch, Rewindable
+from sidecar.core.regions import Order, Place, Room
+from sidecar.core.rules import BreakerRule, StoredCredential
+from sidecar.dispatch import MOST_ATTEMPTS
 from sidecar.errors import Cause, ClientGone, Refused, UpstreamFailed
+from tests.scripted import (
+    CALLERS_KEY,
+    CHAT,
+    CONTENT,
+    DONE,
+    Body,
+    Credentials,
+    Fleet,
+    Lab,
+    fails,
+    hangs,
+    ok,
+    region,
+    status,
+    stream,
+)
 
-KIB = 1024
-DIED = UpstreamFailed(Cause.DISCONNECTED, reused=True)
-KEY = (b"api-key", b"of the region")
+QUOTA = status(429, b'{"error":{"code":"rate_limit_exceeded"}}', (b"retry-after", b"7"))
+FULL = status(429, b'{"error":{"message":"The engine is currently overloaded"}}')
+SPENT = status(429, b'{"error":{"code":"insufficient_quota"}}')
+FILTERED = status(400, b'{"error":{"code":"content_filter"}}')
+NO_DEPLOYMENT = status(404, b'{"error":{"code":"DeploymentNotFound"}}')
+RESET = fails(Cause.DISCONNECTED)
+REFUSED = fails(Cause.CONNECT, sent=False)
+TIMEOUT = fails(Cause.FIRST_BYTE_TIMEOUT)
+CUT = UpstreamFailed(Cause.TRUNCATED, answered=True)
+ERROR_EVENT = b'data: {"error":{"message":"x","type":"server_error"}}\n\n'
+KEY = StoredCredential("authorization", "key")
+OTHERS = StoredCredential("api-key", "other")
+FIELDS = {"key": (b"authorization", b"Bearer of the region"), "other": (b"api-key", b"of another")}
+OWN_RETRY = ((b"x-stainless-retry-count", b"0"),)
 
 
-@dataclass
-class Answer:
-    status: int = 200
-    pairs: tuple = ()
-    length: int | None = 0
-    chunks: list = field(default_factory=list)
+def causes(trip):
+    return [one.cause for one in trip.tries]
 
-    async def read(self):
-        return self.chunks.pop(0) if self.chunks else b""
 
-    def close(self):
+# Who is asked
+
+
+@pytest.mark.parametrize(
+    ("regions", "allow", "expected"),
+    [
+        pytest.param([region("a"), region("b")], (), "ab", id="priority"),
+        pytest.param([region("b"), region("a")], (), "ab", id="priority, listed otherwise"),
+        pytest.param([region("a", priority=2), region("b", priority=1)], (), "ba", id="priority, not name"),
+        pytest.param([region("a", weight=1, priority=1), region("b", weight=9, priority=1)], (), "ba", id="weight"),
+        pytest.param([region("a", weight=0, priority=1), region("b", priority=1)], (), "ba", id="weight 0 last"),
+        pytest.param([region("a", residency="us"), region("b", residency="eu")], ("eu",), "b", id="residency"),
+        pytest.param([region("a"), region("b", residency="eu")], ("eu", "us"), "b", id="none named is nowhere"),
+        pytest.param([region("a"), region("b", credential_domain="two")], (), "a", id="another domain"),
+        pytest.param(
+            [region("a"), region("b", credential_domain="two", credential=KEY)], (), "ab", id="with its own credential"
+        ),
+    ],
+)
+async def test_order(regions, allow, expected):
+    """Every region that may take a call is asked, in its order, while all of them fail."""
+    lab = Lab(
+        {one.name: [REFUSED] for one in regions}, *regions, allow=frozenset(allow), credentials=Credentials(FIELDS)
+    )
+    await lab.call(*OWN_RETRY)
+
+    assert list(expected) == lab.asked
+    assert lab.is_clean()
+
+
+async def test_pinned():
+    """What depends on one region's state keeps the listed order, whatever is drawn."""
+    regions = region("a", weight=1, priority=1), region("b", weight=9, priority=1)
+    lab = Lab({"a": [ok()], "b": [ok()]}, *regions)
+    await lab.call(pinned=True)
+    await lab.call()
+
+    assert ["a", "b"] == lab.asked
+
+
+async def test_latency():
+    """Where a service balances by latency, the quicker of two goes first."""
+    lab = Lab({"a": [ok()], "b": [ok()]}, region("a", priority=1), region("b", priority=1), balance="latency")
+    lab.regions.latency.note(Place("ai", "", "a"), 2.0, lab.clock.now)
+    lab.regions.latency.note(Place("ai", "", "b"), 1.0, lab.clock.now)
+    await lab.call()
+
+    assert ["b"] == lab.asked
+
+
+@pytest.mark.parametrize(
+    ("regions", "microsoft"),
+    [
+        pytest.param([region("a", residency="us")], False, id="elsewhere"),
+        pytest.param(
+            [region("a", residency="us"), region("b", residency="eu", credential_domain="two")], False, id="not his"
+        ),
+        pytest.param([region("a", residency="us"), region("b", residency="eu")], True, id="not for such tokens"),
+    ],
+)
+async def test_no_region_allowed(regions, microsoft):
+    """Where no region may take it, a call is refused; it goes nowhere else."""
+    lab = Lab({"a": [ok()], "b": [ok()]}, *regions, allow=frozenset({"eu"}))
+    with pytest.raises(Refused) as caught:
+        await lab.send(microsoft=microsoft)
+
+    assert (403, "no-region-allowed", []) == (caught.value.status, caught.value.code, lab.asked)
+
+
+async def test_microsoft_tokens():
+    """A token that Microsoft issued goes to no other vendor's host, whoever else fails."""
+    regions = region("a", credential=KEY), region("b"), region("c", credential=OTHERS)
+    lab = Lab({one.name: [REFUSED] for one in regions}, *regions, credentials=Credentials(FIELDS))
+    await lab.call(microsoft=True)
+
+    assert ["a", "c"] == lab.asked
+    assert all(CALLERS_KEY not in dict(call["pairs"]).values() for call in lab.client.calls)
+
+
+DEPLOYMENTS = {"gpt-4o": "gpt 4o/eu"}
+
+
+@pytest.mark.parametrize("kind", ["path", "body"])
+async def test_deployments(kind):
+    """A region that calls the model otherwise is asked for that, and the others as the caller wrote it."""
+    regions = region("a"), region("b", deployments=DEPLOYMENTS)
+    lab = Lab({"a": [REFUSED], "b": [ok()]}, *regions, dialect="azure-openai")
+    path = b"/openai/deployments/gpt-4o/chat/completions?a=b" if kind == "path" else b"/openai/v1/chat/completions"
+    await lab.call(path=path)
+    first, second = lab.client.calls
+
+    assert (path, CHAT) == (first["target"], lab.client.bodies[0])
+
+    if kind == "path":
+        assert b"/openai/deployments/gpt%204o%2Feu/chat/completions?a=b" == second["target"]
+        assert CHAT == lab.client.bodies[1]
+    else:
+        assert path == second["target"]
+        assert {"model": "gpt 4o/eu", "messages": []} == json.loads(lab.client.bodies[1])
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"model":"gpt-4o","model":"x"}', b"--x\r\n", Body(CHAT)], ids=["said twice", "no JSON", "stream"]
+)
+async def test_not_renamed(body):
+    """A region whose name for the model cannot be put into the body is left out; where all are, that is said."""
+    lab = Lab({"a": [ok()], "b": [ok()]}, region("a", deployments=DEPLOYMENTS), region("b"))
+    await lab.call(body=body)
+
+    assert ["b"] == lab.asked
+
+    lab = Lab({"a": [ok()]}, region("a", deployments=DEPLOYMENTS))
+    with pytest.raises(Refused) as caught:
+        await lab.send(body=body)
+
+    assert (400, "cannot-rename", []) == (caught.value.status, caught.value.code, lab.asked)
+
+
+# Failover
+
+
+@pytest.mark.parametrize(
+    ("first", "expected", "cause"),
+    [
+        pytest.param(REFUSED, 200, "connect", id="connect"),
+        pytest.param(fails(Cause.DNS, sent=False), 200, "dns", id="dns"),
+        pytest.param(fails(Cause.TLS, sent=False), 200, "tls", id="tls"),
+        pytest.param(RESET, 200, "disconnected", id="reset before the head"),
+        pytest.param(fails(Cause.MALFORMED), 200, "malformed", id="no HTTP"),
+        pytest.param(status(500), 200, "5xx", id="500"),
+        pytest.param(status(503), 200, "5xx", id="503"),
+        pytest.param(status(529), 200, "overloaded", id="529"),
+        pytest.param(status(408), 200, "timeout-408", id="408"),
+        pytest.param(QUOTA, 200, "quota", id="429, quota"),
+        pytest.param(FULL, 200, "capacity", id="429, capacity"),
+        pytest.param(SPENT, 200, "exhausted", id="429, no money"),
+        pytest.param(status(402), 200, "exhausted", id="402"),
+        pytest.param(NO_DEPLOYMENT, 200, "no-deployment", id="404, no deployment"),
+        pytest.param(status(404), 404, None, id="404"),
+        pytest.param(status(400), 400, None, id="400"),
+        pytest.param(FILTERED, 400, None, id="400, content filter"),
+        pytest.param(status(401), 401, None, id="401"),
+        pytest.param(status(403), 403, None, id="403"),
+        pytest.param(status(501), 501, None, id="501"),
+        pytest.param(ok(b'{"a"', CUT), 200, "truncated", id="a whole answer broken"),
+        pytest.param(stream(b": ping\n\n", CUT), 200, "truncated", id="a stream broken before its content"),
+        pytest.param(stream(), 200, "truncated", id="an empty stream"),
+        pytest.param(stream(b": ping\n\n"), 200, "truncated", id="a stream of nothing but comments"),
+        pytest.param(stream(ERROR_EVENT), 200, "5xx", id="an error event"),
+        pytest.param(stream(CONTENT, CUT), 200, None, id="a stream broken after its content"),
+        pytest.param(TIMEOUT, "first-byte-timeout", None, id="timeout"),
+        pytest.param(fails(Cause.FIRST_BYTE_TIMEOUT, sent=False), 200, "first-byte-timeout", id="timeout, not sent"),
+        pytest.param(fails(Cause.CONNECT_TIMEOUT, sent=False), 200, "connect-timeout", id="connect timeout"),
+        pytest.param(fails(Cause.DRAINING), "draining", None, id="our own end"),
+    ],
+)
+async def test_failover(first, expected, cause):
+    """Whether the next region is asked, and with which reason."""
+    lab = Lab({"a": [first], "b": [ok(b'{"of":"b"}')]})
+    trip = lab.trip()
+    if isinstance(expected, str):
+        with pytest.raises(UpstreamFailed) as caught:
+            await lab.dispatch.send(trip)
+
+        assert (expected, False) == (caught.value.cause, caught.value.final)
+        assert lab.is_clean()
+    else:
+        sent = await lab.dispatch.send(trip)
+
+        assert (expected, "a" if cause is None else "b") == (sent.answer.status, sent.region)
+        assert b"x-should-retry" not in fields_of(sent.answer.pairs)
+        assert lab.is_clean(sent)
+
+    assert ([""] if cause is None else ["", cause]) == causes(trip)
+
+
+@pytest.mark.parametrize(
+    ("how", "route", "expected"),
+    [
+        pytest.param({}, {}, ["a"], id="a generating call"),
+        pytest.param({}, {"retry": {"on_timeout": True}}, ["a", "b"], id="where the route says so"),
+        pytest.param({"method": b"GET", "path": b"/v1/models", "body": b""}, {}, ["a", "b"], id="GET"),
+        pytest.param({"path": b"/v1/embeddings"}, {}, ["a", "b"], id="what generates nothing"),
+        pytest.param({"path": b"/v1/unknown"}, {}, ["a"], id="what we don't know"),
+    ],
+)
+@pytest.mark.parametrize("cause", [Cause.FIRST_BYTE_TIMEOUT, Cause.IDLE_TIMEOUT])
+async def test_timeouts(cause, how, route, expected):
+    """A call that took too long is sent once more only where that costs nothing, or is wanted."""
+    lab = Lab({"a": [fails(cause)], "b": [ok()]}, **route)
+    await lab.call(**how)
+
+    assert expected == lab.asked
+    assert 1 == len(lab.breaker("a")._window)
+
+
+async def test_broken_after_the_commit():
+    """That is told of the region, and nobody else is asked."""
+    lab = Lab({"a": [stream(CONTENT, CUT)], "b": [ok()]}, breaker=BreakerRule(minimum_calls=2))
+    sent = await lab.send()
+
+    assert CONTENT == await sent.answer.read()
+
+    with pytest.raises(UpstreamFailed):
+        await sent.answer.read()
+
+    assert (["a"], State.OPEN) == (lab.asked, lab.breaker("a").state)
+    assert [("a", "failure-rate")] == [(name, transition.cause) for name, transition in lab.told]
+    assert lab.is_clean(sent)
+
+
+async def test_error_event_everywhere():
+    """A stream that reports an error before its content is handed on where nobody does better, as it came."""
+    lab = Lab({"a": [stream(ERROR_EVENT)], "b": [stream(ERROR_EVENT)]})
+    sent = await lab.send()
+
+    assert (200, b"false") == (sent.answer.status, fields_of(sent.answer.pairs)[b"x-should-retry"])
+    assert ERROR_EVENT == await sent.answer.read()
+    assert lab.is_clean(sent)
+
+
+async def test_no_more_than():
+    """Of many regions that fail, three are asked."""
+    lab = Lab({name: [REFUSED] for name in "abcde"})
+    await lab.call()
+
+    assert (MOST_ATTEMPTS, ["a", "b", "c"]) == (len(lab.asked), lab.asked)
+
+
+# What is handed back
+
+
+@pytest.mark.parametrize(
+    ("script", "expected", "told"),
+    [
+        pytest.param([status(500), REFUSED], 500, b"false", id="an answer before none"),
+        pytest.param([REFUSED, status(500)], 500, b"false", id="wherever it is"),
+        pytest.param([QUOTA, status(500)], 429, None, id="quota before an error"),
+        pytest.param([status(500), QUOTA], 429, None, id="quota after an error"),
+        pytest.param([QUOTA, REFUSED], 429, None, id="quota before no answer"),
+        pytest.param([QUOTA, NO_DEPLOYMENT], 429, None, id="quota before what one region lacks"),
+        pytest.param([QUOTA, SPENT, REFUSED], 429, None, id="quota before no money"),
+        pytest.param([QUOTA, FILTERED], 400, None, id="what holds everywhere"),
+        pytest.param([status(500), status(503)], 503, b"false", id="of equals the later"),
+        pytest.param([status(500), status(400)], 400, None, id="an answer to the call itself"),
+        pytest.param([status(500)], 500, None, id="one attempt only"),
+    ],
+)
+async def test_handed_back(script, expected, told):
+    """The best of what there is, and whether the caller should try again: not after we did, unless it is to wait."""
+    lab = Lab({name: [step] for name, step in zip("abc", script, strict=False)})
+    sent = await lab.send(*OWN_RETRY)
+    fields = fields_of(sent.answer.pairs)
+
+    assert (expected, told) == (sent.answer.status, fields.get(b"x-should-retry"))
+
+    if expected == 429:
+        assert b"7" == fields[b"retry-after"]
+
+    assert lab.is_clean(sent)
+
+
+async def test_handed_back_with_its_wait():
+    """An error's Retry-After stays, and a word of the service's own about retries gives way to ours."""
+    said = ((b"retry-after", b"3"), (b"X-Should-Retry", b"true"))
+    lab = Lab({"a": [REFUSED], "b": [status(503, b"{}", *said)]})
+    sent = await lab.send()
+
+    assert [(b"retry-after", b"3"), (b"x-should-retry", b"false")] == list(sent.answer.pairs[1:])
+    assert lab.is_clean(sent)
+
+
+@pytest.mark.parametrize(("names", "expected"), [("a", False), ("ab", True)], ids=["one", "two"])
+async def test_failure_is_final(names, expected):
+    """What is raised after more than one attempt tells that the caller should make no more."""
+    lab = Lab({name: [REFUSED] for name in names})
+    with pytest.raises(UpstreamFailed) as caught:
+        await lab.send(*OWN_RETRY)
+
+    assert (Cause.CONNECT, expected) == (caught.value.cause, caught.value.final)
+
+
+async def test_no_region():
+    """Where nobody takes it, a call ends at once, with the time after which it is worth another."""
+    lab = Lab({"a": [ok()], "b": [ok()]})
+    lab.open("a", Sign.UNANSWERED)
+    lab.clock.now += 2.0
+    lab.open("b", Sign.UNANSWERED)
+    with pytest.raises(UpstreamFailed) as caught:
+        await lab.send()
+
+    assert (Cause.NO_REGION, False, False) == (caught.value.cause, caught.value.sent, caught.value.final)
+    assert 3.0 == pytest.approx(caught.value.retry_after)
+    assert [] == lab.asked
+
+
+# What it costs
+
+
+async def test_budget():
+    """Extra attempts are a fifth of the calls and a hundred; then the first failure is the answer."""
+    lab = Lab({"a": [status(500)], "b": [ok()]}, breaker=BreakerRule(0, 0, 0.0))
+    found = [await lab.call() for _ in range(150)]
+
+    assert {200: 130, 500: 20} == Counter(found)
+    assert 280 == len(lab.asked)
+    assert 0.0 == lab.regions.budget("ai").left(lab.clock.now)
+
+    lab.clock.now += 11.0
+
+    assert 200 == await lab.call()
+    assert lab.is_clean()
+
+
+async def test_budget_refuses_a_probe():
+    """A probe that the budget does not pay for is the next call's, in the fleet as well."""
+    fleet = Fleet()
+    lab = Lab({"a": [status(500)], "b": [ok()]}, breaker=BreakerRule(shared=True), fleet=fleet)
+    lab.open("b")
+    lab.clock.now += 6.0
+    budget = lab.regions.budget("ai")
+    while budget.take(lab.clock.now):
         pass
 
-
-class Client:
-    """Does what *script* says, call by call: an error to raise, or an answer; after *takes* bytes of the body."""
-
-    def __init__(self, *script, takes=None):
-        self.script = list(script)
-        self.takes = takes
-        self.calls = []
-        self.bodies = []
-
-    async def send(self, *, body, **call):
-        self.calls.append(call)
-        end = self.script.pop(0)
-        if isinstance(body, bytes):
-            self.bodies.append(body)
-        else:
-            got = b""
-            chunks = body.chunks()
-            async for chunk in chunks:
-                got += chunk
-                if self.takes is not None and isinstance(end, Exception) and len(got) >= self.takes:
-                    await chunks.aclose()
-                    break
-            self.bodies.append(got)
-        if isinstance(end, Exception):
-            raise end
-        return end
+    assert 500 == await lab.call()
+    assert (["a"], ["b"]) == (lab.asked, fleet.released)
+    assert lab.breaker("b").admit(lab.clock.now, 0.5).probe
 
 
-class Body:
-    """A body that is still arriving: *chunks*, then *error* if there is one."""
+@pytest.mark.parametrize(
+    ("steps", "pairs", "asked", "slept"),
+    [
+        pytest.param([status(500), ok()], (), 2, [0.25], id="an error"),
+        pytest.param([REFUSED, ok()], (), 2, [0.25], id="no connection"),
+        pytest.param([status(503, b"{}", (b"retry-after", b"2")), ok()], (), 2, [2.0], id="with a wait"),
+        pytest.param([status(503, b"{}", (b"retry-after", b"3")), ok()], (), 1, [], id="with a long wait"),
+        pytest.param([status(503, b"{}", (b"x-should-retry", b"false")), ok()], (), 1, [], id="told not to"),
+        pytest.param([status(500), status(500), ok()], (), 2, [0.25], id="once"),
+        pytest.param([status(500), ok()], OWN_RETRY, 1, [], id="the caller does so itself"),
+        pytest.param([QUOTA, ok()], (), 1, [], id="quota"),
+        pytest.param([FULL, ok()], (), 1, [], id="capacity"),
+        pytest.param([status(400), ok()], (), 1, [], id="the caller's own fault"),
+        pytest.param([TIMEOUT, ok()], (), 1, [], id="a timeout"),
+        pytest.param([stream(ERROR_EVENT), ok()], (), 2, [0.25], id="an error event"),
+    ],
+)
+async def test_one_region(steps, pairs, asked, slept):
+    """The only region is asked again, once and after a pause, unless the caller's SDK does that."""
+    lab = Lab({"a": steps})
+    await lab.call(*pairs)
 
-    def __init__(self, *chunks, error=None):
-        self.size = None
-        self._chunks = list(chunks)
-        self._error = error
-
-    def chunks(self):
-        return self
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self):
-        if self._chunks:
-            return self._chunks.pop(0)
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
+    assert (asked, slept) == (len(lab.asked), lab.sleeps)
+    assert lab.is_clean()
 
 
-class File:
-    """A collected body in a file."""
+async def test_pause_is_drawn():
+    """Full jitter: anything up to half a second."""
+    lab = Lab({"a": [status(500)]}, breaker=BreakerRule(0, 0, 0.0))
+    for lab.draw in (0.0, 0.5, 0.999):
+        await lab.call()
+
+    assert [0.0, 0.25, 0.4995] == lab.sleeps
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(0.2, 1), (0.3, 2)])
+async def test_no_pause_beyond_the_deadline(patience, expected):
+    """A caller that will be gone by then has the error at once."""
+    lab = Lab({"a": [status(500), ok()]})
+    await lab.call(deadline=lab.clock.now + patience)
+
+    assert expected == len(lab.asked)
+
+
+async def test_no_failover_beyond_the_deadline():
+    """Nobody is asked for a caller that is gone."""
+    lab = Lab({"a": [(3.0, status(500))], "b": [ok()]})
+
+    assert 500 == await lab.call(deadline=lab.clock.now + 2.0)
+    assert ["a"] == lab.asked
+
+
+# The last candidate
+
+
+async def test_windows_everywhere():
+    """Quota spent in all regions: one attempt a call, where there is room soonest; an answer ends the window."""
+    lab = Lab({"a": [QUOTA], "b": [status(429, b"{}", (b"retry-after", b"5")), ok()]})
+
+    assert 429 == await lab.call()
+    assert ["a", "b"] == lab.asked
+
+    lab.client.script["https://b"].insert(0, status(429, b"{}", (b"retry-after", b"4")))
+
+    assert [429, 200, 200] == [await lab.call() for _ in range(3)]
+    assert ["a", "b", "b", "b", "b"] == lab.asked
+    assert 0.0 == lab.regions.windows.until(Room(Place("ai", "", "b"), "gpt-4o", b"caller"), lab.clock.now)
+
+
+async def test_windows_are_of_a_credential():
+    """One caller's quota is not another's; what the region's own credential has spent is everybody's."""
+    regions = region("a"), region("b", credential=KEY)
+    lab = Lab({"a": [QUOTA, ok()], "b": [QUOTA, ok()]}, *regions, credentials=Credentials(FIELDS))
+    await lab.call(credential=b"one")
+
+    assert 200 == await lab.call(credential=b"two")
+    assert ["a", "b", "a"] == lab.asked
+
+    await lab.call(credential=b"one")
+
+    assert "a" == lab.asked[-1]  # both are spent, and equally long
+
+    lab.clock.now += 8.0
+
+    assert 200 == await lab.call(credential=b"one")
+
+
+async def test_last_with_errors():
+    """Regions that answer with errors are still asked, one for each call, the soonest to recover first."""
+    lab = Lab({"a": [status(500)], "b": [status(500)]})
+    lab.open("b")
+    lab.clock.now += 1.0
+    lab.open("a")
+
+    assert [500, 500] == [await lab.call(), await lab.call()]
+    assert ["b", "b"] == lab.asked
+
+
+async def test_last_answers():
+    """A spare call that is answered closes the breaker."""
+    lab = Lab({"a": [ok()]})
+    lab.open("a")
+    await lab.call()
+
+    assert State.CLOSED is lab.breaker("a").state
+
+
+async def test_one_in_ten():
+    """Where a region does not answer at all, one call in ten finds out."""
+    lab = Lab({"a": [REFUSED]})
+    lab.open("a", Sign.UNANSWERED)
+    for step in range(100):
+        lab.draw = step / 100
+        await lab.call(*OWN_RETRY)
+
+    assert 10 == len(lab.asked)
+
+
+async def test_errors_before_silence():
+    """Of two open regions the one that answers at all is asked."""
+    lab = Lab({"a": [ok()], "b": [ok()]})
+    lab.open("a", Sign.UNANSWERED)
+    lab.clock.now += 1.0
+    lab.open("b")
+    await lab.call()
+
+    assert ["b"] == lab.asked
+
+
+async def test_order_of_an_operator():
+    """A region that an operator has shut gets no call, not even the last."""
+    lab = Lab({"a": [ok()]})
+    lab.regions.order("ai", "a", Order(State.OPEN, float("inf")), lab.clock.now)
+    lab.draw = 0.0
+
+    assert "no-region" == await lab.call()
+    assert [] == lab.asked
+
+
+# Probes
+
+
+async def until(condition, steps=200):
+    for _ in range(steps):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never comes to that")
+
+
+async def spin(steps=60):
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+
+async def cancelled(task):
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_cancelled_probe():
+    """A probe whose caller leaves is the next call's; that it is half open is told once."""
+    lab = Lab({"a": [hangs(), ok()], "b": [ok()]})
+    lab.open("a")
+    lab.clock.now += 6.0
+    probe = asyncio.create_task(lab.send())
+    await until(lambda: lab.client.running)
+    await lab.call()
+
+    assert ["a", "b"] == lab.asked
+
+    await cancelled(probe)
+    await lab.call()
+
+    assert (["a", "b", "a"], State.CLOSED) == (lab.asked, lab.breaker("a").state)
+    assert ["probe", "probe-good"] == [transition.cause for _, transition in lab.told]
+    assert lab.is_clean()
+
+
+async def test_claim_denied():
+    """While another process probes, the next region is asked, and a second later this one again."""
+    fleet = Fleet(mine=False)
+    lab = Lab({"a": [ok()], "b": [ok()]}, breaker=BreakerRule(shared=True), fleet=fleet)
+    lab.open("a")
+    lab.clock.now += 6.0
+    await lab.call()
+    await lab.call()
+
+    assert (["b", "b"], [("a", 30.0)], []) == (lab.asked, fleet.claims, fleet.released)
+
+    lab.clock.now += 1.5
+    fleet.mine = True
+    await lab.call()
+
+    assert (["b", "b", "a"], 2, []) == (lab.asked, len(fleet.claims), fleet.released)
+    assert ["probe", "probe-good"] == [transition.cause for _, transition in lab.told]
+
+
+async def test_claim_denied_to_the_last():
+    """Where nobody else is left, a region that answers with errors is called all the same."""
+    lab = Lab({"a": [ok()]}, breaker=BreakerRule(shared=True), fleet=Fleet(mine=False))
+    lab.open("a")
+    lab.clock.now += 6.0
+
+    assert 200 == await lab.call()
+
+
+async def test_claim_for_the_last():
+    """A region without room that is due for a probe asks the fleet as any other, and tells of it."""
+    fleet = Fleet()
+    lab = Lab({"a": [QUOTA]}, breaker=BreakerRule(shared=True), fleet=fleet)
+    await lab.call()
+    lab.open("a")
+    lab.clock.now += 6.0
+    await lab.call()
+
+    assert ([("a", 30.0)], ["probe"]) == (fleet.claims, [transition.cause for _, transition in lab.told])
+
+
+async def test_claim_not_asked():
+    """A service whose processes judge for themselves asks nobody."""
+    fleet = Fleet(mine=False)
+    lab = Lab({"a": [ok()], "b": [ok()]}, fleet=fleet)
+    lab.open("a")
+    lab.clock.now += 6.0
+    await lab.call()
+
+    assert (["a"], []) == (lab.asked, fleet.claims)
+
+
+async def test_claim_cancelled():
+    """Who leaves while the fleet is asked leaves nothing behind."""
+    fleet = Fleet(wait=hangs())
+    lab = Lab({"a": [ok()]}, breaker=BreakerRule(shared=True), fleet=fleet)
+    lab.open("a")
+    lab.clock.now += 6.0
+    call = asyncio.create_task(lab.send())
+    await until(lambda: fleet.claims)
+    await cancelled(call)
+
+    assert (["a"], []) == (fleet.released, lab.asked)
+    assert lab.breaker("a").admit(lab.clock.now, 0.5).probe
+
+
+@pytest.mark.parametrize(
+    ("step", "released"),
+    [
+        pytest.param(ok(), [], id="good"),
+        pytest.param(status(500), [], id="failed"),
+        pytest.param(status(400), ["a"], id="neutral"),
+        pytest.param(fails(Cause.DRAINING), ["a"], id="our own end"),
+        pytest.param(hangs(), ["a"], id="cancelled"),
+    ],
+)
+async def test_claim_is_over(step, released):
+    """A probe that has learnt nothing is given back to the fleet; of what one learns the fleet is told otherwise."""
+    fleet = Fleet()
+    lab = Lab({"a": [step]}, breaker=BreakerRule(shared=True), fleet=fleet)
+    lab.open("a")
+    lab.clock.now += 6.0
+    call = asyncio.create_task(lab.call(*OWN_RETRY))
+    await until(lambda: lab.client.running)
+    await spin(8)
+    if call.done():
+        await call
+    else:
+        await cancelled(call)
+
+    assert released == fleet.released
+
+
+# Hedging
+
+
+def hedged(script, *regions, **more):
+    """A lab whose calls have all taken no time so far, so that any is slow that does not end at once."""
+    lab = Lab({name: [*[ok()] * 20 * (name == "a"), *steps] for name, steps in script.items()}, *regions, **more)
+    lab.route = type(lab.route)("all", retry=type(lab.route.retry)(hedge=True), limits=lab.route.limits)
+    return lab
+
+
+async def warmed(lab, calls=20):
+    for _ in range(calls):
+        await lab.call()
+    lab.client.calls.clear()
+    return lab
+
+
+async def test_hedge():
+    """A call that takes longer than nearly all is made a second time; the first answer counts, the other is let go."""
+    lab = await warmed(hedged({"a": [hangs()], "b": [ok()]}))
+    trip = lab.trip()
+    sent = await lab.dispatch.send(trip)
+
+    assert (["a", "b"], "b", ["", "hedge"]) == (lab.asked, sent.region, causes(trip))
+    assert 0 == lab.client.running
+    assert lab.is_clean(sent)
+
+
+async def test_hedge_of_the_only_region():
+    """Where there is one region, it has both."""
+    lab = await warmed(hedged({"a": [hangs(), ok()]}))
+
+    assert 200 == await lab.call()
+    assert ["a", "a"] == lab.asked
+
+
+async def test_hedge_loses():
+    """The first answer is the first one's after all: the second is cancelled, and its answer closed."""
+    gate = hangs()
+    lab = await warmed(hedged({"a": [(gate, ok())], "b": [ok(hangs())]}))
+    call = asyncio.create_task(lab.send())
+    await until(lambda: len(lab.asked) == 2 and len(lab.client.answers) == 21)
+    gate.set()
+    sent = await call
+
+    assert "a" == sent.region
+    assert lab.is_clean(sent)
+
+
+async def test_hedge_both_answer():
+    """Two answers at the same time: one counts, the other is closed."""
+    gate = hangs()
+    lab = await warmed(hedged({"a": [(gate, ok())], "b": [(gate, ok())]}))
+    call = asyncio.create_task(lab.send())
+    await until(lambda: lab.client.running == 2)
+    gate.set()
+    sent = await call
+
+    assert lab.is_clean(sent)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        pytest.param(REFUSED, ok(), 200, id="only one"),
+        pytest.param(status(500), REFUSED, 500, id="an answer before none"),
+        pytest.param(QUOTA, status(500), 429, id="quota before an error"),
+        pytest.param(status(500), QUOTA, 429, id="whichever is first"),
+        pytest.param(REFUSED, RESET, "disconnected", id="none"),
+    ],
+)
+async def test_hedge_fails(first, second, expected):
+    """A failure waits for the other one; of two failures the better is handed back."""
+    gate, late = hangs(), hangs()
+    lab = await warmed(hedged({"a": [(gate, first)], "b": [(late, second)]}))
+    call = asyncio.create_task(lab.call(*OWN_RETRY))
+    await until(lambda: lab.client.running == 2)
+    gate.set()
+    await until(lambda: lab.client.running == 1)
+    late.set()
+
+    assert expected == await call
+    assert lab.is_clean()
+
+
+async def test_hedge_budget():
+    """At most one call in twenty is made twice."""
+    lab = await warmed(hedged({"a": [(hangs(), ok())], "b": [ok()]}))
+    for _ in range(3):
+        call = asyncio.create_task(lab.call())
+        await spin(20)
+        if not call.done():
+            await cancelled(call)
+
+    assert ["a", "b", "a", "a"] == lab.asked
+    assert lab.is_clean()
+
+
+async def test_no_hedge_where_there_is_trouble():
+    """Nobody is asked a second time who is out of room or fails: somebody is at it already."""
+    lab = await warmed(hedged({"a": [(hangs(), ok())], "b": [ok()]}))
+    lab.open("b")
+    call = asyncio.create_task(lab.call())
+    await spin(20)
+    await cancelled(call)
+
+    assert ["a"] == lab.asked
+
+
+@pytest.mark.parametrize("route", [{}, {"hedge": True}], ids=["not wanted", "too few calls"])
+async def test_no_hedge(route):
+    """Only where the route wants it, and its pace is known."""
+    gate = hangs()
+    lab = Lab({"a": [(gate, ok())], "b": [ok()]}, retry=route)
+    call = asyncio.create_task(lab.call())
+    await until(lambda: lab.client.running)
+    await spin(20)
+    gate.set()
+    await call
+
+    assert ["a"] == lab.asked
+
+
+async def test_hedge_cancelled():
+    """A caller that leaves takes both along."""
+    lab = await warmed(hedged({"a": [hangs()], "b": [hangs()]}))
+    call = asyncio.create_task(lab.send())
+    await until(lambda: lab.client.running == 2)
+    await cancelled(call)
+
+    assert lab.is_clean()
+
+
+async def test_hedge_is_a_probe():
+    """A second attempt that is a probe gives its slot back when it loses."""
+    gate = hangs()
+    lab = await warmed(hedged({"a": [(gate, ok())], "b": [hangs()]}))
+    lab.open("b")
+    lab.clock.now += 6.0
+    call = asyncio.create_task(lab.call())
+    await until(lambda: lab.client.running == 2)
+    gate.set()
+    await call
+
+    assert lab.breaker("b").admit(lab.clock.now, 0.5).probe
+    assert lab.is_clean()
+
+
+async def test_hedge_too_late():
+    """An answer that comes while the fleet is asked for a probe: the probe isn't made, and is given back."""
+    gate, fleet = hangs(), Fleet(wait=hangs())
+    lab = await warmed(hedged({"a": [(gate, ok())], "b": [ok()]}, breaker=BreakerRule(shared=True), fleet=fleet))
+    lab.open("b")
+    lab.clock.now += 6.0
+    call = asyncio.create_task(lab.call())
+    await until(lambda: fleet.claims)
+    gate.set()
+    await until(lambda: not lab.client.running)
+    fleet.wait.set()
+
+    assert 200 == await call
+    assert (["a"], ["b"]) == (lab.asked, fleet.released)
+    assert lab.breaker("b").admit(lab.clock.now, 0.5).probe
+
+
+async def test_hedge_of_a_stream():
+    """A body that is still arriving cannot be sent twice at a time."""
+    gate = hangs()
+    lab = await warmed(hedged({"a": [(gate, ok())], "b": [ok()]}))
+    call = asyncio.create_task(lab.call(body=Body(CHAT), model=""))
+    await spin(20)
+    gate.set()
+    await call
+
+    assert ["a"] == lab.asked
+
+
+class Torn:
+    """A collected body whose file cannot be read."""
 
     size = 4
 
     async def chunks(self):
-        yield b"sp"
-        yield b"ool"
+        await asyncio.sleep(0)
+        yield b"to"
+        raise Refused(500, "torn", "x")
+
+    def share(self):
+        pass
 
     def close(self):
         pass
 
 
-def head_of(*pairs, target=b"/azure/contoso/openai/v1/models", method=b"POST"):
-    return Head(method, target, 1, pairs, fields_of(pairs))
+async def test_hedge_with_a_torn_body():
+    """What a body raises comes through, in a race too."""
+    lab = await warmed(hedged({"a": [ok()], "b": [ok()]}))
+    with pytest.raises(Refused, match="x"):
+        await lab.send(body=Torn(), model="")
+
+    assert lab.is_clean()
 
 
-class Desk:
-    """A dispatch with a scripted client."""
-
-    def __init__(self, *script, takes=None, credential=None, found=KEY, memory=1024 * KIB):
-        self.client = Client(*script, takes=takes)
-        self.ledger = Ledger(memory)
-        self.found = found
-        self.dispatch = Dispatch(self.client, lambda _: self.found, self.ledger)
-        self.rules = Rules(
-            services=(
-                Service(
-                    "azure-openai",
-                    DIALECTS["azure-openai"],
-                    (
-                        Region("second", "https://second", priority=2),
-                        Region("first", "https://{resource}.first/base", credential=credential),
-                    ),
-                    path="/azure",
-                    resource=True,
-                ),
-            ),
-            routes=(Route("all"),),
-        )
-
-    async def send(self, head, body=b"", *, identity=False, **how):
-        site = recognise(self.rules, 0, b"localhost", head.method, head.target)
-        return await self.dispatch.send(site, head, body, timeouts=Timeouts(), streaming=True, identity=identity, **how)
-
-    @property
-    def sent(self):
-        """The header fields of the last call."""
-        return self.client.calls[-1]["pairs"]
+# Bodies that arrive
 
 
-STORED = StoredCredential("api-key", "/secret")
+async def test_stream_to_the_next():
+    """What has passed of a body is sent to the next region as well, and is not held afterwards."""
+    lab = Lab({"a": [RESET], "b": [ok()]})
+
+    assert 200 == await lab.call(body=Body(b"one", b"two"), model="")
+    assert [b"onetwo", b"onetwo"] == lab.client.bodies
+    assert lab.is_clean()
 
 
-async def test_sent_once():
-    """A call goes to the first region by priority, once, with its target as it came."""
-    answer = Answer()
-    desk = Desk(answer)
-    sent = await desk.send(head_of(target=b"/azure/Contoso//openai/v1/models?a=%2f&&b"), b"body")
+async def test_stream_too_long_for_the_next():
+    """A body that is not kept is sent once, and the first failure is the answer."""
+    lab = Lab({"a": [status(500)], "b": [ok()]}, memory=5)
 
-    assert (answer, "first", 1) == (sent.answer, sent.region, sent.attempts)
-    assert [b"body"] == desk.client.bodies
-    assert (
-        [(b"POST", "https://contoso.first/base", b"//openai/v1/models?a=%2f&&b", True)]
-        == [(call["method"], call["base"], call["target"], call["streaming"]) for call in desk.client.calls]
-    )  # fmt: skip
+    assert 500 == await lab.call(body=Body(b"one", b"two"), model="")
+    assert [b"onetwo"] == lab.client.bodies
+    assert lab.is_clean()
 
 
-@pytest.mark.parametrize("body", [b"body", "stream", "file"], ids=["bytes", "stream", "file"])
-async def test_resent_once(body):
-    """A connection that died of old age under the call: one resend, with the same body and head."""
-    desk = Desk(DIED, Answer())
-    given_body = {"stream": Body(b"bo", b"dy"), "file": File()}.get(body, body)
-    sent = await desk.send(head_of((b"A", b"b")), given_body)
+async def test_early_answer():
+    """An error that comes before the body has ended is let go of first: its connection would take the bytes."""
+    lab = Lab({"a": [status(500)], "b": [(hangs(), ok())]})
+    body = Body(b"one", b"two")
+    asked = lab.client.send
 
-    assert 2 == sent.attempts
-    assert desk.client.bodies[0] == desk.client.bodies[1]
-    assert desk.client.calls[0] == desk.client.calls[1]
-    assert 0 == desk.ledger.held
+    async def early(*, body, **call):
+        if call["base"] == "https://b":
+            assert [True] == [bool(answer.closed) for answer in lab.client.answers]
+            lab.client.script["https://b"] = [ok()]
+            return await asked(body=body, **call)
+        chunks = body.chunks()
+        await anext(chunks)
+        await chunks.aclose()
+        return await asked(body=b"", **call)
 
+    lab.client.send = early
 
-async def test_on_sent():
-    """Who asks hears from the client, at each sending, that the request is out; who doesn't ask need not."""
-    heard = []
-    desk = Desk(DIED, Answer(), Answer())
-    await desk.send(head_of(), b"body", on_sent=lambda: heard.append("sent"))
-
-    assert [] == heard
-
-    for call in desk.client.calls:
-        call["on_sent"]()
-
-    assert ["sent", "sent"] == heard
-
-    await desk.send(head_of(), b"body")
-    desk.client.calls[-1]["on_sent"]()
-
-
-@pytest.mark.parametrize("body", [b"body", "stream"], ids=["bytes", "stream"])
-async def test_resent_no_more_than_once(body):
-    """The second failure is the call's."""
-    again = UpstreamFailed(Cause.DISCONNECTED, reused=True)
-    desk = Desk(DIED, again)
-    with pytest.raises(UpstreamFailed) as caught:
-        await desk.send(head_of(), Body(b"body") if body == "stream" else body)
-
-    assert again is caught.value
-    assert 2 == len(desk.client.calls)
-    assert 0 == desk.ledger.held
-
-
-@pytest.mark.parametrize("cause", Cause)
-@pytest.mark.parametrize("reused", [False, True], ids=["new", "reused"])
-@pytest.mark.parametrize("answered", [False, True], ids=["silent", "answered"])
-async def test_when_to_resend(cause, reused, answered):
-    """A-12: only an old connection that died without a byte of an answer allows a second sending."""
-    desk = Desk(UpstreamFailed(cause, reused=reused, answered=answered), Answer())
-    expected = cause is Cause.DISCONNECTED and reused and not answered
-    if expected:
-        await desk.send(head_of(), Body(b"body"))
-    else:
-        with pytest.raises(UpstreamFailed):
-            await desk.send(head_of(), Body(b"body"))
-
-    assert 1 + expected == len(desk.client.calls)
-    assert 0 == desk.ledger.held
+    assert 200 == await lab.call(body=body, model="")
+    assert [b"", b"onetwo"] == lab.client.bodies
+    assert lab.is_clean()
 
 
 @pytest.mark.parametrize("error", [ClientGone(), Refused(413, "too-large", "x"), ValueError()], ids=repr)
 async def test_what_a_body_raises(error):
-    """What the caller's body raises comes through, and nothing is kept."""
-    desk = Desk(DIED, Answer())
+    """That is nobody's fault but the caller's: it comes through, nobody else is asked, and nothing is counted."""
+    lab = Lab({"a": [ok()], "b": [ok()]})
     with pytest.raises(type(error)):
-        await desk.send(head_of(), Body(b"body", error=error))
+        await lab.send(body=Body(b"body", error=error), model="")
 
-    assert 1 == len(desk.client.calls)
-    assert 0 == desk.ledger.held
+    assert (["a"], 0) == (lab.asked, len(lab.breaker("a")._window))
+    assert lab.is_clean()
 
 
-@pytest.mark.parametrize("takes", [1, 5, 6, 100])
-async def test_replayed_exactly(takes):
-    """However much of a body had gone out, the second sending has it from its start to its end."""
-    desk = Desk(DIED, Answer(), takes=takes)
-    await desk.send(head_of(), Body(b"one", b"two", b"", b"three"))
+async def test_body_that_fails_the_second_time():
+    """An answer in hand is closed when the next attempt cannot be made."""
+    lab = Lab({"a": [status(500)], "b": [(hangs(), ok())]})
+    call = asyncio.create_task(lab.send())
+    await until(lambda: len(lab.asked) == 2)
+    await cancelled(call)
 
-    assert b"onetwothree" == desk.client.bodies[1]
-    assert 0 == desk.ledger.held
+    assert lab.is_clean()
+
+
+# Credentials
+
+
+@pytest.mark.parametrize("hedge", [False, True], ids=["one by one", "hedged"])
+async def test_callers_credential_stays_home(hedge):
+    """In none of its ways does a caller's credential reach a region of another domain."""
+    regions = (
+        region("a", priority=1),
+        region("b", credential_domain="two", credential=KEY),
+        region("c", credential_domain="three"),
+        region("d", credential_domain="one"),
+    )
+    sent = (b"Authorization", CALLERS_KEY), (b"x-api-key", CALLERS_KEY)
+    path = b"/v1/chat/completions?api-key=" + CALLERS_KEY.replace(b" ", b"+") + b"&a=b"
+    credentials = Credentials(FIELDS, {"key": (b"authorization", b"Bearer newer")})
+    first = (hangs(), ok()) if hedge else REFUSED
+    script = {"a": [first], "b": [status(401), REFUSED], "c": [ok()], "d": [status(500)]}
+    lab = hedged(script, *regions, credentials=credentials) if hedge else Lab(script, *regions, credentials=credentials)
+    if hedge:
+        await warmed(lab)
+    call = asyncio.create_task(lab.call(*sent, path=path))
+    await spin()
+    if not call.done():
+        await cancelled(call)
+
+    assert "b" in lab.asked
+    assert "c" not in lab.asked
+
+    for call in lab.client.calls:
+        carried = CALLERS_KEY in [value for _, value in call["pairs"]] or b"of+the+caller" in call["target"]
+
+        assert (call["base"] in {"https://a", "https://d"}) == carried
 
 
 @pytest.mark.parametrize(
-    ("sizes", "memory", "expected"),
+    ("newer", "steps", "expected", "reasons"),
     [
-        pytest.param([KEPT_FOR_RESEND], 1024 * KIB, 2, id="all of it fits"),
-        pytest.param([KEPT_FOR_RESEND, 1], 1024 * KIB, 1, id="a byte too many"),
-        pytest.param([KEPT_FOR_RESEND + 1], 1024 * KIB, 1, id="one chunk too large"),
-        pytest.param([100, 100], 200, 2, id="the ledger just has it"),
-        pytest.param([100, 100], 199, 1, id="the ledger refuses"),
+        pytest.param((b"authorization", b"Bearer newer"), [status(401), ok()], 200, ["", "unauthorized"], id="rotated"),
+        pytest.param(None, [status(401), ok()], 401, [""], id="nothing newer"),
+        pytest.param(
+            (b"authorization", b"Bearer newer"), [status(401)], 401, ["", "unauthorized"], id="refused as well"
+        ),
     ],
 )
-async def test_too_much_to_resend(sizes, memory, expected):
-    """Past 256 KiB, or where the ledger refuses, a body is sent once; and goes out whole all the same."""
-    desk = Desk(DIED, Answer(), memory=memory)
-    body = Body(*[bytes(size) for size in sizes])
-    if expected == 2:
-        await desk.send(head_of(), body)
-    else:
-        with pytest.raises(UpstreamFailed):
-            await desk.send(head_of(), body)
+async def test_refresh(newer, steps, expected, reasons):
+    """A region's credential that was rotated: one more attempt; else the refusal is the caller's to see."""
+    credentials = Credentials(FIELDS, {"key": newer})
+    lab = Lab({"a": steps, "b": [ok()]}, region("a", credential=KEY), region("b"), credentials=credentials)
+    trip = lab.trip()
+    sent = await lab.dispatch.send(trip)
 
-    assert [sum(sizes)] * expected == [len(body) for body in desk.client.bodies]
-    assert 0 == desk.ledger.held
+    assert (expected, "a", False, reasons) == (sent.answer.status, sent.region, sent.own, causes(trip))
+    assert [b"Bearer of the region"] == credentials.used
+    assert lab.is_clean(sent)
 
 
-async def test_kept_until_the_head():
-    """What is kept is in the ledger while the call is sent, and let go of at the answer's head."""
-    ledger = Ledger(1000)
-    rewindable = Rewindable(Body(b"one", b"two", b"three"), ledger)
-    chunks = rewindable.chunks()
-    got = [await anext(chunks), await anext(chunks)]
+async def test_no_credential():
+    """A region whose credential cannot be had is left for the next; where there is none, that is said."""
+    regions = region("a", credential=KEY), region("b", credential=OTHERS)
+    lab = Lab({"a": [ok()], "b": [ok()]}, *regions, credentials=Credentials({"other": FIELDS["other"]}))
+    trip = lab.trip()
+    sent = await lab.dispatch.send(trip)
 
-    assert 6 == ledger.held
-    assert not rewindable.spent
+    assert (["b"], ["", "no-credential"]) == (lab.asked, causes(trip))
 
-    rewindable.forget()
-
-    assert 0 == ledger.held
-    assert rewindable.spent
-    assert [b"one", b"two", b"three"] == got + [chunk async for chunk in chunks]
-    assert 0 == ledger.held
-
-
-async def test_head_in_the_middle_of_a_resend():
-    """An answer that begins while the body is replayed does not tear a hole into it."""
-    rewindable = Rewindable(Body(b"one", b"two", b"three", b"four"), Ledger(1000))
-    first = rewindable.chunks()
-    for _ in range(3):
-        await anext(first)
-    await first.aclose()
-    second = rewindable.chunks()
-    got = [await anext(second)]
-    rewindable.forget()
-
-    assert [b"one", b"two", b"three", b"four"] == got + [chunk async for chunk in second]
-
-
-@given(chunks=st.lists(st.binary(max_size=40), max_size=8), cut=st.integers(0, 8), memory=st.integers(0, 300))
-async def test_rewound_anywhere(chunks, cut, memory):
-    """Wherever the first sending is cut, the second is the body whole, or the body is spent; the ledger balances."""
-    ledger = Ledger(memory)
-    rewindable = Rewindable(Body(*chunks), ledger)
-    first = rewindable.chunks()
-    for _, chunk in zip(range(cut), chunks, strict=False):
-        assert chunk == await anext(first)
-
-    await first.aclose()
-
-    assert rewindable.spent == (sum(map(len, chunks[:cut])) > memory)
-    if not rewindable.spent:
-        assert chunks == [chunk async for chunk in rewindable.chunks()]
-
-    rewindable.forget()
-
-    assert 0 == ledger.held
-
-
-CREDENTIALS = (
-    (b"Authorization", b"Bearer of the caller"),
-    (b"API-Key", b"of the caller"),
-    (b"x-api-key", b"of the caller"),
-    (b"Ocp-Apim-Subscription-Key", b"of the caller"),
-    (b"x-goog-api-key", b"of the caller"),
-)
-
-
-async def test_region_credential():
-    """Where the region supplies the credential, every one of the caller's stays behind."""
-    desk = Desk(Answer(), credential=STORED)
-    await desk.send(head_of(*CREDENTIALS, (b"X-Other", b"stays")))
-
-    assert ((b"X-Other", b"stays"), KEY) == desk.sent
-
-
-async def test_region_credential_of_its_own_name():
-    """A region's field of a name that is no usual credential's takes the place of the caller's."""
-    desk = Desk(Answer(), credential=STORED, found=(b"x-gateway-key", b"ours"))
-    await desk.send(head_of((b"X-Gateway-Key", b"of the caller")))
-
-    assert ((b"x-gateway-key", b"ours"),) == desk.sent
-
-
-async def test_own_credential_passes():
-    """Without one, the caller's own goes through as it is, in the query too."""
-    desk = Desk(Answer())
-    await desk.send(head_of(*CREDENTIALS, target=b"/azure/contoso/x?api-key=mine"))
-
-    assert CREDENTIALS == desk.sent
-    assert b"/x?api-key=mine" == desk.client.calls[0]["target"]
-
-
-async def test_region_credential_unreadable():
-    """A call is never sent without the credential that it should have, nor with the caller's instead."""
-    desk = Desk(Answer(), credential=STORED, found=None)
+    lab = Lab({"a": [ok()]}, region("a", credential=KEY))
     with pytest.raises(Refused) as caught:
-        await desk.send(head_of(*CREDENTIALS))
+        await lab.send()
 
-    assert (503, "no-credential") == (caught.value.status, caught.value.code)
-    assert [] == desk.client.calls
+    assert (503, "no-credential", []) == (caught.value.status, caught.value.code, lab.asked)
+    assert CALLERS_KEY not in dict(sent.answer.pairs).values()
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        (b"?api-key=mine", b""),
-        (b"?a=1&api-key=mine&b=%2F", b"?a=1&b=%2F"),
-        (b"?subscription-key=mine&a=1", b"?a=1"),
-        (b"?API-Key=mine&a=1", b"?a=1"),
-        (b"?api%2Dkey=mine&a=1", b"?a=1"),
-        (b"?api-key&a", b"?a"),
-        (b"?api-key=1&api-key=2", b""),
-        (b"?a=api-key&&b=?api-key=x", b"?a=api-key&&b=?api-key=x"),
-        (b"?api-keys=1", b"?api-keys=1"),
-        (b"?", b"?"),
-        (b"", b""),
-    ],
+# Cancellation
+
+
+async def ended(lab, at, **members):
+    """Whether a call has ended that is cancelled after so many steps of the loop; what it got is closed."""
+    call = asyncio.create_task(lab.send(**members))
+    await spin(at)
+    call.cancel()
+    try:
+        sent = await call
+    except asyncio.CancelledError:
+        return False
+    sent.answer.close()
+    return True
+
+
+LOADED = {"limits": {"concurrency": 1, "tokens_per_minute": 10_000_000}}
+
+
+def losing():
+    """Everything on one way: a probe claimed, a 401 and its refresh, a broken whole answer, a failover, an answer."""
+    credentials = Credentials(FIELDS, {"key": (b"authorization", b"Bearer newer")})
+    lab = Lab(
+        {"a": [status(401), ok(b'{"', hangs_once(), CUT)], "b": [status(500, b"{}")], "c": [ok(b"{", b"}")]},
+        region("a", credential=KEY),
+        region("b"),
+        region("c"),
+        breaker=BreakerRule(shared=True),
+        fleet=Fleet(),
+        credentials=credentials,
+        **LOADED,
+    )
+    lab.open("a")
+    lab.open("b")
+    lab.clock.now += 6.0
+    return lab
+
+
+def hangs_once():
+    event = hangs()
+    event.set()
+    return event
+
+
+@pytest.mark.parametrize("way", ["losing", "hedged", "stream"])
+async def test_cancelled_anywhere(way):
+    """Wherever a call is cancelled: no probe is lost, no byte held, no answer open, no slot taken."""
+    for at in range(100):
+        members = {}
+        if way == "losing":
+            lab = losing()
+        elif way == "hedged":
+            lab = await warmed(hedged({"a": [(hangs(), ok())], "b": [ok(b"{", b"}")]}, **LOADED))
+            lab.open("b")
+            lab.clock.now += 6.0
+        else:
+            lab = Lab({"a": [RESET], "b": [ok()]}, **LOADED)
+            members = {"body": Body(b"one", b"two", b"three"), "model": ""}
+        done = await ended(lab, at, **members)
+        await spin(5)
+
+        assert lab.is_clean()
+        assert {"all": 0} == (lab.throttle.inside() or {"all": 0})
+
+        for name in lab.client.script:
+            breaker = lab.breaker(name.removeprefix("https://"))
+            if breaker.state is not State.CLOSED:
+                lab.clock.now += breaker.remaining(lab.clock.now)
+
+                assert isinstance(breaker.admit(lab.clock.now, 0.0), Permit)
+
+        if done:
+            break
+
+    assert 3 < at < 99
+
+
+async def test_throttled():
+    """A call has its slot until its answer is closed, and gives the tokens back that it did not take."""
+    lab = Lab({"a": [ok()]}, **LOADED)
+    sent = await lab.send()
+
+    assert ({"all": 1}, True) == (lab.throttle.inside(), sent.answer.counts)
+
+    sent.answer.tokens = 5
+    sent.answer.close()
+    sent.answer.close()
+
+    assert {"all": 0} == lab.throttle.inside()
+
+
+@pytest.mark.parametrize("step", [REFUSED, status(500), status(429)], ids=["connect", "500", "429"])
+async def test_throttled_failure(step):
+    """So does one that fails."""
+    lab = Lab({"a": [step]}, **LOADED)
+    await lab.call(*OWN_RETRY)
+
+    assert {"all": 0} == lab.throttle.inside()
+
+
+# Everything at once
+
+KINDS = {
+    "ok": ok(),
+    "stream": stream(CONTENT, DONE),
+    "500": status(500),
+    "quota": QUOTA,
+    "spent": SPENT,
+    "400": FILTERED,
+    "401": status(401),
+    "404": NO_DEPLOYMENT,
+    "reset": RESET,
+    "old": fails(Cause.DISCONNECTED, reused=True),
+    "connect": REFUSED,
+    "timeout": TIMEOUT,
+    "cut": ok(b"{", CUT),
+    "event": stream(ERROR_EVENT),
+}
+RANK = {"ok": 4, "stream": 4, "400": 3, "401": 3, "quota": 3, "404": 2, "spent": 2, "500": 1, "event": 1}
+
+
+@given(
+    scripts=st.lists(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4), min_size=1, max_size=4),
+    domains=st.lists(st.sampled_from(["one", "two"]), min_size=4, max_size=4),
+    own=st.lists(st.booleans(), min_size=4, max_size=4),
+    calls=st.integers(1, 12),
+    pause=st.floats(0.0, 10.0),
+    draws=st.lists(st.floats(0.0, 1.0, exclude_max=True), min_size=1, max_size=5),
 )
-async def test_region_credential_in_the_query(query, expected):
-    """The caller's key in the query stays behind as well; the rest of the target goes byte for byte."""
-    desk = Desk(Answer(), credential=STORED)
-    await desk.send(head_of(target=b"/azure/contoso//x%20y" + query))
+async def test_whatever_regions_do(scripts, domains, own, calls, pause, draws):
+    """Attempts are few and paid for, what isn't handed back is closed, no breaker sticks, and the best is returned."""
+    given_, regions = {}, []
+    for name, steps, domain, plain in zip("abcd", scripts, domains, own, strict=False):
+        regions.append(region(name, credential_domain=domain, credential=None if plain else KEY))
+        given_[name] = [KINDS[kind] for kind in steps]
+    lab = Lab(given_, *regions, credentials=Credentials(FIELDS))
+    kinds = {step: kind for kind, step in KINDS.items()}
+    extras = 0
+    for number in range(calls):
+        lab.draw = draws[number % len(draws)]
+        before = {base: list(steps) for base, steps in lab.client.script.items()}
+        asked = len(lab.asked)
+        trip = lab.trip()
+        got = None
+        with suppress(UpstreamFailed):
+            sent = await lab.dispatch.send(trip)
+            got = sent.answer.status
+        names = lab.asked[asked:]
+        seen = []
+        for name in names:
+            steps = before[f"https://{name}"]
+            seen.append(kinds[steps.pop(0) if len(steps) > 1 else steps[0]])
+        reconnects = causes(trip).count("reconnect")
+        extras += sum(cause not in {"", "reconnect", "unauthorized"} for cause in causes(trip))
 
-    assert b"//x%20y" + expected == desk.client.calls[0]["target"]
+        assert len(names) == len(trip.tries)
+        assert len(names) - reconnects - causes(trip).count("unauthorized") <= MOST_ATTEMPTS
 
+        best = max((RANK.get(kind, 0) for kind in seen), default=0)
+        if got is None:
+            assert best == 0
+            assert lab.is_clean()
+        else:
+            assert best in {RANK[k] for k in RANK if {"ok": 200, "stream": 200, "400": 400, "401": 401, "quota": 429,
+                            "404": 404, "spent": 429, "500": 500, "event": 200}[k] == got}  # fmt: skip
+            assert lab.is_clean(sent)
 
-@pytest.mark.parametrize("identity", [False, True], ids=["passed through", "looked up"])
-async def test_accept_encoding(identity):
-    """Only a call that is looked up asks for an answer without coding."""
-    desk = Desk(Answer())
-    await desk.send(head_of((b"Accept-Encoding", b"gzip")), identity=identity)
+        for call in lab.client.calls[asked:]:
+            if not next(one for one in regions if one.url == call["base"]).credential:
+                continue
 
-    assert ((b"accept-encoding", b"identity") if identity else (b"Accept-Encoding", b"gzip"),) == desk.sent
+            assert CALLERS_KEY not in [value for _, value in call["pairs"]]
+
+        lab.clock.now += pause
+
+    assert extras <= 100 + 0.2 * calls
+    assert extras == lab.regions.budget("ai").extras or pause > 0.0
+
+    lab.clock.now += 120.0
+    for one in regions:
+        assert isinstance(lab.breaker(one.name).admit(lab.clock.now, 0.0), Permit)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.rules import CacheRule, RedisRule, Route
+from sidecar.core.rules import CacheRule, RedisRule, Region, Route
 from sidecar.explain import explain
 from sidecar.settings import load
 
@@ -65,7 +65,8 @@ def test_look_up(rules):
     assert "no" == said["stream"]
     assert "look-up" == said["decision"]
     assert "3600 s" == said["ttl"]
-    assert "default https://api.openai.com" == said["candidates"]
+    assert "default https://api.openai.com (priority 1, weight 1, the caller's own credential)" == said["candidates"]
+    assert not {"limits", "retry", "fallback"} & said.keys()
     assert re.match(r"[0-9a-f]{32} ", said["key"])
     assert '"content":"Hello"' in said["text"]
 
@@ -77,7 +78,9 @@ def test_routes_and_regions(routed):
     assert "shared (mode always, share service)" == said["route"]
     assert "43200 s" == said["ttl"]
     assert "reads stored answers only once the service has accepted its credential" == said["caller"]
-    assert "us https://us.example, eu https://eu.example" == said["candidates"]
+    assert """
+candidates:  us https://us.example (priority 1, weight 1, the caller's own credential)
+             eu https://eu.example (priority 2, weight 1, the caller's own credential)""" in said["text"]
 
 
 @pytest.mark.parametrize(
@@ -202,3 +205,85 @@ def test_stale_windows(rules):
     said = parts(replace(rules, routes=(Route("chat", cache=cache),)), request())
 
     assert "60 s while revalidated, 600 s if that fails" == said["stale"]
+
+
+FLEET = """
+services:
+  openai:
+    regions:
+      - {name: far, url: "https://far.example", priority: 3, credential: {header: x, file: /f}}
+      - {name: us, url: "https://us.example", weight: 3, residency: usa, deployments: {gpt-4o: us-4o}}
+      - {name: eu, url: "https://eu.example", priority: 2, residency: europe}
+      - {name: weu, url: "https://weu.azure.com", weight: 0, residency: europe, credential: {managed_identity: {}}}
+      - {name: neu, url: "https://neu.azure.com", residency: europe, credential: {workload_identity: }}
+routes:
+  - name: home
+    match: {service: openai, header: {x-team: docs}}
+    allow: [europe]
+    limits: {concurrency: 32, tokens_per_minute: 200k, requests_per_minute: 600, queue: 5, adaptive: true}
+    retry: {on_timeout: true, hedge: on}
+    fallback: [stale, {model: gpt-4o-mini}, {answer_file: busy.json}]
+"""
+
+
+@pytest.fixture
+def spread(tmp_path):
+    """Settings with regions of every kind, and a route that allows some of them."""
+    path = tmp_path / "c.yaml"
+    path.write_text(FLEET)
+    return load(str(path), environ={}, overrides={}, strict=True)
+
+
+def test_regions_of_every_kind(spread):
+    """In the order in which they are asked: whose credential goes there, and what the model is called there."""
+    text = parts(spread, request())["text"]
+
+    assert text.endswith("""
+candidates:  us https://us.example (priority 1, weight 3, residency usa, the caller's own credential, deployment us-4o)
+             neu https://neu.azure.com (priority 1, weight 1, residency europe, workload identity)
+             weu https://weu.azure.com (priority 1, weight 0, residency europe, managed identity)
+             eu https://eu.example (priority 2, weight 1, residency europe, the caller's own credential)
+             far https://far.example (priority 3, weight 1, a credential from a file)""")
+
+
+def test_regions_that_a_route_leaves_out(spread):
+    """With the reason; and what else holds for its calls."""
+    text = parts(spread, request(head=HEAD + "X-Team: docs\n"))["text"]
+
+    assert text.endswith("""
+candidates:  neu https://neu.azure.com (priority 1, weight 1, residency europe, workload identity)
+             weu https://weu.azure.com (priority 1, weight 0, residency europe, managed identity)
+             eu https://eu.example (priority 2, weight 1, residency europe, the caller's own credential)
+left out:    us: residency usa, and the route allows europe
+             far: residency (none), and the route allows europe
+limits:      32 at once, adaptive concurrency, 200000 tokens a minute, 600 requests a minute, 5 may wait
+retry:       after a timeout, hedged
+fallback:    stale, model gpt-4o-mini, answer file busy.json""")
+
+
+def test_regions_of_a_call_whose_body_is_not_read(spread):
+    """They are those of its route, too; its model is not known."""
+    text = parts(spread, request(head=HEAD.replace("chat/completions", "nothing/known")))["text"]
+
+    assert "us https://us.example (priority 1, weight 3, residency usa, the caller's own credential)\n" in text
+
+
+def test_a_region_of_another_domain(rules):
+    """A caller's credential stays in its domain; where nothing else is left there is no candidate."""
+    regions = (Region("a", "https://a", credential_domain="x"), Region("b", "https://b", 2, "y", residency="eu"))
+    service = replace(rules.services[0], regions=regions)
+    one = replace(rules, services=(service,))
+    none = replace(one, routes=(Route("r", allow=frozenset({"eu"})),))
+
+    assert (
+        "left out:    b: credential domain y, where the caller's own credential does not go"
+        in parts(one, request())["text"]
+    )
+    assert "(none)" == parts(none, request())["candidates"]
+
+
+def test_a_caller_who_wants_no_fallback(spread):
+    """Its word counts."""
+    said = parts(spread, request(head=HEAD + "X-Team: docs\nX-Sidecar-Fallback: None\n"))
+
+    assert "none, as the caller says" == said["fallback"]

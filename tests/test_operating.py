@@ -6,16 +6,24 @@ import asyncio
 
 import pytest
 
-from sidecar.admin.actions import ModeRequest, ModeResult, PurgeRequest, PurgeResult
+from sidecar.admin.actions import ModeRequest, ModeResult, PurgeRequest, PurgeResult, RegionRequest, RegionResult
+from sidecar.core.breaker import State
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Entry, Form, Key, Position
 from sidecar.core.purges import ALL, Purges, Scope, ScopeKind
-from sidecar.core.rules import MemoryRule, Mode
+from sidecar.core.regions import Order, Place, Regions
+from sidecar.core.rules import BreakerRule, MemoryRule, Mode, Region, Service
+from sidecar.dialects.generic import GENERIC
 from sidecar.errors import Refused
 from sidecar.flight.table import Flights
 from sidecar.operating import FLEETS_SECONDS, Operations
 from sidecar.store.memory import CHUNK, Memory
 
+WEST, EAST = Region("west", "https://west.example"), Region("east", "https://east.example")
+SERVICES = (
+    Service("openai", GENERIC, (WEST, EAST)),
+    Service("azure", GENERIC, (Region("west", "https://{resource}.example"),), resource=True),
+)
 RAW = b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: sidecar\r\n\r\n{}"
 
 
@@ -73,6 +81,26 @@ class Log:
         return True
 
 
+class Orders:
+    """The fleet's orders, or Redis away."""
+
+    def __init__(self, operations: Operations) -> None:
+        self.operations = operations
+        self.away = False
+        self.given = []
+        self.holding = {}
+
+    async def order(self, service, region, order):
+        if self.away:
+            return False
+        self.given.append((service, region, order))
+        self.holding = {place: each for place, each in self.holding.items() if place != (service, region)}
+        if order is not None:
+            self.holding[service, region] = order
+        self.operations.take_orders(self.holding)
+        return True
+
+
 class Desk:
     """Operations with what they work on."""
 
@@ -86,11 +114,14 @@ class Desk:
             report=lambda _: None,
         )  # fmt: skip
         self.forgotten = 0
+        self.moves = []
+        self.regions = Regions(lambda place, move: self.moves.append((place.region, move.after, move.cause)))
         self.operations = Operations(
-            mode, self.line, self.memory, self.flights, self.purges, forget=self.forget, now=lambda: self.now,
-            port=lambda: 7400,
+            mode, self.line, self.memory, self.flights, self.purges, self.regions, SERVICES,
+            forget=self.forget, now=lambda: self.now, clock=lambda: self.now + 5000.0, port=lambda: 7400,
         )  # fmt: skip
         self.log = Log(self.operations, self.purges)
+        self.orders = Orders(self.operations)
         for number in range(4):
             self.memory.put(key(number), entry("first" if number < 3 else "second"))
 
@@ -99,14 +130,24 @@ class Desk:
 
     def join(self, *, away: bool = False) -> None:
         self.operations.log = self.log
+        self.operations.orders = self.orders
         if away:
             self.log.position = None
+            self.orders.away = True
 
     async def purge(self, scope="route", value="first", *, request=b"", dry_run=False, fleet=False) -> PurgeResult:
         return await self.operations.purge(PurgeRequest(scope, value, request, dry_run, fleet))
 
     async def change(self, mode: Mode, seconds: float | None = None, *, fleet: bool = False) -> ModeResult:
         return await self.operations.change(ModeRequest(mode, seconds, fleet))
+
+    async def order(self, action, seconds=None, *, service="openai", region="west", fleet=False) -> RegionResult:
+        return await self.operations.region(RegionRequest(service, region, action, seconds, fleet))
+
+    def standing(self, region: str = "west"):
+        """State, order and its seconds of a region of the first service."""
+        found = next(each for each in self.operations.table() if (each.service, each.region) == ("openai", region))
+        return found.state, found.order, found.order_seconds
 
 
 @pytest.fixture
@@ -316,6 +357,156 @@ async def test_fleet_away(desk):
 
     assert (503, "fleet-away") == (refused.value.status, refused.value.code)
     assert (Mode.NORMAL, []) == (desk.operations.mode, desk.line.modes)
+
+
+# ---- regions ----
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "share"), [("open", "open", 0.0), ("close", "closed", 1.0)], ids=["open", "close"]
+)
+async def test_own_order(desk, action, state, share):
+    """It holds for as long as was said, here alone; then the region judges for itself again."""
+    desk.join()
+    desk.regions.breaker(Place("openai", "", "west"), BreakerRule(), 6000.0)
+    done = await desk.order(action, 60.0)
+    desk.now += 59.0
+    desk.operations.tick()
+    within = desk.standing()
+    desk.now += 1.0
+    desk.operations.tick()
+
+    assert ("local", [(state, share, action, 60.0)]) == (
+        done.fleet, [(each.state, each.share, each.order, each.order_seconds) for each in done.regions]
+    )  # fmt: skip
+    assert (state, action, 1.0) == within
+    assert "" == desk.standing()[1]
+    assert ("closed", "", None) == desk.standing("east")
+    assert [] == desk.orders.given
+
+
+async def test_order_without_an_end(desk):
+    """It holds until it is taken back, which may be done twice."""
+    await desk.order("open")
+    desk.now += 1e9
+    desk.operations.tick()
+    before = desk.standing()
+    results = [await desk.order("auto"), await desk.order("auto")]
+
+    assert ("open", "open", None) == before
+    assert [("closed", ""), ("closed", "")] == [(each.state, each.order) for done in results for each in done.regions]
+
+
+async def test_an_order_again(desk):
+    """One that changes nothing disturbs nobody; another end is another order."""
+    desk.regions.breaker(Place("openai", "", "west"), BreakerRule(), 6000.0)
+    for seconds in (60.0, 60.0, 600.0):
+        await desk.order("open", seconds)
+        desk.operations.tick()
+
+    assert [("west", State.OPEN, "operator")] == desk.moves
+    assert ("open", "open", 600.0) == desk.standing()
+
+
+async def test_fleets_order(desk):
+    """The fleet's order goes before this process's own, which is there again when that ends."""
+    desk.join()
+    await desk.order("close", 600.0)
+    done = await desk.order("open", 60.0, fleet=True)
+    within = desk.standing()
+    desk.now += 60.0
+    desk.operations.tick()
+
+    assert ("done", [("open", 60.0)]) == (done.fleet, [(each.order, each.order_seconds) for each in done.regions])
+    assert [("openai", "west", Order(State.OPEN, 1060.0))] == desk.orders.given
+    assert ("open", "open", 60.0) == within
+    assert ("closed", "close", 540.0) == desk.standing()
+
+
+async def test_fleets_order_without_an_end(desk):
+    """It ends after a month."""
+    desk.join()
+    await desk.order("open", fleet=True)
+
+    assert [("openai", "west", Order(State.OPEN, 1000.0 + FLEETS_SECONDS))] == desk.orders.given
+
+
+async def test_auto_in_the_fleet(desk):
+    """Back to its own judgement is that, also where this process had an order of its own."""
+    desk.join()
+    await desk.order("open", 600.0)
+    await desk.order("close", 600.0, fleet=True)
+    done = await desk.order("auto", fleet=True)
+
+    assert ("done", [("closed", "")]) == (done.fleet, [(each.state, each.order) for each in done.regions])
+    assert ("openai", "west", None) == desk.orders.given[-1]
+
+
+async def test_own_auto_under_a_fleets_order(desk):
+    """What the fleet said holds; the result says so."""
+    desk.join()
+    await desk.order("open", 600.0, fleet=True)
+    done = await desk.order("auto")
+
+    assert ("local", [("open", "open")]) == (done.fleet, [(each.state, each.order) for each in done.regions])
+
+
+async def test_news_of_orders(desk):
+    """Those of others hold here as long as they last, though nobody tells of their end."""
+    desk.operations.take_orders({("openai", "east"): Order(State.OPEN, 1030.0), ("gone", "x"): Order(State.OPEN, 1e9)})
+    within = desk.standing("east")
+    desk.now += 30.0
+    desk.operations.tick()
+
+    assert ("open", "open", 30.0) == within
+    assert ("closed", "", None) == desk.standing("east")
+
+
+async def test_order_with_the_fleet_away(desk):
+    """An order for a fleet that cannot be told is refused, and is nobody's."""
+    desk.join(away=True)
+    with pytest.raises(Refused, match="look with `sidecar region ls`") as refused:
+        await desk.order("open", 60.0, fleet=True)
+
+    assert (503, "fleet-away") == (refused.value.status, refused.value.code)
+    assert ("closed", "", None) == desk.standing()
+
+
+async def test_order_with_a_token_and_no_fleet(desk):
+    """It is this process's own."""
+    done = await desk.order("open", fleet=True)
+
+    assert ("local", ("open", "open", None)) == (done.fleet, desk.standing())
+
+
+async def test_order_for_resources(desk):
+    """Each resource that has been called is told of; none may have been yet."""
+    before = await desk.order("open", service="azure")
+    desk.regions.breaker(Place("azure", "contoso", "west"), BreakerRule(), 6000.0)
+    after = await desk.order("open", 60.0, service="azure")
+
+    assert [] == before.regions
+    assert [("contoso", "open", "open")] == [(each.resource, each.state, each.order) for each in after.regions]
+
+
+@pytest.mark.parametrize(
+    ("service", "region", "code", "message"),
+    [
+        ("opnai", "west", "unknown-service", "there is no service opnai; did you mean openai?"),
+        ("x", "west", "unknown-service", "there is no service x; there are azure, openai"),
+        ("openai", "wset", "unknown-region", "openai has no region wset; did you mean west?"),
+        ("azure", "x", "unknown-region", "azure has no region x; there is west"),
+    ],
+    ids=["service", "no service", "region", "no region"],
+)
+async def test_unknown_names(desk, service, region, code, message):
+    """Told, with what was probably meant, before anything is done."""
+    desk.join()
+    with pytest.raises(Refused) as refused:
+        await desk.order("open", service=service, region=region, fleet=True)
+
+    assert (404, code, message) == (refused.value.status, refused.value.code, refused.value.message)
+    assert [] == desk.orders.given
 
 
 def test_repr(desk):

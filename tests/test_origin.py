@@ -16,6 +16,7 @@ from sidecar.core.policy import freshness
 from sidecar.core.principal import Accepted, Pod
 from sidecar.core.purges import Purges
 from sidecar.core.recognise import choose_route
+from sidecar.core.regions import Regions
 from sidecar.core.rules import CacheMode, CacheRule, Match, MemoryRule, Region, Route, Rules, Service, Share
 from sidecar.dialects import DIALECTS
 from sidecar.dispatch import Dispatch
@@ -24,8 +25,10 @@ from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.table import Flights
 from sidecar.net.base import Request
 from sidecar.origin import COMMIT_BYTES, Origin
+from sidecar.standby import Standby
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
+from sidecar.throttle import Throttle
 
 NOW = 1_800_000_000.0
 SECRET = b"secret"
@@ -144,8 +147,20 @@ class Desk:
         self.store = Tiered(Memory(MemoryRule()), Nowhere(), Purges())
         self.flights = Flights(spawn=self.spawn, ledger=Ledger(64 * MIB), limit=limit, report=self.bugs.append)
         self.accepted = Accepted()
+        dispatch = Dispatch(
+            self.client,
+            None,  # no region has a credential
+            Regions(),
+            Ledger(4 * MIB),
+            spawn=self.spawn,
+            now=lambda: NOW,
+            clock=lambda: NOW,
+            draw=lambda: 0.5,
+            throttle=Throttle(quota=None, pods=lambda: None, clock=lambda: NOW, spawn=self.spawn),
+        )
         self.origin = Origin(
-            dispatch=Dispatch(self.client, lambda _: None, Ledger(MIB)),
+            dispatch=dispatch,
+            standby=Standby(dispatch, self.clock, self.bugs.append),
             store=self.store,
             flights=self.flights,
             accepted=self.accepted,
@@ -167,7 +182,7 @@ class Desk:
 
     def errand(self, ask=ASK, fields=None, *, target=CHAT, number=0):
         body = json.dumps(ask).encode()
-        pairs = ((b"host", b"localhost"), *({b"authorization": b"Bearer k"} | (fields or {})).items())
+        pairs = ((b"host", b"localhost"), *({b"authorization": b"Bearer k", b"x-stainless-retry-count": b"0"} | (fields or {})).items())
         head = Head(b"POST", target, 1, pairs, fields_of(pairs))
         approach = self.approaches.find(head)
         endpoint = approach.site.endpoint

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from msgspec import DecodeError, Struct, ValidationError, field, json
 
 from sidecar.core.durations import as_duration, seconds_of
+from sidecar.core.regions import Standing
 from sidecar.core.rules import Mode
 from sidecar.errors import Refused
 
@@ -30,7 +31,7 @@ BODY_BYTES = REQUEST_BYTES * 4 // 3 + KIB
 """The largest body of all."""
 
 SHORTEST, LONGEST = 1.0, 30 * 86400.0
-"""How long a mode may be said to hold, in seconds."""
+"""How long a mode or an order may be said to hold, in seconds."""
 
 Fleet = Literal["done", "pending", "local"]
 """Whether the fleet knows: ``pending`` until Redis answers again, ``local`` where it is none of its business."""
@@ -98,6 +99,37 @@ class ModeResult:
         return {"fleet": self.fleet}
 
 
+@dataclass(frozen=True, slots=True)
+class RegionRequest:
+    """
+    What to do about the *region* of a *service*: ``open`` its breaker (no calls go there), ``close`` it (calls go there
+    whatever happens), or ``auto``, back to its own judgement. *seconds* as in a mode, and *fleet* as in a purge.
+    """
+
+    service: str
+    region: str
+    action: str
+    seconds: float | None
+    fleet: bool
+
+    def told(self) -> Mapping[str, str | float]:
+        """What an audit line says of it."""
+        lasting = {} if self.seconds is None else {"seconds": self.seconds}
+        return {"service": self.service, "region": self.region, "action": self.action} | lasting
+
+
+@dataclass(frozen=True, slots=True)
+class RegionResult:
+    """How the region stands now, in each resource of its service; *fleet*: who knows of the order."""
+
+    regions: Sequence[Standing]
+    fleet: Fleet
+
+    def told(self) -> Mapping[str, str | float]:
+        """What an audit line says of it."""
+        return {"fleet": self.fleet}
+
+
 class _Purge(Struct, forbid_unknown_fields=True):
     scope: Literal["route", "tag", "service", "key", "request", "request-id", "partition", "all"]
     value: str = ""
@@ -109,9 +141,16 @@ class _Mode(Struct, forbid_unknown_fields=True):
     lasting: str | None = field(default=None, name="for")
 
 
-_PURGE, _MODE = json.Decoder(_Purge), json.Decoder(_Mode)
+class _Region(Struct, forbid_unknown_fields=True):
+    service: str
+    region: str
+    action: Literal["open", "close", "auto"]
+    lasting: str | None = field(default=None, name="for")
 
-Said = TypeVar("Said", _Purge, _Mode)
+
+_PURGE, _MODE, _REGION = json.Decoder(_Purge), json.Decoder(_Mode), json.Decoder(_Region)
+
+Said = TypeVar("Said", _Purge, _Mode, _Region)
 
 
 def purge_request(body: bytes, *, fleet: bool) -> PurgeRequest:
@@ -129,13 +168,20 @@ def mode_request(body: bytes, *, fleet: bool) -> ModeRequest:
     if len(body) > SMALL_BYTES:
         raise _too_large()
     said = _read(_MODE, body)
-    if said.lasting is None:
-        return ModeRequest(said.mode, None, fleet)
-    seconds = seconds_of(said.lasting)
-    if seconds is None or not SHORTEST <= seconds <= LONGEST:
-        bounds = f"{as_duration(SHORTEST)} to {as_duration(LONGEST)}"
-        raise _wrong(f"how long (`for`) is a duration from {bounds}, such as 30m or 12h")
-    return ModeRequest(said.mode, seconds, fleet)
+    return ModeRequest(said.mode, _seconds(said.lasting), fleet)
+
+
+def region_request(body: bytes, *, fleet: bool) -> RegionRequest:
+    """``{"service": …, "region": …, "action": …, "for": "30m"}``; ``auto`` has no end. Raises ``Refused``."""
+    if len(body) > SMALL_BYTES:
+        raise _too_large()
+    said = _read(_REGION, body)
+    for member, value in (("service", said.service), ("region", said.region)):
+        if not _WORD.match(value):
+            raise _wrong(f"the name of a {member} is 1 to 256 printable characters without blanks")
+    if said.action == "auto" and said.lasting is not None:
+        raise _wrong("auto takes an order back, so it has no end; leave `for` out")
+    return RegionRequest(said.service, said.region, said.action, _seconds(said.lasting), fleet)
 
 
 def _read(decoder: json.Decoder[Said], body: bytes) -> Said:
@@ -145,6 +191,16 @@ def _read(decoder: json.Decoder[Said], body: bytes) -> Said:
         raise _wrong(str(error)) from None
     except (DecodeError, UnicodeDecodeError):
         raise Refused(400, "bad-json", "the body is not JSON") from None
+
+
+def _seconds(lasting: str | None) -> float | None:
+    if lasting is None:
+        return None
+    seconds = seconds_of(lasting)
+    if seconds is None or not SHORTEST <= seconds <= LONGEST:
+        bounds = f"{as_duration(SHORTEST)} to {as_duration(LONGEST)}"
+        raise _wrong(f"how long (`for`) is a duration from {bounds}, such as 30m or 12h")
+    return seconds
 
 
 def _request(value: str) -> bytes:

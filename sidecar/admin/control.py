@@ -20,8 +20,11 @@ from sidecar.admin.actions import (
     ModeResult,
     PurgeRequest,
     PurgeResult,
+    RegionRequest,
+    RegionResult,
     mode_request,
     purge_request,
+    region_request,
 )
 from sidecar.errors import ConfigError, Refused
 
@@ -29,10 +32,20 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.typedefs import Handler
 
-__all__ = ["ControlServer", "ModeRequest", "ModeResult", "PurgeRequest", "PurgeResult"]
+__all__ = [
+    "ControlServer",
+    "ModeRequest",
+    "ModeResult",
+    "PurgeRequest",
+    "PurgeResult",
+    "RegionRequest",
+    "RegionResult",
+]
 
 BODY_SECONDS = 10.0
 """How long a request's body may take."""
+
+_OFFERS = "there is GET /api/status and /api/regions, and POST /api/purge, /api/mode and /api/regions"
 
 _HEADERS = {"server": "sidecar", "cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -57,9 +70,10 @@ class Audit(Protocol):
 
 class ControlServer:
     """
-    The control server. *purge* and *mode* act, and may raise ``Refused`` with what to tell the caller; *status* is
-    asked at each request, has to be quick, and says nothing secret; its member ``mode`` is a ``ModeResult``. *report*
-    hears of what went wrong inside.
+    The control server. *purge*, *mode* and *region* act, and may raise ``Refused`` with what to tell the caller;
+    *status* and *regions* are asked at each request, have to be quick, and say nothing secret; the member ``mode`` of
+    the one is a ``ModeResult``, the member ``regions`` of the other a list of ``Standing``. *report* hears of what went
+    wrong inside.
 
     Without a *token_file* (``""``) callers of this machine act on this process alone. Started once, stopped once;
     ``stop`` without ``start`` does nothing.
@@ -70,14 +84,18 @@ class ControlServer:
         *,
         purge: Callable[[PurgeRequest], Awaitable[PurgeResult]],
         mode: Callable[[ModeRequest], Awaitable[ModeResult]],
+        region: Callable[[RegionRequest], Awaitable[RegionResult]],
         status: Callable[[], Mapping[str, object]],
+        regions: Callable[[], Mapping[str, object]],
         audit: Audit,
         report: Callable[[BaseException], None],
         token_file: str = "",
     ) -> None:
         self._purge = purge
         self._mode = mode
+        self._region = region
         self._status = status
+        self._regions = regions
         self._audit = audit
         self._report = report
         self._token_file = token_file
@@ -104,9 +122,11 @@ class ControlServer:
             return await self._guard(request, handler)
 
         app = web.Application(middlewares=[guard], client_max_size=BODY_BYTES)
-        app.router.add_get("/api/status", self._tell, allow_head=False)
+        app.router.add_get("/api/status", self._on_status, allow_head=False)
+        app.router.add_get("/api/regions", self._on_regions, allow_head=False)
         app.router.add_post("/api/purge", self._on_purge)
         app.router.add_post("/api/mode", self._on_mode)
+        app.router.add_post("/api/regions", self._on_region)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -143,7 +163,7 @@ class ControlServer:
         except Refused as refused:
             return _refusal(refused.status, refused.code, refused.message)
         except web.HTTPNotFound:
-            return _refusal(404, "not-found", "there is GET /api/status, POST /api/purge and POST /api/mode")
+            return _refusal(404, "not-found", _OFFERS)
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             return _refusal(405, "wrong-method", f"this takes {allowed}", {"allow": allowed})
@@ -155,17 +175,26 @@ class ControlServer:
             self._report(error)
             return _refusal(500, "failed", "this failed; the sidecar's log has the reason")
 
-    async def _tell(self, request: web.Request) -> web.Response:
+    async def _on_status(self, request: web.Request) -> web.Response:
+        return self._tell(request, self._status)
+
+    async def _on_regions(self, request: web.Request) -> web.Response:
+        return self._tell(request, self._regions)
+
+    def _tell(self, request: web.Request, what: Callable[[], Mapping[str, object]]) -> web.Response:
         """Reading is open to callers of this machine; others show the token for that, too."""
         if not is_loopback(_peer(request)):
             self._admit(request)
-        return _reply(200, json.encode(self._status()))
+        return _reply(200, json.encode(what()))
 
     async def _on_purge(self, request: web.Request) -> web.Response:
         return await self._act(request, "purge", purge_request, self._purge)
 
     async def _on_mode(self, request: web.Request) -> web.Response:
         return await self._act(request, "mode", mode_request, self._mode)
+
+    async def _on_region(self, request: web.Request) -> web.Response:
+        return await self._act(request, "region", region_request, self._region)
 
     async def _act(
         self,

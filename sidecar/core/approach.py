@@ -115,7 +115,7 @@ class Approaches:
         """A Microsoft-issued token never goes to another vendor's host. Who speaks Azure's API is no other vendor."""
         region = approach.site.regions[0]
         azure = approach.site.service.dialect.name.startswith("azure-")
-        if region.credential is not None or azure or _may_have_tokens(region):
+        if region.credential is not None or azure or may_have_tokens(region):
             return
         if self.caller(approach, approach.site.routes[0]).principal.microsoft:
             raise Refused(
@@ -169,6 +169,7 @@ def telling(rules: Rules) -> tuple[bytes, ...]:
     return tuple(names)
 
 
-def _may_have_tokens(region: Region) -> bool:
+def may_have_tokens(region: Region) -> bool:
+    """Whether tokens that Microsoft issued may go to *region*: it is Microsoft's, said to be, or of this machine."""
     host = region.url.partition("://")[2].partition("/")[0].partition(":")[0].lower()
     return region.credential_domain == "microsoft" or host.endswith(_MICROSOFT) or host in {"localhost", "127.0.0.1"}

@@ -31,7 +31,9 @@ class Draft(Struct, gc=False):
     upstream_seconds: float = 0.0
     upstream_status: int = 0
     upstream_id: str = ""
+    upstream_region: str = ""
     attempts: int = 0
+    again: tuple[str, ...] = ()
     bytes_out: int = 0
     usage: Usage | None = None
     stored: bool = False
@@ -42,8 +44,10 @@ class Draft(Struct, gc=False):
     def inherit(self, other: Draft) -> None:
         """Take over what a call cost from *other*, whose caller has left before it was over."""
         self.attempts, other.attempts = self.attempts + other.attempts, 0
+        self.again, other.again = self.again + other.again, ()
         self.upstream_seconds, other.upstream_seconds = self.upstream_seconds + other.upstream_seconds, 0.0
         self.upstream_id = other.upstream_id
+        self.upstream_region = other.upstream_region
         self.upstream_status = other.upstream_status
         self.region = other.region
         self.reason = other.reason
@@ -65,6 +69,7 @@ class Draft(Struct, gc=False):
             seconds=clock - self.started,
             upstream_seconds=self.upstream_seconds,
             attempts=self.attempts,
+            again=self.again,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             usage=self.usage,
@@ -72,6 +77,7 @@ class Draft(Struct, gc=False):
             streamed=self.streamed,
             upstream_status=self.upstream_status,
             upstream_id=self.upstream_id,
+            upstream_region=self.upstream_region,
             cause=self.cause,
             observed=self.observed,
         )

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from math import ceil
 
+from sidecar.core import retry_after
 from sidecar.core.model import Fields, Pairs
 
 HOP_BY_HOP = frozenset({
@@ -49,15 +48,25 @@ CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-
 CREDENTIAL_QUERY = frozenset({"api-key", "api_key", "subscription-key", "key", "access_token"})
 """Query members that some service reads a key from, in lower case."""
 
-RETRY_AFTER = {b"retry-after": 1.0, b"retry-after-ms": 1000.0, b"x-ms-retry-after-ms": 1000.0}
-"""Answer fields that say when to try again, and their units in a second. Some clients wait for days if told to."""
-
-LONGEST_RETRY_AFTER = 60.0
+RETRY_AFTER = retry_after.FIELDS
+LONGEST_RETRY_AFTER = retry_after.LONGEST
 
 UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
 """Answer fields by which a provider finds a call again, for the log; the first that holds an id counts."""
 
 _ID = re.compile(rb"[\w.:/=+-]{1,128}\Z")
+
+
+def patience(fields: Fields) -> float | None:
+    """
+    How long the caller waits for an answer, in seconds, where it says so: the SDKs of OpenAI and Anthropic name their
+    read timeout. A little less, so that ours is the word that reaches it.
+    """
+    value = fields.get(b"x-stainless-read-timeout")
+    if value is None:
+        return None
+    seconds = retry_after.read(value.decode("latin-1").strip(), 1.0, 0.0)
+    return None if not seconds else max(seconds - min(0.5, seconds / 20), 0.001)
 
 
 def named_by_connection(fields: Fields) -> frozenset[bytes]:
@@ -114,20 +123,10 @@ def retry_fields(fields: Fields, now: float) -> Pairs:
         value = fields.get(name)
         if value is None:
             continue
-        seconds = _seconds(value.decode("latin-1").strip(), units, now)
+        seconds = retry_after.read(value.decode("latin-1").strip(), units, now)
         if seconds is not None:
             found.append((name, b"%d" % ceil(min(seconds, LONGEST_RETRY_AFTER) * units)))
     return tuple(found)
-
-
-def _seconds(text: str, units: float, now: float) -> float | None:
-    if text.replace(".", "", 1).isdecimal() and text.isascii():
-        return float(text[:15]) / units
-    try:
-        date = parsedate_to_datetime(text)
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
 
 
 def replay(pairs: Pairs) -> Pairs:
@@ -144,10 +143,15 @@ def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return fields
 
 
-def upstream_id(pairs: Pairs) -> str:
+def upstream_id(fields: Fields) -> str:
     """The provider's own id of a call, ``""`` where it gave none that looks like one: the log repeats nothing else."""
-    fields = fields_of(pairs)
     return next((fields[name].decode() for name in UPSTREAM_IDS if _ID.match(fields.get(name, b""))), "")
+
+
+def upstream_region(fields: Fields) -> str:
+    """Where Azure says that it answered (``x-ms-region: West Europe``), ``""`` where it doesn't."""
+    value = fields.get(b"x-ms-region", b"").replace(b" ", b"-")
+    return value.decode() if _ID.match(value) else ""
 
 
 def lines(pairs: Pairs) -> bytes:

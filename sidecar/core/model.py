@@ -187,6 +187,7 @@ class Record(Struct, frozen=True, gc=False):
     """
     One request, told once: what metrics, log, ledger and traces read.
 
+    *attempts* is how often it was sent, *again* why each time beyond the first.
     *seconds* is from the whole request read to the last byte of the answer handed on; *upstream_seconds* the part of
     it spent waiting for a service; *reason* why it was bypassed, not stored or refused. *stored* tells that the
     answer is kept. *observed* (mode observe): whether it would have hit: ``first``, ``same`` or ``different``.
@@ -206,6 +207,7 @@ class Record(Struct, frozen=True, gc=False):
     seconds: float = 0.0
     upstream_seconds: float = 0.0
     attempts: int = 0
+    again: tuple[str, ...] = ()
     bytes_in: int = 0
     bytes_out: int = 0
     usage: Usage | None = None
@@ -213,5 +215,6 @@ class Record(Struct, frozen=True, gc=False):
     streamed: bool = False
     upstream_status: int = 0
     upstream_id: str = ""
+    upstream_region: str = ""
     cause: str = ""
     observed: str = ""

@@ -62,6 +62,8 @@ class Reason(StrEnum):
     ANSWER_TOO_LARGE = "answer-too-large"
     UNFRAMED = "unframed"
     SUPERSEDED = "superseded"
+    FALLBACK = "fallback"
+    UNPROVEN = "unproven"
 
 
 class Lookup(Struct, frozen=True, gc=False):

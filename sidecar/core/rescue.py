@@ -39,6 +39,7 @@ _FAILURES: Mapping[Cause, tuple[int, str]] = MappingProxyType({
     Cause.DISCONNECTED: (502, "The AI service closed the connection without an answer."),
     Cause.TRUNCATED: (502, "The AI service broke off in the middle of its answer."),
     Cause.MALFORMED: (502, "The AI service sent something that is not HTTP."),
+    Cause.NO_REGION: (503, "No region of the AI service takes calls now."),
     Cause.DRAINING: (503, "The sidecar is shutting down."),
     Cause.INTERNAL: (500, "The sidecar failed; this is a bug in it, and is in its log."),
 })  # fmt: skip
@@ -58,16 +59,18 @@ def rescue(error: Exception, dialect: Dialect | None) -> Rescued:
     if isinstance(error, Refused):
         status, code, message = error.status, error.code, error.message
         if error.retry_after:
-            pairs += ((b"retry-after", b"%d" % ceil(min(error.retry_after, LONGEST_RETRY_AFTER))),)
+            pairs += (_retry_after(error.retry_after),)
         elif status < 500 or status in {501, 504}:
             pairs += ((b"x-should-retry", b"false"),)
     elif isinstance(error, UpstreamFailed):
         status, message = _FAILURES[error.cause]
         code = f"upstream-{error.cause}"
-        if error.cause is Cause.INTERNAL:
+        if error.cause is Cause.INTERNAL or error.final:
             pairs += ((b"x-should-retry", b"false"),)
         if error.cause is Cause.DRAINING:
             pairs += ((b"retry-after", b"1"),)
+        if error.retry_after:
+            pairs += (_retry_after(error.retry_after),)
         if error.detail:
             message = f"{message} ({error.detail})"
     else:
@@ -93,6 +96,10 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, SlowReader):
         return "slow-reader"
     return "internal"
+
+
+def _retry_after(seconds: float) -> tuple[bytes, bytes]:
+    return b"retry-after", b"%d" % ceil(min(seconds, LONGEST_RETRY_AFTER))
 
 
 def _kind(status: int) -> str:

@@ -113,8 +113,8 @@ class Service:
     An AI service that the application calls, found by host, path prefix or own port.
 
     *path* is its prefix without trailing slash (``/openai``), ``""`` for none; *resource* tells that the path's next
-    segment names a resource of the service (``/azure/RESOURCE``). *port* 0 means the shared port. *balance*: how regions
-    of one priority share calls, ``weight`` or ``latency`` (the quicker of two drawn).
+    segment names a resource of the service (``/azure/RESOURCE``). *port* 0 means the shared port. *balance*: how
+    regions of one priority share calls, ``weight`` or ``latency`` (the quicker of two drawn).
     """
 
     name: str
@@ -184,6 +184,9 @@ class RouteLimits:
     adaptive: bool = False
 
 
+NO_LIMITS = RouteLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class RetryRule:
     """
@@ -206,8 +209,8 @@ class Fallback:
 @dataclass(frozen=True, slots=True)
 class Route:
     """
-    A named group of calls and the rules that hold for them. First match wins. *allow*: tags of residency, one of which a
-    region must have; none: any region.
+    A named group of calls and the rules that hold for them. First match wins. *allow*: tags of residency, one of which
+    a region must have; none: any region.
     """
 
     name: str
@@ -216,7 +219,7 @@ class Route:
     timeouts: Timeouts = Timeouts()
     owner: str = ""
     allow: frozenset[str] = frozenset()
-    limits: RouteLimits = RouteLimits()
+    limits: RouteLimits = NO_LIMITS
     retry: RetryRule = RetryRule()
     fallback: tuple[Fallback, ...] = ()
 

@@ -7,11 +7,13 @@ a name says anything. What belongs together shares a hash tag, so that a Cluster
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 
 class Names:
     """The keys and channels of *namespace*, which is ASCII without braces."""
 
-    __slots__ = ("_log", "_prefix", "log_meta", "log_mode", "log_purges", "news")
+    __slots__ = ("_log", "_prefix", "log_meta", "log_mode", "log_purges", "news", "pods")
 
     def __init__(self, namespace: str) -> None:
         self._prefix = namespace.encode("ascii") + b":"
@@ -20,6 +22,7 @@ class Names:
         self.log_purges = self._log + b"purges"
         self.log_mode = self._log + b"mode"
         self.news = self._prefix + b"news"
+        self.pods = self._prefix + b"{pods}"
 
     def __repr__(self) -> str:
         return f"<Names {self._prefix!r}>"
@@ -31,3 +34,11 @@ class Names:
     def lease(self, name: bytes) -> bytes:
         """Where it stands who fetches that answer, in the same slot."""
         return b"%b{%b}:l" % (self._prefix, name)
+
+    def quota(self, route: str) -> bytes:
+        """
+        Where it stands what the fleet's calls of *route* have taken. No secret is in the digest: processes that have
+        changed theirs already, and those that haven't, hold one limit.
+        """
+        digest = blake2b(route.encode(), digest_size=16, key=self._prefix[:64], person=b"sidecar quota")
+        return b"%b{%b}:q" % (self._prefix, digest.hexdigest().encode())

@@ -37,7 +37,7 @@ class Opening(Struct, frozen=True, gc=False):
     *pairs* is for the caller whose request was sent, *shared* for everybody else. *length* is the body's size where
     the upstream said it; *usage* tells that a stream shows its token counts. *kept* tells that the answer will be
     stored if it turns out whole. *found* is an entry that serves instead of an answer of the service, and *outcome*
-    how that came about.
+    how that came about; FALLBACK where something else stands in, a *model* that was not asked for, or a file.
     """
 
     status: int
@@ -50,6 +50,7 @@ class Opening(Struct, frozen=True, gc=False):
     found: Serve | None = None
     outcome: Outcome = Outcome.HIT_REDIS
     usage: bool = True
+    model: str = ""
 
 
 class Stage(StrEnum):

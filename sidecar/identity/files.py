@@ -1,19 +1,20 @@
 """
 Credentials from files that somebody else rotates.
 
-The rule: a file is read again when it has changed, looked at no more than once a second; what was read last serves
-while the file cannot be read or holds nothing that could be a credential. The text is never logged.
+The rule: a credential is one line of printable ASCII, without the white space around it, as editors and Key Vault add
+it; each file is a ``RotatedFile``. The text is never logged.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-from sidecar.core.rules import StoredCredential
+from sidecar.core.rules import KIB, StoredCredential
+from sidecar.identity.rotated import RotatedFile
 
-RECHECK_SECONDS = 1.0
+LONGEST = 16 * KIB
+"""Bytes of a credential's file; services take no field that is longer."""
 
 _PRINTABLE = re.compile(rb"[!-~](?:[ -~]*[!-~])?\Z")
 
@@ -27,44 +28,41 @@ class CredentialFiles:
     def __init__(self, clock: Callable[[], float], report: Callable[[str], None]) -> None:
         self._clock = clock
         self._report = report
-        self._read: dict[str, tuple[float, tuple[int, int, int], bytes]] = {}
-        self._faults: dict[str, str] = {}
+        self._files: dict[str, RotatedFile[bytes]] = {}
 
     def __repr__(self) -> str:
-        return f"<CredentialFiles {len(self._read)} read>"
+        return f"<CredentialFiles {len(self._files)} read>"
+
+    def __iter__(self) -> Iterator[RotatedFile[bytes]]:
+        return iter(self._files.values())
 
     def field(self, credential: StoredCredential) -> tuple[bytes, bytes] | None:
         """The header field to send, or None where the file has never been readable."""
-        text = self._text(credential.file)
-        if not text:
-            return None
-        return credential.header.encode("latin-1"), credential.prefix.encode("latin-1") + text
+        return _field(credential, self._file(credential.file).value())
 
-    def _text(self, path: str) -> bytes:
-        now = self._clock()
-        checked, stamp, text = self._read.get(path, (float("-inf"), (0, 0, 0), b""))
-        if now - checked < RECHECK_SECONDS:
-            return text
-        fault = ""
-        try:
-            status = Path(path).stat()
-            found = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if found != stamp or path in self._faults:
-                new = Path(path).read_bytes().strip()  # a few bytes, on a local file system
-                if _PRINTABLE.match(new):
-                    stamp, text = found, new
-                else:
-                    fault = "is not one line of printable ASCII" if new else "is empty"
-        except OSError as error:
-            fault = error.strerror or type(error).__name__
-        self._read[path] = (now, stamp, text)
-        self._note(path, fault)
-        return text
+    def renew(self, credential: StoredCredential, used: bytes) -> tuple[bytes, bytes] | None:
+        """The field with another value than *used*, which was refused, or None where the file has no other."""
+        found = _field(credential, self._file(credential.file).again())
+        return None if found is None or found[1] == used else found
 
-    def _note(self, path: str, fault: str) -> None:
-        if fault and self._faults.get(path) != fault:
-            self._report(f"{path}: {fault}")
-        if fault:
-            self._faults[path] = fault
-        else:
-            self._faults.pop(path, None)
+    def _file(self, path: str) -> RotatedFile[bytes]:
+        file = self._files.get(path)
+        if file is None:
+            file = RotatedFile(path, _parse, longest=LONGEST, clock=self._clock, report=self._report)
+            self._files[path] = file
+        return file
+
+
+def _field(credential: StoredCredential, text: bytes | None) -> tuple[bytes, bytes] | None:
+    if text is None:
+        return None
+    return credential.header.encode("latin-1"), credential.prefix.encode("latin-1") + text
+
+
+def _parse(text: bytes) -> bytes | str:
+    if len(text) > LONGEST:
+        return "is larger than 16 KiB"
+    text = text.strip()
+    if not text:
+        return "is empty"
+    return text if _PRINTABLE.match(text) else "is not one line of printable ASCII"

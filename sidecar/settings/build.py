@@ -6,19 +6,26 @@ The rule: what was not said gets its default here, and nowhere else; nothing her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
+from sidecar.core.dialect import Dialect
 from sidecar.core.rules import (
+    NO_LIMITS,
+    AzureIdentity,
+    BreakerRule,
     CacheRule,
+    Fallback,
     Limits,
     Listen,
     Match,
     MemoryRule,
     RedisRule,
     Region,
+    RetryRule,
     Route,
+    RouteLimits,
     Rules,
     SealRule,
     Service,
@@ -32,6 +39,7 @@ RESOURCE = "{resource}"
 
 _BARE = Rules((), ())
 _SEAL_FIELDS = frozenset(field.name for field in fields(SealRule))
+_IDENTITIES = {"managed_identity": "managed", "workload_identity": "workload"}
 _LIMIT_FIELDS = {field.name.removesuffix("_seconds"): field.name for field in fields(Limits)}
 
 
@@ -52,10 +60,31 @@ def ways(name: str, said: Mapping[str, Any]) -> Ways:
     return Ways(f"/{name}", (), 0)
 
 
+def dialect_of(name: str, said: Mapping[str, Any]) -> Dialect | None:
+    """The dialect that a service speaks, its built-in's where it says none; None where there is neither."""
+    builtin = SERVICES.get(name)
+    dialect: Dialect | None = said.get("dialect", None if builtin is None else builtin.dialect)
+    return dialect
+
+
+def domains(service: str, regions: Sequence[Mapping[str, Any]], dialect: Dialect) -> list[str]:
+    """The credential domain of each of a service's regions."""
+    # Where the path names the resource, its name is the domain, filled in with it.
+    named_by_path = len(regions) == 1 and RESOURCE in regions[0]["url"]
+    return [
+        region["credential_domain"] if "credential_domain" in region
+        else service if dialect.one_credential_domain
+        else "" if named_by_path
+        else f"{service}/{region['name']}"
+        for region in regions
+    ]  # fmt: skip
+
+
 def build(values: Mapping[str, Any], *, state_dir: str) -> Rules:
     """The rules for *values* that passed the checks. *state_dir* holds where no other folder is said."""
     said = values.get("services", {})
-    services = [_service(name, said[name]) for name in said]
+    allowed = frozenset(tag for route in values.get("routes", ()) for tag in route.get("allow", ()))
+    services = [_service(name, said[name], allowed) for name in said]
     services += [service for name, service in SERVICES.items() if name not in said]
     limits = {_LIMIT_FIELDS[name]: value for name, value in values.get("limits", {}).items()}
     cache = values.get("cache", {})
@@ -93,33 +122,48 @@ def _memory(said: Mapping[str, Any]) -> MemoryRule:
     return replace(rule, max_entry_bytes=min(rule.max_entry_bytes, rule.max_bytes))
 
 
-def _service(name: str, said: Mapping[str, Any]) -> Service:
-    builtin = SERVICES.get(name)
-    dialect = said["dialect"] if "dialect" in said or builtin is None else builtin.dialect
-    if "regions" in said or builtin is None:
-        regions = tuple(_region(name, region, said["regions"], dialect.one_credential_domain) for region in
-                        said["regions"])  # fmt: skip
+def _service(name: str, said: Mapping[str, Any], allowed: frozenset[str]) -> Service:
+    dialect = dialect_of(name, said)
+    assert dialect is not None
+    if "regions" in said:
+        at = zip(said["regions"], domains(name, said["regions"], dialect), strict=True)
+        regions = tuple(_region(region, domain, allowed) for region, domain in at)
     else:
-        regions = builtin.regions
+        regions = SERVICES[name].regions
     path, hosts, port = ways(name, said)
-    resource = any(RESOURCE in region.url for region in regions)
-    return Service(name, dialect, regions, path, hosts, port, resource)
-
-
-def _region(service: str, said: Mapping[str, Any], all_said: list[Any], one_domain: bool) -> Region:  # noqa: FBT001
-    stored = said.get("credential")
-    domain = said.get("credential_domain")
-    if domain is None:
-        # Where the path names the resource, its name is the domain, filled in with it.
-        named_by_path = RESOURCE in said["url"] and len(all_said) == 1
-        domain = service if one_domain else "" if named_by_path else f"{service}/{said['name']}"
-    return Region(
-        name=said["name"],
-        url=said["url"],
-        priority=said.get("priority", 1),
-        credential_domain=domain,
-        credential=None if stored is None else StoredCredential(**stored),
+    return Service(
+        name=name,
+        dialect=dialect,
+        regions=regions,
+        path=path,
+        hosts=hosts,
+        port=port,
+        resource=any(RESOURCE in region.url for region in regions),
+        breaker=_breaker(said.get("breaker", {})),
+        balance=said.get("balance", "weight"),
     )
+
+
+def _region(said: Mapping[str, Any], domain: str, allowed: frozenset[str]) -> Region:
+    """One that says no residency answers to its name, where a route asks for that."""
+    name = said["name"]
+    bare = {key: value for key, value in said.items() if key != "credential"}
+    return Region(
+        **{"residency": name if name in allowed else "", **bare, "credential_domain": domain},
+        credential=_credential(said["credential"]) if "credential" in said else None,
+    )
+
+
+def _credential(said: Mapping[str, Any]) -> StoredCredential | AzureIdentity:
+    for key, kind in _IDENTITIES.items():
+        if key in said:
+            return AzureIdentity(kind, **said[key])
+    return StoredCredential(**said)
+
+
+def _breaker(said: Mapping[str, Any]) -> BreakerRule:
+    rule = BreakerRule(**said)
+    return replace(rule, minimum_calls=min(rule.minimum_calls, rule.window))
 
 
 def _route(said: Mapping[str, Any]) -> Route:
@@ -137,4 +181,15 @@ def _route(said: Mapping[str, Any]) -> Route:
         cache=CacheRule(**cache),
         timeouts=timeouts,
         owner=said.get("owner", ""),
+        allow=frozenset(said.get("allow", ())),
+        limits=RouteLimits(**said["limits"]) if said.get("limits") else NO_LIMITS,
+        retry=RetryRule(**said.get("retry", {})),
+        fallback=tuple(dict.fromkeys(map(_fallback, said.get("fallback", ())))),
     )
+
+
+def _fallback(said: Fallback | Mapping[str, str]) -> Fallback:
+    if isinstance(said, Fallback):
+        return said
+    ((kind, value),) = said.items()
+    return Fallback(kind, value)

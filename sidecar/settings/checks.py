@@ -12,9 +12,10 @@ from typing import Any
 from sidecar.admin.access import is_loopback
 from sidecar.settings.build import RESOURCE, has_redis, listen, ways
 from sidecar.settings.builtin import SERVICES
-from sidecar.settings.forms import as_size
 from sidecar.settings.problems import Path, listed, nearest, shown
+from sidecar.settings.quantities import as_size
 from sidecar.settings.reader import Reading
+from sidecar.settings.region_checks import check_regions
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
 
@@ -25,6 +26,7 @@ def check(reading: Reading) -> None:
     for verdicts in (_ways, _regions, _routes, _ports, _memory, _redis, _exposure, _control):
         for path, text in verdicts(reading.values):
             reading.blame(path, text)
+    check_regions(reading)
 
 
 def _services(reading: Reading) -> None:

@@ -1,5 +1,5 @@
 """
-The forms of single values: durations, sizes, ports, names, URLs.
+The forms of single values: words, names, URLs.
 
 The rule: a form reads the text that was written, and either gives the value or raises ``ValueError`` with what is wrong
 and the remedy. What may hold a secret is not repeated in the message.
@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from sidecar.core.durations import as_duration, seconds_of
 from sidecar.core.headers import CREDENTIALS
 from sidecar.core.rules import Share
 from sidecar.settings.problems import listed, nearest, shown
+from sidecar.settings.quantities import OFF
+from sidecar.settings.shapes import Form
 
-_SIZE = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi)?\Z")
-_BYTES = {None: 1, "Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
-_WHOLE = re.compile(r"[0-9]{1,9}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _TAG = re.compile(r"[A-Za-z0-9_.:@/-]{1,64}\Z")  # as callers may send them in x-sidecar-tags
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")  # RFC 9110, 5.6.2
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+\Z")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z-]{0,19} ?\Z")
+_MODEL = re.compile(r"[!-~]{1,256}\Z")
+_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]|\.(?!\.)){0,126}\Z")
+_SCOPE = re.compile(r"[a-z]{1,10}://[A-Za-z0-9._/-]{1,200}/\.default\Z")
 _CONNECTION = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
 _CREDENTIALS = frozenset({name.decode() for name in CREDENTIALS} | {"cookie", "proxy-authorization"})
-_OFF = frozenset({"off", "no", "false"})
 _ON = frozenset({"on", "yes", "true"})
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _REDIS = re.compile(r"([A-Za-z+]{1,20})://([^/?#]*)((?:/[^?#]*)?)\Z")
@@ -39,70 +38,6 @@ _REDIS_SCHEMES = frozenset(
 )
 _DATABASE = re.compile(r"/(0|[1-9][0-9]{0,4})\Z")
 _SENTINEL = re.compile(r"/[A-Za-z0-9._-]{1,64}(?:/(?:0|[1-9][0-9]{0,4}))?\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What a single value looks like, in words, and how it is read. *read* raises ``ValueError``."""
-
-    name: str
-    read: Callable[[str], Any]
-
-
-def duration(least: float, most: float) -> Form:
-    """A duration as ``50ms 30s 15m 12h 30d``, between two bounds in seconds; read as seconds."""
-
-    def read(text: str) -> float:
-        seconds = seconds_of(text)
-        if seconds is None:
-            remedy = f"write {text}s" if _WHOLE.match(text) else "write it as 50ms, 30s, 15m, 12h or 30d"
-            raise ValueError(f"{shown(text)} is not a duration; {remedy}")
-        if not least <= seconds <= most:
-            raise ValueError(f"{text} is out of bounds; use {as_duration(least)} to {as_duration(most)}")
-        return seconds
-
-    return Form("duration", read)
-
-
-def size(least: int, most: int) -> Form:
-    """A size as ``64Mi`` or in bytes, between two bounds; read as bytes."""
-
-    def read(text: str) -> int:
-        found = _SIZE.match(text)
-        if found is None:
-            near = re.match(r"([0-9]{1,15}) ?([KMG])i?B?\Z", text, re.IGNORECASE)
-            remedy = f"write {near[1]}{near[2].upper()}i" if near else "write it as 512Ki, 64Mi, 1Gi or in bytes"
-            raise ValueError(f"{shown(text)} is not a size; {remedy}")
-        count = int(found[1]) * _BYTES[found[2]]
-        if not least <= count <= most:
-            raise ValueError(f"{text} is out of bounds; use {as_size(least)} to {as_size(most)}")
-        return count
-
-    return Form("size", read)
-
-
-def as_size(count: int) -> str:
-    """Bytes in the largest unit that holds them whole."""
-    for unit in ("Gi", "Mi", "Ki"):
-        if count and not count % _BYTES[unit]:
-            return f"{count // _BYTES[unit]}{unit}"
-    return str(count)
-
-
-def whole(least: int, most: int, *, name: str = "number", remedy: str = "") -> Form:
-    """A whole number between two bounds."""
-    advice = remedy or f"use {least} to {most}"
-
-    def read(text: str) -> int:
-        if not _WHOLE.match(text) or not least <= int(text) <= most:
-            raise ValueError(f"{shown(text)} is not a {name}; {advice}")
-        return int(text)
-
-    return Form(name, read)
-
-
-PORT = whole(0, 65535, name="port", remedy="use 1 to 65535, or 0 for any free port")
-OWN_PORT = whole(1, 65535, name="port", remedy="use 1 to 65535")
 
 
 def choice(values: Mapping[str, Any], *, what: str, later: frozenset[str] = frozenset()) -> Form:
@@ -114,7 +49,7 @@ def choice(values: Mapping[str, Any], *, what: str, later: frozenset[str] = froz
     """
 
     def read(text: str) -> Any:
-        word = "off" if "off" in values and text.lower() in _OFF else text
+        word = "off" if "off" in values and text.lower() in OFF else text
         if word in values:
             return values[word]
         if word in later:
@@ -141,6 +76,33 @@ def _text(text: str) -> str:
 def _tag(text: str) -> str:
     if not _TAG.match(text):
         raise ValueError(f"{shown(text)} is not a tag; use up to 64 letters, digits and any of _ . : @ / -")
+    return text
+
+
+def _model(text: str) -> str:
+    if not _MODEL.match(text):
+        raise ValueError(f"{shown(text)} is not the name of a model; write 1 to 256 visible ASCII characters")
+    if set(text) & set("*?["):
+        raise ValueError(f"{shown(text)} is a pattern; name one model, as callers name it")
+    return text
+
+
+def _deployment(text: str) -> str:
+    if not _MODEL.match(text):
+        raise ValueError(f"{shown(text)} is not the name of a deployment; write 1 to 256 visible ASCII characters")
+    return text
+
+
+def _id(text: str) -> str:
+    """What stands there is not shown: people put secrets beside ids, and mix them up."""
+    if not _ID.match(text):
+        raise ValueError("is not an id; use one such as 00000000-0000-0000-0000-000000000000, and no secret")
+    return text
+
+
+def _scope(text: str) -> str:
+    if not _SCOPE.match(text):
+        raise ValueError("is not a scope; write it as https://cognitiveservices.azure.com/.default")
     return text
 
 
@@ -250,7 +212,7 @@ def _proxy(text: str) -> str:
 
 def _switch(text: str) -> bool:
     word = text.lower()
-    if word not in _ON | _OFF:
+    if word not in _ON | OFF:
         raise ValueError(f"{shown(text)} is neither true nor false; use one of them")
     return word in _ON
 
@@ -301,6 +263,10 @@ def _is_redis_host(text: str) -> bool:
 NAME = Form("name", _name)
 TEXT = Form("text", _text)
 TAG = Form("tag", _tag)
+MODEL = Form("model name", _model)
+DEPLOYMENT = Form("deployment name", _deployment)
+ID = Form("id", _id)
+SCOPE = Form("URL that ends in `/.default`", _scope)
 FILE = Form("file path", _file)
 ADDRESS = Form("IP address or host name", _address)
 HOST = Form("host name", _host)
@@ -312,6 +278,7 @@ SCHEME = Form("text", _scheme)
 SHARE = Form("`principal` · `service` · `header:NAME`", _share)
 URL = Form("URL", _url)
 SWITCH = Form("`true` · `false`", _switch)
+HEDGE = Form("`on` · `off`", _switch)
 NAMESPACE = Form("name", _namespace)
 REDIS = Form("URL of a Redis", _redis)
 PROXY = Form("`environment` · `none` · URL", _proxy)

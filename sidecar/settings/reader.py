@@ -7,12 +7,13 @@ refuses them, ``run`` goes on with less caching.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from sidecar.settings.forms import Form
 from sidecar.settings.problems import Path, Place, Problem, listed, nearest
-from sidecar.settings.schema import SCHEMA, Items, Named, Table, Value
+from sidecar.settings.schema import SCHEMA
+from sidecar.settings.shapes import Either, Form, Items, Named, Table, Value
 from sidecar.settings.yaml_source import Entry, Members, Node, Scalar, Sequence
 
 _NOTHING: Any = object()
@@ -64,6 +65,8 @@ def _value(reading: Reading, node: Node, shape: Value, path: Path) -> Any:
             return _named(reading, node, shape, path)
         case Items():
             return _items(reading, node, shape, path)
+        case Either():
+            return _value(reading, node, shape.single if isinstance(node, Scalar) else shape.table, path)
         case _:
             assert_never(shape)
 
@@ -92,15 +95,33 @@ def _table(reading: Reading, node: Node, table: Table, path: Path) -> dict[str, 
             if value is not _NOTHING:
                 values[name] = value
         elif name in table.secret:
-            text = f"secrets don't belong here; write it into a mounted file and name that in {table.secret[name]}"
+            text = f"secrets don't belong here; {table.secret[name]}"
             reading.problems.append(Problem(entry.place, where, text))
         else:
             reading.unknown.append(Problem(entry.place, where, _unknown(name, table)))
-    said = isinstance(node, Members) or (isinstance(node, Scalar) and node.null)
-    for name, key in table.keys.items():
-        if said and key.required and name not in entries:
-            reading.blame(path, f"has no {name}; give one")
+    if isinstance(node, Members) or (isinstance(node, Scalar) and node.null):
+        _whole(reading, table, frozenset(entries), path)
     return values
+
+
+def _whole(reading: Reading, table: Table, said: frozenset[str], path: Path) -> None:
+    """Blame the table for what it lacks, or has beside the one way that it goes."""
+    wanted: Iterable[str] = table.keys
+    if table.ways:
+        gone = [way for way in table.ways if said & set(way)]
+        if len(gone) != 1:
+            words = [" and ".join(key for key in way if key in said) for way in gone]
+            text = f"says {', and '.join(words)}; keep one" if gone else f"says none of {_ways(table)}; give one"
+            reading.blame(path, text)
+            return
+        wanted = gone[0]
+    for name in wanted:
+        if table.keys[name].required and name not in said:
+            reading.blame(path, f"has no {name}; give one")
+
+
+def _ways(table: Table) -> str:
+    return ", ".join(way[0] for way in table.ways)
 
 
 def _named(reading: Reading, node: Node, named: Named, path: Path) -> dict[str, Any]:

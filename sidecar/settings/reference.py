@@ -13,9 +13,9 @@ from sidecar.core.durations import as_duration
 from sidecar.core.policy import DEFAULT_TTL, OTHER_TTL
 from sidecar.core.rules import Route
 from sidecar.settings.builtin import ROUTES, SERVICES
-from sidecar.settings.forms import Form
 from sidecar.settings.overrides import VARIABLES
-from sidecar.settings.schema import SCHEMA, Items, Key, Named, Table, Value
+from sidecar.settings.schema import SCHEMA
+from sidecar.settings.shapes import Either, Form, Items, Key, Named, Table, Value
 
 _HEAD = """\
 # Configuration
@@ -25,10 +25,11 @@ One YAML file, every key optional. `sidecar check FILE` reports every problem at
 `--config` names the file, or a folder that holds exactly one `*.yaml` or `*.yml` (a mounted ConfigMap). Without it
 `/etc/sidecar` is read where that holds one, else the built-in settings hold.
 
-Durations are written `50ms`, `30s`, `15m`, `12h` or `30d`; sizes `512Ki`, `64Mi`, `1Gi` or in bytes. Patterns are shell
-patterns: `*`, `?` and `[abc]`, upper and lower case told apart. An unquoted `off` is `false` to a YAML 1.1 parser: both
-mean off. Anchors, aliases and merges (`<<`) work; a key said twice is a problem. Secrets are refused: they stand in
-mounted files, which are read again when they change. `sidecar check` reads those that are there, too.
+Durations are written `50ms`, `30s`, `15m`, `12h` or `30d`; sizes `512Ki`, `64Mi`, `1Gi` or in bytes; counts `600`,
+`200k` or `1.5M`; percentages `50%`. Patterns are shell patterns: `*`, `?` and `[abc]`, upper and lower case told apart.
+An unquoted `off` is `false` to a YAML 1.1 parser: both mean off. Anchors, aliases and merges (`<<`) work; a key said
+twice is a problem. Secrets are refused: they stand in mounted files, which are read again when they change.
+`sidecar check` reads those that are there, too.
 
 `sidecar run` lives with keys that it doesn't know, for pods of several versions share one ConfigMap: each is a warning;
 inside a route it switches that route's cache off, inside a service the cache of all its calls, under `cache` the whole
@@ -88,6 +89,9 @@ def _section(table: Table, path: str) -> str:
     lines = [] if path else ["## The whole\n"]
     lines += ["| key | form | default | what |", "|---|---|---|---|"]
     lines += [f"| `{name}` | {_form(key)} | {_default(key)} | {key.about} |" for name, key in table.keys.items()]
+    if table.ways:
+        ways = " · ".join(", ".join(f"`{name}`" for name in way) for way in table.ways)
+        lines.append(f"\nExactly one of: {ways}.")
     if table.later:
         names = ", ".join(f"`{name}`" for name in sorted(table.later))
         lines.append(f"\nNot supported by this version: {names}.")
@@ -101,6 +105,7 @@ def _path(path: str, name: str, value: Value) -> str:
 
 def _table(key: Key) -> Table | None:
     value = key.value.value if isinstance(key.value, Named | Items) else key.value
+    value = value.table if isinstance(value, Either) else value
     return value if isinstance(value, Table) else None
 
 
@@ -110,6 +115,10 @@ def _form(key: Key) -> str:
         return value.name
     if isinstance(value, Table):
         return "table"
+    if isinstance(value, Either):
+        return f"{value.single.name} · table"
+    if isinstance(value.value, Either):
+        return f"list of {value.value.single.name} · tables"
     inner = value.value.name if isinstance(value.value, Form) else "table"
     return f"list of {inner}s" if isinstance(value, Items) else f"table of {inner}s by {value.key.name}"
 
@@ -117,7 +126,7 @@ def _form(key: Key) -> str:
 def _default(key: Key) -> str:
     if key.required:
         return "required"
-    return f"`{key.default}`" if re.fullmatch(r"[\w.:-]+", key.default) else key.default
+    return f"`{key.default}`" if re.fullmatch(r"[\w.:%-]+", key.default) else key.default
 
 
 def _sentence(about: str) -> str:

@@ -22,6 +22,7 @@ from sidecar.sinks.table import (
     BUILD_INFO,
     BYPASSES,
     DURATIONS,
+    FAILOVERS,
     FLEET_READINGS,
     LATENCIES,
     OBSERVED,
@@ -33,6 +34,7 @@ from sidecar.sinks.table import (
     REFRESHES,
     REQUEST_DURATION,
     REQUESTS,
+    THROTTLED,
     TOKENS,
     UPSTREAM_DURATION,
     UPSTREAM_RESPONSES,
@@ -43,6 +45,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of ``Metrics.exposition``."""
 
 OTHER = "other"
+
+Breakdown = Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tuple[str, str, str], float]
+"""Numbers by their label, or by their labels in the order of the metric."""
+
+_TOO_MANY = 429
+_LIMIT = "route-limit"  # why a call was refused for a limit of our own
 
 T = TypeVar("T")
 
@@ -114,14 +122,14 @@ class Metrics(Collector):
 
     *version* is the program's. *readings* give what others know, by the names in ``READINGS``: whatever is not handed
     in is not exposed; *breakdowns* give numbers by label, by the names in ``BREAKDOWNS``. There are never more than
-    *series* series, those about Redis not counted: their number is fixed, and they are there only where it is used.
+    *series* series, those about Redis and about configured regions not counted: their number is fixed.
     """
 
     def __init__(
         self,
         version: str,
         readings: Mapping[str, Callable[[], float]],
-        breakdowns: Mapping[str, Callable[[], Mapping[str, float]]] | None = None,
+        breakdowns: Mapping[str, Callable[[], Breakdown]] | None = None,
         series: int = 150,
     ) -> None:
         self._breakdowns = breakdowns or {}
@@ -133,15 +141,18 @@ class Metrics(Collector):
         self._tokens = dict.fromkeys(("prompt", "completion", "cached", "reasoning"), 0)
         self._overhead = _Histogram(OVERHEADS)
         self._redis = _Histogram(LATENCIES)
+        self._throttled = dict.fromkeys(("service", "limit"), 0)
         self._refreshes = dict.fromkeys(("stored", "failed"), 0)
         # Counters have room of their own: how finely durations are told apart should not cost the hit ratio its labels.
         own = sum(metric.name in readings for metric in READINGS) + len(self._tokens) + len(self._refreshes)
+        own += len(self._throttled)
         free = series - own - OVERHEAD_DURATION.width - BUILD_INFO.width
         numbers, histograms = _Room(series // 6), _Room(free - series // 6)
         self._requests = _Family(REQUESTS, _Counter, numbers)
         self._bypasses = _Family(BYPASSES, _Counter, numbers)
         self._upstream_responses = _Family(UPSTREAM_RESPONSES, _Counter, numbers)
         self._observed = _Family(OBSERVED, _Counter, numbers)
+        self._failovers = _Family(FAILOVERS, _Counter, numbers)
         self._durations = _Family(REQUEST_DURATION, lambda: _Histogram(DURATIONS), histograms)
         self._upstream_durations = _Family(UPSTREAM_DURATION, lambda: _Histogram(DURATIONS), histograms)
         self._known: dict[tuple[str, str, Outcome, int], tuple[_Counter, _Histogram]] = {}
@@ -175,6 +186,8 @@ class Metrics(Collector):
             overhead.total += added
         if record.attempts:
             self._record_upstream(record)
+        elif record.cause == _LIMIT:
+            self._throttled["limit"] += 1
         if record.outcome is Outcome.BYPASS:
             self._bypasses.cell(record.reason).value += 1
             if record.observed:
@@ -192,13 +205,16 @@ class Metrics(Collector):
         yield _histograms(UPSTREAM_DURATION, self._upstream_durations.cells)
         yield _histograms(OVERHEAD_DURATION, {(): self._overhead} if any(self._overhead.counts) else {})
         yield _counters(UPSTREAM_RESPONSES, self._upstream_responses)
+        yield _counters(FAILOVERS, self._failovers)
+        yield _exposed(THROTTLED, {(by,): count for by, count in self._throttled.items() if count})
         yield _exposed(TOKENS, {(kind,): count for kind, count in self._tokens.items() if count})
         yield _counters(OBSERVED, self._observed)
         yield _exposed(REFRESHES, {(result,): count for result, count in self._refreshes.items() if count})
         yield _histograms(REDIS_DURATION, {(): self._redis} if any(self._redis.counts) else {})
         for metric in BREAKDOWNS:
             if metric.name in self._breakdowns:
-                yield _exposed(metric, {(label,): value for label, value in self._breakdowns[metric.name]().items()})
+                told = self._breakdowns[metric.name]().items()
+                yield _exposed(metric, {(of,) if isinstance(of, str) else of: value for of, value in told})
         for metric in (*FLEET_READINGS, *READINGS):
             if metric.name in self._readings:
                 yield _exposed(metric, {(): self._readings[metric.name]()})
@@ -214,6 +230,10 @@ class Metrics(Collector):
         service, region, status = record.service, record.region, record.upstream_status
         self._upstream_durations.cell(service, region).observe(record.upstream_seconds)
         self._upstream_responses.cell(service, region, f"{status // 100}xx" if status else "none").value += 1
+        if status == _TOO_MANY:
+            self._throttled["service"] += 1
+        for cause in record.again:
+            self._failovers.cell(service, cause).value += 1
         usage = record.usage
         if usage is not None:
             tokens = self._tokens

@@ -14,7 +14,7 @@ PREFIX = "sidecar_"
 DURATIONS = (0.0005, 0.005, 0.5, 3.0, 15.0, 600.0)
 """Buckets in seconds: own memory, the fleet's, short answers, chats, long ones, and up to the first-byte timeout."""
 
-OVERHEADS = (0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0)
+OVERHEADS = (0.0005, 0.001, 0.01, 0.1)
 """Buckets in seconds for what we add ourselves."""
 
 LATENCIES = (0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25)
@@ -83,6 +83,20 @@ UPSTREAM_RESPONSES = Metric(
     "Requests that were sent upstream, by the class of the last answer; none where no answer came.",
     "Which region fails, and how?",
 )
+FAILOVERS = Metric(
+    "failovers_total",
+    "counter",
+    ("service", "reason"),
+    "Attempts beyond a call's first, by what was wrong with the one before it; hedge: it only took long.",
+    "What do failures cost in extra calls?",
+)
+THROTTLED = Metric(
+    "throttled_total",
+    "counter",
+    ("by",),
+    "Calls without room: the service said so, and no other region had any, or a limit of the route's own.",
+    "Are quotas, or our own limits, too small?",
+)
 TOKENS = Metric(
     "tokens_total",
     "counter",
@@ -132,6 +146,42 @@ BREAKDOWNS = (
         "Is a secret missing, or somebody writing into our cache?",
     ),
     Metric(
+        "breaker_state",
+        "gauge",
+        ("service", "region", "state"),
+        "Breakers in this state: of a region 1, of one with resources in its path as many as were called.",
+        "Which region is down?",
+    ),
+    Metric(
+        "rate_windows",
+        "gauge",
+        ("service", "region"),
+        "Quotas, of a deployment and a credential, that are spent for the time being.",
+        "Where do we run into quotas?",
+    ),
+    Metric(
+        "retry_budget_left",
+        "gauge",
+        ("service",),
+        "Extra attempts that may still be made in these 10 s.",
+        "Are we out of retries?",
+    ),
+    Metric(
+        "calls_waiting",
+        "gauge",
+        ("route",),
+        "Calls that wait for their turn under the route's limits.",
+        "How long is the line?",
+    ),
+    Metric(
+        "calls_shed_total",
+        "counter",
+        ("route", "cause"),
+        "Calls sent away under the route's limits: too many wait (queue), their turn would come too late (deadline), or "
+        "no rate has room for them soon (rate).",
+        "Which limit is too small?",
+    ),
+    Metric(
         "envelope_bytes_total",
         "counter",
         ("form",),
@@ -139,7 +189,7 @@ BREAKDOWNS = (
         "What does compression save?",
     ),
 )
-"""As ``READINGS``, told apart by a label of a closed set."""
+"""As ``READINGS``, told apart by labels of closed sets."""
 
 FLEET_READINGS = (
     Metric(
@@ -173,6 +223,20 @@ FLEET_READINGS = (
         (),
         "Entries that were not written to Redis because too many were waiting.",
         "Does Redis keep up?",
+    ),
+    Metric(
+        "pods",
+        "gauge",
+        (),
+        "Processes of the fleet when they were last counted, 0 while that is not known.",
+        "Among how many are limits shared while Redis is away?",
+    ),
+    Metric(
+        "region_orders",
+        "gauge",
+        (),
+        "Regions about which an operator's order holds in the whole fleet.",
+        "Has somebody taken a region out, and forgotten?",
     ),
     Metric(
         "purge_lag_seconds",
@@ -243,6 +307,8 @@ METRICS = (
     UPSTREAM_DURATION,
     OVERHEAD_DURATION,
     UPSTREAM_RESPONSES,
+    FAILOVERS,
+    THROTTLED,
     TOKENS,
     OBSERVED,
     REFRESHES,

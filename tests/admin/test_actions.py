@@ -15,8 +15,10 @@ from sidecar.admin.actions import (
     SMALL_BYTES,
     ModeRequest,
     PurgeRequest,
+    RegionRequest,
     mode_request,
     purge_request,
+    region_request,
 )
 from sidecar.core.rules import Mode
 from sidecar.errors import Refused
@@ -145,7 +147,56 @@ def test_modes_that_are_wrong(body, code):
     assert code == caught.value.code
 
 
-@given(st.binary(max_size=60), st.sampled_from([purge_request, mode_request]))
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"action": "open", "for": "30m"}, ("open", 1800.0)),
+        ({"action": "close"}, ("close", None)),
+        ({"action": "auto", "for": None}, ("auto", None)),
+    ],
+    ids=["open", "close", "auto"],
+)
+def test_regions(members, expected):
+    """A region of a service, what is to be done, and for how long."""
+    asked = region_request(text(service="openai", region="eu-1", **members), fleet=True)
+
+    assert RegionRequest("openai", "eu-1", *expected, fleet=True) == asked
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"service": "openai", "action": "open"}, "`region`"),
+        ({"service": "openai", "region": "eu"}, "`action`"),
+        ({"service": "openai", "region": "eu", "action": "half-open"}, "$.action"),
+        ({"service": "", "region": "eu", "action": "open"}, "the name of a service"),
+        ({"service": "openai", "region": "e u", "action": "open"}, "the name of a region"),
+        ({"service": "openai", "region": "eu", "action": "open", "for": "31d"}, "is a duration from 1s to 30d"),
+        ({"service": "openai", "region": "eu", "action": "open", "for": "500ms"}, "is a duration from 1s to 30d"),
+        ({"service": "openai", "region": "eu", "action": "auto", "for": "1h"}, "auto takes an order back"),
+        ({"service": "openai", "region": "eu", "action": "open", "until": "x"}, "`until`"),
+    ],
+    ids=["no-region", "no-action", "unknown", "nameless", "blank", "long", "short", "auto-lasting", "unknown-member"],
+)
+def test_regions_that_are_wrong(members, message):
+    """Refused before anything is done, with the member that is wrong."""
+    with pytest.raises(Refused) as caught:
+        region_request(text(**members), fleet=True)
+
+    assert (400, "bad-request") == (caught.value.status, caught.value.code)
+    assert message in caught.value.message
+
+
+def test_a_region_in_too_many_words():
+    """As with every action."""
+    body = b" " * SMALL_BYTES + text(service="openai", region="eu", action="open")
+    with pytest.raises(Refused) as caught:
+        region_request(body, fleet=True)
+
+    assert (413, "too-large") == (caught.value.status, caught.value.code)
+
+
+@given(st.binary(max_size=60), st.sampled_from([purge_request, mode_request, region_request]))
 def test_any_body_is_read_or_refused(body, read):
     """Whatever comes, nothing else than a refusal comes of it."""
     statuses = set()

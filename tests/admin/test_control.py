@@ -9,12 +9,27 @@ import socket
 
 import pytest
 
-from sidecar.admin.control import ControlServer, ModeRequest, ModeResult, PurgeRequest, PurgeResult
+from sidecar.admin.control import (
+    ControlServer,
+    ModeRequest,
+    ModeResult,
+    PurgeRequest,
+    PurgeResult,
+    RegionRequest,
+    RegionResult,
+)
+from sidecar.core.regions import Standing
 from sidecar.core.rules import Mode
 from sidecar.errors import ConfigError, Refused
 
 TOKEN = "correct-horse-battery"  # pragma: allowlist secret
 ALL = {"scope": "all"}
+WEST = Standing("openai", "", "west", 1, 3, "us", "open", 4.5, 0.0, "open", None, 1, 7.0, 0.25)
+TOLD = {
+    "service": "openai", "resource": "", "region": "west", "priority": 1, "weight": 3, "residency": "us",
+    "state": "open", "seconds": 4.5, "share": 0.0, "order": "open", "order_seconds": None, "windows": 1,
+    "window_seconds": 7.0, "latency": 0.25,
+}  # fmt: skip
 
 
 class Process:
@@ -36,6 +51,15 @@ class Process:
         self.asked.append(request)
         return ModeResult(request.mode, request.seconds, "pending" if request.fleet else "local")
 
+    async def region(self, request: RegionRequest) -> RegionResult:
+        self.asked.append(request)
+        if self.problem is not None:
+            raise self.problem
+        return RegionResult([WEST], "done" if request.fleet else "local")
+
+    def regions(self):
+        return {"regions": [WEST]}
+
     def status(self):
         return {"version": "1", "mode": ModeResult(Mode.NORMAL, None, "local")}
 
@@ -44,8 +68,8 @@ class Process:
 
     def server(self, token_file=""):
         return ControlServer(
-            purge=self.purge, mode=self.mode, status=self.status, audit=self.audit, report=self.reports.append,
-            token_file=str(token_file),
+            purge=self.purge, mode=self.mode, region=self.region, status=self.status, regions=self.regions,
+            audit=self.audit, report=self.reports.append, token_file=str(token_file),
         )  # fmt: skip
 
 
@@ -170,7 +194,7 @@ async def test_a_mode(process, guarded):
         pytest.param({"Authorization": f"Basic {TOKEN}"}, "token-missing", id="scheme"),
     ],
 )
-@pytest.mark.parametrize("action", ["purge", "mode"])
+@pytest.mark.parametrize("action", ["purge", "mode", "regions"])
 async def test_nobody_acts_without_the_token(process, guarded, action, headers, code):
     """Not from this machine either; each try is an audit line."""
     status, answered, answer = await ask(guarded, f"/api/{action}", ALL, headers=headers)
@@ -178,14 +202,49 @@ async def test_nobody_acts_without_the_token(process, guarded, action, headers, 
     assert (401, code, "Bearer") == (status, answer["error"]["code"], answered["www-authenticate"])
     assert TOKEN not in answer["error"]["message"]
     assert [] == process.asked
-    assert [(f"admin-{action}", "warning", "", f"refused: {code}")] == [
+    assert [(f"admin-{action.removesuffix('s')}", "warning", "", f"refused: {code}")] == [
         (line["event"], line["level"], line["token"], line["result"]) for line in process.lines
     ]
 
 
-async def test_reading_needs_no_token_on_this_machine(guarded):
+async def test_regions(process, port):
+    """How they stand, in JSON; nobody acts, so there is no audit line."""
+    status, headers, answer = await ask(port, "/api/regions")
+
+    assert (200, {"regions": [TOLD]}) == (status, answer)
+    assert "no-store" == headers["cache-control"]
+    assert [] == process.lines
+
+
+async def test_a_region(process, guarded):
+    """What is done about it comes back as how it stands, and leaves an audit line."""
+    asked = {"service": "openai", "region": "west", "action": "open", "for": "30m"}
+    status, _, answer = await ask(guarded, "/api/regions", asked, headers=bearer())
+
+    assert (200, {"regions": [TOLD], "fleet": "done"}) == (status, answer)
+    assert [RegionRequest("openai", "west", "open", 1800.0, fleet=True)] == process.asked
+    (line,) = process.lines
+    assert ("admin-region", "info", "openai", "west", "open", 1800.0, "done", "done") == tuple(
+        line[name] for name in ("event", "level", "service", "region", "action", "seconds", "fleet", "result")
+    )
+
+
+async def test_a_region_without_a_token_is_this_process_alone(process, port):
+    """As every action; one that is refused is in the audit, too."""
+    asked = {"service": "openai", "region": "west", "action": "auto"}
+    _, _, answer = await ask(port, "/api/regions", asked)
+    process.problem = Refused(404, "unknown-region", "openai has no region west")
+    status, _, refused = await ask(port, "/api/regions", asked)
+
+    assert ("local", 404, "unknown-region") == (answer["fleet"], status, refused["error"]["code"])
+    assert [RegionRequest("openai", "west", "auto", None, fleet=False)] * 2 == process.asked
+    assert ["done", "refused: unknown-region"] == [line["result"] for line in process.lines]
+
+
+@pytest.mark.parametrize("target", ["/api/status", "/api/regions"])
+async def test_reading_needs_no_token_on_this_machine(guarded, target):
     """As the health server's pages."""
-    status, _, _ = await ask(guarded, "/api/status")
+    status, _, _ = await ask(guarded, target)
 
     assert 200 == status
 
@@ -206,7 +265,9 @@ async def test_a_token_that_changes(process, guarded, token_file):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.nip.io", "10.0.0.1", ""])
-@pytest.mark.parametrize(("target", "body"), [("/api/status", None), ("/api/purge", ALL), ("/", None)])
+@pytest.mark.parametrize(
+    ("target", "body"), [("/api/status", None), ("/api/regions", None), ("/api/purge", ALL), ("/", None)]
+)
 async def test_another_host_is_not_served(process, port, host, target, body):
     """A page of another site, whose name leads here, reads and does nothing."""
     status, _, answer = await ask(port, target, body, host=host)
@@ -276,6 +337,7 @@ async def test_bodies_that_are_wrong(process, port, body, headers, expected):
         pytest.param("POST", "/api/status", (405, "wrong-method"), id="post-status"),
         pytest.param("POST", "/api/purge/", (404, "not-found"), id="slash"),
         pytest.param("DELETE", "/api/mode", (405, "wrong-method"), id="delete"),
+        pytest.param("PUT", "/api/regions", (405, "wrong-method"), id="put-regions"),
     ],
 )
 async def test_anything_else(process, port, method, target, expected):
@@ -305,13 +367,14 @@ def own_address():
         return probe.getsockname()[0]
 
 
-async def test_others_show_the_token_to_read(process, token_file):
+@pytest.mark.parametrize("target", ["/api/status", "/api/regions"])
+async def test_others_show_the_token_to_read(process, token_file, target):
     """What the process tells of itself is not for the network."""
     address = own_address()
     server = process.server(token_file)
     port = await server.start("0.0.0.0", 0)
-    without, _, answer = await ask(port, "/api/status", host=address, to=address)
-    with_it, _, _ = await ask(port, "/api/status", headers=bearer(), host=address, to=address)
+    without, _, answer = await ask(port, target, host=address, to=address)
+    with_it, _, _ = await ask(port, target, headers=bearer(), host=address, to=address)
     await server.stop()
 
     assert (401, "token-missing", 200) == (without, answer["error"]["code"], with_it)

@@ -20,6 +20,8 @@ KNOWN = {
     "upstream_seconds": 2.5,
     "upstream_status": 201,
     "upstream_id": "u",
+    "upstream_region": "West-Europe",
+    "again": ("connect",),
     "attempts": 2,
     "bytes_out": 3,
     "usage": Usage(1, 2),

@@ -20,6 +20,7 @@ from sidecar.core.headers import (
     replay,
     retry_fields,
     upstream_id,
+    upstream_region,
 )
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
@@ -256,7 +257,18 @@ def test_fields_of():
 def test_upstream_id(pairs, expected):
     """A call is found again at its provider by the first id of the table; what is no id is not repeated."""
 
-    assert expected == upstream_id(tuple(pairs))
+    assert expected == upstream_id(fields_of(pairs))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(b"West Europe", "West-Europe"), (b"eastus", "eastus"), (b"", ""), (b"a\nb", ""), (b"\xe9", "")],
+    ids=["two words", "one", "empty", "line end", "not ascii"],
+)
+def test_upstream_region(value, expected):
+    """Azure's word for where it answered, as one word; what is none is not repeated."""
+
+    assert expected == upstream_region({b"x-ms-region": value})
 
 
 def test_lines():

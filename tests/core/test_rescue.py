@@ -20,6 +20,7 @@ STATUSES = {
     Cause.DISCONNECTED: 502,
     Cause.TRUNCATED: 502,
     Cause.MALFORMED: 502,
+    Cause.NO_REGION: 503,
     Cause.DRAINING: 503,
     Cause.INTERNAL: 500,
 }
@@ -38,6 +39,19 @@ def test_upstream_failures(cause):
     assert (cause is Cause.INTERNAL) == (NO_RETRY in found.pairs)
     assert (cause is Cause.DRAINING) == ((b"retry-after", b"1") in found.pairs)
     assert (b"content-type", b"application/json") == found.pairs[0]
+
+
+def test_retry_after():
+    """When it is worth trying again is said in whole seconds, a minute at most; after our own tries: not at all."""
+    openai = DIALECTS["openai"]
+    waits = [UpstreamFailed(Cause.NO_REGION, retry_after=seconds) for seconds in (0.2, 4.1, 1e9)]
+    tried = UpstreamFailed(Cause.CONNECT)
+    tried.final = True
+
+    assert [b"1", b"5", b"60"] == [dict(rescue(wait, openai).pairs)[b"retry-after"] for wait in waits]
+    assert NO_RETRY in rescue(tried, openai).pairs
+    assert dict(rescue(Refused(429, "route-limit", "Full.", retry_after=2.5), openai).pairs)[b"retry-after"] == b"3"
+    assert NO_RETRY not in rescue(Refused(429, "route-limit", "Full.", retry_after=2.5), openai).pairs
 
 
 def test_detail():

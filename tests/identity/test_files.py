@@ -182,15 +182,54 @@ def test_came_back_as_it_was(files, volume, clock, reports):
     assert 1 == len(reports)
 
 
-def test_no_reading_without_a_change(files, volume, clock):
-    """A file that has not changed is not read: its text may even have become unreadable."""
+def test_renewed_at_once(files, volume):
+    """After a refusal the file is looked at now, not after a second; what is no other text is no answer."""
     volume.rotate(b"one")
-    ask(files, volume)
-    file = volume.folder / "..data" / "key"
-    times = file.stat()
-    file.write_bytes(b"two")
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    clock.now += 2
+    credential = StoredCredential("api-key", str(volume.path))
+    used = files.field(credential)[1]
+
+    assert files.renew(credential, used) is None
+
+    volume.rotate(b"two")
+
+    assert (b"api-key", b"two") == files.renew(credential, used)
+    assert (b"api-key", b"two") == files.renew(credential, used)
+    assert files.renew(credential, b"two") is None
+
+
+def test_renewed_with_the_prefix(files, volume):
+    """The value that was refused is the whole value, prefix and all."""
+    volume.rotate(b"one")
+    credential = StoredCredential("authorization", str(volume.path), "Bearer ")
+
+    assert files.renew(credential, b"Bearer one") is None
+    assert (b"authorization", b"Bearer one") == files.renew(credential, b"one")
+
+
+def test_renewed_while_the_file_is_away(files, volume, reports):
+    """In the middle of a swap there is nothing newer, and the old text serves on."""
+    volume.rotate(b"one")
+    credential = StoredCredential("api-key", str(volume.path))
+    files.field(credential)
+    (volume.folder / "..data").unlink()
+
+    assert files.renew(credential, b"one") is None
+    assert (b"api-key", b"one") == files.field(credential)
+    assert [f"{volume.path}: No such file or directory"] == reports
+
+
+def test_too_long(files, volume, reports):
+    """Something that is no credential is not sent to anybody."""
+    volume.rotate(b"k" * (16 * 1024 + 1))
+
+    assert ask(files, volume) is None
+    assert [f"{volume.path}: is larger than 16 KiB"] == reports
+
+
+@pytest.mark.parametrize("text", [b"one", b"one\n", b"one\n\n", b"one\r\n", b" one"], ids=repr)
+def test_white_space_around(files, volume, text):
+    """What editors and Key Vault put around a credential is none of it."""
+    volume.rotate(text)
 
     assert b"Bearer one" == ask(files, volume)[1]
 

@@ -19,6 +19,7 @@ import pytest
 import uvloop
 
 from sidecar.core.dialect import Kind
+from sidecar.core.ledger import Ledger
 from sidecar.core.model import Record
 from sidecar.core.rules import (
     CacheMode,
@@ -62,6 +63,8 @@ from tests.scenarios.answers import (  # noqa: F401  stories take them from here
 from tests.scenarios.caller import Caller, Reply
 
 KEY = "Bearer sk-story"
+
+OWN_RETRIES = {"x-stainless-retry-count": "0"}
 
 CHAT = {"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "What is in the box?"}]}
 
@@ -186,6 +189,21 @@ class Script:
         return await reader.readexactly(int(rest.split(b"\r\n")[0])) if found else b""
 
 
+class Ahead(Ledger):
+    """What of *ledger* is held for answers that are read ahead."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(1 << 62)
+        self._whole = ledger
+
+    def take(self, amount: int) -> bool:
+        return self._whole.take(amount) and super().take(amount)
+
+    def give(self, amount: int) -> None:
+        super().give(amount)
+        self._whole.give(amount)
+
+
 @dataclass
 class Lab:
     """One sidecar. *records* are its requests as it told them, *logs* its log lines."""
@@ -193,7 +211,12 @@ class Lab:
     sidecar: Sidecar
     records: list[Record] = field(default_factory=list)
     logs: list[bytes] = field(default_factory=list)
+    ahead: Ahead = field(init=False)
     _session: aiohttp.ClientSession | None = None
+
+    def __post_init__(self) -> None:
+        attempts = self.sidecar.proxy._origin._dispatch._attempts
+        self.ahead = attempts._ledger = Ahead(attempts._ledger)
 
     @property
     def url(self) -> str:
@@ -207,10 +230,13 @@ class Lab:
         method: str = "POST",
         headers: dict[str, str | None] | None = None,
     ) -> Reply:
-        """Make one call; *body* bytes as they are, anything else as JSON. A header of None is left out."""
+        """
+        Make one call; *body* bytes as they are, anything else as JSON. A header of None is left out. Like the SDKs, this
+        caller would try again by itself.
+        """
         assert self._session is not None
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        wanted = {"authorization": KEY, "content-type": "application/json", **(headers or {})}
+        wanted = {"authorization": KEY, "content-type": "application/json", **OWN_RETRIES, **(headers or {})}
         given = {name: value for name, value in wanted.items() if value is not None}
         async with self._session.request(method, self.url + path, data=data or None, headers=given) as response:
             received, broken = b"", False
@@ -244,8 +270,8 @@ class Lab:
 
     @property
     def poured(self) -> int:
-        """Bytes of answers that have come into flights."""
-        return sum(flight.size for flight in self.sidecar.flights._flying)
+        """Bytes of answers that have come: into flights, or as far as they are read ahead of them."""
+        return sum(flight.size for flight in self.sidecar.flights._flying) + self.ahead.held
 
     async def settle(self) -> None:
         """Wait until nothing is in flight any more; a story that never gets there runs into its own limit."""
@@ -405,7 +431,7 @@ async def dial() -> AsyncIterator[Dial]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         given = {
             "host": "sidecar", "authorization": KEY, "content-type": "application/json",
-            "content-length": str(len(data)), **(headers or {}),
+            "content-length": str(len(data)), **OWN_RETRIES, **(headers or {}),
         }  # fmt: skip
         lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
         writer.write((f"POST {path} HTTP/{version}\r\n{lines}\r\n".encode() + data)[:cut])

@@ -8,9 +8,21 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.admin.actions import ModeRequest, PurgeRequest
+from sidecar.admin.actions import ModeRequest, PurgeRequest, RegionRequest
 from sidecar.core.model import Outcome
-from sidecar.core.rules import CacheMode, CacheRule, MemoryRule, Mode
+from sidecar.core.rules import (
+    BreakerRule,
+    CacheMode,
+    CacheRule,
+    MemoryRule,
+    Mode,
+    Region,
+    Route,
+    RouteLimits,
+    Service,
+)
+from sidecar.dialects import DIALECTS
+from sidecar.errors import Refused
 from tests.redis_servers import RedisCluster, RedisServer, Sentinels
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT
@@ -21,23 +33,35 @@ ONE_ENTRY = MemoryRule(max_entries=1)
 ACL = (
     "~team-a:* &team-a:* -@all +eval +evalsha +get +getrange +strlen +pttl +ttl +set +psetex +append +pexpire "
     "+expire +del +hmget +hset +zrevrange +zrangebyscore +zscore +zadd +zcard +zpopmin +zremrangebyscore "
-    "+publish +subscribe +ping +info +scan"
+    "+time +publish +subscribe +ping +info +scan"
 )
 """What a sidecar of namespace ``team-a`` needs; in a Cluster ``CLUSTER_ACL`` besides, ``+select`` where a URL names a
 database other than 0."""
 
 CLUSTER_ACL = "+cluster|slots +command +asking"
 
-RARE = {"+pexpire", "+ping", "+zpopmin", "+zremrangebyscore"}
-"""For leases held for seconds, a silent server, and a log of a thousand purges."""
+RARE = {"+ping", "+zpopmin"}
+"""For a silent server, and a log of a thousand purges."""
+
+STALE = CacheRule(mode=CacheMode.DETERMINISTIC, stale_while_revalidate=60.0)
+
+LIMITED = (Route("cached", cache=STALE, limits=RouteLimits(requests_per_minute=60_000, tokens_per_minute=6_000_000)),)
+
+
+def shared(url):
+    """A service whose breaker the fleet shares."""
+    region = Region("here", url)
+    return (Service("openai", DIALECTS["openai"], (region,), path="/openai", breaker=BreakerRule(open=0.2, shared=True)),)
 
 
 @pytest.fixture
 async def box(script):
-    """An upstream that tells which question it was asked."""
+    """An upstream that tells which question it was asked, and has no answer to those below 0."""
 
     async def answer(_head, body, writer):
-        writer.write(whole(completion(f"Box {json.loads(body)['seed']}.")))
+        number = json.loads(body)["seed"]
+        good = number >= 0
+        writer.write(whole(completion(f"Box {number}.")) if good else whole(b"{}", status="500 Broken"))
 
     return await script(answer)
 
@@ -179,7 +203,7 @@ def entitle(server, password, rights=ACL):
 
 
 async def various(labs, server):
-    """All that is done with Redis: misses, hits, waits, refreshes, purges, a change of mode."""
+    """All that is done with Redis: misses, hits, waits, refreshes, purges, a change of mode, orders, failures."""
     one, two = labs
     for number in range(5):
         await ask(one, number)
@@ -197,7 +221,17 @@ async def various(labs, server):
 
         assert "done" == changed.fleet
         await two.until(lambda mode=mode: two.sidecar.operations.mode is mode)
-    await ask(one, 99)
+    for action, state in (("open", "open"), ("auto", "closed")):
+        ordered = await one.sidecar.operations.region(RegionRequest("openai", "here", action, None, fleet=True))
+
+        assert "done" == ordered.fleet
+        await two.until(lambda state=state: {state} == {each.state for each in two.sidecar.operations.table()})
+    for _ in range(5):
+        await one.ask({**CHAT, "seed": -1})
+    await two.until(lambda: two.sidecar.membership.regions.counts["learned"])
+    while not one.sidecar.membership.regions.counts["claims"]:
+        await one.ask({**CHAT, "seed": 99}, headers={"cache-control": "no-cache"})
+    await two.until(lambda: {"closed"} == {each.state for each in two.sidecar.operations.table()})
 
 
 async def test_tls_and_an_acl_user(build_fleet, box, tmp_path):
@@ -215,11 +249,10 @@ async def test_tls_and_an_acl_user(build_fleet, box, tmp_path):
             "password_file": str(tmp_path / "password"),
             "warm": 100,
         }
-        cache = CacheRule(mode=CacheMode.DETERMINISTIC, stale_while_revalidate=60.0)
-        labs = await build_fleet(box.url, redis=redis, cache=cache)
+        labs = await build_fleet(box.url, redis=redis, routes=LIMITED, services=shared(box.url))
         await various(labs, server)
         await used(labs)
-        (warm,) = await build_fleet(box.url, 1, redis=redis, cache=cache)
+        (warm,) = await build_fleet(box.url, 1, redis=redis, cache=STALE)
 
         await warm.until(lambda: warm.sidecar.memory.entries > 0)
         assert [] == server.call("ACL", "LOG")
@@ -231,18 +264,44 @@ async def test_no_right_is_superfluous(build_fleet, box):
     """Of the documented rights all but the rare ones are used by an ordinary day's work."""
     with RedisServer() as server:
         redis = {"url": server.url, "warm": 100}
-        cache = CacheRule(mode=CacheMode.DETERMINISTIC, stale_while_revalidate=60.0)
         server.call("CONFIG", "RESETSTAT")
-        labs = await build_fleet(box.url, redis=redis, cache=cache)
+        labs = await build_fleet(box.url, redis=redis, routes=LIMITED, services=shared(box.url))
         await various(labs, server)
         await used(labs)
-        await build_fleet(box.url, 1, redis=redis, cache=cache)
+        await build_fleet(box.url, 1, redis=redis, cache=STALE)
         told = server.call("INFO", "commandstats").decode().splitlines()[1:]
 
     done = {f"+{line.partition(':')[0].removeprefix('cmdstat_')}" for line in told}
     granted = {right for right in ACL.split() if right.startswith("+")}
 
     assert set() == granted - RARE - done
+
+
+async def test_an_acl_user_without_the_time(build_fleet, box, tmp_path):
+    """A right that came later is missing: one line says so, rates are shared out, and all else goes on over Redis."""
+    (tmp_path / "user").write_text("sidecar")
+    (tmp_path / "password").write_text("word-3")
+    with RedisServer() as server:
+        entitle(server, "word-3", ACL.replace("+time ", ""))
+        files = {"username_file": str(tmp_path / "user"), "password_file": str(tmp_path / "password")}
+        redis = {"url": server.url, **files}
+        labs = await build_fleet(box.url, redis=redis, routes=LIMITED, services=shared(box.url), memory=ONE_ENTRY)
+        await used(labs)
+        for number in range(10):
+            await asyncio.gather(*(ask(lab, number) for lab in labs))
+        with pytest.raises(Refused, match="Redis does not answer"):
+            await labs[0].sidecar.operations.region(RegionRequest("openai", "here", "open", None, fleet=True))
+        for lab in labs:
+            faults = [json.loads(line) for line in lab.logs if b'"regions-fault"' in line]
+
+            assert ["Redis forbids TIME to this user; grant +time"] == [line["fault"] for line in faults]
+            assert (True, 0) == (lab.sidecar.membership.link.up, lab.sidecar.membership.link.breaker.openings)
+            assert {} == lab.sidecar.membership.link.errors
+            assert (0, None) == (lab.sidecar.membership.quota.asked, lab.sidecar.membership.presence.count)
+            assert {200} == {record.status for record in lab.records}
+        answer = await labs[0].ask({**CHAT, "seed": 10})
+
+        assert (200, "here") == (answer.status, answer.headers["x-sidecar-region"])
 
 
 async def test_an_acl_user_in_a_cluster(build_fleet, box, cluster, tmp_path):

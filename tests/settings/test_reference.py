@@ -1,4 +1,8 @@
-"""The reference page follows the schema."""
+"""
+The reference page follows the schema.
+
+``python -m tests.settings.test_reference`` writes it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs/configuration.md"
 
 
 def test_the_page_is_the_schemas():
-    """docs/configuration.md is what reference() writes; write it again after a change."""
+    """docs/configuration.md is what reference() writes."""
     assert reference() == PAGE.read_text()
 
 
@@ -30,3 +34,7 @@ def test_every_kind_of_endpoint_has_one_built_in_route():
 
     assert sorted(Kind) == kinds
     assert not ROUTES[-1].match.kinds
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference())

@@ -236,13 +236,32 @@ def test_room_for_counters():
     ]
 
 
+def test_again():
+    """Each attempt beyond a call's first counts by what was wrong before it; calls without room by who had none."""
+    metrics = Metrics("1", {})
+    metrics.record(sent(Outcome.MISS, again=("connect", "hedge")))
+    metrics.record(sent(Outcome.MISS, again=("connect",), upstream_status=429))
+    metrics.record(record(Outcome.ERROR, cause="route-limit"))
+    names = {"sidecar_failovers_total", "sidecar_throttled_total"}
+
+    assert {
+        ("sidecar_failovers_total", "connect", "openai"): 2.0,
+        ("sidecar_failovers_total", "hedge", "openai"): 1.0,
+        ("sidecar_throttled_total", "limit"): 1.0,
+        ("sidecar_throttled_total", "service"): 1.0,
+    } == {series: value for series, value in scrape(metrics).items() if series[0] in names}
+
+
 def test_exposed_as_the_table_says():
     """Names, types, labels and help texts of an exposition are those of the table."""
     fleets = {metric.name: (lambda: 1.0) for metric in FLEET_READINGS}
-    breakdowns = {metric.name: (lambda: {"one": 1.0}) for metric in BREAKDOWNS}
+    breakdowns = {
+        metric.name: (lambda labels=metric.labels: {labels if len(labels) > 1 else "one": 1.0}) for metric in BREAKDOWNS
+    }
     metrics = Metrics("1", ALL_READINGS | fleets, breakdowns)
     metrics.record(sent(Outcome.BYPASS, reason="observe", observed="first", usage=Usage(1, 1, 1, 1)))
     metrics.record(sent(Outcome.REFRESH, stored=True))
+    metrics.record(sent(Outcome.MISS, upstream_status=429, again=("connect", "hedge")))
     metrics.redis(0.001)
     families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
 

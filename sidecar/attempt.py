@@ -1,0 +1,288 @@
+"""
+One attempt: a call sent to one region, up to the commit point of its answer.
+
+The rule: an attempt ends in one value, an answer or a failure, with a verdict on the region; its permit is settled
+then, or given back where the attempt was cancelled. Nothing here chooses a region or tries another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct, structs
+
+from sidecar.commit import Answer, Committed, commit
+from sidecar.core.breaker import Breaker, Permit, Sign
+from sidecar.core.headers import CREDENTIAL_QUERY, fields_of, forward
+from sidecar.core.ledger import Ledger
+from sidecar.core.model import Fields, Head, Pairs
+from sidecar.core.principal import without_credentials
+from sidecar.core.recognise import Site
+from sidecar.core.regions import Place, Regions, Room
+from sidecar.core.rules import AzureIdentity, Region, Route, StoredCredential, Timeouts
+from sidecar.core.verdict import Verdict, judge_failure
+from sidecar.errors import Cause, Refused, UpstreamFailed
+from sidecar.net.base import Spool, Stream
+from sidecar.rewindable import Rewindable
+
+CREDENTIAL_SECONDS = 10.0
+"""How long a call waits for a credential that has to be fetched first."""
+
+TICK = 0.005
+"""Seconds by which a timer of the event loop may be early: those of uvloop count in milliseconds."""
+
+NO_CREDENTIAL = Verdict(Sign.NEUTRAL, "no-credential", elsewhere=True)
+
+Stored = StoredCredential | AzureIdentity
+Field = tuple[bytes, bytes]
+
+
+class Client(Protocol):
+    """What makes the call: see ``net/upstream``."""
+
+    async def send(
+        self,
+        *,
+        method: bytes,
+        base: str,
+        target: bytes,
+        pairs: Pairs,
+        body: bytes | Spool | Stream,
+        timeouts: Timeouts,
+        streaming: bool,
+        on_sent: Callable[[], None],
+    ) -> Answer:
+        """Send a request; returns when the answer's head is known. Raises ``UpstreamFailed``."""
+
+
+class Credentials(Protocol):
+    """Regions' own credentials: see ``identity/credentials``."""
+
+    def field(self, credential: Stored) -> Field | None:
+        """The header field to send, if it is at hand."""
+
+    async def obtain(self, credential: Stored, *, seconds: float) -> Field | None:
+        """The same, waited for."""
+
+    async def renew(self, credential: Stored, used: bytes, *, seconds: float) -> Field | None:
+        """Another one than *used*, which was refused."""
+
+
+class Try(NamedTuple):
+    """That a call was sent to *region*, and why once more: ``""`` for the first time."""
+
+    region: str
+    cause: str
+
+
+class Trip(Struct, frozen=True, gc=False):
+    """
+    A call on its way out. *model* is the one asked for, ``""`` where there is none; *credential* a digest of what the
+    caller presented; *microsoft*: that is a token issued by Microsoft. *identity*: the answer may be stored, so it
+    must come uncoded. *deadline*: when the caller gives up, monotonic seconds. *pinned*: it depends on what one region
+    has stored. *batch*: it can wait for others. *cause*: why it is sent although another call was before it, ``""`` for
+    none. *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has
+    come, which may not be the last one. *tries* fills up with what was tried.
+    """
+
+    site: Site
+    head: Head
+    body: bytes | Spool | Stream
+    route: Route
+    model: str
+    credential: bytes
+    streaming: bool
+    identity: bool
+    tries: list[Try]
+    microsoft: bool = False
+    deadline: float | None = None
+    pinned: bool = False
+    batch: bool = False
+    cause: str = ""
+    on_sent: Callable[[], None] = lambda: None
+    on_head: Callable[[int, Fields], None] = lambda _, __: None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it is sent again although it may have been understood, and only the answer took too long."""
+        endpoint = self.site.endpoint
+        if self.route.retry.on_timeout or self.head.method in {b"GET", b"HEAD"}:
+            return True
+        return endpoint is not None and not endpoint.generating
+
+
+class Leg(Struct, frozen=True, gc=False):
+    """
+    The way to one region. *own*: the caller's own credential goes along. *target* and *body* are as that region wants
+    them.
+    """
+
+    region: Region
+    own: bool
+    place: Place
+    target: bytes
+    body: bytes | Spool | Stream | Rewindable
+
+
+class End(Struct, frozen=True, gc=False):
+    """What became of an attempt: an *answer*, or else a *failure*; and what that says of the region."""
+
+    leg: Leg
+    verdict: Verdict
+    answer: Committed | None = None
+    failure: UpstreamFailed | Refused | None = None
+
+    def close(self) -> None:
+        """Let go of its answer."""
+        if self.answer is not None:
+            self.answer.close()
+
+
+class Attempts:
+    """
+    Makes attempts. *now* is wall-clock seconds, *clock* monotonic seconds, *draw* uniform in [0, 1). *most* is how far,
+    at most, an answer's commit point lies, bytes.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        credentials: Credentials,
+        regions: Regions,
+        ledger: Ledger,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        most: int,
+    ) -> None:
+        self._client = client
+        self._credentials = credentials
+        self._regions = regions
+        self._ledger = ledger
+        self._now = now
+        self._clock = clock
+        self._draw = draw
+        self._most = most
+
+    async def make(self, trip: Trip, leg: Leg, breaker: Breaker, permit: Permit) -> End:
+        """Send *trip* by way of *leg*. Raises what a streaming body raises (``ClientGone``, ``Refused``)."""
+        began = self._clock()
+        spent = self._regions.windows.until(room_of(trip, leg), began) > 0.0
+        try:
+            end = await self._make(trip, leg)
+        except UpstreamFailed as failure:
+            verdict = judge_failure(failure, repeats=trip.repeats)
+            if trip.deadline is not None and self._clock() >= trip.deadline - TICK:
+                failure.hasty = True  # what one caller has no patience for says nothing of the region
+                verdict = structs.replace(verdict, sign=Sign.NEUTRAL, elsewhere=False, again=False)
+            end = End(leg, verdict, failure=failure)
+        except BaseException:
+            breaker.release(permit)
+            raise
+        self._settle(trip, end, breaker, permit, began, spent=spent)
+        return end
+
+    async def _make(self, trip: Trip, leg: Leg) -> End:
+        stored = leg.region.credential
+        if stored is None:
+            answer, verdict = await self._send(trip, leg, None)
+            return End(leg, verdict, answer)
+        field = self._credentials.field(stored) or await self._credentials.obtain(stored, seconds=CREDENTIAL_SECONDS)
+        if field is None:
+            why = f"The credential of region {leg.region.name} cannot be had; see the log."
+            return End(leg, NO_CREDENTIAL, failure=Refused(503, "no-credential", why))
+        answer, verdict = await self._send(trip, leg, field)
+        if verdict.refresh and not _is_spent(leg.body):
+            try:
+                newer = await self._credentials.renew(stored, field[1], seconds=CREDENTIAL_SECONDS)
+            except BaseException:
+                answer.close()
+                raise
+            if newer is not None:
+                answer.close()
+                trip.tries.append(Try(leg.region.name, verdict.cause))
+                answer, verdict = await self._send(trip, leg, newer)
+        return End(leg, verdict, answer)
+
+    async def _send(self, trip: Trip, leg: Leg, field: Field | None) -> tuple[Committed, Verdict]:
+        """Send it, once more where a connection that had served before died without a byte of an answer."""
+        head, site = trip.head, trip.site
+        target = leg.target
+        if field is not None:
+            target = without_credentials(target, CREDENTIAL_QUERY | site.service.dialect.credential_query)
+        send = partial(
+            self._client.send,
+            method=head.method,
+            base=leg.region.url,
+            target=target,
+            pairs=forward(head.pairs, head.fields, identity=trip.identity, replace=(field,) if field else ()),
+            body=leg.body,
+            timeouts=self._timeouts(trip),
+            streaming=trip.streaming,
+            on_sent=trip.on_sent,
+        )
+        try:
+            return await self._commit(trip, await send())
+        except UpstreamFailed as failure:
+            if not _died_of_age(failure) or _is_spent(leg.body):
+                raise
+        trip.tries.append(Try(leg.region.name, "reconnect"))
+        return await self._commit(trip, await send())
+
+    async def _commit(self, trip: Trip, answer: Answer) -> tuple[Committed, Verdict]:
+        fields = fields_of(answer.pairs)
+        trip.on_head(answer.status, fields)
+        endpoint = trip.site.endpoint if trip.head.method != b"HEAD" else None
+        return await commit(answer, fields, endpoint, self._ledger, self._now(), most=self._most)
+
+    def _timeouts(self, trip: Trip) -> Timeouts:
+        timeouts = trip.route.timeouts
+        if trip.deadline is None:
+            return timeouts
+        left = max(trip.deadline - self._clock(), 0.001)
+        return replace(
+            timeouts,
+            connect=min(timeouts.connect, left),
+            first_byte=min(timeouts.first_byte, left),
+            stream_first_byte=min(timeouts.stream_first_byte, left),
+        )
+
+    def _settle(self, trip: Trip, end: End, breaker: Breaker, permit: Permit, began: float, *, spent: bool) -> None:
+        """One synchronous step. *spent*: it was sent although there was no room, so an answer says that there is."""
+        leg, verdict, regions = end.leg, end.verdict, self._regions
+        now = self._clock()
+        seconds = now - began
+        if end.answer is None and verdict.sign is Sign.NEUTRAL:
+            breaker.release(permit)
+            return
+        regions.tell(leg.place, breaker.settle(permit, verdict.sign, seconds, now, self._draw()))
+        if end.answer is None:
+            return
+        room = room_of(trip, leg)
+        if verdict.window:
+            regions.windows.open(room, now + verdict.window, exhausted=verdict.exhausted)
+        if verdict.sign is Sign.GOOD:
+            if spent:
+                regions.windows.good(room)
+            regions.latency.note(leg.place, seconds, now)
+        end.answer.on_break = partial(self._broke, leg.place, breaker, permit)
+
+    def _broke(self, place: Place, breaker: Breaker, permit: Permit) -> None:
+        self._regions.tell(place, breaker.broke(permit, self._clock(), self._draw()))
+
+
+def room_of(trip: Trip, leg: Leg) -> Room:
+    """Which quota a call by way of *leg* is counted against."""
+    return Room(leg.place, trip.model, trip.credential if leg.own else b"")
+
+
+def _is_spent(body: bytes | Spool | Stream | Rewindable) -> bool:
+    return isinstance(body, Rewindable) and body.spent
+
+
+def _died_of_age(failure: UpstreamFailed) -> bool:
+    return failure.cause is Cause.DISCONNECTED and failure.reused and not failure.answered

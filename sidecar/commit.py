@@ -1,0 +1,239 @@
+"""
+The commit point: up to where an answer is ours to exchange for another one.
+
+The rule: of a stream it is the first event that carries content, of a whole answer its last byte, up to 1 MiB; of what
+we don't know it is the head. Nothing is handed on before it, so a break before it is nobody's but ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from sidecar.core.dialect import Endpoint, Watch
+from sidecar.core.ledger import Ledger
+from sidecar.core.model import Fields, Form, Pairs
+from sidecar.core.policy import form_of
+from sidecar.core.verdict import GOOD, Verdict, judge_answer, judge_event_error, needs_body
+from sidecar.errors import Cause, UpstreamFailed
+
+COMMIT_BYTES = 1024 * 1024
+"""A whole answer up to this size is handed on only when it is there to its end; so a broken one becomes an error."""
+
+COMPLAINT_BYTES = 64 * 1024
+"""So much of an error is read to see what it says."""
+
+_NO_RETRY = (b"x-should-retry", b"false")
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # either header, told apart by zlib
+
+COMPLAINT_SECONDS = 5.0
+
+
+class Answer(Protocol):
+    """An upstream's answer, its body still to be read."""
+
+    status: int
+    pairs: Pairs
+    length: int | None
+
+    async def read(self) -> bytes:
+        """The next bytes, ``b""`` at the clean end. Raises ``UpstreamFailed``."""
+
+    def close(self) -> None:
+        """Done with it, read whole or not."""
+
+
+class Committed:
+    """
+    An answer past its commit point: what has been read of it, then the rest. *fields* are its head's.
+
+    Who reads it sets *complete* when all that counts has come, and *tokens* when it is known how many the call took,
+    which somebody waits for where it *counts*. *on_break* hears when it breaks after all, *on_close*, once, that it is
+    over.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_begun",
+        "_held",
+        "_ledger",
+        "complete",
+        "counts",
+        "fields",
+        "length",
+        "on_break",
+        "on_close",
+        "pairs",
+        "status",
+        "tokens",
+    )
+
+    def __init__(
+        self, answer: Answer, fields: Fields, begun: bytes = b"", ledger: Ledger | None = None, held: int = 0
+    ) -> None:
+        self.status, self.pairs, self.length = answer.status, answer.pairs, answer.length
+        self.fields = fields
+        self.complete = self.counts = False
+        self.tokens: int | None = None
+        self.on_break: Callable[[], None] | None = None
+        self.on_close: Callable[[Committed], None] | None = None
+        self._answer = answer
+        self._begun = begun
+        self._ledger = ledger
+        self._held = held
+
+    def __repr__(self) -> str:
+        return f"<Committed {self.status}, {len(self._begun)} bytes read ahead>"
+
+    async def read(self) -> bytes:
+        """The next bytes, ``b""`` at the clean end. Raises ``UpstreamFailed``."""
+        begun = self._begun
+        if begun:
+            self._let_go()
+            return begun
+        try:
+            return await self._answer.read()
+        except UpstreamFailed:
+            on_break, self.on_break = self.on_break, None
+            if on_break is not None and not self.complete:
+                on_break()
+            raise
+
+    def discourage(self) -> None:
+        """Have it say that trying again is no use (``x-should-retry``, which the SDKs of OpenAI and Anthropic obey)."""
+        name, value = _NO_RETRY
+        self.pairs = (*(pair for pair in self.pairs if pair[0].lower() != name), _NO_RETRY)
+        self.fields = {**self.fields, name: value}
+
+    def unread(self, begun: bytes) -> None:
+        """What has been read so far is to be read once more."""
+        self._begun = begun
+
+    def close(self) -> None:
+        """Done with it, read whole or not. May be called twice."""
+        self._let_go()
+        self._answer.close()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close(self)
+
+    def _let_go(self) -> None:
+        self._begun = b""
+        if self._held and self._ledger is not None:
+            self._ledger.give(self._held)
+            self._held = 0
+
+
+async def commit(
+    answer: Answer, fields: Fields, endpoint: Endpoint | None, ledger: Ledger, now: float, *, most: int = COMMIT_BYTES
+) -> tuple[Committed, Verdict]:
+    """
+    Read *answer* up to its commit point, and say what it tells of its region. *fields* are its head's; *endpoint* is
+    None where the operation is not known; *now* is wall-clock seconds; *most* is how far, at most, the commit point
+    lies, bytes.
+
+    Raises ``UpstreamFailed`` where it breaks before. An answer that is not returned is closed.
+    """
+    status = answer.status
+    ahead = _Ahead(answer, fields, ledger)
+    try:
+        if status >= 400:
+            body = _plain(await _read_complaint(ahead), fields) if needs_body(status) else b""
+            return ahead.committed(), judge_answer(status, fields, body, now)
+        if endpoint is None or not 200 <= status < 300:
+            return ahead.committed(), GOOD
+        if form_of(fields) is Form.EVENTS and b"content-encoding" not in fields:
+            return await _commit_stream(ahead, endpoint.answers.watch(), most)
+        if _ends_soon(fields, answer):
+            await ahead.read(most)
+        else:
+            await ahead.read(1)
+        return ahead.committed(), GOOD
+    except BaseException:
+        ahead.committed().close()
+        raise
+
+
+async def _read_complaint(ahead: _Ahead) -> bytes:
+    """What an error says, as far as it comes at once: a call that waits for it is one that doesn't try elsewhere."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(COMPLAINT_SECONDS):
+            await ahead.read(COMPLAINT_BYTES)
+    return ahead.begun
+
+
+async def _commit_stream(ahead: _Ahead, watch: Watch, most: int) -> tuple[Committed, Verdict]:
+    while chunk := await ahead.next():
+        watch.feed(chunk)
+        if watch.committed or watch.ended or watch.failed or ahead.full or ahead.size >= most:
+            break
+    else:
+        watch.close()
+        told = watch.committed or watch.ended or watch.failed
+        if not ahead.size or not (told or ahead.begun.lstrip().startswith(b"{")):  # else a document, misnamed
+            raise UpstreamFailed(Cause.TRUNCATED, "the stream ended before its first event", answered=True)
+    verdict = judge_event_error(ahead.begun) if watch.failed and not watch.committed else GOOD
+    return ahead.committed(), verdict
+
+
+class _Ahead:
+    """What is read of an answer before anybody has it; booked in the ledger while there is room."""
+
+    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger) -> None:
+        self._answer = answer
+        self._fields = fields
+        self._ledger = ledger
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self.size = 0
+        self.full = False  # memory has no room for more
+
+    @property
+    def begun(self) -> bytes:
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+    async def next(self) -> bytes:
+        chunk = await self._answer.read()
+        if chunk:
+            self._chunks.append(chunk)
+            self.size += len(chunk)
+            if self._ledger.take(len(chunk)):
+                self._held += len(chunk)
+            else:
+                self.full = True
+        return chunk
+
+    async def read(self, limit: int) -> bytes:
+        """Read on until there are *limit* bytes, the end is reached, or memory is full."""
+        while self.size < limit and not self.full and await self.next():
+            pass
+        return self.begun
+
+    def committed(self) -> Committed:
+        return Committed(self._answer, self._fields, self.begun, self._ledger, self._held)
+
+
+def _plain(body: bytes, fields: Fields) -> bytes:
+    """An error's bytes without their content coding, ``b""`` where we don't know that one (RFC 9110, 8.4.1)."""
+    match fields.get(b"content-encoding", b"identity").strip().lower():
+        case b"identity":
+            return body
+        case b"gzip" | b"x-gzip" | b"deflate":
+            try:
+                return zlib.decompressobj(_GZIP_OR_ZLIB).decompress(body, COMPLAINT_BYTES)
+            except zlib.error:
+                return b""
+        case _:
+            return b""
+
+
+def _ends_soon(fields: Fields, answer: Answer) -> bool:
+    """Whether a whole answer is one to wait for; sound and the like may be heard while it comes."""
+    if form_of(fields) is Form.EVENTS:
+        return False  # coded, so that its events cannot be seen
+    if answer.length is not None:
+        return answer.length <= COMMIT_BYTES
+    return b"json" in fields.get(b"content-type", b"").lower()

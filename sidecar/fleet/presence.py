@@ -1,0 +1,128 @@
+"""
+How many processes the fleet has at present.
+
+The rule: a process is there as long as it says so. Each writes itself every few seconds into one sorted set, with the
+time by Redis' own clock, and takes out whoever has been silent for too long; what was counted last holds while Redis
+is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from sidecar.errors import FleetAway
+from sidecar.fleet.client import Spawn
+from sidecar.fleet.link import Budget, Link, Script
+from sidecar.fleet.names import Names
+
+BEAT_SECONDS: Final = 3.0
+"""Between two signs of life, at most; at least three quarters of it."""
+
+LIFE_SECONDS: Final = 10.0
+"""After so long a silence a process is gone: two signs may be lost."""
+
+OWN_SECONDS: Final = 0.5
+"""How long Redis has for one sign: no call waits for it."""
+
+_BEAT = Script(
+    """
+-- KEYS: the set. ARGV: who, milliseconds of life, 1 to leave.
+local time = redis.pcall('TIME')
+if time.err then return 0 end
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local sign = ARGV[3] == '1' and '0' or string.format('%.0f', now)
+if type(redis.pcall('ZADD', KEYS[1], sign, ARGV[1])) == 'table' then  -- not a set, or no memory left
+  redis.call('DEL', KEYS[1])
+  redis.call('ZADD', KEYS[1], sign, ARGV[1])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - ARGV[2]))
+redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now + ARGV[2]), '+inf')  -- of a clock that went back
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+""",
+    "presence",
+)
+
+
+class Presence:
+    """
+    This process as *member*, 12 bytes that are no other's. *clock* is monotonic seconds, *draw* uniform in [0, 1),
+    *spawn* owns the task; *life* as ``LIFE_SECONDS``.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        names: Names,
+        *,
+        member: bytes,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        spawn: Spawn,
+        life: float = LIFE_SECONDS,
+    ) -> None:
+        self._link = link
+        self._names = names
+        self._member = member.hex()
+        self._clock = clock
+        self._draw = draw
+        self._spawn = spawn
+        self._life = life
+        self._counts: deque[tuple[float, int]] = deque()
+        self._returned = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
+        link.on_return.append(self._returned.set)
+
+    def __repr__(self) -> str:
+        return f"<Presence {self.count if self.count is not None else 'not known'}>"
+
+    @property
+    def count(self) -> int | None:
+        """
+        How many there are, this one among them; None while nobody has told. The highest of what was counted within
+        the last life before the last count: a Redis that comes back empty has seen only the first of us.
+        """
+        return max((count for _, count in self._counts), default=None)
+
+    def start(self) -> None:
+        """Begin to give signs of life."""
+        self._beating = self._spawn(self._beat_on(), name="presence")
+
+    async def close(self) -> None:
+        """Give none any more, and take leave if Redis can be asked."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        with suppress(FleetAway):
+            await self._sign(leave=True)
+
+    async def beat(self) -> None:
+        """One sign of life, and a count. Raises ``FleetAway``."""
+        count = await self._sign(leave=False)
+        now = self._clock()
+        while self._counts and (self._counts[0][0] < now - self._life or self._counts[-1][1] <= count):
+            if self._counts[-1][1] <= count:
+                self._counts.pop()
+            else:
+                self._counts.popleft()
+        self._counts.append((now, count))
+
+    async def _sign(self, *, leave: bool) -> int:
+        arguments = [self._member, int(self._life * 1000), int(leave)]
+        count = int(await self._link.evaluate(_BEAT, [self._names.pods], arguments, Budget(OWN_SECONDS)))
+        if not count and not leave:
+            raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
+        return count
+
+    async def _beat_on(self) -> None:
+        while True:
+            self._returned.clear()
+            with suppress(FleetAway):
+                await self.beat()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS * (0.75 + self._draw() / 4)):
+                    await self._returned.wait()

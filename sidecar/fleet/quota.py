@@ -1,0 +1,227 @@
+"""
+The rates of a route that the whole fleet holds together, in one hash of Redis a route.
+
+The rule: one script looks, charges and corrects in one step, by Redis' own clock; so the clocks of pods don't matter,
+and no two calls take the same room. Its arithmetic is that of ``core/limits.Bucket``: the hash has, for requests
+(``r``) and tokens (``t``), the instant at which the bucket is empty, in microseconds. Who asks with patience is charged
+at once for a turn that comes later, and nobody has to ask again: processes take turns, and a large call is not
+starved by small ones.
+
+``TIME`` within the script needs a right of its own (``+time``); where the ACL forbids it the fleet has no rates, which
+says nothing of Redis' health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from sidecar.core.limits import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS, Pair, Worth, worth
+from sidecar.core.rules import RouteLimits
+from sidecar.core.turns import Taken
+from sidecar.errors import FleetAway
+from sidecar.fleet.client import Spawn
+from sidecar.fleet.link import Budget, Link, Script
+from sidecar.fleet.names import Names
+
+BEHIND_SECONDS: Final = 0.05
+"""How long a correction waits for others, or for a call that takes it along."""
+
+MOST_CHARGES: Final = 64
+"""Calls that one step charges, at most: a script holds up all that Redis does."""
+
+_MICROSECONDS: Final = 1_000_000
+
+_TAKE = Script(
+    """
+-- KEYS: the route's hash. ARGV: a bucket's microseconds, the most that it may be overdrawn; what a request and a token
+-- are worth, 0 for no limit; how full the buckets are at most; what is taken in addition, of requests and of tokens
+-- (below 0 it is given back); how long the next may wait, and then what each call takes of tokens.
+local time = redis.pcall('TIME')
+if time.err then return {} end
+local now = time[1] * 1000000 + time[2]
+local burst, debt, request, token = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local function fill(at, most)
+  at = tonumber(at or nil)
+  if not at or at ~= at or at - now > 2 * debt then return most end  -- nothing, or not written by us
+  return math.min(now - at, most)
+end
+local kept = redis.pcall('HMGET', KEYS[1], 'r', 't')
+if kept.err then
+  redis.call('DEL', KEYS[1])
+  kept = {}
+end
+local requests = math.min(burst, fill(kept[1], tonumber(ARGV[5])) - ARGV[7] * request)
+local tokens = math.min(burst, fill(kept[2], tonumber(ARGV[6])) - ARGV[8] * token)
+local count, wait_requests, wait_tokens, reserved = 0, 0, 0, 0
+for index = 10, #ARGV do
+  local needed = ARGV[index] * token
+  wait_requests = request > 0 and math.max(0, math.ceil(math.min(request, burst) - requests)) or 0
+  wait_tokens = token > 0 and math.max(0, math.ceil(math.min(needed, burst) - tokens)) or 0
+  local wait = math.max(wait_requests, wait_tokens)
+  if wait <= tonumber(ARGV[9]) then
+    requests, tokens = requests - request, tokens - needed
+  end
+  if wait > 0 then
+    if wait <= tonumber(ARGV[9]) then reserved = 1 end
+    break
+  end
+  count = count + 1
+end
+requests, tokens = math.max(-debt, requests), math.max(-debt, tokens)
+redis.call('HSET', KEYS[1], 'r', string.format('%.0f', now - requests), 't', string.format('%.0f', now - tokens))
+redis.call('PEXPIRE', KEYS[1], math.ceil((burst - math.min(requests, tokens)) / 1000) + 60000)
+return {count, wait_requests, wait_tokens, reserved, math.floor(requests), math.floor(tokens)}
+""",
+    "quota",
+)
+
+
+class _Owed:
+    """Corrections of a route on their way to Redis: *tokens* and *requests* that are given back, or taken below 0."""
+
+    __slots__ = ("limits", "requests", "tokens")
+
+    def __init__(self, limits: RouteLimits) -> None:
+        self.limits = limits
+        self.requests = 0
+        self.tokens = 0
+
+
+class Quota:
+    """
+    The fleet's rates. *timeout*: of the command of one call, seconds; *spawn* owns the tasks in which corrections are
+    sent; *sleep* is asyncio's.
+
+    Counters: *asked*, commands that were answered; *lost*, corrections that were not.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        names: Names,
+        *,
+        timeout: float,
+        spawn: Spawn,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._link = link
+        self._names = names
+        self._timeout = timeout
+        self._spawn = spawn
+        self._sleep = sleep
+        self._owed: dict[str, _Owed] = {}
+        self._sending: asyncio.Task[None] | None = None
+        self.asked = 0
+        self.lost = 0
+
+    def __repr__(self) -> str:
+        return f"<Quota {self.asked} asked, {len(self._owed)} corrections on their way, {self.lost} lost>"
+
+    @property
+    def up(self) -> bool:
+        """Whether the fleet can be asked."""
+        return self._link.up
+
+    async def take(
+        self,
+        route: str,
+        limits: RouteLimits,
+        charges: Sequence[int],
+        *,
+        patience: float = 0.0,
+        ceiling: Pair = BRIMFUL,
+    ) -> Taken:
+        """
+        Take one request, and of tokens each of *charges*, for as many calls in their order as there is room for, at
+        most ``MOST_CHARGES``; and for the next one, where its turn comes within *patience* seconds. Corrections of
+        *route* go along. *ceiling*: the buckets are taken to be no fuller, for who has spent without asking.
+
+        Raises ``FleetAway``. Then, and when cancelled, it may have been charged; that passes with the bucket.
+        """
+        owed = self._owed.pop(route, None)
+        return await self._evaluate(route, limits, owed, charges[:MOST_CHARGES], patience, ceiling)
+
+    def give(self, route: str, limits: RouteLimits, tokens: int, requests: int = 0) -> None:
+        """
+        Give back so much of what was taken for calls of *route*, or below 0 take it in addition. It is in Redis within
+        100 ms, unless that is away: then what was taken stays, and the bucket fills in time.
+        """
+        owed = self._owed.get(route)
+        if owed is None:
+            owed = self._owed[route] = _Owed(limits)
+        owed.limits = limits
+        owed.tokens += tokens
+        owed.requests += requests
+        if self._sending is None or self._sending.done():
+            self._sending = self._spawn(self._send(), name="quota")
+
+    async def close(self) -> None:
+        """Send what is on its way."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+        await self._send_all()
+
+    async def _send(self) -> None:
+        while self._owed:
+            await self._sleep(BEHIND_SECONDS)
+            await self._send_all()
+
+    async def _send_all(self) -> None:
+        for route in tuple(self._owed):
+            owed = self._owed.pop(route, None)
+            if owed is not None and (owed.tokens or owed.requests):
+                try:
+                    await self._evaluate(route, owed.limits, owed, (), 0.0, BRIMFUL)
+                except FleetAway:
+                    continue
+
+    async def _evaluate(
+        self,
+        route: str,
+        limits: RouteLimits,
+        owed: _Owed | None,
+        charges: Sequence[int],
+        patience: float,
+        ceiling: Pair,
+    ) -> Taken:
+        price = worth(limits)
+        arguments = [
+            *map(_microseconds, (BURST_SECONDS, MOST_DEBT_SECONDS)),
+            *_prices(price),
+            *map(_microseconds, ceiling),
+            -owed.requests if owed is not None else 0,
+            -owed.tokens if owed is not None else 0,
+            _microseconds(patience),
+            *charges,
+        ]
+        try:
+            reply = await self._link.evaluate(_TAKE, [self._names.quota(route)], arguments, Budget(self._timeout))
+        except FleetAway as away:
+            if owed is not None and away.reason == "busy":  # it was never sent
+                self.give(route, owed.limits, owed.tokens, owed.requests)
+            elif owed is not None:
+                self.lost += 1
+            raise
+        if not reply:
+            self.lost += owed is not None
+            raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
+        self.asked += 1
+        count, requests, tokens, reserved, fill_requests, fill_tokens = map(int, reply)
+        return Taken(
+            count,
+            Pair(requests / _MICROSECONDS, tokens / _MICROSECONDS),
+            bool(reserved),
+            Pair(fill_requests / _MICROSECONDS, fill_tokens / _MICROSECONDS),
+        )
+
+
+def _microseconds(seconds: float) -> int:
+    return int(seconds * _MICROSECONDS)
+
+
+def _prices(price: Worth) -> tuple[str, str]:
+    """In microseconds, as text that Lua reads to the last digit."""
+    return repr(price.request * _MICROSECONDS), repr(price.token * _MICROSECONDS)

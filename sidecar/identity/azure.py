@@ -1,0 +1,237 @@
+"""
+What Azure is asked for a token, and what its answers mean.
+
+The rule: requests out of a rule and the environment, decisions out of answers; nothing here waits but for ``fetch``.
+A reason tells the status and the error's code, never a word that an endpoint made up: it may quote the assertion.
+
+The Azure SDK is not used: these are two small, documented requests, and the SDK would put azure-core, msal, requests
+and cryptography's wrappers on the path of every process, with threads, retries and caches of their own.
+
+- Managed identity: the machine's endpoint (IMDS,
+  https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token), or that of App
+  Service and Container Apps where ``IDENTITY_ENDPOINT`` and ``IDENTITY_HEADER`` name one.
+- Workload identity: the service account's token is exchanged
+  (https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow, third case).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from sidecar.core.rules import KIB, AzureIdentity
+from sidecar.identity.tokens import Denial, Grant
+
+MACHINE = "http://169.254.169.254"
+MACHINE_PATH = "/metadata/identity/oauth2/token"
+AUTHORITY = "https://login.microsoftonline.com"
+
+MACHINE_SECONDS = 10.0
+AUTHORITY_SECONDS = 20.0
+"""Seconds for one request, connecting included."""
+
+LONGEST_LIFE = 86400.0
+"""Azure's tokens last a day at most; what says more is asked again after half of that."""
+
+LONGEST_TOKEN = 16 * KIB
+
+PASSING = frozenset({404, 408, 410, 429})
+"""Statuses that pass by themselves, besides 5xx: an endpoint starts, is updated (410, up to 70 s) or has enough."""
+
+Fields = Mapping[str, str]
+
+
+class Fetch(Protocol):
+    """The way to an endpoint: see ``identity/client``."""
+
+    async def __call__(
+        self, method: str, url: str, headers: Fields, body: bytes, *, seconds: float, proxy: bool
+    ) -> tuple[int, Fields, bytes]:
+        """
+        Status, fields and body of the answer, within *seconds*; redirects are not followed. *proxy*: an egress proxy
+        may be used. Fields are found by their lower-case names. Raises ``OSError`` whose text says what went wrong.
+        """
+
+
+class Question(Struct, frozen=True, gc=False):
+    """A request for a token. Its headers and body are secrets."""
+
+    method: str
+    url: str
+    headers: Fields
+    body: bytes
+    seconds: float
+    proxy: bool
+
+    def __repr__(self) -> str:
+        return f"<Question {self.method} {urlsplit(self.url).netloc}>"
+
+
+class _Answer(Struct):
+    access_token: str
+    expires_in: int | float | str | None = None
+    expires_on: int | float | str | None = None
+    token_type: str | None = None
+
+
+_NUMBER = re.compile(r"\s*[0-9]{1,15}(?:\.[0-9]*)?\s*\Z")
+_PRINTABLE = re.compile(r"[!-~]+\Z")
+_CODE = re.compile(r"[a-z_]{1,64}\Z")
+_NUMBERED = re.compile(r"AADSTS[0-9]{1,9}(?![0-9])")
+_TENANT = re.compile(r"[A-Za-z0-9.-]{1,253}\Z")
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def asker(
+    identity: AzureIdentity, *, environ: Mapping[str, str], fetch: Fetch, now: Callable[[], float]
+) -> Callable[[], Awaitable[Grant | Denial]]:
+    """What asks once for a token of *identity*. *now* is wall-clock seconds, for answers that tell nothing better."""
+    question = managed if identity.kind == "managed" else workload
+
+    async def ask() -> Grant | Denial:
+        asked = question(identity, environ)
+        if isinstance(asked, Denial):
+            return asked
+        host = urlsplit(asked.url).netloc
+        try:
+            status, fields, body = await fetch(
+                asked.method, asked.url, asked.headers, asked.body, seconds=asked.seconds, proxy=asked.proxy
+            )
+        except OSError as error:
+            return Denial(f"{host}: {error}", passing=True)
+        found = read(status, fields, body, now())
+        return found if isinstance(found, Grant) else msgspec.structs.replace(found, reason=f"{host} {found.reason}")
+
+    return ask
+
+
+def describe(identity: AzureIdentity, environ: Mapping[str, str]) -> str:
+    """*identity* in words, for people."""
+    client = identity.client_id or environ.get("AZURE_CLIENT_ID", "")
+    return f"{identity.kind} identity {client or 'of the system'}"
+
+
+def managed(identity: AzureIdentity, environ: Mapping[str, str]) -> Question | Denial:
+    """The request to this machine's endpoint. It never leaves through a proxy."""
+    query = {"resource": identity.scope.removesuffix("/.default")}
+    if client := identity.client_id or environ.get("AZURE_CLIENT_ID", ""):
+        query["client_id"] = client
+    endpoint, secret = environ.get("IDENTITY_ENDPOINT", ""), environ.get("IDENTITY_HEADER", "")
+    if endpoint and secret:
+        headers, version = {"X-IDENTITY-HEADER": secret}, "2019-08-01"
+    else:
+        base = environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", "").strip() or MACHINE
+        endpoint, headers, version = base.rstrip("/") + MACHINE_PATH, {"Metadata": "true"}, "2018-02-01"
+    if not _is_address(endpoint, {"http", "https"}):
+        return Denial("the identity endpoint that the environment names is no http address")
+    url = f"{endpoint}?{urlencode({'api-version': version, **query})}"
+    return Question("GET", url, headers, b"", MACHINE_SECONDS, proxy=False)
+
+
+def workload(identity: AzureIdentity, environ: Mapping[str, str]) -> Question | Denial:
+    """The exchange of the service account's token, which is read anew each time: it lives for an hour."""
+    client = identity.client_id or environ.get("AZURE_CLIENT_ID", "")
+    tenant = identity.tenant_id or environ.get("AZURE_TENANT_ID", "")
+    path = identity.token_file or environ.get("AZURE_FEDERATED_TOKEN_FILE", "")
+    needed = {"AZURE_CLIENT_ID": client, "AZURE_TENANT_ID": tenant, "AZURE_FEDERATED_TOKEN_FILE": path}
+    if missing := ", ".join(name for name, value in needed.items() if not value):
+        return Denial(f"{missing} not set; does the pod have the label azure.workload.identity/use?")
+    if not _TENANT.match(tenant):
+        return Denial("AZURE_TENANT_ID is no tenant")
+    authority = environ.get("AZURE_AUTHORITY_HOST", "").strip() or AUTHORITY
+    if "://" not in authority:
+        authority = f"https://{authority}"
+    if not _is_address(authority, {"https"}):
+        return Denial("AZURE_AUTHORITY_HOST is no https address")
+    assertion = _assertion(path)
+    if isinstance(assertion, Denial):
+        return assertion
+    form = {
+        "client_id": client,
+        "scope": identity.scope,
+        "grant_type": "client_credentials",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": assertion,
+    }
+    return Question(
+        "POST",
+        f"{authority.rstrip('/')}/{tenant}/oauth2/v2.0/token",
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        urlencode(form).encode("ascii"),
+        AUTHORITY_SECONDS,
+        proxy=True,
+    )
+
+
+def read(status: int, fields: Fields, body: bytes, now: float) -> Grant | Denial:
+    """What an answer means at *now*, wall-clock seconds."""
+    if status != 200:
+        passing = status in PASSING or status >= 500
+        return Denial(f"answered {status}{_code(body)}", passing, _seconds(fields.get("retry-after")) or 0.0)
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Denial("answered what is no token", passing=True)
+    if not _PRINTABLE.match(answer.access_token) or len(answer.access_token) > LONGEST_TOKEN:
+        return Denial("answered a token that cannot be sent", passing=True)
+    if (answer.token_type or "bearer").lower() != "bearer":
+        return Denial("answered a token that is no bearer's")
+    seconds = _seconds(answer.expires_in)
+    if seconds is None and (expires := _seconds(answer.expires_on)) is not None:
+        seconds = expires - now
+    if seconds is None:
+        return Denial("answered a token without its life's length", passing=True)
+    if seconds <= 0.0:
+        return Denial("answered a token that has expired", passing=True)
+    return Grant(answer.access_token.encode("ascii"), min(seconds, LONGEST_LIFE))
+
+
+def _assertion(path: str) -> str | Denial:
+    """The service account's token, a line of a few KiB on a local file system. It is swapped as a whole."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(LONGEST_TOKEN + 1).strip().decode("ascii", "replace")
+    except OSError as error:
+        return Denial(f"{path}: {error.strerror or type(error).__name__}", passing=True)
+    if not _PRINTABLE.match(text) or len(text) > LONGEST_TOKEN:
+        return Denial(f"{path}: is no token", passing=True)
+    return text
+
+
+def _is_address(url: str, schemes: set[str]) -> bool:
+    """Whether *url* has one of *schemes*, or is of this machine, and no credentials, query or fragment."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    named = bool(parts.hostname) and "@" not in parts.netloc and not parts.query and not parts.fragment
+    return named and (parts.scheme in schemes or (parts.scheme == "http" and parts.hostname in _LOOPBACK))
+
+
+def _seconds(value: float | str | None) -> float | None:
+    """A number that is one, or is spelt as a string; None for what is neither."""
+    if isinstance(value, str):
+        return float(value) if _NUMBER.match(value) else None
+    return None if value is None else float(value)
+
+
+def _code(body: bytes) -> str:
+    """The error's code, where it has the form of one: `` invalid_client AADSTS700016``."""
+    try:
+        answer: Any = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+    if not isinstance(answer, dict):
+        return ""
+    error, text = answer.get("error"), answer.get("error_description")
+    codes = [error] if isinstance(error, str) and _CODE.match(error) else []
+    if isinstance(text, str) and (found := _NUMBERED.search(text)):
+        codes.append(found[0])
+    return "".join(f" {code}" for code in codes)

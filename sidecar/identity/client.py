@@ -1,0 +1,106 @@
+"""
+The small client that asks for tokens.
+
+The rule: nothing is kept between two requests, which are an hour apart; an answer is read up to 64 KiB, as it is, and
+no redirect is followed. Whatever goes wrong is an ``OSError`` whose text tells what, and nothing of the request.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+
+import aiohttp
+from yarl import URL
+
+from sidecar.core.rules import KIB
+from sidecar.identity.azure import Fields
+
+NEAR_CONNECT_SECONDS = 2.0
+"""For an endpoint of this machine: where none listens, packets vanish."""
+
+FAR_CONNECT_SECONDS = 5.0
+
+LONGEST_ANSWER = 64 * KIB
+
+
+class TokenClient:
+    """
+    The real ``Fetch``. *way* gives the proxy's URL without credentials and its ``Proxy-Authorization``, for a URL, each
+    ``""`` for none; *trust* the trust anchors, asked for once and only when they are needed.
+    """
+
+    def __init__(self, *, way: Callable[[str], tuple[str, str]], trust: Callable[[], ssl.SSLContext]) -> None:
+        self._way = way
+        self._trust = trust
+        self._context: ssl.SSLContext | None = None
+
+    async def __call__(
+        self, method: str, url: str, headers: Fields, body: bytes, *, seconds: float, proxy: bool
+    ) -> tuple[int, Fields, bytes]:
+        """See ``Fetch``."""
+        if self._context is None and (proxy or url.startswith("https:")):
+            self._context = self._trust()
+        through, authorization = self._way(url) if proxy else ("", "")
+        connect = FAR_CONNECT_SECONDS if proxy else NEAR_CONNECT_SECONDS
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=self._context or True, force_close=True),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=connect),
+                    auto_decompress=False,
+                    trust_env=False,
+                ) as session,
+                session.request(
+                    method,
+                    URL(url, encoded=True),
+                    headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
+                    data=body or None,
+                    allow_redirects=False,
+                    proxy=through or None,
+                    proxy_headers={"Proxy-Authorization": authorization} if authorization else None,
+                ) as response,
+            ):
+                return response.status, response.headers, await _read(response.content)
+        except TimeoutError:
+            raise TimeoutError("no answer in time") from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise ConnectionError(_told(error)) from None
+        except OSError as error:
+            raise ConnectionError(error.strerror or type(error).__name__) from None
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """All of it. Raises ``ValueError`` for more than there can be of a token."""
+    parts, size = [], 0
+    async for part in content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > LONGEST_ANSWER:
+            raise _TooLongError
+    return b"".join(parts)
+
+
+class _TooLongError(ValueError):
+    """An answer that is no token's."""
+
+
+def _told(error: Exception) -> str:
+    """What *error* means; the text of a foreign one may quote what was sent or answered."""
+    match error:
+        case _TooLongError():
+            return "the answer is longer than 64 KiB"
+        case aiohttp.ClientConnectorDNSError():
+            return "the name is not found"
+        case aiohttp.ClientConnectorCertificateError():
+            return "the certificate is refused"
+        case aiohttp.ClientSSLError():
+            return "TLS failed"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {error.status}"
+        case aiohttp.ClientOSError():
+            return os.strerror(error.errno) if error.errno else "the connection broke"
+        case _:
+            return f"no answer that can be read ({type(error).__name__})"

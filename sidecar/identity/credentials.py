@@ -1,0 +1,126 @@
+"""
+The credentials that regions supply: files' texts and Azure's tokens, behind one door.
+
+The rule: whoever has a credential that is still good gets it at once; only who has none waits. What is refused
+upstream is looked up anew once, and comes back only if it is another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from msgspec import Struct
+
+from sidecar.core.rules import AzureIdentity, StoredCredential
+from sidecar.identity.azure import Fetch, asker, describe
+from sidecar.identity.files import CredentialFiles
+from sidecar.identity.tokens import Spawn, Tokens
+
+Field = tuple[bytes, bytes]
+"""A header field: lower-case name and value."""
+
+
+class Standing(Struct, frozen=True):
+    """
+    How it is with one credential, for people. *usable*: calls can be sent with it now. *seconds* until it expires, None
+    where that is not known. *fault*: why there is no newer one, ``""`` where nothing is wrong.
+    """
+
+    name: str
+    usable: bool
+    seconds: float | None = None
+    fault: str = ""
+
+
+class Credentials:
+    """
+    Every region's credential. *clock* is monotonic and *now* wall-clock seconds, *draw* uniform in [0, 1); *environ* is
+    what identities read; *spawn* owns the tasks in which *fetch* asks for tokens. *report* hears once of each fault.
+
+    To be closed before the tasks of *spawn* are cancelled.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        environ: Mapping[str, str],
+        spawn: Spawn,
+        fetch: Fetch,
+        report: Callable[[str], None],
+        draw: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._clock = clock
+        self._now = now
+        self._environ = environ
+        self._spawn = spawn
+        self._fetch = fetch
+        self._report = report
+        self._draw = draw
+        self._sleep = sleep
+        self._files = CredentialFiles(clock, report)
+        self._tokens: dict[AzureIdentity, Tokens] = {}
+
+    def __repr__(self) -> str:
+        return f"<Credentials {self._files!r}, {len(self._tokens)} identities>"
+
+    def field(self, credential: StoredCredential | AzureIdentity) -> Field | None:
+        """
+        The field to send, at once; None where there is none in hand. A token that is missing or due is then asked for
+        in the background, so this also warms up.
+        """
+        if isinstance(credential, StoredCredential):
+            return self._files.field(credential)
+        return _bearer(self._source(credential).current())
+
+    async def obtain(self, credential: StoredCredential | AzureIdentity, *, seconds: float) -> Field | None:
+        """
+        The field to send, waited for at most *seconds*. None where it cannot be had now, which is told at once where
+        waiting is no use.
+        """
+        if isinstance(credential, StoredCredential):
+            return self._files.field(credential)
+        return _bearer(await self._source(credential).obtain(seconds))
+
+    async def renew(self, credential: StoredCredential | AzureIdentity, used: bytes, *, seconds: float) -> Field | None:
+        """
+        The field to send after an upstream's 401 for the value *used*: another one, waited for at most *seconds*; None
+        where there is no other. A file is read at once; a token is asked for at most every 30 s.
+        """
+        if isinstance(credential, StoredCredential):
+            return self._files.renew(credential, used)
+        return _bearer(await self._source(credential).renew(used.removeprefix(b"Bearer "), seconds))
+
+    def standing(self) -> list[Standing]:
+        """How it is with every credential that was asked for."""
+        files = [Standing(file.path, file.last is not None, None, file.fault) for file in self._files]
+        tokens = []
+        for identity, source in self._tokens.items():
+            seconds = source.remaining()
+            tokens.append(Standing(describe(identity, self._environ), seconds is not None, seconds, source.fault))
+        return files + tokens
+
+    async def close(self) -> None:
+        """Ask for no more tokens; those in hand serve on."""
+        await asyncio.gather(*(source.close() for source in self._tokens.values()))
+
+    def _source(self, identity: AzureIdentity) -> Tokens:
+        source = self._tokens.get(identity)
+        if source is None:
+            name = describe(identity, self._environ)
+            source = self._tokens[identity] = Tokens(
+                asker(identity, environ=self._environ, fetch=self._fetch, now=self._now),
+                clock=self._clock,
+                draw=self._draw,
+                spawn=self._spawn,
+                report=lambda fault: self._report(f"{name}: {fault}"),
+                sleep=self._sleep,
+            )
+        return source
+
+
+def _bearer(token: bytes | None) -> Field | None:
+    return None if token is None else (b"authorization", b"Bearer " + token)

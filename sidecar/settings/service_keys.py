@@ -1,0 +1,167 @@
+"""
+The keys of a service, as data: its ways, its regions, whose credentials they take, and when one counts as broken.
+
+The rule: as in ``schema``, of which this is a part.
+"""
+
+from __future__ import annotations
+
+from sidecar.core.durations import as_duration
+from sidecar.core.rules import AzureIdentity, BreakerRule, Region, Service
+from sidecar.dialects import DIALECTS
+from sidecar.dialects.generic import GENERIC
+from sidecar.settings import forms
+from sidecar.settings.forms import choice
+from sidecar.settings.quantities import OWN_PORT, as_percent, duration, percent, whole
+from sidecar.settings.shapes import Items, Key, Named, Table, in_file
+
+_DAY = 86400.0
+_LATER_DIALECTS = frozenset({
+    "gemini", "cohere", "mistral", "ollama", "bedrock", "azure-documents", "azure-vision", "azure-language",
+    "azure-translator", "azure-safety", "azure-speech",
+})  # fmt: skip
+
+_BREAKER, _REGION, _IDENTITY = BreakerRule(), Region("", ""), AzureIdentity("managed")
+
+_KEYS = ("api_key", "apikey", "key", "password", "secret", "token", "value")
+_AZURE_KEYS = ("certificate", "client_certificate", "client_secret")
+_IDENTITY_REMEDY = "remove it: an identity of Azure needs none"
+_SECRET = {
+    **dict.fromkeys(_KEYS, in_file("credential.file")),
+    **dict.fromkeys(_AZURE_KEYS, "remove it, and use credential.workload_identity, which needs none"),
+}
+
+_CLIENT = Key(forms.ID, "the client id of the identity, where there are several", "`AZURE_CLIENT_ID`, if that is set")
+_SCOPE = Key(forms.SCOPE, "what the token is for", f"`{_IDENTITY.scope}`")
+
+_CREDENTIAL = Table(
+    {
+        "header": Key(forms.CREDENTIAL_HEADER, "the header that carries it, such as `authorization`", required=True),
+        "prefix": Key(forms.SCHEME, 'what stands before it, such as `"Bearer "`', '""'),
+        "file": Key(forms.FILE, "the mounted file that holds it; read again when it changes", required=True),
+        "managed_identity": Key(
+            Table(
+                {"client_id": _CLIENT, "scope": _SCOPE},
+                secret=dict.fromkeys((*_KEYS, *_AZURE_KEYS), _IDENTITY_REMEDY),
+            ),
+            "tokens of the identity that Azure gave the machine; an empty table is enough",
+        ),
+        "workload_identity": Key(
+            Table(
+                {
+                    "client_id": _CLIENT,
+                    "tenant_id": Key(forms.ID, "the tenant's id or domain", "`AZURE_TENANT_ID`"),
+                    "token_file": Key(
+                        forms.FILE,
+                        "the mounted file that holds the service account's token; read again at each exchange",
+                        "`AZURE_FEDERATED_TOKEN_FILE`",
+                    ),
+                    "scope": _SCOPE,
+                },
+                secret={
+                    **dict.fromkeys((*_KEYS, *_AZURE_KEYS), _IDENTITY_REMEDY),
+                    **dict.fromkeys(("assertion", "client_assertion", "token"), in_file("token_file")),
+                },
+            ),
+            "tokens of Azure for the pod's service account; an empty table is enough where the pod is labelled for it",
+        ),
+    },
+    secret=_SECRET,
+    ways=(("header", "file", "prefix"), ("managed_identity",), ("workload_identity",)),
+)
+
+_REGION_KEYS = Table(
+    {
+        "name": Key(forms.NAME, "its name in headers, metrics and logs", required=True),
+        "url": Key(
+            forms.URL,
+            "scheme, host, optional port and base path; `{resource}` in it is filled from the path's next segment",
+            required=True,
+        ),
+        "priority": Key(
+            whole(1, 1000), "the lowest number goes first; the others take over where it fails", str(_REGION.priority)
+        ),
+        "weight": Key(
+            whole(0, 1000),
+            "its share of the calls among regions of its priority; 0: only where these fail",
+            str(_REGION.weight),
+        ),
+        "residency": Key(forms.TAG, "the tag by which a route's `allow` names it", "its name"),
+        "credential_domain": Key(
+            forms.NAME,
+            "whose keys work there: the caller's own credential goes only to regions of the first region's domain (the "
+            "first of those without `credential`); `microsoft` also lets tokens issued by Microsoft through to a host "
+            "that is not Microsoft's, such as a gateway",
+            "one for the service where its keys work everywhere; else one for each region",
+        ),
+        "credential": Key(_CREDENTIAL, "a credential that the region supplies", "the caller's own is passed on"),
+        "deployments": Key(
+            Named(forms.MODEL, forms.DEPLOYMENT), "what models that callers name are called there, such as on Azure"
+        ),
+    },
+    frozenset({"billing"}),
+    _SECRET,
+)
+
+_BREAKER_KEYS = Table(
+    {
+        "consecutive_unanswered": Key(
+            whole(1, 100),
+            "opens it after so many failures in a row without an answer",
+            str(_BREAKER.consecutive_unanswered),
+        ),
+        "consecutive_errors": Key(
+            whole(1, 100), "opens it after so many errors in a row", str(_BREAKER.consecutive_errors)
+        ),
+        "failure_rate": Key(
+            percent(), "opens it where at least this part of the last calls failed", as_percent(_BREAKER.failure_rate)
+        ),
+        "window": Key(whole(1, 1000), "how many calls the rates look back", str(_BREAKER.window)),
+        "minimum_calls": Key(
+            whole(1, 1000), "the rates count from so many calls on", f"{_BREAKER.minimum_calls}, at most window"
+        ),
+        "open": Key(
+            duration(0.001, 3600.0),
+            "how long it stays open at first; after each probe that fails twice as long, up to 1m",
+            as_duration(_BREAKER.open),
+        ),
+        "slow_call": Key(
+            duration(0.001, _DAY, off=True), "a call that takes longer to its answer's first event is slow", "off"
+        ),
+        "slow_rate": Key(
+            percent(), "opens it where at least this part of the last calls was slow", as_percent(_BREAKER.slow_rate)
+        ),
+        "shared": Key(
+            forms.SWITCH, "`true`: the fleet opens it together; needs `cache.redis`", str(_BREAKER.shared).lower()
+        ),
+    }
+)
+
+SERVICE = Table(
+    {
+        "dialect": Key(
+            choice(DIALECTS, what="dialect", later=_LATER_DIALECTS),
+            "the API it speaks",
+            "required; for a built-in's name, the built-in's",
+        ),
+        "path": Key(
+            forms.PREFIX,
+            "the prefix of its base URL: `http://127.0.0.1:7400/openai`",
+            "if neither path, hosts nor port is said: the built-in's, else `/NAME`",
+        ),
+        "hosts": Key(Items(forms.HOST), "host names that are this service's; a host match beats a path match"),
+        "port": Key(OWN_PORT, "a port of its own, for SDKs that tolerate no path prefix", "the shared port"),
+        "regions": Key(
+            Items(_REGION_KEYS, 1),
+            "where it answers; a call that one region fails goes to the next",
+            "required; for a built-in's name, the built-in's",
+        ),
+        "breaker": Key(_BREAKER_KEYS, "when a region that fails gets no calls for a while; one breaker for each"),
+        "balance": Key(
+            choice({"weight": "weight", "latency": "latency"}, what="way to balance"),
+            "how regions of one priority share the calls; `latency`: the quicker of two, drawn by weight",
+            Service("", GENERIC, ()).balance,
+        ),
+    },
+    secret=_SECRET,
+)

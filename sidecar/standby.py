@@ -1,0 +1,157 @@
+"""
+What answers where no region does: another model, or an answer that was written beforehand.
+
+The rule: a stand-in says what it is, and is never kept as the answer of what was asked. Who does not want one says so
+(``x-sidecar-fallback: none``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from sidecar.attempt import Trip
+from sidecar.commit import Committed
+from sidecar.core.dialect import Endpoint
+from sidecar.core.headers import fields_of
+from sidecar.core.memo import Memo
+from sidecar.core.model import Fields, Form, Pairs, View
+from sidecar.core.substitution import deployed, with_model
+from sidecar.dispatch import Dispatch, Sent
+from sidecar.errors import Refused, UpstreamFailed
+
+RECHECK_SECONDS = 1.0
+LARGEST = 1024 * 1024
+"""Bytes of an answer file."""
+
+_FILES = 64
+_EVENTS: Pairs = ((b"content-type", b"text/event-stream; charset=utf-8"),)
+_JSON: Pairs = ((b"content-type", b"application/json"),)
+
+
+def refuses(fields: Fields) -> bool:
+    """Whether a caller takes no stand-in."""
+    return fields.get(b"x-sidecar-fallback", b"").strip().lower() == b"none"
+
+
+class StandIn(Struct, frozen=True):
+    """An answer in place of the one asked for; *model* gave it, ``""`` for a file."""
+
+    sent: Sent
+    model: str
+
+
+class Standby:
+    """Finds stand-ins. *clock* is monotonic seconds; *tell* hears of a file that cannot be used."""
+
+    def __init__(self, dispatch: Dispatch, clock: Callable[[], float], tell: Callable[[str], None]) -> None:
+        self._dispatch = dispatch
+        self._clock = clock
+        self._tell = tell
+        self._files: Memo[str, tuple[float, bytes]] = Memo(_FILES)
+
+    def __repr__(self) -> str:
+        return f"<Standby {self._files!r}>"
+
+    async def stand_in(self, trip: Trip, endpoint: Endpoint | None, view: View) -> StandIn | None:
+        """
+        The first of the route's fallbacks that answers *trip*, whose body is in memory; None where none does. A stale
+        entry is not looked for here: where one may serve, it was taken before.
+        """
+        if refuses(trip.head.fields) or endpoint is None:
+            return None
+        for fallback in trip.route.fallback:
+            found = None
+            if fallback.kind == "model":
+                found = await self._ask(trip, fallback.value)
+            elif fallback.kind == "answer_file":
+                found = await self._read(fallback.value, endpoint, view)
+            if found is not None:
+                return found
+        return None
+
+    async def _ask(self, trip: Trip, model: str) -> StandIn | None:
+        other = _with_model(trip, model)
+        if other is None:
+            return None
+        try:
+            sent = await self._dispatch.send(other)
+        except (UpstreamFailed, Refused):
+            return None
+        if sent.answer.status < 400:
+            return StandIn(sent, model)
+        sent.answer.close()
+        return None
+
+    async def _read(self, path: str, endpoint: Endpoint, view: View) -> StandIn | None:
+        now = self._clock()
+        known = self._files.get(path)
+        if known is None or now - known[0] >= RECHECK_SECONDS:
+            known = now, await asyncio.to_thread(self._load, path)
+            self._files.put(path, known)
+        body: bytes | None = known[1]
+        if not body:
+            return None
+        if view.stream and endpoint.answers.streams:
+            body = endpoint.answers.convert(body, Form.WHOLE, view)
+            if body is None:
+                self._tell(f"{path}: cannot be given as a stream; it has to be a whole answer of this API")
+                return None
+            return StandIn(Sent(_written(_EVENTS, body), ""), "")
+        return StandIn(Sent(_written(_JSON, body), ""), "")
+
+    def _load(self, path: str) -> bytes:
+        try:
+            with Path(path).open("rb") as file:
+                body = file.read(LARGEST + 1)
+        except OSError as error:
+            self._tell(f"{path}: {error.strerror or type(error).__name__}")
+            return b""
+        if len(body) > LARGEST or not body:
+            self._tell(f"{path}: is {'empty' if not body else f'larger than {LARGEST} bytes'}")
+            return b""
+        return body
+
+
+class _Written:
+    """A file as an answer."""
+
+    status = 200
+
+    def __init__(self, pairs: Pairs, body: bytes) -> None:
+        self.pairs = pairs
+        self.length: int | None = len(body)
+        self._body = body
+
+    async def read(self) -> bytes:
+        body, self._body = self._body, b""
+        return body
+
+    def close(self) -> None:
+        self._body = b""
+
+
+def _written(pairs: Pairs, body: bytes) -> Committed:
+    return Committed(_Written(pairs, body), fields_of(pairs))
+
+
+def _with_model(trip: Trip, model: str) -> Trip | None:
+    """*trip* as it asks *model*; None where its name cannot be put there, or is there already."""
+    site, body = trip.site, trip.body
+    if model == trip.model or not isinstance(body, bytes) or site.endpoint is None:
+        return None
+    if site.endpoint.model:
+        target = deployed(site.target, trip.model, model)
+        if target is None:
+            return None
+        site = structs.replace(site, target=target, endpoint=replace(site.endpoint, model=model))
+    else:
+        changed = with_model(body, model)
+        if changed is None:
+            return None
+        body = changed
+    return structs.replace(trip, site=site, body=body, model=model, cause="fallback", on_sent=lambda: None)

@@ -1,0 +1,363 @@
+"""The fleet's rates in a real Redis: two processes hold one limit, by the arithmetic of the core."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sidecar.core.limits import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS, Account, Pair, worth
+from sidecar.core.rules import RedisRule, Route, RouteLimits
+from sidecar.errors import FleetAway
+from sidecar.fleet.link import Link
+from sidecar.fleet.names import Names
+from sidecar.fleet.presence import Presence
+from sidecar.fleet.quota import MOST_CHARGES, Quota
+from sidecar.throttle import Throttle
+from tests.redis_servers import RedisServer
+from tests.store.remotes import Tasks, until
+
+NAMES = Names("team-a")
+KEY = NAMES.quota("chat")
+SLOW = RouteLimits(tokens_per_minute=60, requests_per_minute=6)
+"""So little that what fills in while a test runs is nothing: a token is a second, a request ten."""
+
+
+class Pods:
+    """Processes at one server."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.tasks = Tasks()
+        self.links: list[Link] = []
+
+    def link(self) -> Link:
+        link = Link(
+            RedisRule(self.server.url, timeout=5.0),
+            clock=asyncio.get_running_loop().time,
+            draw=lambda: 0.5,
+            spawn=self.tasks.spawn,
+            tell=lambda *_, **__: None,
+        )
+        self.links.append(link)
+        return link
+
+    def quota(self, *, timeout: float = 5.0) -> Quota:
+        return Quota(self.link(), NAMES, timeout=timeout, spawn=self.tasks.spawn)
+
+    def presence(self, member: int, *, life: float = 10.0, link: Link | None = None, clock=None) -> Presence:
+        return Presence(
+            link or self.link(),
+            NAMES,
+            member=member.to_bytes(12, "big"),
+            clock=clock or asyncio.get_running_loop().time,
+            draw=lambda: 0.5,
+            spawn=self.tasks.spawn,
+            life=life,
+        )
+
+
+@pytest.fixture
+async def pods(redis_server: RedisServer) -> AsyncIterator[Pods]:
+    pods = Pods(redis_server)
+    yield pods
+    redis_server.resume()
+    await pods.tasks.cancel()
+    for link in pods.links:
+        await link.close()
+
+    assert [] == [name for name in redis_server.call("KEYS", "*") if redis_server.call("PTTL", name) == -1]
+    assert [] == pods.tasks.errors
+
+
+def near(*seconds: float) -> Pair:
+    """So much, or what the time that a test takes makes of it."""
+    return pytest.approx(seconds, abs=0.9)
+
+
+def test_names():
+    """Nothing but the namespace is in clear, routes and namespaces don't mix, and a route's hash is in one slot."""
+    digest = KEY.removeprefix(b"team-a:{").removesuffix(b"}:q")
+
+    assert 32 == len(bytes.fromhex(digest.decode())) * 2
+    assert KEY == Names("team-a").quota("chat")
+    assert 3 == len({KEY[7:], NAMES.quota("other")[7:], Names("team-b").quota("chat")[7:]})
+    assert b"team-a:{pods}" == NAMES.pods
+
+
+async def test_one_limit(pods: Pods):
+    """What one process takes is gone for the other."""
+    one, other = pods.quota(), pods.quota()
+    limits = RouteLimits(tokens_per_minute=60)
+    first = await one.take("chat", limits, [1])
+    second = await other.take("chat", limits, [1])
+    third = await one.take("chat", limits, [2])
+
+    assert (1, 1, 0) == (first.admitted, second.admitted, third.admitted)
+    assert (near(2.0, 1.0), near(2.0, 0.0)) == (first.fill, second.fill)
+    assert (near(0.0, 2.0), False, near(2.0, 0.0)) == (third.wait, third.reserved, third.fill)
+    assert 2 == (await other.take("other", limits, [1, 1])).admitted
+
+
+async def test_several_calls(pods: Pods):
+    """As many as there is room for, in their order; the next one has a turn, if it comes within its patience."""
+    taken = await pods.quota().take("chat", RouteLimits(tokens_per_minute=60), [1, 1, 3, 1], patience=5.0)
+    later = await pods.quota().take("chat", RouteLimits(tokens_per_minute=60), [1], patience=1.0)
+
+    assert (2, True, near(0.0, 2.0), near(2.0, -3.0)) == (taken.admitted, taken.reserved, taken.wait, taken.fill)
+    assert (0, False, near(0.0, 4.0), near(2.0, -3.0)) == (later.admitted, later.reserved, later.wait, later.fill)
+
+
+async def test_too_many_calls(pods: Pods):
+    """One step charges a bounded number of them."""
+    taken = await pods.quota().take("chat", RouteLimits(requests_per_minute=6_000_000), [1] * 1000)
+
+    assert (MOST_CHARGES, False) == (taken.admitted, taken.reserved)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [[(0, 1)], [(3, 1)], [(700, 1), (1, 1)], [(1, 0), (5, -2)], [(-100, 0)], [(10_000, 0)]],
+    ids=str,
+)
+async def test_arithmetic(pods: Pods, calls: list[tuple[int, int]]):
+    """The script comes to what the core comes to."""
+    quota, account, price = pods.quota(), Account(), worth(SLOW)
+    for tokens, requests in calls:
+        quota.give("chat", SLOW, -tokens, -requests)
+        fill = (await quota.take("chat", SLOW, [])).fill
+        account.take(0.0, price, tokens, requests)
+
+        assert near(*account.fill(0.0)) == fill
+
+    taken = await quota.take("chat", SLOW, [1])
+
+    assert near(*account.wait(0.0, price, 1)) == taken.wait
+
+
+async def test_corrections(pods: Pods):
+    """Those that nobody takes along come by themselves; what doesn't go into the bucket is lost."""
+    one, other = pods.quota(), pods.quota()
+    limits = RouteLimits(tokens_per_minute=60)
+    await one.take("chat", limits, [100])
+    one.give("chat", limits, 60)
+    one.give("chat", limits, 0, 1)
+    one.give("chat", limits, 35)
+    await until(lambda: 2 == one.asked)
+
+    assert near(2.0, -3.0) == (await other.take("chat", limits, [])).fill
+
+    one.give("chat", limits, 1000)
+    one.give("none", limits, 5)
+    one.give("none", limits, -5)
+    await one.close()
+
+    assert (3, near(2.0, 1.0)) == (one.asked, (await other.take("chat", limits, [1])).fill)
+    assert "<Quota 3 asked, 0 corrections on their way, 0 lost>" == repr(one)
+
+
+async def test_ceiling(pods: Pods):
+    """Who has spent elsewhere is let in as if the bucket were no fuller than what was left there."""
+    quota = pods.quota()
+    taken = await quota.take("chat", SLOW, [1], ceiling=Pair(2.0, -10.0))
+
+    assert (0, near(0.0, 11.0), near(2.0, -10.0)) == (taken.admitted, taken.wait, taken.fill)
+    assert near(2.0, -10.0) == (await quota.take("chat", SLOW, [1], ceiling=BRIMFUL)).fill
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        ("SET", KEY, "x"),
+        ("HSET", KEY, "r", "x", "t", "nan"),
+        ("HSET", KEY, "r", "9e15", "t", "inf"),
+        ("RPUSH", KEY, "x"),
+    ],
+    ids=["string", "nonsense", "far-future", "list"],
+)
+async def test_not_ours(pods: Pods, write: tuple[str, ...]):
+    """What somebody else wrote there is a full bucket, and is replaced."""
+    pods.server.call(*write)
+    quota = pods.quota()
+
+    assert (1, near(-8.0, 1.0)) == ((taken := await quota.take("chat", SLOW, [1])).admitted, taken.fill)
+    assert near(-8.0, 1.0) == (await quota.take("chat", SLOW, [])).fill
+
+
+async def test_it_goes_by_itself(pods: Pods):
+    """A route that nobody uses leaves nothing; the largest debt is forgiven, and then, too."""
+    quota = pods.quota()
+    await quota.take("chat", RouteLimits(tokens_per_minute=60), [1])
+    soon = pods.server.call("PTTL", KEY)
+    quota.give("chat", SLOW, -(10**12))
+    taken = await quota.take("chat", SLOW, [])
+    late = pods.server.call("PTTL", KEY)
+
+    assert 55_000 < soon <= 62_000
+    assert near(2.0, -MOST_DEBT_SECONDS) == taken.fill
+    assert 655_000 < late <= 663_000
+
+
+async def test_away(pods: Pods):
+    """A Redis that doesn't answer is told of in time; corrections are lost then, and the call goes on."""
+    quota = pods.quota(timeout=0.05)
+    await quota.take("chat", SLOW, [1])
+    pods.server.pause()
+    quota.give("chat", SLOW, 1)
+    for _ in range(3):
+        with pytest.raises(FleetAway):
+            await quota.take("chat", SLOW, [1])
+
+    assert (1, False) == (quota.lost, quota.up)
+
+    quota.give("chat", SLOW, 1)
+    await until(lambda: 2 == quota.lost)
+
+
+async def test_without_room(pods: Pods):
+    """A Redis that can't write is one that is away: nobody is let in unaccounted."""
+    pods.server.call("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(FleetAway):
+            await pods.quota().take("chat", SLOW, [1])
+    finally:
+        pods.server.call("CONFIG", "SET", "maxmemory", "0")
+
+
+async def test_held_together(pods: Pods):
+    """Two processes under more load than there is room for: together they use the limit, and no more than it."""
+    limits = RouteLimits(tokens_per_minute=6_000_000, queue=50)
+    route, real, used, over = Route("chat", limits=limits), 900, [0, 0], asyncio.Event()
+
+    async def caller(throttle: Throttle, pod: int) -> None:
+        while not over.is_set():
+            turn = await throttle.enter(route, 3000)
+            used[pod] += real
+            await asyncio.sleep(0.01)
+            turn.leave(tokens=real, throttled=False, seconds=0.01)
+
+    throttles = [
+        Throttle(quota=pods.quota(), pods=lambda: 2, clock=time.monotonic, spawn=pods.tasks.spawn) for _ in range(2)
+    ]
+    async with asyncio.TaskGroup() as group:
+        for pod, throttle in enumerate(throttles):
+            for _ in range(20):
+                group.create_task(caller(throttle, pod))
+        began = time.monotonic()
+        await asyncio.sleep(2.0)
+        over.set()
+        spent, took = sum(used), time.monotonic() - began
+    second = limits.tokens_per_minute / 60
+
+    assert 0.9 * took * second <= spent <= (took + BURST_SECONDS) * second * 1.05
+    assert all(share > 0.2 * spent for share in used)
+    assert [{("chat", cause): 0 for cause in ("queue", "deadline", "rate")}] * 2 == [
+        dict(throttle.shed()) for throttle in throttles
+    ]
+    assert [0, 0] == [throttle.inside()["chat"] for throttle in throttles]
+
+
+async def test_rights(pods: Pods):
+    """Besides what the fleet's other scripts use, only the time is asked for; without it there is a share for each."""
+    rights = "-@all +acl +ping +eval +evalsha +hmget +hset +pexpire +del +zadd +zcard +zremrangebyscore"
+    pods.server.call("ACL", "SETUSER", "default", *rights.split())
+    try:
+        quota, presence = pods.quota(), pods.presence(1)
+        for ask in (lambda: quota.take("chat", SLOW, [1]), presence.beat):
+            for _ in range(5):
+                with pytest.raises(FleetAway):
+                    await ask()
+
+        assert (True, None) == (quota.up, presence.count)
+
+        pods.server.call("ACL", "SETUSER", "default", "+time")
+        await presence.beat()
+
+        assert (1, 1) == ((await quota.take("chat", SLOW, [1])).admitted, presence.count)
+
+        await presence.close()
+    finally:
+        pods.server.call("ACL", "SETUSER", "default", "+@all")
+
+    assert 0 == pods.server.call("EXISTS", NAMES.pods)
+
+
+async def test_presence(pods: Pods):
+    """Processes count each other, and one that takes leave is gone for those that count anew."""
+    one, other = pods.presence(1), pods.presence(2)
+
+    assert (None, "<Presence not known>") == (one.count, repr(one))
+
+    await one.beat()
+    await other.beat()
+    await one.beat()
+
+    assert (2, 2, 2) == (one.count, other.count, pods.server.call("ZCARD", NAMES.pods))
+
+    await other.close()
+    third = pods.presence(3)
+    await third.beat()
+
+    assert (2, "<Presence 2>") == (third.count, repr(third))
+
+
+async def test_silent_processes(pods: Pods):
+    """Who gives no sign of life is gone; so is one whose sign is of another clock, and what isn't ours."""
+    await pods.presence(1).beat()
+    pods.server.call("ZADD", NAMES.pods, "1000", "old", "9e15", "future")
+    one = pods.presence(2)
+    await one.beat()
+
+    assert 2 == one.count
+
+    await until(lambda: not pods.server.call("EXISTS", NAMES.pods) or pods.server.call("PEXPIRE", NAMES.pods, 1))
+    pods.server.call("SET", NAMES.pods, "x")
+    third = pods.presence(3)
+    await third.beat()
+
+    assert 1 == third.count
+
+
+async def test_presence_goes_down_slowly(pods: Pods):
+    """A Redis that came back empty has seen only the first: the count before holds for as long as a sign of life."""
+    times = iter((0.0, 3.0, 6.0, 9.0, 12.0, 15.0))
+    one = pods.presence(1, clock=lambda: next(times))
+    for other in (2, 3):
+        await pods.presence(other).beat()
+    await one.beat()
+    pods.server.call("FLUSHALL")
+    counts = []
+    for _ in range(4):
+        await one.beat()
+        counts.append(one.count)
+
+    assert [3, 3, 3, 1] == counts
+
+    await pods.presence(2).beat()
+    await one.beat()
+
+    assert 2 == one.count
+
+
+async def test_presence_while_away(pods: Pods):
+    """What was counted last holds; when Redis is back a sign is given at once."""
+    link = pods.link()
+    one = pods.presence(1, link=link)
+    one.start()
+    await until(lambda: 1 == one.count)
+    pods.server.call("DEL", NAMES.pods)
+    for hear in link.on_return:
+        hear()
+    await until(lambda: pods.server.call("EXISTS", NAMES.pods))
+    pods.server.pause()
+    with pytest.raises(FleetAway):
+        await one.beat()
+
+    assert 1 == one.count
+
+    pods.server.resume()
+    await one.close()
+
+    assert 0 == pods.server.call("EXISTS", NAMES.pods)
