@@ -71,8 +71,8 @@ def build(rule: RedisRule, spawn: Spawn) -> Any:
     """
     A client for *rule*, not connected yet; *spawn* owns the tasks in which it connects.
 
-    It has two methods of ours: ``probe()``, which raises unless Redis answers, and ``renew()``, which forgets what may
-    have changed while it was away.
+    It has three methods of ours: ``ask(*command)``, the shortest way to a reply; ``probe()``, which raises unless Redis
+    answers; and ``renew()``, which forgets what may have changed while it was away.
     """
     address = locate(rule.url)
     if address.kind == "cluster":
@@ -118,7 +118,6 @@ def _wiring(rule: RedisRule, address: Address) -> dict[str, Any]:
     return {
         "credential_provider": Credentials(rule) if rule.username_file or rule.password_file else None,
         "trust": Trust(rule) if address.tls else None,
-        "socket_keepalive": True,
         "lib_name": None,
         "lib_version": None,
     }

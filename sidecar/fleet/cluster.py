@@ -95,6 +95,10 @@ class Cluster(RedisCluster):
             await asyncio.shield(self._learn())
         return self
 
+    async def ask(self, *command: Any) -> Any:
+        """The reply to *command*."""
+        return await self.execute_command(*command)
+
     async def probe(self) -> None:
         """
         Ask who has which slots, and all of those whether they answer.

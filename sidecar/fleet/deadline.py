@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 GRACE_TURNS = 4
 """
@@ -27,22 +27,26 @@ class Deadline:
     *punctual*: it came by itself and on time, so that the silence was not of our own making.
     """
 
-    __slots__ = ("_due", "_handle", "_limit", "_loop", "_over", "_turns", "punctual")
+    __slots__ = ("_cancelling", "_due", "_expired", "_handle", "_loop", "_over", "_task", "_turns", "punctual")
+
+    _task: asyncio.Task[Any]
+    _cancelling: int
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._limit = asyncio.timeout(None)
         self._due = self._loop.time() + seconds
         self._turns = GRACE_TURNS
         self._handle: asyncio.Handle = self._loop.call_at(self._due, self._ring)
-        self._over = False
+        self._expired = self._over = False
         self.punctual = False
 
     def __repr__(self) -> str:
         return f"<Deadline at {self._due:.3f}>"
 
     async def __aenter__(self) -> Self:
-        await self._limit.__aenter__()
+        task = asyncio.current_task()
+        assert task is not None, "waiting is done in tasks"
+        self._task, self._cancelling = task, task.cancelling()
         return self
 
     async def __aexit__(
@@ -50,14 +54,16 @@ class Deadline:
     ) -> None:
         self._handle.cancel()
         self._over = True
-        await self._limit.__aexit__(kind, error, trace)
+        # as asyncio.timeout does: who has been cancelled by others, too, is told of that
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
     def expire(self) -> None:
         """Let it be now, unless it has been already, or is past."""
         self._handle.cancel()
         if not self._over:
-            self._over = True
-            self._limit.reschedule(self._loop.time())
+            self._expired = self._over = True
+            self._task.cancel()
 
     def _ring(self) -> None:
         if self._turns:

@@ -133,11 +133,11 @@ class Link:
 
         async def call(client: Any) -> Any:
             try:
-                return await client.evalsha(script.digest, len(keys), *keys, *args)
+                return await client.ask("EVALSHA", script.digest, len(keys), *keys, *args)
             except Exception as error:
                 if not is_missing_script(error):
                     raise
-            return await client.eval(script.text, len(keys), *keys, *args)
+            return await client.ask("EVAL", script.text, len(keys), *keys, *args)
 
         return await self.run(call, budget, op=script.name)
 

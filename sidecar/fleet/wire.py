@@ -9,24 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
+import hiredis
 from redis.asyncio.connection import Connection
 from redis.connection import HiredisRespSerializer
 from redis.credentials import CredentialProvider
-from redis.exceptions import AuthenticationError
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,  # noqa: A004  the client's own
+    InvalidResponse,
+    RedisError,
+)
 
 from sidecar.core.rules import RedisRule
 from sidecar.fleet.client import Trust
+from sidecar.fleet.stream import Stream
 
 CONNECT_SECONDS = 2.0
 """How long connecting may take, TLS, credentials and the question to the Sentinels included."""
 
 _PACKER = HiredisRespSerializer()
+_PART = object()
+"""A reply of which there is more to come."""
 
 
 _asking: dict[str, Future[list[str]]] = {}
@@ -63,40 +71,72 @@ class Wire(Connection):
 
     def __init__(self, *, trust: Trust | None = None, **kwargs: Any) -> None:
         self._trust = trust
-        self._address = ""
         super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, **kwargs})
 
     @property
     def fresh(self) -> bool:
         """Whether a command may be sent: connected, nothing unread, and not closed by the server."""
-        reader = self._reader
-        if reader is None or reader.at_eof() or reader.exception() is not None:
-            return False
-        return bool(self._socket_is_empty())  # type: ignore[no-untyped-call]
+        return self._reader is not None and self._stream.fresh
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """A command's bytes; written in C, which the library does for its blocking client alone."""
         packed: list[bytes] = _PACKER.pack(*args)
         return packed
 
+    async def ask(self, *command: Any) -> Any:
+        """
+        The reply to *command*, as the server wrote it. Closes the connection where it is left before it has the reply.
+
+        What ``send_command`` and ``read_response`` of the library do, in one step; to be *fresh* is the caller's care.
+        """
+        stream, replies = self._stream, self._replies
+        try:
+            stream.write(hiredis.pack_command(command))
+            await stream.drain()
+            while (reply := replies.gets()) is _PART:
+                replies.feed(await stream.read())
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
+        if isinstance(reply, RedisError):
+            if isinstance(reply, ConnectionError):  # which concerns whatever is asked on this connection
+                await self.disconnect(nowait=True)
+            raise reply
+        return reply
+
     async def _connect(self) -> None:
         """Try the addresses of the host, one after the other. Raises ``OSError``."""
         failure: Exception = OSError(f"no address for {self.host}")
         for address in await addresses(self.host):
-            self._address = address
             try:
-                await super()._connect()  # type: ignore[no-untyped-call]
+                await self._reach(address)
             except OSError as error:
                 failure = error
             else:
                 return
         raise failure
 
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        arguments = {**super()._connection_arguments(), "host": self._address}
-        if self._trust is not None:
-            arguments |= {"ssl": self._trust.context(), "server_hostname": self.host}
-        return arguments
+    async def _reach(self, address: str) -> None:
+        """Connect to *address*. The library's way is the same, but for its streams."""
+        trust = self._trust
+        async with asyncio.timeout(self.socket_connect_timeout):
+            transport, stream = await asyncio.get_running_loop().create_connection(
+                Stream,
+                address,
+                self.port,
+                ssl=trust.context() if trust is not None else None,
+                server_hostname=self.host if trust is not None else None,
+            )
+        connection = transport.get_extra_info("socket")
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except OSError:
+            transport.abort()
+            raise
+        self._stream = stream
+        self._replies = hiredis.Reader(InvalidResponse, self._parser.parse_error, notEnoughData=_PART)
+        self._reader = self._writer = cast("Any", stream)  # it has what the library needs of them
 
 
 class Credentials(CredentialProvider):

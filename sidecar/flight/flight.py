@@ -137,7 +137,7 @@ class Flight:
     @property
     def over(self) -> bool:
         """Whether no more bytes will come."""
-        return self.stage in {Stage.DONE, Stage.FAILED}
+        return self.stage is Stage.DONE or self.stage is Stage.FAILED
 
     def join(self, credential: bytes = b"", draft: Draft | None = None) -> Reader:
         """

@@ -119,7 +119,8 @@ class Flights:
         return True
 
     def _landed(self, flight: Flight) -> None:
-        flight.fail(UpstreamFailed(Cause.DRAINING))  # a task cancelled before its first step runs no line of its own
+        if not flight.over:  # a task cancelled before its first step runs no line of its own
+            flight.fail(UpstreamFailed(Cause.DRAINING))
         self._flying.discard(flight)
         if flight.for_nobody:
             self._for_nobody -= 1

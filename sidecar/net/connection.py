@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
         self._resuming = False
         if self._rest and not self._busy:
             data, self._rest = self._rest, b""
-            self._consume(data)
+            self._consume(data, known=self._find(data) is not None)
 
     # Answering.
 

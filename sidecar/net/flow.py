@@ -29,8 +29,9 @@ class FlowControl:
 
     def hold(self, held: bool) -> None:  # noqa: FBT001 - the state itself, worked out by the caller
         """Say whether the sender has to wait."""
-        self._held = held
-        self._set()
+        if held != self._held:
+            self._held = held
+            self._set()
 
     def took(self, size: int) -> None:
         """So many bytes have been read: let the others have their turn, if they were many."""

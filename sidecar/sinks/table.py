@@ -177,8 +177,8 @@ BREAKDOWNS = (
         "calls_shed_total",
         "counter",
         ("route", "cause"),
-        "Calls sent away under the route's limits: too many wait (queue), their turn would come too late (deadline), or "
-        "no rate has room for them soon (rate).",
+        "Calls sent away under the route's limits: too many wait (queue), their turn would come too late (deadline), "
+        "or no rate has room for them soon (rate).",
         "Which limit is too small?",
     ),
     Metric(

@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from hashlib import blake2b
 from hmac import compare_digest
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,7 +31,7 @@ from sidecar.core.rules import KIB, SealRule
 from sidecar.store.envelope import Fault, pack, unpack
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 
 VERSION = 1
 
@@ -228,21 +229,28 @@ def _bound(before: bytes, name: bytes) -> bytes:
     return b"%b%d:%b;" % (before, len(name), name)
 
 
+@cache
+def _ciphers() -> tuple[type[AESGCM], type[AESSIV], type[Exception]]:
+    """The ciphers, and what they raise where a seal doesn't hold: looked up once, not for each envelope."""
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  8 MiB, only who encrypts pays
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV  # noqa: PLC0415  as above
+
+    return AESGCM, AESSIV, InvalidTag
+
+
 def _cipher(salt: bytes, key: bytes) -> tuple[AESGCM, bytes]:
     """The cipher of one envelope and its nonce. A key is used once, but a nonce out of the salt costs nothing."""
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  8 MiB, only who encrypts pays
-
     derived = blake2b(salt, key=key, digest_size=44, person=b"sidecar entry").digest()
-    return AESGCM(derived[:32]), derived[32:]
+    gcm, _, _ = _ciphers()
+    return gcm(derived[:32]), derived[32:]
 
 
 def _decrypt(secret: SecretKey, before: bytes, name: bytes, sealed: memoryview) -> bytes | None:
-    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  as in _cipher
-
+    _, _, broken = _ciphers()
     cipher, nonce = _cipher(before[-_SALT:], secret.encrypting)
     try:
         return cipher.decrypt(nonce, sealed, _bound(before, name))
-    except InvalidTag:
+    except broken:
         return None
 
 
@@ -260,16 +268,13 @@ def _verify(secret: SecretKey, before: bytes, name: bytes, sealed: memoryview) -
 
 
 def _write_note(secret: SecretKey, before: bytes, text: bytes) -> bytes:
-    from cryptography.hazmat.primitives.ciphers.aead import AESSIV  # noqa: PLC0415  as in _cipher
-
-    return AESSIV(secret.noting).encrypt(text, [before])
+    _, siv, _ = _ciphers()
+    return siv(secret.noting).encrypt(text, [before])
 
 
 def _read_note(secret: SecretKey, before: bytes, sealed: bytes) -> bytes | None:
-    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  as in _cipher
-    from cryptography.hazmat.primitives.ciphers.aead import AESSIV  # noqa: PLC0415  as in _cipher
-
+    _, siv, broken = _ciphers()
     try:
-        return AESSIV(secret.noting).decrypt(sealed, [before])
-    except InvalidTag:
+        return siv(secret.noting).decrypt(sealed, [before])
+    except broken:
         return None
