@@ -82,10 +82,12 @@ class Trip(Struct, frozen=True, gc=False):
     """
     A call on its way out. *model* is the one asked for, ``""`` where there is none; *credential* a digest of what the
     caller presented; *microsoft*: that is a token issued by Microsoft. *identity*: the answer may be stored, so it
-    must come uncoded. *deadline*: when the caller gives up, monotonic seconds. *pinned*: it depends on what one region
-    has stored. *batch*: it can wait for others. *cause*: why it is sent although another call was before it, ``""`` for
-    none. *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has
-    come, which may not be the last one. *tries* fills up with what was tried.
+    must come uncoded. *deadline*: when the caller gives up, monotonic seconds. *pinned*: it names what one region has
+    stored, and is for no other. *batch*: it can wait for others. *cause*: why it is sent although another call was
+    before it, ``""`` for none.
+
+    *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has come, which may not be
+    the last one. *tries* fills up with what was tried.
     """
 
     site: Site

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 from sidecar.core.dialect import Endpoint, Watch
@@ -30,6 +29,7 @@ _NO_RETRY = (b"x-should-retry", b"false")
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # either header, told apart by zlib
 
 COMPLAINT_SECONDS = 5.0
+"""So long is waited for it; then it counts as broken off."""
 
 
 class Answer(Protocol):
@@ -158,11 +158,12 @@ async def commit(
 
 
 async def _read_complaint(ahead: _Ahead) -> bytes:
-    """What an error says, as far as it comes at once: a call that waits for it is one that doesn't try elsewhere."""
-    with suppress(TimeoutError):
+    """What an error says. A call that waits for that is one that doesn't try elsewhere."""
+    try:
         async with asyncio.timeout(COMPLAINT_SECONDS):
-            await ahead.read(COMPLAINT_BYTES)
-    return ahead.begun
+            return await ahead.read(COMPLAINT_BYTES)
+    except TimeoutError:  # the read that was cancelled has closed the answer, so that the rest of it cannot be had
+        raise UpstreamFailed(Cause.TRUNCATED, "an error stopped in the middle", answered=True) from None
 
 
 async def _commit_stream(ahead: _Ahead, watch: Watch, most: int) -> tuple[Committed, Verdict]:

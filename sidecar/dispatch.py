@@ -9,27 +9,24 @@ invite the caller to begin again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from math import inf
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from sidecar.attempt import Attempts, Client, Credentials, End, Leg, Trip, Try, room_of
+from sidecar.attempt import Attempts, Client, Credentials, End, Leg, Trip, Try
+from sidecar.candidates import Candidates, Nobody, Pick, Sharing
 from sidecar.commit import COMMIT_BYTES, Committed
-from sidecar.core.approach import may_have_tokens
-from sidecar.core.breaker import PROBE_PATIENCE, Permit, Refusal, Sign, State, Transition
-from sidecar.core.failover import Candidate, arrange, eligible
+from sidecar.core.breaker import Sign
 from sidecar.core.latency import Quantile
 from sidecar.core.ledger import Ledger
 from sidecar.core.limits import declared_output, estimate
 from sidecar.core.memo import Memo
-from sidecar.core.regions import Place, Regions
-from sidecar.core.rules import Region
-from sidecar.core.substitution import deployed, with_model
+from sidecar.core.policy import FAILING
+from sidecar.core.regions import Regions
 from sidecar.core.verdict import Verdict
-from sidecar.errors import Cause, Refused, UpstreamFailed
-from sidecar.net.base import Spool, Stream
+from sidecar.errors import Cause, UpstreamFailed
+from sidecar.net.base import Spool
+from sidecar.race import Race
 from sidecar.rewindable import Rewindable
 from sidecar.throttle import Throttle
 
@@ -46,39 +43,26 @@ LONGEST_PAUSE = 2.0
 PACES = 256
 """Routes whose pace is known for hedging."""
 
-DENIED_PAUSE = 1.0
-"""Seconds after which a region that another process probes is asked for again."""
-
 _FULL = frozenset({429, 503, 529})
 """Statuses by which a service says that it has no room."""
+
+_SAME = frozenset({"reconnect", "unauthorized"})
+"""Causes of tries that go on with an attempt."""
 
 _OWN_RETRIES = b"x-stainless-retry-count"  # by which the SDKs of OpenAI and Anthropic tell that they try again
 
 
-class Sharing(Protocol):
-    """What the fleet knows of regions: see ``fleet/regions``."""
-
-    async def claim(self, place: Place, seconds: float) -> bool:
-        """Whether this process may probe *place*; nobody else does for so many seconds."""
-
-    def release(self, place: Place) -> None:
-        """It has not come to it."""
-
-
 class Sent(Struct, frozen=True):
-    """A call that is being answered. *own*: the caller's own credential has earned the answer."""
+    """
+    A call that is being answered. *own*: the caller's own credential has earned the answer. *good*: it is none that
+    says no, by its status or in a stream's first event; *failing*: it says that no answer can be had now.
+    """
 
     answer: Committed
     region: str
     own: bool = True
-
-
-class _Pick(NamedTuple):
-    """The region that is next. *last*: nobody else is left who would take the call."""
-
-    leg: Leg
-    permit: Permit
-    last: bool = False
+    good: bool = True
+    failing: bool = False
 
 
 class Dispatch:
@@ -110,7 +94,7 @@ class Dispatch:
         self._clock = clock
         self._draw = draw
         self._throttle = throttle
-        self._sharing = sharing
+        self._candidates = Candidates(regions, clock=clock, draw=draw, sharing=sharing)
         self._sleep = sleep
         self._paces: Memo[tuple[str, bool], Quantile] = Memo(PACES)
 
@@ -152,7 +136,7 @@ class Dispatch:
         rewindable = None
         if not (isinstance(body, bytes) or isinstance(body, Spool)):  # noqa: SIM101  in this order: the second look is slow
             rewindable = Rewindable(body, self._ledger)
-        left = self._legs(trip, rewindable or body)
+        left = self._candidates.legs(trip, rewindable or body)
         if not trip.cause:
             self._regions.budget(trip.site.service.name).call(self._clock())
         try:
@@ -163,23 +147,25 @@ class Dispatch:
         if end.answer is None:
             assert end.failure is not None
             raise end.failure
-        return Sent(end.answer, end.leg.region.name, end.leg.own)
+        verdict, status = end.verdict, end.answer.status
+        failing = status in FAILING or (status < 400 and (verdict.sign is Sign.ERROR or verdict.window > 0.0))
+        return Sent(end.answer, end.leg.region.name, end.leg.own, verdict.sign is Sign.GOOD, failing)
 
     async def _try(self, trip: Trip, left: list[Leg], rewindable: Rewindable | None) -> End:
         """Try regions until one has answered, or none is left that would."""
         budget = self._regions.budget(trip.site.service.name)
         first = len(trip.tries)
         best: End | None = None
-        wait = 1.0
+        nobody = None
         cause = trip.cause
         try:
             while True:
-                pick = await self._pick(trip, left)
-                if isinstance(pick, Refusal):
-                    wait = pick.seconds
+                pick = await self._candidates.pick(trip, left)
+                if isinstance(pick, Nobody):
+                    nobody = pick
                     break
                 if best is not None and not budget.take(self._clock()):
-                    self._give_back(trip, pick)
+                    self._candidates.give_back(trip, pick)
                     break
                 left.remove(pick.leg)
                 if best is not None and rewindable is not None and not rewindable.ended:
@@ -190,17 +176,18 @@ class Dispatch:
                 best = _better(best, end)
                 cause = end.verdict.cause
                 spent = rewindable is not None and rewindable.spent
-                if spent or not await self._goes_on(trip, pick, left, end.verdict, len(trip.tries) - first):
+                if spent or not await self._goes_on(trip, pick, left, end.verdict, _attempts(trip, first)):
                     break
         except BaseException:
             if best is not None:
                 best.close()
             raise
         if best is None:
-            raise UpstreamFailed(Cause.NO_REGION, sent=False, retry_after=max(wait, 1.0))
-        return _final(best, len(trip.tries) - first)
+            assert nobody is not None, "who is not refused has tried"
+            raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
+        return _final(best, _attempts(trip, first))
 
-    async def _goes_on(self, trip: Trip, pick: _Pick, left: list[Leg], verdict: Verdict, tried: int) -> bool:
+    async def _goes_on(self, trip: Trip, pick: Pick, left: list[Leg], verdict: Verdict, tried: int) -> bool:
         """
         Whether there is another attempt, after a pause where that is at the same region. The only region is asked again
         once, unless the caller does so by itself.
@@ -222,123 +209,9 @@ class Dispatch:
         """Whether the caller is still there in so many *seconds*."""
         return trip.deadline is None or self._clock() + seconds < trip.deadline
 
-    # ---- who is asked ----
-
-    def _legs(self, trip: Trip, body: bytes | Spool | Stream | Rewindable) -> list[Leg]:
-        """The ways to the regions that may take the call, in order. Raises ``Refused`` where there is none."""
-        site, allow = trip.site, trip.route.allow
-        if len(site.regions) == 1 and not allow:
-            region = site.regions[0]
-            found: tuple[Candidate, ...] = (Candidate(region, region.credential is None),)
-        else:
-            found = eligible(site.regions, allow)
-            if trip.microsoft and not site.service.dialect.name.startswith("azure-"):
-                found = tuple(each for each in found if not each.own or may_have_tokens(each.region))
-            if not found:
-                raise Refused(
-                    403,
-                    "no-region-allowed",
-                    f"The route {trip.route.name} allows {', '.join(sorted(allow))} only, and no region of "
-                    f"{site.service.name} that this caller may use is there; see `allow` and `residency`.",
-                )
-            if not trip.pinned and len(found) > 1:
-                found = arrange(
-                    found,
-                    balance=site.service.balance,
-                    draws=[self._draw() for _ in found],
-                    latency=lambda region: self._regions.latency.of(_place(trip, region), self._clock()),
-                )
-        legs = [leg for candidate in found if (leg := self._leg(trip, candidate, body)) is not None]
-        if not legs:
-            raise Refused(
-                400,
-                "cannot-rename",
-                f"Every region of {site.service.name} calls this model by a name of its own (`deployments`), and that "
-                "can be put only into a path, or into a JSON body that is held in memory and names its model once.",
-            )
-        return legs
-
-    def _leg(self, trip: Trip, candidate: Candidate, body: bytes | Spool | Stream | Rewindable) -> Leg | None:
-        """The way to a region; None where the model's name there cannot be put into the call."""
-        region, site = candidate.region, trip.site
-        target = site.target
-        name = region.deployments.get(trip.model) if trip.model else None
-        if name is not None and name != trip.model:
-            assert site.endpoint is not None
-            if site.endpoint.model:
-                renamed = deployed(target, trip.model, name)
-                if renamed is None:
-                    return None
-                target = renamed
-            else:
-                changed = with_model(body, name) if isinstance(body, bytes) else None
-                if changed is None:
-                    return None
-                body = changed
-        return Leg(region, candidate.own, _place(trip, region), target, body)
-
-    async def _pick(self, trip: Trip, left: list[Leg]) -> _Pick | Refusal:
-        """
-        The first of *left* that takes the call. A region without room, or one that fails, still gets it where nobody
-        else is left: it may answer after all, and nothing is lost by asking.
-        """
-        windows, now = self._regions.windows, self._clock()
-        refused: list[tuple[bool, float, Leg]] = []
-        for leg in left:
-            until = windows.until(room_of(trip, leg), now)
-            if until > now:
-                refused.append((False, until - now, leg))
-                continue
-            permit = await self._admit(trip, leg, last=False)
-            if not isinstance(permit, Refusal):
-                return _Pick(leg, permit)
-            refused.append((permit.unanswered, permit.seconds, leg))
-        soonest = inf
-        for _, seconds, leg in sorted(refused, key=lambda one: one[:2]):
-            permit = await self._admit(trip, leg, last=True)
-            if not isinstance(permit, Refusal):
-                return _Pick(leg, permit, last=True)
-            soonest = min(soonest, seconds, permit.seconds)
-        return Refusal(soonest)
-
-    async def _admit(self, trip: Trip, leg: Leg, *, last: bool) -> Permit | Refusal:
-        """
-        Leave of a region's breaker. Whether a probe is ours to send is asked of the fleet where it judges together:
-        another process may be at it.
-        """
-        rule = trip.site.service.breaker
-        breaker = self._regions.breaker(leg.place, rule, self._clock())
-        before = breaker.state
-        permit = breaker.admit(self._clock(), self._draw(), last=last)
-        if isinstance(permit, Refusal) or not permit.probe:
-            return permit
-        if before is State.OPEN:
-            self._regions.tell(leg.place, Transition(State.OPEN, State.HALF_OPEN, "probe"))
-        if self._sharing is None or not rule.shared:
-            return permit
-        try:
-            mine = await self._sharing.claim(leg.place, max(rule.open, PROBE_PATIENCE))
-        except BaseException:
-            self._give_back(trip, _Pick(leg, permit))
-            raise
-        if mine:
-            return permit
-        breaker.postpone(permit, self._clock(), DENIED_PAUSE)
-        return Refusal(DENIED_PAUSE, unanswered=True)
-
-    def _give_back(self, trip: Trip, pick: _Pick) -> None:
-        """It has not come to it."""
-        self._regions.breaker(pick.leg.place, trip.site.service.breaker, self._clock()).release(pick.permit)
-        self._yield_probe(trip, pick)
-
-    def _yield_probe(self, trip: Trip, pick: _Pick) -> None:
-        """Let another process probe, where this one was to and has learnt nothing."""
-        if pick.permit.probe and self._sharing is not None and trip.site.service.breaker.shared:
-            self._sharing.release(pick.leg.place)
-
     # ---- one attempt, or two in a race ----
 
-    async def _attempt(self, trip: Trip, pick: _Pick, left: list[Leg]) -> End:
+    async def _attempt(self, trip: Trip, pick: Pick, left: list[Leg]) -> End:
         if not trip.route.retry.hedge or isinstance(pick.leg.body, Rewindable):
             return await self._make(trip, pick)
         pace = self._paces.get((trip.route.name, trip.streaming))
@@ -353,7 +226,7 @@ class Dispatch:
             pace.add(self._clock() - began)
         return end
 
-    async def _make(self, trip: Trip, pick: _Pick) -> End:
+    async def _make(self, trip: Trip, pick: Pick) -> End:
         rule = trip.site.service.breaker
         breaker = self._regions.breaker(pick.leg.place, rule, self._clock())
         judged = False
@@ -362,15 +235,15 @@ class Dispatch:
             judged = end.verdict.sign is not Sign.NEUTRAL
         finally:
             if not judged:
-                self._yield_probe(trip, pick)
+                self._candidates.yield_probe(trip, pick)
         return end
 
-    async def _race(self, trip: Trip, pick: _Pick, left: list[Leg], after: float) -> End:
+    async def _race(self, trip: Trip, pick: Pick, left: list[Leg], after: float) -> End:
         """
         An attempt that is made twice where it takes longer than *after* seconds; the first answer counts, and the
         other attempt is cancelled (Dean and Barroso, "The Tail at Scale", 2013).
         """
-        race = _Race(self._spawn)
+        race = Race(self._spawn)
         best: End | None = None
         try:
             try:
@@ -390,13 +263,13 @@ class Dispatch:
             raise
         return best
 
-    async def _hedge(self, trip: Trip, pick: _Pick, left: list[Leg], race: _Race) -> None:
+    async def _hedge(self, trip: Trip, pick: Pick, left: list[Leg], race: Race) -> None:
         """The second attempt, at another region where there is one; not where only one is left that has trouble."""
-        second = await self._pick(trip, left or [pick.leg])
-        if isinstance(second, Refusal):
+        second = await self._candidates.pick(trip, left or [pick.leg])
+        if isinstance(second, Nobody):
             return
         if second.last or race.won:
-            self._give_back(trip, second)
+            self._candidates.give_back(trip, second)
             return
         if second.leg in left:
             left.remove(second.leg)
@@ -404,65 +277,9 @@ class Dispatch:
         race.enter(self._make(trip, second))
 
 
-class _Race:
-    """Attempts at a time; each ends in one result, and what nobody takes is let go of."""
-
-    def __init__(self, spawn: Callable[..., asyncio.Task[None]]) -> None:
-        self._spawn = spawn
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ends: asyncio.Queue[End | BaseException] = asyncio.Queue()
-        self._over = False
-        self.running = 0
-
-    @property
-    def won(self) -> bool:
-        """Whether there is a result that nobody has taken yet."""
-        return not self._ends.empty()
-
-    def enter(self, attempt: Coroutine[Any, Any, End]) -> None:
-        """One more. Whoever enters it waits for a result next: a task that has not begun cannot clean up."""
-        self.running += 1
-        self._tasks.add(self._spawn(self._run(attempt), name="attempt"))
-
-    async def next(self, seconds: float | None) -> End | None:
-        """The next result; None where there was none for so many *seconds*."""
-        try:
-            async with asyncio.timeout(seconds):
-                end = await self._ends.get()
-        except TimeoutError:
-            return None
-        self.running -= 1
-        if isinstance(end, BaseException):
-            raise end
-        return end
-
-    async def over(self) -> None:
-        """Cancel what still runs."""
-        self._over = True
-        while not self._ends.empty():
-            end = self._ends.get_nowait()
-            if isinstance(end, End):
-                end.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _run(self, attempt: Coroutine[Any, Any, End]) -> None:
-        try:
-            end = await attempt
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001  it is raised where the result is waited for
-            self._ends.put_nowait(error)
-        else:
-            if self._over:
-                end.close()
-            else:
-                self._ends.put_nowait(end)
-
-
-def _place(trip: Trip, region: Region) -> Place:
-    return Place(trip.site.service.name, trip.site.resource, region.name)
+def _attempts(trip: Trip, first: int) -> int:
+    """How many attempts there were since the *first*: one that a connection or a credential too old ended is none."""
+    return sum(one.cause not in _SAME for one in trip.tries[first:])
 
 
 def _better(one: End | None, other: End) -> End:

@@ -28,6 +28,11 @@ from sidecar.core.rules import Route
 from sidecar.flight.flight import Flight
 from sidecar.net.base import Request, Spool, Stream
 
+_BOUND = frozenset({
+    "stateful", "previous-response-id", "conversation", "item-reference", "file-id", "prompt-template", "container",
+})  # fmt: skip
+"""Reasons of calls that name what one region has stored, and no other."""
+
 
 class Call(Struct, frozen=True, gc=False):
     """
@@ -131,7 +136,8 @@ def trip_of(
         tries=tries,
         microsoft=principal.microsoft,
         deadline=None if seconds is None else started + seconds,
-        pinned=endpoint is None or bool(endpoint.bypass) or (call is not None and bool(call.facts.bypass)),
+        pinned=(endpoint is not None and endpoint.bypass in _BOUND)
+        or (call is not None and call.facts.bypass in _BOUND),
         batch=fields.get(b"x-sidecar-priority", b"").strip().lower() == b"batch",
         on_sent=on_sent,
         on_head=on_head,

@@ -284,7 +284,13 @@ class Sidecar:
     def _region_parts(self) -> tuple[Part, ...]:
         """The regions that don't take calls as usual; a service that is down doesn't make us unready."""
         return tuple(
-            Part(f"region {told.service}/{told.region}", False, f"{told.state}, tried again in {told.seconds:.0f} s")
+            Part(
+                f"region {told.service}/{told.region}",
+                False,
+                f"{told.state}, by an operator's order"
+                if told.order
+                else f"{told.state}, tried again in {told.seconds:.1f} s",
+            )
             for told in self.operations.table()
             if told.state != State.CLOSED.value
         )
@@ -397,16 +403,18 @@ class Sidecar:
     def _on_transition(self, place: Place, transition: Transition) -> None:
         """A breaker has changed: one line, and word to the fleet where it judges together."""
         after = transition.after
+        lasting = {"seconds": round(transition.seconds, 3)} if transition.seconds else {}
+        resource = {"resource": place.resource} if place.resource else {}
         self.log.event(
             "breaker",
             level="warning" if after is State.OPEN else "info",
             service=place.service,
-            resource=place.resource or None,
+            **resource,
             region=place.region,
             before=transition.before.value,
             after=after.value,
             cause=transition.cause,
-            seconds=round(transition.seconds, 3) or None,
+            **lasting,
         )
         shared = self.membership is not None and place.service in self._shared
         if self.membership is None or not shared or transition.cause in {"fleet", "operator"}:

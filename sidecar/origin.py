@@ -45,7 +45,7 @@ from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.flight.flight import Flight, Opening, Reader
 from sidecar.flight.table import Flights
 from sidecar.net.base import Spool, Stream
-from sidecar.standby import Standby, StandIn
+from sidecar.standby import Standby, StandIn, refuses
 from sidecar.store.base import NOTHING, Fetched, Store
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
@@ -126,7 +126,7 @@ class Origin:
                 raise
             return
         try:
-            if sent.answer.status in FAILING and await self._make_do(errand, flight, behind, sent):
+            if sent.failing and await self._make_do(errand, flight, behind, sent):
                 return
             await self.pour(errand, flight, sent)
         except UpstreamFailed as failure:
@@ -151,6 +151,9 @@ class Origin:
             await substitute(flight, spare, Outcome.STALE_ERROR)
             return True
         if not errand.call.route.fallback or errand.known is not None:
+            return False
+        if refuses(errand.request.head.fields):
+            flight.release(lambda _: False)  # others may take a stand-in
             return False
         if isinstance(failure, Sent) and not reaches_everyone(failure.answer.status):
             credential = errand.call.principal.credential

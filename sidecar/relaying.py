@@ -93,7 +93,7 @@ class Relay:
                 if found is None:
                     raise
                 return found
-            if sent.answer.status in FAILING:
+            if sent.failing:
                 found = await self._stand_in(trip, call, passage)
                 if found is not None:
                     sent.answer.close()

@@ -82,7 +82,7 @@ class Standby:
             sent = await self._dispatch.send(other)
         except (UpstreamFailed, Refused):
             return None
-        if sent.answer.status < 400:
+        if sent.good:
             return StandIn(sent, model)
         sent.answer.close()
         return None
@@ -97,7 +97,9 @@ class Standby:
         if not body:
             return None
         if view.stream and endpoint.answers.streams:
-            body = endpoint.answers.convert(body, Form.WHOLE, view)
+            convert = endpoint.answers.convert
+            # Token counts can be shown only where the file has them.
+            body = convert(body, Form.WHOLE, view) or convert(body, Form.WHOLE, View(stream=True, usage=False))
             if body is None:
                 self._tell(f"{path}: cannot be given as a stream; it has to be a whole answer of this API")
                 return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from sidecar.attempt import Trip
 from sidecar.core.breaker import Sign
 from sidecar.core.headers import fields_of
@@ -11,10 +13,10 @@ from sidecar.core.ledger import Ledger
 from sidecar.core.model import Head
 from sidecar.core.recognise import Site, recognise
 from sidecar.core.regions import Place, Regions
-from sidecar.core.rules import BreakerRule, Region, RetryRule, Route, RouteLimits, Rules, Service
+from sidecar.core.rules import BreakerRule, Region, RetryRule, Route, RouteLimits, Rules, Service, StoredCredential
 from sidecar.dialects import DIALECTS
 from sidecar.dispatch import Dispatch
-from sidecar.errors import UpstreamFailed
+from sidecar.errors import Cause, UpstreamFailed
 from sidecar.throttle import Throttle
 from tests.store.remotes import Tasks
 
@@ -24,6 +26,18 @@ CHAT = b'{"model":"gpt-4o","messages":[]}'
 CALLERS_KEY = b"Bearer of the caller"
 CONTENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
+ERROR_EVENT = b'data: {"error":{"message":"x","type":"server_error"}}\n\n'
+CUT = UpstreamFailed(Cause.TRUNCATED, answered=True)
+
+KEY = StoredCredential("authorization", "key")
+OTHERS = StoredCredential("api-key", "other")
+FIELDS = {"key": (b"authorization", b"Bearer of the region"), "other": (b"api-key", b"of another")}
+
+OWN_RETRY = ((b"x-stainless-retry-count", b"0"),)
+"""The header of a caller that tries again by itself."""
+
+LOADED = {"limits": {"concurrency": 1, "tokens_per_minute": 10_000_000}}
+"""One call at a time, and more tokens than are ever used."""
 
 
 class Answer:
@@ -77,6 +91,16 @@ def fails(cause, **how):
 def hangs():
     """Never answers, until it is cancelled."""
     return asyncio.Event()
+
+
+QUOTA = status(429, b'{"error":{"code":"rate_limit_exceeded"}}', (b"retry-after", b"7"))
+FULL = status(429, b'{"error":{"message":"The engine is currently overloaded"}}')
+SPENT = status(429, b'{"error":{"code":"insufficient_quota"}}')
+FILTERED = status(400, b'{"error":{"code":"content_filter"}}')
+NO_DEPLOYMENT = status(404, b'{"error":{"code":"DeploymentNotFound"}}')
+RESET = fails(Cause.DISCONNECTED)
+REFUSED = fails(Cause.CONNECT, sent=False)
+TIMEOUT = fails(Cause.FIRST_BYTE_TIMEOUT)
 
 
 class Client:
@@ -300,3 +324,39 @@ class Lab:
         left = sum(not answer.closed for answer in self.client.answers)
         idle = not self.ledger.held and not self.client.running and not self.tasks.errors
         return idle and (open_, left) == (sent is not None, 0)
+
+
+def hedged(script, *regions, **more):
+    """A lab whose calls have all taken no time so far, so that any is slow that does not end at once."""
+    script = {name: [*[ok()] * 20 * (name == "a"), *steps] for name, steps in script.items()}
+    return Lab(script, *regions, retry={"hedge": True}, **more)
+
+
+async def warmed(lab, calls=20):
+    for _ in range(calls):
+        await lab.call()
+    lab.client.calls.clear()
+    return lab
+
+
+def causes(trip):
+    return [one.cause for one in trip.tries]
+
+
+async def until(condition, steps=200):
+    for _ in range(steps):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never comes to that")
+
+
+async def spin(steps=60):
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+
+async def cancelled(task):
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

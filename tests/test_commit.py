@@ -167,6 +167,20 @@ async def test_errors(code, body, pairs, expected):
     assert body == await found.read()
 
 
+async def test_error_that_stops(monkeypatch):
+    """An error whose words don't come in time has broken off; one that can be judged without them is there."""
+    monkeypatch.setattr("sidecar.commit.COMPLAINT_SECONDS", 0.0)
+    answer, ledger = Answer(429, b"{", hangs()), Ledger(COMMIT_BYTES)
+    with pytest.raises(UpstreamFailed) as caught:
+        await ahead(answer, CHAT, ledger)
+
+    assert (Cause.TRUNCATED, 1, 0) == (caught.value.cause, answer.closed, ledger.held)
+
+    _, verdict = await ahead(Answer(500, b"{", hangs()), CHAT, ledger)
+
+    assert "5xx" == verdict.cause
+
+
 async def test_error_of_an_unknown_operation():
     """That is judged as well."""
 

@@ -82,14 +82,15 @@ def forward(pairs: Pairs, fields: Fields, *, identity: bool, replace: Pairs = ()
     The fields of a request as they go upstream, in the caller's order and spelling.
 
     *identity*: the answer may be stored, so no content coding is asked for. *replace*: a region's own credential;
-    then every field that can carry a credential is the region's business alone and the caller's are left out.
+    then every field that can carry a credential, cookies too, is the region's business alone and the caller's are left
+    out.
     ``Prefer`` loses ``respond-async`` and keeps what else is in it (RFC 7240).
     """
     dropped = HOP_BY_HOP | OURS | REWRITTEN | named_by_connection(fields)
     if identity:
         dropped |= {b"accept-encoding"}
     if replace:
-        dropped |= CREDENTIALS | {name.lower() for name, _ in replace}
+        dropped |= CREDENTIALS | {b"cookie"} | {name.lower() for name, _ in replace}
     kept = []
     for name, value in pairs:
         lower = name.lower()

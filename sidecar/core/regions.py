@@ -147,11 +147,10 @@ class Regions:
     def spent(self, now: float) -> dict[tuple[str, str], int]:
         """How many rate windows are open, by service and region; for metrics."""
         found: dict[tuple[str, str], int] = {}
-        for place in self._breakers:
-            count = self.windows.count((place,), now)
-            if count:
-                label = (place.service, place.region)
-                found[label] = found.get(label, 0) + count
+        for room in self.windows.places(now):
+            assert isinstance(room, Room)
+            label = (room.place.service, room.place.region)
+            found[label] = found.get(label, 0) + 1
         return found
 
     def budgets_left(self, now: float) -> dict[str, float]:

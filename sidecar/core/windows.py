@@ -75,6 +75,10 @@ class Windows:
         if self._windows:
             self._windows.pop(place, None)
 
+    def places(self, now: float) -> list[Hashable]:
+        """Where there are windows."""
+        return [place for place, window in self._windows.items() if window.until > now]
+
     def among(self, prefix: tuple[Hashable, ...], now: float) -> list[Window]:
         """The windows of the places, tuples all, that begin with *prefix*, without those that are over."""
         size = len(prefix)
