@@ -34,6 +34,9 @@ CREDENTIAL_SECONDS = 10.0
 TICK = 0.005
 """Seconds by which a timer of the event loop may be early: those of uvloop count in milliseconds."""
 
+PATIENT = 0.9
+"""A caller that waits for this part of the route's own time is not hasty: the SDKs' defaults are about as long."""
+
 NO_CREDENTIAL = Verdict(Sign.NEUTRAL, "no-credential", elsewhere=True)
 
 Stored = StoredCredential | AzureIdentity
@@ -179,8 +182,10 @@ class Attempts:
         except UpstreamFailed as failure:
             verdict = judge_failure(failure, repeats=trip.repeats)
             if trip.deadline is not None and self._clock() >= trip.deadline - TICK:
-                failure.hasty = True  # what one caller has no patience for says nothing of the region
-                verdict = structs.replace(verdict, sign=Sign.NEUTRAL, elsewhere=False, again=False)
+                failure.hasty = True
+                verdict = structs.replace(verdict, elsewhere=False, again=False)
+                if self._clock() - began < PATIENT * _first_byte(trip):  # one caller's haste says nothing of the region
+                    verdict = structs.replace(verdict, sign=Sign.NEUTRAL)
             end = End(leg, verdict, failure=failure)
         except BaseException:
             breaker.release(permit)
@@ -280,6 +285,11 @@ class Attempts:
 def room_of(trip: Trip, leg: Leg) -> Room:
     """Which quota a call by way of *leg* is counted against."""
     return Room(leg.place, trip.model, trip.credential if leg.own else b"")
+
+
+def _first_byte(trip: Trip) -> float:
+    timeouts = trip.route.timeouts
+    return timeouts.stream_first_byte if trip.streaming else timeouts.first_byte
 
 
 def _is_spent(body: bytes | Spool | Stream | Rewindable) -> bool:

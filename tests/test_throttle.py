@@ -16,7 +16,8 @@ from sidecar.core.limits import BRIMFUL, BURST_SECONDS, Account, Pair, worth
 from sidecar.core.rules import Route, RouteLimits
 from sidecar.core.turns import Taken
 from sidecar.errors import FleetAway, Refused
-from sidecar.throttle import ALONE_SECONDS, FIRST_ADAPTIVE, PATIENCE_SECONDS, Throttle
+from sidecar.gate import ALONE_SECONDS, FIRST_ADAPTIVE, PATIENCE_SECONDS
+from sidecar.throttle import Throttle
 from tests.store.remotes import Tasks
 
 
