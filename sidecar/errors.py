@@ -41,6 +41,8 @@ class Refused(SidecarError):
     *status* is an HTTP status, *code* a short stable word for programs and metrics, *message* a sentence for people
     that names the remedy. *close* says that the connection cannot be used any further. *retry_after*: seconds until it
     is worth trying again, 0 where that is not known.
+
+    *hasty*: it is by the caller's own deadline or rank, and says nothing of others who ask the same.
     """
 
     def __init__(self, status: int, code: str, message: str, *, close: bool = False, retry_after: float = 0.0) -> None:
@@ -50,6 +52,7 @@ class Refused(SidecarError):
         self.message = message
         self.close = close
         self.retry_after = retry_after
+        self.hasty = False
 
 
 class Cause(StrEnum):

@@ -289,7 +289,9 @@ class Gate:
             "rate": "its rate has no room soon enough (limits.requests_per_minute, limits.tokens_per_minute)",
         }[cause]
         message = f"Route {self._name} is at its limits, and {why}. Try again in {seconds:.0f} s."
-        call.future.set_exception(Refused(429, "route-limit", message, retry_after=seconds))
+        refused = Refused(429, "route-limit", message, retry_after=seconds)
+        refused.hasty = call.batch or cause == "deadline"
+        call.future.set_exception(refused)
 
     def _wait_for_slot(self, call: _Call) -> float:
         """Seconds until a slot is free for one who joins the line now: by the mean time that calls have held theirs."""

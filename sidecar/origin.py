@@ -45,7 +45,7 @@ from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.flight.flight import Flight, Opening, Reader
 from sidecar.flight.table import Flights
 from sidecar.net.base import Spool, Stream
-from sidecar.standby import Standby, StandIn, refuses
+from sidecar.standby import Standby, StandIn
 from sidecar.store.base import NOTHING, Fetched, Store
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
@@ -152,15 +152,13 @@ class Origin:
             return True
         if not errand.call.route.fallback or errand.known is not None:
             return False
-        if refuses(errand.request.head.fields):
-            flight.release(lambda _: False)  # others may take a stand-in
-            return False
         if isinstance(failure, Sent) and not reaches_everyone(failure.answer.status):
             credential = errand.call.principal.credential
             flight.release(lambda reader: reader.credential == credential)  # others may have room left
         trip = self._trip(errand, errand.request.body, [])
         try:
-            found = await self._standby.stand_in(trip, errand.call.endpoint, errand.call.facts.view)
+            call, full = errand.call, isinstance(failure, Refused)
+            found = await self._standby.stand_in(trip, call.endpoint, call.facts.view, models=not full)
         finally:
             book(trip, _booked(errand, flight))
         if found is None:

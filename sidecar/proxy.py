@@ -309,10 +309,10 @@ class Proxy:
             if not reader.satisfied:
                 draft.cause = "client-gone"
             raise
-        except UpstreamFailed as failure:
+        except (UpstreamFailed, Refused) as failure:
             if not (collapsed and failure.hasty) or exchange.started:
                 raise
-            return way  # somebody else had no more patience; we have
+            return way  # somebody else had no more patience, or came after others; we have, and do not
         finally:
             reader.leave()
 
@@ -320,8 +320,10 @@ class Proxy:
         """A place in the key's flight, and whether it is another caller's. One look, then join or lead: no await."""
         alone = way is Way.ALONE
         approach, call, key = errand.approach, errand.call, errand.key
-        # who has not proved itself shares a flight only with those who present the very same credential
-        shelf = (key, b"" if proven else call.principal.credential, way)
+        # who has not proved itself shares a flight only with those who present the very same credential; and what may
+        # become of a call that fails is its route's to say, and its caller's
+        terms = (call.route.name, refuses(errand.request.head.fields))
+        shelf = (key, b"" if proven else call.principal.credential, way, terms)
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
         collapsed = flight is not None
         if flight is None:
@@ -362,9 +364,9 @@ class Proxy:
         return opening.found is None or not proven or self._accepted.knows(place, principal, self._now())
 
     def _takes(self, errand: Errand, opening: Opening) -> bool:
-        """Whether what another caller's call came to, where it isn't the service's answer, is for this caller, too."""
+        """Whether what another caller's call came to, if that is a stored answer, is one for this caller, too."""
         if opening.found is None:
-            return opening.outcome is not Outcome.FALLBACK or not refuses(errand.request.head.fields)
+            return True
         judged = judge_spare if opening.outcome is Outcome.STALE_ERROR else judge
         return isinstance(
             judged(opening.found.entry, errand.approach.asked, errand.call.fresh, self._now()), Serve | Refresh

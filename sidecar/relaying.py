@@ -89,7 +89,7 @@ class Relay:
             except (UpstreamFailed, Refused) as failure:
                 if isinstance(failure, Refused) and failure.status not in FAILING:
                     raise
-                found = await self._stand_in(trip, call, passage)
+                found = await self._stand_in(trip, call, passage, models=not isinstance(failure, Refused))
                 if found is None:
                     raise
                 return found
@@ -104,10 +104,10 @@ class Relay:
         self._origin.note(trip.site.place, principal, sent, draft)
         return sent
 
-    async def _stand_in(self, trip: Trip, call: Call | None, passage: Passage) -> Sent | None:
+    async def _stand_in(self, trip: Trip, call: Call | None, passage: Passage, *, models: bool = True) -> Sent | None:
         if call is None or not trip.route.fallback:
             return None
-        found = await self._standby.stand_in(trip, call.endpoint, call.facts.view)
+        found = await self._standby.stand_in(trip, call.endpoint, call.facts.view, models=models)
         if found is None:
             return None
         draft = passage.draft

@@ -57,16 +57,19 @@ class Standby:
     def __repr__(self) -> str:
         return f"<Standby {self._files!r}>"
 
-    async def stand_in(self, trip: Trip, endpoint: Endpoint | None, view: View) -> StandIn | None:
+    async def stand_in(
+        self, trip: Trip, endpoint: Endpoint | None, view: View, *, models: bool = True
+    ) -> StandIn | None:
         """
         The first of the route's fallbacks that answers *trip*, whose body is in memory; None where none does. A stale
-        entry is not looked for here: where one may serve, it was taken before.
+        entry is not looked for here: where one may serve, it was taken before. Without *models* no call is made: a
+        route that has no room for one has none for another.
         """
         if refuses(trip.head.fields) or endpoint is None:
             return None
         for fallback in trip.route.fallback:
             found = None
-            if fallback.kind == "model":
+            if fallback.kind == "model" and models:
                 found = await self._ask(trip, fallback.value)
             elif fallback.kind == "answer_file":
                 found = await self._read(fallback.value, endpoint, view)

@@ -1,0 +1,353 @@
+"""No region answers: each caller gets one prompt answer, the best that there is, and the rest is quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from random import Random
+
+import pytest
+
+from sidecar.core.breaker import State
+from sidecar.core.model import Outcome
+from sidecar.core.rules import BreakerRule, CacheMode, CacheRule, Fallback, RetryRule
+from tests.scenarios.answers import CLAUDE, CLAUDE_PATH, completion, said
+from tests.scenarios.conftest import CHAT_PATH
+from tests.scenarios.regions import (
+    Clock,
+    Region,
+    Way,
+    attempts_of,
+    chat,
+    draw_from,
+    mixed,
+    route,
+    running,
+    seen_by,
+    service,
+    state_of,
+)
+from tests.scenarios.test_freshness import Clock as WallClock
+
+OTHER = Fallback("model", "gpt-4o-mini")
+NONE = {"x-sidecar-fallback": "none"}
+MISS = "sidecar; fwd=miss; stored"
+INSTEAD = "sidecar; fwd=miss; detail=fallback"
+BUSY = "We are busy; please come back."
+
+AZURE_PATH = "/azure/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
+
+DIALECTS = {
+    "openai": ("/openai", CHAT_PATH, {}, chat(1)),
+    "azure-openai": ("/azure", AZURE_PATH, {"authorization": None, "api-key": "k"}, chat(1)),
+    "anthropic": ("/anthropic", CLAUDE_PATH, {"authorization": None, "x-api-key": "k"}, CLAUDE),
+}
+
+FORMS = pytest.mark.parametrize(
+    ("stream", "bypassed"),
+    [(False, False), (True, False), (False, True), (True, True)],
+    ids=["whole", "streamed", "whole-bypassed", "streamed-bypassed"],
+)
+
+
+@pytest.fixture
+async def pair():
+    """Two regions."""
+    async with running("a", "b") as regions:
+        yield regions
+
+
+async def down(way: Way, *regions: Region) -> None:
+    for region in regions:
+        await region.become(way)
+
+
+def error_kind(name: str, error: dict) -> tuple[str, ...]:
+    """The members by which the API's own SDK knows an error."""
+    if name == "anthropic":
+        return error["type"], error["error"]["type"]
+    if name == "openai":
+        return error["error"]["type"], error["error"]["code"]
+    return (error["error"]["code"],)
+
+
+@pytest.mark.parametrize("way", [Way.KILLED, Way.CLOSED, Way.BLACK_HOLED, Way.SLOW])
+async def test_one_prompt_answer_each(way, build_lab, pair):
+    """Soon nothing but one call in ten is tried, and each caller is told when to come again."""
+    a, b = pair
+    await down(way, a, b)
+    regions = service(a.rule(), b.rule(priority=2), breaker=BreakerRule(open=60.0))
+    lab = await build_lab("", services=regions, routes=route(retry=RetryRule(on_timeout=True)))
+    draw_from(lab, Random(1).random)
+    first = await asyncio.gather(*(lab.ask(mixed(number)) for number in range(10)))
+
+    assert {502, 503, 504} >= {reply.status for reply in first}
+    assert attempts_of(lab) <= 2 * len(first)
+    assert {State.OPEN} == {state_of(lab, "a"), state_of(lab, "b")}
+    before = attempts_of(lab)
+    replies = await asyncio.gather(*(lab.ask(mixed(100 + number)) for number in range(100)))
+    refused = [reply for reply in replies if reply.status == 503]
+    assert len(refused) >= 70
+    assert all(0 < int(reply.headers["retry-after"]) <= 60 for reply in refused)
+    assert {502, 503, 504} >= {reply.status for reply in replies}
+    assert attempts_of(lab) - before == 100 - len(refused)
+    assert 110 == len(lab.records)
+    await lab.settle()
+
+
+async def test_nothing_turns_while_nobody_calls(build_lab, pair):
+    """With everything down and open, the loop rests."""
+    a, b = pair
+    await down(Way.KILLED, a, b)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route())
+    await asyncio.gather(*(lab.ask(mixed(number)) for number in range(20)))
+    attempts, tasks = a.attempts + b.attempts, lab.tasks
+    loop, turns = asyncio.get_running_loop(), 0
+    turn = loop._run_once
+
+    def counted() -> None:
+        nonlocal turns
+        turns += 1
+        turn()
+
+    loop._run_once = counted
+    try:
+        await asyncio.sleep(0.3)
+    finally:
+        loop._run_once = turn
+
+    assert attempts == a.attempts + b.attempts
+    assert ["sweep"] == tasks
+    assert turns < 30
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_refusal_in_the_apis_own_form(stream, name, build_lab, pair):
+    """The 503 is an error as the API has it, with a wait that SDKs obey."""
+    a, b = pair
+    path, target, headers, asked = DIALECTS[name]
+    await down(Way.KILLED, a, b)
+    lab = await build_lab(
+        "", services=service(a.rule(), b.rule(priority=2, credential_domain=""), name=name, path=path), routes=route()
+    )
+    draw_from(lab, lambda: 0.5)
+    replies = [await lab.ask({**asked, "stream": stream}, path=target, headers=headers) for _ in range(8)]
+    last = replies[-1]
+
+    assert [502] * 3 + [503] * 5 == [reply.status for reply in replies]
+    assert (3, 3) == (a.refused, b.refused)
+    assert ["false"] * 3 == [reply.headers.get("x-should-retry") for reply in replies[:3]]
+    assert 0 < int(last.headers["retry-after"]) <= 60
+    assert "x-should-retry" not in last.headers
+    assert "application/json" == last.headers["content-type"]
+    expected = {
+        "openai": ("server_error", "upstream-no-region"),
+        "azure-openai": ("upstream-no-region",),
+        "anthropic": ("error", "api_error"),
+    }
+    assert expected[name] == error_kind(name, last.json())
+
+
+@pytest.mark.parametrize("way", [Way.KILLED, Way.BLACK_HOLED, Way.DOWN, Way.THROTTLED, Way.BROKEN_BEFORE])
+async def test_warm_cache_answers_all(way, build_lab, pair):
+    """With ``stale_if_error`` every repeated call is answered, long after its answer has become old."""
+    a, b = pair
+    rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(cache=rule))
+    calls = [chat(number, stream=number % 2 == 1) for number in range(20)]
+    warm = [await lab.ask(asked) for asked in calls]
+    await lab.settle()
+    wall = WallClock([lab])
+    wall.later(69.5)
+    await down(way, a, b)
+    before = attempts_of(lab)
+    replies = [reply for _ in range(3) for reply in await asyncio.gather(*map(lab.ask, calls))]
+
+    assert [200] * 60 == [reply.status for reply in replies]
+    assert {"sidecar; hit; ttl=-10; detail=stale-if-error"} == {reply.cache for reply in replies}
+    assert [said(reply.body) for reply in warm] * 3 == [said(reply.body) for reply in replies]
+    assert attempts_of(lab) - before <= 2 * 60
+    await down(Way.WELL, a, b)
+    Clock(lab).later(600.0)
+    assert MISS == (await lab.ask(calls[0])).cache
+
+
+# ---- fallback: another model ----
+
+
+def answers_other(a: Region, b: Region) -> None:
+    """Both regions fail for every model but one."""
+    for region in (a, b):
+        region.way, region.takes = Way.DOWN, frozenset({OTHER.value})
+
+
+@FORMS
+async def test_other_model(stream, bypassed, build_lab, pair):
+    """Another model's answer says so, and is never kept for the model that was asked."""
+    a, b = pair
+    answers_other(a, b)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=(OTHER,)))
+    asked = chat(1, stream=stream, bypassed=bypassed)
+    replies = [await lab.ask(asked) for _ in range(2)]
+    await lab.settle()
+
+    for reply in replies:
+        assert (200, False, "gpt-4o-mini") == (reply.status, reply.broken, reply.headers["x-sidecar-model"])
+        assert "a says gpt-4o-mini" == said(reply.body)
+        assert "detail=fallback" in reply.cache
+        assert "stored" not in reply.cache
+    assert [Outcome.FALLBACK] * 2 == [record.outcome for record in lab.records]
+    assert 0 == lab.sidecar.memory.entries
+    assert (4, 2) == (a.calls, b.calls)
+    assert 6 == attempts_of(lab)
+    await down(Way.WELL, a, b)
+    healed = await lab.ask(asked)
+    assert ("gpt-4o", "a says gpt-4o") == (healed.headers["x-sidecar-model"], said(healed.body))
+    if not bypassed:
+        assert MISS == healed.cache
+        assert (await lab.ask(asked)).cache.startswith("sidecar; hit; ")
+
+
+@FORMS
+async def test_none_means_none(stream, bypassed, build_lab, pair):
+    """Who wants no stand-in gets the service's error, and one attempt at the fallback less."""
+    a, b = pair
+    answers_other(a, b)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=(OTHER,)))
+    reply = await lab.ask(chat(1, stream=stream, bypassed=bypassed), headers=NONE)
+
+    assert 500 == reply.status
+    assert "false" == reply.headers["x-should-retry"]
+    assert "fallback" not in reply.cache
+    assert (1, 1) == (a.calls, b.calls)
+    assert not a.wrote(b"x-sidecar")
+
+
+async def test_none_gets_the_refusal(build_lab, pair):
+    """Where no region may be asked, it is a 503 with its wait."""
+    a, b = pair
+    await down(Way.KILLED, a, b)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=(OTHER,)))
+    draw_from(lab, lambda: 0.5)
+    replies = [await lab.ask(mixed(number), headers=NONE) for number in range(6)]
+
+    assert [502] * 3 + [503] * 3 == [reply.status for reply in replies]
+    assert 0 < int(replies[-1].headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_joiner_without_stand_in(stream, build_lab, pair, dial):
+    """Callers of one flight each get what they take: the one a stand-in, the other the service's own error."""
+    a, b = pair
+    answers_other(a, b)
+    a.hold = b"box 1?"
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=(OTHER,)))
+    asked = chat(1, stream=stream)
+    leader = await dial(lab, asked)
+    await lab.until(lambda: a.calls == 1)
+    joiners = [await dial(lab, asked, headers=headers) for headers in (NONE, {})]
+    await lab.until(lambda: lab.waiting == 3)
+    a.go.set()
+    first, without, second = [await caller.reply() for caller in (leader, *joiners)]
+
+    assert (200, INSTEAD) == (first.status, first.cache)
+    assert "a says gpt-4o-mini" == said(first.body) == said(second.body)
+    assert (500, False) == (without.status, without.broken)
+    assert "It broke." == without.json()["error"]["message"]
+    assert "detail=fallback" in second.cache
+    await lab.settle()
+    assert 0 == lab.sidecar.memory.entries
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_joiner_who_led_without_stand_in(stream, build_lab, pair, dial):
+    """Who joins the call of one that wants no stand-in gets one all the same, where the service has none for both."""
+    a, b = pair
+    answers_other(a, b)
+    a.hold = b"box 1?"
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=(OTHER,)))
+    asked = chat(1, stream=stream)
+    leader = await dial(lab, asked, headers=NONE)
+    await lab.until(lambda: a.calls == 1)
+    joiner = await dial(lab, asked)
+    await lab.until(lambda: lab.waiting == 2)
+    a.go.set()
+    without, taker = await leader.reply(), await joiner.reply()
+
+    assert 500 == without.status
+    assert (200, "a says gpt-4o-mini") == (taker.status, said(taker.body))
+
+
+async def test_fallback_fails_as_well(build_lab, pair):
+    """Where the other model fails too, the caller gets the error of the one it asked for."""
+    a, b = pair
+    await down(Way.DOWN, a, b)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=(OTHER,)))
+    replies = [await lab.ask(mixed(number)) for number in range(4)]
+
+    assert [500] * 4 == [reply.status for reply in replies]
+    assert {"It broke."} == {reply.json()["error"]["message"] for reply in replies}
+    assert a.calls + b.calls <= 4 * len(replies)
+    assert not any("fallback" in reply.cache for reply in replies)
+
+
+# ---- fallback: a file ----
+
+
+@FORMS
+async def test_answer_file(stream, bypassed, build_lab, pair, tmp_path):
+    """A file written beforehand answers, in the form asked for, and is kept nowhere."""
+    a, b = pair
+    await down(Way.KILLED, a, b)
+    busy = tmp_path / "busy.json"
+    busy.write_bytes(completion(BUSY))
+    fallback = (OTHER, Fallback("answer_file", str(busy)))
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=fallback))
+    asked = chat(1, stream=stream, bypassed=bypassed)
+    replies = [await lab.ask(asked) for _ in range(6)]
+    await lab.settle()
+
+    assert [200] * 6 == [reply.status for reply in replies]
+    assert {BUSY} == {said(reply.body) for reply in replies}
+    kind = "text/event-stream" if stream else "application/json"
+    assert {kind} == {reply.headers["content-type"].partition(";")[0] for reply in replies}
+    assert all("detail=fallback" in reply.cache for reply in replies)
+    assert {""} == set(seen_by(replies))
+    assert [Outcome.FALLBACK] * 6 == [record.outcome for record in lab.records]
+    assert 0 == lab.sidecar.memory.entries
+    without = await lab.ask(asked, headers=NONE)
+    assert without.status in {502, 503}
+
+
+async def test_stale_before_fallback(build_lab, pair):
+    """An old answer of the model that was asked goes before another model's."""
+    a, b = pair
+    rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
+    lab = await build_lab(
+        "", services=service(a.rule(), b.rule(priority=2)),
+        routes=route(cache=rule, fallback=(Fallback("stale"), OTHER)),
+    )  # fmt: skip
+    await lab.ask(chat(1))
+    await lab.settle()
+    wall = WallClock([lab])
+    wall.later(69.5)
+    answers_other(a, b)
+    old, other = await lab.ask(chat(1)), await lab.ask(chat(2))
+
+    assert ("a says gpt-4o", "gpt-4o") == (said(old.body), old.headers["x-sidecar-model"])
+    assert ("a says gpt-4o-mini", INSTEAD) == (said(other.body), other.cache)
+
+
+async def test_stand_in_is_not_in_the_way_of_the_fleet(build_lab, pair):
+    """Calls of the fallback's own model are looked up and kept as ever."""
+    a, b = pair
+    answers_other(a, b)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=(OTHER,)))
+    await lab.ask(chat(1))
+    direct = await lab.ask(chat(1, model=OTHER.value))
+    again = await lab.ask(chat(1, model=OTHER.value))
+
+    assert MISS == direct.cache
+    assert again.cache.startswith("sidecar; hit; ")
+    assert json.loads(again.body)["model"] == OTHER.value

@@ -1,0 +1,197 @@
+"""A call that takes longer than nearly all others is sent a second time, and the first answer counts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.core.breaker import State
+from sidecar.core.latency import Quantile
+from sidecar.core.rules import RetryRule
+from tests.scenarios.answers import said
+from tests.scenarios.conftest import Lab
+from tests.scenarios.regions import (
+    Way,
+    attempts_of,
+    chat,
+    dispatch_of,
+    mixed,
+    order,
+    route,
+    running,
+    seen_by,
+    service,
+    state_of,
+)
+
+HEDGED = RetryRule(hedge=True)
+PACE = 0.1
+MARKED = b"box 1000?"
+
+FORMS = pytest.mark.parametrize(
+    ("stream", "bypassed"),
+    [(False, False), (True, False), (False, True), (True, True)],
+    ids=["whole", "streamed", "whole-bypassed", "streamed-bypassed"],
+)
+
+
+@pytest.fixture
+async def pair():
+    """Two regions."""
+    async with running("a", "b") as regions:
+        yield regions
+
+
+def know_the_pace(lab: Lab) -> None:
+    """Have *lab* know that calls take no longer than ``PACE`` seconds."""
+    for streaming in (False, True):
+        pace = Quantile()
+        for _ in range(256):
+            pace.add(PACE)
+        dispatch_of(lab)._paces.put(("cached", streaming), pace)
+
+
+@FORMS
+async def test_slow_call_is_sent_twice(stream, bypassed, build_lab, pair):
+    """The second region's answer counts; the first one's connection is closed, and nobody thinks badly of it."""
+    a, b = pair
+    a.hold = MARKED
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
+    know_the_pace(lab)
+    quick = [await lab.ask(mixed(number)) for number in range(8)]
+    slow = await lab.ask(chat(1000, stream=stream, bypassed=bypassed))
+    await lab.until(lambda: a.deserted == 1)
+
+    assert ["a"] * 8 == seen_by(quick)
+    assert (200, False, "b says gpt-4o") == (slow.status, slow.broken, said(slow.body))
+    assert "b" == slow.headers["x-sidecar-region"]
+    assert (9, 1) == (a.calls, b.calls)
+    assert 10 == attempts_of(lab)
+    assert ("hedge",) == lab.records[-1].again
+    assert State.CLOSED is state_of(lab, "a")
+    await lab.settle()
+    assert ["sweep"] == lab.tasks
+    assert 0 == lab.ahead.held
+
+
+async def test_first_answer_counts(build_lab, pair):
+    """Where the second attempt is slower still, the first one's answer is taken, and the second connection closed."""
+    a, b = pair
+    a.hold = b.hold = MARKED
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
+    know_the_pace(lab)
+    asking = asyncio.create_task(lab.ask(chat(1000)))
+    await lab.until(lambda: b.calls == 1)
+    a.go.set()
+    reply = await asking
+    await lab.until(lambda: b.deserted == 1)
+
+    assert (200, "a says gpt-4o") == (reply.status, said(reply.body))
+    assert (1, 1) == (a.calls, b.calls)
+    again = await lab.ask(chat(1000))
+    assert again.cache.startswith("sidecar; hit; ")
+
+
+@pytest.mark.parametrize("way", [Way.DOWN, Way.KILLED, Way.BROKEN_BEFORE, Way.THROTTLED])
+async def test_second_attempt_fails(way, build_lab, pair):
+    """A second attempt that fails is no answer: the first one's is waited for."""
+    a, b = pair
+    a.hold = MARKED
+    await b.become(way)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
+    know_the_pace(lab)
+    asking = asyncio.create_task(lab.ask(chat(1000)))
+    await lab.until(lambda: b.attempts == 1)
+    await lab.until(lambda: "attempt" in lab.tasks and lab.tasks.count("attempt") == 1)
+    a.go.set()
+    reply = await asking
+
+    assert (200, "a says gpt-4o") == (reply.status, said(reply.body))
+    assert (1, 1) == (a.attempts, b.attempts)
+
+
+async def test_only_region_is_asked_twice(build_lab, pair):
+    """With one region the second attempt goes there, too."""
+    a, _ = pair
+    ordinary = a.handler
+
+    async def first_is_slow(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if a.calls == 1:
+            await a.go.wait()
+        await ordinary(head, body, writer)
+
+    a.handler = first_is_slow
+    lab = await build_lab("", services=service(a.rule()), routes=route(retry=HEDGED))
+    know_the_pace(lab)
+    reply = await lab.ask(chat(1000))
+    await lab.until(lambda: a.deserted == 1)
+
+    assert (200, "a says gpt-4o") == (reply.status, said(reply.body))
+    assert 2 == a.calls == attempts_of(lab)
+
+
+async def test_not_more_than_a_twentieth(build_lab, pair):
+    """Where everything is slow, five calls in a hundred are sent twice, and one."""
+    a, b = pair
+    a.hold = b"box"
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
+    know_the_pace(lab)
+    asking = [asyncio.create_task(lab.ask(mixed(number))) for number in range(100)]
+    await lab.until(lambda: a.calls == 100 and b.calls >= 5)
+    await asyncio.sleep(PACE)
+    a.go.set()
+    replies = await asyncio.gather(*asking)
+
+    assert [200] * 100 == [reply.status for reply in replies]
+    assert 5 <= b.calls <= 6
+    assert 100 + b.calls == a.calls + b.calls == attempts_of(lab)
+    assert b.calls == seen_by(replies).count("b") == a.deserted
+
+
+@FORMS
+async def test_caller_leaves_a_race(stream, bypassed, build_lab, pair, dial):
+    """A caller that leaves while two attempts run takes both along."""
+    a, b = pair
+    a.hold = b.hold = MARKED
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
+    know_the_pace(lab)
+    caller = await dial(lab, chat(1000, stream=stream, bypassed=bypassed))
+    await lab.until(lambda: a.calls == 1 and b.calls == 1)
+    caller.vanish()
+    await lab.until(lambda: a.deserted == 1 and b.deserted == 1)
+    await lab.until(lambda: ["sweep"] == lab.tasks)
+
+    assert lab.settled()
+    assert (1, 1) == (a.calls, b.calls)
+
+
+async def test_not_without_the_rule(build_lab, pair):
+    """A route that didn't ask for it sends each call once, however long it takes."""
+    a, b = pair
+    a.hold = MARKED
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route())
+    know_the_pace(lab)
+    asking = asyncio.create_task(lab.ask(chat(1000)))
+    await lab.until(lambda: a.calls == 1)
+    await asyncio.sleep(2 * PACE)
+    a.go.set()
+
+    assert 200 == (await asking).status
+    assert (1, 0) == (a.calls, b.calls)
+
+
+async def test_not_where_the_other_is_in_trouble(build_lab, pair):
+    """A region that is taken out gets no second attempts either."""
+    a, b = pair
+    a.hold = MARKED
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
+    know_the_pace(lab)
+    assert 200 == await order(lab, "b", "open")
+    asking = asyncio.create_task(lab.ask(chat(1000)))
+    await lab.until(lambda: a.calls == 1)
+    await asyncio.sleep(2 * PACE)
+    a.go.set()
+
+    assert 200 == (await asking).status
+    assert (1, 0) == (a.calls, b.calls)
