@@ -81,7 +81,7 @@ class Try(NamedTuple):
     cause: str
 
 
-class Trip(Struct, frozen=True, gc=False):
+class Trip(Struct, frozen=True):
     """
     A call on its way out. *model* is the one asked for, ``""`` where there is none; *credential* a digest of what the
     caller presented; *microsoft*: that is a token issued by Microsoft. *identity*: the answer may be stored, so it
@@ -132,7 +132,7 @@ class Leg(Struct, frozen=True, gc=False):
     body: bytes | Spool | Stream | Rewindable
 
 
-class End(Struct, frozen=True, gc=False):
+class End(Struct, frozen=True):
     """What became of an attempt: an *answer*, or else a *failure*; and what that says of the region."""
 
     leg: Leg
@@ -186,6 +186,7 @@ class Attempts:
                 verdict = structs.replace(verdict, elsewhere=False, again=False)
                 if self._clock() - began < PATIENT * _first_byte(trip):  # one caller's haste says nothing of the region
                     verdict = structs.replace(verdict, sign=Sign.NEUTRAL)
+            failure.__traceback__ = None  # its frames would hold what it is raised through, and each other
             end = End(leg, verdict, failure=failure)
         except BaseException:
             breaker.release(permit)

@@ -1,7 +1,7 @@
 """
 The commit point: up to where an answer is ours to exchange for another one.
 
-The rule: of a stream it is the first event that carries content, of a whole answer its last byte, up to 1 MiB; of what
+The rule: of a stream it is the first event that is no ping, of a whole answer its last byte, up to 1 MiB; of what
 we don't know it is the head. Nothing is handed on before it, so a break before it is nobody's but ours.
 """
 

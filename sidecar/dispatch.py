@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from sidecar.attempt import Attempts, Client, Credentials, End, Leg, Trip, Try
 from sidecar.candidates import Candidates, Nobody, Pick, Sharing
@@ -156,7 +156,7 @@ class Dispatch:
         budget = self._regions.budget(trip.site.service.name)
         first = len(trip.tries)
         best: End | None = None
-        nobody = None
+        nobody, last = None, False
         cause = trip.cause
         try:
             while True:
@@ -168,6 +168,7 @@ class Dispatch:
                     self._candidates.give_back(trip, pick)
                     break
                 left.remove(pick.leg)
+                last = pick.last
                 if best is not None and rewindable is not None and not rewindable.ended:
                     best.close()  # it came early, and its connection would go on taking the body's bytes
                     best = None
@@ -185,7 +186,19 @@ class Dispatch:
         if best is None:
             assert nobody is not None, "who is not refused has tried"
             raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
-        return _final(best, _attempts(trip, first))
+        attempts = _attempts(trip, first)
+        if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or last):
+            return structs.replace(best, failure=self._down(trip, best, final=attempts > 1))
+        return _final(best, attempts)
+
+    def _down(self, trip: Trip, end: End, *, final: bool) -> UpstreamFailed:
+        """No region answers: however the last attempt failed, the caller is told when to come back."""
+        now, rule = self._clock(), trip.site.service.breaker
+        seconds = self._regions.breaker(end.leg.place, rule, now).remaining(now)
+        failure = UpstreamFailed(Cause.NO_REGION, str(end.failure), retry_after=max(seconds, 1.0))
+        failure.final = final
+        failure.hasty = isinstance(end.failure, UpstreamFailed) and end.failure.hasty
+        return failure
 
     async def _goes_on(self, trip: Trip, pick: Pick, left: list[Leg], verdict: Verdict, tried: int) -> bool:
         """

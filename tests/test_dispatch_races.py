@@ -103,7 +103,7 @@ async def test_hedge_both_answer():
         pytest.param(status(500), REFUSED, 500, id="an answer before none"),
         pytest.param(QUOTA, status(500), 429, id="quota before an error"),
         pytest.param(status(500), QUOTA, 429, id="whichever is first"),
-        pytest.param(REFUSED, RESET, "disconnected", id="none"),
+        pytest.param(REFUSED, RESET, "no-region", id="none"),
     ],
 )
 async def test_hedge_fails(first, second, expected):

@@ -62,7 +62,7 @@ class Watch(Protocol):
     """
     An observer of one live stream.
 
-    *committed*: an event that carries content has passed (pings and comments don't count). *ended*: the terminal
+    *committed*: an event has passed (pings and comments don't count). *ended*: the terminal
     event has passed. *failed*: the stream itself reported an error. *boundary*: the bytes so far end between events.
     """
 

@@ -16,7 +16,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import bodies, calls, envelope, fleet, footprint, litellm, micro
+from tests.bench import (
+    bodies,
+    calls,
+    envelope,
+    fleet,
+    footprint,
+    hedging,
+    identity,
+    litellm,
+    micro,
+    outage,
+    regions,
+    tokens,
+)
 from tests.bench.lab import Lab, Missing, Pace, Row, to_json
 from tests.bench.load import Caller, marked
 from tests.bench.machine import facts, tool
@@ -37,6 +50,12 @@ ROWS: dict[str, Callable[[Lab, Pace], list[Row]]] = {
     "redis-purge": fleet.redis_purge,
     "redis-memory": fleet.redis_memory,
     "fleet-8x50": fleet.fleet_8x50,
+    **regions.ROWS,
+    "blackhole-500": outage.blackhole_500,
+    "all-down": outage.all_down,
+    "hedging": hedging.hedging,
+    "tokens": tokens.tokens,
+    "identity": identity.identity,
     "envelope": envelope.rows,
     "litellm": litellm.hits_litellm,
     "key-micro": micro.key_micro,
@@ -122,7 +141,7 @@ def _print(rows: Sequence[Row]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the sidecar.")
-    parser.add_argument("--quick", action="store_true", help="shorter rounds: under a minute, less certain")
+    parser.add_argument("--quick", action="store_true", help="shorter rounds, less certain")
     parser.add_argument("--row", action="append", choices=ROWS, metavar="NAME", help=f"one of {', '.join(ROWS)}")
     parser.add_argument("--profile", choices=PROFILES, metavar="ROW", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("-o", "--output", type=Path, default=_ROOT / "build/bench.json", metavar="FILE")

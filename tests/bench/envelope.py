@@ -12,7 +12,7 @@ import random
 from functools import partial
 from statistics import median
 from timeit import Timer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -87,7 +87,7 @@ def _answer(size: int) -> bytes:
     words = ["".join(draw.choices(_SYLLABLES, k=draw.randint(1, 4))) for _ in range(3000)]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
     text = " ".join(draw.choices(words, weights, k=size // 3))
-    document = {
+    document: dict[str, Any] = {
         "id": "chatcmpl-9f2c71d0a4b84c0f", "object": "chat.completion", "model": "gpt-4o-mini",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 500, "completion_tokens": size // 4},

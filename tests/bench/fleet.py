@@ -25,7 +25,7 @@ from sidecar.keygen import line
 from tests.bench import bodies
 from tests.bench.lab import TOKEN, Lab, Missing, Pace, Row, Sidecar, spread
 from tests.bench.load import Caller, Measured, marked
-from tests.bench.machine import LOAD_CORE, free_port
+from tests.bench.machine import LOAD_CORE, free_port, on_core
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, whole
 from tests.scenarios.caller import Caller as Stream
@@ -49,7 +49,7 @@ def redis_hit(lab: Lab, pace: Pace) -> list[Row]:
     """
     requests = [_question(number) for number in range(16)]
     relay, relay_port = lab.relay()
-    with relay, _redis() as server, _fleet(lab, server, 1, memory="max_entries: 1") as (sidecar,):
+    with relay, redis() as server, _fleet(lab, server, 1, memory="max_entries: 1") as (sidecar,):
         with Caller(sidecar.port) as caller:
             for request in requests * 2:
                 caller.call(marked(request))
@@ -100,7 +100,7 @@ def redis_freeze(lab: Lab, pace: Pace) -> list[Row]:
 def redis_purge(lab: Lab, pace: Pace) -> list[Row]:
     """From a purge at one of eight processes until all eight have carried it out; and from FLUSHALL."""
     rounds = 2 if pace.quick else 6
-    with _redis() as server, _fleet(lab, server, PROCESSES) as fleet:
+    with redis() as server, _fleet(lab, server, PROCESSES) as fleet:
         purge = [_until_purged(fleet, lambda: _act(fleet[0], "purge", {"scope": "all"})) for _ in range(rounds)]
         flush = [_until_purged(fleet, lambda: server.call("FLUSHALL")) for _ in range(rounds)]
     return [
@@ -115,7 +115,7 @@ def redis_purge(lab: Lab, pace: Pace) -> list[Row]:
 def fleet_8x50(lab: Lab, _: Pace) -> list[Row]:
     """Eight processes, each asked the same by fifty callers at once: how often the provider is."""
     port = free_port()
-    with _redis() as server, _fleet(lab, server, PROCESSES, upstream=port) as fleet:
+    with redis() as server, _fleet(lab, server, PROCESSES, upstream=port) as fleet:
         plain, quick, slow = asyncio.run(_ask_fleet(fleet, port))
     callers = f"{PROCESSES} x {CALLERS} callers"
     details = {"plain": plain, "quick": quick, "slow": slow}
@@ -135,7 +135,7 @@ def redis_memory(lab: Lab, _: Pace) -> list[Row]:
     """Resident memory with Redis, idle after one entry was written and another read, with and without encryption."""
     rows = []
     for encrypt, bar in ((False, 64), (True, 72)):
-        with _redis() as server, _fleet(lab, server, 2, encrypt=encrypt) as (one, two):
+        with redis() as server, _fleet(lab, server, 2, encrypt=encrypt) as (one, two):
             for sidecar in (one, two):
                 with Caller(sidecar.port) as caller:
                     caller.call(marked(_question(1)))
@@ -152,16 +152,13 @@ def redis_memory(lab: Lab, _: Pace) -> list[Row]:
 
 
 @contextmanager
-def _redis() -> Iterator[RedisServer]:
+def redis() -> Iterator[RedisServer]:
     """A server on the load generator's core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {LOAD_CORE})
     try:
-        server = RedisServer().__enter__()
+        with on_core(LOAD_CORE):
+            server = RedisServer().__enter__()
     except pytest.skip.Exception as skipped:
         raise Missing(str(skipped)) from None
-    finally:
-        os.sched_setaffinity(0, before)
     try:
         yield server
     finally:
@@ -173,19 +170,18 @@ def _fleet(
     lab: Lab, server: RedisServer, size: int, *, upstream: int = 0, memory: str = "", encrypt: bool = True
 ) -> Iterator[list[Sidecar]]:
     """*size* sidecars over *server*, each a process of its own."""
-    secret = lab.folder()
-    secret.write_text(line() + "\n")
-    more = (
-        f"cache:\n"
-        f'  redis: {{url: "{server.url}", namespace: bench}}\n'
-        f"  secret_file: {secret}\n"
-        f"  encrypt: {str(encrypt).lower()}\n"
-        f"  memory: {{{memory}}}\n"
-    )
+    more = sealed(lab, server, f"  encrypt: {str(encrypt).lower()}\n  memory: {{{memory}}}\n")
     with ExitStack() as stack:
         yield [
             stack.enter_context(Sidecar(lab.folder(), upstream or lab.upstream_port, more=more)) for _ in range(size)
         ]
+
+
+def sealed(lab: Lab, server: RedisServer, more: str = "") -> str:
+    """The part of a configuration that is about the cache in *server*; *more* lines stand at its end."""
+    secret = lab.folder()
+    secret.write_text(line() + "\n")
+    return f'cache:\n  redis: {{url: "{server.url}", namespace: bench}}\n  secret_file: {secret}\n{more}'
 
 
 def _question(number: int) -> bytes:
@@ -216,7 +212,7 @@ def _round_trip(server: RedisServer) -> float:
 
 
 def _freeze(lab: Lab) -> dict[str, float]:
-    with _redis() as server, _fleet(lab, server, 3) as fleet, _Mix(fleet) as mix:
+    with redis() as server, _fleet(lab, server, 3) as fleet, _Mix(fleet) as mix:
         time.sleep(2)
         frozen = time.perf_counter()
         server.pause()
@@ -365,7 +361,7 @@ async def _ask_fleet(fleet: Sequence[Sidecar], port: int) -> list[tuple[int, flo
             raise RuntimeError(f"answered with {reply.status}")
         return first
 
-    found = []
+    found: list[tuple[int, float]] = []
     server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=1024)
     for stream, lasting, mark in ((False, _QUICK_ANSWER, b"box"), (True, _QUICK_ANSWER, b"data:"),
                                   (True, _SLOW_ANSWER, b"data:")):  # fmt: skip

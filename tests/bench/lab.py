@@ -7,6 +7,7 @@ The rule: the sidecar is a real process, started by its own command with a confi
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.bench import nginx
 from tests.bench.load import Caller, Measured, wrk
@@ -32,9 +34,10 @@ services:
   openai:
     dialect: openai
     path: /openai
-    regions: [{{name: here, url: "http://127.0.0.1:{upstream}"}}]
+    regions: [{regions}]
+    {service}
 routes:
-  - {{name: bench, match: {{service: openai}}, cache: {{mode: always, ttl: 24h}}}}
+  - {{name: bench, match: {{service: openai}}, cache: {{mode: always, ttl: 24h}}{route}}}
 {more}
 """
 
@@ -82,11 +85,22 @@ class Missing(Exception):
 
 class Sidecar(AbstractContextManager["Sidecar"]):
     """
-    A running sidecar and its ports. *inside* is what ``within`` shall watch, and its file; *more* stands at the end of
-    its configuration.
+    A running sidecar and its ports. *upstream* is the port of its only region, or how its regions are written in YAML;
+    *inside* is what ``within`` shall watch, and its file; *service* and *route* are more members of its service and of
+    its route, and *more* stands at the end of its configuration. *environ* is added to the environment.
     """
 
-    def __init__(self, home: Path, upstream: int, inside: tuple[str, Path] | None = None, *, more: str = "") -> None:
+    def __init__(
+        self,
+        home: Path,
+        upstream: int | str,
+        inside: tuple[str, Path] | None = None,
+        *,
+        service: str = "",
+        route: str = "",
+        more: str = "",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         home.mkdir()
         self.port, self.health_port, self.admin_port = free_port(), free_port(), free_port()
         token = home / "admin.token"
@@ -94,13 +108,24 @@ class Sidecar(AbstractContextManager["Sidecar"]):
         config = home / "sidecar.yaml"
         config.write_text(
             _CONFIG.format(
-                health=self.health_port, admin=self.admin_port, token=token, state=home, upstream=upstream, more=more
+                health=self.health_port,
+                admin=self.admin_port,
+                token=token,
+                state=home,
+                regions=at("here", upstream) if isinstance(upstream, int) else upstream,
+                service=service,
+                route=route and f", {route}",
+                more=more,
             )
         )
         module = ["sidecar"] if inside is None else ["tests.bench.within", inside[0], str(inside[1])]
         arguments = ["run", "--config", str(config), "--port", str(self.port)]
         self.process = Process(
-            "sidecar", [sys.executable, "-m", *module, *arguments], core=SERVER_CORE, log=home / "output.log"
+            "sidecar",
+            [sys.executable, "-m", *module, *arguments],
+            core=SERVER_CORE,
+            log=home / "output.log",
+            environ={**os.environ, **(environ or {})},
         )
         self.process.await_port(self.port)
 
@@ -117,6 +142,40 @@ class Sidecar(AbstractContextManager["Sidecar"]):
         return sum(float(line.split()[-1]) for line in lines if line.startswith((prefix + " ", prefix + "{")))
 
 
+class Region(AbstractContextManager["Region"]):
+    """A stand-in region in a process of its own: see ``region``."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.port, self._control_port = free_port(), free_port()
+        self._process = lab.program("region", LOAD_CORE, self.port, self._control_port)
+        self._process.await_port(self._control_port)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stop()
+
+    def be(self, how: str = "well", **more: object) -> None:
+        """Behave like that from now on: see ``region.Behaviour``."""
+        self._ask(f"/be?{urlencode({'how': how, **more})}")
+
+    def calls(self, name: str = "v1") -> int:
+        """How many requests have come whose path begins with *name*."""
+        return int(self._ask("/calls").get(name, 0))
+
+    def usage(self) -> list[tuple[float, str, int]]:
+        """Of each answer: when (``time.monotonic``), the first segment of the path, how many tokens."""
+        return [(when, name, tokens) for when, name, tokens in self._ask("/usage")]
+
+    def _ask(self, path: str) -> Any:
+        with Caller(self._control_port) as caller:
+            return json.loads(caller.get(path))
+
+
+def at(name: str, port: int, path: str = "", **more: object) -> str:
+    """A region on *port*, as YAML has it; by *path*, it knows whose calls are whose."""
+    members = {"name": name, "url": f'"http://127.0.0.1:{port}{path}"', **more}
+    return "{" + ", ".join(f"{key}: {value}" for key, value in members.items()) + "}"
+
+
 class Lab(AbstractContextManager["Lab"]):
     """The stand-in provider, a folder for everything that is written, and the means to start the rest."""
 
@@ -124,7 +183,7 @@ class Lab(AbstractContextManager["Lab"]):
         self.home = home
         self._numbers = count(1)
         self.upstream_port = free_port()
-        self._upstream = self._program("upstream", LOAD_CORE, self.upstream_port)
+        self._upstream = self.program("upstream", LOAD_CORE, self.upstream_port)
 
     def __exit__(self, *_: object) -> None:
         self._upstream.stop()
@@ -140,10 +199,14 @@ class Lab(AbstractContextManager["Lab"]):
         port = free_port()
         return nginx.start(port, self.upstream_port, self.folder()), port
 
+    def region(self) -> Region:
+        """A fresh region that does what it is told."""
+        return Region(self)
+
     def relay(self) -> tuple[Process, int]:
         """A fresh bare relay and its port."""
         port = free_port()
-        return self._program("relay", SERVER_CORE, port, self.upstream_port), port
+        return self.program("relay", SERVER_CORE, port, self.upstream_port), port
 
     def load(self, port: int, requests: Sequence[bytes], *, connections: int, seconds: int) -> Measured:
         """Load by wrk. Raises ``Missing``."""
@@ -160,7 +223,8 @@ class Lab(AbstractContextManager["Lab"]):
         """A path in the lab's folder where nothing is yet."""
         return self.home / str(next(self._numbers))
 
-    def _program(self, name: str, core: int, port: int, *more: int) -> Process:
+    def program(self, name: str, core: int, port: int, *more: int) -> Process:
+        """One of the programs of this folder, listening on *port*."""
         argv = [sys.executable, "-m", f"tests.bench.{name}", str(port), *map(str, more)]
         process = Process(name, argv, core=core, log=self.home / f"{name}.log")
         process.await_port(port)

@@ -13,8 +13,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -40,6 +40,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """This thread, and what it starts, on *core* while the ``with`` block runs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Process:
@@ -115,6 +126,14 @@ class Process:
         found = {"rss": _mib(status["VmRSS"]), "peak": _mib(status["VmHWM"])}
         with suppress(OSError, KeyError):  # not every kernel or container tells
             found["pss"] = _mib(_fields(f"/proc/{self._popen.pid}/smaps_rollup")["Pss"])
+        return found
+
+    def sockets(self) -> int:
+        """How many it has open."""
+        found = 0
+        for entry in Path(f"/proc/{self._popen.pid}/fd").iterdir():
+            with suppress(OSError):  # closed just now
+                found += str(entry.readlink()).startswith("socket:")
         return found
 
     def _family(self) -> list[int]:

@@ -17,7 +17,7 @@ from timeit import Timer
 from sidecar.core import canonical
 from sidecar.core.fingerprint import prefix, seal
 from sidecar.core.model import Entry, Facts, Form, Reading
-from sidecar.core.policy import NOTHING_ASKED, judge
+from sidecar.core.policy import NOTHING_ASKED, Freshness, judge
 from sidecar.core.rules import MemoryRule
 from sidecar.dialects.openai import OPENAI
 from sidecar.store.memory import Memory
@@ -59,9 +59,9 @@ def _measure(seconds: float) -> list[Row]:
         )
     now = time.time()
     key = seal(secret, before, "gpt-4o-mini", Reading(b"json", b"", Facts()))
-    memory = Memory(MemoryRule())
+    memory, fresh = Memory(MemoryRule()), Freshness(3600.0)
     memory.put(key, Entry(200, (), b"x" * 2048, Form.WHOLE, "openai", "bench", "gpt-4o-mini", now, 3600.0))
-    found = _microseconds(lambda: judge(memory.peek(key), NOTHING_ASKED, 3600.0, now), seconds)
+    found = _microseconds(lambda: judge(memory.peek(key), NOTHING_ASKED, fresh, now), seconds)
     return [*rows, Row("key-micro", "peek + judge, us", f"{found:.2f}", details={"peek_judge": found})]
 
 

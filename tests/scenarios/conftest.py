@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -308,6 +308,7 @@ async def build_lab() -> AsyncIterator[BuildLab]:
         memory: MemoryRule | None = None,
         timeouts: Timeouts | None = None,
         services: tuple[Service, ...] | None = None,
+        environ: Mapping[str, str] | None = None,
         **more: Any,
     ) -> Lab:
         region = Region("here", base)
@@ -333,7 +334,7 @@ async def build_lab() -> AsyncIterator[BuildLab]:
             **more,
         )
         logs: list[bytes] = []
-        sidecar = Sidecar(rules, environ={}, write=logs.append)
+        sidecar = Sidecar(rules, environ=environ or {}, write=logs.append)
         lab = Lab(sidecar, logs=logs)
         told = sidecar.proxy._record
 

@@ -81,15 +81,15 @@ async def test_one_prompt_answer_each(way, build_lab, pair):
     draw_from(lab, Random(1).random)
     first = await asyncio.gather(*(lab.ask(mixed(number)) for number in range(10)))
 
-    assert {502, 503, 504} >= {reply.status for reply in first}
+    assert {503} == {reply.status for reply in first}
     assert attempts_of(lab) <= 2 * len(first)
     assert {State.OPEN} == {state_of(lab, "a"), state_of(lab, "b")}
     before = attempts_of(lab)
     replies = await asyncio.gather(*(lab.ask(mixed(100 + number)) for number in range(100)))
-    refused = [reply for reply in replies if reply.status == 503]
+    refused = [record for record in lab.records[-100:] if not record.attempts]
     assert len(refused) >= 70
-    assert all(0 < int(reply.headers["retry-after"]) <= 60 for reply in refused)
-    assert {502, 503, 504} >= {reply.status for reply in replies}
+    assert {503} == {reply.status for reply in replies}
+    assert all(0 < int(reply.headers["retry-after"]) <= 60 for reply in (*first, *replies))
     assert attempts_of(lab) - before == 100 - len(refused)
     assert 110 == len(lab.records)
     await lab.settle()
@@ -135,10 +135,10 @@ async def test_refusal_in_the_apis_own_form(stream, name, build_lab, pair):
     replies = [await lab.ask({**asked, "stream": stream}, path=target, headers=headers) for _ in range(8)]
     last = replies[-1]
 
-    assert [502] * 3 + [503] * 5 == [reply.status for reply in replies]
+    assert [503] * 8 == [reply.status for reply in replies]
     assert (3, 3) == (a.refused, b.refused)
     assert ["false"] * 3 == [reply.headers.get("x-should-retry") for reply in replies[:3]]
-    assert 0 < int(last.headers["retry-after"]) <= 60
+    assert all(0 < int(reply.headers["retry-after"]) <= 60 for reply in replies)
     assert "x-should-retry" not in last.headers
     assert "application/json" == last.headers["content-type"]
     expected = {
@@ -232,7 +232,7 @@ async def test_none_gets_the_refusal(build_lab, pair):
     draw_from(lab, lambda: 0.5)
     replies = [await lab.ask(mixed(number), headers=NONE) for number in range(6)]
 
-    assert [502] * 3 + [503] * 3 == [reply.status for reply in replies]
+    assert [503] * 6 == [reply.status for reply in replies]
     assert 0 < int(replies[-1].headers["retry-after"]) <= 60
 
 

@@ -31,8 +31,8 @@ ONE_ENTRY = MemoryRule(max_entries=1)
 """So little memory that what is asked in turn comes from Redis."""
 
 ACL = (
-    "~team-a:* &team-a:* -@all +eval +evalsha +get +getrange +strlen +pttl +ttl +set +psetex +append +pexpire "
-    "+expire +del +hmget +hset +zrevrange +zrangebyscore +zscore +zadd +zcard +zpopmin +zremrangebyscore "
+    "~team-a:* resetchannels &team-a:* -@all +eval +evalsha +get +getrange +strlen +pttl +ttl +set +psetex +append "
+    "+pexpire +expire +del +hmget +hset +zrevrange +zrangebyscore +zscore +zadd +zcard +zpopmin +zremrangebyscore "
     "+time +publish +subscribe +ping +info +scan"
 )
 """What a sidecar of namespace ``team-a`` needs; in a Cluster ``CLUSTER_ACL`` besides, ``+select`` where a URL names a
@@ -51,7 +51,9 @@ LIMITED = (Route("cached", cache=STALE, limits=RouteLimits(requests_per_minute=6
 def shared(url):
     """A service whose breaker the fleet shares."""
     region = Region("here", url)
-    return (Service("openai", DIALECTS["openai"], (region,), path="/openai", breaker=BreakerRule(open=0.2, shared=True)),)
+    return (
+        Service("openai", DIALECTS["openai"], (region,), path="/openai", breaker=BreakerRule(open=0.2, shared=True)),
+    )
 
 
 @pytest.fixture
@@ -229,8 +231,10 @@ async def various(labs, server):
     for _ in range(5):
         await one.ask({**CHAT, "seed": -1})
     await two.until(lambda: two.sidecar.membership.regions.counts["learned"])
-    while not one.sidecar.membership.regions.counts["claims"]:
-        await one.ask({**CHAT, "seed": 99}, headers={"cache-control": "no-cache"})
+    await one.until(lambda: not one.sidecar.operations.table()[0].seconds)
+    await ask(one, 100)
+
+    assert 1 == one.sidecar.membership.regions.counts["claims"]
     await two.until(lambda: {"closed"} == {each.state for each in two.sidecar.operations.table()})
 
 
@@ -312,7 +316,8 @@ async def test_an_acl_user_in_a_cluster(build_fleet, box, cluster, tmp_path):
         entitle(server, "word-2", f"{ACL} {CLUSTER_ACL}")
         server.call("ACL", "LOG", "RESET")
     files = {"username_file": str(tmp_path / "user"), "password_file": str(tmp_path / "password")}
-    labs = await build_fleet(box.url, redis={"url": cluster.url, **files}, memory=ONE_ENTRY)
+    redis = {"url": cluster.url, **files}
+    labs = await build_fleet(box.url, redis=redis, memory=ONE_ENTRY, routes=LIMITED, services=shared(box.url))
     await used(labs)
     key = min(keys(cluster, ":e"))
     slot, source = cluster.servers[0].call("CLUSTER", "KEYSLOT", key), cluster.owner(key)
