@@ -84,7 +84,8 @@ class Try(NamedTuple):
 class Trip(Struct, frozen=True):
     """
     A call on its way out. *model* is the one asked for, ``""`` where there is none; *credential* a digest of what the
-    caller presented; *microsoft*: that is a token issued by Microsoft. *identity*: the answer may be stored, so it
+    caller presented; *microsoft*: that is a token issued by Microsoft. *allow*: tags of residency, one of which a
+    region must have, none for any. *identity*: the answer may be stored, so it
     must come uncoded. *deadline*: when the caller gives up, monotonic seconds. *pinned*: it names what one region has
     stored, and is for no other. *batch*: it can wait for others. *cause*: why it is sent although another call was
     before it, ``""`` for none.
@@ -102,6 +103,7 @@ class Trip(Struct, frozen=True):
     streaming: bool
     identity: bool
     tries: list[Try]
+    allow: frozenset[str] = frozenset()
     microsoft: bool = False
     deadline: float | None = None
     pinned: bool = False
@@ -109,6 +111,9 @@ class Trip(Struct, frozen=True):
     cause: str = ""
     on_sent: Callable[[], None] = lambda: None
     on_head: Callable[[int, Fields], None] = lambda _, __: None
+
+    def __repr__(self) -> str:
+        return f"<Trip to {self.site.service.name}, {len(self.tries)} tries>"
 
     @property
     def repeats(self) -> bool:
@@ -227,7 +232,13 @@ class Attempts:
             method=head.method,
             base=leg.region.url,
             target=target,
-            pairs=forward(head.pairs, head.fields, identity=trip.identity, replace=(field,) if field else ()),
+            pairs=forward(
+                head.pairs,
+                head.fields,
+                identity=trip.identity,
+                replace=(field,) if field else (),
+                scopes=site.service.dialect.scopes,
+            ),
             body=leg.body,
             timeouts=self._timeouts(trip),
             streaming=trip.streaming,

@@ -74,7 +74,7 @@ class Candidates:
 
     def legs(self, trip: Trip, body: bytes | Spool | Stream | Rewindable) -> list[Leg]:
         """The ways to the regions that may take the call, in order. Raises ``Refused`` where there is none."""
-        site, allow = trip.site, trip.route.allow
+        site, allow = trip.site, trip.allow
         if len(site.regions) == 1 and not allow:
             region = site.regions[0]
             found: tuple[Candidate, ...] = (Candidate(region, region.credential is None),)

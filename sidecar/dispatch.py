@@ -46,6 +46,7 @@ PACES = 256
 _FULL = frozenset({429, 503, 529})
 """Statuses by which a service says that it has no room."""
 
+_PERSONAL = frozenset({"unauthorized", "quota", "exhausted"})
 _SAME = frozenset({"reconnect", "unauthorized"})
 """Causes of tries that go on with an attempt."""
 
@@ -55,7 +56,8 @@ _OWN_RETRIES = b"x-stainless-retry-count"  # by which the SDKs of OpenAI and Ant
 class Sent(Struct, frozen=True):
     """
     A call that is being answered. *own*: the caller's own credential has earned the answer. *good*: it is none that
-    says no, by its status or in a stream's first event; *failing*: it says that no answer can be had now.
+    says no, by its status or in a stream's first event; *failing*: it says that no answer can be had now; *personal*:
+    it says so of the credential, and nothing of what others may have.
     """
 
     answer: Committed
@@ -63,6 +65,7 @@ class Sent(Struct, frozen=True):
     own: bool = True
     good: bool = True
     failing: bool = False
+    personal: bool = False
 
 
 class Dispatch:
@@ -149,7 +152,8 @@ class Dispatch:
             raise end.failure
         verdict, status = end.verdict, end.answer.status
         failing = status in FAILING or (status < 400 and (verdict.sign is Sign.ERROR or verdict.window > 0.0))
-        return Sent(end.answer, end.leg.region.name, end.leg.own, verdict.sign is Sign.GOOD, failing)
+        personal = verdict.window > 0.0 or verdict.cause in _PERSONAL
+        return Sent(end.answer, end.leg.region.name, end.leg.own, verdict.sign is Sign.GOOD, failing, personal)
 
     async def _try(self, trip: Trip, left: list[Leg], rewindable: Rewindable | None) -> End:
         """Try regions until one has answered, or none is left that would."""

@@ -23,8 +23,9 @@ from sidecar.core.policy import (
 )
 from sidecar.core.principal import Principal
 from sidecar.core.purges import Scope, scopes
-from sidecar.core.recognise import choose_route
+from sidecar.core.recognise import allowed, choose_route
 from sidecar.core.rules import Route
+from sidecar.errors import Refused
 from sidecar.flight.flight import Flight
 from sidecar.net.base import Request, Spool, Stream
 
@@ -119,17 +120,27 @@ def trip_of(
 ) -> Trip:
     """
     *request* on its way out, with *body*; *call* is None where its own was not read. *started* is when it came,
-    monotonic seconds.
+    monotonic seconds. Raises ``Refused`` where nobody can tell to which region it may go.
     """
     site, fields = request.plan.site, request.head.fields
     seconds = patience(fields)
     endpoint = site.endpoint
+    model = call.model if call is not None else endpoint.model if endpoint is not None else ""
+    allow = allowed(site, fields, model, route)
+    if allow is None:
+        raise Refused(
+            403,
+            "no-region-allowed",
+            "The model that this call is for cannot be told, and its routes allow no region in common; send a body "
+            "that names its model, uncompressed and no larger than limits.collect.",
+        )
     return Trip(
         site=site,
         head=request.head,
         body=body,
         route=route,
-        model=call.model if call is not None else endpoint.model if endpoint is not None else "",
+        model=model,
+        allow=allow,
         credential=principal.credential,
         streaming=call is not None and call.facts.view.stream,
         identity=call is not None and call.key is not None and not call.observe,

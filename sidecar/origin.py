@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from sidecar.attempt import Trip, Try
 from sidecar.commit import COMMIT_BYTES, COMPLAINT_BYTES, Committed
-from sidecar.core.dialect import Watch
+from sidecar.core.dialect import Completeness, Watch
 from sidecar.core.draft import Draft
 from sidecar.core.headers import relay, replay, retry_fields, upstream_id, upstream_region
 from sidecar.core.memo import Memo
@@ -152,7 +152,7 @@ class Origin:
             return True
         if not errand.call.route.fallback or errand.known is not None:
             return False
-        if isinstance(failure, Sent) and not reaches_everyone(failure.answer.status):
+        if isinstance(failure, Sent) and (failure.personal or not reaches_everyone(failure.answer.status)):
             credential = errand.call.principal.credential
             flight.release(lambda reader: reader.credential == credential)  # others may have room left
         trip = self._trip(errand, errand.request.body, [])
@@ -178,6 +178,8 @@ class Origin:
         flight.usage = errand.call.facts.view.usage
         draft.region, draft.reason, draft.model = sent.region, Reason.FALLBACK, found.model or draft.model
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=False)
+        if share(sent.answer.status, fields, form):
+            self._part(errand, flight)
         flight.open(replace(opening, outcome=Outcome.FALLBACK, model=found.model))
         while chunk := await self._read_on(errand, flight, sent.answer):
             await flight.push(chunk)
@@ -204,7 +206,7 @@ class Origin:
                 flight.usage = True
                 sent = await self._dispatch.send(replace(trip, body=with_usage(body)))
                 if sent.answer.status in {400, 422}:
-                    complaint = await _read_some(sent.answer, COMPLAINT_BYTES)
+                    complaint = await _read_complaint(sent.answer)
                     if names_usage(complaint):
                         self._refuses_usage.put(_deployment(errand), True)
                         sent.answer.close()
@@ -220,7 +222,7 @@ class Origin:
             draft.upstream_seconds += self._clock() - began
             book(trip, draft)
         self.note(errand.approach.site.place, call.principal, sent, draft)
-        if sent.own and 200 <= sent.answer.status < 300:
+        if sent.own and sent.good and 200 <= sent.answer.status < 300:
             self._accepted.note(errand.approach.site.place, call.principal, now=self._now())
         return sent
 
@@ -335,7 +337,7 @@ class Origin:
             unshareable = unshareable or Reason.UNPROVEN  # it was the region's credential that was accepted
         if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
             self._part(errand, flight)
-        elif not reaches_everyone(status):
+        elif sent.personal or not reaches_everyone(status):
             flight.release(lambda reader: reader.credential == errand.call.principal.credential)
         if unshareable:
             flight.judged(None)
@@ -347,7 +349,7 @@ class Origin:
         shared = replay(answer.pairs)
         if answer.status >= 400:
             shared += retry_fields(fields, now)
-        own = relay(answer.pairs, fields, now)
+        own = relay(answer.pairs, fields, now, own=sent.own)
         return Opening(answer.status, own, shared, form, answer.length, kept, sent.region, usage=usage)
 
     async def _keep(self, errand: Errand, flight: Flight, opening: Opening) -> bool:
@@ -364,6 +366,8 @@ class Origin:
         draft.usage = usage
         if not isinstance(verdict, Keep):
             draft.reason = verdict.reason
+            if verdict.reason == Completeness.FAILED:  # whatever its status said, nothing was accepted
+                self._accepted.withdraw(errand.approach.site.place, call.principal)
             return False
         if flight.superseded:
             draft.reason = Reason.SUPERSEDED
@@ -430,10 +434,14 @@ def _is_object(chunk: bytes) -> bool:
     return chunk.lstrip()[:1] == b"{"
 
 
-async def _read_some(answer: Committed, limit: int) -> bytes:
+async def _read_complaint(answer: Committed) -> bytes:
     read = b""
-    while len(read) < limit and (chunk := await answer.read()):
-        read += chunk
+    try:
+        while len(read) < COMPLAINT_BYTES and (chunk := await answer.read()):
+            read += chunk
+    except BaseException:
+        answer.close()
+        raise
     return read
 
 

@@ -136,7 +136,7 @@ class Proxy:
         """Steps 1 and 2; see ``Application.admit``."""
         # 1: the head is read; 2: service, endpoint, routes, and what the head alone rules out
         approach = self._approaches.find(head)
-        if approach.bypass is not None:
+        if approach.bypass is not None and not approach.site.reads:
             return Admission(collect=False, plan=approach)
         endpoint = approach.site.endpoint
         assert endpoint is not None
@@ -148,7 +148,7 @@ class Proxy:
         started = self._clock()
         approach: Approach = request.plan
         body = request.body
-        if approach.bypass is not None or request.overflowed:
+        if (approach.bypass is not None and not approach.site.reads) or request.overflowed:
             return Pending(partial(self._relay, request, None, started))
         call = self._understand(approach, request.head, body, request.observer)
         if call.key is None or call.observe:
@@ -207,7 +207,7 @@ class Proxy:
         model = choose_model(endpoint, facts)
         route = choose_route(site, head.fields, model)
         caller = self._approaches.caller(approach, route)
-        decision = admit(facts, route, anonymous=caller.principal.anonymous)
+        decision = approach.bypass or admit(facts, route, anonymous=caller.principal.anonymous)
         fresh = freshness(endpoint, route, approach.asked)
         if isinstance(decision, Bypass):
             call = Call(endpoint, facts, route, model, caller.principal, fresh, None, decision.reason)

@@ -94,7 +94,11 @@ class Relay:
                     raise
                 return found
             if sent.failing:
-                found = await self._stand_in(trip, call, passage)
+                try:
+                    found = await self._stand_in(trip, call, passage)
+                except BaseException:
+                    sent.answer.close()
+                    raise
                 if found is not None:
                     sent.answer.close()
                     return found
@@ -142,7 +146,7 @@ class Relay:
         answer, draft = sent.answer, passage.draft
         fields = answer.fields
         stamp = Stamp(draft.request_id, passage.status, draft.model, sent.region)
-        pairs = (*relay(answer.pairs, fields, self._now()), *stamp.pairs())
+        pairs = (*relay(answer.pairs, fields, self._now(), own=sent.own), *stamp.pairs())
         passage.exchange.begin(answer.status, pairs, answer.length)
         draft.status = answer.status
         return fields

@@ -288,6 +288,7 @@ class Lab:
         site = recognise(Rules((self.service,), (self.route,)), 0, b"", method, head.target)
         assert isinstance(site, Site)
         known = {"streaming": False, "identity": False, "credential": b"caller", "tries": []}
+        known["allow"] = self.route.allow
         return Trip(site=site, head=head, body=body, route=self.route, model=model, **(known | members))
 
     async def send(self, *pairs, **members):

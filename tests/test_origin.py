@@ -38,6 +38,7 @@ EMBEDDINGS = b"/openai/v1/embeddings"
 JSON = (b"Content-Type", b"application/json")
 EVENTS = (b"Content-Type", b"text/event-stream")
 CHUNKED = (b"Transfer-Encoding", b"chunked")
+ALWAYS = {b"authorization": b"Bearer k", b"x-stainless-retry-count": b"0"}
 ASK = {"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "Box?"}]}
 STREAM = ASK | {"stream": True}
 
@@ -182,7 +183,7 @@ class Desk:
 
     def errand(self, ask=ASK, fields=None, *, target=CHAT, number=0):
         body = json.dumps(ask).encode()
-        pairs = ((b"host", b"localhost"), *({b"authorization": b"Bearer k", b"x-stainless-retry-count": b"0"} | (fields or {})).items())
+        pairs = ((b"host", b"localhost"), *(ALWAYS | (fields or {})).items())
         head = Head(b"POST", target, 1, pairs, fields_of(pairs))
         approach = self.approaches.find(head)
         endpoint = approach.site.endpoint

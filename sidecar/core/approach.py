@@ -136,7 +136,7 @@ class Approaches:
             share,
             fields,
             site.query,
-            pod=self._pod if site.regions[0].credential is not None else None,
+            pod=self._pod if all(region.credential is not None for region in site.regions) else None,
         )
         endpoint = site.endpoint
         if endpoint is None:

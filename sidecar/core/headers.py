@@ -45,7 +45,11 @@ CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-
 """Every request field that any service reads a key from."""
 
 
-CREDENTIAL_QUERY = frozenset({"api-key", "api_key", "subscription-key", "key", "access_token"})
+CREDENTIAL_QUERY = frozenset({
+    "api-key", "api_key", "apikey", "x-api-key", "x-goog-api-key", "subscription-key", "ocp-apim-subscription-key",
+    "key", "code", "sig", "access_token", "access-token", "bearer_token", "token", "authorization", "password",
+    "client_secret",
+})  # fmt: skip
 """Query members that some service reads a key from, in lower case."""
 
 RETRY_AFTER = retry_after.FIELDS
@@ -53,6 +57,12 @@ LONGEST_RETRY_AFTER = retry_after.LONGEST
 
 UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
 """Answer fields by which a provider finds a call again, for the log; the first that holds an id counts."""
+
+_SECRETIVE = re.compile(
+    rb"auth(?:orization|entication)?(?:$|[-_])|(?:^|[-_])(?:token|secrets?|passwords?|credentials?)(?:$|[-_])"
+    rb"|(?:^|[-_])(?:api|subscription|access|functions|virtual|session|master)[-_]?key$|client-principal|^cookie2$"
+)
+"""Names of request fields that may well carry a credential, of whatever gateway."""
 
 _ID = re.compile(rb"[\w.:/=+-]{1,128}\Z")
 
@@ -77,20 +87,23 @@ def named_by_connection(fields: Fields) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))
 
 
-def forward(pairs: Pairs, fields: Fields, *, identity: bool, replace: Pairs = ()) -> Pairs:
+def forward(
+    pairs: Pairs, fields: Fields, *, identity: bool, replace: Pairs = (), scopes: Iterable[bytes] = ()
+) -> Pairs:
     """
     The fields of a request as they go upstream, in the caller's order and spelling.
 
     *identity*: the answer may be stored, so no content coding is asked for. *replace*: a region's own credential;
-    then every field that can carry a credential, cookies too, is the region's business alone and the caller's are left
-    out.
+    then every field that can carry a credential, cookies and the API's *scopes* too, is the region's business alone and
+    the caller's are left out.
     ``Prefer`` loses ``respond-async`` and keeps what else is in it (RFC 7240).
     """
     dropped = HOP_BY_HOP | OURS | REWRITTEN | named_by_connection(fields)
     if identity:
         dropped |= {b"accept-encoding"}
     if replace:
-        dropped |= CREDENTIALS | {b"cookie"} | {name.lower() for name, _ in replace}
+        dropped |= CREDENTIALS | {b"cookie", *scopes} | {name.lower() for name, _ in replace}
+        dropped |= {name for name in fields if _SECRETIVE.search(name)}
     kept = []
     for name, value in pairs:
         lower = name.lower()
@@ -103,9 +116,14 @@ def forward(pairs: Pairs, fields: Fields, *, identity: bool, replace: Pairs = ()
     return (*kept, *replace)
 
 
-def relay(pairs: Pairs, fields: Fields, now: float) -> Pairs:
-    """The fields of an upstream's answer as its own caller gets them. No wait is longer than a minute."""
+def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pairs:
+    """
+    The fields of an upstream's answer as its own caller gets them. No wait is longer than a minute. *own*: the caller's
+    own credential has earned it; else its cookies are the region's business.
+    """
     dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
+    if not own:
+        dropped |= {b"set-cookie"}
     kept = tuple(pair for pair in pairs if pair[0].lower() not in dropped)
     if RETRY_AFTER.keys().isdisjoint(fields):
         return kept

@@ -9,6 +9,7 @@ the service itself has accepted.
 from __future__ import annotations
 
 import binascii
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,10 @@ _MICROSOFT = frozenset({
     "sts.chinacloudapi.cn", "login.partner.microsoftonline.cn",
 })  # fmt: skip
 """Hosts in ``iss``: Entra ID in its two token versions, and its national clouds."""
+
+
+_SEPARATORS = re.compile(rb"[&;]")
+_WORDS = re.compile(rb"[\s,;=&]+")
 
 
 class Pod(Struct, frozen=True, gc=False):
@@ -92,7 +97,7 @@ def presented(dialect: Dialect, fields: Fields, query: bytes) -> tuple[bytes, ..
 def without_credentials(target: bytes, names: frozenset[str]) -> bytes:
     """*target* less the query members of *names*, however their names are written; the rest byte for byte."""
     path, _, query = target.partition(b"?")
-    members = query.split(b"&")
+    members = _SEPARATORS.split(query)  # some services still take `;` for one
     kept = [member for member in members if not _carries_key(member, names)]
     if len(kept) == len(members):
         return target
@@ -139,7 +144,7 @@ def identify(
         needs_proof=pod is None and (shared or token is not None),
         shared=shared,
         expires=token.expires if token is not None else 0.0,
-        microsoft=any(_is_microsofts(_bare(fields[name])) for name in CREDENTIALS if name in fields),
+        microsoft=any(map(_is_microsofts, _words(fields, query))),
         local=local,
         anonymous=pod is None and not shared and not credentials,
     )
@@ -179,6 +184,12 @@ class Accepted:
         if at is None or (principal.expires and principal.expires <= now):
             return False
         return now - at < ACCEPTED_SECONDS or bool(principal.expires and not principal.shared)
+
+
+def _words(fields: Fields, query: bytes) -> list[bytes]:
+    """What might be a token: of every field that services read keys from, and of the whole query."""
+    values = [fields[name] for name in (*CREDENTIALS, b"cookie") if name in fields]
+    return [word for value in (*values, query) for word in _WORDS.split(value) if word.count(b".") == 2]
 
 
 def _bare(value: bytes) -> bytes:

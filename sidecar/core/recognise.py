@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
-from sidecar.core.dialect import Endpoint
+from sidecar.core.dialect import BodyForm, Endpoint
 from sidecar.core.model import Fields
 from sidecar.core.rules import CacheMode, Region, Route, Rules, Service
 
@@ -28,8 +28,8 @@ class Site(Struct, frozen=True, gc=False):
     Where a request goes: the same for every request with this method, target, host and port.
 
     *target* is what goes upstream, byte for byte; *path* its path for matching, *query* its query without ``?``.
-    *routes* are those that may still take it, in order; *cacheable* tells that one of them caches. *regions* have
-    their resource filled in.
+    *routes* are those that may still take it, in order; *cacheable* tells that one of them caches, *reads* that where
+    it may go, or what becomes of it, depends on its body. *regions* have their resource filled in.
     """
 
     service: Service
@@ -40,6 +40,7 @@ class Site(Struct, frozen=True, gc=False):
     endpoint: Endpoint | None
     routes: tuple[Route, ...]
     cacheable: bool
+    reads: bool
     regions: tuple[Region, ...]
 
     @property
@@ -83,19 +84,47 @@ def recognise(rules: Rules, port: int, host: bytes, method: bytes, target: bytes
     regions = tuple(
         sorted((_filled(region, resource) for region in service.regions), key=lambda region: region.priority)
     )
-    return Site(service, resource, rest, path, query, endpoint, routes, cacheable, regions)
+    reads = endpoint is not None and _reads(service, endpoint, routes)
+    return Site(service, resource, rest, path, query, endpoint, routes, cacheable, reads, regions)
 
 
 def choose_route(site: Site, fields: Fields, model: str) -> Route:
     """The first route whose header and model patterns match as well. The last built-in route takes everything."""
     for route in site.routes:
         match = route.match
-        if match.model and not fnmatchcase(model, match.model):
-            continue
+        if match.model and not fnmatchcase(model.casefold(), match.model.casefold()):
+            continue  # services differ in whether case counts; a rule about where calls may go must not be got round
         if match.header and not _headers_match(match.header, fields):
             continue
         return route
     return site.routes[-1]
+
+
+def allowed(site: Site, fields: Fields, model: str, route: Route) -> frozenset[str] | None:
+    """
+    The residency of a call by way of *route*: tags, one of which a region must have, none for any region. Where its
+    *model* is not known, what every route allows that it could be for; None where that is nowhere.
+    """
+    if model or not any(one.match.model and one.allow for one in site.routes):
+        return route.allow
+    sets: list[frozenset[str]] = []
+    for one in site.routes:
+        if one.match.header and not _headers_match(one.match.header, fields):
+            continue
+        if one.allow:
+            sets.append(one.allow)
+        if not one.match.model:
+            break
+    common = frozenset.intersection(*sets) if sets else frozenset()
+    return None if sets and not common else common
+
+
+def _reads(service: Service, endpoint: Endpoint, routes: tuple[Route, ...]) -> bool:
+    if endpoint.body not in {BodyForm.JSON, BodyForm.MULTIPART}:
+        return False
+    if not endpoint.model and any(region.deployments for region in service.regions):
+        return True
+    return any(route.match.model or route.fallback or route.limits.tokens_per_minute for route in routes)
 
 
 def _may_take(route: Route, service: Service, endpoint: Endpoint | None, path: str) -> bool:

@@ -100,8 +100,14 @@ class Regions:
             if order is not None:
                 breaker.force(order.state, now)
             if len(self._breakers) > PLACES:
-                self._breakers.popitem(last=False)
+                self._make_room()
         return breaker
+
+    def _make_room(self) -> None:
+        """The oldest of a resource goes: their names are callers' to make up."""
+        oldest = next((place for place in self._breakers if place.resource), None)
+        if oldest is not None:
+            del self._breakers[oldest]
 
     def budget(self, service: str) -> Budget:
         """The extra attempts that *service* has left."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.core.approach import may_have_tokens
 from sidecar.core.rules import BreakerRule, Region
-from sidecar.settings.build import dialect_of, domains, has_redis
+from sidecar.settings.build import RESOURCE, dialect_of, domains, has_redis
 from sidecar.settings.builtin import SERVICES
 from sidecar.settings.problems import Path, listed, nearest, shown
 from sidecar.settings.reader import Reading
@@ -24,7 +24,7 @@ _BREAKER, _REGION = BreakerRule(), Region("", "")
 
 def check_regions(reading: Reading) -> None:
     """Add what is wrong with regions, beyond single keys, to the reading's problems."""
-    for verdicts in (_weights, _unreachable, _strangers, _breakers, _residency):
+    for verdicts in (_weights, _unreachable, _strangers, _credentials, _breakers, _residency):
         for path, text in verdicts(reading):
             reading.blame(path, text)
 
@@ -74,6 +74,27 @@ def _strangers(reading: Reading) -> Iterator[tuple[Path, str]]:
                         "is a gateway taking such tokens, say credential_domain: microsoft"
                     )
                     yield (*path, at, "credential", identity), text
+
+
+def _credentials(reading: Reading) -> Iterator[tuple[Path, str]]:
+    """Credentials of ours that would go to a host of the caller's choice, or in clear."""
+    for path, regions in _services(reading):
+        for at, said in enumerate(regions):
+            url, credential = said.get("url", ""), said.get("credential", {})
+            if not credential:
+                continue
+            if RESOURCE in url:
+                text = f"would go to whatever {RESOURCE} a caller names; give each resource a url of its own"
+                yield (*path, at, "credential"), text
+            elif any(identity in credential for identity in _IDENTITIES) and not is_private(url):
+                yield (*path, at, "url"), "a token would go there in clear; use https"
+
+
+def is_private(url: str) -> bool:
+    """Whether nobody can read on the way to *url*: it is encrypted, or ends on this machine."""
+    scheme, _, rest = url.partition("://")
+    host = rest.partition("/")[0].rpartition("@")[2]
+    return scheme == "https" or host.partition(":")[0] in {"localhost", "127.0.0.1"} or host.startswith("[::1]")
 
 
 def _breakers(reading: Reading) -> Iterator[tuple[Path, str]]:

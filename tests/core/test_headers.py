@@ -271,6 +271,38 @@ def test_upstream_region(value, expected):
     assert expected == upstream_region({b"x-ms-region": value})
 
 
+SECRETIVE = (
+    b"x-auth-token x-authorization x-forwarded-authorization x-ms-token-aad-access-token x-ms-client-principal "
+    b"x-amz-security-token x-goog-iam-authorization-token x-functions-key x-access-token api_key apikey x-apikey "
+    b"x-openai-api-key token authentication cookie cookie2 helicone-auth cf-aig-authorization x-portkey-api-key "
+    b"x-portkey-virtual-key x-litellm-api-key openai-organization openai-project x-client-secret x-password"
+).split()
+PLAIN = (
+    b"idempotency-key x-idempotency-key x-max-tokens x-author anthropic-version openai-beta x-request-id traceparent "
+    b"x-ms-useragent x-partition-key x-stainless-lang content-type"
+).split()
+
+
+@pytest.mark.parametrize("name", [*SECRETIVE, *PLAIN], ids=bytes.decode)
+def test_forward_beside_a_regions_own_credential(name):
+    """What may carry a credential of the caller's stays here, in whatever field; the rest goes along."""
+    pairs = ((name, b"value"), (b"x-plain", b"1"))
+    scopes = (b"openai-organization", b"openai-project")
+    found = forward(pairs, fields_of(pairs), identity=False, replace=((b"api-key", b"own"),), scopes=scopes)
+
+    assert (name in SECRETIVE) == ((name, b"value") not in found)
+    assert ((b"x-plain", b"1"), (b"api-key", b"own")) == found[-2:]
+    assert (name, b"value") in forward(pairs, fields_of(pairs), identity=False, scopes=scopes)
+
+
+def test_relay_of_a_regions_own_credential():
+    """Cookies that the operator's credential has earned are not the caller's."""
+    pairs = ((b"set-cookie", b"session=operator"), (b"x-a", b"1"))
+
+    assert ((b"x-a", b"1"),) == relay(pairs, fields_of(pairs), NOW, own=False)
+    assert pairs == relay(pairs, fields_of(pairs), NOW)
+
+
 def test_lines():
     """Field lines as on the wire."""
 

@@ -231,8 +231,8 @@ class Lab:
         headers: dict[str, str | None] | None = None,
     ) -> Reply:
         """
-        Make one call; *body* bytes as they are, anything else as JSON. A header of None is left out. Like the SDKs, this
-        caller would try again by itself.
+        Make one call; *body* bytes as they are, anything else as JSON. A header of None is left out. Like the SDKs,
+        this caller would try again by itself.
         """
         assert self._session is not None
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -46,6 +46,28 @@ def never_used(path, first="a"):
 
 
 @pytest.mark.parametrize(
+    ("url", "said", "expected"),
+    [
+        ("https://{resource}.a", FILE, [f"4: {AT}[0].credential: would go to whatever {{resource}} a caller names; "
+                                        "give each resource a url of its own"]),
+        ("https://{resource}.openai.azure.com", "weight: 1", []),
+        ("http://a.openai.azure.com", "credential: {managed_identity: {}}",
+         [f"4: {AT}[0].url: a token would go there in clear; use https"]),
+        ("http://127.0.0.1:1", "credential: {managed_identity: {}}", []),
+        ("http://localhost", "credential: {workload_identity: {}}", []),
+        ("https://a.openai.azure.com", "credential: {managed_identity: {}}", []),
+        ("http://a", FILE, []),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_credentials_of_ours(tmp_path, url, said, expected):
+    """A credential of ours goes to hosts of our choice only, and a token never in clear."""
+    text = openai(said, more="    dialect: azure-openai").replace("https://a", url)
+
+    assert expected == check(tmp_path, text)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         pytest.param(openai("weight: 0", "weight: 1"), [], id="some-weight"),
