@@ -57,12 +57,12 @@ class Flights:
         """The flight for *key* that one may join."""
         return self._joinable.get(key)
 
-    def lead(self, key: Hashable | None, fetch: Fetch, *, generating: bool, scopes: tuple[Scope, ...] = ()) -> Flight:
+    def reserve(self, key: Hashable | None, *, generating: bool, scopes: tuple[Scope, ...] = ()) -> Flight:
         """
-        Start a fetch. Others find it under *key*, where it takes the place of an earlier one; None: nobody does.
-        A purge of one of *scopes* detaches it.
+        A flight whose fetch has not begun. Others find it under *key*, where it takes the place of an earlier one;
+        None: nobody does. A purge of one of *scopes* detaches it.
 
-        The caller joins before it awaits anything else.
+        The caller joins before it awaits anything else, and sees to it that the flight is launched or grounded.
         """
         flight = Flight(
             key,
@@ -82,8 +82,22 @@ class Flights:
                 earlier.close()
             self._joinable[key] = flight
         self._flying.add(flight)
+        return flight
+
+    def launch(self, flight: Flight, fetch: Fetch) -> None:
+        """Begin the fetch of a reserved flight, in a task of its own."""
         flight.task = self._spawn(_run(flight, fetch, self._report), name="flight")
         flight.task.add_done_callback(lambda _: self._landed(flight))
+
+    def ground(self, flight: Flight) -> None:
+        """A reserved flight needs no fetch: whoever has joined has been served otherwise, or is gone."""
+        flight.close()
+        self._flying.discard(flight)
+
+    def lead(self, key: Hashable | None, fetch: Fetch, *, generating: bool, scopes: tuple[Scope, ...] = ()) -> Flight:
+        """Reserve a flight and launch it."""
+        flight = self.reserve(key, generating=generating, scopes=scopes)
+        self.launch(flight, fetch)
         return flight
 
     def detach(self, purged: Iterable[Scope]) -> int:
