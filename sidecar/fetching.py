@@ -14,11 +14,11 @@ from functools import partial
 from sidecar.core.model import Entry, Key, Outcome
 from sidecar.core.policy import Refresh, Serve, judge
 from sidecar.delivery import as_it_stands
-from sidecar.errand import Errand, lend
+from sidecar.errand import Errand, Way, lend
 from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.table import Flights
 from sidecar.origin import Origin, substitute
-from sidecar.store.base import Fetched, Lease, Store
+from sidecar.store.base import NOTHING, Fetched, Lease, Store
 
 
 class Fetching:
@@ -41,18 +41,18 @@ class Fetching:
     def __repr__(self) -> str:
         return f"<Fetching for {self._flights!r}>"
 
-    async def lead(self, errand: Errand, reader: Reader, *, late: bool) -> Serve | None:
+    async def lead(self, errand: Errand, reader: Reader, way: Way) -> Serve | None:
         """
         Fetch for the reserved flight of *reader*, its first. Returns what serves this caller and nobody else, as it
         stands, and then there is no flight any more; None: the flight has been launched, and brings the answer.
-
-        *late*: those who share the flight have waited for another process.
         """
         # 9: the fleet's tier
-        flight = reader.flight
+        flight, late = reader.flight, way is Way.LATE
         flight.position = self._store.position
         try:
-            fetched = await self._origin.look(errand, patience=flight.patience)
+            fetched = NOTHING
+            if way is not Way.PAST:
+                fetched = await self._origin.look(errand, patience=flight.patience)
         except BaseException:
             reader.leave()
             if flight.readers:  # who has joined meanwhile gets an answer all the same: looked for anew

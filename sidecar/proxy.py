@@ -296,13 +296,13 @@ class Proxy:
         approach, call, draft = errand.approach, errand.call, errand.draft
         proven = self._accepted.knows(approach.site.place, call.principal, self._now())
         # look again: the answer may have come between the first look and this task's first step
-        found = None if way is Way.ALONE else self._find(approach, call, errand.key)
+        found = None if way.alone else self._find(approach, call, errand.key)
         if found is not None and await self._reply(errand, found, exchange):
             return None
         reader, collapsed = self._board(errand, way, proven=proven)
         try:
             if not collapsed:
-                behind = await self._fetching.lead(errand, reader, late=way is Way.LATE)
+                behind = await self._fetching.lead(errand, reader, way)
                 if behind is not None:
                     return self._pass_on(errand, behind, exchange, proven=proven)
             opening = await self._origin.opening(reader, call)
@@ -310,7 +310,7 @@ class Proxy:
                 return Way.ALONE if reader.released else Way.LATE
             if not self._takes(errand, opening, collapsed=collapsed, proven=proven):
                 return Way.ALONE
-            return None if await self._hand_on(errand, exchange, reader, opening, collapsed=collapsed) else Way.ALONE
+            return None if await self._hand_on(errand, exchange, reader, opening, collapsed=collapsed) else Way.PAST
         except asyncio.CancelledError:
             if not reader.satisfied:
                 draft.cause = "client-gone"
@@ -324,7 +324,7 @@ class Proxy:
 
     def _board(self, errand: Errand, way: Way, *, proven: bool) -> tuple[Reader, bool]:
         """A place in the key's flight, and whether it is another caller's. One look, then join or lead: no await."""
-        alone = way is Way.ALONE
+        alone = way.alone
         approach, call, key = errand.approach, errand.call, errand.key
         # who has not proved itself shares a flight only with those who present the very same credential
         shelf = (key, b"" if proven else call.principal.credential, way)

@@ -7,6 +7,7 @@ import pytest
 from sidecar.core.model import Position
 from sidecar.core.purges import ALL, Purges, Tail
 from sidecar.core.rules import MemoryRule
+from sidecar.errand import Way
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.fetching import Fetching
 from sidecar.store.memory import Memory
@@ -37,7 +38,7 @@ class Pod(Desk):
         """The body of the answer to *errand*, by way of a flight or without."""
         _, reader = self.board(errand)
         try:
-            found = await self.fetching.lead(errand, reader, late=False)
+            found = await self.fetching.lead(errand, reader, Way.SHARED)
             return found.entry.body if found is not None else (await read(reader))[1]
         finally:
             reader.leave()
@@ -93,7 +94,7 @@ async def test_found(fleet):
     errand = two.errand()
     await one.ask(one.errand())
     flight, reader = two.board(errand)
-    found = await two.fetching.lead(errand, reader, late=False)
+    found = await two.fetching.lead(errand, reader, Way.SHARED)
     reader.leave()
 
     assert completion() == found.entry.body
@@ -121,7 +122,7 @@ async def test_found_in_another_form(fleet):
     await one.ask(one.errand(STREAM))
     errand = two.errand()
     _, reader = two.board(errand)
-    found = await two.fetching.lead(errand, reader, late=False)
+    found = await two.fetching.lead(errand, reader, Way.SHARED)
     opening, body = await read(reader)
 
     assert found is None
@@ -137,7 +138,7 @@ async def test_leader_cancelled(there, fleet):
     two.origin._store = held = Held(two.store)
     errand, other = two.errand(number=1), two.errand(number=2)
     flight, reader = two.board(errand)
-    leading = two.spawn(two.fetching.lead(errand, reader, late=False), name="leader")
+    leading = two.spawn(two.fetching.lead(errand, reader, Way.SHARED), name="leader")
     reading = two.spawn(read(two.join(flight, other)), name="reader")
     await two.settle()
     leading.cancel()
@@ -159,7 +160,7 @@ async def test_leader_cancelled_alone(fleet):
     pod.origin._store = held = Held(pod.store)
     errand = pod.errand()
     flight, reader = pod.board(errand)
-    leading = pod.spawn(pod.fetching.lead(errand, reader, late=False), name="leader")
+    leading = pod.spawn(pod.fetching.lead(errand, reader, Way.SHARED), name="leader")
     await pod.settle()
     leading.cancel()
     await pod.settle()
@@ -174,7 +175,7 @@ async def test_cancelled_before_its_first_step(fleet):
     errand = pod.errand()
     flight, reader = pod.board(errand)
 
-    assert await pod.fetching.lead(errand, reader, late=False) is None
+    assert await pod.fetching.lead(errand, reader, Way.SHARED) is None
     assert 1 == len(fleet.shared.leases)
 
     flight.task.cancel()
@@ -192,7 +193,7 @@ async def test_purged_meanwhile(fleet):
     pod.origin._store = held = Held(pod.store)
     errand = pod.errand()
     _, reader = pod.board(errand)
-    leading = pod.spawn(pod.fetching.lead(errand, reader, late=False), name="leader")
+    leading = pod.spawn(pod.fetching.lead(errand, reader, Way.SHARED), name="leader")
     await pod.settle()
     pod.flights.detach([ALL])
     held.go.set()
@@ -214,7 +215,7 @@ async def test_bug_in_the_look(fleet):
     pod.origin._store = held = Held(pod.store, bug)
     errand = pod.errand()
     flight, reader = pod.board(errand)
-    leading = pod.spawn(pod.fetching.lead(errand, reader, late=False), name="leader")
+    leading = pod.spawn(pod.fetching.lead(errand, reader, Way.SHARED), name="leader")
     reading = pod.spawn(read(pod.join(flight, pod.errand(number=2))), name="reader")
     await pod.settle()
     held.go.set()

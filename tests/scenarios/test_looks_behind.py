@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
 from sidecar.core.model import Outcome
 from sidecar.core.rules import MemoryRule
-from tests.scenarios.answers import completion, said, whole
+from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, Lab
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import Oracle
+from tests.scenarios.test_freshness import ERROR, IF_ERROR, Clock, Oracle
 from tests.scenarios.test_purges import Gate, all_say, purge
 
 STREAM = {**CHAT, "stream": True}
@@ -299,3 +300,60 @@ async def test_large(build_fleet, dial, redis_server, script):
 
     assert (text, False, [REDIS]) == (said(reply.body), reply.broken, details([reply]))
     assert [(Outcome.HIT_REDIS, 200, "")] == ends(two)
+
+
+class Speaker:
+    """A provider whose plain answers are spoken, which has no streamed form; *failing*, it answers with that status."""
+
+    def __init__(self) -> None:
+        self.failing = ""
+
+    async def __call__(self, _head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        spoken = json.loads(completion("spoken"))
+        spoken["choices"][0]["message"]["audio"] = {"id": "a", "data": "AAAA", "transcript": "spoken", "expires_at": 1}
+        if self.failing:
+            writer.write(whole(ERROR, status=self.failing))
+        elif json.loads(body).get("stream"):
+            writer.write(STREAM_HEAD + chunks(chat_events("written")) + LAST_CHUNK)
+        else:
+            writer.write(whole(json.dumps(spoken).encode()))
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "joined"])
+@pytest.mark.parametrize("leads", [CHAT, STREAM], ids=["plain leads", "stream leads"])
+async def test_no_form_for_one_of_them(leads, joined, build_fleet, script, dial, redis_server):
+    """Who can't have what is there in its own form makes one call, past what is there; the other one has it."""
+    upstream = await script(Speaker())
+    one, two = await build_fleet(upstream.url)
+    await one.ask()
+    await written(redis_server)
+    await released(redis_server)
+    gate = holding(two)
+    asks = [leads] + [CHAT if leads is STREAM else STREAM] * joined
+    callers = []
+    for ask in asks:
+        callers.append(await dial(two, ask))
+        await two.until(lambda: gate.reached == 1 and two.waiting == len(callers))
+    gate.open.set()
+    replies = [await caller.reply() for caller in callers]
+    await two.settle()
+    told = [(said(reply.body), detail) for reply, detail in zip(replies, details(replies), strict=True)]
+
+    assert [("written", "stored") if ask is STREAM else ("spoken", REDIS) for ask in asks] == told
+    assert 1 + (STREAM in asks) == upstream.calls
+
+
+async def test_no_form_of_a_spare(build_fleet, script, dial):
+    """Where the service fails, an old answer that has no form for this caller is none, and the failure is told."""
+    speaker = Speaker()
+    upstream = await script(speaker)
+    one, two = await build_fleet(upstream.url, cache=IF_ERROR)
+    clock = Clock([one, two])
+    await one.ask()
+    clock.later(70.0)
+    speaker.failing = "503 No"
+    replies = [await (await dial(lab, STREAM)).reply() for lab in (one, two)]
+    spare = await (await dial(one)).reply()
+
+    assert [503, 503, 200] == [reply.status for reply in (*replies, spare)]
+    assert "spoken" == said(spare.body)
