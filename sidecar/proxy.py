@@ -333,7 +333,7 @@ class Proxy:
         if flight is None:
             private = alone or self._flights.marked(key, self._now())
             flight = self._flights.reserve(
-                None if private else shelf, generating=call.endpoint.generating, scopes=scopes_within(errand)
+                None if private else shelf, generating=call.endpoint.generating, scopes=partial(scopes_within, errand)
             )
             flight.patience = self._origin.patience(call) if way is Way.SHARED and not private else 0.0
         return flight.join(call.principal.credential, errand.draft), collapsed

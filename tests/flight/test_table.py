@@ -262,7 +262,7 @@ async def test_detached_by_a_purge(airfield, purged, scopes, detached):
         await go.wait()
         await flight.push(b"answer")
 
-    flight = airfield.flights.lead("key", fetch, generating=False, scopes=scopes)
+    flight = airfield.flights.lead("key", fetch, generating=False, scopes=lambda: scopes)
     reader = airfield.reading(flight.join())
     await airfield.settle()
 
@@ -297,7 +297,7 @@ async def test_detached_with_nobody_waiting(airfield):
 
 async def test_private_flight_is_detached(airfield):
     """What nobody can join can be kept all the same, and so is told of a purge."""
-    flight = airfield.flights.lead(None, fetching(airfield), generating=False, scopes=(ALL, OCR))
+    flight = airfield.flights.lead(None, fetching(airfield), generating=False, scopes=lambda: (ALL, OCR))
     reader = airfield.reading(flight.join())
 
     assert 1 == airfield.flights.detach([OCR])
@@ -425,7 +425,7 @@ async def test_grounded(airfield):
 async def test_reserved_and_purged(airfield):
     """A purge detaches what has not begun, too."""
     scopes = (ALL, Scope(ScopeKind.TAG, "ocr"))
-    flight = airfield.flights.reserve("key", generating=True, scopes=scopes)
+    flight = airfield.flights.reserve("key", generating=True, scopes=lambda: scopes)
     reader = flight.join()
 
     assert 1 == airfield.flights.detach([scopes[1]])
