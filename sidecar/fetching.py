@@ -53,6 +53,8 @@ class Fetching:
             fetched = NOTHING
             if way is not Way.PAST:
                 fetched = await self._origin.look(errand, patience=flight.patience)
+            flight.patience = 0.0
+            found = self._judge_as_it_stands(errand, flight, fetched)
         except BaseException:
             reader.leave()
             if flight.readers:  # who has joined meanwhile gets an answer all the same: looked for anew
@@ -60,13 +62,9 @@ class Fetching:
             else:
                 self._flights.ground(flight)
             raise
-        flight.patience = 0.0
-        entry, view = fetched.entry, errand.call.facts.view
-        if entry is not None and fetched.lease is None and flight.readers == 1 and as_it_stands(entry, view):
-            found = self._judge(errand, entry)
-            if found is not None:
-                self._flights.ground(flight)
-                return found
+        if found is not None:
+            self._flights.ground(flight)
+            return found
         self._launch(errand, flight, partial(self._bring, errand, fetched))
         self._hold(errand, flight, fetched, late=late)
         return None
@@ -105,6 +103,13 @@ class Fetching:
         else:
             # 10: a region; 11: share at its head, retain at its end
             await self._origin.fetch(errand, flight, entry)
+
+    def _judge_as_it_stands(self, errand: Errand, flight: Flight, fetched: Fetched) -> Serve | None:
+        """What serves the flight's leader, where that needs no fetch, no form but its own, and nobody has joined."""
+        entry = fetched.entry
+        if entry is None or fetched.lease is not None or flight.readers > 1:
+            return None
+        return self._judge(errand, entry) if as_it_stands(entry, errand.call.facts.view) else None
 
     def _judge(self, errand: Errand, entry: Entry | None) -> Serve | None:
         """Whether what lies behind memory serves; a newer answer is asked for where it should be."""

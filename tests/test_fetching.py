@@ -225,3 +225,16 @@ async def test_bug_in_the_look(fleet):
     assert (bug, Cause.INTERNAL) == (told, failed.cause)
     assert [bug] == pod.bugs
     pod.bugs.clear()
+
+
+async def test_bug_in_what_follows_the_look(fleet):
+    """Nothing is left of a flight whose leader fails on what it has found."""
+    one, two = fleet(whole()), fleet()
+    await one.ask(one.errand())
+    errand = two.errand()
+    flight, reader = two.board(errand)
+    two.fetching._now = None
+    with pytest.raises(TypeError):
+        await two.fetching.lead(errand, reader, Way.SHARED)
+
+    assert (None, False, 0) == (flight.task, flight.joinable, len(two.flights))
