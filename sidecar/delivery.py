@@ -26,7 +26,12 @@ _JSON_TYPE = b"application/json"
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
 _PIECE = 64 * 1024
 _BROKE_OFF = "The AI service broke off in the middle of its answer."
-_FOUND = {Outcome.HIT_REDIS: b"redis", Outcome.STALE: b"stale", Outcome.STALE_ERROR: b"stale-if-error"}
+_FOUND = {
+    Outcome.HIT_MEMORY: b"memory",
+    Outcome.HIT_REDIS: b"redis",
+    Outcome.STALE: b"stale",
+    Outcome.STALE_ERROR: b"stale-if-error",
+}
 _HIT = (
     b"%bcontent-length: %d\r\nage: %d\r\ncache-status: sidecar; hit; ttl=%d; detail=%b\r\nx-sidecar-request-id: %b\r\n"
 )
@@ -56,19 +61,30 @@ def clean(text: str) -> bytes:
     return bytes(byte if 0x20 < byte < 0x7F else 0x3F for byte in text[:128].encode("latin-1", "replace"))
 
 
-def hit(serve: Serve, body: bytes, form: Form, request_id: bytes) -> Response:
-    """An entry of our own memory as an answer; *body* and *form* are the caller's view of it."""
+def hit(
+    serve: Serve,
+    body: bytes,
+    form: Form,
+    request_id: bytes,
+    model: str | None = None,
+    found: Outcome = Outcome.HIT_MEMORY,
+) -> Response:
+    """
+    An entry as an answer; *body* and *form* are the caller's view of it, *model* is named instead of the entry's own,
+    *found* tells where it was.
+    """
     entry = serve.entry
     head = _HIT % (
         lines(entry.headers if form is entry.form else in_form(entry.headers, form)),
         len(body),
         serve.age,
         serve.ttl,
-        b"memory" if serve.ttl >= 0 else b"stale",
+        _FOUND[found] if serve.ttl >= 0 else b"stale",
         request_id,
     )  # fmt: skip
-    if entry.model:
-        head += b"x-sidecar-model: %b\r\n" % clean(entry.model)
+    name = entry.model if model is None else model
+    if name:
+        head += b"x-sidecar-model: %b\r\n" % clean(name)
     return Response(entry.status, head, body)
 
 
@@ -94,6 +110,11 @@ def is_as_stored(entry: Entry, view: View) -> bool:
     if entry.form is Form.WHOLE:
         return not view.stream
     return view.stream and view.usage and entry.usage.total > 0
+
+
+def as_it_stands(entry: Entry, view: View) -> bool:
+    """Whether an entry is a caller's answer in one piece, with nothing to convert and nobody to wait for."""
+    return len(entry.body) <= _PIECE and is_as_stored(entry, view)
 
 
 def viewed(entry: Entry, endpoint: Endpoint, view: View) -> tuple[bytes, Form] | None:
@@ -134,7 +155,7 @@ async def deliver(
     if opening.form is Form.EVENTS and view.usage and not opening.usage and not as_asked:
         return None
     found = opening.found
-    if found is not None and len(found.entry.body) <= _PIECE and is_as_stored(found.entry, view):
+    if found is not None and as_it_stands(found.entry, view):
         body = found.entry.body
         exchange.respond(Response(opening.status, lines((*pairs, (b"content-length", b"%d" % len(body)))), body))
         return len(body)

@@ -55,11 +55,20 @@ class Call(Struct, frozen=True, gc=False):
 
 
 class Way(Enum):
-    """How an errand gets its answer: with all who want it, with those who waited too long for that, or alone."""
+    """
+    How an errand gets its answer: with all who want it, with those who waited too long for that, alone, or alone and
+    past all that is stored, of which there is no form for it.
+    """
 
     SHARED = "shared"
     LATE = "late"
     ALONE = "alone"
+    PAST = "past"
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody shares it."""
+        return self is Way.ALONE or self is Way.PAST
 
 
 class Errand(Struct, frozen=True, gc=False):

@@ -39,6 +39,7 @@ from sidecar.core.policy import (
 from sidecar.core.principal import Accepted, Principal
 from sidecar.core.rescue import cause_of
 from sidecar.core.usage import names_usage, with_usage
+from sidecar.delivery import viewed
 from sidecar.dispatch import Dispatch, Sent
 from sidecar.errand import Call, Errand, book, trip_of
 from sidecar.errors import Cause, Refused, UpstreamFailed
@@ -144,7 +145,7 @@ class Origin:
         """Whether something else than a region's answer serves: a spare entry, or a stand-in."""
         if isinstance(failure, Refused) and failure.status not in FAILING:
             return False
-        spare = self._spare(errand, flight, behind)
+        spare = await self._spare(errand, flight, behind)
         if spare is not None:
             if not isinstance(failure, Sent):
                 _booked(errand, flight).cause = cause_of(failure)
@@ -188,13 +189,21 @@ class Origin:
             draft.usage = errand.call.endpoint.answers.usage(body, form)
             sent.answer.tokens = draft.usage.total or None
 
-    def _spare(self, errand: Errand, flight: Flight, behind: Entry | None) -> Serve | None:
-        """Looked for only when it is needed: a call may take minutes, and a purge in that time takes the spare too."""
+    async def _spare(self, errand: Errand, flight: Flight, behind: Entry | None) -> Serve | None:
+        """
+        An old answer, if there is a form of it for this caller. Looked for only when it is needed: a call may take
+        minutes, and a purge in that time takes the spare too.
+        """
         call, approach, now = errand.call, errand.approach, self._now()
         if not self._accepted.knows(approach.site.place, call.principal, now):
             return None
         spare = self._store.peek(errand.key) or (None if flight.superseded else behind)
-        return judge_spare(spare, approach.asked, call.fresh, now)
+        found, view = judge_spare(spare, approach.asked, call.fresh, now), call.facts.view
+        if found is None or view.stream == (found.entry.form is Form.EVENTS):
+            return found
+        convert = partial(viewed, found.entry, call.endpoint, view)
+        body = convert() if len(found.entry.body) <= _INLINE_BYTES else await asyncio.to_thread(convert)
+        return found if body is not None else None
 
     async def send(self, errand: Errand, flight: Flight) -> Sent:
         """Send a call; with its stream's usage asked for where the caller did not, without it where that is refused."""

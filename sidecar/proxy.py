@@ -41,16 +41,17 @@ from sidecar.core.rules import Mode
 from sidecar.core.silent import Pieces, certain, cut
 from sidecar.delivery import Stamp, deliver, hit, is_as_stored, miss_status, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, Way, draft_of, lend, scopes_within
+from sidecar.errand import Call, Errand, Way, draft_of, scopes_within
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
-from sidecar.flight.flight import Flight, Opening, Reader
+from sidecar.fetching import Fetching
+from sidecar.flight.flight import Opening, Reader
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
-from sidecar.origin import Origin, substitute
+from sidecar.origin import Origin
 from sidecar.refreshing import Refreshes
 from sidecar.relaying import Passage, Relay
 from sidecar.standby import Standby, refuses
-from sidecar.store.base import Lease, Store
+from sidecar.store.base import Store
 
 _CONVERTED_AT_ONCE = 64 * 1024
 _MEMO_CALLS = 1024
@@ -115,7 +116,8 @@ class Proxy:
         self._draw = draw
         self.ids = Ids(instance)
         self._seen: set[int] = set()
-        self.refreshes = Refreshes(flights, self._fly, lambda errand: self._tell(errand.draft), clock)
+        self._fetching = Fetching(self._origin, store, flights, self._refresh_behind, now)
+        self.refreshes = Refreshes(flights, self._fetching.fly, lambda errand: self._tell(errand.draft), clock)
         self._urged: Key | None = None
         self._calls: Memo[tuple[Approach, bytes | Pieces], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
@@ -294,17 +296,21 @@ class Proxy:
         approach, call, draft = errand.approach, errand.call, errand.draft
         proven = self._accepted.knows(approach.site.place, call.principal, self._now())
         # look again: the answer may have come between the first look and this task's first step
-        found = None if way is Way.ALONE else self._find(approach, call, errand.key)
+        found = None if way.alone else self._find(approach, call, errand.key)
         if found is not None and await self._reply(errand, found, exchange):
             return None
         reader, collapsed = self._board(errand, way, proven=proven)
         try:
+            if not collapsed:
+                behind = await self._fetching.lead(errand, reader, way)
+                if behind is not None:
+                    return self._pass_on(errand, behind, exchange, proven=proven)
             opening = await self._origin.opening(reader, call)
             if opening is None:
                 return Way.ALONE if reader.released else Way.LATE
-            if (collapsed and not self._takes(errand, opening)) or not self._still(errand, opening, proven=proven):
+            if not self._takes(errand, opening, collapsed=collapsed, proven=proven):
                 return Way.ALONE
-            return None if await self._hand_on(errand, exchange, reader, opening, collapsed=collapsed) else Way.ALONE
+            return None if await self._hand_on(errand, exchange, reader, opening, collapsed=collapsed) else Way.PAST
         except asyncio.CancelledError:
             if not reader.satisfied:
                 draft.cause = "client-gone"
@@ -318,7 +324,7 @@ class Proxy:
 
     def _board(self, errand: Errand, way: Way, *, proven: bool) -> tuple[Reader, bool]:
         """A place in the key's flight, and whether it is another caller's. One look, then join or lead: no await."""
-        alone = way is Way.ALONE
+        alone = way.alone
         approach, call, key = errand.approach, errand.call, errand.key
         # who has not proved itself shares a flight only with those who present the very same credential; and what may
         # become of a call that fails is its route's to say, and its caller's
@@ -328,11 +334,9 @@ class Proxy:
         collapsed = flight is not None
         if flight is None:
             private = alone or self._flights.marked(key, self._now())
-            fly = partial(self._fly, errand, late=way is Way.LATE)
-            flight = self._flights.lead(
-                None if private else shelf, fly, generating=call.endpoint.generating, scopes=scopes_within(errand)
+            flight = self._flights.reserve(
+                None if private else shelf, generating=call.endpoint.generating, scopes=partial(scopes_within, errand)
             )
-            lend(errand.request.body, flight)
             flight.patience = self._origin.patience(call) if way is Way.SHARED and not private else 0.0
         return flight.join(call.principal.credential, errand.draft), collapsed
 
@@ -358,14 +362,26 @@ class Proxy:
             draft.upstream_seconds = self._clock() - draft.started  # it waited for the service all the while
         return written is not None
 
-    def _still(self, errand: Errand, opening: Opening, *, proven: bool) -> bool:
-        """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
-        place, principal = errand.approach.site.place, errand.call.principal
-        return opening.found is None or not proven or self._accepted.knows(place, principal, self._now())
+    def _pass_on(self, errand: Errand, found: Serve, exchange: Exchange, *, proven: bool) -> Way | None:
+        """Answer with an entry from behind memory, as it stands. Returns as ``_join``."""
+        if not self._still(errand, proven=proven):
+            return Way.ALONE
+        draft, entry = errand.draft, found.entry
+        draft.outcome = Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE
+        draft.status, draft.bytes_out = entry.status, len(entry.body)
+        model = errand.call.model
+        exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS))
+        return None
 
-    def _takes(self, errand: Errand, opening: Opening) -> bool:
-        """Whether what another caller's call came to, if that is a stored answer, is one for this caller, too."""
-        if opening.found is None:
+    def _still(self, errand: Errand, *, proven: bool) -> bool:
+        """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
+        return not proven or self._accepted.knows(errand.approach.site.place, errand.call.principal, self._now())
+
+    def _takes(self, errand: Errand, opening: Opening, *, collapsed: bool, proven: bool) -> bool:
+        """Whether what a flight came to, where it isn't the service's answer to this call, is for this caller, too."""
+        if opening.found is not None and not self._still(errand, proven=proven):
+            return False
+        if not collapsed or opening.found is None:
             return True
         judged = judge_spare if opening.outcome is Outcome.STALE_ERROR else judge
         return isinstance(
@@ -397,54 +413,13 @@ class Proxy:
             found = self._find(errand.approach, errand.call, errand.key)
         return found is not None and await self._reply(errand, found, exchange)
 
+    def _refresh_behind(self, errand: Errand, known: Entry) -> None:
+        self._refresh(errand.request, errand.call, errand.key, known)
+
     def _refresh(self, request: Request, call: Call, key: Key, known: Entry) -> None:
         """Fetch a newer answer than *known*, for whoever asks next."""
         draft = draft_of(request, call, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
         self.refreshes.begin(Errand(request, request.plan, call, key, draft, known))
-
-    async def _fly(self, errand: Errand, flight: Flight, *, late: bool = False) -> None:
-        """Steps 9 to 11: fetch one answer, for whoever reads along. *late*: they have waited for another process."""
-        approach, call, key, known = errand.approach, errand.call, errand.key, errand.known
-        # 9: the fleet's tier
-        flight.position = self._store.position
-        fetched = await self._origin.look(errand, patience=flight.patience)
-        flight.patience = 0.0
-        lease = fetched.lease
-        if lease is not None:
-            flight.on_supersede(partial(lease.release, failed=False))  # whoever asks after a purge need not wait for us
-        alone = fetched.waited or late or call.principal.local
-        flight.on_verdict(partial(self._share, key, lease, alone=alone))
-        try:
-            found = judge(fetched.entry, approach.asked, call.fresh, self._now())
-            if isinstance(found, Refresh):
-                found = found.serve
-                if known is None:
-                    self._refresh(errand.request, call, key, found.entry)
-            if isinstance(found, Serve) and (known is None or found.entry.at > known.at):
-                await substitute(flight, found, Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE)
-                return
-            if known is not None and fetched.entry is not None and lease is None:
-                # another process refreshes it, or has just failed to
-                await substitute(flight, Serve(known, 0, 0), Outcome.STALE)
-                return
-            # 10: a region; 11: share at its head, retain at its end
-            await self._origin.fetch(errand, flight, fetched.entry)
-        except asyncio.CancelledError:
-            if lease is not None:
-                lease.release(failed=False)  # nobody waited any more: another process goes on
-            raise
-        finally:
-            if lease is not None:
-                lease.release(failed=not flight.superseded)
-
-    def _share(self, key: Key, lease: Lease | None, entry: Entry | None, *, alone: bool) -> None:
-        """What becomes of an answer is known: None is for nobody else. *alone*: another process sees to the fleet."""
-        if lease is not None and entry is not None:
-            lease.keep(entry)
-        elif lease is not None:
-            lease.release(failed=True)  # who waits elsewhere need not wait for its end
-        elif entry is not None and not alone:
-            self._store.share(key, entry)
 
     async def _relay(self, request: Request, call: Call | None, started: float, exchange: Exchange) -> None:
         """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""

@@ -57,7 +57,8 @@ class Refreshes:
             return
         generating = errand.call.endpoint.generating
         fly = partial(self._fly, errand)
-        flight = self._flights.lead(None, fly, generating=generating, scopes=scopes_within(errand))
+        scopes = partial(scopes_within, errand)
+        flight = self._flights.lead(None, fly, generating=generating, scopes=scopes)
         lend(errand.request.body, flight)
         assert flight.task is not None
         self._keys.add(errand.key)

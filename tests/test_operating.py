@@ -262,8 +262,8 @@ async def test_flights_are_detached(desk):
     async def fetch(flight):
         await go.wait()
 
-    ours = desk.flights.lead("ours", fetch, generating=False, scopes=(ALL, Scope(ScopeKind.ROUTE, "first")))
-    other = desk.flights.lead("other", fetch, generating=False, scopes=(ALL, Scope(ScopeKind.ROUTE, "second")))
+    ours = desk.flights.lead("ours", fetch, generating=False, scopes=lambda: (ALL, Scope(ScopeKind.ROUTE, "first")))
+    other = desk.flights.lead("other", fetch, generating=False, scopes=lambda: (ALL, Scope(ScopeKind.ROUTE, "second")))
     readers = [flight.join() for flight in (ours, other)]
     await desk.purge()
 

@@ -163,7 +163,7 @@ class Entry(Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes of body and headers; what the entry costs beyond that is the store's to count."""
-        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.body) + sum([len(name) + len(value) for name, value in self.headers])  # a list is sooner made
 
 
 class Outcome(StrEnum):

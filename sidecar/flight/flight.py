@@ -27,6 +27,8 @@ from sidecar.errors import Cause, SidecarError, UpstreamFailed
 WINDOW = 256 * 1024
 """Bytes that a flight past its limit may be ahead of its slowest reader."""
 
+Scopes = Callable[[], tuple[Scope, ...]]
+
 _HELPING = 128 * 1024  # a late reader catches up in pieces of about this size
 
 
@@ -78,10 +80,10 @@ class Flight:
         generating: bool,
         on_close: Callable[[Flight], None],
         on_abandon: Callable[[Flight], bool],
-        scopes: tuple[Scope, ...] = (),
+        scopes: Scopes = tuple,
     ) -> None:
         self.key = key
-        self.scopes = scopes  # by which a purge may take its answer
+        self.scopes = scopes  # by which a purge may take its answer; asked for only when there is one
         self.generating = generating
         self.position = Position()  # set by the fetch: what was known of purges before the request was sent
         self.patience = 0.0  # set by the fetch, while it may wait so many seconds for another process

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from sidecar.core.ledger import Ledger
 from sidecar.core.purges import ALL, Scope
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
-from sidecar.flight.flight import Flight
+from sidecar.flight.flight import Flight, Scopes
 
 FINISHED_FOR_NOBODY = 16
 """Calls whose callers have all left and that are still finished, because their answers are worth keeping."""
@@ -57,12 +57,12 @@ class Flights:
         """The flight for *key* that one may join."""
         return self._joinable.get(key)
 
-    def lead(self, key: Hashable | None, fetch: Fetch, *, generating: bool, scopes: tuple[Scope, ...] = ()) -> Flight:
+    def reserve(self, key: Hashable | None, *, generating: bool, scopes: Scopes = tuple) -> Flight:
         """
-        Start a fetch. Others find it under *key*, where it takes the place of an earlier one; None: nobody does.
-        A purge of one of *scopes* detaches it.
+        A flight whose fetch has not begun. Others find it under *key*, where it takes the place of an earlier one;
+        None: nobody does. A purge of one of *scopes* detaches it.
 
-        The caller joins before it awaits anything else.
+        The caller joins before it awaits anything else, and sees to it that the flight is launched or grounded.
         """
         flight = Flight(
             key,
@@ -82,8 +82,22 @@ class Flights:
                 earlier.close()
             self._joinable[key] = flight
         self._flying.add(flight)
+        return flight
+
+    def launch(self, flight: Flight, fetch: Fetch) -> None:
+        """Begin the fetch of a reserved flight, in a task of its own."""
         flight.task = self._spawn(_run(flight, fetch, self._report), name="flight")
         flight.task.add_done_callback(lambda _: self._landed(flight))
+
+    def ground(self, flight: Flight) -> None:
+        """A reserved flight needs no fetch: whoever has joined has been served otherwise, or is gone."""
+        flight.close()
+        self._flying.discard(flight)
+
+    def lead(self, key: Hashable | None, fetch: Fetch, *, generating: bool, scopes: Scopes = tuple) -> Flight:
+        """Reserve a flight and launch it."""
+        flight = self.reserve(key, generating=generating, scopes=scopes)
+        self.launch(flight, fetch)
         return flight
 
     def detach(self, purged: Iterable[Scope]) -> int:
@@ -92,7 +106,7 @@ class Flights:
         more, and it is not kept. Returns how many flights that is.
         """
         purged = frozenset(purged)
-        taken = [f for f in self._flying if not f.superseded and (ALL in purged or not purged.isdisjoint(f.scopes))]
+        taken = [f for f in self._flying if not f.superseded and (ALL in purged or not purged.isdisjoint(f.scopes()))]
         for flight in taken:
             flight.supersede()
         return len(taken)

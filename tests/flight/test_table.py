@@ -262,7 +262,7 @@ async def test_detached_by_a_purge(airfield, purged, scopes, detached):
         await go.wait()
         await flight.push(b"answer")
 
-    flight = airfield.flights.lead("key", fetch, generating=False, scopes=scopes)
+    flight = airfield.flights.lead("key", fetch, generating=False, scopes=lambda: scopes)
     reader = airfield.reading(flight.join())
     await airfield.settle()
 
@@ -297,7 +297,7 @@ async def test_detached_with_nobody_waiting(airfield):
 
 async def test_private_flight_is_detached(airfield):
     """What nobody can join can be kept all the same, and so is told of a purge."""
-    flight = airfield.flights.lead(None, fetching(airfield), generating=False, scopes=(ALL, OCR))
+    flight = airfield.flights.lead(None, fetching(airfield), generating=False, scopes=lambda: (ALL, OCR))
     reader = airfield.reading(flight.join())
 
     assert 1 == airfield.flights.detach([OCR])
@@ -393,3 +393,44 @@ def test_marks_are_bounded(airfields):
         flights.mark(key, 100.0)
 
     assert [True, False, True, True] == [flights.marked(key, 0.0) for key in "abcd"]
+
+
+async def test_reserved(airfield):
+    """A flight may be joined before its fetch begins, and whoever has joined gets all of it."""
+    flight = airfield.flights.reserve("key", generating=True)
+    first = airfield.reading(flight.join())
+    await airfield.settle()
+    second = airfield.reading(airfield.flights.find("key").join())
+    airfield.flights.launch(flight, fetching(airfield))
+
+    assert [400, 400] == [len(body) for body in await asyncio.gather(first, second)]
+
+
+async def test_grounded(airfield):
+    """One that needs no fetch is found no more; the next one under its key is another."""
+    flight = airfield.flights.reserve("key", generating=True)
+    reader = flight.join()
+    later = airfield.flights.reserve("key", generating=True)
+    airfield.flights.ground(flight)
+
+    assert later is airfield.flights.find("key")
+
+    airfield.flights.ground(later)
+    reader.leave()
+
+    assert airfield.flights.find("key") is None
+    assert 0 == len(airfield.flights)
+
+
+async def test_reserved_and_purged(airfield):
+    """A purge detaches what has not begun, too."""
+    scopes = (ALL, Scope(ScopeKind.TAG, "ocr"))
+    flight = airfield.flights.reserve("key", generating=True, scopes=lambda: scopes)
+    reader = flight.join()
+
+    assert 1 == airfield.flights.detach([scopes[1]])
+    assert airfield.flights.find("key") is None
+    assert flight.superseded
+
+    reader.leave()
+    airfield.flights.ground(flight)

@@ -71,7 +71,8 @@ class Clock:
         self.now = time.time()
         self.passed = 0.0
         for lab in labs:
-            lab.sidecar.proxy._now = lab.sidecar.proxy._origin._now = lambda: self.now
+            proxy = lab.sidecar.proxy
+            proxy._now = proxy._origin._now = proxy._fetching._now = lambda: self.now
             if lab.sidecar.membership is not None:
                 lab.sidecar.membership.remote._now = lambda: time.time() + self.passed
 

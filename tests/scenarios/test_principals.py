@@ -65,7 +65,8 @@ class Clock:
 
     def __init__(self, lab: Any) -> None:
         self.now = 1_800_000_000.0
-        lab.sidecar.proxy._now = lab.sidecar.proxy._origin._now = lambda: self.now
+        proxy = lab.sidecar.proxy
+        proxy._now = proxy._origin._now = proxy._fetching._now = lambda: self.now
 
 
 async def test_rotated_token(build_lab, script):

@@ -1,0 +1,135 @@
+"""
+Steps 9 to 11: what a flight brings, from behind memory or from a region.
+
+The rule: whoever leads a flight looks behind memory itself. That is all that most answers of the fleet need; only where
+it isn't does the fetch begin, in a task of its own that outlives its first caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from sidecar.core.model import Entry, Key, Outcome
+from sidecar.core.policy import Refresh, Serve, judge
+from sidecar.delivery import as_it_stands
+from sidecar.errand import Errand, Way, lend
+from sidecar.flight.flight import Flight, Reader
+from sidecar.flight.table import Flights
+from sidecar.origin import Origin, substitute
+from sidecar.store.base import NOTHING, Fetched, Lease, Store
+
+
+class Fetching:
+    """Fetches for flights. *refresh* is asked for a newer answer than an entry's; *now* is wall-clock seconds."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        store: Store,
+        flights: Flights,
+        refresh: Callable[[Errand, Entry], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._origin = origin
+        self._store = store
+        self._flights = flights
+        self._refresh = refresh
+        self._now = now
+
+    def __repr__(self) -> str:
+        return f"<Fetching for {self._flights!r}>"
+
+    async def lead(self, errand: Errand, reader: Reader, way: Way) -> Serve | None:
+        """
+        Fetch for the reserved flight of *reader*, its first. Returns what serves this caller and nobody else, as it
+        stands, and then there is no flight any more; None: the flight has been launched, and brings the answer.
+        """
+        # 9: the fleet's tier
+        flight, late = reader.flight, way is Way.LATE
+        flight.position = self._store.position
+        try:
+            fetched = NOTHING
+            if way is not Way.PAST:
+                fetched = await self._origin.look(errand, patience=flight.patience)
+            flight.patience = 0.0
+            found = self._judge_as_it_stands(errand, flight, fetched)
+        except BaseException:
+            reader.leave()
+            if flight.readers:  # who has joined meanwhile gets an answer all the same: looked for anew
+                self._launch(errand, flight, partial(self.fly, errand, late=late))
+            else:
+                self._flights.ground(flight)
+            raise
+        if found is not None:
+            self._flights.ground(flight)
+            return found
+        self._launch(errand, flight, partial(self._bring, errand, fetched))
+        self._hold(errand, flight, fetched, late=late)
+        return None
+
+    async def fly(self, errand: Errand, flight: Flight, *, late: bool = False) -> None:
+        """Fetch one answer in a flight's own task, for whoever reads along."""
+        flight.position = self._store.position
+        fetched = await self._origin.look(errand, patience=flight.patience)
+        flight.patience = 0.0
+        self._hold(errand, flight, fetched, late=late)
+        await self._bring(errand, fetched, flight)
+
+    def _launch(self, errand: Errand, flight: Flight, fetch: Callable[[Flight], Awaitable[None]]) -> None:
+        self._flights.launch(flight, fetch)
+        lend(errand.request.body, flight)
+
+    def _hold(self, errand: Errand, flight: Flight, fetched: Fetched, *, late: bool) -> None:
+        """See to it that a lease is given back, whatever becomes of the flight, and that others get what is kept."""
+        lease = fetched.lease
+        alone = fetched.waited or late or errand.call.principal.local
+        flight.on_verdict(partial(self._share, errand.key, lease, alone=alone))
+        if lease is None:
+            return
+        flight.on_supersede(partial(lease.release, failed=False))  # whoever asks after a purge need not wait for us
+        assert flight.task is not None
+        flight.task.add_done_callback(partial(_give_back, lease, flight))
+
+    async def _bring(self, errand: Errand, fetched: Fetched, flight: Flight) -> None:
+        known, entry = errand.known, fetched.entry
+        found = self._judge(errand, entry)
+        if found is not None and (known is None or found.entry.at > known.at):
+            await substitute(flight, found, Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE)
+        elif known is not None and entry is not None and fetched.lease is None:
+            # another process refreshes it, or has just failed to
+            await substitute(flight, Serve(known, 0, 0), Outcome.STALE)
+        else:
+            # 10: a region; 11: share at its head, retain at its end
+            await self._origin.fetch(errand, flight, entry)
+
+    def _judge_as_it_stands(self, errand: Errand, flight: Flight, fetched: Fetched) -> Serve | None:
+        """What serves the flight's leader, where that needs no fetch, no form but its own, and nobody has joined."""
+        entry = fetched.entry
+        if entry is None or fetched.lease is not None or flight.readers > 1:
+            return None
+        return self._judge(errand, entry) if as_it_stands(entry, errand.call.facts.view) else None
+
+    def _judge(self, errand: Errand, entry: Entry | None) -> Serve | None:
+        """Whether what lies behind memory serves; a newer answer is asked for where it should be."""
+        found = judge(entry, errand.approach.asked, errand.call.fresh, self._now())
+        if isinstance(found, Refresh):
+            found = found.serve
+            if errand.known is None:
+                self._refresh(errand, found.entry)
+        return found if isinstance(found, Serve) else None
+
+    def _share(self, key: Key, lease: Lease | None, entry: Entry | None, *, alone: bool) -> None:
+        """What becomes of an answer is known: None is for nobody else. *alone*: another process sees to the fleet."""
+        if lease is not None and entry is not None:
+            lease.keep(entry)
+        elif lease is not None:
+            lease.release(failed=True)  # who waits elsewhere need not wait for its end
+        elif entry is not None and not alone:
+            self._store.share(key, entry)
+
+
+def _give_back(lease: Lease, flight: Flight, task: asyncio.Task[None]) -> None:
+    """The fetch is over. Where nobody waited for it any more, another process goes on at once."""
+    lease.release(failed=not (task.cancelled() or flight.superseded))
