@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from sidecar.commit import Answer, Committed, commit
 from sidecar.core.breaker import Breaker, Permit, Sign
+from sidecar.core.dialect import Kind
 from sidecar.core.headers import CREDENTIAL_QUERY, fields_of, forward
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Fields, Head, Pairs
@@ -34,10 +35,16 @@ CREDENTIAL_SECONDS = 10.0
 TICK = 0.005
 """Seconds by which a timer of the event loop may be early: those of uvloop count in milliseconds."""
 
+CERTAIN_CONNECT = 1.0
+"""Seconds after which a connection that isn't there says that something is wrong, however hasty the caller."""
+
 PATIENT = 0.9
 """A caller that waits for this part of the route's own time is not hasty: the SDKs' defaults are about as long."""
 
 NO_CREDENTIAL = Verdict(Sign.NEUTRAL, "no-credential", elsewhere=True)
+
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"PUT"})
+"""Methods that may be repeated (RFC 9110, 9.2.2)."""
 
 Stored = StoredCredential | AzureIdentity
 Field = tuple[bytes, bytes]
@@ -85,10 +92,10 @@ class Trip(Struct, frozen=True):
     """
     A call on its way out. *model* is the one asked for, ``""`` where there is none; *credential* a digest of what the
     caller presented; *microsoft*: that is a token issued by Microsoft. *allow*: tags of residency, one of which a
-    region must have, none for any. *identity*: the answer may be stored, so it
-    must come uncoded. *deadline*: when the caller gives up, monotonic seconds. *pinned*: it names what one region has
-    stored, and is for no other. *batch*: it can wait for others. *cause*: why it is sent although another call was
-    before it, ``""`` for none.
+    region must have, none for any. *identity*: the answer may be stored, so it must come uncoded. *deadline*: when the
+    caller gives up, monotonic seconds; *shared*: others may wait for the same answer. *pinned*: it names what one
+    region has stored, and is for no other. *batch*: it can wait for others. *cause*: why it is sent although another
+    call was before it, ``""`` for none.
 
     *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has come, which may not be
     the last one. *tries* fills up with what was tried.
@@ -106,6 +113,7 @@ class Trip(Struct, frozen=True):
     allow: frozenset[str] = frozenset()
     microsoft: bool = False
     deadline: float | None = None
+    shared: bool = False
     pinned: bool = False
     batch: bool = False
     cause: str = ""
@@ -114,6 +122,17 @@ class Trip(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Trip to {self.site.service.name}, {len(self.tries)} tries>"
+
+    @property
+    def limit(self) -> float | None:
+        """When nobody waits for an answer any more: others may wait for a *shared* one."""
+        return None if self.shared else self.deadline
+
+    @property
+    def creates(self) -> bool:
+        """Whether sending it twice may do twice what it asks for: it isn't known to be a question only."""
+        endpoint = self.site.endpoint
+        return self.head.method not in _SAFE and (endpoint is None or endpoint.kind is Kind.OTHER)
 
     @property
     def repeats(self) -> bool:
@@ -186,18 +205,28 @@ class Attempts:
             end = await self._make(trip, leg)
         except UpstreamFailed as failure:
             verdict = judge_failure(failure, repeats=trip.repeats)
-            if trip.deadline is not None and self._clock() >= trip.deadline - TICK:
+            if trip.limit is not None and self._clock() >= trip.limit - TICK:
                 failure.hasty = True
                 verdict = structs.replace(verdict, elsewhere=False, again=False)
-                if self._clock() - began < PATIENT * _first_byte(trip):  # one caller's haste says nothing of the region
+                if not self._has_waited(trip, began, failure.cause):  # one caller's haste says nothing of the region
                     verdict = structs.replace(verdict, sign=Sign.NEUTRAL)
             failure.__traceback__ = None  # its frames would hold what it is raised through, and each other
             end = End(leg, verdict, failure=failure)
         except BaseException:
-            breaker.release(permit)
+            if self._has_waited(trip, began, Cause.FIRST_BYTE_TIMEOUT):  # whoever left had been patient
+                self._regions.tell(leg.place, breaker.settle(permit, Sign.UNANSWERED, 0.0, self._clock(), self._draw()))
+            else:
+                breaker.release(permit)
             raise
         self._settle(trip, end, breaker, permit, began, spent=spent)
         return end
+
+    def _has_waited(self, trip: Trip, began: float, cause: Cause) -> bool:
+        """Whether a silence of so long is the region's fault, whatever its caller's patience."""
+        timeouts = trip.route.timeouts
+        if cause is Cause.CONNECT_TIMEOUT:
+            return self._clock() - began >= PATIENT * min(timeouts.connect, CERTAIN_CONNECT)
+        return self._clock() - began >= PATIENT * _first_byte(trip)
 
     async def _make(self, trip: Trip, leg: Leg) -> End:
         stored = leg.region.credential
@@ -254,7 +283,8 @@ class Attempts:
 
     async def _commit(self, trip: Trip, answer: Answer) -> tuple[Committed, Verdict]:
         fields = fields_of(answer.pairs)
-        trip.on_head(answer.status, fields)
+        if answer.status < 400:  # an error may yet be exchanged for an answer
+            trip.on_head(answer.status, fields)
         endpoint = trip.site.endpoint if trip.head.method != b"HEAD" else None
         return await commit(answer, fields, endpoint, self._ledger, self._now(), most=self._most)
 
@@ -263,9 +293,12 @@ class Attempts:
         if trip.deadline is None:
             return timeouts
         left = max(trip.deadline - self._clock(), 0.001)
+        connect = min(timeouts.connect, left / 2)  # so that another region can be asked in time
+        if trip.shared:
+            return replace(timeouts, connect=max(connect, min(timeouts.connect, CERTAIN_CONNECT)))
         return replace(
             timeouts,
-            connect=min(timeouts.connect, left),
+            connect=connect,
             first_byte=min(timeouts.first_byte, left),
             stream_first_byte=min(timeouts.stream_first_byte, left),
         )
@@ -296,7 +329,7 @@ class Attempts:
 
 def room_of(trip: Trip, leg: Leg) -> Room:
     """Which quota a call by way of *leg* is counted against."""
-    return Room(leg.place, trip.model, trip.credential if leg.own else b"")
+    return Room(leg.place, trip.model[:128], trip.credential if leg.own else b"")
 
 
 def _first_byte(trip: Trip) -> float:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-from sidecar.core.dialect import Endpoint, Watch
+from sidecar.core.breaker import Sign
+from sidecar.core.dialect import Endpoint, Kind, Watch
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Fields, Form, Pairs
 from sidecar.core.policy import form_of
 from sidecar.core.verdict import GOOD, Verdict, judge_answer, judge_event_error, needs_body
-from sidecar.errors import Cause, UpstreamFailed
+from sidecar.errors import UpstreamFailed
 
 COMMIT_BYTES = 1024 * 1024
 """A whole answer up to this size is handed on only when it is there to its end; so a broken one becomes an error."""
@@ -28,8 +30,14 @@ COMPLAINT_BYTES = 64 * 1024
 _NO_RETRY = (b"x-should-retry", b"false")
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # either header, told apart by zlib
 
-COMPLAINT_SECONDS = 5.0
-"""So long is waited for it; then it counts as broken off."""
+COMPLAINT_SECONDS = 1.0
+"""So long is waited for it; then its status alone tells."""
+
+TALK_SECONDS = 1.0
+"""So long an answer may consist of pings, or of blanks, before its caller hears them: some are meant for its timer."""
+
+_BLANKS = b" \t\r\n"
+_EMPTY = Verdict(Sign.ERROR, "truncated", elsewhere=True)
 
 
 class Answer(Protocol):
@@ -147,8 +155,10 @@ async def commit(
             return ahead.committed(), GOOD
         if form_of(fields) is Form.EVENTS and b"content-encoding" not in fields:
             return await _commit_stream(ahead, endpoint.answers.watch(), most)
+        if endpoint.kind is Kind.OTHER:
+            return ahead.committed(), GOOD  # not one that we know what to expect of
         if _ends_soon(fields, answer):
-            await ahead.read(most)
+            await _read_document(ahead, most)
         else:
             await ahead.read(1)
         return ahead.committed(), GOOD
@@ -158,26 +168,49 @@ async def commit(
 
 
 async def _read_complaint(ahead: _Ahead) -> bytes:
-    """What an error says. A call that waits for that is one that doesn't try elsewhere."""
-    try:
+    """What an error says, as far as it comes soon; that it is one is known anyway."""
+    with suppress(TimeoutError, UpstreamFailed):
         async with asyncio.timeout(COMPLAINT_SECONDS):
-            return await ahead.read(COMPLAINT_BYTES)
-    except TimeoutError:  # the read that was cancelled has closed the answer, so that the rest of it cannot be had
-        raise UpstreamFailed(Cause.TRUNCATED, "an error stopped in the middle", answered=True) from None
+            await ahead.read(COMPLAINT_BYTES)
+    return ahead.begun
+
+
+async def _read_document(ahead: _Ahead, most: int) -> None:
+    """A whole answer; not for longer than ``TALK_SECONDS`` while nothing but blanks comes."""
+    with suppress(TimeoutError):
+        if not await ahead.next():
+            return
+        async with asyncio.timeout(TALK_SECONDS):
+            while not ahead.begun.strip(_BLANKS) and await ahead.next():
+                pass
+        await ahead.read(most)
 
 
 async def _commit_stream(ahead: _Ahead, watch: Watch, most: int) -> tuple[Committed, Verdict]:
-    while chunk := await ahead.next():
-        watch.feed(chunk)
-        if watch.committed or watch.ended or watch.failed or ahead.full or ahead.size >= most:
-            break
-    else:
-        watch.close()
-        told = watch.committed or watch.ended or watch.failed
-        if not ahead.size or not (told or ahead.begun.lstrip().startswith(b"{")):  # else a document, misnamed
-            raise UpstreamFailed(Cause.TRUNCATED, "the stream ended before its first event", answered=True)
-    verdict = judge_event_error(ahead.begun) if watch.failed and not watch.committed else GOOD
-    return ahead.committed(), verdict
+    try:
+        watch.feed(await ahead.next())
+        async with asyncio.timeout(TALK_SECONDS):
+            while not (_is_told(watch) or ahead.full or ahead.size >= most):
+                chunk = await ahead.next()
+                if not chunk:
+                    watch.close()
+                    break
+                watch.feed(chunk)
+            else:
+                return ahead.committed(), _judge_stream(ahead, watch)
+    except TimeoutError:
+        return ahead.committed(), GOOD
+    told = _is_told(watch)
+    document = ahead.begun.lstrip().startswith(b"{")  # misnamed
+    return ahead.committed(), _judge_stream(ahead, watch) if told or document else _EMPTY
+
+
+def _is_told(watch: Watch) -> bool:
+    return watch.committed or watch.ended or watch.failed
+
+
+def _judge_stream(ahead: _Ahead, watch: Watch) -> Verdict:
+    return judge_event_error(ahead.begun) if watch.failed and not watch.committed else GOOD
 
 
 class _Ahead:
@@ -237,4 +270,5 @@ def _ends_soon(fields: Fields, answer: Answer) -> bool:
         return False  # coded, so that its events cannot be seen
     if answer.length is not None:
         return answer.length <= COMMIT_BYTES
-    return b"json" in fields.get(b"content-type", b"").lower()
+    kind = fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    return kind == b"application/json" or kind.endswith(b"+json")

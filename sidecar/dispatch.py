@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct, structs
 
-from sidecar.attempt import Attempts, Client, Credentials, End, Leg, Trip, Try
+from sidecar.attempt import TICK, Attempts, Client, Credentials, End, Leg, Trip, Try
 from sidecar.candidates import Candidates, Nobody, Pick, Sharing
 from sidecar.commit import COMMIT_BYTES, Committed
 from sidecar.core.breaker import Sign
@@ -23,7 +23,6 @@ from sidecar.core.limits import declared_output, estimate
 from sidecar.core.memo import Memo
 from sidecar.core.policy import FAILING
 from sidecar.core.regions import Regions
-from sidecar.core.verdict import Verdict
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.base import Spool
 from sidecar.race import Race
@@ -42,6 +41,9 @@ LONGEST_PAUSE = 2.0
 
 PACES = 256
 """Routes whose pace is known for hedging."""
+
+FALLBACK = "fallback"
+"""The cause of a stand-in's call: what it stands in for has been let in already, and may still be there."""
 
 _FULL = frozenset({429, 503, 529})
 """Statuses by which a service says that it has no room."""
@@ -112,12 +114,13 @@ class Dispatch:
         Raises ``UpstreamFailed`` where none answered, ``Refused`` where none may be asked or the route's limits leave
         no room, or what a streaming body raises (``ClientGone``, ``Refused``).
         """
-        if trip.cause or self._throttle.idle(trip.route):
+        if trip.cause == FALLBACK or self._throttle.idle(trip.route):
             return await self._send(trip)
         limits, body = trip.route.limits, trip.body
         size = len(body) if isinstance(body, bytes) else body.size or 0
         tokens = estimate(size, declared_output(body)) if limits.tokens_per_minute else 0
-        seat = await self._throttle.enter(trip.route, tokens, deadline=trip.deadline, batch=trip.batch)
+        deadline = None if trip.deadline is None else trip.deadline - 2 * TICK  # so that this is what it is told
+        seat = await self._throttle.enter(trip.route, tokens, deadline=deadline, batch=trip.batch)
         began = self._clock()
         try:
             sent = await self._send(trip)
@@ -164,6 +167,7 @@ class Dispatch:
         cause = trip.cause
         try:
             while True:
+                self._check_time(trip, best)
                 pick = await self._candidates.pick(trip, left)
                 if isinstance(pick, Nobody):
                     nobody = pick
@@ -173,15 +177,11 @@ class Dispatch:
                     break
                 left.remove(pick.leg)
                 last = pick.last
-                if best is not None and rewindable is not None and not rewindable.ended:
-                    best.close()  # it came early, and its connection would go on taking the body's bytes
-                    best = None
                 trip.tries.append(Try(pick.leg.region.name, cause))
                 end = await self._attempt(trip, pick, left)
                 best = _better(best, end)
                 cause = end.verdict.cause
-                spent = rewindable is not None and rewindable.spent
-                if spent or not await self._goes_on(trip, pick, left, end.verdict, _attempts(trip, first)):
+                if _is_bound(rewindable, end) or not await self._goes_on(trip, pick, left, end, _attempts(trip, first)):
                     break
         except BaseException:
             if best is not None:
@@ -204,16 +204,18 @@ class Dispatch:
         failure.hasty = isinstance(end.failure, UpstreamFailed) and end.failure.hasty
         return failure
 
-    async def _goes_on(self, trip: Trip, pick: Pick, left: list[Leg], verdict: Verdict, tried: int) -> bool:
+    async def _goes_on(self, trip: Trip, pick: Pick, left: list[Leg], end: End, tried: int) -> bool:
         """
         Whether there is another attempt, after a pause where that is at the same region. The only region is asked again
         once, unless the caller does so by itself.
         """
+        verdict = end.verdict
         if tried >= MOST_ATTEMPTS:
             return False
         if left:
             return verdict.elsewhere and not pick.last and self._is_in_time(trip, 0.0)
-        if not verdict.again or tried > 1 or verdict.wait > LONGEST_PAUSE or _OWN_RETRIES in trip.head.fields:
+        by_itself = _OWN_RETRIES in trip.head.fields
+        if tried > 1 or by_itself or not verdict.again or verdict.wait > LONGEST_PAUSE or not _is_harmless(trip, end):
             return False
         pause = max(verdict.wait, PAUSE * self._draw())
         if not self._is_in_time(trip, pause):
@@ -222,14 +224,22 @@ class Dispatch:
         left.append(pick.leg)
         return True
 
+    def _check_time(self, trip: Trip, best: End | None) -> None:
+        """Nothing is sent for a caller whose time is over; what there is already is handed back."""
+        if best is None and not self._is_in_time(trip, 0.0):
+            detail = "the caller's time was over before it was sent"
+            failure = UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, detail, sent=False)
+            failure.hasty = True
+            raise failure
+
     def _is_in_time(self, trip: Trip, seconds: float) -> bool:
         """Whether the caller is still there in so many *seconds*."""
-        return trip.deadline is None or self._clock() + seconds < trip.deadline
+        return trip.limit is None or self._clock() + seconds < trip.limit
 
     # ---- one attempt, or two in a race ----
 
     async def _attempt(self, trip: Trip, pick: Pick, left: list[Leg]) -> End:
-        if not trip.route.retry.hedge or isinstance(pick.leg.body, Rewindable):
+        if not trip.route.retry.hedge or isinstance(pick.leg.body, Rewindable) or trip.creates:
             return await self._make(trip, pick)
         pace = self._paces.get((trip.route.name, trip.streaming))
         if pace is None:
@@ -297,6 +307,20 @@ class Dispatch:
 def _attempts(trip: Trip, first: int) -> int:
     """How many attempts there were since the *first*: one that a connection or a credential too old ended is none."""
     return sum(one.cause not in _SAME for one in trip.tries[first:])
+
+
+def _is_bound(rewindable: Rewindable | None, end: End) -> bool:
+    """Whether the body has gone to this region alone, or is still going: the connection of an early answer takes on."""
+    return rewindable is not None and (rewindable.spent or (end.answer is not None and not rewindable.ended))
+
+
+def _is_harmless(trip: Trip, end: End) -> bool:
+    """Whether the same region may be sent a call once more: it may have done already what the call asks for."""
+    if not trip.creates:
+        return True
+    if end.answer is not None:
+        return end.answer.status in _FULL
+    return isinstance(end.failure, UpstreamFailed) and not end.failure.sent
 
 
 def _better(one: End | None, other: End) -> End:

@@ -84,6 +84,12 @@ class Errand(Struct, frozen=True, gc=False):
     draft: Draft
     known: Entry | None = None
 
+    @property
+    def deadline(self) -> float | None:
+        """When the caller gives up, monotonic seconds; None where it doesn't say, or nobody waits."""
+        seconds = patience(self.request.head.fields)
+        return None if seconds is None or self.known is not None else self.draft.started + seconds
+
 
 def draft_of(
     request: Request, call: Call | None, outcome: Outcome, request_id: bytes, now: float, started: float
@@ -115,6 +121,11 @@ def draft_of(
     )
 
 
+def is_batch(fields: Fields) -> bool:
+    """Whether a call lets others go first."""
+    return fields.get(b"x-sidecar-priority", b"").strip().lower() == b"batch"
+
+
 def trip_of(
     request: Request,
     call: Call | None,
@@ -124,6 +135,7 @@ def trip_of(
     body: bytes | Spool | Stream,
     tries: list[Try],
     started: float,
+    shared: bool = False,
     on_sent: Callable[[], None] = lambda: None,
     on_head: Callable[[int, Fields], None] = lambda _, __: None,
 ) -> Trip:
@@ -156,9 +168,10 @@ def trip_of(
         tries=tries,
         microsoft=principal.microsoft,
         deadline=None if seconds is None else started + seconds,
+        shared=shared,
         pinned=(endpoint is not None and endpoint.bypass in _BOUND)
         or (call is not None and call.facts.bypass in _BOUND),
-        batch=fields.get(b"x-sidecar-priority", b"").strip().lower() == b"batch",
+        batch=is_batch(fields),
         on_sent=on_sent,
         on_head=on_head,
     )

@@ -42,7 +42,7 @@ class Refused(SidecarError):
     that names the remedy. *close* says that the connection cannot be used any further. *retry_after*: seconds until it
     is worth trying again, 0 where that is not known.
 
-    *hasty*: it is by the caller's own deadline or rank, and says nothing of others who ask the same.
+    *hasty*: it is by the caller's own deadline, and says nothing of others who ask the same.
     """
 
     def __init__(self, status: int, code: str, message: str, *, close: bool = False, retry_after: float = 0.0) -> None:

@@ -290,7 +290,7 @@ class Gate:
         }[cause]
         message = f"Route {self._name} is at its limits, and {why}. Try again in {seconds:.0f} s."
         refused = Refused(429, "route-limit", message, retry_after=seconds)
-        refused.hasty = call.batch or cause == "deadline"
+        refused.hasty = cause == "deadline"
         call.future.set_exception(refused)
 
     def _wait_for_slot(self, call: _Call) -> float:

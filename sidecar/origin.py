@@ -83,9 +83,17 @@ class Origin:
     def __repr__(self) -> str:
         return f"<Origin {self._accepted!r}>"
 
-    def patience(self, call: Call) -> float:
+    def patience(self, errand: Errand) -> float:
         """How long another process's answer is waited for, seconds."""
-        return self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
+        call = errand.call
+        seconds = self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
+        left = self._left(errand)
+        return seconds if left is None else max(min(seconds, left), 0.0)
+
+    def _left(self, errand: Errand) -> float | None:
+        """How many seconds more the caller waits, where it has said that."""
+        deadline = errand.deadline
+        return None if deadline is None else deadline - self._clock()
 
     async def look(self, errand: Errand, *, patience: float) -> Fetched:
         """What lies behind memory, if it is for this caller; *patience* is for what another process fetches."""
@@ -100,11 +108,24 @@ class Origin:
 
         return await self._store.fetch(errand.key, suffices, patience=patience)
 
-    async def opening(self, reader: Reader, call: Call) -> Opening | None:
+    async def opening(self, reader: Reader, errand: Errand) -> Opening | None:
         """
         The answer's head. None when the answer is not for this caller, whom the flight has *released* then, or when a
         stream has waited long enough for another process, in a flight of callers who wait longer.
+
+        Raises the flight's error, or ``UpstreamFailed`` when the caller's own time is over.
         """
+        flight, left = reader.flight, self._left(errand)
+        if left is None:
+            return await self._opening_of(reader, errand.call)
+        try:
+            async with asyncio.timeout(max(left, 0.0)):
+                return await self._opening_of(reader, errand.call)
+        except TimeoutError:
+            detail = "the caller waits no longer"
+            raise UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, detail, sent=flight.sent) from None
+
+    async def _opening_of(self, reader: Reader, call: Call) -> Opening | None:
         flight, wait = reader.flight, self._lease_wait
         if call.facts.view.stream and flight.patience > wait:
             try:
@@ -251,6 +272,7 @@ class Origin:
             body=body,
             tries=tries,
             started=errand.draft.started,
+            shared=True,
             on_sent=on_sent,
             on_head=on_head,
         )
@@ -328,9 +350,6 @@ class Origin:
         if status == 200 and share(status, fields, form_of(fields)):
             self._part(errand, flight)
             flight.judged(None)
-        elif not reaches_everyone(status):
-            credential = errand.call.principal.credential
-            flight.release(lambda reader: reader.credential == credential)
 
     def _part(self, errand: Errand, flight: Flight) -> None:
         self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)

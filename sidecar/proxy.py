@@ -41,7 +41,7 @@ from sidecar.core.rules import Mode
 from sidecar.core.silent import Pieces, certain, cut
 from sidecar.delivery import Stamp, deliver, hit, is_as_stored, miss_status, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, Way, draft_of, scopes_within
+from sidecar.errand import Call, Errand, Way, draft_of, is_batch, scopes_within
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.fetching import Fetching
 from sidecar.flight.flight import Opening, Reader
@@ -305,7 +305,7 @@ class Proxy:
                 behind = await self._fetching.lead(errand, reader, way)
                 if behind is not None:
                     return self._pass_on(errand, behind, exchange, proven=proven)
-            opening = await self._origin.opening(reader, call)
+            opening = await self._origin.opening(reader, errand)
             if opening is None:
                 return Way.ALONE if reader.released else Way.LATE
             if not self._takes(errand, opening, collapsed=collapsed, proven=proven):
@@ -316,9 +316,10 @@ class Proxy:
                 draft.cause = "client-gone"
             raise
         except (UpstreamFailed, Refused) as failure:
-            if not (collapsed and failure.hasty) or exchange.started:
+            late = errand.deadline is not None and self._clock() >= errand.deadline
+            if not (collapsed and failure.hasty) or exchange.started or late:
                 raise
-            return way  # somebody else had no more patience, or came after others; we have, and do not
+            return way  # somebody else had no more patience; we have
         finally:
             reader.leave()
 
@@ -328,7 +329,8 @@ class Proxy:
         approach, call, key = errand.approach, errand.call, errand.key
         # who has not proved itself shares a flight only with those who present the very same credential; and what may
         # become of a call that fails is its route's to say, and its caller's
-        terms = (call.route.name, refuses(errand.request.head.fields))
+        fields = errand.request.head.fields
+        terms = (call.route.name, refuses(fields), is_batch(fields))
         shelf = (key, b"" if proven else call.principal.credential, way, terms)
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
         collapsed = flight is not None
@@ -337,7 +339,7 @@ class Proxy:
             flight = self._flights.reserve(
                 None if private else shelf, generating=call.endpoint.generating, scopes=partial(scopes_within, errand)
             )
-            flight.patience = self._origin.patience(call) if way is Way.SHARED and not private else 0.0
+            flight.patience = self._origin.patience(errand) if way is Way.SHARED and not private else 0.0
         return flight.join(call.principal.credential, errand.draft), collapsed
 
     async def _hand_on(

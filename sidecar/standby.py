@@ -21,7 +21,7 @@ from sidecar.core.headers import fields_of
 from sidecar.core.memo import Memo
 from sidecar.core.model import Fields, Form, Pairs, View
 from sidecar.core.substitution import deployed, with_model
-from sidecar.dispatch import Dispatch, Sent
+from sidecar.dispatch import FALLBACK, Dispatch, Sent
 from sidecar.errors import Refused, UpstreamFailed
 
 RECHECK_SECONDS = 1.0
@@ -69,7 +69,7 @@ class Standby:
             return None
         for fallback in trip.route.fallback:
             found = None
-            if fallback.kind == "model" and models:
+            if fallback.kind == "model" and models and (trip.limit is None or self._clock() < trip.limit):
                 found = await self._ask(trip, fallback.value)
             elif fallback.kind == "answer_file":
                 found = await self._read(fallback.value, endpoint, view)
@@ -159,4 +159,4 @@ def _with_model(trip: Trip, model: str) -> Trip | None:
         if changed is None:
             return None
         body = changed
-    return structs.replace(trip, site=site, body=body, model=model, cause="fallback", on_sent=lambda: None)
+    return structs.replace(trip, site=site, body=body, model=model, cause=FALLBACK, on_sent=lambda: None)

@@ -102,9 +102,6 @@ async def test_commit_point(answer, endpoint, expected):
         pytest.param([b"x" * KIB] * 1023 + [CUT], JSON, id="just below 1 MiB"),
         pytest.param([PING, CUT], EVENTS, id="a stream"),
         pytest.param([CONTENT[:-1], CUT], EVENTS, id="an event"),
-        pytest.param([], EVENTS, id="no event at all"),
-        pytest.param([b": x\n\n"], EVENTS, id="only comments"),
-        pytest.param([PING, PING], EVENTS, id="only pings"),
         pytest.param([CUT], SOUND, id="no sound at all"),
     ],
 )
@@ -116,6 +113,34 @@ async def test_broken_before(steps, pairs):
 
     assert (Cause.TRUNCATED, True) == (caught.value.cause, caught.value.answered)
     assert (1, 0) == (answer.closed, ledger.held)
+
+
+@pytest.mark.parametrize("steps", [[], [b": x\n\n"], [PING, PING]], ids=["nothing", "comments", "pings"])
+async def test_no_event(steps):
+    """A stream that ends without one is a failure, handed on as it is where no other region answers."""
+
+    assert (b"".join(steps), "truncated") == await committed(Answer(200, *steps, pairs=EVENTS), CHAT)
+
+
+@pytest.mark.parametrize(
+    ("steps", "pairs"),
+    [([PING, hangs()], EVENTS), ([b"  ", b"\n", hangs()], JSON), ([b"  ", hangs()], JSON)],
+    ids=["pings", "blanks", "blanks at once"],
+)
+async def test_talk(steps, pairs, monkeypatch):
+    """What is meant for the caller's timer is heard by the caller, if nothing else comes."""
+    monkeypatch.setattr("sidecar.commit.TALK_SECONDS", 0.0)
+    found, verdict = await ahead(Answer(200, *steps, pairs=pairs), CHAT, Ledger(COMMIT_BYTES))
+
+    assert ("ok", b"".join(steps[:-1])[:2]) == (verdict.cause, (await found.read())[:2])
+
+
+@pytest.mark.parametrize("kind", [b"application/x-ndjson", b"application/jsonl", b"application/json-seq"])
+async def test_lines(kind):
+    """Answers of many documents are handed on from their first bytes on."""
+    answer = Answer(200, b"{}\n", b"{}\n", pairs=((b"Content-Type", kind), (b"Transfer-Encoding", b"chunked")))
+
+    assert (b"{}\n", "ok") == await committed(answer, CHAT)
 
 
 @pytest.mark.parametrize(
@@ -168,17 +193,13 @@ async def test_errors(code, body, pairs, expected):
 
 
 async def test_error_that_stops(monkeypatch):
-    """An error whose words don't come in time has broken off; one that can be judged without them is there."""
+    """An error whose words don't come in time, or not whole, is judged by its status."""
     monkeypatch.setattr("sidecar.commit.COMPLAINT_SECONDS", 0.0)
     answer, ledger = Answer(429, b"{", hangs()), Ledger(COMMIT_BYTES)
-    with pytest.raises(UpstreamFailed) as caught:
-        await ahead(answer, CHAT, ledger)
+    found = [await ahead(one, CHAT, ledger) for one in (answer, Answer(429, b"{", CUT), Answer(500, b"{", hangs()))]
 
-    assert (Cause.TRUNCATED, 1, 0) == (caught.value.cause, answer.closed, ledger.held)
-
-    _, verdict = await ahead(Answer(500, b"{", hangs()), CHAT, ledger)
-
-    assert "5xx" == verdict.cause
+    assert ["quota", "quota", "5xx"] == [verdict.cause for _, verdict in found]
+    assert [b"{"] * 2 == [await committed.read() for committed, _ in found[:2]]
 
 
 async def test_error_of_an_unknown_operation():

@@ -339,7 +339,8 @@ class Breaker:
 
     def _probe(self, now: float) -> Permit:
         self._state = State.HALF_OPEN
-        self._generation += 1
+        if not self._probing:  # else the one before has only taken long: its verdict is as good as the next one's
+            self._generation += 1
         self._probing = True
         self._next_probe = now + self._patience
         return Permit(self._generation, probe=True)

@@ -76,7 +76,7 @@ def patience(fields: Fields) -> float | None:
     if value is None:
         return None
     seconds = retry_after.read(value.decode("latin-1").strip(), 1.0, 0.0)
-    return None if not seconds else max(seconds - min(0.5, seconds / 20), 0.001)
+    return None if not seconds else max(seconds - min(0.25, seconds / 50), 0.001)
 
 
 def named_by_connection(fields: Fields) -> frozenset[bytes]:

@@ -71,7 +71,8 @@ class Answer:
     async def read(self) -> bytes:
         """
         The bytes that have come, at most about 384 KiB; ``b""`` at the clean end. The peer is paused while nobody
-        reads. Raises ``UpstreamFailed`` (truncated, idle-timeout, malformed), or what the request's body raised.
+        reads. Raises ``UpstreamFailed`` (truncated, idle-timeout, malformed), or what the request's body raised. Where
+        it is cancelled nothing is lost: it may be called again.
         """
         if self._error is not None:
             raise self._error
@@ -82,9 +83,6 @@ class Answer:
             self._error = self._call.explain(error)
         except SidecarError as error:
             self._error = error
-        except BaseException:
-            self.close()
-            raise
         else:
             if payload.at_eof():
                 self._call.finish()

@@ -219,7 +219,7 @@ def test_r4j_internal_transitions():
 def test_r4j_wait_duration_in_half_open(open_for, patience):
     """
     A probe without a verdict doesn't hold the breaker: here another one may go, rather than a change by the mere time;
-    and the first one's verdict no longer counts.
+    the first one's verdict is as good, if it comes sooner.
     """
     calls = Calls(open=open_for)
     calls.make("eeeee")
@@ -233,9 +233,29 @@ def test_r4j_wait_duration_in_half_open(open_for, patience):
     second = calls.ask()
 
     assert second.probe
-    assert [None, None] == [calls.settle(first, GOOD), calls.settle(first, ERROR)]
     assert HALF_OPEN is calls.breaker.state
-    assert Transition(HALF_OPEN, CLOSED, "probe-good") == calls.settle(second, GOOD)
+    assert Transition(HALF_OPEN, CLOSED, "probe-good") == calls.settle(first, GOOD)
+    assert calls.settle(second, ERROR) is None
+    assert CLOSED is calls.breaker.state
+
+
+def test_slow_region():
+    """A region whose answers take longer than a probe's patience closes with the first of them."""
+    calls = Calls(open=5.0)
+    calls.make("eeeee")
+    calls.wait()
+    probes, start = [], calls.now
+    while calls.now < start + 200.0 and calls.breaker.state is not CLOSED:
+        asked = calls.ask()
+        if isinstance(asked, Permit):
+            probes.append((calls.now, asked))
+        calls.now += 1.0
+        for began, permit in probes:
+            if calls.now - began == 120.0:
+                calls.settle(permit, GOOD)
+
+    assert CLOSED is calls.breaker.state
+    assert calls.now < start + 130.0
 
 
 def test_r4j_sliding_time_window():

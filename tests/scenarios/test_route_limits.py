@@ -245,18 +245,19 @@ async def test_who_joined_an_impatient_caller(build_lab, desk, queue_up, dial):
 
 
 async def test_who_joined_a_batch_call(build_lab, desk, queue_up, dial):
-    """A batch call gives way, not so one of real time that asked the same: it takes a place of its own in line."""
+    """A batch call gives way, also to one of real time that asks the same: that takes a place of its own in line."""
     lab = await build_lab(desk.url, routes=limited(RouteLimits(concurrency=1, queue=2)))
     desk.desk.go.clear()
     inside, *batch = await queue_up(lab, desk, (0, {}), (1, BATCH), (2, BATCH))
-    joined = await dial(lab, question(2))
-    await lab.until(lambda: lab.waiting == 4)
-    urgent = await dial(lab, question(3))
+    statuses, urgent = [], []
+    for number, caller in ((2, batch[1]), (3, batch[0])):
+        urgent.append(await dial(lab, question(number)))
+        statuses.append((await caller.reply()).status)
 
-    assert [429, 429] == [(await caller.reply()).status for caller in batch]
+    assert [429, 429] == statuses
     desk.desk.go.set()
-    assert [200] * 3 == [(await caller.reply()).status for caller in (inside, urgent, joined)]
-    assert [0, 3, 2] == numbers(desk)
+    assert [200] * 3 == [(await caller.reply()).status for caller in (inside, *urgent)]
+    assert [0, 2, 3] == numbers(desk)
 
 
 async def test_requests_per_minute(build_lab, desk):

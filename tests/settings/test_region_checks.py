@@ -48,8 +48,8 @@ def never_used(path, first="a"):
 @pytest.mark.parametrize(
     ("url", "said", "expected"),
     [
-        ("https://{resource}.a", FILE, [f"4: {AT}[0].credential: would go to whatever {{resource}} a caller names; "
-                                        "give each resource a url of its own"]),
+        ("https://{resource}.a", FILE, [(f"4: {AT}[0].credential: would go to whatever {{resource}} a caller names; "
+                                        "give each resource a url of its own")]),
         ("https://{resource}.openai.azure.com", "weight: 1", []),
         ("http://a.openai.azure.com", "credential: {managed_identity: {}}",
          [f"4: {AT}[0].url: a token would go there in clear; use https"]),
