@@ -177,18 +177,22 @@ async def _read_complaint(ahead: _Ahead) -> bytes:
 
 async def _read_document(ahead: _Ahead, most: int) -> None:
     """A whole answer; not for longer than ``TALK_SECONDS`` while nothing but blanks comes."""
-    with suppress(TimeoutError):
-        if not await ahead.next():
+    first = await ahead.next()
+    if first and not first[:64].strip(_BLANKS):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TALK_SECONDS):
+                while not ahead.begun.strip(_BLANKS) and await ahead.next():
+                    pass
+        if not ahead.begun.strip(_BLANKS):
             return
-        async with asyncio.timeout(TALK_SECONDS):
-            while not ahead.begun.strip(_BLANKS) and await ahead.next():
-                pass
-        await ahead.read(most)
+    await ahead.read(most)
 
 
 async def _commit_stream(ahead: _Ahead, watch: Watch, most: int) -> tuple[Committed, Verdict]:
+    watch.feed(await ahead.next())
+    if _is_told(watch):
+        return ahead.committed(), _judge_stream(ahead, watch)
     try:
-        watch.feed(await ahead.next())
         async with asyncio.timeout(TALK_SECONDS):
             while not (_is_told(watch) or ahead.full or ahead.size >= most):
                 chunk = await ahead.next()

@@ -46,6 +46,12 @@ EXCHANGE_SECONDS = 0.5
 LIFE_SECONDS = 30 * 24 * 3600
 """How long the log outlives the last process that asked for it."""
 
+LONGEST_MODE = 30 * 86400.0
+"""Seconds; no mode holds for longer, and one that says so is none."""
+
+SKEW_SECONDS = 600.0
+"""So far the wall clock of who set a mode may be ahead of ours."""
+
 MOST_PURGES = 1000
 """Purges in the log; the oldest beyond are one of all."""
 
@@ -184,6 +190,8 @@ class PurgeLog:
     ) -> None:
         self._link = link
         self._names = names
+        # What is sealed says whose it is: nobody can carry it over to another namespace that has the same secret.
+        self._namespace = names.news.removesuffix(b"news") + b" "
         self._notes = notes
         self._purges = purges
         self._now = now
@@ -265,7 +273,8 @@ class PurgeLog:
 
     async def set_mode(self, mode: Mode | None, until: float = 0.0) -> bool:
         """
-        Set the fleet's mode until *until*, wall clock; None, or a time that has passed: there is none any more.
+        Set the fleet's mode until *until*, wall clock, at most for ``LONGEST_MODE``; None, or a time that has passed:
+        there is none any more.
 
         False: Redis is away, and nothing has changed as far as is known.
         """
@@ -341,10 +350,11 @@ class PurgeLog:
         return words
 
     def _note(self, scope: Scope) -> bytes:
+        ours = b"purge " + self._namespace
         try:
-            return self._notes.seal_note(b"purge " + write_scope(scope))
+            return self._notes.seal_note(ours + write_scope(scope))
         except ValueError:  # no name is so long; whatever is meant is purged with all
-            return self._notes.seal_note(b"purge " + write_scope(ALL))
+            return self._notes.seal_note(ours + write_scope(ALL))
 
     def _read(self, answer: Sequence[Any]) -> tuple[Tail, bytes | None, bool]:
         incarnation, number, before, node, purges, mode_note, full = answer
@@ -356,25 +366,33 @@ class PurgeLog:
     def _scope(self, note: bytes) -> Scope:
         """What *note* purges: everything where we cannot tell, for its secret is gone, or newer than ours."""
         text = self._notes.open_note(note)
-        if text is None or not text.startswith(b"purge "):
+        ours = b"purge " + self._namespace
+        if text is None or not text.startswith(ours):
             self.counts["unreadable"] += 1
             return ALL
-        return read_scope(text.removeprefix(b"purge "))
+        return read_scope(text.removeprefix(ours))
 
     def _read_mode(self, note: bytes | None) -> tuple[Mode | None, float]:
         text = self._notes.open_note(note) if note is not None else None
+        ours = b"mode " + self._namespace
         try:
-            word, mode, until = (text or b"").decode().split(" ")
-            if word == "mode":
-                return Mode(mode), float(until)
-        except ValueError:  # none, not ours to read, or of a later version
+            if text is not None and text.startswith(ours):
+                mode, end = text.removeprefix(ours).decode().split(" ")
+                until = float(end)
+                if until <= self._now() + LONGEST_MODE + SKEW_SECONDS:
+                    return Mode(mode), until
+        except ValueError:  # of a later version
             pass
         return None, -math.inf
 
     async def _put_mode(self, mode: Mode | None, until: float, *, unless_set: bool = False) -> bool:
+        until = min(until, self._now() + LONGEST_MODE)
         left = until - self._now()
         try:
-            note = b"" if mode is None or left <= 0 else self._notes.seal_note(f"mode {mode.value} {until!r}".encode())
+            note = b""
+            if mode is not None and left > 0:
+                text = f"{mode.value} {until!r}".encode()
+                note = self._notes.seal_note(b"mode " + self._namespace + text)
             words: list[bytes | int] = [self._names.news, note, max(1, int(left * 1000)), int(unless_set)]
             await self._link.evaluate(_MODE, [self._names.log_mode], words, Budget(EXCHANGE_SECONDS))
         except FleetAway:

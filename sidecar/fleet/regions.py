@@ -54,9 +54,9 @@ class _News(NamedTuple):
 
 class FleetRegions:
     """
-    The fleet's word on regions. *shared* are the services whose breakers the fleet shares; where there are none only
-    orders are read. *timeout* is what a probe waits for Redis, seconds. *now* is the wall clock, *clock* seconds that
-    run on, *draw* gives [0, 1), *random* as many random bytes as it is asked for.
+    The fleet's word on regions. *shared* are the services whose breakers the fleet shares, but for places that have a
+    resource; where there are none only orders are read. *timeout* is what a probe waits for Redis, seconds. *now* is
+    the wall clock, *clock* seconds that run on, *draw* gives [0, 1), *random* as many random bytes as it is asked for.
 
     *on_orders* is called with all orders of the fleet, by service and region, when they change; *on_learn* with a place
     that another process opened, and for how many seconds yet, or closed (None). ``counts``: ``reads`` and ``failures``,
@@ -101,7 +101,7 @@ class FleetRegions:
         self._told_orders: dict[tuple[str, str], Order] = {}
         self._known: dict[Place, Said] = {}
         self._pending: dict[Place, _News] = {}
-        self.board = Board(link, names, notes, findings=bool(self._shared), timeout=timeout, random=random)
+        self.board = Board(link, names, notes, findings=bool(self._shared), timeout=timeout, clock=clock, random=random)
         self.counts: Counter[str] = Counter()
         link.on_return.append(self.nudge)
 
@@ -159,7 +159,7 @@ class FleetRegions:
         Whether this process may probe *place*: then no other does, for *seconds*, or until this one has opened, closed
         or released it. Each may for itself where breakers are not shared, or Redis cannot be asked.
         """
-        if place.service not in self._shared:
+        if not self._shares(place):
             return True
         try:
             mine = await self.board.claim(place, seconds)
@@ -177,9 +177,13 @@ class FleetRegions:
         if place not in self._pending:
             self._note(place, "", CLOSED_SECONDS)
 
+    def _shares(self, place: Place) -> bool:
+        """Not where there is a resource: any caller can make up its name, and so push out what else is found."""
+        return place.service in self._shared and not place.resource
+
     def _note(self, place: Place, word: str, seconds: float) -> None:
         """Have *word* told at the next exchange, which is soon."""
-        if place.service not in self._shared or seconds <= 0.0:
+        if not self._shares(place) or seconds <= 0.0:
             return
         self._pending.pop(place, None)
         self._pending[place] = _News(word, self._clock() + seconds)
@@ -216,7 +220,7 @@ class FleetRegions:
     async def _try_exchange(self, changes: tuple[Change, ...]) -> bool:
         at = self._clock()
         news = self._pending = {place: news for place, news in self._pending.items() if news.due > at}
-        findings = (Change(place, word, due - at, silent=not word) for place, (word, due) in news.items())
+        findings = (Change(place, word, due - at) for place, (word, due) in news.items())
         answer = await self.board.exchange((*changes, *findings))
         lost: list[Change] = []
         if not isinstance(answer, str) and self._mark and answer.mark != self._mark:
@@ -259,10 +263,8 @@ class FleetRegions:
 
     def _take_findings(self, found: Mapping[Place, Said], told: Mapping[Place, _News]) -> None:
         """Pass on what is new, but for what this process said itself, or has found out since."""
-        before, self._known = (
-            self._known,
-            {place: said for place, said in found.items() if place.service in self._shared},
-        )
+        before = self._known
+        self._known = {place: said for place, said in found.items() if self._shares(place)}
         for place, said in self._known.items():
             known, ours, later = before.get(place), told.get(place), self._pending.get(place)
             if known is not None and (known.word, known.ends) == (said.word, said.ends):

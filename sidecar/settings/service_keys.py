@@ -132,7 +132,10 @@ _BREAKER_KEYS = Table(
             percent(), "opens it where at least this part of the last calls was slow", as_percent(_BREAKER.slow_rate)
         ),
         "shared": Key(
-            forms.SWITCH, "`true`: the fleet opens it together; needs `cache.redis`", str(_BREAKER.shared).lower()
+            forms.SWITCH,
+            "`true`: the fleet opens it together; needs `cache.redis`, and is not for a service with `{resource}` in "
+            "its urls, of which each process judges alone",
+            str(_BREAKER.shared).lower(),
         ),
     }
 )

@@ -33,20 +33,20 @@ def secrets(*numbers: int) -> bytes:
 class Pod:
     """A process of the fleet: its log, and what it was told."""
 
-    def __init__(self, url: str, *, secret: bytes, now: list[float]):
+    def __init__(self, url: str, *, namespace: str, secret: bytes, now: list[float]):
         self.tasks: set[asyncio.Task[None]] = set()
         self.purged: list[tuple[Scope, ...]] = []
         self.modes: list[Mode | None] = []
         self.told: list[str] = []
         self.heard = asyncio.Event()
         self.secret = secret
-        rule = RedisRule(url, namespace="team-a", timeout=5.0)
+        rule = RedisRule(url, namespace=namespace, timeout=5.0)
         self.link = Link(rule, clock=time.monotonic, draw=lambda: 0.5, spawn=self.spawn, tell=self.tell)
         seal = Seal(lambda: parse(self.secret), SealRule(), random=bytes, limit=1024)
         self.purges = Purges()
         self.log = PurgeLog(
             self.link,
-            NAMES,
+            Names(namespace),
             seal,
             self.purges,
             now=lambda: now[0],
@@ -99,8 +99,8 @@ async def pods(now):
     """Makes pods, and closes them."""
     made: list[Pod] = []
 
-    def make(server: RedisServer, secret: bytes = secrets(1)) -> Pod:
-        made.append(Pod(server.url, secret=secret, now=now))
+    def make(server: RedisServer, secret: bytes = secrets(1), namespace: str = "team-a") -> Pod:
+        made.append(Pod(server.url, namespace=namespace, secret=secret, now=now))
         return made[-1]
 
     yield make
@@ -421,7 +421,7 @@ async def test_foreign_member_is_all(redis_server, pods):
     """What stands among the purges and is none counts as a purge of everything."""
     one = pods(redis_server)
     await one.log.purge([A])
-    mode_note = one.log._notes.seal_note(b"mode normal 2e9")
+    mode_note = one.log._notes.seal_note(b"mode team-a: normal 1e9")
     for number, foreign in enumerate([b"\xff\x00", mode_note], start=2):
         redis_server.call("ZADD", NAMES.log_purges, number, foreign)
         redis_server.call("HSET", NAMES.log_meta, "number", number, "last", number)
@@ -614,7 +614,58 @@ async def test_mode_survives_a_flush(redis_server, pods, now):
     assert 39_000 < redis_server.call("PTTL", NAMES.log_mode) <= 40_000
 
 
-@pytest.mark.parametrize("text", [b"", b"mode", b"mode loud 2e9", b"mode normal soon", b"purge mode 2e9", b"\xff"])
+async def test_replayed_mode(redis_server, pods, now):
+    """A mode that has been copied holds until its end and no longer, however long Redis keeps it."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
+    note = redis_server.call("GET", NAMES.log_mode)
+    await one.log.set_mode(None)
+    now[0] += 59.0
+    redis_server.call("SET", NAMES.log_mode, note)
+    await two.read()
+    assert Mode.PASSTHROUGH is two.log.mode
+
+    now[0] += 1.0
+    await two.read()
+    assert [Mode.PASSTHROUGH, None] == two.modes
+
+
+async def test_longest_mode(redis_server, pods, now):
+    """No mode is set for longer than may be, also where it is asked for; one that says so is none."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.log.set_mode(Mode.PASSTHROUGH, float("inf"))
+    await two.read()
+    assert Mode.PASSTHROUGH is two.log.mode
+
+    now[0] += purge_log.LONGEST_MODE
+    assert two.log.mode is None
+    now[0] -= purge_log.LONGEST_MODE + purge_log.SKEW_SECONDS + 1.0
+    await two.read()
+    assert two.log.mode is None
+
+
+async def test_another_namespace(redis_server, pods, now):
+    """What is carried over from a namespace with the same secret is no mode here, and of purges one of everything."""
+    one, two = pods(redis_server), pods(redis_server, namespace="team-b")
+    await one.read()
+    there = Names("team-b")
+    await two.log.purge([A])
+    await two.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
+    (note,) = redis_server.call("ZRANGE", there.log_purges, 0, -1)
+    redis_server.call("ZADD", NAMES.log_purges, 1, note)
+    redis_server.call("HSET", NAMES.log_meta, "number", 1, "last", 1)
+    redis_server.call("SET", NAMES.log_mode, redis_server.call("GET", there.log_mode))
+
+    assert [(ALL,)] == await one.read()
+    assert one.log.mode is None
+
+
+NONSENSE = [b"", b"mode", b"mode normal 1e9", b"mode team-a: loud 1e9", b"mode team-a: normal soon", b"\xff"]
+
+
+@pytest.mark.parametrize(
+    "text", [*NONSENSE, b"purge team-a: mode 1e9", b"mode team-a: normal nan", b"mode team-a: \xff"]
+)
 async def test_mode_that_makes_no_sense(redis_server, pods, text):
     """What stands in the mode's place and is none is as if nothing did."""
     one = pods(redis_server)

@@ -33,18 +33,18 @@ def secrets(*numbers: int) -> bytes:
 class Pod:
     """A process of the fleet: what it was told of regions."""
 
-    def __init__(self, url: str, *, shared=("openai",), secret: bytes, now: list[float], clock: list[float]):
+    def __init__(self, url: str, *, namespace: str, shared, secret: bytes, now: list[float], clock: list[float]):
         self.tasks: set[asyncio.Task[None]] = set()
         self.orders: list[dict[tuple[str, str], Order]] = []
         self.learned: list[tuple[Place, float | None]] = []
         self.told: list[tuple[str, dict[str, object]]] = []
         self.heard = asyncio.Event()
         self.secret = secret
-        rule = RedisRule(url, namespace="team-a", timeout=5.0)
+        rule = RedisRule(url, namespace=namespace, timeout=5.0)
         self.link = Link(rule, clock=time.monotonic, draw=lambda: 0.5, spawn=self.spawn, tell=self.tell)
         self.regions = FleetRegions(
             self.link,
-            NAMES,
+            Names(namespace),
             Seal(lambda: parse(self.secret), SealRule(), random=bytes, limit=1024),
             shared=shared,
             timeout=5.0,
@@ -57,6 +57,7 @@ class Pod:
             on_learn=self.on_learn,
             tell=self.tell,
         )
+        self.regions.board._clock = time.monotonic  # it runs on, as Redis' own does
 
     def spawn(self, coroutine, *, name):
         task = asyncio.create_task(coroutine, name=name)
@@ -80,6 +81,10 @@ class Pod:
         before = len(self.learned)
         await self.regions._exchange()
         return self.learned[before:]
+
+    def note(self, change: board.Change, written: float) -> bytes:
+        """The note that would have been written of *change* at *written*, Redis' seconds."""
+        return self.regions.board._words(change, round(written * 1000), [])[-1]
 
     @property
     def states(self):
@@ -114,8 +119,8 @@ async def pods(now, clock):
     """Makes pods, and closes them."""
     made: list[Pod] = []
 
-    def make(server: RedisServer, secret: bytes = secrets(1), shared=("openai",)) -> Pod:
-        made.append(Pod(server.url, shared=shared, secret=secret, now=now, clock=clock))
+    def make(server: RedisServer, secret: bytes = secrets(1), shared=("openai",), namespace="team-a") -> Pod:
+        made.append(Pod(server.url, namespace=namespace, shared=shared, secret=secret, now=now, clock=clock))
         return made[-1]
 
     yield make
@@ -133,9 +138,10 @@ async def test_order_is_seen_by_all(redis_server, pods, now):
 
     assert await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
     await two.read()
-    assert [{("openai", "west"): Order(State.OPEN, now[0] + 60.0)}] == one.orders
-    assert {("openai", "west"): State.OPEN} == two.states
-    assert pytest.approx(now[0] + 60.0, abs=2.0) == two.regions.orders["openai", "west"].until
+    assert 1 == len(one.orders)
+    assert {("openai", "west"): State.OPEN} == one.states == two.states
+    for pod in (one, two):
+        assert pytest.approx(now[0] + 60.0, abs=2.0) == pod.regions.orders["openai", "west"].until
 
     assert await two.regions.order("openai", "west", None)
     await one.read()
@@ -183,7 +189,7 @@ async def test_order_ends(redis_server, pods, now):
     assert {} == two.states
     assert {} == two.orders[-1]
 
-    note, *_ = (note for note in redis_server.call("ZRANGE", ORDERS, 0, -1) if note.startswith(b"SCN"))
+    (note,) = redis_server.call("ZRANGEBYSCORE", ORDERS, 0, 10**15)
     redis_server.call("ZADD", ORDERS, 1, note)
     await one.read()
     assert {} == one.states
@@ -275,6 +281,33 @@ async def test_two_open_the_same(redis_server, pods):
     await two.read()
 
     assert [(WEST, 60)] == await three.read()
+    two.regions.opened(WEST, 300.0, "errors")
+    await two.read()
+    assert [(WEST, 300)] == await three.read()
+    assert 1 == redis_server.call("ZCARD", BREAKERS)
+
+
+async def test_equal_findings_are_one_note(redis_server, pods):
+    """What several find out at about the same time is one note; so copied it holds a little longer, and no more."""
+    one, two = pods(redis_server), pods(redis_server)
+    opened = board.Change(WEST, "opened", 5.0)
+
+    assert one.note(opened, 1e9 + 0.001) == one.note(opened, 1e9 + 4.0) == two.note(opened, 1e9 + 5.0)
+    assert one.note(opened, 1e9 + 5.001) != one.note(opened, 1e9 + 5.0)
+    assert one.note(opened, 1e9) != one.note(opened._replace(word="closed"), 1e9)
+
+
+async def test_a_closing_goes_before_all_openings(redis_server, pods):
+    """A closing takes away whatever was opened, also what who closes has never read."""
+    one, two, three = (pods(redis_server) for _ in range(3))
+    await two.read()
+    for seconds in (300.0, 150.0, 80.0):
+        one.regions.opened(WEST, seconds, "errors")
+        await one.read()
+    two.regions.closed(WEST, "probe-good")
+    await two.read()
+
+    assert [(WEST, None)] == await three.read()
     assert 1 == redis_server.call("ZCARD", BREAKERS)
 
 
@@ -301,7 +334,8 @@ async def test_hearsay_is_not_told(redis_server, pods, cause):
 
 async def test_services_that_are_not_shared(redis_server, pods):
     """Nothing is told of them and nothing learnt, and everybody may probe; without any, only orders are read."""
-    one, other, none = pods(redis_server), pods(redis_server, shared=("another",)), pods(redis_server, shared=())
+    one, other = pods(redis_server), pods(redis_server, shared=("another",))
+    none = pods(redis_server, shared=())
     one.regions.opened(WEST, 5.0, "errors")
     await one.read()
     for pod in (other, none):
@@ -312,6 +346,23 @@ async def test_services_that_are_not_shared(redis_server, pods):
     assert await one.regions.claim(WEST, 5.0)
     assert [True, True] == [await pod.regions.claim(WEST, 5.0) for pod in (other, none)]
     assert {ORDERS} == set(none.regions.board._sets)
+
+
+async def test_places_with_resources(redis_server, pods, monkeypatch):
+    """Who makes up names of resources pushes out nothing: of such places nothing is told or learnt, and all probe."""
+    monkeypatch.setattr(board, "MOST_NOTES", 3)
+    one, two = pods(redis_server), pods(redis_server)
+    made_up = [Place("openai", f"resource-{number}", "west") for number in range(8)]
+    one.regions.opened(WEST, 5.0, "errors")
+    for place in made_up:
+        one.regions.opened(place, 300.0, "errors")
+    await one.read()
+
+    assert 1 == redis_server.call("ZCARD", BREAKERS)
+    assert [True, True] == [await pod.regions.claim(made_up[0], 30.0) for pod in (one, two)]
+    assert [] == redis_server.call("KEYS", "*probe*")
+    await one.regions.board.exchange([board.Change(made_up[0], "opened", 60.0)])
+    assert [(WEST, 5)] == await two.read()
 
 
 async def test_told_when_redis_is_back(pods, clock):
@@ -340,8 +391,7 @@ async def test_too_much_to_tell(redis_server, pods, monkeypatch):
     one, two = pods(redis_server), pods(redis_server)
     await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
     for number in range(8):
-        one.regions.opened(Place("openai", f"resource-{number}", "west"), 10.0 + 10 * number, "errors")
-    one.regions.opened(Place("openai", "x" * 5000, "west"), 300.0, "errors")
+        one.regions.opened(Place("openai", "", f"region-{number}"), 10.0 + 10 * number, "errors")
     await one.read()
 
     assert [60, 70, 80] == sorted(seconds for _, seconds in await two.read())
@@ -435,12 +485,12 @@ async def test_foreign_notes(redis_server, pods, key, note):
     await one.read()
     seal = one.regions.board._notes.seal_note
     texts = {
-        b"mode": b"mode normal 2e9",
-        b"words": b'region ["order","half-open","openai","east"]',
+        b"mode": b"mode team-a: normal 2e9",
+        b"words": b'region ["team-a:","order","half-open",1000000000000000,["openai","east"]]',
         b"json": b'region {"order": 1}',
-        b"long": b'region ["order","open","openai","","east"]',
+        b"long": b'region ["team-a:","order","open",1000000000000000,["openai","","east"]]',
     }
-    redis_server.call("ZADD", key, 10**15, seal(texts[note]) if note in texts else note)
+    redis_server.call("ZADD", key, 10**15, bytes(board.LABEL_SIZE) + seal(texts[note]) if note in texts else note)
 
     assert [(WEST, 5)] == await two.read()
     assert {("openai", "west"): State.OPEN} == two.states
@@ -461,8 +511,8 @@ async def test_foreign_types(redis_server, pods, key, command):
     assert [(WEST, 5)] == await two.read()
 
 
-async def test_ends_that_make_no_sense(redis_server, pods, now):
-    """However far away an end is, nothing holds for longer than it may."""
+async def test_ends_in_clear_are_not_believed(redis_server, pods, now):
+    """Whoever puts off the end of a note that he cannot read gains nothing, but for the grain of what is found out."""
     one, two = pods(redis_server), pods(redis_server)
     await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
     one.regions.opened(WEST, 5.0, "errors")
@@ -470,9 +520,113 @@ async def test_ends_that_make_no_sense(redis_server, pods, now):
     for key in (ORDERS, BREAKERS):
         for note in redis_server.call("ZRANGEBYSCORE", key, 0, 10**14):
             redis_server.call("ZADD", key, "1e300", note)
+    ((place, seconds),) = await two.read()
+
+    assert WEST == place
+    assert 4 <= seconds <= 5 + board.GRAIN_MILLISECONDS / 1000
+    assert pytest.approx(now[0] + 60.0, abs=2.0) == two.regions.orders["openai", "west"].until
+
+
+async def test_ends_that_make_no_sense(redis_server, pods, now):
+    """However far away an end is by our own secret, nothing holds for longer than it may."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.regions.board.exchange(
+        [board.Change(board.Ordered("openai", "west"), "open", 1e12), board.Change(WEST, "opened", 1e12)]
+    )
 
     assert [(WEST, board.LONGEST_OPENING)] == await two.read()
     assert now[0] + board.LONGEST_ORDER == two.regions.orders["openai", "west"].until
+
+
+async def test_replayed_notes(redis_server, pods):
+    """What has been copied and is renewed when its time is over isn't there; nor do copies pile up beside the real."""
+    one, two = pods(redis_server), pods(redis_server)
+    west, yesterday = board.Ordered("openai", "west"), time.time() - 86400.0
+    old = one.note(board.Change(west, "open", 3600.0), yesterday)
+    redis_server.call("ZADD", ORDERS, 10**15, old)
+    redis_server.call("ZADD", BREAKERS, 10**15, one.note(board.Change(WEST, "opened", 600.0), yesterday))
+
+    assert [] == await two.read()
+    assert {} == two.states
+    assert 0 == two.regions.board.counts["unreadable"]
+
+    redis_server.call("ZADD", ORDERS, 10**15, b"elsewhere-label-" + old[board.LABEL_SIZE :])
+    await two.read()
+    await two.regions.order("openai", "west", Order(State.CLOSED, 2e9))
+    assert {("openai", "west"): State.CLOSED} == two.states
+    assert 2 == redis_server.call("ZCARD", ORDERS)  # the mark is one
+
+
+async def test_notes_of_another_namespace(redis_server, pods):
+    """Notes that are carried over from a namespace with the same secret aren't there, and nobody sees what they are."""
+    one, two = pods(redis_server), pods(redis_server, namespace="team-b")
+    for pod in (one, two):
+        await pod.regions.order("openai", "west", Order(State.OPEN, 2e9))
+        pod.regions.opened(WEST, 60.0, "errors")
+        await pod.read()
+    late = pods(redis_server, namespace="team-c")
+    for name in (b"orders", b"breakers"):
+        for namespace in (b"team-a", b"team-b"):
+            for note in redis_server.call("ZRANGEBYSCORE", namespace + b":{regions}:" + name, 0, 10**15):
+                redis_server.call("ZADD", b"team-c:{regions}:" + name, 10**15, note)
+
+    assert [] == await late.read()
+    assert {} == late.states
+    assert 4 == late.regions.board.counts["unreadable"]
+    labels = [note[: board.LABEL_SIZE] for note in redis_server.call("ZRANGE", "team-c:{regions}:orders", 0, -1)]
+    assert 3 == len(set(labels))
+
+
+async def test_renewed_orders_are_one_note(redis_server, pods, now):
+    """However often an order is given, and by whomever, there is one note of it."""
+    fleet = [pods(redis_server) for _ in range(3)]
+    for pod in fleet:
+        await pod.read()
+    for number in range(6):
+        await fleet[number % 3].regions.order("openai", "west", Order(State.OPEN, now[0] + 600.0 - 60 * number))
+
+    assert 2 == redis_server.call("ZCARD", ORDERS)  # the mark is one
+    for pod in fleet:
+        await pod.read()
+        assert pytest.approx(now[0] + 300.0, abs=2.0) == pod.regions.orders["openai", "west"].until
+
+
+async def test_clocks_that_go_apart(redis_server, pods, now):
+    """Ends are by Redis' clock, also where this process's has leapt since it read that; if it leaps on, none is set."""
+    one = pods(redis_server)
+    await one.read()
+    for leap in (86400.0, -3600.0):
+        one.regions.board._clock = lambda leap=leap: time.monotonic() + leap
+        assert await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
+        assert pytest.approx(now[0] + 60.0, abs=2.0) == one.regions.orders["openai", "west"].until
+
+    ticks = itertools.count(1e6, 10.0)
+    one.regions.board._clock = lambda: next(ticks)
+    assert not await one.regions.order("openai", "east", Order(State.OPEN, now[0] + 60.0))
+    assert 1 == one.regions.counts["failures"]
+    assert 2 == redis_server.call("ZCARD", ORDERS)
+
+
+@pytest.mark.parametrize(("ends", "left"), [(10**15, 8), (1, 0)], ids=["for ever", "over"])
+@pytest.mark.parametrize("key", [ORDERS, BREAKERS], ids=["orders", "breakers"])
+async def test_a_flood(redis_server, pods, monkeypatch, key, ends, left):
+    """Of very many foreign notes few are read, and each reading takes away some, though nothing has changed."""
+    monkeypatch.setattr(board, "MOST_NOTES", 8)
+    monkeypatch.setattr(board, "MOST_REMOVED", 40)
+    one = pods(redis_server)
+    await one.read()
+    marks = 1 if key == ORDERS else 0
+    for number in range(100 - marks):
+        redis_server.call("ZADD", key, ends, b"foreign-%d" % number)
+    found = []
+    for _ in range(4):
+        await one.read()
+        found.append(redis_server.call("ZCARD", key))
+
+    kept = left or marks
+    assert [60, 20, kept, kept] == found
+    assert 4 * max(0, left - marks) == one.regions.board.counts["unreadable"]
+    assert [] == one.faults
 
 
 async def test_new_secret(redis_server, pods):
@@ -563,7 +717,7 @@ async def test_nothing_is_told_and_everything_expires(redis_server, pods):
     """No name stands in Redis in clear; every key is the namespace's, in one slot, and has a time to live."""
     one = pods(redis_server)
     await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
-    one.regions.opened(Place("openai", "contoso", "west"), 5.0, "errors")
+    one.regions.opened(WEST, 5.0, "errors")
     await one.read()
     await one.regions.claim(WEST, 5.0)
     keys = redis_server.call("KEYS", "*")
@@ -573,7 +727,7 @@ async def test_nothing_is_told_and_everything_expires(redis_server, pods):
     assert {True} == {redis_server.call("PTTL", key) > 0 for key in keys}
     stored = b"".join(redis_server.call("DUMP", key) for key in keys) + b"".join(keys)
     stored += b"".join(redis_server.call("ZRANGE", ORDERS, 0, -1) + redis_server.call("ZRANGE", BREAKERS, 0, -1))
-    assert [] == [name for name in (b"openai", b"contoso", b"west", b"opened") if name in stored]
+    assert [] == [name for name in (b"openai", b"west", b"opened") if name in stored]
 
     redis_server.call("EXPIRE", ORDERS, 100)
     await one.read()

@@ -132,19 +132,19 @@ async def test_only_region_is_asked_twice(build_lab, pair):
 
 
 async def test_not_more_than_a_twentieth(build_lab, pair):
-    """Where everything is slow, five calls in a hundred are sent twice, and one."""
+    """Where everything is slow, at most five calls in a hundred are sent twice, and one."""
     a, b = pair
     a.hold = b"box"
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
     know_the_pace(lab)
     asking = [asyncio.create_task(lab.ask(mixed(number))) for number in range(100)]
-    await lab.until(lambda: a.calls == 100 and b.calls >= 5)
+    await lab.until(lambda: a.calls == 100 and b.calls >= 1)
     await asyncio.sleep(PACE)
     a.go.set()
     replies = await asyncio.gather(*asking)
 
     assert [200] * 100 == [reply.status for reply in replies]
-    assert 5 <= b.calls <= 6
+    assert 1 <= b.calls <= 6
     assert 100 + b.calls == a.calls + b.calls == attempts_of(lab)
     assert b.calls == seen_by(replies).count("b") == a.deserted
 

@@ -32,8 +32,8 @@ ONE_ENTRY = MemoryRule(max_entries=1)
 
 ACL = (
     "~team-a:* resetchannels &team-a:* -@all +eval +evalsha +get +getrange +strlen +pttl +ttl +set +psetex +append "
-    "+pexpire +expire +del +hmget +hset +zrevrange +zrangebyscore +zscore +zadd +zcard +zpopmin +zremrangebyscore "
-    "+time +publish +subscribe +ping +info +scan"
+    "+pexpire +expire +del +hmget +hset +zadd +zrem +zscore +zcard +zcount +zpopmin +zrevrange +zrangebyscore "
+    "+zrevrangebyscore +zremrangebyscore +zremrangebyrank +time +publish +subscribe +ping +info +scan"
 )
 """What a sidecar of namespace ``team-a`` needs; in a Cluster ``CLUSTER_ACL`` besides, ``+select`` where a URL names a
 database other than 0."""
