@@ -271,27 +271,33 @@ class Dispatch:
         other attempt is cancelled (Dean and Barroso, "The Tail at Scale", 2013).
         """
         race = Race(self._spawn)
+        hedge: _Hedge | None = None
         best: End | None = None
         try:
             try:
                 race.enter(self._make(trip, pick))
                 best = await race.next(after)
                 if best is None and self._regions.hedges(trip.site.service.name).take(self._clock()):
-                    await self._hedge(trip, pick, left, race)
+                    hedge = _Hedge(trip)
+                    await self._hedge(hedge, pick, left, race)
                 while best is None or (best.verdict.sign is not Sign.GOOD and race.running):
                     end = await race.next(None)
                     assert end is not None
                     best = _better(best, end)
             finally:
                 await race.over()
+                if hedge is not None and not hedge.sent:  # most calls that are late are so by a hair
+                    self._regions.hedges(trip.site.service.name).give_back()
+                    hedge.forget()
         except BaseException:
             if best is not None:
                 best.close()
             raise
         return best
 
-    async def _hedge(self, trip: Trip, pick: Pick, left: list[Leg], race: Race) -> None:
+    async def _hedge(self, hedge: _Hedge, pick: Pick, left: list[Leg], race: Race) -> None:
         """The second attempt, at another region where there is one; not where only one is left that has trouble."""
+        trip = hedge.trip
         second = await self._candidates.pick(trip, left or [pick.leg])
         if isinstance(second, Nobody):
             return
@@ -300,8 +306,31 @@ class Dispatch:
             return
         if second.leg in left:
             left.remove(second.leg)
-        trip.tries.append(Try(second.leg.region.name, "hedge"))
-        race.enter(self._make(trip, second))
+        race.enter(self._make(hedge.begin(second.leg.region.name), second))
+
+
+class _Hedge:
+    """A second attempt of *trip*; it costs something from when it is *sent* on."""
+
+    def __init__(self, trip: Trip) -> None:
+        self.trip = trip
+        self.sent = False
+        self._try: Try | None = None
+
+    def begin(self, region: str) -> Trip:
+        """The trip of the attempt."""
+        self._try = Try(region, "hedge")
+        self.trip.tries.append(self._try)
+        return structs.replace(self.trip, on_sent=self._mark)
+
+    def forget(self) -> None:
+        """It has not come to it."""
+        if self._try is not None:
+            self.trip.tries.remove(self._try)
+
+    def _mark(self) -> None:
+        self.sent = True
+        self.trip.on_sent()
 
 
 def _attempts(trip: Trip, first: int) -> int:

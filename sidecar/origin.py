@@ -264,7 +264,7 @@ class Origin:
         on_sent: Callable[[], None] = lambda: None,
         on_head: Callable[[int, Fields], None] = lambda _, __: None,
     ) -> Trip:
-        return trip_of(
+        trip = trip_of(
             errand.request,
             errand.call,
             errand.call.route,
@@ -276,6 +276,7 @@ class Origin:
             on_sent=on_sent,
             on_head=on_head,
         )
+        return trip if errand.known is None else replace(trip, batch=True, deadline=None)  # nobody waits for a refresh
 
     def _takes_usage(self, errand: Errand) -> bool:
         return self._refuses_usage.get(_deployment(errand)) is None

@@ -125,6 +125,8 @@ class Client:
         try:
             await asyncio.sleep(0)
             self.bodies.append(body if isinstance(body, bytes) else b"".join([chunk async for chunk in body.chunks()]))
+            if step is not REFUSED:
+                call["on_sent"]()
             for part in step if isinstance(step, tuple) else (step,):
                 if isinstance(part, asyncio.Event):
                     await part.wait()

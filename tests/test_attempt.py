@@ -86,12 +86,11 @@ async def test_what_is_sent():
         on_head=lambda code, fields: heard.append((code, fields)),
     )
     call = desk.client.calls[0]
-    call["on_sent"]()
 
     assert (b"POST", "https://a", b"/v1//models?a=%2f&&b", True) == tuple(
         call[name] for name in ("method", "base", "target", "streaming")
     )
-    assert [(200, {b"content-type": b"application/json"}), "sent"] == heard
+    assert ["sent", (200, {b"content-type": b"application/json"})] == heard
     assert (Sign.GOOD, None) == (end.verdict.sign, end.failure)
 
 

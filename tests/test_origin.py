@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.core import canonical
 from sidecar.core.approach import Approaches
@@ -11,7 +12,7 @@ from sidecar.core.draft import Draft
 from sidecar.core.fingerprint import seal
 from sidecar.core.headers import fields_of
 from sidecar.core.ledger import Ledger
-from sidecar.core.model import Form, Head, Outcome, Usage
+from sidecar.core.model import Entry, Form, Head, Outcome, Usage
 from sidecar.core.policy import freshness
 from sidecar.core.principal import Accepted, Pod
 from sidecar.core.purges import Purges
@@ -615,6 +616,19 @@ async def test_kept_unmarks(desks):
     await desk.fetch(errand)
 
     assert not desk.flights.marked(errand.key, NOW)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["for a caller", "refresh"])
+async def test_who_waits(desks, known):
+    """A caller's call goes before a refresh, for which nobody waits."""
+    desk = desks()
+    errand = desk.errand(ASK, {b"x-stainless-read-timeout": b"10"})
+    if known:
+        entry = Entry(200, (), b"{}", Form.WHOLE, "openai", "all", "gpt-4o", NOW, 60.0)
+        errand = replace(errand, known=entry)
+    trip = desk.origin._trip(errand, b"{}", [])
+
+    assert (known, known) == (trip.batch, trip.deadline is None)
 
 
 @pytest.mark.parametrize(

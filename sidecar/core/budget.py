@@ -47,6 +47,12 @@ class Budget:
         self.extras += 1
         return True
 
+    def give_back(self) -> None:
+        """One that was taken just now has not been made after all."""
+        if self._extras[self._second % SECONDS]:
+            self._extras[self._second % SECONDS] -= 1
+            self.extras -= 1
+
     def left(self, now: float) -> float:
         """How many extra attempts there are, not below 0."""
         self._pass(now)
@@ -91,6 +97,12 @@ class HedgeBudget(Budget):
         taken = super().take(now)
         self._all_extras += taken
         return taken
+
+    def give_back(self) -> None:
+        """As of any budget."""
+        before = self.extras
+        super().give_back()
+        self._all_extras -= before - self.extras
 
     def left(self, now: float) -> float:
         """As of any budget."""

@@ -140,3 +140,18 @@ def test_never_more(steps, share, floor):
         assert before + got <= max(earned, before)
         assert got == wanted or before + got + 1 > earned
         assert hedged <= 1.0 + 0.05 * len(calls)
+
+
+@pytest.mark.parametrize("kind", [Budget, HedgeBudget])
+def test_give_back(kind):
+    """An attempt that was not made after all leaves the budget as it was; and never more than that."""
+    budget = kind()
+    for _ in range(40):
+        budget.call(0.0)
+    before = budget.left(0.0)
+
+    assert budget.take(0.0)
+    budget.give_back()
+    assert before == budget.left(0.0)
+    budget.give_back()
+    assert before == budget.left(0.0)
