@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ from tests.scenarios.answers import (  # noqa: F401  stories take them from here
     whole,
 )
 from tests.scenarios.caller import Caller, Reply
+from tests.scenarios.eavesdropping import TOLD, Eavesdropper
 
 KEY = "Bearer sk-story"
 
@@ -355,6 +356,16 @@ async def build_lab() -> AsyncIterator[BuildLab]:
         await lab.sidecar.stop()
     for lab in labs:
         assert [] == [line for line in lab.logs if b'"bug"' in line]
+
+
+@pytest.fixture
+def redis_server(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """The shared server, with somebody who reads along: no story tells it what it is about."""
+    eavesdropper = Eavesdropper(redis_server)
+    yield redis_server
+    heard = eavesdropper.leave()
+    if request.node.get_closest_marker("in_clear") is None:
+        assert [] == sorted(set(TOLD.findall(heard)))
 
 
 @pytest.fixture

@@ -146,7 +146,9 @@ def traces(texts, known):
     return found + [name for name, digest in digests.items() if digest in whole or digest.hex().encode() in lower]
 
 
-@pytest.mark.parametrize("encrypt", [True, False], ids=["encrypted", "signed"])
+@pytest.mark.parametrize(
+    "encrypt", [pytest.param(True, id="encrypted"), pytest.param(False, id="signed", marks=pytest.mark.in_clear)]
+)
 async def test_nothing_is_told(build_fleet, script, redis_server, tmp_path, encrypt):
     """Neither commands nor keys tell anything; where answers are not encrypted, they alone do."""
     upstream = await script(answer)
