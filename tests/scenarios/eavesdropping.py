@@ -10,10 +10,14 @@ from contextlib import suppress
 from tests.redis_servers import RedisServer
 
 TOLD = re.compile(
-    rb"in the box|in box \d|a box\.|sk-[a-z]{3}|bearer |chat\.completion|\\\"role\\\"|gpt-4o|claude-|x-team",
+    rb"in the box|in box \d|a box\.|bearer |chat\.completion|\\\"role\\\"|gpt-4o|claude-|x-team"
+    rb"|(?-i:sk-(?:ant-|of-|one|two|first|second|other|story|secret|region|tenant-|thief|made-up|canary))",
     re.IGNORECASE,
 )
-"""What the stories' prompts, answers, credentials and names have in common."""
+"""What the stories' prompts, answers, credentials and names have in common.
+
+The keys are named, for megabytes of noise hold every spelling of three free letters now and then.
+"""
 
 _END = b"the story has ended"
 
