@@ -127,10 +127,10 @@ class Candidates:
                 body = changed
         return Leg(region, candidate.own, _place(trip, region), target, body)
 
-    async def pick(self, trip: Trip, left: list[Leg]) -> Pick | Nobody:
+    async def pick(self, trip: Trip, left: list[Leg], *, sole: bool = False) -> Pick | Nobody:
         """
         The first of *left* that takes the call. A region without room, or one that fails, still gets it where nobody
-        else is left: it may answer after all, and nothing is lost by asking.
+        else is left: it may answer after all, and nothing is lost by asking. *sole*: there never was anybody else.
         """
         windows, now = self._regions.windows, self._clock()
         refused: list[tuple[bool, float, Leg]] = []
@@ -145,7 +145,7 @@ class Candidates:
             refused.append((permit.unanswered, permit.seconds, leg))
         soonest, why = inf, []
         for _, seconds, leg in sorted(refused, key=lambda one: one[:2]):
-            permit = await self._admit(trip, leg, last=True)
+            permit = await self._admit(trip, leg, last=True, sole=sole)
             if not isinstance(permit, Refusal):
                 return Pick(leg, permit, last=True)
             soonest = min(soonest, seconds, permit.seconds)
@@ -153,7 +153,7 @@ class Candidates:
             why.append(f"{name} is taken out" if permit.forced else f"{name} fails, next try in {permit.seconds:.0f} s")
         return Nobody(soonest, "; ".join(why))
 
-    async def _admit(self, trip: Trip, leg: Leg, *, last: bool) -> Permit | Refusal:
+    async def _admit(self, trip: Trip, leg: Leg, *, last: bool, sole: bool = False) -> Permit | Refusal:
         """
         Leave of a region's breaker. Whether a probe is ours to send is asked of the fleet where it judges together:
         another process may be at it.
@@ -161,7 +161,7 @@ class Candidates:
         rule = trip.site.service.breaker
         breaker = self._regions.breaker(leg.place, rule, self._clock())
         before = breaker.state
-        permit = breaker.admit(self._clock(), self._draw(), last=last)
+        permit = breaker.admit(self._clock(), self._draw(), last=last, sole=sole)
         if isinstance(permit, Refusal) or not permit.probe:
             return permit
         if before is State.OPEN:

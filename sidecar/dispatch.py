@@ -161,14 +161,14 @@ class Dispatch:
     async def _try(self, trip: Trip, left: list[Leg], rewindable: Rewindable | None) -> End:
         """Try regions until one has answered, or none is left that would."""
         budget = self._regions.budget(trip.site.service.name)
-        first = len(trip.tries)
+        first, sole = len(trip.tries), len(left) == 1
         best: End | None = None
         nobody, last = None, False
         cause = trip.cause
         try:
             while True:
                 self._check_time(trip, best)
-                pick = await self._candidates.pick(trip, left)
+                pick = await self._candidates.pick(trip, left, sole=sole)
                 if isinstance(pick, Nobody):
                     nobody = pick
                     break

@@ -491,13 +491,32 @@ async def test_last_answers():
 
 async def test_one_in_ten():
     """Where a region does not answer at all, one call in ten finds out."""
-    lab = Lab({"a": [REFUSED]})
+    lab = Lab({"a": [REFUSED], "b": [ok()]})
+    lab.regions.order("ai", "b", Order(State.OPEN, float("inf")), lab.clock.now)
     lab.open("a", Sign.UNANSWERED)
     for step in range(100):
         lab.draw = step / 100
         await lab.call(*OWN_RETRY)
 
-    assert 10 == len(lab.asked)
+    assert ["a"] * 10 == lab.asked
+
+
+@pytest.mark.parametrize("pairs", [(), OWN_RETRY], ids=["plain", "sdk"])
+async def test_only_region_does_not_answer(pairs):
+    """The only region is asked until twenty calls in a row had no answer, and from then on by one call in ten."""
+    lab = Lab({"a": [REFUSED]})
+    lab.open("a", Sign.UNANSWERED)
+    lab.draw = 0.5
+    ends = [await lab.call(*pairs) for _ in range(100)]
+
+    assert {"no-region"} == set(ends)
+    assert 17 == len(lab.asked)
+
+    for step in range(100):
+        lab.draw = step / 100
+        await lab.call(*pairs)
+
+    assert 17 + 10 <= len(lab.asked) <= 17 + 20
 
 
 async def test_errors_before_silence():

@@ -35,7 +35,7 @@ RAMP_PAUSE = 1.0
 """Seconds after which a call that the ramp refused may ask again."""
 
 STRAY = 0.1
-"""The part of the calls without another candidate that is let through although the region doesn't answer at all."""
+"""The part of the calls without another candidate that is let through where the region doesn't answer at all."""
 
 MEMORY = 300.0
 """Seconds after which a call no longer counts in the rates."""
@@ -129,6 +129,7 @@ class Breaker:
         "_silent",
         "_state",
         "_unanswered",
+        "_unheard",
         "_window",
     )
 
@@ -143,6 +144,7 @@ class Breaker:
         self._forced: State | None = None
         self._generation = 0
         self._silent = False  # opened by calls without an answer
+        self._unheard = 0  # verdicts without an answer in a row, of whatever generation
         self._doublings = 0  # of the wait
         self._next_probe = -inf  # where not closed: when a probe may go, or another one
         self._probing = False
@@ -181,10 +183,11 @@ class Breaker:
             return 0.0
         return min(1.0, FIRST_SHARE + (1.0 - FIRST_SHARE) * (now - self._ramp_from) / RAMP)
 
-    def admit(self, now: float, draw: float, *, last: bool = False) -> Permit | Refusal:
+    def admit(self, now: float, draw: float, *, last: bool = False, sole: bool = False) -> Permit | Refusal:
         """
         Leave for one call. *last*: no other candidate is left, so that it is refused only where hardly any call would
-        be answered, or by an order.
+        be answered, or by an order. *sole*: there never was another one. Three unanswered in a row are chance where
+        half of the connections die, and the others' answers would be lost; a ``rule.window`` of them is none.
         """
         if self._state is State.CLOSED:
             if last or draw < self.share(now):
@@ -194,7 +197,7 @@ class Breaker:
             return Refusal(LONGEST_WAIT, forced=True)
         if now >= self._next_probe:
             return self._probe(now)
-        if last and (not self._silent or draw < STRAY):
+        if last and (not self._silent or draw < STRAY or (sole and self._unheard < self._rule.window)):
             return Permit(self._generation, spare=True)
         seconds = self._next_probe - now
         if self._probing:  # its verdict comes well before its patience ends
@@ -208,6 +211,7 @@ class Breaker:
         A probe that is good but slow fails: closing on it would bring back what opened the breaker. A spare call that
         is good closes the breaker as a probe does; its failure says nothing new.
         """
+        self._unheard = self._unheard + 1 if sign is Sign.UNANSWERED else 0
         if permit.generation != self._generation:
             return None
         slow = 0.0 < self._rule.slow_call < seconds

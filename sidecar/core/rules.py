@@ -93,7 +93,8 @@ class BreakerRule:
     errors in a row (*consecutive_errors*), or where *failure_rate* of its last *window* calls failed, from
     *minimum_calls* on; the same with *slow_rate* and calls slower than *slow_call* seconds (0: none is slow).
 
-    *open* is how long it stays open at first, seconds; *shared*: the fleet judges together.
+    *open* is how long it stays open at first, seconds; *shared*: the fleet judges together. The only region that a call
+    may go to is refused only once *window* calls in a row had no answer.
     """
 
     consecutive_unanswered: int = 3

@@ -116,7 +116,11 @@ _BREAKER_KEYS = Table(
         "failure_rate": Key(
             percent(), "opens it where at least this part of the last calls failed", as_percent(_BREAKER.failure_rate)
         ),
-        "window": Key(whole(1, 1000), "how many calls the rates look back", str(_BREAKER.window)),
+        "window": Key(
+            whole(1, 1000),
+            "how many calls the rates look back; so many in a row without an answer also shut the only region",
+            str(_BREAKER.window),
+        ),
         "minimum_calls": Key(
             whole(1, 1000), "the rates count from so many calls on", f"{_BREAKER.minimum_calls}, at most window"
         ),

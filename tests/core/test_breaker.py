@@ -254,6 +254,43 @@ def test_last_candidate(signs, probe, spare):
         assert spare is not breaker.admit(now, 0.0).unanswered
 
 
+SOLE = [
+    pytest.param("uuu", "", True, id="opened"),
+    pytest.param("uuu", "u" * 16, True, id="nineteen in a row"),
+    pytest.param("uuu", "u" * 17, False, id="twenty in a row"),
+    pytest.param("uuu", "u" * 16 + "nu", True, id="a neutral answer ends the row"),
+    pytest.param("uuu", "u" * 16 + "eu", True, id="an error ends the row"),
+    pytest.param("eeeee", "u" * 30, True, id="opened by errors"),
+]
+
+
+@pytest.mark.parametrize(("signs", "spares", "through"), SOLE)
+def test_sole_candidate(signs, spares, through):
+    """Where there never was another one, a whole window of unanswered calls is what takes it out, not three."""
+    breaker = opened(signs)
+    for sign in spares:
+        permit = breaker.admit(1.0, 0.0, last=True, sole=True)
+        breaker.settle(permit, SIGNS[sign], 0.0, 1.0, MIDDLE)
+
+    assert through is isinstance(breaker.admit(1.0, 0.1, last=True, sole=True), Permit)
+    assert isinstance(breaker.admit(1.0, 0.09, last=True, sole=True), Permit)
+    assert isinstance(breaker.admit(1.0, 0.0, sole=True), Refusal)
+
+    breaker.force(OPEN, 1.0)
+
+    assert isinstance(breaker.admit(1.0, 0.0, last=True, sole=True), Refusal)
+
+
+def test_sole_candidate_of_many_at_once():
+    """Calls that were under way when it opened count in the row: nobody waits for what they have waited for."""
+    breaker = Breaker(BreakerRule())
+    permits = [breaker.admit(0.0, MIDDLE, last=True, sole=True) for _ in range(20)]
+    changes = [breaker.settle(permit, UNANSWERED, 0.0, 0.5, MIDDLE) for permit in permits]
+
+    assert [Transition(CLOSED, OPEN, "unanswered", 5.0)] == [change for change in changes if change]
+    assert Refusal(4.0, unanswered=True) == breaker.admit(1.5, 0.1, last=True, sole=True)
+
+
 @pytest.mark.parametrize("half_open", [False, True])
 def test_spare_calls(half_open):
     """A failure of a spare call changes nothing; a success closes, with the ramp."""
@@ -499,6 +536,7 @@ class Region(RuleBasedStateMachine):
         self.out = []
         self.probes = []  # (permit, when its patience ends): those without a verdict
         self.generation = 0
+        self.unheard = 0
 
     def told(self):
         """The generation, as ``repr`` tells it."""
@@ -522,13 +560,14 @@ class Region(RuleBasedStateMachine):
     def wait(self, seconds):
         self.now += seconds
 
-    @rule(draw=draws, last=st.booleans(), times=st.integers(1, 4))
-    def ask(self, draw, last, times):
+    @rule(draw=draws, last=st.booleans(), sole=st.booleans(), times=st.integers(1, 4))
+    def ask(self, draw, last, sole, times):
         for _ in range(times):
             generation = self.told()
             before, remaining = self.breaker.state, self.breaker.remaining(self.now)
-            answer = self.breaker.admit(self.now, draw, last=last)
+            answer = self.breaker.admit(self.now, draw, last=last, sole=sole)
             if isinstance(answer, Refusal):
+                assert not (last and sole) or answer.forced or self.unheard >= 6
                 assert answer.seconds > 0.0
                 assert answer.forced is (self.breaker.forced is OPEN)
                 assert not last or answer.forced or (answer.unanswered and draw >= 0.1)
@@ -555,6 +594,7 @@ class Region(RuleBasedStateMachine):
         permit = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
         before, current = self.breaker.state, permit.generation == self.generation
         transition = self.breaker.settle(permit, sign, seconds, self.now, draw)
+        self.unheard = self.unheard + 1 if sign is UNANSWERED else 0
         self.changed(transition, before)
         self.forget(permit)
 

@@ -45,7 +45,8 @@ class Way(StrEnum):
     """
     How a region is. ``KILLED``: every connection is reset, ``CLOSED``: nothing listens, ``BLACK_HOLED``: connections
     are not accepted and calls on open ones not answered, ``SLOW``: answers never come, ``HALF``: every other call
-    fails; ``BROKEN_BEFORE`` and ``BROKEN_AFTER`` the commit point.
+    fails; ``DROPPED``: the connection is reset once the call has arrived; ``BROKEN_BEFORE`` and ``BROKEN_AFTER`` the
+    commit point.
     """
 
     WELL = "well"
@@ -56,6 +57,7 @@ class Way(StrEnum):
     DOWN = "500"
     HALF = "500-to-half"
     THROTTLED = "429"
+    DROPPED = "dropped"
     BROKEN_BEFORE = "broken-before-commit"
     BROKEN_AFTER = "broken-after-commit"
 
@@ -168,6 +170,8 @@ class Region(Script):
             case Way.THROTTLED:
                 wait = b"Retry-After: %b\r\n" % self.retry_after.encode()
                 writer.write(whole(THROTTLED, status="429 Too Many Requests", extra=wait))
+            case Way.DROPPED:
+                reset(writer)
             case Way.BROKEN_BEFORE:
                 writer.write(STREAM_HEAD + b"20\r\ndata:" if stream else whole(completion(text))[:-10])
                 await writer.drain()

@@ -322,6 +322,32 @@ async def test_only_region_breaking_half(build_lab, alone):
 
 
 @pytest.mark.parametrize("sdk", [True, False], ids=["sdk", "plain"])
+@pytest.mark.parametrize("way", [Way.BROKEN_BEFORE, Way.DROPPED])
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_only_region_breaking_at_random(seed, way, sdk, build_lab, alone):
+    """Neither are those that die at random, three in a row among them: the same answers arrive, or more."""
+    ordinary = alone.handler
+    fate = Random(seed)
+
+    async def by_chance(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        alone.way = fate.choice([way, Way.WELL])
+        await ordinary(head, body, writer)
+
+    alone.handler = by_chance
+    calls = [chat(number, bypassed=number % 2 == 1) for number in range(200)]
+    without = await direct(alone, calls)
+    alone.seen.clear()
+    fate.seed(seed)
+    lab = await build_lab("", services=service(alone.rule()), routes=route())
+    without_pauses(lab)
+    replies = [await lab.ask(asked, headers={} if sdk else {"x-stainless-retry-count": None}) for asked in calls]
+
+    assert without.count(200) <= [reply.status for reply in replies].count(200)
+    assert {200, 502, 503} >= {reply.status for reply in replies}
+    assert alone.calls <= 2 * len(calls)
+
+
+@pytest.mark.parametrize("sdk", [True, False], ids=["sdk", "plain"])
 @pytest.mark.parametrize("seconds", ["1", "30"])
 async def test_only_region_throttles_large_calls(seconds, sdk, build_lab, alone):
     """A region that has no room for large calls goes on getting the small ones."""
