@@ -163,20 +163,21 @@ class Dispatch:
         budget = self._regions.budget(trip.site.service.name)
         first, sole = len(trip.tries), len(left) == 1
         best: End | None = None
-        nobody, last = None, False
+        nobody, over = None, False  # over: no other region takes it now
         cause = trip.cause
         try:
             while True:
                 self._check_time(trip, best)
                 pick = await self._candidates.pick(trip, left, sole=sole)
                 if isinstance(pick, Nobody):
-                    nobody = pick
+                    nobody, over = pick, True
                     break
                 if best is not None and not budget.take(self._clock()):
                     self._candidates.give_back(trip, pick)
+                    over = True
                     break
                 left.remove(pick.leg)
-                last = pick.last
+                over = pick.last
                 trip.tries.append(Try(pick.leg.region.name, cause))
                 end = await self._attempt(trip, pick, left)
                 best = _better(best, end)
@@ -191,7 +192,7 @@ class Dispatch:
             assert nobody is not None, "who is not refused has tried"
             raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
         attempts = _attempts(trip, first)
-        if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or last):
+        if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or over):
             return structs.replace(best, failure=self._down(trip, best, final=attempts > 1))
         return _final(best, attempts)
 

@@ -501,6 +501,33 @@ async def test_one_in_ten():
     assert ["a"] * 10 == lab.asked
 
 
+async def test_probe_while_the_other_stays_silent():
+    """Who has probed in vain, and is refused elsewhere, hears the same as those who are refused everywhere."""
+    lab = Lab({"a": [REFUSED], "b": [ok()]})
+    lab.open("a", Sign.UNANSWERED)
+    lab.clock.now += 3.0
+    lab.open("b", Sign.UNANSWERED)
+    lab.clock.now += 3.0
+    with pytest.raises(UpstreamFailed) as caught:
+        await lab.send()
+
+    assert (Cause.NO_REGION, ["a"]) == (caught.value.cause, lab.asked)
+    assert caught.value.retry_after >= 1.0
+
+
+async def test_budget_is_spent_without_an_answer():
+    """Who may not be sent to another region is told when to come again, as where there is none."""
+    lab = Lab({"a": [REFUSED], "b": [ok()]}, breaker=BreakerRule(consecutive_unanswered=0, failure_rate=0.0))
+    budget = lab.regions.budget("ai")
+    while budget.take(lab.clock.now):
+        pass
+    with pytest.raises(UpstreamFailed) as caught:
+        await lab.send()
+
+    assert (Cause.NO_REGION, ["a"]) == (caught.value.cause, lab.asked)
+    assert caught.value.retry_after >= 1.0
+
+
 @pytest.mark.parametrize("pairs", [(), OWN_RETRY], ids=["plain", "sdk"])
 async def test_only_region_does_not_answer(pairs):
     """The only region is asked until twenty calls in a row had no answer, and from then on by one call in ten."""
