@@ -48,7 +48,8 @@ class _Regions(Struct):
 
 
 _COLUMNS = (
-    "SERVICE", "REGION", "PRIORITY", "WEIGHT", "RESIDENCY", "STATE", "SHARE", "UNTIL", "ORDER", "WINDOWS", "LATENCY",
+    "SERVICE", "REGION", "PRIORITY", "WEIGHT", "RESIDENCY", "STATE", "SHARE", "UNTIL", "ORDER", "WINDOWS", "EXHAUSTED",
+    "LATENCY",
 )  # fmt: skip
 
 
@@ -128,6 +129,7 @@ def _row(each: Standing) -> tuple[str, ...]:
         _short(each.seconds) if each.seconds else "-",
         _ending(each.order, each.order_seconds) or "-",
         f"{each.windows}:{_short(each.window_seconds)}" if each.windows else "-",
+        str(each.exhausted or "-"),
         "-" if each.latency is None else f"{each.latency:.3f}s",
     )
 

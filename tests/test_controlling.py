@@ -34,7 +34,10 @@ PENDING = "pending: Redis is away, so the other pods do not know yet; this proce
 
 def standing(region, *, resource="", state="closed", seconds=0.0, share=1.0, order="", order_seconds=None, **more):
     """A row of the table."""
-    told = {"priority": 1, "weight": 1, "residency": "", "windows": 0, "window_seconds": 0.0, "latency": None, **more}
+    told = {
+        "priority": 1, "weight": 1, "residency": "", "windows": 0, "window_seconds": 0.0, "exhausted": 0,
+        "latency": None,
+    } | more  # fmt: skip
     return Standing(
         "openai", resource, region, state=state, seconds=seconds, share=share, order=order,
         order_seconds=order_seconds, **told,
@@ -386,7 +389,7 @@ def test_show_the_regions(process, alone, capsys):
     """A line each under a line of names; as many words in each, whatever there is to tell."""
     process.table = [
         standing("us", priority=1, weight=3, residency="us", share=0.1, latency=0.8123),
-        standing("eu", state="open", seconds=4.2, share=0.0, windows=2, window_seconds=59.0),
+        standing("eu", state="open", seconds=4.2, share=0.0, windows=2, window_seconds=59.0, exhausted=1),
         standing("asia", state="open", share=0.0, order="open", order_seconds=1799.6),
         standing("any", resource="contoso", order="close"),
     ]
@@ -406,12 +409,13 @@ def test_show_the_regions(process, alone, capsys):
             "UNTIL",
             "ORDER",
             "WINDOWS",
+            "EXHAUSTED",
             "LATENCY",
         ],
-        ["openai", "us", "1", "3", "us", "closed", "10%", "-", "-", "-", "0.812s"],
-        ["openai", "eu", "1", "1", "-", "open", "0%", "4s", "-", "2:59s", "-"],
-        ["openai", "asia", "1", "1", "-", "open", "0%", "-", "open:30m", "-", "-"],
-        ["openai/contoso", "any", "1", "1", "-", "closed", "100%", "-", "close", "-", "-"],
+        ["openai", "us", "1", "3", "us", "closed", "10%", "-", "-", "-", "-", "0.812s"],
+        ["openai", "eu", "1", "1", "-", "open", "0%", "4s", "-", "2:59s", "1", "-"],
+        ["openai", "asia", "1", "1", "-", "open", "0%", "-", "open:30m", "-", "-", "-"],
+        ["openai/contoso", "any", "1", "1", "-", "closed", "100%", "-", "close", "-", "-", "-"],
     ] == [line.split() for line in lines]
     column = lines[0].index("STATE")
     assert [True] * 4 == [line[column:].startswith(("open", "closed")) for line in lines[1:]]

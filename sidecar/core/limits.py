@@ -20,10 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import DecodeError, Struct, json
 
-from sidecar.core.rules import Route, RouteLimits
-
-NO_LIMITS: Final = Route("").limits
-"""The limits of a route that names none; compared by identity where it has to be fast."""
+from sidecar.core.rules import NO_LIMITS, RouteLimits
 
 BURST_SECONDS: Final = 2.0
 """How much a bucket holds, in seconds' worth of its limit."""
@@ -41,7 +38,7 @@ FULL: Final = float("-inf")
 
 
 def limited(limits: RouteLimits) -> bool:
-    """Whether *limits* limit anything."""
+    """Whether *limits* limit anything: those of most routes are told by who they are, for each call asks."""
     return limits is not NO_LIMITS and bool(
         limits.concurrency or limits.tokens_per_minute or limits.requests_per_minute or limits.adaptive
     )

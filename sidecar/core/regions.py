@@ -53,8 +53,8 @@ class Standing(Struct, frozen=True):
     """
     One place, told. *seconds* until it is tried again; *share* of the calls it would get that it gets now, from 0 to 1;
     *order* is ``open``, ``close`` or ``""``, for *order_seconds* more, None for no end; *windows* is how many rate
-    windows are open, the longest for *window_seconds*; *latency* is the recent mean to an answer's first content,
-    seconds.
+    windows are open, the longest for *window_seconds*, *exhausted* in how many of them the credential has no money or
+    quota left at all; *latency* is the recent mean to an answer's first content, seconds.
     """
 
     service: str
@@ -70,6 +70,7 @@ class Standing(Struct, frozen=True):
     order_seconds: float | None
     windows: int
     window_seconds: float
+    exhausted: int
     latency: float | None
 
 
@@ -195,5 +196,6 @@ class Regions:
             order_seconds=None if order is None or order.until == float("inf") else max(order.until - wall, 0.0),
             windows=len(windows),
             window_seconds=max((window.until - now for window in windows), default=0.0),
+            exhausted=sum(window.exhausted for window in windows),
             latency=self.latency.of(place, now),
         )

@@ -66,10 +66,6 @@ class Windows:
             return 0.0
         return window.until
 
-    def exhausted(self, place: Hashable, now: float) -> bool:
-        """Whether the credential is spent at *place*."""
-        return self.until(place, now) > 0.0 and self._windows[place].exhausted
-
     def good(self, place: Hashable) -> None:
         """An answer came from *place*: there is room again."""
         if self._windows:
@@ -87,7 +83,3 @@ class Windows:
             for place, window in self._windows.items()
             if window.until > now and isinstance(place, tuple) and place[:size] == prefix
         ]
-
-    def count(self, prefix: tuple[Hashable, ...], now: float) -> int:
-        """How many windows there are ``among`` such places."""
-        return len(self.among(prefix, now))

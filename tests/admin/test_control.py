@@ -24,11 +24,11 @@ from sidecar.errors import ConfigError, Refused
 
 TOKEN = "correct-horse-battery"  # pragma: allowlist secret
 ALL = {"scope": "all"}
-WEST = Standing("openai", "", "west", 1, 3, "us", "open", 4.5, 0.0, "open", None, 1, 7.0, 0.25)
+WEST = Standing("openai", "", "west", 1, 3, "us", "open", 4.5, 0.0, "open", None, 1, 7.0, 0, 0.25)
 TOLD = {
     "service": "openai", "resource": "", "region": "west", "priority": 1, "weight": 3, "residency": "us",
     "state": "open", "seconds": 4.5, "share": 0.0, "order": "open", "order_seconds": None, "windows": 1,
-    "window_seconds": 7.0, "latency": 0.25,
+    "window_seconds": 7.0, "exhausted": 0, "latency": 0.25,
 }  # fmt: skip
 
 

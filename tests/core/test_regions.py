@@ -145,6 +145,7 @@ def standing(region, priority, **members):
         "order_seconds": None,
         "windows": 0,
         "window_seconds": 0.0,
+        "exhausted": 0,
         "latency": None,
     }
     return Standing(**(known | members))
@@ -154,12 +155,12 @@ def test_table(regions):
     """Every region, called or not: what holds of it."""
     fail(regions, EU, now=100.0)
     regions.windows.open(Room(US, "gpt-4o", b"a"), 107.0)
-    regions.windows.open(Room(US, "gpt-4o", b"b"), 130.0)
+    regions.windows.open(Room(US, "gpt-4o", b"b"), 130.0, exhausted=True)
     regions.windows.open(Room(EU, "gpt-4o", b"b"), 101.0)
     regions.latency.note(US, 0.5, 102.0)
 
     assert [
-        standing("us", 1, windows=2, window_seconds=28.0, latency=0.5),
+        standing("us", 1, windows=2, window_seconds=28.0, exhausted=1, latency=0.5),
         standing("eu", 2, state="open", seconds=3.0, share=0.0),
         standing("ap", 3),
     ] == regions.table([service("us", "eu", "ap")], 102.0, 5000.0)
