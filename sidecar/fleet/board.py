@@ -18,14 +18,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec import DecodeError, ValidationError, json
 
 from sidecar.core.regions import Place
 from sidecar.errors import FleetAway
 from sidecar.fleet.link import Budget, Link, Script
-from sidecar.fleet.names import Names
+from sidecar.fleet.names import Names, Notes
 
 EXCHANGE_SECONDS = 0.5
 """How long one reading or writing may take."""
@@ -139,16 +139,6 @@ _FORBIDDEN, _UNTIMELY = 0, 2
 _OURS = b"region "
 _Text = tuple[str, str, str, int, tuple[str, ...]]
 _KINDS = (("order", ORDERS, 1), ("breaker", FINDINGS, GRAIN_MILLISECONDS))
-
-
-class Notes(Protocol):
-    """Short texts that are sealed for Redis; equal texts are equal notes while the secret stays."""
-
-    def seal_note(self, text: bytes) -> bytes:
-        """The note of *text*."""
-
-    def open_note(self, data: bytes) -> bytes | None:
-        """The text of a note, or None where it is not by one of our secrets."""
 
 
 class Ordered(NamedTuple):

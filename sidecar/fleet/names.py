@@ -1,5 +1,5 @@
 """
-What the fleet's keys in Redis are called.
+What the fleet's keys in Redis are called, and how what stands there in short is sealed.
 
 The rule: the namespace stands in clear, because rights are given by it (``~team-a:*``, ``&team-a:*``); nothing else of
 a name says anything. What belongs together shares a hash tag, so that a Cluster keeps it in one slot.
@@ -8,6 +8,7 @@ a name says anything. What belongs together shares a hash tag, so that a Cluster
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Protocol
 
 
 class Names:
@@ -42,3 +43,13 @@ class Names:
         """
         digest = blake2b(route.encode(), digest_size=16, key=self._prefix[:64], person=b"sidecar quota")
         return b"%b{%b}:q" % (self._prefix, digest.hexdigest().encode())
+
+
+class Notes(Protocol):
+    """Short texts that are sealed for Redis; equal texts are equal notes while the secret stays."""
+
+    def seal_note(self, text: bytes) -> bytes:
+        """The note of *text*."""
+
+    def open_note(self, data: bytes) -> bytes | None:
+        """The text of a note, or None where it is not by one of our secrets."""

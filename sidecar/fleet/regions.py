@@ -11,25 +11,19 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import NamedTuple
 
 from sidecar.core.breaker import State
 from sidecar.core.regions import Order, Place
 from sidecar.errors import FleetAway
-from sidecar.fleet.board import LONGEST_OPENING, LONGEST_ORDER, MOST_NOTES, Board, Change, Notes, Ordered, Said
+from sidecar.fleet.board import LONGEST_OPENING, LONGEST_ORDER, MOST_NOTES, Board, Change, Ordered, Said
 from sidecar.fleet.client import Spawn
+from sidecar.fleet.following import POLL_SECONDS, Alarm, Following
 from sidecar.fleet.link import Link, Tell
-from sidecar.fleet.names import Names
-
-POLL_SECONDS = 1.0
-"""What the fleet says is read at least this often."""
+from sidecar.fleet.names import Names, Notes
 
 REFUSED_SECONDS = 60.0
 """How often it is tried where Redis won't have it: each try may be a line in its own log."""
-
-SPREAD_SECONDS = 0.05
-"""Over how much the fleet's reads are spread when news comes to all at once."""
 
 SILENT_SECONDS = 3.0
 """So long without a reading, though the link is up, and the log has a line about it."""
@@ -85,17 +79,12 @@ class FleetRegions:
         self._shared = frozenset(shared)
         self._now = now
         self._clock = clock
-        self._draw = draw
-        self._spawn = spawn
         self._on_orders = on_orders
         self._on_learn = on_learn
         self._tell = tell
         self._exchanging = asyncio.Lock()
-        self._nudged = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._read_at = clock()
         self._refused = False
-        self._told_fault = ""
         self._mark = b""
         self._orders: dict[tuple[str, str], Order] = {}
         self._told_orders: dict[tuple[str, str], Order] = {}
@@ -103,6 +92,14 @@ class FleetRegions:
         self._pending: dict[Place, _News] = {}
         self.board = Board(link, names, notes, findings=bool(self._shared), timeout=timeout, clock=clock, random=random)
         self.counts: Counter[str] = Counter()
+        self._alarm = Alarm(tell, "regions-fault")
+        self._following = Following(
+            self._exchange,
+            poll=lambda: REFUSED_SECONDS if self._refused else POLL_SECONDS,
+            draw=draw,
+            spawn=spawn,
+            name="regions",
+        )
         link.on_return.append(self.nudge)
 
     def __repr__(self) -> str:
@@ -121,19 +118,15 @@ class FleetRegions:
 
     async def start(self) -> None:
         """Read what there is, if Redis answers in time, and from now on until ``stop``."""
-        await self._exchange()
-        self._task = self._spawn(self._follow(), name="regions")
+        await self._following.start()
 
     async def stop(self) -> None:
         """Follow no more. What was not told yet the others find out for themselves."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        await self._following.stop()
 
     def nudge(self) -> None:
         """There may be news: read soon."""
-        self._nudged.set()
+        self._following.nudge()
 
     async def order(self, service: str, region: str, order: Order | None) -> bool:
         """
@@ -166,7 +159,7 @@ class FleetRegions:
         except FleetAway:
             return True
         except Exception as error:  # noqa: BLE001 - a bug must not keep a region shut
-            self._fault(error)
+            self._alarm.bug(error)
             return True
         self.counts["claims"] += 1
         self.counts["denied"] += not mine
@@ -191,16 +184,6 @@ class FleetRegions:
             del self._pending[next(iter(self._pending))]
         self.nudge()
 
-    async def _follow(self) -> None:
-        while True:
-            poll = REFUSED_SECONDS if self._refused else POLL_SECONDS
-            with suppress(TimeoutError):
-                async with asyncio.timeout(poll * (1.0 + self._draw()) / 2):
-                    await self._nudged.wait()
-                    await asyncio.sleep(SPREAD_SECONDS * self._draw())
-            self._nudged.clear()
-            await self._exchange()
-
     async def _exchange(self, *changes: Change) -> bool:
         """Write *changes* and what is pending, and take in what the fleet says. Whether that was done."""
         done = False
@@ -210,10 +193,10 @@ class FleetRegions:
             except FleetAway as away:
                 self.counts["failures"] += 1
                 if self._link.up and self.lag > SILENT_SECONDS:  # else the link tells of it
-                    self._complain(str(away))
+                    self._alarm.ring(str(away))
             except Exception as error:  # noqa: BLE001 - a bug, or foreign data under our keys, must not end the following
                 self.counts["failures"] += 1
-                self._fault(error)
+                self._alarm.bug(error)
         self._announce()
         return done
 
@@ -229,14 +212,14 @@ class FleetRegions:
             answer = await self.board.exchange(lost) if lost else answer
         self._refused = isinstance(answer, str)
         if isinstance(answer, str):
-            self._complain(answer)
+            self._alarm.ring(answer)
             return False
         if lost:
             self.counts["lost"] += len(lost)
             self._tell("region-orders-lost", level="warning", orders=len(lost), remedy="given again")
         self._mark = answer.mark
         self._read_at = self._clock()
-        self._told_fault = ""
+        self._alarm.over()
         self.counts["reads"] += 1
         self.counts["told"] += sum(bool(each.word) for each in news.values())
         self._pending = {place: each for place, each in self._pending.items() if news.get(place) is not each}
@@ -275,7 +258,7 @@ class FleetRegions:
             try:
                 self._on_learn(place, said.seconds if said.word == "opened" else None)
             except Exception as error:  # noqa: BLE001 - a bug of who listens must not end the following
-                self._fault(error)
+                self._alarm.bug(error)
 
     def _announce(self) -> None:
         orders = dict(self.orders)
@@ -285,13 +268,4 @@ class FleetRegions:
         try:
             self._on_orders(orders)
         except Exception as error:  # noqa: BLE001 - as above
-            self._fault(error)
-
-    def _fault(self, error: Exception) -> None:
-        self._complain(type(error).__name__)  # its text may quote what was read
-
-    def _complain(self, fault: str) -> None:
-        """Told once, until it has passed or something else is wrong."""
-        if fault != self._told_fault:
-            self._told_fault = fault
-            self._tell("regions-fault", level="error", fault=fault)
+            self._alarm.bug(error)

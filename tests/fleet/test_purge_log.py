@@ -13,7 +13,7 @@ from sidecar.core.keyring import parse
 from sidecar.core.model import Position
 from sidecar.core.purges import ALL, Due, Purges, Scope, ScopeKind
 from sidecar.core.rules import Mode, RedisRule, SealRule
-from sidecar.fleet import purge_log
+from sidecar.fleet import journal
 from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
 from sidecar.fleet.purge_log import PurgeLog
@@ -199,7 +199,7 @@ async def test_purges_at_once(redis_server, pods):
 
 async def test_fold(redis_server, pods, monkeypatch):
     """When the log grows the oldest purges become one of all, for who hasn't read them; who has keeps what he knows."""
-    monkeypatch.setattr(purge_log, "MOST_PURGES", 5)
+    monkeypatch.setattr(journal, "MOST_PURGES", 5)
     one, two, three = pods(redis_server), pods(redis_server), pods(redis_server)
     await two.read()
     before = two.purges.position
@@ -421,7 +421,7 @@ async def test_foreign_member_is_all(redis_server, pods):
     """What stands among the purges and is none counts as a purge of everything."""
     one = pods(redis_server)
     await one.log.purge([A])
-    mode_note = one.log._notes.seal_note(b"mode team-a: normal 1e9")
+    mode_note = one.log._journal._notes.seal_note(b"mode team-a: normal 1e9")
     for number, foreign in enumerate([b"\xff\x00", mode_note], start=2):
         redis_server.call("ZADD", NAMES.log_purges, number, foreign)
         redis_server.call("HSET", NAMES.log_meta, "number", number, "last", number)
@@ -637,9 +637,9 @@ async def test_longest_mode(redis_server, pods, now):
     await two.read()
     assert Mode.PASSTHROUGH is two.log.mode
 
-    now[0] += purge_log.LONGEST_MODE
+    now[0] += journal.LONGEST_MODE
     assert two.log.mode is None
-    now[0] -= purge_log.LONGEST_MODE + purge_log.SKEW_SECONDS + 1.0
+    now[0] -= journal.LONGEST_MODE + journal.SKEW_SECONDS + 1.0
     await two.read()
     assert two.log.mode is None
 
@@ -669,7 +669,7 @@ NONSENSE = [b"", b"mode", b"mode normal 1e9", b"mode team-a: loud 1e9", b"mode t
 async def test_mode_that_makes_no_sense(redis_server, pods, text):
     """What stands in the mode's place and is none is as if nothing did."""
     one = pods(redis_server)
-    redis_server.call("SET", NAMES.log_mode, one.log._notes.seal_note(text), "PX", 60_000)
+    redis_server.call("SET", NAMES.log_mode, one.log._journal._notes.seal_note(text), "PX", 60_000)
     await one.read()
 
     assert one.log.mode is None
@@ -693,11 +693,13 @@ async def test_nothing_is_told_and_everything_expires(redis_server, pods, now):
         redis_server.call("EXPIRE", key, 100)
     await one.read()
 
-    assert [True] * 2 == [redis_server.call("TTL", key) > purge_log.LIFE_SECONDS - 100 for key in KEYS[:2]]
+    assert [True] * 2 == [redis_server.call("TTL", key) > journal.LIFE_SECONDS - 100 for key in KEYS[:2]]
 
     stored = b"".join(redis_server.call("DUMP", key) for key in KEYS)
     held = redis_server.call("ZRANGE", NAMES.log_purges, 0, -1) + redis_server.call("HVALS", NAMES.log_meta)
-    sent = b"".join(word for word in one.log._words(one.purges.position, {A: Due(1)}) if isinstance(word, bytes))
+    sent = b"".join(
+        word for word in one.log._journal._words(one.purges.position, {A: Due(1)}) if isinstance(word, bytes)
+    )
     for name in (b"tag-a", b"contoso", b"invoices", b"passthrough"):
         assert name not in stored + b"".join(held) + redis_server.call("GET", NAMES.log_mode) + sent
 

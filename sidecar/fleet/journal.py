@@ -1,0 +1,255 @@
+"""
+The log of purges as it stands in Redis, and the fleet's mode beside it.
+
+The rule: one script reads and writes the log, in one step and never two at a time, so that what it says can be taken
+in as it comes. What is not by one of our secrets purges everything, if it stands among the purges, and is no mode.
+
+The log is a hash (``incarnation``, 16 random bytes; ``number`` and ``last``, that of the latest purge; ``node``, the
+run id of the server that holds it; ``before``, the incarnations that it goes on from, each with its last number in 16
+digits), a sorted set of sealed scopes by number, in which an equal scope purged again moves up by itself, and a sealed
+text that is the mode. All expire when no process has asked for 30 days; an entry that outlives its log is of no
+incarnation that holds, and is admitted by nobody.
+
+``INFO server`` within the script tells the server apart from one that has taken its place. Where the ACL forbids it
+(``+info`` grants it), a log that is gone counts as flushed, and of a failover only numbers that go backwards tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sidecar.core.model import Position
+from sidecar.core.purges import ALL, Due, Scope, Tail, read_scope, write_scope
+from sidecar.core.rules import Mode
+from sidecar.fleet.link import Budget, Link, Script
+from sidecar.fleet.names import Names, Notes
+
+EXCHANGE_SECONDS = 0.5
+"""How long one reading or writing of the log may take."""
+
+LIFE_SECONDS = 30 * 24 * 3600
+"""How long the log outlives the last process that asked for it."""
+
+LONGEST_MODE = 30 * 86400.0
+"""Seconds; no mode holds for longer, and one that says so is none."""
+
+SKEW_SECONDS = 600.0
+"""So far the wall clock of who set a mode may be ahead of ours."""
+
+MOST_PURGES = 1000
+"""Purges in the log; the oldest beyond are one of all."""
+
+_LOG = Script(
+    """
+-- KEYS: the log's hash, its purges, the mode. ARGV: the channel of news, an incarnation for a new log, the incarnation
+-- and number that are known, seconds to live, most purges, the note of all; then for each purge
+-- its note, and the number above which it need not be written again.
+-- What is new is read before they are written: an equal purge by somebody else must not be taken for ours.
+local function text(number) return string.format('%.0f', number) end
+local told = redis.pcall('INFO', 'server')
+local node = type(told) == 'string' and string.match(told, 'run_id:(%x+)') or ''
+local log = redis.pcall('HMGET', KEYS[1], 'incarnation', 'number', 'last', 'node', 'before')
+if log.err then redis.call('DEL', KEYS[1]) end  -- what is of another type is none of ours
+local incarnation, number, last, before = log[1], tonumber(log[2] or ''), log[3], log[5]
+local top = redis.pcall('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+if top.err then redis.call('DEL', KEYS[2]) end
+local highest = top[2] or '0'
+local changed = false
+if not incarnation or not number or highest ~= last then  -- there is none, or part of it was evicted
+  redis.call('DEL', KEYS[1], KEYS[2])
+  incarnation, number, last, before, changed = ARGV[2], 0, '0', '', true
+elseif (node ~= '' and log[4] and node ~= log[4])
+    or (incarnation == ARGV[3] and tonumber(ARGV[4]) > number) then  -- what came last may be lost
+  before = string.sub(incarnation .. string.format('%016.0f', number) .. before, 1, 256)
+  incarnation, changed = ARGV[2], true
+elseif node ~= '' and not log[4] then
+  changed = true
+end
+local from = incarnation == ARGV[3] and '(' .. ARGV[4] or '-inf'
+for i = 1, #before, 32 do
+  if string.sub(before, i, i + 15) == ARGV[3] then
+    from = '(' .. text(math.min(tonumber(ARGV[4]), tonumber(string.sub(before, i + 16, i + 31))))
+  end
+end
+local purges = redis.call('ZRANGEBYSCORE', KEYS[2], from, '+inf', 'WITHSCORES')
+local added, full = false, 0
+for i = 8, #ARGV, 2 do
+  local score = redis.call('ZSCORE', KEYS[2], ARGV[i])
+  if not score or tonumber(score) <= tonumber(ARGV[i + 1]) then
+    local put = redis.pcall('ZADD', KEYS[2], text(number + 1), ARGV[i])
+    if type(put) == 'table' and put.err then  -- no memory left: what is there can be read all the same
+      full = 1
+      break
+    end
+    added = true
+  end
+end
+if added then
+  number, changed = number + 1, true
+  last = text(number)
+  local over = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[6])
+  if over > 0 then
+    local folded = redis.call('ZPOPMIN', KEYS[2], over + 1)
+    redis.call('ZADD', KEYS[2], 'GT', folded[#folded], ARGV[7])
+  end
+  local all = redis.call('ZSCORE', KEYS[2], ARGV[7])
+  if all then redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. all) end
+end
+if changed then
+  local put = redis.pcall(
+    'HSET', KEYS[1], 'incarnation', incarnation, 'number', text(number), 'last', last, 'before', before)
+  if type(put) == 'table' and put.err then
+    if incarnation ~= log[1] then return put end  -- there is no log, and none can be made
+    full = 1
+  elseif node ~= '' then redis.call('HSET', KEYS[1], 'node', node) end
+end
+if changed or redis.call('TTL', KEYS[1]) < ARGV[5] / 2 then
+  redis.call('EXPIRE', KEYS[1], ARGV[5])
+  redis.call('EXPIRE', KEYS[2], ARGV[5])
+end
+if added then redis.pcall('PUBLISH', ARGV[1], 'p') end  -- where that is forbidden, the log is read a little later
+local mode = redis.pcall('GET', KEYS[3])
+if type(mode) == 'table' then
+  redis.call('DEL', KEYS[3])
+  mode = false
+end
+return {incarnation, text(number), before, node, purges, mode, full}
+""",
+    "purge-log",
+)
+
+_MODE = Script(
+    """
+-- KEYS: the mode. ARGV: the channel of news, the mode's note or nothing, milliseconds, 1 to leave one that is there.
+if ARGV[2] == '' then
+  redis.call('DEL', KEYS[1])
+elseif ARGV[4] == '1' then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3], 'NX')
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
+redis.pcall('PUBLISH', ARGV[1], 'p')
+return 1
+""",
+    "mode",
+)
+
+
+class Answer(NamedTuple):
+    """
+    What the log says. *mode* is the fleet's, until *until*, wall clock, None where there is none that holds; *noted*:
+    something stands in its place. *unreadable*: purges that we cannot read. *full*: what was to be written is not.
+    """
+
+    tail: Tail
+    mode: Mode | None
+    until: float
+    noted: bool
+    unreadable: int
+    full: bool
+
+
+class Journal:
+    """
+    The log of *names*. *now* is the wall clock, *random* gives as many random bytes as it is asked for.
+
+    Whatever is asked raises ``FleetAway`` where Redis does not answer.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        names: Names,
+        notes: Notes,
+        *,
+        now: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._link = link
+        self._channel = names.news
+        self._keys = [names.log_meta, names.log_purges, names.log_mode]
+        # What is sealed says whose it is: nobody can carry it over to another namespace that has the same secret.
+        namespace = names.news.removesuffix(b"news") + b" "
+        self._purge = b"purge " + namespace
+        self._mode = b"mode " + namespace
+        self._notes = notes
+        self._now = now
+        self._random = random
+
+    def __repr__(self) -> str:
+        return f"<Journal {self._keys[0]!r}>"
+
+    async def exchange(self, known: Position, purges: Mapping[Scope, Due]) -> Answer:
+        """Write *purges*, unless they stand there by now, and read what has come since *known*."""
+        words = self._words(known, purges)
+        incarnation, number, before, node, found, mode_note, full = await self._link.evaluate(
+            _LOG, self._keys, words, Budget(EXCHANGE_SECONDS)
+        )
+        read, unreadable = self._read(found)
+        bases = {before[at : at + 16]: int(before[at + 16 : at + 32]) for at in range(0, len(before), 32)}
+        tail = Tail(incarnation, int(number), bases, node.decode("ascii"), read)
+        return Answer(tail, *self._read_mode(mode_note), mode_note is not None, unreadable, bool(full))
+
+    async def put_mode(self, mode: Mode | None, until: float, *, unless: bool = False) -> None:
+        """
+        The fleet's mode is *mode* until *until*, wall clock, at most for ``LONGEST_MODE``; None, or a time that has
+        passed: there is none any more. *unless* there is one by now.
+        """
+        until = min(until, self._now() + LONGEST_MODE)
+        left = until - self._now()
+        note = b""
+        if mode is not None and left > 0:
+            note = self._notes.seal_note(self._mode + f"{mode.value} {until!r}".encode())
+        words: list[bytes | int] = [self._channel, note, max(1, int(left * 1000)), int(unless)]
+        await self._link.evaluate(_MODE, self._keys[2:], words, Budget(EXCHANGE_SECONDS))
+
+    def _words(self, known: Position, purges: Mapping[Scope, Due]) -> list[bytes | int]:
+        words: list[bytes | int] = [
+            self._channel,
+            self._random(16),
+            known.incarnation,
+            known.number,
+            LIFE_SECONDS,
+            MOST_PURGES,
+            self._note(ALL),
+        ]
+        for scope, due in purges.items():
+            words += (self._note(scope), due.unless)
+        return words
+
+    def _note(self, scope: Scope) -> bytes:
+        try:
+            return self._notes.seal_note(self._purge + write_scope(scope))
+        except ValueError:  # no name is so long; whatever is meant is purged with all
+            return self._notes.seal_note(self._purge + write_scope(ALL))
+
+    def _read(self, found: Sequence[Any]) -> tuple[tuple[tuple[Scope, int], ...], int]:
+        """The purges that *found* has, by number, and how many of them we cannot read."""
+        read: list[tuple[Scope, int]] = []
+        unreadable = 0
+        for note, score in zip(found[::2], found[1::2], strict=True):
+            scope = self._scope(note)
+            unreadable += scope is None
+            read.append((ALL if scope is None else scope, int(score)))
+        return tuple(read), unreadable
+
+    def _scope(self, note: bytes) -> Scope | None:
+        """What *note* purges; None where we cannot tell, for its secret is gone, or newer than ours."""
+        text = self._notes.open_note(note)
+        if text is None or not text.startswith(self._purge):
+            return None
+        return read_scope(text.removeprefix(self._purge))
+
+    def _read_mode(self, note: bytes | None) -> tuple[Mode | None, float]:
+        text = self._notes.open_note(note) if note is not None else None
+        try:
+            if text is not None and text.startswith(self._mode):
+                mode, end = text.removeprefix(self._mode).decode().split(" ")
+                until = float(end)
+                if until <= self._now() + LONGEST_MODE + SKEW_SECONDS:
+                    return Mode(mode), until
+        except ValueError:  # of a later version
+            pass
+        return None, -math.inf
