@@ -18,7 +18,8 @@ from sidecar.core.model import Entry, Form, Outcome, Pairs, View
 from sidecar.core.policy import Serve
 from sidecar.core.rescue import Rescued
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Opening, Reader
+from sidecar.flight.flight import Reader
+from sidecar.flight.opening import Opening
 from sidecar.net.base import Exchange, Response
 
 _EVENTS_TYPE = b"text/event-stream; charset=utf-8"

@@ -1,7 +1,7 @@
 """
 The composition root: builds every part, hands each its collaborators, starts them, drains them, stops them.
 
-The rule: everything is made here and nowhere else, tasks included; nothing below knows how it came to be.
+The rule: everything is made here and nowhere else; nothing below knows how it came to be.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import random
 import ssl
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
@@ -47,6 +47,7 @@ from sidecar.sinks.metrics import Metrics
 from sidecar.standby import Standby
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
+from sidecar.tasks import Tasks
 from sidecar.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -54,36 +55,6 @@ if TYPE_CHECKING:
 
 _SWEEP_SECONDS = 1.0
 _SWEEP_ENTRIES = 2000
-
-
-class Tasks:
-    """Owns every task of the process, for a task that nobody holds may be collected in mid-flight."""
-
-    def __init__(self, report: Callable[[BaseException], None]) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._report = report
-
-    def __repr__(self) -> str:
-        return f"<Tasks {len(self._tasks)} running>"
-
-    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-        """Run *work* in a task of its own."""
-        task = asyncio.create_task(work, name=name)  # noqa: TID251  this is the one owner
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    async def cancel(self, name: str = "") -> None:
-        """Cancel what still runs, or what of it has this *name*, and wait for it."""
-        tasks = [task for task in self._tasks if not name or task.get_name() == name]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._report(error)
 
 
 class Sidecar:

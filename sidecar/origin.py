@@ -43,7 +43,8 @@ from sidecar.delivery import viewed
 from sidecar.dispatch import Dispatch, Sent
 from sidecar.errand import Call, Errand, book, trip_of
 from sidecar.errors import Cause, Refused, UpstreamFailed
-from sidecar.flight.flight import Flight, Opening, Reader
+from sidecar.flight.flight import Flight, Reader
+from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights
 from sidecar.net.base import Spool, Stream
 from sidecar.standby import Standby, StandIn

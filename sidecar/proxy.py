@@ -44,7 +44,8 @@ from sidecar.dispatch import Dispatch
 from sidecar.errand import Call, Errand, Way, draft_of, is_batch, scopes_within
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.fetching import Fetching
-from sidecar.flight.flight import Opening, Reader
+from sidecar.flight.flight import Reader
+from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
 from sidecar.origin import Origin

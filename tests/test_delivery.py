@@ -12,7 +12,8 @@ from sidecar.core.rescue import Rescued
 from sidecar.delivery import Stamp, clean, deliver, hit, in_form, is_as_stored, rescued, viewed
 from sidecar.dialects import DIALECTS
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Flight, Opening
+from sidecar.flight.flight import Flight
+from sidecar.flight.opening import Opening
 
 OPENAI = DIALECTS["openai"]
 CHAT = OPENAI.locate(b"POST", "/v1/chat/completions")

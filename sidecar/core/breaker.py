@@ -9,7 +9,6 @@ It owns no clock and no randomness: *now* is monotonic seconds, *draw* a number 
 
 from __future__ import annotations
 
-from collections import deque
 from enum import StrEnum
 from math import inf
 from typing import Literal
@@ -17,6 +16,7 @@ from typing import Literal
 from msgspec import Struct
 
 from sidecar.core.rules import BreakerRule
+from sidecar.core.tally import Tally
 
 LONGEST_WAIT = 60.0
 """Seconds beyond which failed probes no longer double the wait, before its jitter; a longer ``rule.open`` is kept."""
@@ -36,9 +36,6 @@ RAMP_PAUSE = 1.0
 
 STRAY = 0.1
 """The part of the calls without another candidate that is let through where the region doesn't answer at all."""
-
-MEMORY = 300.0
-"""Seconds after which a call no longer counts in the rates."""
 
 Cause = Literal[
     "unanswered",
@@ -137,7 +134,7 @@ class Breaker:
         self._rule = rule
         self._minimum = max(1, min(rule.minimum_calls, rule.window))
         self._patience = max(PROBE_PATIENCE, rule.open)
-        self._window = _Window(rule.window)
+        self._window = Tally(rule.window)
         self._unanswered = 0  # in a row
         self._errors = 0  # in a row
         self._state = State.CLOSED
@@ -382,35 +379,6 @@ class Breaker:
         self._unanswered = self._errors = 0
         self._window.clear()
         return transition
-
-
-class _Window:
-    """The latest calls, at most *size*, none older than ``MEMORY``, and how many of them failed or were slow."""
-
-    __slots__ = ("_calls", "_size", "failed", "slow")
-
-    def __init__(self, size: int) -> None:
-        self._calls: deque[tuple[float, bool, bool]] = deque()
-        self._size = max(1, size)
-        self.failed = 0
-        self.slow = 0
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def add(self, now: float, *, failed: bool, slow: bool) -> None:
-        calls = self._calls
-        calls.append((now, failed, slow))
-        self.failed += failed
-        self.slow += slow
-        while len(calls) > self._size or calls[0][0] < now - MEMORY:
-            _, failed, slow = calls.popleft()
-            self.failed -= failed
-            self.slow -= slow
-
-    def clear(self) -> None:
-        self._calls.clear()
-        self.failed = self.slow = 0
 
 
 def _jittered(seconds: float, draw: float) -> float:

@@ -15,14 +15,12 @@ import asyncio
 from collections.abc import Callable, Hashable
 from enum import StrEnum
 
-from msgspec import Struct
-
 from sidecar.core.draft import Draft
 from sidecar.core.ledger import Ledger
-from sidecar.core.model import Entry, Form, Outcome, Pairs, Position, View
-from sidecar.core.policy import Serve
+from sidecar.core.model import Entry, Position, View
 from sidecar.core.purges import Scope
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
+from sidecar.flight.opening import Opening
 
 WINDOW = 256 * 1024
 """Bytes that a flight past its limit may be ahead of its slowest reader."""
@@ -30,29 +28,6 @@ WINDOW = 256 * 1024
 Scopes = Callable[[], tuple[Scope, ...]]
 
 _HELPING = 128 * 1024  # a late reader catches up in pieces of about this size
-
-
-class Opening(Struct, frozen=True, gc=False):
-    """
-    The head of an answer, for its readers.
-
-    *pairs* is for the caller whose request was sent, *shared* for everybody else. *length* is the body's size where
-    the upstream said it; *usage* tells that a stream shows its token counts. *kept* tells that the answer will be
-    stored if it turns out whole. *found* is an entry that serves instead of an answer of the service, and *outcome*
-    how that came about; FALLBACK where something else stands in, a *model* that was not asked for, or a file.
-    """
-
-    status: int
-    pairs: Pairs
-    shared: Pairs
-    form: Form
-    length: int | None = None
-    kept: bool = False
-    region: str = ""
-    found: Serve | None = None
-    outcome: Outcome = Outcome.HIT_REDIS
-    usage: bool = True
-    model: str = ""
 
 
 class Stage(StrEnum):

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Form
-from sidecar.flight.flight import Opening
+from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights
 
 MIB = 1024 * 1024

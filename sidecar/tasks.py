@@ -1,0 +1,41 @@
+"""
+Every task of the process.
+
+The rule: nobody else makes tasks. One that nobody holds may be collected in mid-flight, and what it raised be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class Tasks:
+    """Owns tasks while they run; *report* hears of what they raise."""
+
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._report = report
+
+    def __repr__(self) -> str:
+        return f"<Tasks {len(self._tasks)} running>"
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Run *work* in a task of its own."""
+        task = asyncio.create_task(work, name=name)  # noqa: TID251  this is the one owner
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def cancel(self, name: str = "") -> None:
+        """Cancel what still runs, or what of it has this *name*, and wait for it."""
+        tasks = [task for task in self._tasks if not name or task.get_name() == name]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report(error)
