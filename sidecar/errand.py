@@ -185,6 +185,11 @@ def book(trip: Trip, draft: Draft) -> None:
         draft.region = trip.tries[-1].region
 
 
+def booked(errand: Errand, flight: Flight) -> Draft:
+    """The draft in which the call's cost is booked by now."""
+    return flight.draft or errand.draft
+
+
 def scopes_within(errand: Errand) -> tuple[Scope, ...]:
     """The scopes whose purge takes the answer of *errand*."""
     call, approach = errand.call, errand.approach

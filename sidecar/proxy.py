@@ -49,6 +49,7 @@ from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
 from sidecar.origin import Origin
+from sidecar.reception import Reception
 from sidecar.refreshing import Refreshes
 from sidecar.relaying import Passage, Relay
 from sidecar.standby import Standby, refuses
@@ -98,17 +99,18 @@ class Proxy:
         self._secret = secret
         self._store = store
         self._flights = flights
+        reception = Reception(store, flights, accepted, now=now, clock=clock)
         self._origin = Origin(
             dispatch=dispatch,
             standby=standby,
+            reception=reception,
             store=store,
-            flights=flights,
             accepted=accepted,
             lease_wait=lease_wait,
             now=now,
             clock=clock,
         )
-        self._relaying = Relay(dispatch, standby, self._origin, observations, now=now, clock=clock)
+        self._relaying = Relay(dispatch, standby, reception, observations, now=now, clock=clock)
         self._accepted = accepted
         self._record = record
         self._report = report

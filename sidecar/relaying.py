@@ -25,7 +25,7 @@ from sidecar.dispatch import Dispatch, Sent
 from sidecar.errand import Call, book, trip_of
 from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Exchange, Request
-from sidecar.origin import Origin
+from sidecar.reception import Reception
 from sidecar.standby import Standby
 
 _OBSERVED_BYTES = 1024 * 1024
@@ -46,7 +46,7 @@ class Relay:
         self,
         dispatch: Dispatch,
         standby: Standby,
-        origin: Origin,
+        reception: Reception,
         observations: Observations,
         *,
         now: Callable[[], float],
@@ -54,7 +54,7 @@ class Relay:
     ) -> None:
         self._dispatch = dispatch
         self._standby = standby
-        self._origin = origin
+        self._reception = reception
         self._observations = observations
         self._now = now
         self._clock = clock
@@ -105,7 +105,7 @@ class Relay:
         finally:
             draft.upstream_seconds = self._clock() - draft.started
             book(trip, draft)
-        self._origin.note(trip.site.place, principal, sent, draft)
+        self._reception.note(trip.site.place, principal, sent, draft)
         return sent
 
     async def _stand_in(self, trip: Trip, call: Call | None, passage: Passage, *, models: bool = True) -> Sent | None:
@@ -124,7 +124,7 @@ class Relay:
         fields = self._begin(sent, passage)
         observed = call is not None and call.observe
         seen: list[bytes] | None = [] if call is not None and (observed or answer.counts) else None
-        while chunk := await self._origin.read(answer, draft):
+        while chunk := await self._reception.read(answer, draft):
             if watch is not None:
                 watch.feed(chunk)
                 answer.complete = watch.ended

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.fetched import Desk
 from tests.redis_servers import RedisServer
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,3 +27,20 @@ def redis_server(shared_redis_server: RedisServer) -> RedisServer:
     shared_redis_server.resume()
     shared_redis_server.call("FLUSHALL")
     return shared_redis_server
+
+
+@pytest.fixture
+async def desks() -> AsyncIterator[Callable[..., Desk]]:
+    """Makes desks, after which nothing may run on and no bug may have been met."""
+    made: list[Desk] = []
+
+    def make(*script: object, **how: int) -> Desk:
+        made.append(Desk(*script, **how))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        await desk.settle()
+
+        assert set() == desk.tasks
+        assert [] == desk.bugs

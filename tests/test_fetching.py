@@ -13,7 +13,7 @@ from sidecar.fetching import Fetching
 from sidecar.store.memory import Memory
 from sidecar.store.memory_remote import MemoryRemote, Shared
 from sidecar.store.tiered import Tiered
-from tests.test_origin import NOW, STREAM, Desk, completion, read, streamed, whole
+from tests.fetched import NOW, STREAM, Desk, completion, read, streamed, whole
 
 LOG = Tail(b"log", 1)
 
@@ -26,7 +26,7 @@ class Pod(Desk):
         self.purges = Purges()
         self.purges.learn(LOG, NOW)
         remote = MemoryRemote(shared, admits=self.purges.allows, now=lambda: NOW, report=self.bugs.append)
-        self.store = self.origin._store = Tiered(Memory(MemoryRule()), remote, self.purges)
+        self.store = self.origin._store = self.reception._store = Tiered(Memory(MemoryRule()), remote, self.purges)
         self.fetching = Fetching(self.origin, self.store, self.flights, lambda _, __: None, lambda: NOW)
 
     def board(self, errand):

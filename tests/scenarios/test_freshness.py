@@ -72,7 +72,9 @@ class Clock:
         self.passed = 0.0
         for lab in labs:
             proxy = lab.sidecar.proxy
-            proxy._now = proxy._origin._now = proxy._fetching._now = lambda: self.now
+            origin = proxy._origin
+            for shell in (proxy, origin, origin._reception, proxy._fetching):
+                shell._now = lambda: self.now
             if lab.sidecar.membership is not None:
                 lab.sidecar.membership.remote._now = lambda: time.time() + self.passed
 

@@ -66,7 +66,9 @@ class Clock:
     def __init__(self, lab: Any) -> None:
         self.now = 1_800_000_000.0
         proxy = lab.sidecar.proxy
-        proxy._now = proxy._origin._now = proxy._fetching._now = lambda: self.now
+        origin = proxy._origin
+        for shell in (proxy, origin, origin._reception, proxy._fetching):
+            shell._now = lambda: self.now
 
 
 async def test_rotated_token(build_lab, script):
