@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from sidecar.boarding import Boarding
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches
 from sidecar.core.dialect import BodyForm
@@ -31,7 +32,6 @@ from sidecar.core.policy import (
     admit,
     freshness,
     judge,
-    judge_spare,
 )
 from sidecar.core.principal import Accepted
 from sidecar.core.recognise import choose_route
@@ -39,20 +39,18 @@ from sidecar.core.rescue import cause_of, is_callers, rescue
 from sidecar.core.routing import choose_model
 from sidecar.core.rules import Mode
 from sidecar.core.silent import Pieces, certain, cut
-from sidecar.delivery import Stamp, deliver, hit, is_as_stored, miss_status, rescued, viewed
+from sidecar.delivery import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, Way, draft_of, is_batch, scopes_within
+from sidecar.errand import Call, Errand, Way, draft_of
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.fetching import Fetching
-from sidecar.flight.flight import Reader
-from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
 from sidecar.origin import Origin
 from sidecar.reception import Reception
 from sidecar.refreshing import Refreshes
 from sidecar.relaying import Passage, Relay
-from sidecar.standby import Standby, refuses
+from sidecar.standby import Standby
 from sidecar.store.base import Store
 
 _CONVERTED_AT_ONCE = 64 * 1024
@@ -119,6 +117,7 @@ class Proxy:
         self._draw = draw
         self.ids = Ids(instance)
         self._seen: set[int] = set()
+        self._boarding = Boarding(flights, self._origin, accepted, record=record, now=now, clock=clock)
         self._fetching = Fetching(self._origin, store, flights, self._refresh_behind, now)
         self.refreshes = Refreshes(flights, self._fetching.fly, lambda errand: self._tell(errand.draft), clock)
         self._urged: Key | None = None
@@ -302,18 +301,18 @@ class Proxy:
         found = None if way.alone else self._find(approach, call, errand.key)
         if found is not None and await self._reply(errand, found, exchange):
             return None
-        reader, collapsed = self._board(errand, way, proven=proven)
+        reader, collapsed = self._boarding.board(errand, way, proven=proven)
         try:
             if not collapsed:
                 behind = await self._fetching.lead(errand, reader, way)
                 if behind is not None:
-                    return self._pass_on(errand, behind, exchange, proven=proven)
+                    return self._boarding.pass_on(errand, behind, exchange, proven=proven)
             opening = await self._origin.opening(reader, errand)
             if opening is None:
                 return Way.ALONE if reader.released else Way.LATE
-            if not self._takes(errand, opening, collapsed=collapsed, proven=proven):
+            if not self._boarding.takes(errand, opening, collapsed=collapsed, proven=proven):
                 return Way.ALONE
-            return None if await self._hand_on(errand, exchange, reader, opening, collapsed=collapsed) else Way.PAST
+            return await self._boarding.hand_on(errand, exchange, reader, opening, collapsed=collapsed)
         except asyncio.CancelledError:
             if not reader.satisfied:
                 draft.cause = "client-gone"
@@ -324,74 +323,7 @@ class Proxy:
                 raise
             return way  # somebody else had no more patience; we have
         finally:
-            reader.leave()
-
-    def _board(self, errand: Errand, way: Way, *, proven: bool) -> tuple[Reader, bool]:
-        """A place in the key's flight, and whether it is another caller's. One look, then join or lead: no await."""
-        alone = way.alone
-        approach, call, key = errand.approach, errand.call, errand.key
-        # who has not proved itself shares a flight only with those who present the very same credential; and what may
-        # become of a call that fails is its route's to say, and its caller's
-        fields = errand.request.head.fields
-        terms = (call.route.name, refuses(fields), is_batch(fields))
-        shelf = (key, b"" if proven else call.principal.credential, way, terms)
-        flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
-        collapsed = flight is not None
-        if flight is None:
-            private = alone or self._flights.marked(key, self._now())
-            flight = self._flights.reserve(
-                None if private else shelf, generating=call.endpoint.generating, scopes=partial(scopes_within, errand)
-            )
-            flight.patience = self._origin.patience(errand) if way is Way.SHARED and not private else 0.0
-        return flight.join(call.principal.credential, errand.draft), collapsed
-
-    async def _hand_on(
-        self, errand: Errand, exchange: Exchange, reader: Reader, opening: Opening, *, collapsed: bool
-    ) -> bool:
-        """Deliver a flight's answer; False where this caller's view of it cannot be had, and nothing was sent."""
-        call, draft = errand.call, errand.draft
-        if opening.found is not None or opening.outcome is Outcome.FALLBACK:
-            draft.outcome = opening.outcome
-            draft.model = opening.model or draft.model
-        else:
-            draft.outcome = Outcome.COLLAPSED if collapsed else Outcome.MISS
-        if collapsed:
-            draft.region, draft.upstream_status = opening.region, opening.status
-        status = miss_status(opening, collapsed=collapsed)
-        stamp = Stamp(draft.request_id, status, opening.model or call.model, opening.region)
-        draft.status = opening.status
-        dialect = errand.approach.site.service.dialect
-        written = await deliver(exchange, reader, opening, call.facts.view, call.endpoint, dialect, stamp)
-        draft.bytes_out = written or 0
-        if collapsed:
-            draft.upstream_seconds = self._clock() - draft.started  # it waited for the service all the while
-        return written is not None
-
-    def _pass_on(self, errand: Errand, found: Serve, exchange: Exchange, *, proven: bool) -> Way | None:
-        """Answer with an entry from behind memory, as it stands. Returns as ``_join``."""
-        if not self._still(errand, proven=proven):
-            return Way.ALONE
-        draft, entry = errand.draft, found.entry
-        draft.outcome = Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE
-        draft.status, draft.bytes_out = entry.status, len(entry.body)
-        model = errand.call.model
-        exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS))
-        return None
-
-    def _still(self, errand: Errand, *, proven: bool) -> bool:
-        """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
-        return not proven or self._accepted.knows(errand.approach.site.place, errand.call.principal, self._now())
-
-    def _takes(self, errand: Errand, opening: Opening, *, collapsed: bool, proven: bool) -> bool:
-        """Whether what a flight came to, where it isn't the service's answer to this call, is for this caller, too."""
-        if opening.found is not None and not self._still(errand, proven=proven):
-            return False
-        if not collapsed or opening.found is None:
-            return True
-        judged = judge_spare if opening.outcome is Outcome.STALE_ERROR else judge
-        return isinstance(
-            judged(opening.found.entry, errand.approach.asked, errand.call.fresh, self._now()), Serve | Refresh
-        )
+            self._boarding.leave(reader, draft)
 
     async def _reply(self, errand: Errand, found: Serve | Refresh, exchange: Exchange) -> bool:
         """Answer from memory after all; False where this caller's view of the entry cannot be had."""
@@ -466,7 +398,9 @@ class Proxy:
             return
         if draft.cause in _CALLERS:
             draft.status = _CLIENT_GONE
-        self._record(draft.freeze(self._clock()))
+        draft.ended = self._clock()
+        if not draft.running:
+            self._record(draft.freeze())
 
     def refuse(self, head: Head | None, error: Refused) -> Response:
         """See ``Application.refuse``: a request that got no further than the listener or its head."""

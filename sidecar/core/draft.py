@@ -1,7 +1,8 @@
 """
 A record in the making.
 
-The rule: one for each request, made when its body is there, frozen once when the request is over.
+The rule: one for each request, made when its body is there, frozen once when the request is over, and what it cost is
+known.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from sidecar.core.model import Outcome, Record, Usage
 
 
 class Draft(Struct, gc=False):
-    """What is known of a request so far; see ``Record`` for the fields. *told*: its record is out already."""
+    """
+    What is known of a request so far; see ``Record`` for the fields. *told*: its record is out already. *ended*: when
+    its caller had all, or left, monotonic seconds; *running*: calls that go on without it, and are its cost.
+    """
 
     request_id: bytes
     at: float
@@ -40,6 +44,8 @@ class Draft(Struct, gc=False):
     cause: str = ""
     observed: str = ""
     told: bool = False
+    ended: float | None = None
+    running: int = 0
 
     def inherit(self, other: Draft) -> None:
         """Take over what a call cost from *other*, whose caller has left before it was over."""
@@ -52,8 +58,9 @@ class Draft(Struct, gc=False):
         self.region = other.region
         self.reason = other.reason
 
-    def freeze(self, clock: float) -> Record:
-        """The record, at monotonic time *clock*."""
+    def freeze(self) -> Record:
+        """The record of a request that has *ended*."""
+        assert self.ended is not None, "it has ended"
         return Record(
             at=self.at,
             request_id=self.request_id,
@@ -66,7 +73,7 @@ class Draft(Struct, gc=False):
             model=self.model,
             reason=self.reason,
             region=self.region,
-            seconds=clock - self.started,
+            seconds=self.ended - self.started,
             upstream_seconds=self.upstream_seconds,
             attempts=self.attempts,
             again=self.again,

@@ -119,10 +119,10 @@ class Flight:
     def join(self, credential: bytes = b"", draft: Draft | None = None) -> Reader:
         """
         Read along from the first byte. The first to join is the one whose request is sent: the owner, in whose
-        *draft* the call's cost is booked; when it leaves early, another reader's takes it over.
+        *draft* the call's cost is booked; when it leaves early, that of another who reads along takes it over.
         """
         reader = Reader(self, credential, draft, owner=not self._owned)
-        if not self._readers:  # also when all have left, and have told what the call cost them
+        if self.draft is None:
             self.draft = draft
         self._owned = True
         self._readers[reader] = None
@@ -400,6 +400,13 @@ class Reader:
     def satisfied(self) -> bool:
         """It has had the answer's last event, and may well leave before the last byte."""
         return self.flight.complete and not self.flight.ahead(self)
+
+    @property
+    def owes(self) -> bool:
+        """Whether it has left a call that goes on, or is being cancelled, and whose cost is still booked to it."""
+        flight = self.flight
+        booked = self.draft is not None and self.draft is flight.draft and not flight.settled
+        return booked and flight.task is not None and not flight.task.done()
 
     def leave(self) -> None:
         """Read no more. May be called twice."""

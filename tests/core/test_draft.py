@@ -53,8 +53,8 @@ def test_inherit():
 
 
 def test_freeze():
-    """Nothing that a draft knows is lost, and its duration is what the clock says."""
-    draft = Draft(started=100.0, **KNOWN)
+    """Nothing that a draft knows is lost, and it lasted until its caller had all."""
+    draft = Draft(started=100.0, ended=107.5, **KNOWN)
 
-    assert Record(seconds=7.5, **KNOWN) == draft.freeze(107.5)
+    assert Record(seconds=7.5, **KNOWN) == draft.freeze()
     assert {*KNOWN, "seconds"} == set(Record.__struct_fields__)

@@ -343,7 +343,7 @@ async def build_lab() -> AsyncIterator[BuildLab]:
             lab.records.append(one)
             told(one)
 
-        sidecar.proxy._record = record
+        sidecar.proxy._record = sidecar.proxy._boarding._record = record
         await sidecar.start()
         lab._session = aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0))
         labs.append(lab)

@@ -98,6 +98,7 @@ async def test_everybody_leaves(form, point, build_lab, script, dial):
     assert 0 == lab.sidecar.memory.entries
     await lab.until(lambda: lab.tasks == ["sweep"])
     assert ["client-gone"] * 4 == [record.cause for record in lab.records]
+    assert [0, 0, 0, 1] == sorted(record.attempts for record in lab.records)
     box.head.set()
     box.rest.set()
     assert TEXT == said((await lab.ask()).body)
@@ -116,7 +117,8 @@ async def test_embeddings_are_finished_for_nobody(point, build_lab, script, dial
         box.head.set()
         await lab.until(lambda: lab.poured > 0)
     caller.vanish()
-    await lab.until(lambda: len(lab.records) == 1)
+    await lab.until(lambda: lab.waiting == 0)
+    assert [] == lab.records
     box.head.set()
     box.rest.set()
     await lab.settle()
@@ -125,6 +127,9 @@ async def test_embeddings_are_finished_for_nobody(point, build_lab, script, dial
     assert VECTORS == reply.body
     assert reply.cache.startswith("sidecar; hit; ")
     assert (1, 0) == (upstream.calls, upstream.deserted)
+    gone = lab.records[0]
+    assert ("client-gone", 499, 1, True) == (gone.cause, gone.status, gone.attempts, gone.stored)
+    assert 1 == gone.usage.total
 
 
 async def test_who_comes_back_joins_what_is_finished_for_nobody(build_lab, script, dial):
@@ -145,6 +150,7 @@ async def test_who_comes_back_joins_what_is_finished_for_nobody(build_lab, scrip
     assert (VECTORS, "sidecar; fwd=miss; collapsed") == (reply.body, reply.cache)
     assert 1 == upstream.calls
     await lab.settle()
+    assert [0, 1] == sorted(record.attempts for record in lab.records)
 
 
 async def test_at_most_16_are_finished_for_nobody(build_lab, script, dial):

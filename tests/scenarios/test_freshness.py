@@ -73,7 +73,7 @@ class Clock:
         for lab in labs:
             proxy = lab.sidecar.proxy
             origin = proxy._origin
-            for shell in (proxy, origin, origin._reception, proxy._fetching):
+            for shell in (proxy, proxy._boarding, proxy._fetching, origin, origin._reception):
                 shell._now = lambda: self.now
             if lab.sidecar.membership is not None:
                 lab.sidecar.membership.remote._now = lambda: time.time() + self.passed

@@ -67,7 +67,7 @@ class Clock:
         self.now = 1_800_000_000.0
         proxy = lab.sidecar.proxy
         origin = proxy._origin
-        for shell in (proxy, origin, origin._reception, proxy._fetching):
+        for shell in (proxy, proxy._boarding, proxy._fetching, origin, origin._reception):
             shell._now = lambda: self.now
 
 

@@ -1,0 +1,133 @@
+"""
+Step 8: a caller's place in a flight, and what it gets from there.
+
+The rule: nobody gets what is not for it. Who has not proved itself flies with those of the very same credential, and
+what serves in place of a service's answer is judged by each caller's own wishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from sidecar.core.draft import Draft
+from sidecar.core.model import Outcome, Record
+from sidecar.core.policy import Refresh, Serve, judge, judge_spare
+from sidecar.core.principal import Accepted
+from sidecar.delivery import Stamp, deliver, hit, miss_status
+from sidecar.errand import Errand, Way, is_batch, scopes_within
+from sidecar.flight.flight import Reader
+from sidecar.flight.opening import Opening
+from sidecar.flight.table import Flights
+from sidecar.net.base import Exchange
+from sidecar.origin import Origin
+from sidecar.standby import refuses
+
+
+class Boarding:
+    """
+    Lets callers join flights, and leave them. *record* hears of requests whose cost is known only after their callers
+    have left; *now* is wall-clock seconds, *clock* monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        flights: Flights,
+        origin: Origin,
+        accepted: Accepted,
+        *,
+        record: Callable[[Record], None],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._flights = flights
+        self._origin = origin
+        self._accepted = accepted
+        self._record = record
+        self._now = now
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Boarding {self._flights!r}>"
+
+    def board(self, errand: Errand, way: Way, *, proven: bool) -> tuple[Reader, bool]:
+        """A place in the key's flight, and whether it is another caller's. One look, then join or lead: no await."""
+        alone = way.alone
+        approach, call, key = errand.approach, errand.call, errand.key
+        # who has not proved itself shares a flight only with those who present the very same credential; and what may
+        # become of a call that fails is its route's to say, and its caller's
+        fields = errand.request.head.fields
+        terms = (call.route.name, refuses(fields), is_batch(fields))
+        shelf = (key, b"" if proven else call.principal.credential, way, terms)
+        flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
+        collapsed = flight is not None
+        if flight is None:
+            private = alone or self._flights.marked(key, self._now())
+            flight = self._flights.reserve(
+                None if private else shelf, generating=call.endpoint.generating, scopes=partial(scopes_within, errand)
+            )
+            flight.patience = self._origin.patience(errand) if way is Way.SHARED and not private else 0.0
+        return flight.join(call.principal.credential, errand.draft), collapsed
+
+    def leave(self, reader: Reader, draft: Draft) -> None:
+        """Leave a flight. A caller whose own call goes on has its record when that is over, with what it cost."""
+        reader.leave()
+        task = reader.flight.task
+        if task is None or not reader.owes:
+            return
+
+        def land(_: object) -> None:
+            draft.running -= 1
+            if draft.ended is not None and not draft.running:
+                self._record(draft.freeze())
+
+        draft.running += 1
+        task.add_done_callback(land)
+
+    async def hand_on(
+        self, errand: Errand, exchange: Exchange, reader: Reader, opening: Opening, *, collapsed: bool
+    ) -> Way | None:
+        """Deliver a flight's answer. Returns in which way to fetch another: there is no form of it for this caller."""
+        call, draft = errand.call, errand.draft
+        if opening.found is not None or opening.outcome is Outcome.FALLBACK:
+            draft.outcome = opening.outcome
+            draft.model = opening.model or draft.model
+        else:
+            draft.outcome = Outcome.COLLAPSED if collapsed else Outcome.MISS
+        if collapsed:
+            draft.region, draft.upstream_status = opening.region, opening.status
+        status = miss_status(opening, collapsed=collapsed)
+        stamp = Stamp(draft.request_id, status, opening.model or call.model, opening.region)
+        draft.status = opening.status
+        dialect = errand.approach.site.service.dialect
+        written = await deliver(exchange, reader, opening, call.facts.view, call.endpoint, dialect, stamp)
+        draft.bytes_out = written or 0
+        if collapsed:
+            draft.upstream_seconds = self._clock() - draft.started  # it waited for the service all the while
+        return None if written is not None else Way.PAST
+
+    def pass_on(self, errand: Errand, found: Serve, exchange: Exchange, *, proven: bool) -> Way | None:
+        """Answer with an entry from behind memory, as it stands. Returns in which way to fetch: it isn't for it."""
+        if not self._still(errand, proven=proven):
+            return Way.ALONE
+        draft, entry = errand.draft, found.entry
+        draft.outcome = Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE
+        draft.status, draft.bytes_out = entry.status, len(entry.body)
+        model = errand.call.model
+        exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS))
+        return None
+
+    def takes(self, errand: Errand, opening: Opening, *, collapsed: bool, proven: bool) -> bool:
+        """Whether what a flight came to, where it isn't the service's answer to this call, is for this caller, too."""
+        if opening.found is not None and not self._still(errand, proven=proven):
+            return False
+        if not collapsed or opening.found is None:
+            return True
+        judged = judge_spare if opening.outcome is Outcome.STALE_ERROR else judge
+        return isinstance(
+            judged(opening.found.entry, errand.approach.asked, errand.call.fresh, self._now()), Serve | Refresh
+        )
+
+    def _still(self, errand: Errand, *, proven: bool) -> bool:
+        """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
+        return not proven or self._accepted.knows(errand.approach.site.place, errand.call.principal, self._now())
