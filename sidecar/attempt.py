@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct, structs
 
 from sidecar.commit import Answer, Committed, commit
-from sidecar.core.breaker import Breaker, Permit, Sign
+from sidecar.core.breaker import Breaker, Permit, Sign, State, Transition
 from sidecar.core.dialect import Kind
 from sidecar.core.headers import CREDENTIAL_QUERY, fields_of, forward
 from sidecar.core.ledger import Ledger
@@ -170,6 +170,21 @@ class End(Struct, frozen=True):
             self.answer.close()
 
 
+class _Course(Struct):
+    """
+    How far an attempt has come. *began*: when its last request was begun; *connect*: seconds that it had for a
+    connection; *sent*: when all of it was on its way, None while it isn't.
+    """
+
+    began: float
+    connect: float = float("inf")
+    sent: float | None = None
+
+    def begin(self, now: float, connect: float) -> None:
+        """A request is begun, the first or another one."""
+        self.began, self.connect, self.sent = now, connect, None
+
+
 class Attempts:
     """
     Makes attempts. *now* is wall-clock seconds, *clock* monotonic seconds, *draw* uniform in [0, 1). *most* is how far,
@@ -201,61 +216,77 @@ class Attempts:
         """Send *trip* by way of *leg*. Raises what a streaming body raises (``ClientGone``, ``Refused``)."""
         began = self._clock()
         spent = self._regions.windows.until(room_of(trip, leg), began) > 0.0
+        course = _Course(began)
         try:
-            end = await self._make(trip, leg)
+            end = await self._make(trip, leg, course)
         except UpstreamFailed as failure:
             verdict = judge_failure(failure, repeats=trip.repeats)
             if trip.limit is not None and self._clock() >= trip.limit - TICK:
                 failure.hasty = True
                 verdict = structs.replace(verdict, elsewhere=False, again=False)
-                if not self._has_waited(trip, began, failure.cause):  # one caller's haste says nothing of the region
+                if not self._has_waited(trip, course, failure.cause):  # one caller's haste says nothing of the region
                     verdict = structs.replace(verdict, sign=Sign.NEUTRAL)
+            elif failure.cause is Cause.CONNECT_TIMEOUT and course.connect < trip.route.timeouts.connect:
+                failure.hasty = True  # others, who read the same flight, may have more time for a connection
             failure.__traceback__ = None  # its frames would hold what it is raised through, and each other
             end = End(leg, verdict, failure=failure)
         except BaseException:
-            if self._has_waited(trip, began, Cause.FIRST_BYTE_TIMEOUT):  # whoever left had been patient
-                self._regions.tell(leg.place, breaker.settle(permit, Sign.UNANSWERED, 0.0, self._clock(), self._draw()))
+            if self._has_waited(trip, course, Cause.FIRST_BYTE_TIMEOUT):  # whoever left had been patient
+                changed = breaker.settle(permit, Sign.UNANSWERED, 0.0, self._clock(), self._draw())
+                self._tell(leg.place, changed, f"no whole answer for {self._silence(course):.1f} s")
             else:
                 breaker.release(permit)
             raise
-        self._settle(trip, end, breaker, permit, began, spent=spent)
+        # a body that still arrives does so at its caller's pace
+        seconds = self._silence(course) if isinstance(leg.body, Rewindable) else self._clock() - began
+        self._settle(trip, end, breaker, permit, seconds, spent=spent)
         return end
 
-    def _has_waited(self, trip: Trip, began: float, cause: Cause) -> bool:
+    def _has_waited(self, trip: Trip, course: _Course, cause: Cause) -> bool:
         """Whether a silence of so long is the region's fault, whatever its caller's patience."""
-        timeouts = trip.route.timeouts
         if cause is Cause.CONNECT_TIMEOUT:
-            return self._clock() - began >= PATIENT * min(timeouts.connect, CERTAIN_CONNECT)
-        return self._clock() - began >= PATIENT * _first_byte(trip)
+            return self._clock() - course.began >= PATIENT * min(trip.route.timeouts.connect, CERTAIN_CONNECT)
+        return self._silence(course) >= PATIENT * _first_byte(trip)
 
-    async def _make(self, trip: Trip, leg: Leg) -> End:
+    def _silence(self, course: _Course) -> float:
+        return 0.0 if course.sent is None else self._clock() - course.sent
+
+    async def _make(self, trip: Trip, leg: Leg, course: _Course) -> End:
         stored = leg.region.credential
         if stored is None:
-            answer, verdict = await self._send(trip, leg, None)
+            answer, verdict = await self._send(trip, leg, None, course)
             return End(leg, verdict, answer)
         field = self._credentials.field(stored) or await self._credentials.obtain(stored, seconds=CREDENTIAL_SECONDS)
         if field is None:
             why = f"The credential of region {leg.region.name} cannot be had; see the log."
             return End(leg, NO_CREDENTIAL, failure=Refused(503, "no-credential", why))
-        answer, verdict = await self._send(trip, leg, field)
-        if verdict.refresh and not _is_spent(leg.body):
+        answer, verdict = await self._send(trip, leg, field, course)
+        if verdict.refresh:
+            course.sent = None  # it has answered, and is not what is waited for
+            seconds = 0.0 if _is_spent(leg.body) else CREDENTIAL_SECONDS  # 0: it is for the next call
             try:
-                newer = await self._credentials.renew(stored, field[1], seconds=CREDENTIAL_SECONDS)
+                newer = await self._credentials.renew(stored, field[1], seconds=seconds)
             except BaseException:
                 answer.close()
                 raise
-            if newer is not None:
+            if newer is not None and _is_kept(leg.body):  # the upload of an early answer went on in the meantime
                 answer.close()
                 trip.tries.append(Try(leg.region.name, verdict.cause))
-                answer, verdict = await self._send(trip, leg, newer)
+                answer, verdict = await self._send(trip, leg, newer, course)
         return End(leg, verdict, answer)
 
-    async def _send(self, trip: Trip, leg: Leg, field: Field | None) -> tuple[Committed, Verdict]:
+    async def _send(self, trip: Trip, leg: Leg, field: Field | None, course: _Course) -> tuple[Committed, Verdict]:
         """Send it, once more where a connection that had served before died without a byte of an answer."""
         head, site = trip.head, trip.site
         target = leg.target
         if field is not None:
             target = without_credentials(target, CREDENTIAL_QUERY | site.service.dialect.credential_query)
+        timeouts = self._timeouts(trip)
+
+        def on_sent() -> None:
+            course.sent = self._clock()
+            trip.on_sent()
+
         send = partial(
             self._client.send,
             method=head.method,
@@ -269,16 +300,18 @@ class Attempts:
                 scopes=site.service.dialect.scopes,
             ),
             body=leg.body,
-            timeouts=self._timeouts(trip),
+            timeouts=timeouts,
             streaming=trip.streaming,
-            on_sent=trip.on_sent,
+            on_sent=on_sent,
         )
+        course.begin(self._clock(), timeouts.connect)
         try:
             return await self._commit(trip, await send())
         except UpstreamFailed as failure:
             if not _died_of_age(failure) or _is_spent(leg.body):
                 raise
         trip.tries.append(Try(leg.region.name, "reconnect"))
+        course.begin(self._clock(), timeouts.connect)
         return await self._commit(trip, await send())
 
     async def _commit(self, trip: Trip, answer: Answer) -> tuple[Committed, Verdict]:
@@ -303,15 +336,15 @@ class Attempts:
             stream_first_byte=min(timeouts.stream_first_byte, left),
         )
 
-    def _settle(self, trip: Trip, end: End, breaker: Breaker, permit: Permit, began: float, *, spent: bool) -> None:
+    def _settle(self, trip: Trip, end: End, breaker: Breaker, permit: Permit, seconds: float, *, spent: bool) -> None:
         """One synchronous step. *spent*: it was sent although there was no room, so an answer says that there is."""
         leg, verdict, regions = end.leg, end.verdict, self._regions
         now = self._clock()
-        seconds = now - began
         if end.answer is None and verdict.sign is Sign.NEUTRAL:
             breaker.release(permit)
             return
-        regions.tell(leg.place, breaker.settle(permit, verdict.sign, seconds, now, self._draw()))
+        changed = breaker.settle(permit, verdict.sign, seconds, now, self._draw())
+        self._tell(leg.place, changed, _told(end, seconds))
         if end.answer is None:
             return
         room = room_of(trip, leg)
@@ -320,11 +353,19 @@ class Attempts:
         if verdict.sign is Sign.GOOD:
             if spent:
                 regions.windows.good(room)
-            regions.latency.note(leg.place, seconds, now)
+            if seconds:  # else it has answered before all was sent
+                regions.latency.note(leg.place, seconds, now)
         end.answer.on_break = partial(self._broke, leg.place, breaker, permit)
 
     def _broke(self, place: Place, breaker: Breaker, permit: Permit) -> None:
-        self._regions.tell(place, breaker.broke(permit, self._clock(), self._draw()))
+        changed = breaker.broke(permit, self._clock(), self._draw())
+        self._tell(place, changed, "an answer broke after it had begun")
+
+    def _tell(self, place: Place, changed: Transition | None, detail: str) -> None:
+        """A breaker's state has changed, if it has; *detail* is why its region is not called."""
+        if changed is not None and changed.after is State.OPEN:
+            changed = structs.replace(changed, detail=detail)
+        self._regions.tell(place, changed)
 
 
 def room_of(trip: Trip, leg: Leg) -> Room:
@@ -337,8 +378,21 @@ def _first_byte(trip: Trip) -> float:
     return timeouts.stream_first_byte if trip.streaming else timeouts.first_byte
 
 
+def _told(end: End, seconds: float) -> str:
+    """How an attempt ended, for people."""
+    if end.answer is None:
+        return str(end.failure)
+    slow = f" after {seconds:.1f} s" if end.verdict.sign is Sign.GOOD else ""
+    return f"status {end.answer.status} ({end.verdict.cause}){slow}"
+
+
 def _is_spent(body: bytes | Spool | Stream | Rewindable) -> bool:
     return isinstance(body, Rewindable) and body.spent
+
+
+def _is_kept(body: bytes | Spool | Stream | Rewindable) -> bool:
+    """Whether all of a body is there to be sent again; nobody reads any more what still arrives."""
+    return not isinstance(body, Rewindable) or (body.ended and not body.spent)
 
 
 def _died_of_age(failure: UpstreamFailed) -> bool:

@@ -15,6 +15,7 @@ from sidecar.core.model import Outcome, Record
 from sidecar.core.policy import Refresh, Serve, judge, judge_spare
 from sidecar.core.principal import Accepted
 from sidecar.delivery import Stamp, deliver, hit, miss_status
+from sidecar.dispatch import OWN_RETRIES
 from sidecar.errand import Errand, Way, is_batch, scopes_within
 from sidecar.flight.flight import Reader
 from sidecar.flight.opening import Opening
@@ -57,7 +58,7 @@ class Boarding:
         # who has not proved itself shares a flight only with those who present the very same credential; and what may
         # become of a call that fails is its route's to say, and its caller's
         fields = errand.request.head.fields
-        terms = (call.route.name, refuses(fields), is_batch(fields))
+        terms = (call.route.name, refuses(fields), is_batch(fields), OWN_RETRIES in fields)
         shelf = (key, b"" if proven else call.principal.credential, way, terms)
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
         collapsed = flight is not None
@@ -97,7 +98,8 @@ class Boarding:
         if collapsed:
             draft.region, draft.upstream_status = opening.region, opening.status
         status = miss_status(opening, collapsed=collapsed)
-        stamp = Stamp(draft.request_id, status, opening.model or call.model, opening.region)
+        model = opening.model if opening.outcome is Outcome.FALLBACK else call.model  # none has written a file
+        stamp = Stamp(draft.request_id, status, model, opening.region)
         draft.status = opening.status
         dialect = errand.approach.site.service.dialect
         written = await deliver(exchange, reader, opening, call.facts.view, call.endpoint, dialect, stamp)

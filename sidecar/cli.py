@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     mode = commands.add_parser("mode", help="show or change the mode of the whole fleet")
     _takes_config(mode)
     mode.add_argument("mode", nargs="?", choices=("normal", "cache-off", "passthrough"), help="without: show it")
-    mode.add_argument("--for", dest="lasting", metavar="30m", help="how long; without: until it is changed again")
+    mode.add_argument("--for", dest="lasting", metavar="30m", help=_lasting("it is changed again"))
     mode.set_defaults(command=_mode)
 
     region = commands.add_parser("region", help="show which regions take calls, or say so, for the whole fleet")
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         deed.add_argument("service", metavar="SERVICE")
         deed.add_argument("region", metavar="REGION")
         if action != "auto":
-            deed.add_argument("--for", dest="lasting", metavar="30m", help="how long; without: until `auto` ends it")
+            deed.add_argument("--for", dest="lasting", metavar="30m", help=_lasting("`auto` ends it"))
         deed.set_defaults(command=_region, action=action, lasting=None)
 
     keygen = commands.add_parser("keygen", help="a new line for the file of cache.secret_file")
@@ -115,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _takes_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE|DIR", help="default: /etc/sidecar if it exists, else built in")
+
+
+def _lasting(end: str) -> str:
+    return f"how long, 1s to 30d; without: 30d in the fleet, and in a single process until {end}"
 
 
 def _takes_scope(parser: argparse.ArgumentParser) -> None:

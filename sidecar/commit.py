@@ -58,9 +58,9 @@ class Committed:
     """
     An answer past its commit point: what has been read of it, then the rest. *fields* are its head's.
 
-    Who reads it sets *complete* when all that counts has come, and *tokens* when it is known how many the call took,
-    which somebody waits for where it *counts*. *on_break* hears when it breaks after all, *on_close*, once, that it is
-    over.
+    *talks*: it has consisted of pings or blanks for so long that its callers are to hear them. Who reads it sets
+    *complete* when all that counts has come, and *tokens* when it is known how many the call took, which somebody waits
+    for where it *counts*. *on_break* hears when it breaks after all, *on_close*, once, that it is over.
     """
 
     __slots__ = (
@@ -76,6 +76,7 @@ class Committed:
         "on_close",
         "pairs",
         "status",
+        "talks",
         "tokens",
     )
 
@@ -84,7 +85,7 @@ class Committed:
     ) -> None:
         self.status, self.pairs, self.length = answer.status, answer.pairs, answer.length
         self.fields = fields
-        self.complete = self.counts = False
+        self.complete = self.counts = self.talks = False
         self.tokens: int | None = None
         self.on_break: Callable[[], None] | None = None
         self.on_close: Callable[[Committed], None] | None = None
@@ -184,6 +185,7 @@ async def _read_document(ahead: _Ahead, most: int) -> None:
                 while not ahead.begun.strip(_BLANKS) and await ahead.next():
                     pass
         if not ahead.begun.strip(_BLANKS):
+            ahead.talks = True
             return
     await ahead.read(most)
 
@@ -203,6 +205,7 @@ async def _commit_stream(ahead: _Ahead, watch: Watch, most: int) -> tuple[Commit
             else:
                 return ahead.committed(), _judge_stream(ahead, watch)
     except TimeoutError:
+        ahead.talks = True
         return ahead.committed(), GOOD
     told = _is_told(watch)
     document = ahead.begun.lstrip().startswith(b"{")  # misnamed
@@ -228,6 +231,7 @@ class _Ahead:
         self._held = 0
         self.size = 0
         self.full = False  # memory has no room for more
+        self.talks = False
 
     @property
     def begun(self) -> bytes:
@@ -251,7 +255,9 @@ class _Ahead:
         return self.begun
 
     def committed(self) -> Committed:
-        return Committed(self._answer, self._fields, self.begun, self._ledger, self._held)
+        found = Committed(self._answer, self._fields, self.begun, self._ledger, self._held)
+        found.talks = self.talks
+        return found
 
 
 def _plain(body: bytes, fields: Fields) -> bytes:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from msgspec import DecodeError, Struct, json
 
 from sidecar.admin.access import authority, read_token
-from sidecar.admin.actions import ModeResult, PurgeResult, RegionResult
+from sidecar.admin.actions import ModeResult, PurgeResult, RegionResult, roughly
 from sidecar.core.regions import Standing
 from sidecar.core.rules import Rules
 from sidecar.settings.problems import nearest
@@ -74,7 +74,10 @@ def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> Tol
 
 
 def change_mode(rules: Rules, mode: str, lasting: str | None) -> Told:
-    """Change to *mode*, for as long as *lasting* says (``30m``), None until it is changed again."""
+    """
+    Change to *mode*, for as long as *lasting* says (``30m``); None: for 30 days in the fleet, and in a single process
+    until it is changed again.
+    """
     done = _call(rules, ModeResult, "/api/mode", {"mode": mode} | ({} if lasting is None else {"for": lasting}))
     if isinstance(done, Told):
         return done
@@ -110,11 +113,12 @@ def order_region(rules: Rules, action: str, service: str, region: str, lasting: 
     text = f"{service} {region}: {', '.join(states)}"
     for each in done.regions[:1]:  # one order for all its resources
         if each.order:
-            end = "" if each.order_seconds is None else f" for {_roughly(each.order_seconds)} more"
+            end = "" if each.order_seconds is None else f" for {roughly(each.order_seconds)} more"
             text += f", by order {each.order}{end}"
     if done.fleet == "done":
         return Told(0, f"{text}; in the whole fleet")
-    return Told(0, f"{text}; in this process", (_not_yet(rules, done.fleet),))
+    note = f"this process only: {done.why}" if done.why else _not_yet(rules, done.fleet)
+    return Told(0, f"{text}; in this process", (note,))
 
 
 def _row(each: Standing) -> tuple[str, ...]:
@@ -139,19 +143,12 @@ def _ending(order: str, seconds: float | None) -> str:
 
 
 def _short(seconds: float) -> str:
-    return _roughly(seconds).replace(" ", "")
+    return roughly(seconds).replace(" ", "")
 
 
 def _mode(result: ModeResult) -> str:
     mode = result.mode.value
-    return mode if result.seconds is None else f"{mode} for {_roughly(result.seconds)} more"
-
-
-def _roughly(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "m"), (rest if not hours else 0, "s"))
-    return " ".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
+    return mode if result.seconds is None else f"{mode} for {roughly(result.seconds)} more"
 
 
 def _not_yet(rules: Rules, fleet: str) -> str:

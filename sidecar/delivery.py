@@ -67,12 +67,12 @@ def hit(
     body: bytes,
     form: Form,
     request_id: bytes,
-    model: str | None = None,
+    model: str,
     found: Outcome = Outcome.HIT_MEMORY,
 ) -> Response:
     """
-    An entry as an answer; *body* and *form* are the caller's view of it, *model* is named instead of the entry's own,
-    *found* tells where it was.
+    An entry as an answer; *body* and *form* are the caller's view of it, *model* is the one that was asked, as a miss
+    names it, *found* tells where it was.
     """
     entry = serve.entry
     head = _HIT % (
@@ -83,9 +83,8 @@ def hit(
         _FOUND[found] if serve.ttl >= 0 else b"stale",
         request_id,
     )  # fmt: skip
-    name = entry.model if model is None else model
-    if name:
-        head += b"x-sidecar-model: %b\r\n" % clean(name)
+    if model:
+        head += b"x-sidecar-model: %b\r\n" % clean(model)
     return Response(entry.status, head, body)
 
 

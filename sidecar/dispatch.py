@@ -22,7 +22,7 @@ from sidecar.core.ledger import Ledger
 from sidecar.core.limits import declared_output, estimate
 from sidecar.core.memo import Memo
 from sidecar.core.policy import FAILING
-from sidecar.core.regions import Regions
+from sidecar.core.regions import Place, Regions
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.base import Spool
 from sidecar.race import Race
@@ -52,14 +52,16 @@ _PERSONAL = frozenset({"unauthorized", "quota", "exhausted"})
 _SAME = frozenset({"reconnect", "unauthorized"})
 """Causes of tries that go on with an attempt."""
 
-_OWN_RETRIES = b"x-stainless-retry-count"  # by which the SDKs of OpenAI and Anthropic tell that they try again
+OWN_RETRIES = b"x-stainless-retry-count"
+"""The field by which the SDKs of OpenAI and Anthropic tell that they try again by themselves."""
 
 
 class Sent(Struct, frozen=True):
     """
     A call that is being answered. *own*: the caller's own credential has earned the answer. *good*: it is none that
     says no, by its status or in a stream's first event; *failing*: it says that no answer can be had now; *personal*:
-    it says so of the credential, and nothing of what others may have.
+    it says so of the credential, and nothing of what others may have. *final*: there was more than one attempt, so that
+    the caller should make none if it comes to nothing.
     """
 
     answer: Committed
@@ -68,6 +70,7 @@ class Sent(Struct, frozen=True):
     good: bool = True
     failing: bool = False
     personal: bool = False
+    final: bool = False
 
 
 class Dispatch:
@@ -145,6 +148,7 @@ class Dispatch:
         left = self._candidates.legs(trip, rewindable or body)
         if not trip.cause:
             self._regions.budget(trip.site.service.name).call(self._clock())
+        first = len(trip.tries)
         try:
             end = await self._try(trip, left, rewindable)
         finally:
@@ -156,13 +160,22 @@ class Dispatch:
         verdict, status = end.verdict, end.answer.status
         failing = status in FAILING or (status < 400 and (verdict.sign is Sign.ERROR or verdict.window > 0.0))
         personal = verdict.window > 0.0 or verdict.cause in _PERSONAL
-        return Sent(end.answer, end.leg.region.name, end.leg.own, verdict.sign is Sign.GOOD, failing, personal)
+        return Sent(
+            end.answer,
+            end.leg.region.name,
+            end.leg.own,
+            good=verdict.sign is Sign.GOOD,
+            failing=failing,
+            personal=personal,
+            final=_attempts(trip, first) > 1,
+        )
 
     async def _try(self, trip: Trip, left: list[Leg], rewindable: Rewindable | None) -> End:
         """Try regions until one has answered, or none is left that would."""
         budget = self._regions.budget(trip.site.service.name)
         first, sole = len(trip.tries), len(left) == 1
         best: End | None = None
+        places = [leg.place for leg in left]
         nobody, over = None, False  # over: no other region takes it now
         cause = trip.cause
         try:
@@ -192,18 +205,18 @@ class Dispatch:
             assert nobody is not None, "who is not refused has tried"
             raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
         attempts = _attempts(trip, first)
+        if sole and not self._regions.breaker(best.leg.place, trip.site.service.breaker, self._clock()).gone:
+            return _final(best, attempts)  # it has failed, not gone: there is no better time to come back
         if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or over):
-            return structs.replace(best, failure=self._down(trip, best, final=attempts > 1))
+            soonest = self._soonest(trip, places, nobody)
+            return structs.replace(best, failure=_down(best, soonest, final=attempts > 1))
         return _final(best, attempts)
 
-    def _down(self, trip: Trip, end: End, *, final: bool) -> UpstreamFailed:
-        """No region answers: however the last attempt failed, the caller is told when to come back."""
+    def _soonest(self, trip: Trip, places: list[Place], nobody: Nobody | None) -> float:
+        """In how many seconds one of *places* may take a call again, as far as is known."""
         now, rule = self._clock(), trip.site.service.breaker
-        seconds = self._regions.breaker(end.leg.place, rule, now).remaining(now)
-        failure = UpstreamFailed(Cause.NO_REGION, str(end.failure), retry_after=max(seconds, 1.0))
-        failure.final = final
-        failure.hasty = isinstance(end.failure, UpstreamFailed) and end.failure.hasty
-        return failure
+        waits = [self._regions.breaker(place, rule, now).remaining(now) for place in places]
+        return min([*waits, *([] if nobody is None else [nobody.seconds])])
 
     async def _goes_on(self, trip: Trip, pick: Pick, left: list[Leg], end: End, tried: int) -> bool:
         """
@@ -215,7 +228,7 @@ class Dispatch:
             return False
         if left:
             return verdict.elsewhere and not pick.last and self._is_in_time(trip, 0.0)
-        by_itself = _OWN_RETRIES in trip.head.fields
+        by_itself = OWN_RETRIES in trip.head.fields
         if tried > 1 or by_itself or not verdict.again or verdict.wait > LONGEST_PAUSE or not _is_harmless(trip, end):
             return False
         pause = max(verdict.wait, PAUSE * self._draw())
@@ -281,7 +294,7 @@ class Dispatch:
                 if best is None and self._regions.hedges(trip.site.service.name).take(self._clock()):
                     hedge = _Hedge(trip)
                     await self._hedge(hedge, pick, left, race)
-                while best is None or (best.verdict.sign is not Sign.GOOD and race.running):
+                while best is None or (not _is_definite(best) and race.running):
                     end = await race.next(None)
                     assert end is not None
                     best = _better(best, end)
@@ -353,10 +366,24 @@ def _is_harmless(trip: Trip, end: End) -> bool:
     return isinstance(end.failure, UpstreamFailed) and not end.failure.sent
 
 
+def _is_definite(end: End) -> bool:
+    """Whether another region would say the same; a credential that one has refused may be another's own."""
+    verdict = end.verdict
+    if verdict.sign is Sign.GOOD:
+        return True
+    return (
+        verdict.sign is Sign.NEUTRAL
+        and not verdict.elsewhere
+        and end.answer is not None
+        and verdict.cause != "unauthorized"
+    )
+
+
 def _better(one: End | None, other: End) -> End:
     """
     Which of two ends the caller gets: an answer rather than none, one to wait for rather than an error, and either that
-    or what holds everywhere rather than what only one region lacks. Of equals the later.
+    or what holds everywhere rather than what only one region lacks; of what has no answer, what was sent. Of equals the
+    later.
     """
     if one is None:
         return other
@@ -370,10 +397,18 @@ def _better(one: End | None, other: End) -> End:
 def _rank(end: End) -> int:
     verdict = end.verdict
     if end.answer is None:
-        return 0
+        return 0 if isinstance(end.failure, UpstreamFailed) else -1  # it was not even sent
     if verdict.sign is not Sign.NEUTRAL:
         return 4 if verdict.sign is Sign.GOOD else 1
     return 2 if verdict.elsewhere and not verdict.wait else 3
+
+
+def _down(end: End, seconds: float, *, final: bool) -> UpstreamFailed:
+    """No region answers: however the last attempt failed, the caller is told when to come back."""
+    failure = UpstreamFailed(Cause.NO_REGION, str(end.failure), retry_after=max(seconds, 1.0))
+    failure.final = final
+    failure.hasty = isinstance(end.failure, UpstreamFailed) and end.failure.hasty
+    return failure
 
 
 def _final(end: End, attempts: int) -> End:

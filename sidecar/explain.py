@@ -7,66 +7,89 @@ never shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TypeAlias
 
+from sidecar.attempt import Leg, Trip
+from sidecar.candidates import Candidates
 from sidecar.core import canonical
-from sidecar.core.approach import Approach, Approaches
-from sidecar.core.failover import Candidate, eligible
+from sidecar.core.approach import Approach, Approaches, Caller, may_have_tokens
+from sidecar.core.failover import eligible
 from sidecar.core.fingerprint import KEY_VERSION, fleet_secret, seal
 from sidecar.core.limits import limited
-from sidecar.core.model import Head
+from sidecar.core.model import Head, Key, Reading
 from sidecar.core.policy import Bypass, Observe, admit, freshness
 from sidecar.core.principal import Pod
-from sidecar.core.recognise import Site, choose_route
+from sidecar.core.recognise import choose_route
+from sidecar.core.regions import Regions
 from sidecar.core.routing import choose_model
 from sidecar.core.rules import AzureIdentity, Region, Route, RouteLimits, Rules
+from sidecar.errand import Call, trip_of
 from sidecar.errors import Refused
+from sidecar.net.base import Request
 from sidecar.net.request_file import read_request
 
 _SECRET = b"sidecar explain: a fixed secret"
 _SHOWN = 2000
+_POD = ("SIDECAR_POD_NAMESPACE", "SIDECAR_SERVICE_ACCOUNT")
+
+_Say: TypeAlias = Callable[[str, object], None]
 
 
-def explain(rules: Rules, raw: bytes) -> tuple[str, bool]:
-    """The report on *raw*, a request as it goes over the wire (lone LF are fine), and whether it was readable."""
+def explain(rules: Rules, raw: bytes, environ: Mapping[str, str] = os.environ) -> tuple[str, bool]:
+    """
+    The report on *raw*, a request as it goes over the wire (lone LF are fine), and whether it was readable. *environ*
+    names the pod, as it does for ``run``.
+    """
     lines: list[str] = []
-    head, body = read_request(raw)
+    say = partial(_say, lines)
+    for warning in rules.warnings:
+        say("warning", warning)
+    head, body = read_request(raw, rules.listen.port, {service.port for service in rules.services if service.port})
     if head is None:
-        return (
+        lines.append(
             "This is not an HTTP request. Expected a request line, header lines, an empty line, and the body, as in:\n"
             '  POST /openai/v1/chat/completions HTTP/1.1\n  Host: 127.0.0.1:7400\n\n  {"model": ...}'
-        ), False
-
-    def say(name: str, value: object) -> None:
-        lines.append(f"{name + ':':<12} {value}")
-
+        )
+        return "\n".join(lines), False
     secret = _SECRET if rules.redis is None else fleet_secret(rules.redis.namespace)
-    approaches = Approaches(rules, secret, Pod(process=b"explain"))
+    namespace, account = (environ.get(name, "") for name in _POD)
+    approaches = Approaches(rules, secret, Pod(namespace, account, b"explain"))
     try:
         approach = approaches.find(head)
     except Refused as refusal:
-        say("answer", f"{refusal.status} {refusal.code}: {refusal.message}")
+        _say_refusal(say, refusal)
         return "\n".join(lines), True
     site = approach.site
     say("service", f"{site.service.name} (dialect {site.service.dialect.name})")
     say("endpoint", site.endpoint.name if site.endpoint is not None else "not known: passes through untouched")
-    model = ""
-    if approach.bypass is not None or site.endpoint is None:
-        route = choose_route(site, head.fields, model)
+    call = None
+    if approach.bypass is not None and not site.reads:
+        route = choose_route(site, head.fields, "")
         say("route", route.name)
-        say("decision", f"bypass ({approach.bypass.reason if approach.bypass else ''}); the body is not read")
+        say("decision", f"bypass ({approach.bypass.reason}); the body is not read")
     else:
-        route, model = _explain_body(approaches, approach, head, body, secret, say)
-    _explain_regions(site, route, model, say)
+        call = _explain_body(approaches, approach, head, body, secret, say)
+        route = call.route
+    _explain_regions(Request(head, body, approach), call, route, approaches.caller(approach, route), say)
     _explain_rules(route, head, say)
     return "\n".join(lines), True
 
 
+def _say(lines: list[str], name: str, value: object) -> None:
+    lines.append(f"{name + ':':<12} {value}")
+
+
+def _say_refusal(say: _Say, refusal: Refused) -> None:
+    say("answer", f"{refusal.status} {refusal.code}: {refusal.message}")
+
+
 def _explain_body(
-    approaches: Approaches, approach: Approach, head: Head, body: bytes, secret: bytes, say: Any
-) -> tuple[Route, str]:
-    """What the body decides; the route and the model that it leads to."""
+    approaches: Approaches, approach: Approach, head: Head, body: bytes, secret: bytes, say: _Say
+) -> Call:
+    """What the body decides, beside what the head has decided already."""
     site = approach.site
     endpoint = site.endpoint
     assert endpoint is not None
@@ -75,25 +98,29 @@ def _explain_body(
     model = choose_model(endpoint, facts)
     route = choose_route(site, head.fields, model)
     caller = approaches.caller(approach, route)
-    decision = admit(facts, route, anonymous=caller.principal.anonymous)
-    say(
-        "route",
-        f"{route.name} (mode {route.cache.mode}, share {route.cache.share.kind} {route.cache.share.name}".rstrip()
-        + ")",
-    )
+    decision = approach.bypass or admit(facts, route, anonymous=caller.principal.anonymous)
+    fresh = freshness(endpoint, route, approach.asked)
+    shared = f"share {route.cache.share.kind} {route.cache.share.name}".rstrip()
+    say("route", f"{route.name} (mode {route.cache.mode}, {shared})")
     say("model", model or "(none)")
     say("stream", "yes" if facts.view.stream else "no")
     if caller.principal.needs_proof:
         say("caller", "reads stored answers only once the service has accepted its credential")
     if isinstance(decision, Bypass):
         say("decision", f"bypass ({decision.reason})")
-        return route, model
-    key = seal(secret, caller.prefix, model, reading)
-    say("decision", "observe: never served, only measured" if isinstance(decision, Observe) else "look-up")
-    fresh = freshness(endpoint, route, approach.asked)
+        return Call(endpoint, facts, route, model, caller.principal, fresh, None, decision.reason)
+    observe = isinstance(decision, Observe)
+    say("decision", "observe: never served, only measured" if observe else "look-up")
     say("ttl", f"{fresh.ttl:g} s")
     if fresh.while_revalidate or fresh.if_error:
         say("stale", f"{fresh.while_revalidate:g} s while revalidated, {fresh.if_error:g} s if that fails")
+    key = seal(secret, caller.prefix, model, reading)
+    _explain_key(reading, caller, key, say, fixed=secret == _SECRET)
+    return Call(endpoint, facts, route, model, caller.principal, fresh, key, observe=observe)
+
+
+def _explain_key(reading: Reading, caller: Caller, key: Key, say: _Say, *, fixed: bool) -> None:
+    """What the key is made of. *fixed*: the secret is ours, for every process without Redis has one of its own."""
     shown = (
         reading.material[:_SHOWN].decode("utf-8", "replace")
         if reading.tag == b"json"
@@ -101,28 +128,45 @@ def _explain_body(
     )
     say("canonical", f"{reading.tag.decode()}, {len(reading.material)} bytes")
     say("", shown)
-    if secret != _SECRET:
+    note = ""
+    if fixed:
+        note = "; under a fixed secret: compare keys of two requests with it; purge by `--request`, not by it"
+    elif caller.principal.local:
+        note = "; of this command alone: compare keys of two requests with it; purge by `--request`, not by it"
+        say(
+            "partition", f"of each process alone, for the pod has no name here: set {' and '.join(_POD)} as it has them"
+        )
+    else:
         say("partition", caller.principal.partition.hex())
-    say(
-        "key",
-        f"{key.address.hex()} (version {KEY_VERSION}"
-        + ("; under a fixed secret: compare keys of two requests with it)" if secret == _SECRET else ")"),
-    )
-    return route, model
+    say("key", f"{key.address.hex()} (version {KEY_VERSION}{note})")
 
 
-def _explain_regions(site: Site, route: Route, model: str, say: Any) -> None:
-    """The regions in the order in which they are asked, and those that are not."""
-    candidates = sorted(eligible(site.regions, route.allow), key=lambda c: (c.region.priority, not c.region.weight))
-    say("candidates", f"\n{'':13}".join(_candidate(candidate, model) for candidate in candidates) or "(none)")
-    taken = {candidate.region.name for candidate in candidates}
-    left = [f"{region.name}: {_obstacle(region, route)}" for region in site.regions if region.name not in taken]
+def _explain_regions(request: Request, call: Call | None, route: Route, caller: Caller, say: _Say) -> None:
+    """The regions in the order in which they are asked while all are well, and those that are not asked."""
+    candidates = Candidates(Regions(lambda _, __: None), clock=lambda: 0.0, draw=lambda: 0.5, sharing=None)
+    try:
+        trip = trip_of(request, call, route, caller.principal, body=request.body, tries=[], started=0.0)
+    except Refused as refusal:
+        say("candidates", "(none)")
+        _say_refusal(say, refusal)
+        return
+    legs: list[Leg] = []
+    refused = None
+    try:
+        legs = candidates.legs(trip, request.body)
+    except Refused as refusal:
+        refused = refusal
+    say("candidates", f"\n{'':13}".join(_candidate(leg, trip.model) for leg in legs) or "(none)")
+    taken = {leg.region.name for leg in legs}
+    left = [f"{region.name}: {_obstacle(region, trip)}" for region in trip.site.regions if region.name not in taken]
     if left:
         say("left out", f"\n{'':13}".join(left))
+    if refused is not None:
+        _say_refusal(say, refused)
 
 
-def _candidate(candidate: Candidate, model: str) -> str:
-    region = candidate.region
+def _candidate(leg: Leg, model: str) -> str:
+    region = leg.region
     facts = [f"priority {region.priority}", f"weight {region.weight}"]
     if region.residency:
         facts.append(f"residency {region.residency}")
@@ -138,13 +182,22 @@ def _candidate(candidate: Candidate, model: str) -> str:
     return f"{region.name} {region.url} ({', '.join(facts)})"
 
 
-def _obstacle(region: Region, route: Route) -> str:
-    if route.allow and region.residency not in route.allow:
-        return f"residency {region.residency or '(none)'}, and the route allows {', '.join(sorted(route.allow))}"
-    return f"credential domain {region.credential_domain}, where the caller's own credential does not go"
+def _obstacle(region: Region, trip: Trip) -> str:
+    """Why a call does not go to *region*: in the order in which that is asked."""
+    site = trip.site
+    if trip.allow and region.residency not in trip.allow:
+        return f"residency {region.residency or '(none)'}, and the route allows {', '.join(sorted(trip.allow))}"
+    if region not in [candidate.region for candidate in eligible(site.regions, trip.allow)]:
+        return f"credential domain {region.credential_domain}, where the caller's own credential does not go"
+    foreign = region.credential is None and not site.service.dialect.name.startswith("azure-")
+    if trip.microsoft and foreign and not may_have_tokens(region):
+        return "Microsoft issued the caller's token, which goes to no other vendor"
+    if trip.pinned:
+        return "the call names what one region has stored, so it goes to the first one only"
+    return f"the model is {region.deployments.get(trip.model, '')} there, which cannot be put into this call"
 
 
-def _explain_rules(route: Route, head: Head, say: Any) -> None:
+def _explain_rules(route: Route, head: Head, say: _Say) -> None:
     """What else holds for the route's calls, where it is not what always holds."""
     if limited(route.limits):
         say("limits", ", ".join(_limits(route.limits)))

@@ -102,15 +102,16 @@ class Pass:
 
 
 class _Call:
-    """One in line: *until* is when it is of no use to wait any longer."""
+    """One in line: *until* is when it is of no use to wait any longer; *hasty*: that is by its own deadline."""
 
-    __slots__ = ("batch", "charge", "estimate", "future", "timer", "until")
+    __slots__ = ("batch", "charge", "estimate", "future", "hasty", "timer", "until")
 
-    def __init__(self, estimate: int, charge: int, until: float, *, batch: bool) -> None:
+    def __init__(self, estimate: int, charge: int, until: float, *, batch: bool, hasty: bool) -> None:
         self.estimate = estimate
         self.charge = charge
         self.until = until
         self.batch = batch
+        self.hasty = hasty
         self.future: asyncio.Future[Pass] = asyncio.get_running_loop().create_future()
         self.timer: Timer | None = None
 
@@ -173,10 +174,10 @@ class Gate:
     async def enter(self, estimate: int, deadline: float | None, *, batch: bool) -> Pass:
         """See ``Throttle.enter``."""
         now = self._clock()
-        until = float("inf") if deadline is None else deadline
-        if self._rated and not self.limits.concurrency and not self.limits.adaptive:
-            until = min(until, now + PATIENCE_SECONDS)
-        call = _Call(estimate, self._calibration.charge(estimate), until, batch=batch)
+        slots = self.limits.concurrency or self.limits.adaptive
+        longest = now + PATIENCE_SECONDS if self._rated and not slots else float("inf")
+        until = longest if deadline is None else min(deadline, longest)
+        call = _Call(estimate, self._calibration.charge(estimate), until, batch=batch, hasty=until < longest)
         self._join(call, now)
         if not call.future.done():
             self.step()
@@ -290,7 +291,7 @@ class Gate:
         }[cause]
         message = f"Route {self._name} is at its limits, and {why}. Try again in {seconds:.0f} s."
         refused = Refused(429, "route-limit", message, retry_after=seconds)
-        refused.hasty = cause == "deadline"
+        refused.hasty = call.hasty and (cause == "deadline" or (cause == "rate" and wait <= PATIENCE_SECONDS))
         call.future.set_exception(refused)
 
     def _wait_for_slot(self, call: _Call) -> float:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
 from sidecar.admin.health import HealthServer, Part, Readiness
+from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts
 from sidecar.commit import COMMIT_BYTES
 from sidecar.core.approach import Approaches
 from sidecar.core.breaker import State, Transition
@@ -30,7 +31,7 @@ from sidecar.core.observation import Observations
 from sidecar.core.principal import Accepted, Pod
 from sidecar.core.purges import Purges
 from sidecar.core.regions import Place, Regions
-from sidecar.core.rules import Rules
+from sidecar.core.rules import Mode, Rules
 from sidecar.dispatch import Dispatch
 from sidecar.flight.table import Flights
 from sidecar.identity.client import TokenClient
@@ -59,13 +60,17 @@ _SWEEP_ENTRIES = 2000
 
 class Sidecar:
     """
-    One process. *write* takes log lines. ``start`` raises ``OSError`` where an address is taken.
+    One process. *write* takes log lines. *refused*: *rules* only stand in for a configuration that could not be used.
+    ``start`` raises ``OSError`` where an address is taken.
 
     After ``start``, *port* and *health_port* are the ports that were bound, also where the rules say 0.
     """
 
-    def __init__(self, rules: Rules, *, environ: Mapping[str, str], write: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, rules: Rules, *, environ: Mapping[str, str], write: Callable[[bytes], None], refused: bool = False
+    ) -> None:
         self.rules = rules
+        self._refused = refused
         self._environ = environ
         self._shared = frozenset(service.name for service in rules.services if service.breaker.shared)
         self.port = self.health_port = self.admin_port = 0
@@ -118,7 +123,7 @@ class Sidecar:
         )
         secret = os.urandom(32) if rules.redis is None else fleet_secret(rules.redis.namespace)
         pod = Pod(environ.get("SIDECAR_POD_NAMESPACE", ""), environ.get("SIDECAR_SERVICE_ACCOUNT", ""), os.urandom(16))
-        loaded = time.time()  # noqa: TID251  as above
+        loaded = 0.0 if refused else time.time()  # noqa: TID251  as above
         self.metrics = Metrics(
             __version__,
             {
@@ -130,13 +135,15 @@ class Sidecar:
                 "connections": lambda: self.listener.connections,
                 "log_lines_lost_total": lambda: self.log.failed,
                 "purges_total": lambda: self.operations.purged,
-                "config_last_reload_successful": lambda: 1.0,
+                "config_last_reload_successful": lambda: float(not refused),
                 "config_last_reload_success_timestamp_seconds": lambda: loaded,
                 **(self.membership.readings() if self.membership is not None else {}),
             },
             {
+                "mode": lambda: {} if self.operations.mode is Mode.NORMAL else {self.operations.mode.value: 1},
                 "breaker_state": self.regions.states,
                 "rate_windows": lambda: self.regions.spent(time.monotonic()),
+                "credentials_unusable": self._credentials_unusable,
                 "retry_budget_left": lambda: self.regions.budgets_left(time.monotonic()),
                 "calls_waiting": self.throttle.waiting,
                 "calls_shed_total": self.throttle.shed,
@@ -181,6 +188,7 @@ class Sidecar:
             self.regions,
             rules.services,
             forget=self.listener.forget,
+            on_mode=self._on_mode,
             now=time.time,  # noqa: TID251  as above
             clock=time.monotonic,
             port=lambda: self.port,
@@ -246,25 +254,13 @@ class Sidecar:
         parts = (
             Part("listener", self.ready, f"port {self.port}, {self.listener.connections} connections"),
             Part("memory", True, repr(self.memory)),
-            *self._region_parts(),
+            *mode_parts(self.operations.standing(), self.operations.source, self.rules.mode),
+            *region_parts(self.operations.table()),
+            *credential_parts(self.credentials.standing()),
             *self._fleet_part(),
-            Part("configuration", not self.rules.warnings, f"revision {self.rules.revision or 'built in'}"),
+            *configuration_parts(self.rules, refused=self._refused),
         )
         return Readiness(self.ready, parts)
-
-    def _region_parts(self) -> tuple[Part, ...]:
-        """The regions that don't take calls as usual; a service that is down doesn't make us unready."""
-        return tuple(
-            Part(
-                f"region {told.service}/{told.region}",
-                False,
-                f"{told.state}, by an operator's order"
-                if told.order
-                else f"{told.state}, tried again in {told.seconds:.1f} s",
-            )
-            for told in self.operations.table()
-            if told.state != State.CLOSED.value
-        )
 
     def _fleet_part(self) -> tuple[Part, ...]:
         if self.rules.redis is None:
@@ -308,7 +304,7 @@ class Sidecar:
             tell=self.log.event,
             report=self._report,
             on_purge=lambda scopes: self.operations.take(scopes),  # noqa: PLW0108  these are made later
-            on_mode=lambda mode: self.operations.take_mode(mode),  # noqa: PLW0108  as above
+            on_mode=lambda mode, until: self.operations.take_mode(mode, until),  # noqa: PLW0108  as above
             on_orders=lambda orders: self.operations.take_orders(orders),  # noqa: PLW0108  as above
             on_learn=self._on_learn,
             on_command=lambda seconds: self.metrics.redis(seconds),  # noqa: PLW0108  as above
@@ -330,6 +326,14 @@ class Sidecar:
             "regions": self.operations.table(),
             "budgets": {service.name: self.regions.budget(service.name).left(now) for service in self.rules.services},
             "credentials": self.credentials.standing(),
+        }
+
+    def _credentials_unusable(self) -> Mapping[tuple[str, str], float]:
+        return {
+            (service.name, region.name): float(bool(self.credentials.fault(region.credential)))
+            for service in self.rules.services
+            for region in service.regions
+            if region.credential is not None
         }
 
     def _on_learn(self, place: Place, open_for: float | None) -> None:
@@ -371,10 +375,19 @@ class Sidecar:
         self.log.event("state-unusable", level="warning", folder=folder, reason=reason)
         return ""
 
+    def _on_mode(self, before: Mode) -> None:
+        """The mode has changed: one line, whoever said so, at its end too."""
+        standing = self.operations.standing()
+        lasting = {} if standing.seconds is None else {"seconds": round(standing.seconds)}
+        level = "info" if standing.mode is self.rules.mode else "warning"
+        self.log.event("mode", level=level, before=before.value, after=standing.mode.value,
+                       by=self.operations.source, **lasting)  # fmt: skip
+
     def _on_transition(self, place: Place, transition: Transition) -> None:
         """A breaker has changed: one line, and word to the fleet where it judges together."""
         after = transition.after
         lasting = {"seconds": round(transition.seconds, 3)} if transition.seconds else {}
+        detail = {"detail": transition.detail} if transition.detail else {}
         resource = {"resource": place.resource} if place.resource else {}
         self.log.event(
             "breaker",
@@ -385,6 +398,7 @@ class Sidecar:
             before=transition.before.value,
             after=after.value,
             cause=transition.cause,
+            **detail,
             **lasting,
         )
         shared = self.membership is not None and place.service in self._shared

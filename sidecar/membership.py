@@ -58,7 +58,7 @@ class Membership:
         tell: Tell,
         report: Callable[[BaseException], None],
         on_purge: Callable[[tuple[Scope, ...]], None],
-        on_mode: Callable[[Mode | None], None],
+        on_mode: Callable[[Mode | None, float], None],
         on_orders: Callable[[Mapping[tuple[str, str], Order]], None],
         on_learn: Callable[[Place, float | None], None],
         on_command: Callable[[float], None],

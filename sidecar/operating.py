@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Protocol
 
@@ -26,7 +27,7 @@ from sidecar.core.model import Position
 from sidecar.core.purges import Purges, Scope, ScopeKind, taking
 from sidecar.core.regions import Order, Regions, Standing
 from sidecar.core.rules import Mode, Service
-from sidecar.errors import Refused
+from sidecar.errors import FleetAway, Refused
 from sidecar.flight.table import Flights
 from sidecar.net.request_file import read_request
 from sidecar.proxy import Proxy
@@ -45,20 +46,21 @@ class Log(Protocol):
         """Purge here at once, and everywhere."""
 
     async def set_mode(self, mode: Mode | None, until: float = 0.0) -> bool:
-        """Set the fleet's mode."""
+        """Set the fleet's mode here at once, and everywhere; False: it waits for Redis."""
 
 
 class Orders(Protocol):
     """The fleet's orders; ``fleet/regions.FleetRegions``."""
 
-    async def order(self, service: str, region: str, order: Order | None) -> bool:
-        """Have *order* hold in the whole fleet; whether it was told."""
+    async def order(self, service: str, region: str, order: Order | None) -> str:
+        """Have *order* hold in the whole fleet; why Redis won't have it, else ``""``. Raises ``FleetAway``."""
 
 
 class Operations:
     """
     The actions. *mode* is the configuration's, and so are *services*; *forget* has the listener judge requests anew;
-    *now* is wall-clock seconds, *clock* seconds that run on. *log* and *orders* are None where there is no fleet.
+    *on_mode* hears of each change of the mode in force, whoever made it, and is told the one before; *now* is
+    wall-clock seconds, *clock* seconds that run on. *log* and *orders* are None where there is no fleet.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Operations:
         services: Sequence[Service],
         *,
         forget: Callable[[], None],
+        on_mode: Callable[[Mode], None],
         now: Callable[[], float],
         clock: Callable[[], float],
         port: Callable[[], int],
@@ -84,11 +87,12 @@ class Operations:
         self._regions = regions
         self._services = services
         self._forget = forget
+        self._on_mode = on_mode
         self._now = now
         self._clock = clock
         self._port = port
         self._own: tuple[Mode, float] | None = None
-        self._fleets: Mode | None = None
+        self._fleets: tuple[Mode, float] | None = None
         self._own_orders: dict[tuple[str, str], Order] = {}
         self._fleets_orders: Mapping[tuple[str, str], Order] = {}
         self._orders: dict[tuple[str, str], Order] = {}
@@ -105,10 +109,15 @@ class Operations:
         """The mode in force."""
         return self._mode
 
+    @property
+    def source(self) -> str:
+        """Who says which mode is in force: ``fleet``, this ``process`` alone, or the ``configuration``."""
+        return "fleet" if self._fleets else "process" if self._own else "configuration"
+
     def standing(self) -> ModeResult:
         """The mode in force, and for how long yet."""
-        own = None if self._fleets else self._own
-        left = None if own is None or own[1] == inf else max(own[1] - self._now(), 0.0)
+        said = self._fleets or self._own
+        left = None if said is None or said[1] == inf else max(said[1] - self._now(), 0.0)
         return ModeResult(self._mode, left, "local" if self._fleets is None else "done")
 
     def take(self, scopes: tuple[Scope, ...]) -> None:
@@ -117,9 +126,9 @@ class Operations:
         self._flights.detach(scopes)
         self._sweeping = self._memory.purge(scopes)
 
-    def take_mode(self, mode: Mode | None) -> None:
-        """The fleet's mode has changed; None: it has none."""
-        self._fleets = mode
+    def take_mode(self, mode: Mode | None, until: float) -> None:
+        """The fleet's mode, or its end, wall clock, has changed; None: it has none."""
+        self._fleets = None if mode is None else (mode, until)
         self.tick()
 
     def take_orders(self, orders: Mapping[tuple[str, str], Order]) -> None:
@@ -134,13 +143,17 @@ class Operations:
     def tick(self) -> None:
         """What is due: a purge's next step, the end of a mode or of an order. Called every second or so."""
         self._tick_orders()
-        if self._own is not None and self._own[1] <= self._now():
+        now = self._now()
+        if self._fleets is not None and self._fleets[1] <= now:
+            self._fleets = None
+        if self._own is not None and self._own[1] <= now:
             self._own = None
-        mode = self._fleets or (self._own[0] if self._own is not None else self._configured)
-        if mode is not self._mode:
-            self._mode = mode
-            self._proxy.switch(mode)
+        said = self._fleets or self._own
+        before, self._mode = self._mode, said[0] if said is not None else self._configured
+        if before is not self._mode:
+            self._proxy.switch(self._mode)
             self._forget()
+            self._on_mode(before)
 
     async def sweep(self) -> None:
         """Go on with a purge that has more to do than it could in one go."""
@@ -171,15 +184,14 @@ class Operations:
         until = inf if asked.seconds is None else self._now() + asked.seconds
         fleet: Fleet = "local"
         if self.log is not None and asked.fleet:
-            if not await self.log.set_mode(mode, min(until, self._now() + FLEETS_SECONDS)):
-                raise _away("sidecar mode")
-            fleet = "done"
+            told = await self.log.set_mode(mode, min(until, self._now() + FLEETS_SECONDS))
+            fleet = "done" if told else "pending"
         if mode is None:
             self._own = None
         elif fleet == "local":
             self._own = mode, until
         self.tick()
-        return ModeResult(self._mode, asked.seconds, fleet)
+        return replace(self.standing(), fleet=fleet)
 
     async def region(self, asked: RegionRequest) -> RegionResult:
         """See ``ControlServer``. The fleet's order goes before this process's own."""
@@ -188,24 +200,28 @@ class Operations:
         until = inf if asked.seconds is None else self._now() + asked.seconds
         order = None if asked.action == "auto" else Order(_STATES[asked.action], until)
         fleet: Fleet = "local"
+        why = ""
         if self.orders is not None and asked.fleet:
             limited = order and Order(order.state, min(until, self._now() + FLEETS_SECONDS))
-            if not await self.orders.order(*place, limited):
-                raise _away("sidecar region ls")
-            fleet = "done"
+            try:
+                why = await self.orders.order(*place, limited)
+            except FleetAway:
+                raise _away() from None
+            fleet = "local" if why else "done"
         if order is None:
             self._own_orders.pop(place, None)
         elif fleet == "local":
             self._own_orders[place] = order
         self.tick()
-        return RegionResult([each for each in self.table() if (each.service, each.region) == place], fleet)
+        return RegionResult([each for each in self.table() if (each.service, each.region) == place], fleet, why)
 
     def _tick_orders(self) -> None:
         """Have those orders hold that do."""
         now = self._now()
         self._own_orders = {place: order for place, order in self._own_orders.items() if order.until > now}
         fleets = {place: order for place, order in self._fleets_orders.items() if order.until > now}
-        holding = {**self._own_orders, **fleets}
+        ours = {(service.name, region.name) for service in self._services for region in service.regions}
+        holding = {place: order for place, order in {**self._own_orders, **fleets}.items() if place in ours}
         for service, region in self._orders.keys() | holding.keys():
             order = holding.get((service, region))
             if order != self._orders.get((service, region)):
@@ -236,7 +252,7 @@ class Operations:
         return Scope(ScopeKind(asked.scope), asked.value)
 
     def _scope_of_request(self, raw: bytes) -> Scope:
-        head, body = read_request(raw, self._port())
+        head, body = read_request(raw, self._port(), {service.port for service in self._services if service.port})
         if head is None:
             raise Refused(400, "no-request", "the file holds no HTTP request: a request line, fields, an empty line")
         key = self._proxy.key_of(head, body)
@@ -252,8 +268,8 @@ class Operations:
         return found
 
 
-def _away(look: str) -> Refused:
-    text = f"Redis does not answer, so the fleet may not have heard of it; look with `{look}`, and try again"
+def _away() -> Refused:
+    text = "Redis does not answer, so the fleet may not have heard of it; look with `sidecar region ls`, and try again"
     return Refused(503, "fleet-away", text)
 
 

@@ -29,7 +29,7 @@ from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.opening import Opening
 from sidecar.net.base import Spool, Stream
 from sidecar.reception import Reception
-from sidecar.standby import Standby
+from sidecar.standby import Standby, has_room
 from sidecar.store.base import NOTHING, Fetched, Store
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
@@ -137,6 +137,7 @@ class Origin:
         except UpstreamFailed as failure:
             if flight.opening is not None:
                 raise
+            failure.final = sent.final
             flight.rewind()
             if not await self._make_do(errand, flight, behind, failure):
                 raise
@@ -162,8 +163,8 @@ class Origin:
             flight.release(lambda reader: reader.credential == credential)  # others may have room left
         trip = self._trip(errand, errand.request.body, [])
         try:
-            call, full = errand.call, isinstance(failure, Refused)
-            found = await self._standby.stand_in(trip, call.endpoint, call.facts.view, models=not full)
+            call, models = errand.call, has_room(failure)
+            found = await self._standby.stand_in(trip, call.endpoint, call.facts.view, models=models)
         finally:
             book(trip, booked(errand, flight))
         if found is None:

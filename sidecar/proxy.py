@@ -272,7 +272,7 @@ class Proxy:
                 streamed=call.facts.view.stream,
             )
         )  # fmt: skip
-        return hit(verdict, body, form, request_id)
+        return hit(verdict, body, form, request_id, call.model)
 
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""

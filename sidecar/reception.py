@@ -7,7 +7,7 @@ The rule: what comes is poured into a flight, opened to its readers at the commi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from msgspec.structs import replace
@@ -84,13 +84,60 @@ class Reception:
 
     async def pour(self, errand: Errand, flight: Flight, sent: Sent) -> None:
         """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
-        answer, answers = sent.answer, errand.call.endpoint.answers
-        fields = answer.fields
+        answer, fields = sent.answer, sent.answer.fields
         form = form_of(fields)
         unshareable = self._share(errand, flight, sent, fields, form)
         kept = not unshareable and errand.call.fresh.ttl > 0 and flight.holds(answer.length or 0)
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
+
+        async def settle() -> bool:
+            return not unshareable and await self._keep(errand, flight, opening)
+
+        watch = errand.call.endpoint.answers.watch() if form is Form.EVENTS and not unshareable else None
+        kept = await self._flow(errand, flight, answer, opening, watch, settle)
+        if flight.opening is None:
+            flight.open(replace(opening, length=flight.size, kept=kept))
+
+    async def pour_stand_in(self, errand: Errand, flight: Flight, found: StandIn) -> None:
+        """From a stand-in into a flight; kept nowhere. Whoever waits in another process makes do for itself."""
+        flight.judged(None)
+        sent, draft, answers = found.sent, booked(errand, flight), errand.call.endpoint.answers
+        fields = sent.answer.fields
+        form = form_of(fields)
+        flight.usage = errand.call.facts.view.usage
+        draft.reason = Reason.FALLBACK
+        if found.model:  # else what has been noted of the failure stands
+            draft.model, draft.region, draft.upstream_status = found.model, sent.region, sent.answer.status
+        opening = self._opening(sent, fields, form, usage=flight.usage, kept=False)
+        opening = replace(opening, outcome=Outcome.FALLBACK, model=found.model)
+        unshareable = share(sent.answer.status, fields, form)
+        if unshareable:
+            self._part(errand, flight)
+        flight.open(opening)
+
+        async def settle() -> bool:
+            body = flight.body()
+            if body is not None and found.model:
+                booked(errand, flight).usage = answers.usage(body, form)
+            return False
+
         watch = answers.watch() if form is Form.EVENTS and not unshareable else None
+        await self._flow(errand, flight, sent.answer, opening, watch, settle)
+
+    async def _flow(
+        self,
+        errand: Errand,
+        flight: Flight,
+        answer: Committed,
+        opening: Opening,
+        watch: Watch | None,
+        settle: Callable[[], Awaitable[bool]],
+    ) -> bool:
+        """
+        The bytes of an answer into a flight. *watch* follows a stream that has to come to its last event. *settle* is
+        awaited once all that counts has come, and says whether it is kept; so does this.
+        """
+        kept, form = False, opening.form
         while chunk := await self._read_on(errand, flight, answer):
             if watch is not None and not flight.size and _is_object(chunk):
                 watch = None  # a document that calls itself a stream
@@ -98,23 +145,22 @@ class Reception:
                 watch.feed(chunk)
                 flight.boundary = watch.boundary
             await flight.push(chunk)
-            if watch is not None and watch.ended and answers.streams and not flight.complete:
+            if watch is not None and watch.ended and errand.call.endpoint.answers.streams and not flight.complete:
                 flight.complete = answer.complete = True  # whoever leaves now has had it all
                 flight.generating = False
-                await self._keep(errand, flight, opening)
+                kept = await settle()
                 flight.settled = True
-            if flight.opening is None and _is_committed(flight, form, watch):
+            if flight.opening is None and (answer.talks or _is_committed(flight, form, watch)):
                 flight.open(opening if not flight.windowed else replace(opening, kept=False))
         if watch is not None:
             watch.close()
             if not (watch.ended or watch.failed):
                 raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
         if not flight.complete:
-            kept = not unshareable and await self._keep(errand, flight, opening)
+            kept = await settle()
         usage = booked(errand, flight).usage
         answer.tokens = usage.total or None if usage is not None else None
-        if flight.opening is None:
-            flight.open(replace(opening, length=flight.size, kept=kept))
+        return kept
 
     async def _read_on(self, errand: Errand, flight: Flight, answer: Committed) -> bytes:
         began = self._clock()
@@ -206,25 +252,6 @@ class Reception:
             flight.judged(entry)
         self._flights.unmark(errand.key)
         return draft.stored
-
-    async def pour_stand_in(self, errand: Errand, flight: Flight, found: StandIn) -> None:
-        """From a stand-in into a flight. Whoever waits in another process makes do for itself."""
-        flight.judged(None)
-        sent, draft = found.sent, booked(errand, flight)
-        fields = sent.answer.fields
-        form = form_of(fields)
-        flight.usage = errand.call.facts.view.usage
-        draft.region, draft.reason, draft.model = sent.region, Reason.FALLBACK, found.model or draft.model
-        opening = self._opening(sent, fields, form, usage=flight.usage, kept=False)
-        if share(sent.answer.status, fields, form):
-            self._part(errand, flight)
-        flight.open(replace(opening, outcome=Outcome.FALLBACK, model=found.model))
-        while chunk := await self._read_on(errand, flight, sent.answer):
-            await flight.push(chunk)
-        body = flight.body()
-        if body is not None and found.model:
-            draft.usage = errand.call.endpoint.answers.usage(body, form)
-            sent.answer.tokens = draft.usage.total or None
 
 
 def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:

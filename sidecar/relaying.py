@@ -26,7 +26,7 @@ from sidecar.errand import Call, book, trip_of
 from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Exchange, Request
 from sidecar.reception import Reception
-from sidecar.standby import Standby
+from sidecar.standby import Standby, has_room
 
 _OBSERVED_BYTES = 1024 * 1024
 
@@ -89,10 +89,11 @@ class Relay:
             except (UpstreamFailed, Refused) as failure:
                 if isinstance(failure, Refused) and failure.status not in FAILING:
                     raise
-                found = await self._stand_in(trip, call, passage, models=not isinstance(failure, Refused))
+                found = await self._stand_in(trip, call, passage, models=has_room(failure))
                 if found is None:
                     raise
                 return found
+            self._reception.note(trip.site.place, principal, sent, draft)
             if sent.failing:
                 try:
                     found = await self._stand_in(trip, call, passage)
@@ -105,7 +106,6 @@ class Relay:
         finally:
             draft.upstream_seconds = self._clock() - draft.started
             book(trip, draft)
-        self._reception.note(trip.site.place, principal, sent, draft)
         return sent
 
     async def _stand_in(self, trip: Trip, call: Call | None, passage: Passage, *, models: bool = True) -> Sent | None:
@@ -115,7 +115,9 @@ class Relay:
         if found is None:
             return None
         draft = passage.draft
-        draft.outcome, draft.reason, draft.model = Outcome.FALLBACK, Reason.FALLBACK, found.model or draft.model
+        draft.outcome, draft.reason = Outcome.FALLBACK, Reason.FALLBACK
+        if found.model:
+            draft.model, draft.upstream_status = found.model, found.sent.answer.status
         passage.status = b"sidecar; fwd=bypass; detail=fallback"
         return found.sent
 
@@ -145,7 +147,8 @@ class Relay:
     def _begin(self, sent: Sent, passage: Passage) -> Fields:
         answer, draft = sent.answer, passage.draft
         fields = answer.fields
-        stamp = Stamp(draft.request_id, passage.status, draft.model, sent.region)
+        written = draft.outcome is Outcome.FALLBACK and not sent.region  # a file, which no model has given
+        stamp = Stamp(draft.request_id, passage.status, "" if written else draft.model, sent.region)
         pairs = (*relay(answer.pairs, fields, self._now(), own=sent.own), *stamp.pairs())
         passage.exchange.begin(answer.status, pairs, answer.length)
         draft.status = answer.status

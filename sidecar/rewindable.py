@@ -2,7 +2,7 @@
 A body that is still arriving, and may have to be sent again.
 
 The rule: what has passed is kept as long as it is little and memory has room for it; past that the body can be sent
-once.
+once, and never again without its beginning.
 """
 
 from __future__ import annotations
@@ -32,10 +32,17 @@ class Rewindable:
         self._rest = stream.chunks()
         self._kept: list[bytes] = []
         self._held = 0
+        self._begun = False
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body from its start."""
-        for chunk in tuple(self._kept):  # an early answer's head lets go of them in the middle of a resend
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body from its start. Where that is not kept any more, reading it raises ``RuntimeError``."""
+        # as it is now: an early answer's head lets go of it in the middle of a resend, or before its first byte
+        return self._read(tuple(self._kept), whole=not (self.spent and self._begun))
+
+    async def _read(self, kept: tuple[bytes, ...], *, whole: bool) -> AsyncIterator[bytes]:
+        if not whole:
+            raise RuntimeError("the beginning of this body is gone: it was to be sent once")
+        for chunk in kept:
             yield chunk
         async for chunk in self._rest:
             self._keep(chunk)
@@ -43,6 +50,7 @@ class Rewindable:
         self.ended = True
 
     def _keep(self, chunk: bytes) -> None:
+        self._begun = True
         if self.spent:
             return
         if self._held + len(chunk) > KEPT_FOR_RESEND or not self._ledger.take(len(chunk)):

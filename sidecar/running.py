@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import uvloop
 
-from sidecar.core.rules import Mode, Rules
+from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError
 from sidecar.lifecycle import Sidecar
-from sidecar.settings import load
+from sidecar.settings import forwarding, load
 from sidecar.sinks.log import Pipe
 
 
@@ -33,29 +33,19 @@ def run(
     overrides: Mapping[str, object] = {"listen.port": port}
     problems: tuple[str, ...] = ()
     try:
-        rules = load(config, environ=os.environ, overrides=overrides, strict=False)
+        rules = load(config, environ=os.environ, overrides=overrides, strict=False, here=True)
     except ConfigError as error:
         if not passthrough_on_bad_config:
             raise
         problems = error.problems
-        rules = _forwarding(overrides)
+        rules = forwarding(environ=os.environ, overrides=overrides)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_demonstrate(rules, problems, pace) if demo else _serve(rules, problems))
 
 
-def _forwarding(overrides: Mapping[str, object]) -> Rules:
-    """Plain forwarding to the built-in services, at the ports that options and, if they can be read, variables set."""
-    warning = "the configuration cannot be used: calls are only forwarded, to the built-in services"
-    try:
-        plain = load(os.devnull, environ=os.environ, overrides=overrides, strict=False)
-    except ConfigError:
-        plain = load(os.devnull, environ={}, overrides=overrides, strict=False)
-    return replace(plain, mode=Mode.PASSTHROUGH, warnings=(warning,))
-
-
 async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
     stopping = _on_signals()
-    sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()))
+    sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()), refused=bool(problems))
     for problem in problems:
         sidecar.log.event("config-problem", level="warning", message=problem)
     if why := await _start(sidecar):
@@ -76,7 +66,7 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
     provider = DemoProvider(latency=LATENCY * pace, token_interval=TOKEN_INTERVAL * pace)
     stand_in = f"http://127.0.0.1:{await provider.start()}"
     try:
-        sidecar, moved, why = await _start_beside(staged(rules, stand_in), show.log)
+        sidecar, moved, why = await _start_beside(staged(rules, stand_in), show.log, refused=bool(problems))
         if why:
             print(*why, sep="\n", file=sys.stderr)
             return 1
@@ -114,13 +104,15 @@ async def _start(sidecar: Sidecar) -> list[str]:
     return []
 
 
-async def _start_beside(wanted: Rules, write: Callable[[bytes], None]) -> tuple[Sidecar, list[str], list[str]]:
+async def _start_beside(
+    wanted: Rules, write: Callable[[bytes], None], *, refused: bool
+) -> tuple[Sidecar, list[str], list[str]]:
     """A sidecar on the next free ports, a line for each port that moved, and what to tell if it did not start."""
     tries = 5  # others that start at the same moment find the same ports
     while True:
         tries -= 1
         rules, moved = _on_free_ports(wanted)
-        sidecar = Sidecar(rules, environ={}, write=write)
+        sidecar = Sidecar(rules, environ={}, write=write, refused=refused)
         why = await _start(sidecar)
         if not why or not tries:
             return sidecar, moved, why

@@ -21,13 +21,11 @@ from sidecar.core.headers import fields_of
 from sidecar.core.memo import Memo
 from sidecar.core.model import Fields, Form, Pairs, View
 from sidecar.core.substitution import deployed, with_model
+from sidecar.core.written import LARGEST, REMEDY, fault
 from sidecar.dispatch import FALLBACK, Dispatch, Sent
 from sidecar.errors import Refused, UpstreamFailed
 
 RECHECK_SECONDS = 1.0
-LARGEST = 1024 * 1024
-"""Bytes of an answer file."""
-
 _FILES = 64
 _EVENTS: Pairs = ((b"content-type", b"text/event-stream; charset=utf-8"),)
 _JSON: Pairs = ((b"content-type", b"application/json"),)
@@ -36,6 +34,11 @@ _JSON: Pairs = ((b"content-type", b"application/json"),)
 def refuses(fields: Fields) -> bool:
     """Whether a caller takes no stand-in."""
     return fields.get(b"x-sidecar-fallback", b"").strip().lower() == b"none"
+
+
+def has_room(failure: UpstreamFailed | Refused | Sent) -> bool:
+    """Whether a model may be asked after *failure*: a route whose own limits refused it has no room for more."""
+    return not (isinstance(failure, Refused) and failure.code == "route-limit")
 
 
 class StandIn(Struct, frozen=True):
@@ -110,16 +113,18 @@ class Standby:
         return StandIn(Sent(_written(_JSON, body), ""), "")
 
     def _load(self, path: str) -> bytes:
+        """The answer in the file *path*, ``b""`` for one that cannot be used."""
+        body = b""
         try:
             with Path(path).open("rb") as file:
                 body = file.read(LARGEST + 1)
         except OSError as error:
-            self._tell(f"{path}: {error.strerror or type(error).__name__}")
-            return b""
-        if len(body) > LARGEST or not body:
-            self._tell(f"{path}: is {'empty' if not body else f'larger than {LARGEST} bytes'}")
-            return b""
-        return body
+            why = error.strerror or type(error).__name__
+        else:
+            why = fault(body)
+        if why:
+            self._tell(f"{path}: {why}; {REMEDY}")
+        return b"" if why else body
 
 
 class _Written:

@@ -15,7 +15,20 @@ from sidecar.core.regions import Place
 from sidecar.core.rules import BreakerRule, StoredCredential, Timeouts
 from sidecar.errors import Cause, ClientGone, Refused, UpstreamFailed
 from sidecar.rewindable import Rewindable
-from tests.scripted import CONTENT, Answer, Body, Credentials, Lab, fails, hangs, ok, region, status, stream
+from tests.scripted import (
+    CONTENT,
+    ERROR_EVENT,
+    Answer,
+    Body,
+    Credentials,
+    Lab,
+    fails,
+    hangs,
+    ok,
+    region,
+    status,
+    stream,
+)
 
 STORED = StoredCredential("api-key", "/secret")
 KEY = (b"api-key", b"of the region")
@@ -212,11 +225,12 @@ async def test_callers_own_is_not_renewed():
 
 
 async def test_renewal_cancelled():
-    """Who leaves while the credential is looked up leaves no answer open."""
+    """Who leaves while the credential is looked up leaves no answer open, and has not waited for the region."""
     desk = Desk(status(401), credential=STORED)
     wait = hangs()
 
     async def renew(*_, **__):
+        desk.clock.now += 1000.0
         await wait.wait()
 
     desk.credentials.renew = renew
@@ -227,15 +241,79 @@ async def test_renewal_cancelled():
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert desk.is_clean()
+    assert (True, (0, 0)) == (desk.is_clean(), desk.counted)
 
 
-async def test_renewal_of_a_spent_body():
-    """A body that cannot be sent again is not."""
+async def test_renewal_for_the_next_call():
+    """A body that cannot be sent again is not, nor does its caller wait; but the next call has another credential."""
     desk = Desk(status(401), credential=STORED, newer=NEWER, memory=3)
+    asked = []
+
+    async def renew(_, used, *, seconds):
+        asked.append((used, seconds))
+        return NEWER
+
+    desk.credentials.renew = renew
     end = await desk.make(held=Rewindable(Body(b"body"), desk.ledger))
 
-    assert (401, []) == (end.answer.status, desk.credentials.used)
+    assert (401, [(KEY[1], 0.0)], []) == (end.answer.status, asked, desk.way.tries)
+    assert [b"body"] == desk.client.bodies
+
+
+class Early:
+    """A service that refuses by the head alone, and takes the body all the same, as far as it is sent."""
+
+    def __init__(self):
+        self.got = []
+
+    async def send(self, *, body, on_sent, **_):
+        self.got.append(b"")
+
+        async def take():
+            async for chunk in body.chunks():
+                self.got[-1] += chunk
+            on_sent()
+
+        upload = asyncio.create_task(take())
+        if len(self.got) == 1:
+            await asyncio.sleep(0)
+            answer = Answer(401, b"{}")
+            close = answer.close
+            answer.close = lambda: (upload.cancel(), close())
+            return answer
+        await upload
+        return Answer(200, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("memory", "meanwhile", "expected"),
+    [
+        pytest.param(1000, 100, (200, [b"onetwothree"] * 2), id="it has come whole, and is kept"),
+        pytest.param(7, 100, (401, [b"onetwothree"]), id="it has come whole, and is not kept"),
+        pytest.param(1000, 1, (401, None), id="it still comes"),
+    ],
+)
+async def test_body_that_goes_on_while_its_credential_is_renewed(memory, meanwhile, expected):
+    """The upload of a call that is refused early goes on: it is sent again only where it is there from start to end."""
+    desk = Desk(credential=STORED, memory=memory)
+    desk.attempts._client = client = Early()
+
+    async def renew(*_, **__):
+        for _ in range(meanwhile):
+            await asyncio.sleep(0)
+        return NEWER
+
+    desk.credentials.renew = renew
+    end = await desk.make(held=Rewindable(Body(b"one", b"two", b"three"), desk.ledger))
+    code, bodies = expected
+
+    assert code == end.answer.status
+    if bodies is None:
+        assert 1 == len(client.got)
+    else:
+        assert bodies == client.got
+
+    end.close()
 
 
 # Sent again
@@ -358,6 +436,141 @@ async def test_hasty(seconds, hasty, probe):
         assert ((0, 0) if hasty else (1, 1)) == desk.counted
 
 
+@pytest.mark.parametrize(
+    ("deadline", "connect", "cause", "expected"),
+    [
+        pytest.param(1.2, 5.0, Cause.CONNECT_TIMEOUT, (1.0, True), id="cut short"),
+        pytest.param(4.0, 5.0, Cause.CONNECT_TIMEOUT, (2.0, True), id="cut short a little"),
+        pytest.param(60.0, 5.0, Cause.CONNECT_TIMEOUT, (5.0, False), id="in its own time"),
+        pytest.param(None, 5.0, Cause.CONNECT_TIMEOUT, (5.0, False), id="no deadline"),
+        pytest.param(1.2, 0.5, Cause.CONNECT_TIMEOUT, (0.5, False), id="the route is hastier"),
+        pytest.param(1.2, 5.0, Cause.CONNECT, (1.0, False), id="refused"),
+    ],
+)
+async def test_connection_cut_short(deadline, connect, cause, expected):
+    """
+    Others may read a flight whose owner is in haste: that it leaves time for another region says nothing of whether
+    they would have had a connection. The region is tried no longer for that, and counted as before.
+    """
+    desk = Desk(fails(cause, sent=False), timeouts=Timeouts(connect=connect))
+    end = await desk.make(deadline=None if deadline is None else desk.clock.now + deadline, shared=True)
+
+    assert expected == (desk.client.calls[0]["timeouts"].connect, end.failure.hasty)
+    assert (True, True, (1, 1)) == (end.verdict.elsewhere, end.verdict.again, desk.counted)
+
+
+# A body that is slow to come
+
+
+class Slow:
+    """A body of a caller that takes *seconds* for it, and then, where there is an *error*, has gone."""
+
+    size = None
+
+    def __init__(self, clock, seconds, error=None):
+        self._clock = clock
+        self._seconds = seconds
+        self._error = error
+
+    async def chunks(self):
+        yield b"some"
+        await asyncio.sleep(0)
+        self._clock.now += self._seconds
+        if self._error is not None:
+            raise self._error
+        yield b"more"
+
+
+QUICK = Timeouts(connect=5.0, first_byte=10.0, stream_first_byte=10.0)
+
+
+async def test_caller_that_leaves_in_mid_upload():
+    """However long it has taken to send, it has not waited for the region."""
+    desk = Desk(ok(), timeouts=QUICK)
+    with pytest.raises(ClientGone):
+        await desk.make(held=Rewindable(Slow(desk.clock, 100.0, ClientGone()), desk.ledger))
+
+    assert (0, 0) == desk.counted
+
+
+@pytest.mark.parametrize(("waits", "expected"), [(8.0, (0, 0)), (9.5, (1, 1))], ids=["soon", "patient"])
+@pytest.mark.parametrize("upload", [0.0, 100.0])
+async def test_caller_that_leaves_after_its_upload(upload, waits, expected):
+    """What counts is how long it has waited since all was sent."""
+    desk = Desk((waits, hangs()), timeouts=QUICK)
+    task = asyncio.create_task(desk.make(held=Rewindable(Slow(desk.clock, upload), desk.ledger)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert expected == desk.counted
+
+
+@pytest.mark.parametrize(("waits", "expected"), [(8.0, (0, 0)), (9.5, (1, 1))], ids=["soon", "patient"])
+async def test_deadline_that_an_upload_has_used_up(waits, expected):
+    """A region is not silent for as long as its caller was slow."""
+    desk = Desk((waits, fails(Cause.FIRST_BYTE_TIMEOUT)), timeouts=QUICK)
+    deadline = desk.clock.now + 100.0 + waits
+    end = await desk.make(held=Rewindable(Slow(desk.clock, 100.0), desk.ledger), deadline=deadline)
+
+    assert (True, expected) == (end.failure.hasty, desk.counted)
+
+
+async def test_resend_waits_anew():
+    """What went out on a connection that died of old age is not on its way."""
+    desk = Desk(DIED, hangs(), timeouts=QUICK)
+    second = hangs()
+
+    async def send(*, on_sent, **_):
+        if not desk.client.calls:
+            desk.client.calls.append(None)
+            on_sent()
+            desk.clock.now += 100.0
+            raise UpstreamFailed(Cause.DISCONNECTED, reused=True)
+        await second.wait()
+
+    desk.client.send = send
+    task = asyncio.create_task(desk.make())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert (0, 0) == desk.counted
+
+
+@pytest.mark.parametrize(
+    ("takes", "expected"),
+    [(0.5, (State.CLOSED, 0.5)), (3.0, (State.OPEN, 3.0))],
+    ids=["answers soon", "answers slowly"],
+)
+async def test_slow_upload(takes, expected):
+    """The time that a caller takes to send is not what its region takes to answer."""
+    rule = BreakerRule(slow_call=2.0, minimum_calls=1)
+    desk = Desk((takes, ok()), breaker=rule)
+    await desk.make(held=Rewindable(Slow(desk.clock, 100.0), desk.ledger))
+
+    assert expected == (desk.one.state, desk.regions.latency.of(desk.place, desk.clock.now))
+
+
+async def test_answer_before_the_upload_is_over():
+    """Nobody knows how long it would have taken otherwise."""
+    desk = Desk(breaker=BreakerRule(slow_call=2.0, minimum_calls=1))
+
+    async def send(**_):
+        desk.clock.now += 100.0
+        return Answer(200, b"{}")
+
+    desk.client.send = send
+    await desk.make(held=Rewindable(Body(b"body"), desk.ledger))
+
+    assert ((1, 0), None) == (desk.counted, desk.regions.latency.of(desk.place, desk.clock.now))
+    assert State.CLOSED is desk.one.state
+
+
 # What is told of the region
 
 
@@ -390,6 +603,70 @@ async def test_transition_is_told():
     await desk.make()
 
     assert [("a", "errors", 5.0)] == [(name, change.cause, change.seconds) for name, change in desk.told]
+
+
+FIRST = BreakerRule(consecutive_errors=1, consecutive_unanswered=1, minimum_calls=1, slow_call=2.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "cause", "detail"),
+    [
+        pytest.param(
+            fails(Cause.TLS, detail="a:443: wrong version number"),
+            "unanswered",
+            "tls: a:443: wrong version number",
+            id="no answer",
+        ),
+        pytest.param(ok(b"{", CUT), "unanswered", "truncated", id="broken"),
+        pytest.param(status(503), "errors", "status 503 (5xx)", id="an error"),
+        pytest.param(status(529), "errors", "status 529 (overloaded)", id="overloaded"),
+        pytest.param(stream(ERROR_EVENT), "errors", "status 200 (5xx)", id="within a stream"),
+        pytest.param((3.0, ok()), "slow-rate", "status 200 (ok) after 3.0 s", id="slow"),
+    ],
+)
+async def test_why_a_region_is_not_called(step, cause, detail):
+    """A transition tells what the last call has met, for whoever has to mend it."""
+    desk = Desk(step, breaker=FIRST)
+    await desk.make()
+
+    assert [(cause, detail)] == [(change.cause, change.detail) for _, change in desk.told]
+
+
+async def test_why_after_a_break():
+    """So does one by an answer that broke late."""
+    rule = BreakerRule(minimum_calls=2, failure_rate=0.5)
+    desk = Desk(stream(CONTENT, CUT), breaker=rule)
+    end = await desk.make()
+    await end.answer.read()
+    with pytest.raises(UpstreamFailed):
+        await end.answer.read()
+
+    assert [("failure-rate", "an answer broke after it had begun")] == [
+        (change.cause, change.detail) for _, change in desk.told
+    ]
+
+
+async def test_why_after_a_caller_left():
+    """And one by a caller that had been patient."""
+    desk = Desk((9.5, hangs()), breaker=FIRST, timeouts=QUICK)
+    task = asyncio.create_task(desk.make())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert [("unanswered", "no whole answer for 9.5 s")] == [(change.cause, change.detail) for _, change in desk.told]
+
+
+async def test_nothing_to_tell_of_a_region_that_is_well():
+    """One that is called again needs no reason."""
+    desk = Desk(status(500), ok(), breaker=FIRST)
+    await desk.make()
+    desk.clock.now += 6.0
+    await desk.make()
+
+    assert ["status 500 (5xx)", ""] == [change.detail for _, change in desk.told]
 
 
 async def test_slow():

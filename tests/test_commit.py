@@ -133,6 +133,7 @@ async def test_talk(steps, pairs, monkeypatch):
     found, verdict = await ahead(Answer(200, *steps, pairs=pairs), CHAT, Ledger(COMMIT_BYTES))
 
     assert ("ok", b"".join(steps[:-1])[:2]) == (verdict.cause, (await found.read())[:2])
+    assert found.talks
 
 
 @pytest.mark.parametrize("kind", [b"application/x-ndjson", b"application/jsonl", b"application/json-seq"])

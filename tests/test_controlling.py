@@ -50,6 +50,7 @@ class Process:
     def __init__(self) -> None:
         self.asked = []
         self.fleet = "done"
+        self.why = ""
         self.entries = 3
         self.problem = None
         self.standing = ModeResult(Mode.NORMAL, None, "local")
@@ -69,7 +70,7 @@ class Process:
         self.asked.append(request)
         if self.problem is not None:
             raise self.problem
-        return RegionResult(self.table, self.fleet if request.fleet else "local")
+        return RegionResult(self.table, self.fleet if request.fleet else "local", self.why)
 
     def regions(self):
         return {"regions": self.table}
@@ -346,8 +347,10 @@ def test_a_listener_on_every_address_is_called_on_this_machine(process, token_fi
         (ModeResult(Mode.CACHE_OFF, 89.6, "done"), "cache-off for 1m 30s more"),
         (ModeResult(Mode.PASSTHROUGH, 7261.0, "done"), "passthrough for 2h 1m more"),
         (ModeResult(Mode.PASSTHROUGH, 0.2, "done"), "passthrough for 0s more"),
+        (ModeResult(Mode.PASSTHROUGH, 30 * 86400.0, "done"), "passthrough for 30d more"),
+        (ModeResult(Mode.PASSTHROUGH, 50 * 3600.0 + 61.0, "done"), "passthrough for 2d 2h more"),
     ],
-    ids=["normal", "minutes", "seconds", "hours", "ending"],
+    ids=["normal", "minutes", "seconds", "hours", "ending", "a month", "days"],
 )
 def test_show_the_mode(process, alone, capsys, standing, expected):
     """In force, and how much longer."""
@@ -482,6 +485,18 @@ def test_order_a_region_of_this_process(process, capsys, request, served, note):
     assert (0, told, [note]) == run(capsys, "region", "close", "openai", "us", *option)
 
 
+def test_order_that_redis_will_not_have(process, fleet, capsys):
+    """What is missing is named, and no other reason."""
+    process.fleet, process.why = "local", "Redis forbids TIME to this user; grant +time"
+    process.table = [standing("us", order="close")]
+
+    assert (
+        0,
+        "openai us: closed, by order close; in this process",
+        ["this process only: Redis forbids TIME to this user; grant +time"],
+    ) == run(capsys, "region", "close", "openai", "us", *fleet)
+
+
 @pytest.mark.parametrize(
     ("problem", "code"),
     [
@@ -503,3 +518,17 @@ def test_regions_where_nothing_listens(capsys, configure):
     codes = [run(capsys, "region", *words, *configure(0))[0] for words in (["ls"], ["open", "a", "b"])]
 
     assert [2, 2] == codes
+
+
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [(["mode"], "until it is changed again"), (["region", "open"], "until `auto` ends it")],
+    ids=["mode", "region"],
+)
+def test_help_tells_the_end(capsys, command, end):
+    """What holds without ``--for`` ends by itself in the fleet, and in a single process only where somebody ends it."""
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+
+    assert f"without: 30d in the fleet, and in a single process {end}" in text

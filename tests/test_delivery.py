@@ -92,7 +92,7 @@ def test_clean(text, expected):
 )
 def test_hit(form, wanted, left, detail, kind):
     """A hit says its age and what is left of it; its type is that of the form it is in."""
-    response = hit(Serve(entry_of(form=form), 12, left), b"body", wanted, ID)
+    response = hit(Serve(entry_of(form=form), 12, left), b"body", wanted, ID, "gpt-4o")
 
     assert (200, b"body", False) == (response.status, response.body, response.close)
     assert response.head == lines((
@@ -103,8 +103,8 @@ def test_hit(form, wanted, left, detail, kind):
 
 
 def test_hit_without_a_model():
-    """Nothing is said of a model where there is none; a hit is of no region."""
-    head = hit(Serve(entry_of(b"", model="", headers=()), 0, 60), b"", Form.WHOLE, ID).head
+    """Nothing is said of a model where none was asked for; a hit is of no region."""
+    head = hit(Serve(entry_of(b"", headers=()), 0, 60), b"", Form.WHOLE, ID, "").head
 
     assert head == lines((
         (b"content-length", b"0"), (b"age", b"0"), (b"cache-status", b"sidecar; hit; ttl=60; detail=memory"),
@@ -113,9 +113,9 @@ def test_hit_without_a_model():
 
 
 def test_hit_of_a_hostile_model():
-    """A model's name that a service sent cannot end the line that it stands on."""
+    """A model's name that a caller sent cannot end the line that it stands on."""
 
-    assert b"x-sidecar-model: m??x:?y\r\n" in hit(Serve(entry_of(model="m\r\nx: y"), 0, 60), b"", Form.WHOLE, ID).head
+    assert b"x-sidecar-model: m??x:?y\r\n" in hit(Serve(entry_of(), 0, 60), b"", Form.WHOLE, ID, "m\r\nx: y").head
 
 
 @pytest.mark.parametrize("close", [True, False])

@@ -515,6 +515,46 @@ async def test_probe_while_the_other_stays_silent():
     assert caught.value.retry_after >= 1.0
 
 
+@pytest.mark.parametrize(
+    ("closed", "seconds"),
+    [pytest.param(False, 3.0, id="the other is tried sooner"), pytest.param(True, 1.0, id="the other is well")],
+)
+async def test_soonest(closed, seconds):
+    """Who is told when to come again is told when the first of all regions may be asked, not the one that was."""
+    lab = Lab({"a": [REFUSED], "b": [REFUSED]})
+    if not closed:
+        lab.open("b", Sign.UNANSWERED)
+    lab.clock.now += 2.0
+    lab.open("a", Sign.UNANSWERED)
+    for _ in range(4):  # its wait has doubled
+        lab.clock.now += lab.breaker("a").remaining(lab.clock.now)
+        probe = lab.breaker("a").admit(lab.clock.now, 0.5)
+        lab.breaker("a").settle(probe, Sign.UNANSWERED, 0.0, lab.clock.now, 0.5)
+    if not closed:
+        probe = lab.breaker("b").admit(lab.clock.now, 0.5)
+        lab.breaker("b").settle(probe, Sign.UNANSWERED, 0.0, lab.clock.now, 0.5)
+        lab.clock.now += lab.breaker("b").remaining(lab.clock.now) - 3.0
+        lab.breaker("a")._next_probe = lab.clock.now
+    with pytest.raises(UpstreamFailed) as caught:
+        await lab.send()
+
+    assert (Cause.NO_REGION, seconds) == (caught.value.cause, pytest.approx(caught.value.retry_after))
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+async def test_no_credential_beside_a_failure(order):
+    """A region that could not even be asked hides nothing of what became of the one that was."""
+    regions = [region("a"), region("b", credential=KEY)]
+    if order == "ba":
+        regions = [region("b", credential=KEY, priority=1), region("a", priority=2)]
+    lab = Lab({"a": [RESET], "b": [ok()]}, *regions)
+    with pytest.raises(UpstreamFailed) as caught:
+        await lab.send()
+
+    assert (Cause.NO_REGION, True) == (caught.value.cause, caught.value.final)
+    assert ["a"] == lab.asked
+
+
 async def test_budget_is_spent_without_an_answer():
     """Who may not be sent to another region is told when to come again, as where there is none."""
     lab = Lab({"a": [REFUSED], "b": [ok()]}, breaker=BreakerRule(consecutive_unanswered=0, failure_rate=0.0))
@@ -528,15 +568,16 @@ async def test_budget_is_spent_without_an_answer():
     assert caught.value.retry_after >= 1.0
 
 
-@pytest.mark.parametrize("pairs", [(), OWN_RETRY], ids=["plain", "sdk"])
-async def test_only_region_does_not_answer(pairs):
+@pytest.mark.parametrize("sdk", [True, False], ids=["sdk", "plain"])
+async def test_only_region_does_not_answer(sdk):
     """The only region is asked until twenty calls in a row had no answer, and from then on by one call in ten."""
     lab = Lab({"a": [REFUSED]})
     lab.open("a", Sign.UNANSWERED)
     lab.draw = 0.5
+    pairs = OWN_RETRY if sdk else ()
     ends = [await lab.call(*pairs) for _ in range(100)]
 
-    assert {"no-region"} == set(ends)
+    assert ["connect"] * (16 if sdk else 8) + ["no-region"] * (84 if sdk else 92) == ends
     assert 17 == len(lab.asked)
 
     for step in range(100):
@@ -544,6 +585,17 @@ async def test_only_region_does_not_answer(pairs):
         await lab.call(*pairs)
 
     assert 17 + 10 <= len(lab.asked) <= 17 + 20
+
+
+@pytest.mark.parametrize("sdk", [True, False], ids=["sdk", "plain"])
+@pytest.mark.parametrize("step", [RESET, TIMEOUT])
+async def test_only_region_fails(step, sdk):
+    """What became of a call is its caller's to know, and whether there is any use in another one."""
+    lab = Lab({"a": [step]}, retry={"on_timeout": True})
+    with pytest.raises(UpstreamFailed) as caught:
+        await lab.send(*(OWN_RETRY if sdk else ()))
+
+    assert (step().cause, not sdk, 0.0) == (caught.value.cause, caught.value.final, caught.value.retry_after)
 
 
 async def test_errors_before_silence():

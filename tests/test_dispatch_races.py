@@ -63,6 +63,34 @@ async def test_hedge():
     assert lab.is_clean(sent)
 
 
+@pytest.mark.parametrize(
+    ("step", "waits"),
+    [
+        pytest.param(FILTERED, False, id="the caller's own fault"),
+        pytest.param(QUOTA, True, id="quota"),
+        pytest.param(NO_DEPLOYMENT, True, id="no deployment"),
+        pytest.param(status(401), True, id="a credential"),
+        pytest.param(status(500), True, id="an error"),
+    ],
+)
+async def test_definite_answer_ends_the_race(step, waits):
+    """An answer that no other region would better is not held back; any other one waits for the second attempt."""
+    first, second = hangs(), hangs()
+    lab = await warmed(hedged({"a": [(first, step)], "b": [(second, ok())]}))
+    call = asyncio.create_task(lab.send())
+    await until(lambda: len(lab.asked) == 2)
+    first.set()
+    await spin()
+
+    assert waits is not call.done()
+
+    second.set()
+    sent = await call
+
+    assert (200 if waits else 400) == sent.answer.status
+    assert lab.is_clean(sent)
+
+
 async def test_hedge_of_the_only_region():
     """Where there is one region, it has both."""
     lab = await warmed(hedged({"a": [hangs(), ok()]}))

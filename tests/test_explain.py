@@ -8,8 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.core.approach import Approaches
+from sidecar.core.fingerprint import fleet_secret
+from sidecar.core.principal import Pod
 from sidecar.core.rules import CacheRule, RedisRule, Region, Route
 from sidecar.explain import explain
+from sidecar.net.request_file import read_request
 from sidecar.settings import load
 
 HEAD = "POST /openai/v1/chat/completions HTTP/1.1\nHost: 127.0.0.1:7400\nAuthorization: Bearer sk-secret\n"
@@ -287,3 +291,206 @@ def test_a_caller_who_wants_no_fallback(spread):
     said = parts(spread, request(head=HEAD + "X-Team: docs\nX-Sidecar-Fallback: None\n"))
 
     assert "none, as the caller says" == said["fallback"]
+
+
+# ---- as the line decides it ----
+
+PRIVATE = """
+services:
+  openai:
+    regions:
+      - {name: us, url: "https://us.example", residency: us, deployments: {gpt-4o: us-4o}}
+      - {name: eu, url: "https://eu.example", priority: 2, residency: eu}
+routes:
+  - {name: private, match: {service: openai, model: "gpt-4o-eu*"}, allow: [eu]}
+"""
+
+PRIVATE_CHAT = CHAT.replace("gpt-4o", "gpt-4o-eu-1")
+
+
+@pytest.fixture
+def load_text(tmp_path):
+    """Settings from their text, as `run` reads them."""
+
+    def load_text(text):
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        return load(str(path), environ={}, overrides={}, strict=False)
+
+    return load_text
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "decision"),
+    [
+        pytest.param(HEAD, PRIVATE_CHAT, "look-up", id="looked-up"),
+        pytest.param(HEAD + "Cache-Control: no-store\n", PRIVATE_CHAT, "bypass (no-store)", id="no-store"),
+        pytest.param(HEAD + "Content-Encoding: gzip\n", PRIVATE_CHAT, "bypass (content-encoded)", id="coded"),
+        pytest.param(HEAD, '{"model"', "bypass (invalid-json)", id="unreadable"),
+    ],
+)
+def test_a_route_by_model(head, body, decision, load_text):
+    """
+    Where a route goes by models the body is read, whatever the head says; a model that is not known goes nowhere that
+    its route might forbid.
+    """
+    said = parts(load_text(PRIVATE), request(body, head))
+
+    assert decision == said["decision"]
+    assert said["candidates"].startswith("eu https://eu.example ")
+    assert "us: residency us, and the route allows eu" in said["text"]
+    assert ("gpt-4o-eu-1" == said["model"]) == said["route"].startswith("private ")
+
+
+@pytest.mark.parametrize("mode", ["cache-off", "passthrough"])
+def test_deployments_in_another_mode(mode, load_text):
+    """What is not looked up is renamed all the same."""
+    said = parts(load_text(f"mode: {mode}{PRIVATE}"), request())
+
+    assert f"bypass ({mode})" == said["decision"]
+    assert "deployment us-4o" in said["candidates"]
+
+
+def test_no_region_in_common(load_text):
+    """A call whose model is not known, and whose routes allow nothing in common, is refused; so is its explanation."""
+    rules = load_text(PRIVATE + '  - {name: home, match: {service: openai, model: "gpt-4o-us*"}, allow: [us]}\n')
+    said = parts(rules, request('{"model"'))
+
+    assert "(none)" == said["candidates"]
+    assert said["answer"].startswith("403 no-region-allowed: The model that this call is for cannot be told")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(
+            request(
+                '{"model": "gpt-4o", "input": "x", "previous_response_id": "resp_1"}',
+                HEAD.replace("chat/completions", "responses"),
+            ),
+            id="by-its-body",
+        ),
+        pytest.param(
+            request("", HEAD.replace("POST", "GET").replace("chat/completions", "files/file-1")), id="by-its-path"
+        ),
+    ],
+)
+def test_what_one_region_has_stored(raw, routed):
+    """A call for that goes to the first region, and to no other."""
+    text = parts(routed, raw)["text"]
+
+    assert (
+        """
+candidates:  us https://us.example (priority 1, weight 1, the caller's own credential)
+left out:    eu: the call names what one region has stored, so it goes to the first one only"""
+        in text
+    )
+
+
+def test_a_token_of_microsoft(load_text):
+    """It goes to Microsoft only, so a region of another vendor is left out."""
+    token = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL3N0cy53aW5kb3dzLm5ldC90Iiwic3ViIjoieCJ9.e"
+    rules = load_text(
+        "services: {openai: {regions: ["
+        "{name: gate, url: 'https://a.azure-api.net', credential_domain: x},"
+        "{name: us, url: 'https://us.example', credential_domain: x, priority: 2}]}}"
+    )
+    said = parts(rules, request(head=HEAD.replace("sk-secret", token)))
+
+    assert said["candidates"].startswith("gate ")
+    assert "us: Microsoft issued the caller's token, which goes to no other vendor" in said["text"]
+
+
+def test_a_name_that_cannot_be_put_in(load_text):
+    """A region that calls the model otherwise gets no form: only paths and JSON bodies are changed."""
+    head = (
+        HEAD.replace("chat/completions", "audio/transcriptions") + "Content-Type: multipart/form-data; boundary=cut\n"
+    )
+    body = '--cut\r\nContent-Disposition: form-data; name="model"\r\n\r\ngpt-4o\r\n--cut--\r\n'
+    region = '{name: us, url: "https://us.example", deployments: {gpt-4o: us-4o}}'
+    said = parts(load_text(PRIVATE), request(body, head))
+    alone = parts(load_text(f"services: {{openai: {{regions: [{region}]}}}}"), request(body, head))
+
+    assert said["candidates"].startswith("eu ")
+    assert "us: the model is us-4o there, which cannot be put into this call" in said["text"]
+    assert "(none)" == alone["candidates"]
+    assert alone["answer"].startswith("400 cannot-rename: ")
+
+
+OWN_PORT = """
+services:
+  documents: {dialect: azure-openai, port: 7401, regions: [{name: weu, url: "https://weu.example"}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        pytest.param("127.0.0.1:7401", "documents (dialect azure-openai)", id="its-own"),
+        pytest.param("[::1]:7401", "documents (dialect azure-openai)", id="its-own-of-another-address"),
+        pytest.param("127.0.0.1:7400", None, id="the-shared-one"),
+        pytest.param("127.0.0.1", None, id="none"),
+    ],
+)
+def test_a_port_of_its_own(host, expected, load_text):
+    """A request that was sent to a service's own port is for that service; its Host says so."""
+    head = HEAD.replace("/openai/v1/", "/openai/deployments/d/").replace("127.0.0.1:7400", host)
+
+    assert expected == parts(load_text(OWN_PORT), request(head=head)).get("service")
+
+
+def test_where_ports_of_their_own_are(load_text):
+    """Who asks at the shared port for what has one of its own is told that."""
+    said = parts(load_text(OWN_PORT), request(head=HEAD.replace("/openai/", "/nobody/")))
+
+    assert "documents (port 7401)" in said["answer"]
+
+
+WORKLOAD = """
+cache: {redis: {url: "redis://cache", namespace: team-a}, secret_file: /secret}
+services:
+  openai: {regions: [{name: us, url: "https://us.example", credential: {header: authorization, file: /f}}]}
+"""
+
+NAMED = {"SIDECAR_POD_NAMESPACE": "team", "SIDECAR_SERVICE_ACCOUNT": "app"}
+
+
+def test_the_pods_own(load_text):
+    """Where the pod is who asks, its partition is that of the environment: the one under which it stores."""
+    rules = load_text(WORKLOAD)
+    text, _ = explain(rules, request(), NAMED)
+    other, _ = explain(rules, request(), {**NAMED, "SIDECAR_SERVICE_ACCOUNT": "another"})
+    approaches = Approaches(rules, fleet_secret("team-a"), Pod("team", "app", b"a process"))
+    approach = approaches.find(read_request(request())[0])
+    partition = approaches.caller(approach, approach.site.routes[0]).principal.partition
+
+    assert f"partition:   {partition.hex()}\n" in text
+    assert text != other
+    assert "purge by `--request`, not by it" not in text
+
+
+def test_a_pod_without_a_name(load_text):
+    """Then key and partition are of one process alone, and nobody is led to purge by them."""
+    text, _ = explain(load_text(WORKLOAD), request(), {})
+
+    assert "partition:   of each process alone" in text
+    assert "SIDECAR_POD_NAMESPACE and SIDECAR_SERVICE_ACCOUNT" in text
+    assert re.search(r"^key: .*; purge by `--request`, not by it", text, re.MULTILINE)
+
+
+def test_a_fixed_secret(rules):
+    """Without Redis the secret is each process's own, so its keys are, too."""
+
+    assert "purge by `--request`, not by it" in parts(rules, request())["key"]
+
+
+def test_warnings(load_text):
+    """What the configuration warns of comes first, also where the request is none: it may be all that is wrong."""
+    rules = load_text("routes:\n  - {name: typo, match: {service: openai}, cahce: {mode: always}}\n")
+    found, _ = explain(rules, request())
+    none, _ = explain(rules, b"")
+
+    assert 1 == len(rules.warnings)
+    assert found.startswith(f"warning:     {rules.warnings[0]}\n")
+    assert none.startswith(f"warning:     {rules.warnings[0]}\n")
+    assert "cahce" in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 import pytest
 
@@ -14,7 +15,7 @@ from sidecar.core.purges import ALL, Purges, Scope, ScopeKind
 from sidecar.core.regions import Order, Place, Regions
 from sidecar.core.rules import BreakerRule, MemoryRule, Mode, Region, Service
 from sidecar.dialects.generic import GENERIC
-from sidecar.errors import Refused
+from sidecar.errors import FleetAway, Refused
 from sidecar.flight.table import Flights
 from sidecar.operating import FLEETS_SECONDS, Operations
 from sidecar.store.memory import CHUNK, Memory
@@ -22,7 +23,7 @@ from sidecar.store.memory import CHUNK, Memory
 WEST, EAST = Region("west", "https://west.example"), Region("east", "https://east.example")
 SERVICES = (
     Service("openai", GENERIC, (WEST, EAST)),
-    Service("azure", GENERIC, (Region("west", "https://{resource}.example"),), resource=True),
+    Service("azure", GENERIC, (Region("west", "https://{resource}.example"),), resource=True, port=7401),
 )
 RAW = b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: sidecar\r\n\r\n{}"
 
@@ -48,6 +49,7 @@ class Line:
     def __init__(self) -> None:
         self.modes = []
         self.asked = []
+        self.ports = []
         self.key = key(1)
         self.ids = Ids()
 
@@ -56,6 +58,7 @@ class Line:
 
     def key_of(self, head, body):
         self.asked.append((head.method, body))
+        self.ports.append(head.port)
         return self.key
 
 
@@ -74,31 +77,32 @@ class Log:
         return self.position
 
     async def set_mode(self, mode, until=0.0):
-        if self.position is None:
-            return False
         self.modes.append((mode, until))
-        self.operations.take_mode(mode)
-        return True
+        self.operations.take_mode(mode, until)
+        return self.position is not None
 
 
 class Orders:
-    """The fleet's orders, or Redis away."""
+    """The fleet's orders, or Redis away, or one that won't have them, for a reason."""
 
     def __init__(self, operations: Operations) -> None:
         self.operations = operations
         self.away = False
+        self.why = ""
         self.given = []
         self.holding = {}
 
     async def order(self, service, region, order):
         if self.away:
-            return False
+            raise FleetAway("open")
+        if self.why:
+            return self.why
         self.given.append((service, region, order))
         self.holding = {place: each for place, each in self.holding.items() if place != (service, region)}
         if order is not None:
             self.holding[service, region] = order
         self.operations.take_orders(self.holding)
-        return True
+        return ""
 
 
 class Desk:
@@ -114,11 +118,13 @@ class Desk:
             report=lambda _: None,
         )  # fmt: skip
         self.forgotten = 0
+        self.told = []
         self.moves = []
         self.regions = Regions(lambda place, move: self.moves.append((place.region, move.after, move.cause)))
         self.operations = Operations(
             mode, self.line, self.memory, self.flights, self.purges, self.regions, SERVICES,
-            forget=self.forget, now=lambda: self.now, clock=lambda: self.now + 5000.0, port=lambda: 7400,
+            forget=self.forget, on_mode=self.hear, now=lambda: self.now, clock=lambda: self.now + 5000.0,
+            port=lambda: 7400,
         )  # fmt: skip
         self.log = Log(self.operations, self.purges)
         self.orders = Orders(self.operations)
@@ -127,6 +133,9 @@ class Desk:
 
     def forget(self) -> None:
         self.forgotten += 1
+
+    def hear(self, before: Mode) -> None:
+        self.told.append((before, self.operations.mode, self.operations.source))
 
     def join(self, *, away: bool = False) -> None:
         self.operations.log = self.log
@@ -208,6 +217,14 @@ async def test_scopes(scope, value, left, desk):
 
     assert (4 - left, left) == (result.entries, desk.memory.entries)
     assert ([(b"POST", b"{}")] if scope == "request" else []) == desk.line.asked
+
+
+@pytest.mark.parametrize(("host", "port"), [(b"sidecar", 7400), (b"sidecar:7400", 7400), (b"sidecar:7401", 7401)])
+async def test_request_to_a_port(host, port, desk):
+    """A request that went to a service's own port is looked for there; its Host says so."""
+    await desk.purge("request", request=RAW.replace(b"sidecar", host))
+
+    assert [port] == desk.line.ports
 
 
 @pytest.mark.parametrize(
@@ -292,6 +309,9 @@ async def test_own_mode(desk):
     assert ModeResult(Mode.NORMAL, None, "local") == desk.operations.standing()
     assert [Mode.CACHE_OFF, Mode.NORMAL] == desk.line.modes
     assert 2 == desk.forgotten
+    assert [
+        (Mode.NORMAL, Mode.CACHE_OFF, "process"), (Mode.CACHE_OFF, Mode.NORMAL, "configuration")
+    ] == desk.told  # fmt: skip
 
 
 async def test_same_mode(desk):
@@ -322,20 +342,40 @@ async def test_fleets_mode(desk):
     desk.join()
     await desk.change(Mode.CACHE_OFF, 600.0)
     done = await desk.change(Mode.PASSTHROUGH, 60.0, fleet=True)
+    desk.now += 20.0
     standing = desk.operations.standing()
-    desk.operations.take_mode(None)
+    desk.operations.take_mode(None, -inf)
 
     assert ModeResult(Mode.PASSTHROUGH, 60.0, "done") == done
-    assert ModeResult(Mode.PASSTHROUGH, None, "done") == standing
+    assert ModeResult(Mode.PASSTHROUGH, 40.0, "done") == standing
     assert [(Mode.PASSTHROUGH, 1060.0)] == desk.log.modes
     assert Mode.CACHE_OFF is desk.operations.mode
+    assert ["process", "fleet", "process"] == [source for _, _, source in desk.told]
+
+
+async def test_own_mode_under_the_fleets(desk):
+    """What the fleet said holds, and is what is told."""
+    desk.join()
+    await desk.change(Mode.PASSTHROUGH, 60.0, fleet=True)
+    done = await desk.change(Mode.CACHE_OFF, 600.0)
+
+    assert ModeResult(Mode.PASSTHROUGH, 60.0, "local") == done
+
+
+async def test_news_of_a_mode(desk):
+    """One that another process set ends here at its time, though nobody tells of that."""
+    desk.operations.take_mode(Mode.CACHE_OFF, 1060.0)
+    desk.now += 60.0
+    desk.operations.tick()
+
+    assert [(Mode.CACHE_OFF, "fleet"), (Mode.NORMAL, "configuration")] == [told[1:] for told in desk.told]
 
 
 async def test_fleets_mode_without_an_end(desk):
-    """It ends after a month."""
+    """It ends after a month, and says so."""
     desk.join()
-    await desk.change(Mode.CACHE_OFF, fleet=True)
 
+    assert ModeResult(Mode.CACHE_OFF, FLEETS_SECONDS, "done") == await desk.change(Mode.CACHE_OFF, fleet=True)
     assert [(Mode.CACHE_OFF, 1000.0 + FLEETS_SECONDS)] == desk.log.modes
 
 
@@ -350,13 +390,12 @@ async def test_normal_in_the_fleet(desk):
 
 
 async def test_fleet_away(desk):
-    """A mode for a fleet that cannot be told is refused, and is nobody's."""
+    """A mode for a fleet that cannot be told holds here at once, and the answer says that the others wait."""
     desk.join(away=True)
-    with pytest.raises(Refused, match="Redis does not answer") as refused:
-        await desk.change(Mode.CACHE_OFF, 60.0, fleet=True)
 
-    assert (503, "fleet-away") == (refused.value.status, refused.value.code)
-    assert (Mode.NORMAL, []) == (desk.operations.mode, desk.line.modes)
+    assert ModeResult(Mode.CACHE_OFF, 60.0, "pending") == await desk.change(Mode.CACHE_OFF, 60.0, fleet=True)
+    assert ModeResult(Mode.NORMAL, None, "pending") == await desk.change(Mode.NORMAL, fleet=True)
+    assert [Mode.CACHE_OFF, Mode.NORMAL] == desk.line.modes
 
 
 # ---- regions ----
@@ -460,6 +499,7 @@ async def test_news_of_orders(desk):
 
     assert ("open", "open", 30.0) == within
     assert ("closed", "", None) == desk.standing("east")
+    assert [("east", State.OPEN, "operator"), ("east", State.CLOSED, "operator")] == desk.moves
 
 
 async def test_order_with_the_fleet_away(desk):
@@ -472,6 +512,21 @@ async def test_order_with_the_fleet_away(desk):
     assert ("closed", "", None) == desk.standing()
 
 
+async def test_order_that_redis_will_not_have(desk):
+    """An order that the fleet's Redis lacks a right for is this process's own, and says which right."""
+    desk.join()
+    desk.orders.why = "grant +time"
+    done = await desk.order("open", 60.0, fleet=True)
+
+    assert ("local", "grant +time") == (done.fleet, done.why)
+    assert {"fleet": "local", "why": "grant +time"} == done.told()
+    assert ("open", "open", 60.0) == desk.standing()
+
+    await desk.order("auto", fleet=True)
+
+    assert ("closed", "", None) == desk.standing()
+
+
 async def test_order_with_a_token_and_no_fleet(desk):
     """It is this process's own."""
     done = await desk.order("open", fleet=True)
@@ -480,13 +535,14 @@ async def test_order_with_a_token_and_no_fleet(desk):
 
 
 async def test_order_for_resources(desk):
-    """Each resource that has been called is told of; none may have been yet."""
+    """Each resource that has been called is told of, and that it holds for those that haven't been."""
     before = await desk.order("open", service="azure")
     desk.regions.breaker(Place("azure", "contoso", "west"), BreakerRule(), 6000.0)
     after = await desk.order("open", 60.0, service="azure")
 
-    assert [] == before.regions
-    assert [("contoso", "open", "open")] == [(each.resource, each.state, each.order) for each in after.regions]
+    assert [("*", "open", "open")] == [(each.resource, each.state, each.order) for each in before.regions]
+    assert ["*", "contoso"] == [each.resource for each in after.regions]
+    assert {("open", "open", 60.0)} == {(each.state, each.order, each.order_seconds) for each in after.regions}
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,40 @@ async def test_let_go_of_in_the_middle_of_a_resend():
     assert [b"one", b"two", b"three", b"four"] == got + [chunk async for chunk in second]
 
 
+@pytest.mark.parametrize("takes", [1, 2, 3])
+@pytest.mark.parametrize("memory", [0, 1000], ids=["no room", "let go of"])
+async def test_no_second_beginning(takes, memory):
+    """A body whose beginning is gone is not sent again without it: whoever tries that hears of it."""
+    rewindable = Rewindable(Body(b"one", b"two"), Ledger(memory))
+    first = rewindable.chunks()
+    for _ in range(takes):
+        await anext(first, None)
+    await first.aclose()
+    rewindable.forget()
+    with pytest.raises(RuntimeError, match="beginning"):
+        await all_of(rewindable)
+
+
+async def test_let_go_of_before_it_begins():
+    """An answer that comes before the first byte of the body, or of a second sending, does not tear a hole into it."""
+    chunks = [b"one", b"two", b"three"]
+    rewindable = Rewindable(Body(*chunks), Ledger(1000))
+    first = rewindable.chunks()
+    rewindable.forget()
+
+    assert chunks == [chunk async for chunk in first]
+
+    rewindable = Rewindable(Body(*chunks), Ledger(1000))
+    first = rewindable.chunks()
+    got = [await anext(first), await anext(first)]
+    await first.aclose()
+    second = rewindable.chunks()
+    rewindable.forget()
+
+    assert chunks[:2] == got
+    assert chunks == [chunk async for chunk in second]
+
+
 async def test_cancelled_read():
     """A read that was cancelled has taken nothing."""
     rewindable = Rewindable(Body(b"one", b"two"), Ledger(1000))
@@ -122,6 +156,9 @@ async def test_rewound_anywhere(chunks, cut, memory):
     assert rewindable.spent == (sum(map(len, chunks[:cut])) > memory)
     if not rewindable.spent:
         assert chunks == await all_of(rewindable)
+    else:
+        with pytest.raises(RuntimeError):
+            await all_of(rewindable)
 
     rewindable.forget()
 

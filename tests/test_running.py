@@ -15,9 +15,6 @@ from asyncio.subprocess import PIPE
 import aiohttp
 import pytest
 
-from sidecar.core.rules import Mode
-from sidecar.running import _forwarding
-
 COMMAND = (sys.executable, "-m", "sidecar", "run")
 SECONDS = 15
 """The longest that any step may take; none of them comes near it."""
@@ -227,20 +224,42 @@ async def test_forwarding_in_spite_of_a_bad_configuration(start, config):
     assert 0 == code
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        pytest.param({"SIDECAR_HEALTH_PORT": "7599"}, 7599, id="variables-count"),
-        pytest.param({"SIDECAR_HEALTH_PORT": "7599", "SIDECAR_MODE": "fast"}, 7491, id="unless-one-of-them-is-bad"),
-    ],
-)
-def test_forwarding_reads_variables_where_it_can(monkeypatch, variables, expected):
-    """A pod's variables still say where its probes ask; where they are what is wrong, none of them is used."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    rules = _forwarding({"listen.port": 7500})
+@pytest.mark.parametrize("by", ["file", "variable"])
+@pytest.mark.parametrize("content", [None, "hunter2"], ids=["missing", "unfit"])
+async def test_trust_anchors_that_cannot_be_used(start, config, tmp_path, by, content):
+    """They refuse a start as any bad configuration does: with their place, and forwarding goes without them."""
+    anchors = tmp_path / "ca.pem"
+    if content is not None:
+        anchors.write_text(content)
+    path = config(f"version: 1\nupstream: {{ca_file: {anchors}}}\n" if by == "file" else "version: 1\n")
+    variables = {"SIDECAR_UPSTREAM_CA_FILE": str(anchors)} if by == "variable" else {}
+    place = f"{path}:2" if by == "file" else "environment SIDECAR_UPSTREAM_CA_FILE"
+    sidecar = await start("--config", path, "--port", "0", **variables)
+    code = await sidecar.end()
 
-    assert (7500, expected, Mode.PASSTHROUGH) == (rules.listen.port, rules.health.port, rules.mode)
+    assert 2 == code
+    assert sidecar.err[0].startswith(f"{place}: upstream.ca_file: {anchors} cannot be used: ")
+    assert 1 == len(sidecar.err)
+
+    sidecar = await start("--config", path, "--port", "0", "--on-bad-config", "passthrough", **variables)
+    started = await sidecar.event("started")
+    live = await get(f"http://127.0.0.1:{started['health_port']}/livez")
+    code = await sidecar.end(signal.SIGTERM)
+
+    assert ("passthrough", "ok\n", 0) == (started["mode"], live, code)
+
+
+async def test_forwarding_keeps_the_ports_of_variables(start):
+    """One bad variable costs that one: kubelet's probes still find the others' ports."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    variables = {"SIDECAR_HEALTH_PORT": str(free), "SIDECAR_LIMITS_DRAIN": "soon"}
+    sidecar = await start("--port", "0", "--on-bad-config", "passthrough", **variables)
+    started = await sidecar.event("started")
+    code = await sidecar.end(signal.SIGTERM)
+
+    assert ("passthrough", free, 0) == (started["mode"], started["health_port"], code)
+    assert "environment SIDECAR_LIMITS_DRAIN: limits.drain: " in "".join(sidecar.err)
 
 
 async def test_an_option_that_makes_no_sense(start):

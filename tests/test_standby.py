@@ -12,9 +12,10 @@ from msgspec import structs
 from sidecar.core.headers import fields_of
 from sidecar.core.model import View
 from sidecar.core.rules import Fallback
+from sidecar.core.written import LARGEST
 from sidecar.dialects import DIALECTS
 from sidecar.errors import Cause, ClientGone
-from sidecar.standby import LARGEST, RECHECK_SECONDS, Standby, refuses
+from sidecar.standby import RECHECK_SECONDS, Standby, refuses
 from tests.scripted import CALLERS_KEY, CONTENT, DONE, Lab, fails, hangs, ok, region, status, stream
 
 OPENAI = DIALECTS["openai"]
@@ -233,7 +234,7 @@ async def test_file_streamed(tmp_path, usage):
     assert b"" == await answer.read()
 
 
-@pytest.mark.parametrize("body", [b"busy", b'{"a":1}', CONTENT + DONE], ids=["text", "another", "a stream"])
+@pytest.mark.parametrize("body", [b'"busy"', b'{"a":1}'], ids=["text", "another"])
 async def test_file_that_cannot_be_streamed(tmp_path, body):
     """One that is no whole answer of the API is told of, and passed over."""
     desk = Desk(file_of(tmp_path, body))
@@ -256,25 +257,36 @@ async def test_file_for_what_has_no_stream(tmp_path):
     [
         (None, "No such file or directory"),
         (b"", "is empty"),
-        (bytes(LARGEST + 1), f"is larger than {LARGEST} bytes"),
+        (bytes(LARGEST + 1), "is larger than 1 MiB"),
+        (b"busy", "is not JSON"),
+        (CONTENT + DONE, "is not JSON"),
     ],
-    ids=["missing", "empty", "too large"],
+    ids=["missing", "empty", "too large", "text", "a stream"],
 )
-async def test_file_unusable(tmp_path, body, expected):
-    """Why a file cannot be used is told once a look, and the next one is taken."""
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_file_unusable(tmp_path, body, expected, stream):
+    """Why a file cannot be used is told once a look, with the remedy, and the next one is taken."""
     first = Fallback("answer_file", str(tmp_path / "none")) if body is None else file_of(tmp_path, body, "first")
     desk = Desk(first, file_of(tmp_path))
     for _ in range(2):
-        found = await desk.find()
+        found = await desk.find(view=View(stream=stream))
 
-        assert BUSY == await read(found)
+        assert b"Later." in await read(found)
 
-    assert [f"{first.value}: {expected}"] == desk.told
+    assert [f"{first.value}: {expected}; write a whole answer of the service there, as JSON"] == desk.told
+
+
+async def test_file_in_a_folders_place(tmp_path):
+    """A folder is no answer either."""
+    desk = Desk(Fallback("answer_file", str(tmp_path)))
+
+    assert await desk.find() is None
+    assert [f"{tmp_path}: Is a directory; write a whole answer of the service there, as JSON"] == desk.told
 
 
 async def test_largest_file(tmp_path):
     """A MiB is a file's most."""
-    found = await Desk(file_of(tmp_path, b" " * LARGEST)).find()
+    found = await Desk(file_of(tmp_path, b"{" + b" " * (LARGEST - 2) + b"}")).find()
 
     assert LARGEST == len(await read(found))
 

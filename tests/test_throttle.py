@@ -485,6 +485,57 @@ async def test_patience(lab):
     assert {"rate": 1} == shed(lab)
 
 
+@pytest.mark.parametrize(
+    ("within", "taken", "expected"),
+    [
+        pytest.param(1.0, 400, (True, 3.0), id="its own deadline"),
+        pytest.param(0.0, 400, (True, 3.0), id="its own deadline, over already"),
+        pytest.param(None, 900, (False, 8.0), id="nobody waits for so long"),
+        pytest.param(1.0, 900, (False, 8.0), id="nobody would, without a deadline either"),
+        pytest.param(7.0, 900, (False, 8.0), id="the deadline is the later end"),
+    ],
+)
+@pytest.mark.parametrize("limits", [{}, {"concurrency": 9}], ids=["rates", "rates and slots"])
+async def test_whose_impatience(lab, limits, within, taken, expected):
+    """Who would be let in without its deadline is sent away for that alone: it says nothing of others."""
+    tokens = route(tokens_per_minute=6000, **limits)
+    await lab.calls_in(tokens, "a", taken)
+    await lab.calls_in(tokens, "b", 100, within=within)
+    refused = lab.refused["b"]
+
+    assert expected == (refused.hasty, pytest.approx(refused.retry_after))
+    assert {"rate": 1} == shed(lab)
+
+
+@pytest.mark.parametrize("within", [4.0, None], ids=["its own", "the route's"])
+async def test_whose_impatience_at_the_end(lab, within):
+    """So it is where it was let hope."""
+    tokens = route(tokens_per_minute=6000)
+    await lab.calls_in(tokens, "a", 400)
+    await lab.calls_in(tokens, "b", 100)
+    await lab.calls_in(tokens, "c", 100, within=within)
+    await lab.leave("a", tokens=800)
+    await lab.time.advance(PATIENCE_SECONDS)
+
+    assert ["a"] == lab.went[:1]
+    assert (within is not None) == lab.refused["c"].hasty
+
+
+@pytest.mark.parametrize(
+    ("within", "used", "expected"),
+    [(3.0, 500, [True]), (None, 500, []), (3.0, 800, [False]), (None, 800, [False])],
+    ids=["its own", "none", "nobody would", "nobody does"],
+)
+async def test_whose_impatience_after_a_slot(lab, within, used, expected):
+    """And where its slot is free, but a rate turns out to be spent."""
+    both = route(tokens_per_minute=6000, concurrency=1)
+    await lab.calls_in(both, "a", 200)
+    await lab.calls_in(both, "b", 100, within=within)
+    await lab.leave("a", tokens=used)
+
+    assert expected == [refused.hasty for refused in lab.refused.values()]
+
+
 # Rates by the fleet
 
 
@@ -553,6 +604,21 @@ async def test_no_room_in_the_fleet(pods):
     await other.calls_in(tokens, "c", 100)
 
     assert (["b", "c"], 2) == (list(other.refused), len(fleet.asked))
+
+
+@pytest.mark.parametrize(
+    ("within", "taken", "expected"),
+    [(1.0, 400, True), (None, 900, False), (1.0, 900, False)],
+    ids=["its own", "nobody waits", "nobody would"],
+)
+async def test_whose_impatience_in_the_fleet(pods, within, taken, expected):
+    """Where only the fleet knows that there is no room, too."""
+    _, one, other = pods
+    tokens = route(tokens_per_minute=6000)
+    await one.calls_in(tokens, "a", taken)
+    await other.calls_in(tokens, "b", 100, within=within)
+
+    assert expected == other.refused["b"].hasty
 
 
 async def test_alone(pods):

@@ -120,14 +120,18 @@ class RegionRequest:
 
 @dataclass(frozen=True, slots=True)
 class RegionResult:
-    """How the region stands now, in each resource of its service; *fleet*: who knows of the order."""
+    """
+    How the region stands now, in each resource of its service; *fleet*: who knows of the order; *why* Redis won't have
+    it, with the remedy, ``""`` where that is not it.
+    """
 
     regions: Sequence[Standing]
     fleet: Fleet
+    why: str = ""
 
     def told(self) -> Mapping[str, str | float]:
         """What an audit line says of it."""
-        return {"fleet": self.fleet}
+        return {"fleet": self.fleet} | ({"why": self.why} if self.why else {})
 
 
 class _Purge(Struct, forbid_unknown_fields=True):
@@ -151,6 +155,15 @@ class _Region(Struct, forbid_unknown_fields=True):
 _PURGE, _MODE, _REGION = json.Decoder(_Purge), json.Decoder(_Mode), json.Decoder(_Region)
 
 Said = TypeVar("Said", _Purge, _Mode, _Region)
+
+
+def roughly(seconds: float) -> str:
+    """A duration for people, in its largest units: ``2d 3h``, ``1h 30m``, ``1m 30s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24) if hours >= 48 else (0, hours)
+    parts = ((days, "d"), (hours, "h"), (minutes if not days else 0, "m"), (rest if not days + hours else 0, "s"))
+    return " ".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
 
 
 def purge_request(body: bytes, *, fleet: bool) -> PurgeRequest:

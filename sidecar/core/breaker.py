@@ -96,12 +96,16 @@ class Refusal(Struct, frozen=True, gc=False):
 
 
 class Transition(Struct, frozen=True, gc=False):
-    """A breaker's change. *seconds*: how long it stays open, 0 where it isn't or only another order ends that."""
+    """
+    A breaker's change. *seconds*: how long it stays open, 0 where it isn't or only another order ends that. *detail*:
+    for people, what the last call met, ``""`` where nothing is known; a breaker leaves it to whoever has made the call.
+    """
 
     before: State
     after: State
     cause: Cause
     seconds: float = 0.0
+    detail: str = ""
 
 
 class Breaker:
@@ -168,6 +172,11 @@ class Breaker:
         """The operator's order, ``OPEN`` or ``CLOSED``; None: it judges for itself."""
         return self._forced
 
+    @property
+    def gone(self) -> bool:
+        """Whether a whole window of calls in a row had no answer: not even a call's only region is asked then."""
+        return self._state is not State.CLOSED and self._silent and self._unheard >= self._rule.window
+
     def remaining(self, now: float) -> float:
         """Seconds until it is half open; 0 where it isn't open, or by an order."""
         if self._state is not State.OPEN or self._forced is not None:
@@ -194,7 +203,7 @@ class Breaker:
             return Refusal(LONGEST_WAIT, forced=True)
         if now >= self._next_probe:
             return self._probe(now)
-        if last and (not self._silent or draw < STRAY or (sole and self._unheard < self._rule.window)):
+        if last and (not self._silent or draw < STRAY or (sole and not self.gone)):
             return Permit(self._generation, spare=True)
         seconds = self._next_probe - now
         if self._probing:  # its verdict comes well before its patience ends

@@ -236,7 +236,7 @@ class Purges:
         """There is another log. Returns what that alone purges here."""
         known, news = self.position.incarnation, []
         if (base := self._shared(tail)) is not None:
-            self._go_on_from(base, {scope for scope, number in tail.purges if number > base})
+            news += self._go_on_from(base, {scope for scope, number in tail.purges if number > base})
         else:
             self._logged.clear()
             if known and tail.node and self._node and tail.node != self._node:
@@ -268,11 +268,19 @@ class Purges:
         theirs = {**tail.before, tail.incarnation: tail.number}
         return max((min(ours[name], theirs[name]) for name in ours.keys() & theirs.keys() if name), default=None)
 
-    def _go_on_from(self, base: int, there: set[Scope]) -> None:
-        """The log may have lost what came after *base*: that is to be written again, unless it is *there* once more."""
-        for scope in self._logged.cut(base):
-            if scope not in there and ALL not in there and scope not in self._pending:
+    def _go_on_from(self, base: int, there: set[Scope]) -> list[Scope]:
+        """
+        The log may have lost what came after *base*: that is to be written again, unless it is *there* once more.
+
+        Returns what is written from here, and so is no news here when it is read: somebody may have purged the same
+        later, and takes what we write for his own. What was lost came before this; whatever it took is purged by now.
+        """
+        ours = dict.fromkeys((*self._logged.cut(base), *self._pending))
+        lost = [scope for scope in ours if scope not in there and ALL not in there]
+        for scope in lost:
+            if scope not in self._pending:
                 self._await_log(scope, Due(self.seq, base))
+        return lost
 
     def _carry_out(self, purged: Iterable[Scope]) -> None:
         for scope in purged:

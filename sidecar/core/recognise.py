@@ -18,6 +18,13 @@ from sidecar.core.dialect import BodyForm, Endpoint
 from sidecar.core.model import Fields
 from sidecar.core.rules import CacheMode, Region, Route, Rules, Service
 
+_API_PARTS = frozenset({
+    "openai", "anthropic", "v1", "deployments", "models", "chat", "completions", "embeddings", "responses", "messages",
+    "files", "uploads", "batches", "assistants", "threads", "audio", "images", "moderations", "containers",
+    "conversations", "realtime", "evals", "videos",
+})  # fmt: skip
+"""How paths of Azure OpenAI begin or go on. One of these, where a resource stands, is no resource of the caller's."""
+
 _RESOURCE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
 _SLASHES = re.compile(r"/{2,}")
 _PORT = re.compile(r":[0-9]*\Z")
@@ -70,15 +77,14 @@ def recognise(rules: Rules, port: int, host: bytes, method: bytes, target: bytes
     if service.resource:
         resource, rest = _split_resource(rest)
         if not resource:
-            return Stray(
-                404, "unknown-resource", f"The path must name a resource: {service.path}/RESOURCE/..., letters, "
-                "digits and hyphens only."
-            )  # fmt: skip
+            return _resourceless(rules, service, port)
     if not rest.startswith(b"/"):
         rest = b"/" + rest
     raw_path, _, query = rest.partition(b"?")
     path = _SLASHES.sub("/", raw_path.decode("latin-1"))
     endpoint = service.dialect.locate(method, path)
+    if endpoint is None and resource in _API_PARTS and _is_forgotten(service, path):
+        return _resourceless(rules, service, port)
     routes = tuple(route for route in rules.routes if _may_take(route, service, endpoint, path))
     cacheable = endpoint is not None and not endpoint.bypass and any(r.cache.mode != CacheMode.OFF for r in routes)
     regions = tuple(
@@ -174,6 +180,27 @@ def _split_resource(rest: bytes) -> tuple[str, bytes]:
     return name.lower(), rest[1 + len(segment) :]
 
 
+def _is_forgotten(service: Service, path: str) -> bool:
+    """
+    Whether the base URL named no resource, so that a part of the API's path stands for it, and *path* is the rest.
+    Where a resource is really called so, the path begins anew after it.
+    """
+    return service.dialect.name == "azure-openai" and not f"{path}/".lower().startswith("/openai/")
+
+
+def _resourceless(rules: Rules, service: Service, port: int) -> Stray:
+    """No resource, so no region either: the caller's credential is for nobody whose name the path happens to hold."""
+    setting = "AZURE_OPENAI_ENDPOINT=" if service.dialect.name == "azure-openai" else "the base URL "
+    prefix = "" if port and service.port == port else service.path
+    where = next((region.url for region in service.regions if "{resource}" in region.url), "{resource}")
+    return Stray(
+        404,
+        "unknown-resource",
+        f"The path must name a resource: set {setting}http://127.0.0.1:{port or rules.listen.port}{prefix}/RESOURCE, "
+        f"where RESOURCE is that of {where.replace('{resource}', 'RESOURCE')}: letters, digits and hyphens only.",
+    )
+
+
 def _filled(region: Region, resource: str) -> Region:
     if "{resource}" not in region.url:
         return region
@@ -185,4 +212,6 @@ def _where_to_go(rules: Rules) -> str:
     paths = ", ".join(
         service.path + ("/RESOURCE" if service.resource else "") for service in rules.services if service.path
     )
-    return f"No service answers here. This sidecar serves the base paths {paths or '(none)'}; check the base URL."
+    ports = ", ".join(f"{service.name} (port {service.port})" for service in rules.services if service.port)
+    text = f"No service answers here. This sidecar serves the base paths {paths or '(none)'}; check the base URL."
+    return f"{text} With a port of their own: {ports}." if ports else text

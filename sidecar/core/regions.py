@@ -22,6 +22,9 @@ from sidecar.core.windows import Windows
 PLACES = 1024
 """So many places have a breaker at a time; only services with a resource in their path can have more."""
 
+EVERY = "*"
+"""Stands for all resources of a service, those that were not called yet included; no resource has this name."""
+
 
 class Place(NamedTuple):
     """A region of a service, or of one *resource* of it (``""`` for none)."""
@@ -98,8 +101,9 @@ class Regions:
         if breaker is None:
             breaker = self._breakers[place] = Breaker(rule)
             order = self._orders.get((place.service, place.region))
-            if order is not None:
-                breaker.force(order.state, now)
+            moved = breaker.force(order.state, now) if order is not None else None
+            if place.resource:  # else the order itself was told
+                self.tell(place, moved)
             if len(self._breakers) > PLACES:
                 self._make_room()
         return breaker
@@ -126,13 +130,15 @@ class Regions:
 
     def order(self, service: str, region: str, order: Order | None, now: float) -> None:
         """From now on *order* holds for a region, in every resource; None: its own judgement."""
-        if order is None:
-            self._orders.pop((service, region), None)
-        else:
+        before = self._orders.pop((service, region), None)
+        if order is not None:
             self._orders[service, region] = order
-        for place, breaker in self._breakers.items():
-            if (place.service, place.region) == (service, region):
-                self.tell(place, breaker.force(order.state if order is not None else None, now))
+        places = [place for place in self._breakers if (place.service, place.region) == (service, region)]
+        for place in places:
+            self.tell(place, self._breakers[place].force(order.state if order is not None else None, now))
+        was, becomes = _state_by(before), _state_by(order)
+        if not places and was is not becomes:  # never called, so no breaker tells of it
+            self.tell(Place(service, "", region), Transition(was, becomes, "operator"))
 
     def learn(self, place: Place, open_for: float | None, rule: BreakerRule, now: float) -> None:
         """The fleet has opened *place* for so many seconds, or closed it."""
@@ -165,7 +171,10 @@ class Regions:
         return {service: budget.left(now) for service, budget in self._budgets.items()}
 
     def table(self, services: Iterable[Service], now: float, wall: float) -> list[Standing]:
-        """Every region of *services*; of a service with resources in its path, those that have been called."""
+        """
+        Every region of *services*; of a service with resources in its path, those that have been called, and a line for
+        ``*``, all resources, where an order holds.
+        """
         return [
             self._standing(place, region, now, wall)
             for service in services
@@ -176,7 +185,9 @@ class Regions:
     def _places(self, service: Service, region: Region) -> list[Place]:
         if not service.resource:
             return [Place(service.name, "", region.name)]
-        return [place for place in self._breakers if (place.service, place.region) == (service.name, region.name)]
+        called = [place for place in self._breakers if (place.service, place.region) == (service.name, region.name)]
+        ordered = (service.name, region.name) in self._orders
+        return [Place(service.name, EVERY, region.name), *called] if ordered else called
 
     def _standing(self, place: Place, region: Region, now: float, wall: float) -> Standing:
         breaker = self._breakers.get(place)
@@ -189,7 +200,7 @@ class Regions:
             priority=region.priority,
             weight=region.weight,
             residency=region.residency,
-            state=breaker.state.value if breaker is not None else (order.state if order else State.CLOSED).value,
+            state=(breaker.state if breaker is not None else _state_by(order)).value,
             seconds=breaker.remaining(now) if breaker is not None else 0.0,
             share=breaker.share(now) if breaker is not None else float(order is None or order.state is State.CLOSED),
             order="" if order is None else "open" if order.state is State.OPEN else "close",
@@ -199,3 +210,8 @@ class Regions:
             exhausted=sum(window.exhausted for window in windows),
             latency=self.latency.of(place, now),
         )
+
+
+def _state_by(order: Order | None) -> State:
+    """That of a region that has not been called."""
+    return order.state if order is not None else State.CLOSED

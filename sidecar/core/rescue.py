@@ -44,6 +44,9 @@ _FAILURES: Mapping[Cause, tuple[int, str]] = MappingProxyType({
     Cause.INTERNAL: (500, "The sidecar failed; this is a bug in it, and is in its log."),
 })  # fmt: skip
 
+_LASTING: Mapping[str, float] = MappingProxyType({"no-credential": 30.0})
+"""Refusals that last longer than an SDK's tries, by code: the seconds until it is worth trying again."""
+
 _JSON: Pairs = ((b"content-type", b"application/json"),)
 
 
@@ -58,7 +61,9 @@ def rescue(error: Exception, dialect: Dialect | None) -> Rescued:
     pairs = _JSON
     if isinstance(error, Refused):
         status, code, message = error.status, error.code, error.message
-        if error.retry_after:
+        if code in _LASTING:
+            pairs += (_retry_after(_LASTING[code]), (b"x-should-retry", b"false"))
+        elif error.retry_after:
             pairs += (_retry_after(error.retry_after),)
         elif status < 500 or status in {501, 504}:
             pairs += ((b"x-should-retry", b"false"),)

@@ -72,8 +72,9 @@ local function trim(i, over)
 end
 for i = 1, sets do
   local ended = redis.pcall('ZCOUNT', KEYS[i], '-inf', text(now))
-  if type(ended) == 'table' then redis.call('DEL', KEYS[i])  -- another type is none of ours
-  else trim(i, ended) end
+  if type(ended) ~= 'table' then trim(i, ended)
+  elseif string.find(ended.err, 'WRONGTYPE', 1, true) then redis.call('DEL', KEYS[i])  -- none of ours
+  else return ended end
 end
 local function standing(i, ...)
   return redis.call('ZREVRANGEBYSCORE', KEYS[i], '+inf', '(' .. text(now), 'LIMIT', 0, most, ...)
@@ -173,11 +174,12 @@ class Said(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is on the board, and the *mark* of its set of orders."""
+    """What is on the board, and the *mark* of its set of orders. *full*: what was to be written may not be there."""
 
     mark: bytes
     orders: Mapping[Ordered, Said]
     findings: Mapping[Place, Said]
+    full: bool = False
 
 
 class Board:
@@ -234,7 +236,7 @@ class Board:
             self._ahead = int(text) - self._clock() * 1000
             found = self._read(int(text), sets)
             if done != _UNTIMELY:
-                return "Redis takes no writes" if full else found
+                return found._replace(full=bool(full))
         raise FleetAway("error", "Redis' clock leaps")
 
     async def claim(self, place: Place, seconds: float) -> bool:

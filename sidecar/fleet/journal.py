@@ -50,10 +50,17 @@ _LOG = Script(
 local function text(number) return string.format('%.0f', number) end
 local told = redis.pcall('INFO', 'server')
 local node = type(told) == 'string' and string.match(told, 'run_id:(%x+)') or ''
+local function foreign(found)  -- of another type, so none of ours; else we have no right to it, and it may well be
+  return string.find(found.err, 'WRONGTYPE', 1, true)
+end
 local log = redis.pcall('HMGET', KEYS[1], 'incarnation', 'number', 'last', 'node', 'before')
-if log.err then redis.call('DEL', KEYS[1]) end  -- what is of another type is none of ours
-local incarnation, number, last, before = log[1], tonumber(log[2] or ''), log[3], log[5]
+if log.err and not foreign(log) then return log end
 local top = redis.pcall('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+if top.err and not foreign(top) then return top end
+local mode = redis.pcall('GET', KEYS[3])
+if type(mode) == 'table' and not foreign(mode) then return mode end
+if log.err then redis.call('DEL', KEYS[1]) end
+local incarnation, number, last, before = log[1], tonumber(log[2] or ''), log[3], log[5]
 if top.err then redis.call('DEL', KEYS[2]) end
 local highest = top[2] or '0'
 local changed = false
@@ -110,7 +117,6 @@ if changed or redis.call('TTL', KEYS[1]) < ARGV[5] / 2 then
   redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
 if added then redis.pcall('PUBLISH', ARGV[1], 'p') end  -- where that is forbidden, the log is read a little later
-local mode = redis.pcall('GET', KEYS[3])
 if type(mode) == 'table' then
   redis.call('DEL', KEYS[3])
   mode = false
@@ -122,10 +128,8 @@ return {incarnation, text(number), before, node, purges, mode, full}
 
 _MODE = Script(
     """
--- KEYS: the mode. ARGV: the channel of news, the mode's note or nothing, milliseconds, 1 to leave one that is there.
-if ARGV[2] == '' then
-  redis.call('DEL', KEYS[1])
-elseif ARGV[4] == '1' then
+-- KEYS: the mode. ARGV: the channel of news, the mode's note, milliseconds, 1 to leave one that is there.
+if ARGV[4] == '1' then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3], 'NX')
 else
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
@@ -135,6 +139,9 @@ return 1
 """,
     "mode",
 )
+
+
+_ENDED = "ended"
 
 
 class Answer(NamedTuple):
@@ -195,13 +202,14 @@ class Journal:
     async def put_mode(self, mode: Mode | None, until: float, *, unless: bool = False) -> None:
         """
         The fleet's mode is *mode* until *until*, wall clock, at most for ``LONGEST_MODE``; None, or a time that has
-        passed: there is none any more. *unless* there is one by now.
+        passed: there is none any more, and that is told for as long, or who comes back late would set it again.
+        *unless* something is told by now.
         """
-        until = min(until, self._now() + LONGEST_MODE)
-        left = until - self._now()
-        note = b""
-        if mode is not None and left > 0:
-            note = self._notes.seal_note(self._mode + f"{mode.value} {until!r}".encode())
+        now = self._now()
+        until = min(until, now + LONGEST_MODE)
+        word = mode.value if mode is not None and until > now else _ENDED
+        until = until if word != _ENDED else now + LONGEST_MODE
+        note, left = self._notes.seal_note(self._mode + f"{word} {until!r}".encode()), until - now
         words: list[bytes | int] = [self._channel, note, max(1, int(left * 1000)), int(unless)]
         await self._link.evaluate(_MODE, self._keys[2:], words, Budget(EXCHANGE_SECONDS))
 

@@ -45,6 +45,7 @@ _LOOK = Script(
 -- KEYS: entry, lease. ARGV: a new token, its milliseconds, the end of a value of no use, 1 where we start to wait, the
 -- most bytes that a value of ours can have.
 local tail = redis.pcall('GETRANGE', KEYS[1], -32, -1)
+if type(tail) ~= 'string' and not string.find(tail.err, 'WRONGTYPE', 1, true) then return tail end  -- no right to read
 local life = redis.call('PTTL', KEYS[1])
 if life == -1 or type(tail) ~= 'string' then
   redis.call('DEL', KEYS[1])  -- not written by us, and would stay for ever

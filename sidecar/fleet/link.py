@@ -35,6 +35,9 @@ RESERVE_SECONDS = 0.002
 FAIR_SHARE = 0.5
 """Which part of a call's time Redis must have had, after the wait for a connection, for its silence to count."""
 
+_UNSEEN = frozenset({"refused", "readonly"})
+"""Kinds of faults that no probe sees: it needs no rights, and writes nothing."""
+
 Tell = Callable[..., None]
 """``tell(name, /, *, level, **fields)``: a line of the log."""
 
@@ -93,7 +96,7 @@ class Link:
         self._on_command = on_command
         self._slots = asyncio.Semaphore(rule.max_connections)
         self._reviving: asyncio.Task[None] | None = None
-        self._told = ""
+        self._told = self._told_of = ""
         self._silent_at = float("-inf")
         self._deadlines: set[Deadline] = set()
         self._closed = False
@@ -178,11 +181,11 @@ class Link:
                 fair = given >= enough and (deadline.punctual or sent >= self._silent_at)
                 fault = fault if fair else fault._replace(kind="late")
                 self._silent_at = self._clock() if fair else self._silent_at
-            raise self._fail(fault) from None
+            raise self._fail(fault, op) from None
         else:
             self.breaker.answered()
             self.commands["ok"] += 1
-            self._tell_return(proven=True)
+            self._tell_return(op)
             return answer
         finally:
             self._deadlines.discard(deadline)
@@ -204,15 +207,15 @@ class Link:
             self._slots.release()
             raise FleetAway("open")
 
-    def _fail(self, fault: Fault) -> FleetAway:
-        """Draw the conclusions from *fault*, and what the caller is told."""
+    def _fail(self, fault: Fault, op: str) -> FleetAway:
+        """Draw the conclusions from *fault* of *op*, and what the caller is told."""
         self.errors[fault.kind] += 1
         if fault.kind == "late":
             pass  # proof of nothing: it had hardly any time, or what held up this process held up all at once
         elif not fault.sick:
             self.breaker.answered()
         elif self.breaker.failed(self._clock(), refused=fault.reason == "refused"):
-            self._tell_away(fault)
+            self._tell_away(fault, op)
             for deadline in self._deadlines:
                 deadline.expire()  # nobody waits any longer for a Redis that is away
             self._reviving = self._spawn(self._revive(), name="redis-revive")
@@ -234,23 +237,26 @@ class Link:
             else:
                 self.breaker.close(self._clock())
         self._reviving = None
-        self._tell_return(proven=False)
+        self._tell_return()
         for hear in self.on_return:
             hear()
 
-    def _tell_away(self, fault: Fault) -> None:
-        """A line when Redis goes away, and another if it turns out later that it refuses us."""
-        if self._told and (self._told == "refused" or fault.reason != "refused"):
+    def _tell_away(self, fault: Fault, op: str = "") -> None:
+        """A line when Redis goes away, and another if it turns out later that it refuses us, or our writes."""
+        if self._told and (self._told in _UNSEEN or fault.kind not in _UNSEEN):
             return
-        self._told = fault.reason
+        self._told, self._told_of = fault.kind, op
         fields = {"reason": fault.reason, "detail": fault.detail, "url": self._rule.url}
         if fault.reason == "refused":
             fields["user"] = user(self._rule)
             fields["password_file"] = self._rule.password_file or "none"
         self._tell("redis-away", level="warning" if fault.reason != "refused" else "error", **fields)
 
-    def _tell_return(self, *, proven: bool) -> None:
-        """A line when it is back. A probe needs fewer rights than a command: after a refusal only that is proof."""
-        if self._told and (proven or self._told != "refused"):
+    def _tell_return(self, op: str = "") -> None:
+        """
+        A line when it is back: *op* was answered, or without one a probe. That is answered where commands are refused,
+        and so are commands that need less: after a refusal only what was refused is proof.
+        """
+        if self._told and (self._told not in _UNSEEN or (op and op == (self._told_of or op))):
             self._told = ""
             self._tell("redis-back", level="info", url=self._rule.url)

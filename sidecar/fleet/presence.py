@@ -3,7 +3,7 @@ How many processes the fleet has at present.
 
 The rule: a process is there as long as it says so. Each writes itself every few seconds into one sorted set, with the
 time by Redis' own clock, and takes out whoever has been silent for too long; what was counted last holds while Redis
-is away.
+is away, full, or answers nonsense.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ local time = redis.pcall('TIME')
 if time.err then return 0 end
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local sign = ARGV[3] == '1' and '0' or string.format('%.0f', now)
-if type(redis.pcall('ZADD', KEYS[1], sign, ARGV[1])) == 'table' then  -- not a set, or no memory left
+local put = redis.pcall('ZADD', KEYS[1], sign, ARGV[1])
+if type(put) == 'table' then
+  -- Where there is no memory left all stay who are there: after a DEL Redis would let us in, and us alone.
+  if not string.find(put.err, 'WRONGTYPE', 1, true) then return put end
   redis.call('DEL', KEYS[1])
   redis.call('ZADD', KEYS[1], sign, ARGV[1])
 end
@@ -51,7 +54,7 @@ return redis.call('ZCARD', KEYS[1])
 class Presence:
     """
     This process as *member*, 12 bytes that are no other's. *clock* is monotonic seconds, *draw* uniform in [0, 1),
-    *spawn* owns the task; *life* as ``LIFE_SECONDS``.
+    *spawn* owns the task; *life* as ``LIFE_SECONDS``. *failures* counts signs that were not answered well.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Presence:
         self._counts: deque[tuple[float, int]] = deque()
         self._returned = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
+        self.failures = 0
         link.on_return.append(self._returned.set)
 
     def __repr__(self) -> str:
@@ -84,7 +88,8 @@ class Presence:
     def count(self) -> int | None:
         """
         How many there are, this one among them; None while nobody has told. The highest of what was counted within
-        the last life before the last count: a Redis that comes back empty has seen only the first of us.
+        the last life before the last count: a Redis that comes back empty has seen only the first of us. What was
+        counted before a silence that was longer than a life is as if it were of its end.
         """
         return max((count for _, count in self._counts), default=None)
 
@@ -104,6 +109,8 @@ class Presence:
         """One sign of life, and a count. Raises ``FleetAway``."""
         count = await self._sign(leave=False)
         now = self._clock()
+        if self._counts and self._counts[-1][0] < now - self._life:
+            self._counts = deque([(now, self._counts[0][1])])
         while self._counts and (self._counts[0][0] < now - self._life or self._counts[-1][1] <= count):
             if self._counts[-1][1] <= count:
                 self._counts.pop()
@@ -113,7 +120,9 @@ class Presence:
 
     async def _sign(self, *, leave: bool) -> int:
         arguments = [self._member, int(self._life * 1000), int(leave)]
-        count = int(await self._link.evaluate(_BEAT, [self._names.pods], arguments, Budget(OWN_SECONDS)))
+        count = await self._link.evaluate(_BEAT, [self._names.pods], arguments, Budget(OWN_SECONDS))
+        if not isinstance(count, int) or count < 0:
+            raise FleetAway("error", "the answer is no count; is it Redis that answers?")
         if not count and not leave:
             raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
         return count
@@ -121,8 +130,10 @@ class Presence:
     async def _beat_on(self) -> None:
         while True:
             self._returned.clear()
-            with suppress(FleetAway):
+            try:
                 await self.beat()
+            except Exception:  # noqa: BLE001 - whoever stops is counted by nobody, until the process ends
+                self.failures += 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS * (0.75 + self._draw() / 4)):
                     await self._returned.wait()

@@ -1,8 +1,8 @@
 """
 What this process knows of the fleet's purges, kept in step with the log in Redis; the fleet's mode comes the same way.
 
-The rule: a purge holds here at once, whether Redis answers or not, and waits until it is in the log. What comes from
-Redis is current only while the log has been read lately.
+The rule: a purge or a mode holds here at once, whether Redis answers or not, and waits until it is written. What comes
+from Redis is current only while the log has been read lately.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 from sidecar.core.model import Position
 from sidecar.core.purges import ALL, Purges, Scope
@@ -19,12 +20,19 @@ from sidecar.core.rules import Mode
 from sidecar.errors import FleetAway
 from sidecar.fleet.client import Spawn
 from sidecar.fleet.following import Alarm, Following
-from sidecar.fleet.journal import EXCHANGE_SECONDS, Journal
+from sidecar.fleet.journal import EXCHANGE_SECONDS, LONGEST_MODE, Journal
 from sidecar.fleet.link import Link, Tell
 from sidecar.fleet.names import Names, Notes
 
 CURRENT_SECONDS = 3.0
 """How old what is known of purges may be for entries from Redis to be judged by it."""
+
+
+class _Held(NamedTuple):
+    """The fleet's mode, and until when, wall clock; None: it has none."""
+
+    mode: Mode | None = None
+    until: float = -math.inf
 
 
 class PurgeLog:
@@ -33,9 +41,9 @@ class PurgeLog:
     *random* as many random bytes as it is asked for.
 
     *on_purge* is called with what has just been purged here, by whomever, in the same step in which *purges* learns
-    it; *on_mode* with the fleet's mode when that changes, None where there is none. Nothing raises but for
-    cancellation. ``counts``: ``tails`` and ``failures`` of reading, ``purges`` written from here, ``learned`` from the
-    log, ``unreadable`` notes (each a purge of everything), ``lost`` logs.
+    it; *on_mode* with the fleet's mode and its end, wall clock, when either changes, None where there is none. Nothing
+    raises but for cancellation. ``counts``: ``tails`` and ``failures`` of reading, ``purges`` written from here,
+    ``learned`` from the log, ``unreadable`` notes (each a purge of everything), ``lost`` logs.
     """
 
     def __init__(
@@ -51,7 +59,7 @@ class PurgeLog:
         random: Callable[[int], bytes],
         spawn: Spawn,
         on_purge: Callable[[tuple[Scope, ...]], None],
-        on_mode: Callable[[Mode | None], None],
+        on_mode: Callable[[Mode | None, float], None],
         tell: Tell,
     ) -> None:
         self._link = link
@@ -64,9 +72,8 @@ class PurgeLog:
         self._exchanging = asyncio.Lock()
         self._read_at = clock()
         self._away = False
-        self._mode: Mode | None = None
-        self._until = -math.inf
-        self._told_mode: Mode | None = None
+        self._held = self._told_mode = _Held()
+        self._waiting: _Held | None = None
         self.counts: Counter[str] = Counter()
         self._journal = Journal(link, names, notes, now=now, random=random)
         self._alarm = Alarm(tell, "purge-log-fault")
@@ -89,7 +96,7 @@ class PurgeLog:
     @property
     def mode(self) -> Mode | None:
         """The fleet's mode now."""
-        return self._mode if self._now() < self._until else None
+        return self._held.mode if self._now() < self._held.until else None
 
     async def start(self) -> None:
         """Read the log, if it answers in time, and from now on until ``stop``."""
@@ -98,7 +105,7 @@ class PurgeLog:
     async def stop(self) -> None:
         """Follow the log no more; what still waits for it is written if that can be done in one try."""
         await self._following.stop()
-        if self._purges.pending:
+        if self._purges.pending or self._waiting is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * EXCHANGE_SECONDS):
                     await self._exchange()
@@ -128,15 +135,16 @@ class PurgeLog:
 
     async def set_mode(self, mode: Mode | None, until: float = 0.0) -> bool:
         """
-        Set the fleet's mode until *until*, wall clock, at most for ``LONGEST_MODE``; None, or a time that has passed:
-        there is none any more.
+        Set the fleet's mode until *until*, wall clock, at most for ``LONGEST_MODE``, here at once and everywhere within
+        a second or two of its being told; None, or a time that has passed: there is none any more.
 
-        False: Redis is away, and nothing has changed as far as is known.
+        False: Redis is away or takes no writes, and is told when that is over, whatever others have set meanwhile.
         """
-        if not await self._put_mode(mode, until):
-            return False
+        until = min(until, self._now() + LONGEST_MODE)
+        self._held = self._waiting = _Held(mode, until) if mode is not None else _Held()
+        self._announce_mode()
         await self._exchange()
-        return True
+        return self._waiting is None
 
     async def _exchange(self) -> None:
         """Write what is pending, read what is new, and take it in, if Redis answers."""
@@ -153,11 +161,12 @@ class PurgeLog:
         self._announce_mode()
 
     async def _try_exchange(self) -> None:
+        told = await self._tell_mode()
         sent, known = self._purges.pending, self._purges.position
         answer = await self._journal.exchange(known, sent)
         self.counts["unreadable"] += answer.unreadable
-        if answer.full:
-            sent = {}
+        sent = {} if answer.full else sent
+        if answer.full or not told:
             self._alarm.ring("Redis takes no writes")
         else:
             self._alarm.over()
@@ -174,14 +183,26 @@ class PurgeLog:
         if changed and not tail.before:
             self.counts["lost"] += 1
             self._tell("purge-log-lost", level="warning", memory="purged" if ALL in news else "kept")
+        if self._waiting is not None:
+            return  # what Redis has is older than what it is still to be told
         if changed and not answer.noted and self.mode is not None:
-            await self._put_mode(self._mode, self._until, unless=True)
+            await self._put_mode(self._held, unless=True)
         else:
-            self._mode, self._until = answer.mode, answer.until
+            self._held = _Held(answer.mode, answer.until)
 
-    async def _put_mode(self, mode: Mode | None, until: float, *, unless: bool = False) -> bool:
+    async def _tell_mode(self) -> bool:
+        """Write the mode that waits for that; False: it goes on waiting. One that has ended meanwhile is nobody's."""
+        waiting = self._waiting
+        over = waiting is None or (waiting.mode is not None and waiting.until <= self._now())
+        if waiting is not None and not over and not await self._put_mode(waiting):
+            return False
+        if self._waiting is waiting:
+            self._waiting = None
+        return True
+
+    async def _put_mode(self, held: _Held, *, unless: bool = False) -> bool:
         try:
-            await self._journal.put_mode(mode, until, unless=unless)
+            await self._journal.put_mode(held.mode, held.until, unless=unless)
         except FleetAway:
             return False
         except Exception as error:  # noqa: BLE001 - as above
@@ -196,11 +217,11 @@ class PurgeLog:
             self._alarm.bug(error)
 
     def _announce_mode(self) -> None:
-        mode = self.mode
-        if mode is self._told_mode:
+        held = self._held if self.mode is not None else _Held()
+        if held == self._told_mode:
             return
-        self._told_mode = mode
+        self._told_mode = held
         try:
-            self._on_mode(mode)
+            self._on_mode(*held)
         except Exception as error:  # noqa: BLE001 - as above
             self._alarm.bug(error)

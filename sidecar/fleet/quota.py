@@ -49,6 +49,7 @@ local function fill(at, most)
 end
 local kept = redis.pcall('HMGET', KEYS[1], 'r', 't')
 if kept.err then
+  if not string.find(kept.err, 'WRONGTYPE', 1, true) then return kept end  -- what is there may be ours
   redis.call('DEL', KEYS[1])
   kept = {}
 end
@@ -205,11 +206,14 @@ class Quota:
             elif owed is not None:
                 self.lost += 1
             raise
-        if not reply:
-            self.lost += owed is not None
-            raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
-        self.asked += 1
-        count, requests, tokens, reserved, fill_requests, fill_tokens = map(int, reply)
+        match reply:
+            case [int(count), int(requests), int(tokens), int(reserved), int(fill_requests), int(fill_tokens)]:
+                self.asked += 1
+            case _:
+                self.lost += owed is not None
+                if reply == []:
+                    raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
+                raise FleetAway("error", "the answer is none of the script's; is it Redis that answers?")
         return Taken(
             count,
             Pair(requests / _MICROSECONDS, tokens / _MICROSECONDS),

@@ -2,7 +2,8 @@
 What the fleet says of regions: operators' orders, and, where breakers are shared, what other processes found out.
 
 The rule: it is hearsay, and only helps. Each process keeps a judgement of its own, and goes by that alone while Redis
-is away or what it holds makes no sense. Nothing here raises; nobody but an operator and a probe waits for Redis.
+is away or what it holds makes no sense. Nothing but ``order`` raises; nobody but an operator and a probe waits for
+Redis.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ AUTO_SECONDS = 60.0
 _WORDS = {State.OPEN: "open", State.CLOSED: "close"}
 _STATES = {word: state for state, word in _WORDS.items()}
 _HEARSAY = {"fleet", "operator"}
+_FULL = "Redis takes no writes"
 
 
 class _News(NamedTuple):
@@ -84,7 +86,8 @@ class FleetRegions:
         self._tell = tell
         self._exchanging = asyncio.Lock()
         self._read_at = clock()
-        self._refused = False
+        self._refused = ""
+        self._full = False
         self._mark = b""
         self._orders: dict[tuple[str, str], Order] = {}
         self._told_orders: dict[tuple[str, str], Order] = {}
@@ -128,14 +131,19 @@ class FleetRegions:
         """There may be news: read soon."""
         self._following.nudge()
 
-    async def order(self, service: str, region: str, order: Order | None) -> bool:
+    async def order(self, service: str, region: str, order: Order | None) -> str:
         """
         From now on *order* holds in the whole fleet, at most for ``LONGEST_ORDER``; None, or an end that has passed:
-        none does. False: Redis is away or won't have it, and nothing has changed as far as is known.
+        none does. Where Redis won't have it: why, with the remedy, and nothing has changed; else ``""``. Raises
+        ``FleetAway``: nothing has changed as far as is known.
         """
         left = 0.0 if order is None else min(order.until - self._now(), LONGEST_ORDER)
         word, left = (_WORDS[order.state], left) if order is not None and left > 0.0 else ("auto", AUTO_SECONDS)
-        return await self._exchange(Change(Ordered(service, region), word, left))
+        if await self._exchange(Change(Ordered(service, region), word, left)):
+            return ""
+        if self._refused or self._full:
+            return self._refused or _FULL
+        raise FleetAway("error", "the order was not told")
 
     def opened(self, place: Place, seconds: float, cause: str) -> None:
         """The breaker of *place* opened here for so many *seconds*. *cause*: as of a transition; hearsay isn't told."""
@@ -191,10 +199,12 @@ class FleetRegions:
             try:
                 done = await self._try_exchange(changes)
             except FleetAway as away:
+                self._refused, self._full = "", False
                 self.counts["failures"] += 1
                 if self._link.up and self.lag > SILENT_SECONDS:  # else the link tells of it
                     self._alarm.ring(str(away))
             except Exception as error:  # noqa: BLE001 - a bug, or foreign data under our keys, must not end the following
+                self._refused, self._full = "", False
                 self.counts["failures"] += 1
                 self._alarm.bug(error)
         self._announce()
@@ -210,9 +220,18 @@ class FleetRegions:
             there = {*answer.orders, *(change.subject for change in changes)}
             lost = [change for change in self._again() if change.subject not in there]
             answer = await self.board.exchange(lost) if lost else answer
-        self._refused = isinstance(answer, str)
+        self._refused = answer if isinstance(answer, str) else ""
         if isinstance(answer, str):
             self._alarm.ring(answer)
+            return False
+        self._full = answer.full
+        if answer.full:  # what is there is read all the same; what was to be told waits
+            self._alarm.ring(_FULL)
+            self._read_at = self._clock()
+            self.counts["reads"] += 1
+            if not lost:
+                self._take_orders(answer.orders)
+            self._take_findings(answer.findings, {})
             return False
         if lost:
             self.counts["lost"] += len(lost)

@@ -95,13 +95,21 @@ class Credentials:
         return _bearer(await self._source(credential).renew(used.removeprefix(b"Bearer "), seconds))
 
     def standing(self) -> list[Standing]:
-        """How it is with every credential that was asked for."""
-        files = [Standing(file.path, file.last is not None, None, file.fault) for file in self._files]
+        """How it is with every credential that was asked for; files are looked at, tokens are not asked for."""
+        files = [Standing(file.path, file.value() is not None, None, file.fault) for file in self._files]
         tokens = []
         for identity, source in self._tokens.items():
             seconds = source.remaining()
             tokens.append(Standing(describe(identity, self._environ), seconds is not None, seconds, source.fault))
         return files + tokens
+
+    def fault(self, credential: StoredCredential | AzureIdentity) -> str:
+        """Why no call can be sent with *credential*; ``""`` where one can, or nobody has had to ask for it yet."""
+        if isinstance(credential, StoredCredential):
+            usable = self._files.field(credential) is not None
+            return "" if usable else next(file.fault for file in self._files if file.path == credential.file)
+        source = self._tokens.get(credential)
+        return source.fault if source is not None and source.remaining() is None else ""
 
     async def close(self) -> None:
         """Ask for no more tokens; those in hand serve on."""

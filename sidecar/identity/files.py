@@ -48,7 +48,7 @@ class CredentialFiles:
     def _file(self, path: str) -> RotatedFile[bytes]:
         file = self._files.get(path)
         if file is None:
-            file = RotatedFile(path, _parse, longest=LONGEST, clock=self._clock, report=self._report)
+            file = RotatedFile(path, parse, longest=LONGEST, clock=self._clock, report=self._report)
             self._files[path] = file
         return file
 
@@ -59,7 +59,8 @@ def _field(credential: StoredCredential, text: bytes | None) -> tuple[bytes, byt
     return credential.header.encode("latin-1"), credential.prefix.encode("latin-1") + text
 
 
-def _parse(text: bytes) -> bytes | str:
+def parse(text: bytes) -> bytes | str:
+    """The credential that a file holds whose first ``LONGEST`` + 1 bytes are *text*, or in words why it holds none."""
     if len(text) > LONGEST:
         return "is larger than 16 KiB"
     text = text.strip()

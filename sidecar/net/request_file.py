@@ -7,6 +7,7 @@ The rule: forgiving where an editor interferes (line ends, lengths), and nowhere
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import httptools
 
@@ -14,12 +15,13 @@ from sidecar.core.headers import fields_of
 from sidecar.core.model import Head
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
+_PORT = re.compile(rb":([0-9]{1,5})\Z")
 
 
-def read_request(raw: bytes, port: int = 0) -> tuple[Head | None, bytes]:
+def read_request(raw: bytes, port: int = 0, own: Collection[int] = ()) -> tuple[Head | None, bytes]:
     """
-    Head and body of *raw*, a request as it goes over the wire, as if it had come to *port*; lone line feeds are fine.
-    The head is None where that is no request.
+    Head and body of *raw*, a request as it goes over the wire, as if it had come to *port*, or to that of *own*, the
+    services' own ports, which its Host names; lone line feeds are fine. The head is None where that is no request.
     """
     raw = raw.lstrip(b"\r\n")
     end = _HEAD_END.search(raw)
@@ -42,7 +44,11 @@ def read_request(raw: bytes, port: int = 0) -> tuple[Head | None, bytes]:
     if not parts.done or version not in {"1.0", "1.1"}:
         return None, b""
     pairs = tuple(parts.pairs)
-    return Head(parser.get_method(), parts.target, int(version[-1]), pairs, fields_of(pairs), port), parts.body
+    fields = fields_of(pairs)
+    named = _PORT.search(fields.get(b"host", b"").rstrip())
+    if named is not None and int(named[1]) in own:
+        port = int(named[1])
+    return Head(parser.get_method(), parts.target, int(version[-1]), pairs, fields, port), parts.body
 
 
 class _Parts:

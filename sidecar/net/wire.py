@@ -158,9 +158,10 @@ def trust(ca_file: str) -> ssl.SSLContext:
     if ca_file:
         try:
             context.load_verify_locations(ca_file)
-        except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or "no certificate in it"
-            raise ConfigError((f"upstream.ca_file: {ca_file} cannot be used: {reason}",)) from error
+        except OSError as error:
+            reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+            remedy = "put certificates there, in PEM"
+            raise ConfigError((f"upstream.ca_file: {ca_file} cannot be used: {reason}; {remedy}",)) from error
     return context
 
 

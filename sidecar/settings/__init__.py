@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
-from sidecar.core.rules import Rules
+from sidecar.core.rules import Mode, Rules
 from sidecar.errors import ConfigError
 from sidecar.settings.build import build
 from sidecar.settings.checks import check
-from sidecar.settings.mounted import unfit, unsealed
+from sidecar.settings.mounted import NEEDED, unfit, unsealed
 from sidecar.settings.overrides import Override, apply, from_environment, from_options
-from sidecar.settings.problems import in_order
-from sidecar.settings.reader import read
+from sidecar.settings.problems import Problem, in_order
+from sidecar.settings.reader import Reading, read
 from sidecar.settings.tolerance import left_alone, mute, warnings
 from sidecar.settings.yaml_source import parse
 
-__all__ = ["DEFAULT_FOLDER", "load"]
+__all__ = ["DEFAULT_FOLDER", "forwarding", "load"]
 
 DEFAULT_FOLDER = "/etc/sidecar"
 """Where a configuration is looked for when none is named."""
@@ -32,31 +32,39 @@ MAX_BYTES = 1024 * 1024
 """The largest configuration file: what a ConfigMap holds at most."""
 
 _BUILT_IN = "built-in settings"
+_FORWARDING = "the configuration cannot be used: calls are only forwarded, to the built-in services"
 
 
-def load(path: str | None, *, environ: Mapping[str, str], overrides: Mapping[str, object], strict: bool) -> Rules:
+def load(
+    path: str | None,
+    *,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object],
+    strict: bool,
+    here: bool = False,
+) -> Rules:
     """
     The rules of the file or folder *path*, with what *environ* and *overrides* (``{"listen.port": 7500}``) set.
 
-    None reads ``/etc/sidecar`` where that holds a file, else gives the built-in settings; ``""`` gives these without
-    looking. A folder holds exactly one ``*.yaml`` or ``*.yml``. *strict* refuses keys that this version doesn't know,
-    a Redis without a secret file, and mounted files that are there and unfit; otherwise unknown keys are warnings and
-    switch off the cache that they were said for, a Redis without a secret file is a warning and none, and files are
-    for those who use them. Raises ``ConfigError`` with every problem, in the order of lines.
+    None reads ``/etc/sidecar`` where that holds a file, else gives the built-in settings. A folder holds exactly one
+    ``*.yaml`` or ``*.yml``. *strict* refuses keys that this version doesn't know, a Redis without a secret file, and
+    mounted files that are there and unfit; otherwise these are warnings: unknown keys switch off the cache that they
+    were said for, a Redis without a secret file is none, and unfit files are for those who use them. *here*: it is for
+    a process that starts now, so the trust anchors that it names have to be there and fit. Raises ``ConfigError`` with
+    every problem, in the order of lines.
     """
     source = _find(path)
     text = _text(source) if source is not None else ""
     name = str(source) if source is not None else _BUILT_IN
-    root, problems = parse(text, name)
-    reading = read(root, name)
     variables, strange = from_environment(environ)
     changes = [*variables, *from_options(overrides)]
-    apply(reading, changes)
-    check(reading)
-    lacking = unsealed(reading)
-    problems = [*problems, *reading.problems]
+    reading, problems = _read(text, name, changes)
+    lacking = list(unsealed(reading))
+    files = list(unfit(reading, here=here))
     if strict:
-        problems += [*reading.unknown, *lacking, *unfit(reading)]
+        problems += [*reading.unknown, *lacking, *files]
+    elif here:
+        problems += _needed(files)
     if problems:
         raise ConfigError(in_order(problems))
     rules = build(reading.values, state_dir=_state_dir(environ))
@@ -64,14 +72,64 @@ def load(path: str | None, *, environ: Mapping[str, str], overrides: Mapping[str
         rules,
         routes=mute(rules.routes, reading.unknown),
         revision=_revision(text, changes),
-        warnings=(*in_order([*warnings(reading.unknown), *left_alone(lacking)]), *strange),
+        warnings=(*in_order([*warnings(reading.unknown), *left_alone(lacking), *files]), *strange),
     )
+
+
+def forwarding(*, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Rules:
+    """
+    Plain forwarding to the built-in services, for a process whose configuration was refused.
+
+    What *environ* and *overrides* set holds, ports above all, for there the pod's probes and applications look. Of the
+    variables those are left out that a problem names, and those of a table that isn't whole without the file; each
+    with a warning. Raises ``ConfigError`` where options are wrong.
+    """
+    variables, strange = from_environment(environ)
+    options = from_options(overrides)
+    left_out: list[Problem] = []
+    while True:
+        changes = [*variables, *options]
+        reading, problems = _read("", _BUILT_IN, changes)
+        problems += _needed(unfit(reading, here=True))
+        kept = [change for change in variables if not any(_concerns(problem, change) for problem in problems)]
+        if len(kept) == len(variables):
+            break
+        left_out += [problem._replace(text=f"{problem.text} (not used)") for problem in problems]
+        variables = kept
+    if problems:
+        raise ConfigError(in_order(problems))
+    return replace(
+        build(reading.values, state_dir=_state_dir(environ)),
+        mode=Mode.PASSTHROUGH,
+        revision=_revision("", changes),
+        warnings=(_FORWARDING, *in_order(left_out), *strange),
+    )
+
+
+def _read(text: str, name: str, changes: Iterable[Override]) -> tuple[Reading, list[Problem]]:
+    """What the text of the file *name* says with *changes*, and what is wrong with it wherever it is read."""
+    root, problems = parse(text, name)
+    reading = read(root, name)
+    apply(reading, changes)
+    check(reading)
+    return reading, [*problems, *reading.problems]
+
+
+def _needed(files: Iterable[Problem]) -> list[Problem]:
+    return [problem for problem in files if problem.path == NEEDED]
+
+
+def _concerns(problem: Problem, change: Override) -> bool:
+    """Whether *problem* names what made *change*, or is about a table in which that is."""
+    path = tuple(change.path.split("."))
+    return problem.place == change.place or path[: len(problem.path)] == problem.path
 
 
 def _find(path: str | None) -> pathlib.Path | None:
     """The one file to read, None for the built-in settings."""
-    if path == "":  # None looks for one
-        return None
+    if path == "":
+        remedy = "name a file or folder (is a variable of a script not set?)"
+        raise ConfigError((f"the path of the configuration is empty; {remedy}",))
     place = pathlib.Path(DEFAULT_FOLDER if path is None else path)
     try:
         if not place.is_dir():

@@ -12,6 +12,7 @@ from typing import Any
 from sidecar.admin.access import is_loopback
 from sidecar.settings.build import RESOURCE, has_redis, listen, ways
 from sidecar.settings.builtin import SERVICES
+from sidecar.settings.forms import is_own
 from sidecar.settings.problems import Path, listed, nearest, shown
 from sidecar.settings.quantities import as_size
 from sidecar.settings.reader import Reading
@@ -23,6 +24,7 @@ _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not boun
 def check(reading: Reading) -> None:
     """Add what is wrong between keys to the reading's problems."""
     _services(reading)
+    _prefixes(reading)
     for verdicts in (_ways, _regions, _routes, _ports, _memory, _redis, _exposure, _control):
         for path, text in verdicts(reading.values):
             reading.blame(path, text)
@@ -35,6 +37,14 @@ def _services(reading: Reading) -> None:
         for key, remedy in (("dialect", "give one"), ("regions", "give at least one")):
             if name not in SERVICES and ("services", name, key) not in reading.places:
                 reading.blame(("services", name), f"has no {key}; {remedy}")
+
+
+def _prefixes(reading: Reading) -> None:
+    """A service whose name would be its prefix, as its name is ours. One that is said has been looked at already."""
+    for name, said in reading.values.get("services", {}).items():
+        path: Path = ("services", name)
+        if (*path, "path") not in reading.places and is_own(prefix := ways(name, said).path):
+            reading.blame(path, f"has the prefix {prefix}, which is the sidecar's own; give it another path or name")
 
 
 def _ways(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
@@ -103,7 +113,13 @@ def _ports(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
         for other, other_host, other_port in wanted[:count]:
             meet = host == other_host or host in _WILDCARDS or other_host in _WILDCARDS
             if port and port == other_port and meet and other[0] != path[0]:
-                yield path, f"{port} is also the port of {other[0]}; choose another"
+                new, old = (path, other) if _says(values, path) or not _says(values, other) else (other, path)
+                yield new, f"{port} is also the port of {old[0]}; choose another"
+
+
+def _says(values: dict[str, Any], path: Path) -> bool:
+    """Whether the single value at *path* was said, or is a default."""
+    return path[-1] in values.get(str(path[0]), {}) or path[0] == "services"
 
 
 def _memory(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -131,9 +131,14 @@ def _prefix(text: str) -> str:
     path = text.rstrip("/")
     if not _PREFIX.match(path) or {".", ".."} & set(path.split("/")):
         raise ValueError(f"{shown(text)} is not a path prefix; use a form such as /openai")
-    if path == "/sidecar" or path.startswith("/sidecar/"):
+    if is_own(path):
         raise ValueError("/sidecar is the sidecar's own; choose another prefix")
     return path
+
+
+def is_own(prefix: str) -> bool:
+    """Whether a path prefix is one under which the sidecar itself answers."""
+    return prefix == "/sidecar" or prefix.startswith("/sidecar/")
 
 
 def _pattern(text: str) -> str:

@@ -1,23 +1,23 @@
 """
-Files that a configuration names and others mount: the secret of the fleet's cache, the token of who may act.
+Files that a configuration names and others mount: secrets, tokens, credentials, certificates, written answers.
 
 The rule: a file that isn't here is no problem, for a configuration is checked far from where it runs; one that is here
-and unfit is. Nothing that stands in a file is shown.
+and unfit is. Only what a process can't start without has to be there where it starts.
 """
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from sidecar.admin.access import token_of
-from sidecar.core.keyring import parse
+from sidecar.settings import fitness
 from sidecar.settings.build import has_redis
-from sidecar.settings.problems import Path, Problem
+from sidecar.settings.fitness import Kind
+from sidecar.settings.problems import Path, Problem, shown
 from sidecar.settings.reader import Reading
 
-_LARGEST = 64 * 1024
+NEEDED: Path = ("upstream", "ca_file")
+"""The file without which no process starts: calls would be refused that it was named for."""
 
 
 def unsealed(reading: Reading) -> Iterator[Problem]:
@@ -28,42 +28,45 @@ def unsealed(reading: Reading) -> Iterator[Problem]:
         yield reading.problem(("cache", "redis"), f"is not used without cache.secret_file; {remedy}")
 
 
-def unfit(reading: Reading) -> Iterator[Problem]:
-    """The files that are here and cannot be used."""
-    for path, what, remedy in (
-        (("cache", "secret_file"), _secret, "write it with `sidecar keygen > FILE`"),
-        (("admin", "token_file"), _token, "write one there"),
-    ):
-        file = _at(reading, path)
-        data = _content(file)
-        if data is not None and (fault := what(data)):
-            yield reading.problem(path, f"its file cannot be used: {fault}{'' if '; ' in fault else f'; {remedy}'}")
+def unfit(reading: Reading, *, here: bool) -> Iterator[Problem]:
+    """The files that cannot be used, if they are here; the one that is *needed*, wherever it is, for a start *here*."""
+    for path, name in reading.said.items():
+        kind = _kind(reading, path)
+        if kind is not None and (fault := _fault(kind, name, needed=here and path == NEEDED)):
+            file = name if name.isprintable() else shown(name)
+            yield reading.problem(path, f"{file} cannot be used: {fault}")
 
 
-def _at(reading: Reading, path: Path) -> str:
-    table, key = path
-    file: str = reading.values.get(str(table), {}).get(key, "")
-    return file
-
-
-def _content(file: str) -> bytes | None:
-    if not file:
-        return None
+def _fault(kind: Kind, name: str, *, needed: bool) -> str:
     try:
-        with pathlib.Path(file).open("rb") as stream:
-            return stream.read(_LARGEST)
-    except (OSError, ValueError):
-        return None
+        return kind.fault(name)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except ValueError:
+        reason = "is not a path"
+    return f"{reason}; {kind.remedy}" if needed else ""  # it is elsewhere, or not for us to see
 
 
-def _secret(data: bytes) -> str:
-    found = parse(data)
-    return found if isinstance(found, str) else ""
-
-
-def _token(data: bytes) -> str:
-    try:
-        token_of(data)
-    except ValueError as error:
-        return str(error)
-    return ""
+def _kind(reading: Reading, path: Path) -> Kind | None:
+    """What the value at *path* is a file of, None where it is none that others mount."""
+    match path:
+        case ("admin", "token_file"):
+            return fitness.TOKEN
+        case ("upstream", "ca_file") | ("cache", "redis", "ca_file"):
+            return fitness.CERTIFICATES
+        case ("cache", "secret_file"):
+            return fitness.SECRET
+        case ("cache", "redis", "username_file" | "password_file"):
+            return fitness.LINE
+        case ("cache", "redis", "cert_file"):
+            return fitness.CERTIFICATES if ("cache", "redis", "key_file") in reading.said else fitness.PAIR
+        case ("cache", "redis", "key_file"):
+            return fitness.key_of(reading.said.get(("cache", "redis", "cert_file"), ""))
+        case ("services", _, "regions", _, "credential", "file"):
+            return fitness.CREDENTIAL
+        case ("services", _, "regions", _, "credential", "workload_identity", "token_file"):
+            return fitness.LINE
+        case ("routes", _, "fallback", _, "answer_file"):
+            return fitness.ANSWER
+        case _:
+            return None

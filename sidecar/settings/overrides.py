@@ -84,5 +84,5 @@ def apply(reading: Reading, overrides: Iterable[Override]) -> None:
         table = reading.values
         for step in path[:-1]:
             table = table.setdefault(step, {})
-        table[path[-1]] = value
+        table[path[-1]] = reading.said[path] = value
         reading.places[path] = place

@@ -25,11 +25,13 @@ class Reading:
     What a configuration says.
 
     *values*: tables as dicts, lists as lists, single values as their form reads them; only what was said and is right.
-    *places*: where each was said. *unknown*: keys that this version doesn't know.
+    *said*: the single values among them by their path, as it was written. *places*: where each was said. *unknown*:
+    keys that this version doesn't know.
     """
 
     source: str
     values: dict[str, Any] = field(default_factory=dict)
+    said: dict[Path, Any] = field(default_factory=dict)
     places: dict[Path, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unknown: list[Problem] = field(default_factory=list)
@@ -79,9 +81,11 @@ def _single(reading: Reading, node: Node, form: Form, path: Path) -> Any:
         reading.blame(path, f"has no value; give one ({form.name}) or remove the key")
     else:
         try:
-            return form.read(node.text)
+            value = reading.said[path] = form.read(node.text)
         except ValueError as error:
             reading.blame(path, str(error))
+        else:
+            return value
     return _NOTHING
 
 

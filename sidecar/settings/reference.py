@@ -26,14 +26,18 @@ One YAML file, every key optional. `sidecar check FILE` reports every problem at
 `/etc/sidecar` is read where that holds one, else the built-in settings hold.
 
 Durations are written `50ms`, `30s`, `15m`, `12h` or `30d`; sizes `512Ki`, `64Mi`, `1Gi` or in bytes; counts `600`,
-`200k` or `1.5M`; percentages `50%`. Patterns are shell patterns: `*`, `?` and `[abc]`, upper and lower case told apart.
-An unquoted `off` is `false` to a YAML 1.1 parser: both mean off. Anchors, aliases and merges (`<<`) work; a key said
-twice is a problem. Secrets are refused: they stand in mounted files, which are read again when they change.
-`sidecar check` reads those that are there, too.
+`200k` or `1.5M`; percentages `50%`. Patterns are shell patterns: `*`, `?` and `[abc]`; those of paths and headers tell
+upper and lower case apart, those of models don't. An unquoted `off` is `false` to a YAML 1.1 parser: both mean off.
+Anchors, aliases and merges (`<<`) work; a key said twice is a problem. Secrets are refused: they stand in mounted
+files, which are read again when they change. `sidecar check` reads the files that are there, too: secrets, credentials,
+certificates, answers. Those that are elsewhere are no problem for it.
 
 `sidecar run` lives with keys that it doesn't know, for pods of several versions share one ConfigMap: each is a warning;
 inside a route it switches that route's cache off, inside a service the cache of all its calls, under `cache` the whole
-cache. Without `cache.secret_file` it leaves Redis alone, with a warning. Anything else that is wrong is refused.
+cache. Without `cache.secret_file` it leaves Redis alone, with a warning. A file that is there and unfit is a warning,
+too. Anything else that is wrong is refused, and so is an `upstream.ca_file` that is missing or unfit. With
+`--on-bad-config passthrough` a refusal means plain forwarding to the built-in services; what variables set holds then,
+too, but for those that are wrong themselves.
 """
 
 _ROUTES_HEAD = """\

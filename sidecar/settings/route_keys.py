@@ -21,7 +21,7 @@ _MATCH = Table(
     {
         "service": Key(forms.NAME, "the name of a service"),
         "path": Key(forms.PATTERN, "a shell pattern for the path after the service's prefix, without query"),
-        "model": Key(forms.TEXT, "a shell pattern for the model asked for"),
+        "model": Key(forms.TEXT, "a shell pattern for the model asked for, upper and lower case alike"),
         "header": Key(
             Named(forms.MATCHED_HEADER, forms.TEXT),
             "shell patterns for header values, all of which match; not for headers that carry credentials",
@@ -75,10 +75,17 @@ _LIMIT = Table(
         ),
         "tokens_per_minute": Key(
             count(0, 10**9),
-            "tokens of prompts and answers; estimated first, corrected by what was used; 0: no limit",
+            "tokens of prompts and answers; estimated first, corrected by what was used; spread over the minute as "
+            "`requests_per_minute` is; 0: no limit",
             "no limit",
         ),
-        "requests_per_minute": Key(count(0, 10**9), "calls that go to the service; 0: no limit", "no limit"),
+        "requests_per_minute": Key(
+            count(0, 10**9),
+            "calls that go to the service, spread over the minute: at once go those of two seconds, but always one; "
+            "further ones wait for their turn where `queue` lets them, else get 429 (with 600: 20 at once, then one "
+            "each 100 ms; with 2: one each 30 s); 0: no limit",
+            "no limit",
+        ),
         "queue": Key(
             count(0, 10**6), "how many calls, at most, wait for their turn in each process; 0: none", str(_LIMITS.queue)
         ),

@@ -18,7 +18,13 @@ from msgspec import json
 from sidecar.core.model import Outcome, Record
 
 LONGEST_TEXT = 200
-"""Characters of one value: callers choose the model's name, and services their request ids."""
+"""Characters of one value of a request's line: callers choose the model's name, and services their request ids."""
+
+LONGEST_LINE = select.PIPE_BUF
+"""
+Bytes. Messages of our own are told whole, for their remedy stands at their end; only where a line would be longer than
+this they lose their middle.
+"""
 
 Value = str | float | None
 
@@ -63,20 +69,19 @@ class AccessLog:
                 return
             self._passed = 0
             level, why = "info", "sample"
-        self._tell(lambda: {**_opening(record.at, level, "request"), "why": why, **_fields(record)})
+        self._tell(lambda: json.encode(_cut({**_opening(record.at, level, "request"), "why": why, **_fields(record)})))
 
     def event(self, name: str, /, *, level: str = "info", **fields: Value) -> None:
         """
         Tell what happened to the process: *name* is a short stable word, *level* ``info``, ``warning`` or ``error``.
 
-        *fields* are the caller's choice, and its care that none is a secret.
+        *fields* are the caller's choice, and its care that none is a secret, or chosen by others and without bound.
         """
-        self._tell(lambda: {**fields, **_opening(self._now(), level, name)})
+        self._tell(lambda: _fitted({**fields, **_opening(self._now(), level, name)}))
 
-    def _tell(self, line: Callable[[], Mapping[str, Value]]) -> None:
+    def _tell(self, line: Callable[[], bytes]) -> None:
         try:
-            kept = {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in line().items()}
-            self._write(json.encode(kept) + b"\n")
+            self._write(line() + b"\n")
         except Exception:  # noqa: BLE001 - whatever goes wrong here, the call that is told of goes on
             self.failed += 1
 
@@ -110,6 +115,27 @@ def _opening(at: float, level: str, event: str) -> dict[str, Value]:
     """What every line has; *at* becomes RFC 3339 in UTC."""
     time = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"time": time, "level": level, "event": event}
+
+
+def _cut(fields: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in fields.items()}
+
+
+def _fitted(fields: Mapping[str, Value]) -> bytes:
+    """The line of *fields*; where it is too long, what is long among them with its beginning and its end."""
+    line = json.encode(fields)
+    room = LONGEST_LINE // 2
+    while len(line) >= LONGEST_LINE and room >= LONGEST_TEXT:
+        line = json.encode({name: _ends(value, room) for name, value in fields.items()})
+        room //= 2
+    return line
+
+
+def _ends(value: Value, room: int) -> Value:
+    if not isinstance(value, str) or len(value) <= room:
+        return value
+    half = room // 2 - 1
+    return f"{value[:half]} … {value[-half:]}"
 
 
 def _fields(record: Record) -> dict[str, Value]:

@@ -146,6 +146,13 @@ BREAKDOWNS = (
         "Is a secret missing, or somebody writing into our cache?",
     ),
     Metric(
+        "mode",
+        "gauge",
+        ("mode",),
+        "1 for the mode in force where that is not normal: cache-off or passthrough.",
+        "Has somebody switched the cache off, and forgotten?",
+    ),
+    Metric(
         "breaker_state",
         "gauge",
         ("service", "region", "state"),
@@ -158,6 +165,13 @@ BREAKDOWNS = (
         ("service", "region"),
         "Quotas, of a deployment and a credential, that are spent for the time being.",
         "Where do we run into quotas?",
+    ),
+    Metric(
+        "credentials_unusable",
+        "gauge",
+        ("service", "region"),
+        "1 while the credential that a region brings cannot be had, and no call can be sent there; else 0.",
+        "Is a credential not mounted, or an identity not set up?",
     ),
     Metric(
         "retry_budget_left",

@@ -221,7 +221,7 @@ async def test_a_region(process, guarded):
     asked = {"service": "openai", "region": "west", "action": "open", "for": "30m"}
     status, _, answer = await ask(guarded, "/api/regions", asked, headers=bearer())
 
-    assert (200, {"regions": [TOLD], "fleet": "done"}) == (status, answer)
+    assert (200, {"regions": [TOLD], "fleet": "done", "why": ""}) == (status, answer)
     assert [RegionRequest("openai", "west", "open", 1800.0, fleet=True)] == process.asked
     (line,) = process.lines
     assert ("admin-region", "info", "openai", "west", "open", 1800.0, "done", "done") == tuple(

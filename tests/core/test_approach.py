@@ -180,6 +180,7 @@ def test_bounded():
     [
         ({}, b"/nobody", 404, "unknown-service"),
         ({}, b"/azure/evil.com/x", 404, "unknown-resource"),
+        ({b"api-key": b"k"}, b"/azure/openai/deployments/d/chat/completions", 404, "unknown-resource"),
         ({b"api-key": b"k"}, CHAT, 421, "misdirected"),
         ({b"authorization": b"k"}, CHAT + b"?api-version=2024-06-01", 421, "misdirected"),
     ],

@@ -272,6 +272,7 @@ def test_sole_candidate(signs, spares, through):
         permit = breaker.admit(1.0, 0.0, last=True, sole=True)
         breaker.settle(permit, SIGNS[sign], 0.0, 1.0, MIDDLE)
 
+    assert through is not breaker.gone
     assert through is isinstance(breaker.admit(1.0, 0.1, last=True, sole=True), Permit)
     assert isinstance(breaker.admit(1.0, 0.09, last=True, sole=True), Permit)
     assert isinstance(breaker.admit(1.0, 0.0, sole=True), Refusal)

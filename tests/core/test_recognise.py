@@ -86,6 +86,7 @@ def test_stray():
     assert isinstance(found, Stray)
     assert (404, "unknown-service") == (found.status, found.code)
     assert "/openai, /openai/beta, /anthropic, /azure/RESOURCE;" in found.message
+    assert "documents (port 7401)" in found.message
     assert "(none)" in find(b"/", rules=Rules((), ())).message
 
 
@@ -155,6 +156,79 @@ def test_resource(segment):
         Region("shared", f"https://{name}.x", 5, credential_domain="one"),
         Region("far", "https://far", 9),
     ) == site.regions
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"/openai", b"/openai/", b"/openai?api-version=1", b"/openai/deployments/gpt-4o/chat/completions?api-version=1",
+        b"/OpenAI/deployments/gpt-4o/extensions/chat/completions", b"/openai//deployments/d/embeddings",
+        b"/openai/v1/chat/completions", b"/openai/v1/unheard-of", b"/openai/models", b"/openai/models/gpt-4o",
+        b"/openai/files/file-1", b"/openai/responses", b"/openai/realtime", b"/openai/threads/t/runs",
+        b"/openai/openaix/deployments/d", b"/v1/chat/completions", b"/v1/models", b"/deployments/d/chat/completions",
+        b"/chat/completions", b"/embeddings", b"/responses", b"/models/chat/completions", b"/models", b"/files/f",
+        b"/audio/transcriptions", b"/images/generations", b"/anthropic/v1/messages", b"/messages",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", [b"POST", b"GET", b"DELETE"])
+def test_resource_forgotten(rest, method):
+    """The API's own paths name no resource: the caller's key would go to a stranger's. It is told what to set."""
+    found = find(b"/azure" + rest, method=method)
+
+    assert isinstance(found, Stray)
+    assert (404, "unknown-resource") == (found.status, found.code)
+    assert "AZURE_OPENAI_ENDPOINT=http://127.0.0.1:7400/azure/RESOURCE" in found.message
+    assert "https://RESOURCE.openai.azure.com" in found.message
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "resource"),
+    [
+        (b"/openai/openai/deployments/d/chat/completions", b"POST", "openai"),
+        (b"/openai/OpenAI/unheard-of", b"POST", "openai"),
+        (b"/openai/openai/files/f", b"DELETE", "openai"),
+        (b"/openai/models/chat/completions", b"POST", "openai"),
+        (b"/chat/openai/v1/responses", b"POST", "chat"),
+        (b"/models/models/embeddings", b"POST", "models"),
+        (b"/openai-eu/v1/unheard-of", b"POST", "openai-eu"),
+        (b"/contoso/anything/at/all", b"POST", "contoso"),
+    ],
+)
+def test_resource_of_such_a_name(target, method, resource):
+    """A resource may be called like a part of the API's paths: then the API's path follows it."""
+
+    assert resource == find(b"/azure" + target, method=method).resource
+
+
+def test_resource_of_another_api():
+    """What an API's paths are like is known of Azure OpenAI alone; elsewhere any name may be a resource's."""
+    there = service("gateway", path="/gateway", resource=True, regions=(Region("r", "https://{resource}.example"),))
+
+    assert "chat" == find(b"/gateway/chat/health", rules=Rules((there,), RULES.routes)).resource
+
+
+@pytest.mark.parametrize(
+    ("how", "port", "expected"),
+    [
+        ({"path": "/gateway"}, 7555, "set the base URL http://127.0.0.1:7555/gateway/RESOURCE, "),
+        ({"port": 7401}, 7401, "set the base URL http://127.0.0.1:7401/RESOURCE, "),
+        ({"path": "/gateway"}, 0, "set the base URL http://127.0.0.1:7400/gateway/RESOURCE, "),
+        (
+            {"path": "/gateway", "dialect": "azure-openai"},
+            7400,
+            "set AZURE_OPENAI_ENDPOINT=http://127.0.0.1:7400/gateway/RESOURCE, ",
+        ),
+    ],
+    ids=["by path", "own port", "port unknown", "azure"],
+)
+def test_what_to_set(how, port, expected):
+    """Where no resource is named, the service's own base URL is."""
+    there = service("gateway", resource=True, regions=(Region("r", "https://{resource}.example"),), **how)
+    found = find(how.get("path", "").encode() + b"/v1.0", port=port, rules=Rules((there,), RULES.routes))
+
+    assert "unknown-resource" == found.code
+    assert expected in found.message
+    assert "where RESOURCE is that of https://RESOURCE.example: " in found.message
 
 
 @pytest.mark.parametrize(

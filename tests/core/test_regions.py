@@ -72,12 +72,26 @@ def test_order(regions, told):
 
     assert [True, True] == [isinstance(each, Refusal) and each.forced for each in refused]
     assert isinstance(regions.breaker(EU, RULE, 0.0).admit(0.0, 0.0), Permit)
-    assert [("us", State.OPEN, "operator")] == told
+    assert [("us", State.OPEN, "operator")] * 2 == told
 
     regions.order("ai", "us", None, 1.0)
 
     assert State.CLOSED is regions.breaker(known, RULE, 1.0).state
-    assert [("us", State.CLOSED, "operator")] * 2 == told[1:]
+    assert [("us", State.CLOSED, "operator")] * 2 == told[2:]
+
+
+def test_order_for_what_was_never_called(regions, told):
+    """It is told when it is given and when it ends, and not again by the first call."""
+    for order in (Order(State.OPEN, FOREVER), Order(State.OPEN, 60.0), Order(State.CLOSED, 60.0), None):
+        regions.order("ai", "us", order, 0.0)
+
+    assert [("us", State.OPEN, "operator"), ("us", State.CLOSED, "operator")] == told
+
+    regions.order("ai", "eu", Order(State.OPEN, FOREVER), 0.0)
+    regions.breaker(EU, RULE, 0.0)
+    regions.order("ai", "eu", None, 0.0)
+
+    assert [("eu", State.OPEN, "operator"), ("eu", State.CLOSED, "operator")] == told[2:]
 
 
 def test_order_to_close(regions, told):
@@ -201,6 +215,21 @@ def test_table_of_resources(regions):
     assert [standing("us", 1, resource="one"), standing("us", 1, resource="two")] == regions.table(
         [service("us", "eu", resource=True)], 0.0, 0.0
     )
+
+
+def test_table_of_orders_for_resources(regions):
+    """An order holds for resources that were not called yet, too; a line for all of them says so."""
+    regions.breaker(Place("ai", "one", "us"), RULE, 0.0)
+    regions.order("ai", "us", Order(State.OPEN, 60.0), 0.0)
+    ordered = {"state": "open", "share": 0.0, "order": "open", "order_seconds": 60.0}
+
+    assert [standing("us", 1, resource=resource, **ordered) for resource in ("*", "one")] == regions.table(
+        [service("us", "eu", resource=True)], 0.0, 0.0
+    )
+
+    regions.order("ai", "us", None, 0.0)
+
+    assert ["one"] == [each.resource for each in regions.table([service("us", "eu", resource=True)], 0.0, 0.0)]
 
 
 def test_table_in_the_ramp(regions):

@@ -54,6 +54,14 @@ def test_retry_after():
     assert NO_RETRY not in rescue(Refused(429, "route-limit", "Full.", retry_after=2.5), openai).pairs
 
 
+def test_no_credential():
+    """A credential that is not there won't be within an SDK's tries; others may look again in half a minute."""
+    pairs = rescue(Refused(503, "no-credential", "None."), DIALECTS["openai"]).pairs
+
+    assert NO_RETRY in pairs
+    assert b"30" == dict(pairs)[b"retry-after"]
+
+
 def test_detail():
     """What is known of a failure stands behind its sentence."""
 

@@ -102,6 +102,21 @@ async def test_look(pods: Pods):
     assert None is pods.server.call("GET", LEASE)
 
 
+async def test_no_right_to_read(pods: Pods):
+    """Who may not read what is there takes nothing of it away."""
+    one, other = pods.pod()[0], pods.pod()[0]
+    taken = await look(one)
+    await one.keep(taken.grant, b"value", 30.0)
+    pods.server.call("ACL", "SETUSER", "default", "-getrange")
+    try:
+        with pytest.raises(FleetAway):
+            await look(other)
+    finally:
+        pods.server.call("ACL", "SETUSER", "default", "+getrange")
+
+    assert b"value" == pods.server.call("GET", ENTRY)
+
+
 async def test_seen(pods: Pods):
     """A value of no use is not sent again: the lease is taken, or held; another value is found."""
     one, other = pods.pod()[0], pods.pod()[0]

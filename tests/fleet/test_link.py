@@ -291,6 +291,31 @@ async def test_a_server_that_became_a_replica(links):
         assert await link.run(lambda client: client.set(b"key", b"value", px=1000), Budget(PLENTY))
 
 
+async def test_a_url_that_leads_to_a_replica(links):
+    """It answers probes and reads: the log says once that it is away, and back when what failed is done."""
+    with RedisServer() as server:
+        server.call("REPLICAOF", "127.0.0.1", free_port())
+        link = links(server.url)
+
+        async def write():
+            return await link.run(lambda client: client.set(b"key", b"value", px=1000), Budget(PLENTY), op="write")
+
+        for _ in range(2):
+            for _ in range(3):
+                with pytest.raises(FleetAway):
+                    await write()
+            await back(link)
+            link.returned.clear()
+            await link.run(lambda client: client.get(b"key"), Budget(PLENTY), op="read")
+
+        assert (["redis-away"], 2) == (links.events, link.breaker.openings)
+
+        server.call("REPLICAOF", "NO", "ONE")
+        await write()
+
+        assert ["redis-away", "redis-back"] == links.events
+
+
 async def test_what_the_work_itself_gets_wrong(links, redis_server):
     """The caller goes on all the same; the metrics show it."""
     link = links(redis_server.url)

@@ -13,6 +13,7 @@ from sidecar.core.keyring import parse
 from sidecar.core.model import Position
 from sidecar.core.purges import ALL, Due, Purges, Scope, ScopeKind
 from sidecar.core.rules import Mode, RedisRule, SealRule
+from sidecar.errors import FleetAway
 from sidecar.fleet import journal
 from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
@@ -30,6 +31,11 @@ def secrets(*numbers: int) -> bytes:
     return b"\n".join(b"s%d:%b" % (number, b64encode(bytes([number]) * 32)) for number in numbers)
 
 
+async def away(*_):
+    """A Redis that does not answer."""
+    raise FleetAway("open")
+
+
 class Pod:
     """A process of the fleet: its log, and what it was told."""
 
@@ -37,6 +43,7 @@ class Pod:
         self.tasks: set[asyncio.Task[None]] = set()
         self.purged: list[tuple[Scope, ...]] = []
         self.modes: list[Mode | None] = []
+        self.ends: list[float] = []
         self.told: list[str] = []
         self.heard = asyncio.Event()
         self.secret = secret
@@ -55,7 +62,7 @@ class Pod:
             random=lambda size: next(FRESH).to_bytes(size, "big"),
             spawn=self.spawn,
             on_purge=self.on_purge,
-            on_mode=self.modes.append,
+            on_mode=self.on_mode,
             tell=self.tell,
         )
 
@@ -67,6 +74,10 @@ class Pod:
 
     def tell(self, name, /, *, level, **fields):
         self.told.append(name)
+
+    def on_mode(self, mode, until):
+        self.modes.append(mode)
+        self.ends.append(until)
 
     def on_purge(self, scopes):
         self.purged.append(scopes)
@@ -337,12 +348,31 @@ async def test_server_with_an_older_state(pods):
         assert [(A,)] == await late.read()
         assert not late.admits(C, lost)
         assert late.admits(C, old)
-        assert [[], []] == [await two.read(), await two.read()]
+        assert [[(B,)], []] == [await two.read(), await two.read()]
         assert [(B,)] == await late.read()
         assert [(B,)] == await one.read()
         assert 2 == server.call("ZCARD", NAMES.log_purges)
         assert [False, True, True] == [late.admits(scope, old) for scope in (B, A, C)]
         assert "purge-log-lost" not in one.told
+
+
+async def test_two_purge_the_same_and_both_are_lost(pods):
+    """Who purged first purges again: the other finds the first's purge in the log, and takes it for its own."""
+    with RedisServer(options=("--save", "3600", "1000")) as server:
+        one, two = pods(server), pods(server)
+        for pod in (one, two):
+            await pod.read()
+        server.call("SAVE")
+        await one.log.purge([A])
+        kept = one.purges.seq
+        await two.log.purge([A])
+        server.kill()
+        server.start()
+        for pod in (one, one, one, two, two, two):  # a connection that is gone may be found out by the first
+            await pod.read()
+
+        assert one.purges.purged_since((ALL, A), kept)
+        assert (1, {}, {}) == (server.call("ZCARD", NAMES.log_purges), one.purges.pending, two.purges.pending)
 
 
 async def test_server_with_the_same_state(pods):
@@ -375,7 +405,7 @@ async def test_numbers_go_backwards(redis_server, pods):
     await two.read()
     roll_back(redis_server, 1)
 
-    assert [] == await one.read()
+    assert [(B,)] == await one.read()
     assert {B} == set(one.purges.pending)
     assert [] == await one.read()
     assert [(B,)] == await two.read()
@@ -555,7 +585,7 @@ async def test_cancelled_purge(redis_server, pods):
 async def test_bug_of_a_listener(redis_server, pods):
     """A listener that raises ends nothing, and is told of."""
     one = pods(redis_server)
-    one.log._on_purge = one.log._on_mode = lambda _: 1 / 0
+    one.log._on_purge = one.log._on_mode = lambda *_: 1 / 0
     await one.log.purge([A])
 
     assert await one.log.set_mode(Mode.CACHE_OFF, 2e9)
@@ -579,11 +609,54 @@ async def test_mode(redis_server, pods, now):
     await one.read()
 
     assert [Mode.CACHE_OFF, Mode.PASSTHROUGH, None] == one.modes == two.modes
-    assert 0 == redis_server.call("EXISTS", NAMES.log_mode)
+    assert [now[0] + 60.0, now[0] + 90.0, float("-inf")] == one.ends == two.ends
+    assert redis_server.call("PTTL", NAMES.log_mode) > journal.LONGEST_MODE * 999
+
+    late = pods(redis_server)
+    await late.read()
+
+    assert late.log.mode is None
+
+
+async def test_ended_while_another_was_away(redis_server, pods, now):
+    """A process that comes back to another server doesn't set again what was ended there meanwhile."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.read()
+    await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 1800.0)
+    await two.read()
+    redis_server.call("HSET", NAMES.log_meta, "node", "f" * 40)
+    await one.read()
+
+    assert await one.log.set_mode(None)
+
+    await two.read()
+    await one.read()
+
+    assert [None, None] == [one.log.mode, two.log.mode]
+
+
+@pytest.mark.parametrize("command", ["hmget", "zrevrange", "get"])
+async def test_no_right_to_read(redis_server, pods, now, command):
+    """Who may not read what is there takes nothing of it away."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.log.purge([A])
+    await one.log.set_mode(Mode.CACHE_OFF, now[0] + 60.0)
+    redis_server.call("ACL", "SETUSER", "default", f"-{command}")
+    try:
+        await two.read()
+    finally:
+        redis_server.call("ACL", "SETUSER", "default", f"+{command}")
+
+    assert 1 == two.log.counts["failures"]
+
+    await two.read()
+
+    assert Mode.CACHE_OFF is two.log.mode
+    assert two.purges.position == one.purges.position
 
 
 async def test_mode_ends_with_redis_away(pods, now):
-    """A mode ends at its time, also where Redis went away before; a mode cannot be set then."""
+    """A mode ends at its time, also where Redis went away before."""
     with RedisServer() as server:
         one = pods(server)
         await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
@@ -591,7 +664,6 @@ async def test_mode_ends_with_redis_away(pods, now):
         await one.read()
 
         assert Mode.PASSTHROUGH is one.log.mode
-        assert not await one.log.set_mode(Mode.NORMAL, now[0] + 90.0)
 
         now[0] += 60.0
 
@@ -599,6 +671,80 @@ async def test_mode_ends_with_redis_away(pods, now):
         await one.read()
 
     assert [Mode.PASSTHROUGH, None] == one.modes
+
+
+async def test_mode_with_redis_away(pods, now):
+    """It holds here at once, and in the fleet when Redis is back, whatever that says then; a later one replaces it."""
+    with RedisServer() as server:
+        one, two = pods(server), pods(server)
+        await two.log.set_mode(Mode.PASSTHROUGH, now[0] + 600.0)
+        await one.read()
+        server.pause()
+        told = [
+            await one.log.set_mode(Mode.NORMAL, now[0] + 60.0),
+            await one.log.set_mode(Mode.CACHE_OFF, now[0] + 90.0),
+        ]
+        here = one.log.mode
+        server.resume()
+        async with asyncio.timeout(20):
+            while two.log.mode is not Mode.CACHE_OFF:
+                await one.read()
+                await two.read()
+                await asyncio.sleep(0.01)
+
+        assert [False, False] == told
+        assert Mode.CACHE_OFF is here
+        assert [Mode.PASSTHROUGH, Mode.NORMAL, Mode.CACHE_OFF] == one.modes
+        assert Mode.PASSTHROUGH is two.modes[0]
+
+
+async def test_mode_ended_before_redis_is_back(pods, now):
+    """One whose time was over by then is told to nobody: others may have set another."""
+    with RedisServer() as server:
+        one, two = pods(server), pods(server)
+        up, one.link.evaluate = one.link.evaluate, away
+        assert not await one.log.set_mode(Mode.CACHE_OFF, now[0] + 60.0)
+        await two.log.set_mode(Mode.PASSTHROUGH, now[0] + 600.0)
+        now[0] += 60.0
+        one.link.evaluate = up
+        await one.read()
+
+        assert Mode.PASSTHROUGH is one.log.mode
+        assert [Mode.CACHE_OFF, Mode.PASSTHROUGH] == one.modes
+
+
+async def test_normal_with_redis_away(pods, now):
+    """To have none any more waits just so; a process that ends tells it, if Redis answers."""
+    with RedisServer() as server:
+        one, two = pods(server), pods(server)
+        await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 600.0)
+        await one.log.start()
+        up, one.link.evaluate = one.link.evaluate, away
+        assert not await one.log.set_mode(None)
+        assert one.log.mode is None
+        one.link.evaluate = up
+        await one.log.stop()
+        await two.read()
+
+        assert two.log.mode is None
+
+
+async def test_mode_in_a_full_redis(pods, now):
+    """A Redis that takes no writes is read all the same; the mode holds here and waits, and it is said once why."""
+    with RedisServer() as server:
+        one, two = pods(server), pods(server)
+        await one.read()
+        server.call("CONFIG", "SET", "maxmemory", "1")
+        assert not await one.log.set_mode(Mode.CACHE_OFF, now[0] + 60.0)
+        await one.read()
+
+        assert (Mode.CACHE_OFF, ["purge-log-fault"]) == (one.log.mode, one.told)
+
+        server.call("CONFIG", "SET", "maxmemory", "0")
+        await one.read()
+        await two.read()
+
+        assert Mode.CACHE_OFF is two.log.mode
 
 
 async def test_mode_survives_a_flush(redis_server, pods, now):

@@ -9,67 +9,24 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sidecar.core.limits import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS, Account, Pair, worth
-from sidecar.core.rules import RedisRule, Route, RouteLimits
+from sidecar.core.rules import Route, RouteLimits
 from sidecar.errors import FleetAway
-from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
-from sidecar.fleet.presence import Presence
-from sidecar.fleet.quota import MOST_CHARGES, Quota
+from sidecar.fleet.quota import MOST_CHARGES
 from sidecar.throttle import Throttle
+from tests.fleet.pods import NAMES, ODD_REPLIES, Pods, answering
 from tests.redis_servers import RedisServer
-from tests.store.remotes import Tasks, until
+from tests.store.remotes import until
 
-NAMES = Names("team-a")
 KEY = NAMES.quota("chat")
 SLOW = RouteLimits(tokens_per_minute=60, requests_per_minute=6)
 """So little that what fills in while a test runs is nothing: a token is a second, a request ten."""
 
 
-class Pods:
-    """Processes at one server."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.server = server
-        self.tasks = Tasks()
-        self.links: list[Link] = []
-
-    def link(self) -> Link:
-        link = Link(
-            RedisRule(self.server.url, timeout=5.0),
-            clock=asyncio.get_running_loop().time,
-            draw=lambda: 0.5,
-            spawn=self.tasks.spawn,
-            tell=lambda *_, **__: None,
-        )
-        self.links.append(link)
-        return link
-
-    def quota(self, *, timeout: float = 5.0) -> Quota:
-        return Quota(self.link(), NAMES, timeout=timeout, spawn=self.tasks.spawn)
-
-    def presence(self, member: int, *, life: float = 10.0, link: Link | None = None, clock=None) -> Presence:
-        return Presence(
-            link or self.link(),
-            NAMES,
-            member=member.to_bytes(12, "big"),
-            clock=clock or asyncio.get_running_loop().time,
-            draw=lambda: 0.5,
-            spawn=self.tasks.spawn,
-            life=life,
-        )
-
-
 @pytest.fixture
 async def pods(redis_server: RedisServer) -> AsyncIterator[Pods]:
-    pods = Pods(redis_server)
-    yield pods
-    redis_server.resume()
-    await pods.tasks.cancel()
-    for link in pods.links:
-        await link.close()
-
-    assert [] == [name for name in redis_server.call("KEYS", "*") if redis_server.call("PTTL", name) == -1]
-    assert [] == pods.tasks.errors
+    async with Pods(redis_server) as pods:
+        yield pods
 
 
 def near(*seconds: float) -> Pair:
@@ -218,12 +175,28 @@ async def test_away(pods: Pods):
 
 async def test_without_room(pods: Pods):
     """A Redis that can't write is one that is away: nobody is let in unaccounted."""
+    quota = pods.quota()
+    await quota.take("chat", SLOW, [1])
     pods.server.call("CONFIG", "SET", "maxmemory", "1")
-    try:
-        with pytest.raises(FleetAway):
-            await pods.quota().take("chat", SLOW, [1])
-    finally:
-        pods.server.call("CONFIG", "SET", "maxmemory", "0")
+    with pytest.raises(FleetAway):
+        await quota.take("chat", SLOW, [1])
+    pods.server.call("CONFIG", "SET", "maxmemory", "0")
+
+    assert near(-8.0, 1.0) == (await quota.take("chat", SLOW, [])).fill
+
+
+@pytest.mark.parametrize("reply", [*ODD_REPLIES.values(), b":5\r\n"], ids=[*ODD_REPLIES, "number"])
+async def test_an_odd_reply(pods: Pods, reply: bytes):
+    """What answers with anything else than the script is one that is away; a correction is lost, and the next sent."""
+    async with answering([reply]) as url:
+        quota = pods.quota(link=pods.link(url))
+        with pytest.raises(FleetAway, match=r"\Aerror: "):
+            await quota.take("chat", SLOW, [1])
+        for lost in (1, 2):
+            quota.give("chat", SLOW, 1)
+            await until(lambda lost=lost: lost == quota.lost)
+
+        assert 0 == quota.asked
 
 
 async def test_held_together(pods: Pods):
@@ -261,103 +234,32 @@ async def test_held_together(pods: Pods):
 
 async def test_rights(pods: Pods):
     """Besides what the fleet's other scripts use, only the time is asked for; without it there is a share for each."""
-    rights = "-@all +acl +ping +eval +evalsha +hmget +hset +pexpire +del +zadd +zcard +zremrangebyscore"
+    rights = "-@all +acl +config +ping +eval +evalsha +hmget +hset +pexpire +del"
     pods.server.call("ACL", "SETUSER", "default", *rights.split())
     try:
-        quota, presence = pods.quota(), pods.presence(1)
-        for ask in (lambda: quota.take("chat", SLOW, [1]), presence.beat):
-            for _ in range(5):
-                with pytest.raises(FleetAway):
-                    await ask()
+        quota = pods.quota()
+        for _ in range(5):
+            with pytest.raises(FleetAway, match=r"grant \+time"):
+                await quota.take("chat", SLOW, [1])
 
-        assert (True, None) == (quota.up, presence.count)
+        assert quota.up
 
         pods.server.call("ACL", "SETUSER", "default", "+time")
-        await presence.beat()
 
-        assert (1, 1) == ((await quota.take("chat", SLOW, [1])).admitted, presence.count)
-
-        await presence.close()
+        assert 1 == (await quota.take("chat", SLOW, [1])).admitted
     finally:
         pods.server.call("ACL", "SETUSER", "default", "+@all")
 
-    assert 0 == pods.server.call("EXISTS", NAMES.pods)
 
+async def test_without_the_right_to_read(pods: Pods):
+    """What stands there is not lost for it, and the bucket is not full."""
+    quota = pods.quota()
+    await quota.take("chat", SLOW, [1])
+    pods.server.call("ACL", "SETUSER", "default", "-hmget")
+    try:
+        with pytest.raises(FleetAway):
+            await quota.take("chat", SLOW, [1])
+    finally:
+        pods.server.call("ACL", "SETUSER", "default", "+@all")
 
-async def test_presence(pods: Pods):
-    """Processes count each other, and one that takes leave is gone for those that count anew."""
-    one, other = pods.presence(1), pods.presence(2)
-
-    assert (None, "<Presence not known>") == (one.count, repr(one))
-
-    await one.beat()
-    await other.beat()
-    await one.beat()
-
-    assert (2, 2, 2) == (one.count, other.count, pods.server.call("ZCARD", NAMES.pods))
-
-    await other.close()
-    third = pods.presence(3)
-    await third.beat()
-
-    assert (2, "<Presence 2>") == (third.count, repr(third))
-
-
-async def test_silent_processes(pods: Pods):
-    """Who gives no sign of life is gone; so is one whose sign is of another clock, and what isn't ours."""
-    await pods.presence(1).beat()
-    pods.server.call("ZADD", NAMES.pods, "1000", "old", "9e15", "future")
-    one = pods.presence(2)
-    await one.beat()
-
-    assert 2 == one.count
-
-    await until(lambda: not pods.server.call("EXISTS", NAMES.pods) or pods.server.call("PEXPIRE", NAMES.pods, 1))
-    pods.server.call("SET", NAMES.pods, "x")
-    third = pods.presence(3)
-    await third.beat()
-
-    assert 1 == third.count
-
-
-async def test_presence_goes_down_slowly(pods: Pods):
-    """A Redis that came back empty has seen only the first: the count before holds for as long as a sign of life."""
-    times = iter((0.0, 3.0, 6.0, 9.0, 12.0, 15.0))
-    one = pods.presence(1, clock=lambda: next(times))
-    for other in (2, 3):
-        await pods.presence(other).beat()
-    await one.beat()
-    pods.server.call("FLUSHALL")
-    counts = []
-    for _ in range(4):
-        await one.beat()
-        counts.append(one.count)
-
-    assert [3, 3, 3, 1] == counts
-
-    await pods.presence(2).beat()
-    await one.beat()
-
-    assert 2 == one.count
-
-
-async def test_presence_while_away(pods: Pods):
-    """What was counted last holds; when Redis is back a sign is given at once."""
-    link = pods.link()
-    one = pods.presence(1, link=link)
-    one.start()
-    await until(lambda: 1 == one.count)
-    pods.server.call("DEL", NAMES.pods)
-    for hear in link.on_return:
-        hear()
-    await until(lambda: pods.server.call("EXISTS", NAMES.pods))
-    pods.server.pause()
-    with pytest.raises(FleetAway):
-        await one.beat()
-
-    assert 1 == one.count
-
-    pods.server.resume()
-    await one.close()
-
-    assert 0 == pods.server.call("EXISTS", NAMES.pods)
+    assert near(-8.0, 1.0) == (await pods.quota().take("chat", SLOW, [])).fill

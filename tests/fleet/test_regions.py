@@ -13,6 +13,7 @@ from sidecar.core.breaker import State
 from sidecar.core.keyring import parse
 from sidecar.core.regions import Order, Place
 from sidecar.core.rules import RedisRule, SealRule
+from sidecar.errors import FleetAway
 from sidecar.fleet import board
 from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
@@ -136,14 +137,14 @@ async def test_order_is_seen_by_all(redis_server, pods, now):
     one, two = pods(redis_server), pods(redis_server, shared=())
     await two.read()
 
-    assert await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
+    assert "" == await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
     await two.read()
     assert 1 == len(one.orders)
     assert {("openai", "west"): State.OPEN} == one.states == two.states
     for pod in (one, two):
         assert pytest.approx(now[0] + 60.0, abs=2.0) == pod.regions.orders["openai", "west"].until
 
-    assert await two.regions.order("openai", "west", None)
+    assert "" == await two.regions.order("openai", "west", None)
     await one.read()
     assert {} == one.states == two.states
     assert [2, 2] == [len(one.orders), len(two.orders)]
@@ -202,7 +203,8 @@ async def test_order_with_redis_away(pods, now):
         await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
         server.kill()
 
-        assert not await one.regions.order("openai", "east", Order(State.OPEN, now[0] + 60.0))
+        with pytest.raises(FleetAway):
+            await one.regions.order("openai", "east", Order(State.OPEN, now[0] + 60.0))
         assert {("openai", "west"): State.OPEN} == one.states
 
 
@@ -505,7 +507,7 @@ async def test_foreign_types(redis_server, pods, key, command):
     one, two = pods(redis_server), pods(redis_server)
     redis_server.call(command, key, "text")
 
-    assert await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
+    assert "" == await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
     one.regions.opened(WEST, 5.0, "errors")
     await one.read()
     assert [(WEST, 5)] == await two.read()
@@ -597,12 +599,13 @@ async def test_clocks_that_go_apart(redis_server, pods, now):
     await one.read()
     for leap in (86400.0, -3600.0):
         one.regions.board._clock = lambda leap=leap: time.monotonic() + leap
-        assert await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
+        assert "" == await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
         assert pytest.approx(now[0] + 60.0, abs=2.0) == one.regions.orders["openai", "west"].until
 
     ticks = itertools.count(1e6, 10.0)
     one.regions.board._clock = lambda: next(ticks)
-    assert not await one.regions.order("openai", "east", Order(State.OPEN, now[0] + 60.0))
+    with pytest.raises(FleetAway):
+        await one.regions.order("openai", "east", Order(State.OPEN, now[0] + 60.0))
     assert 1 == one.regions.counts["failures"]
     assert 2 == redis_server.call("ZCARD", ORDERS)
 
@@ -655,15 +658,28 @@ async def test_without_the_right_to_the_clock(pods):
         await one.read()
         await one.read()
 
-        assert not await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
-        assert ["Redis forbids TIME to this user; grant +time"] == one.faults
+        why = await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
+        assert "Redis forbids TIME to this user; grant +time" == why
+        assert [why] == one.faults
         assert one.regions._refused
         assert one.link.up
         assert await one.regions.claim(WEST, 5.0)
 
         server.call("ACL", "SETUSER", "default", "+time")
-        assert await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
+        assert "" == await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
         assert not one.regions._refused
+
+
+async def test_refused_and_away(pods):
+    """A Redis that went away after it refused is away: what it would say now is not known."""
+    with RedisServer() as server:
+        server.call("ACL", "SETUSER", "default", "-time")
+        one = pods(server)
+        await one.read()
+        server.kill()
+
+        with pytest.raises(FleetAway):
+            await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
 
 
 async def test_a_full_redis(pods):
@@ -676,7 +692,59 @@ async def test_a_full_redis(pods):
 
         assert {("openai", "west"): State.OPEN} == two.states
         assert await two.regions.claim(WEST, 5.0)
+        assert "Redis takes no writes" == await two.regions.order("openai", "east", Order(State.OPEN, 2e9))
         assert one.link.up
+
+        two.regions.opened(WEST, 60.0, "errors")
+        server.call("CONFIG", "SET", "maxmemory", "0")
+        await one.regions.order("openai", "west", None)
+        await one.regions.order("openai", "north", Order(State.OPEN, 2e9))
+        server.call("CONFIG", "SET", "maxmemory", "1")
+        for _ in range(2):
+            await two.read()
+
+            assert {("openai", "north"): State.OPEN} == two.states
+
+        server.call("CONFIG", "SET", "maxmemory", "0")
+        await two.read()
+        await one.read()
+
+        assert [(WEST, True)] == [(place, open_for is not None) for place, open_for in one.learned]
+
+
+async def test_full_and_lost(pods):
+    """Orders that were lost, and cannot be given again for want of memory, stay known until they can."""
+    with RedisServer() as server:
+        one = pods(server)
+        await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
+        await one.read()
+        server.call("FLUSHALL")
+        server.call("CONFIG", "SET", "maxmemory", "1")
+        for _ in range(3):
+            await one.read()
+
+            assert {("openai", "west"): State.OPEN} == one.states
+
+        server.call("CONFIG", "SET", "maxmemory", "0")
+        await one.read()
+        late = pods(server)
+        await late.read()
+
+        assert {("openai", "west"): State.OPEN} == late.states
+
+
+async def test_no_right_to_read(redis_server, pods):
+    """Who may not read what is there takes nothing of it away."""
+    one, two = pods(redis_server), pods(redis_server)
+    await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
+    redis_server.call("ACL", "SETUSER", "default", "-zcount")
+    try:
+        await two.read()
+    finally:
+        redis_server.call("ACL", "SETUSER", "default", "+zcount")
+    await two.read()
+
+    assert {("openai", "west"): State.OPEN} == two.states
 
 
 async def test_stopped_and_back(pods, clock):

@@ -274,6 +274,37 @@ async def test_standing(world, endpoint, say, tmp_path):
     assert "secret" not in repr(world.reports)
 
 
+async def test_fault(world, endpoint, say, tmp_path):
+    """Why no call can be sent with a credential: not where an old one serves, or where nobody has asked yet."""
+    endpoint.answers = [say("secret", 400), say(token("one"))]
+    key = tmp_path / "key"
+    credential = StoredCredential("api-key", str(key))
+    before = [world.credentials.fault(each) for each in (credential, MANAGED)]
+    await world.ask()
+    refused = world.credentials.fault(MANAGED)
+    key.write_text("key-secret")
+    world.now += 60.0
+    await world.ask()
+    after = [world.credentials.fault(each) for each in (credential, MANAGED)]
+    key.unlink()
+    world.now += 60.0
+
+    assert ["No such file or directory", ""] == before
+    assert f"{endpoint.url[7:]} answered 400" == refused
+    assert ["", ""] == after
+    assert "" == world.credentials.fault(credential)
+
+
+async def test_standing_looks(world, tmp_path):
+    """A file that is put right is seen without a call."""
+    key = tmp_path / "key"
+    world.credentials.field(StoredCredential("api-key", str(key)))
+    key.write_text("key-secret")
+    world.now += 60.0
+
+    assert [Standing(str(key), True)] == world.credentials.standing()
+
+
 async def test_closed(world, endpoint, say):
     """At the end nothing is asked for any more, and who waits is not left waiting."""
     endpoint.answers = [say(token("one"))]

@@ -10,8 +10,19 @@ import pytest
 
 from sidecar.core.breaker import State
 from sidecar.core.model import Outcome
-from sidecar.core.rules import BreakerRule, CacheMode, CacheRule, Fallback, RetryRule
-from tests.scenarios.answers import CLAUDE, CLAUDE_PATH, completion, said
+from sidecar.core.rules import BreakerRule, CacheMode, CacheRule, Fallback, RetryRule, StoredCredential
+from sidecar.core.rules import Region as Rule
+from tests.scenarios.answers import (
+    CLAUDE,
+    CLAUDE_PATH,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    chat_events,
+    chunks,
+    completion,
+    said,
+    whole,
+)  # fmt: skip
 from tests.scenarios.conftest import CHAT_PATH
 from tests.scenarios.regions import (
     Clock,
@@ -198,6 +209,7 @@ async def test_other_model(stream, bypassed, build_lab, pair):
         assert "detail=fallback" in reply.cache
         assert "stored" not in reply.cache
     assert [Outcome.FALLBACK] * 2 == [record.outcome for record in lab.records]
+    assert {("a", 200)} == {(record.region, record.upstream_status) for record in lab.records}
     assert 0 == lab.sidecar.memory.entries
     assert (4, 2) == (a.calls, b.calls)
     assert 6 == attempts_of(lab)
@@ -318,6 +330,84 @@ async def test_answer_file(stream, bypassed, build_lab, pair, tmp_path):
     assert 0 == lab.sidecar.memory.entries
     without = await lab.ask(asked, headers=NONE)
     assert without.status in {502, 503}
+
+
+@FORMS
+async def test_failure_behind_an_answer_file(stream, bypassed, build_lab, pair, tmp_path):
+    """What the service said is not forgotten over a file that stands in, nor is the file a model's."""
+    a, b = pair
+    await down(Way.DOWN, a, b)
+    busy = tmp_path / "busy.json"
+    busy.write_bytes(completion(BUSY))
+    fallback = (Fallback("answer_file", str(busy)),)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=fallback))
+    reply = await lab.ask(chat(1, stream=stream, bypassed=bypassed))
+    await lab.settle()
+    [record] = lab.records
+
+    assert BUSY == said(reply.body)
+    assert "x-sidecar-model" not in reply.headers
+    assert (Outcome.FALLBACK, "b", 500, 2) == (record.outcome, record.region, record.upstream_status, record.attempts)
+
+
+@pytest.mark.parametrize("bypassed", [False, True], ids=["looked up", "bypassed"])
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+async def test_fallback_beside_a_missing_credential(first, bypassed, build_lab, pair, tmp_path):
+    """A region that has no credential takes nobody's stand-in away."""
+    a, b = pair
+    a.takes = frozenset({OTHER.value})
+    await down(Way.DROPPED, a)
+    missing = StoredCredential("authorization", str(tmp_path / "missing"))
+    regions = service(a.rule(), b.rule(priority=0 if first else 2, credential=missing))
+    lab = await build_lab("", services=regions, routes=route(fallback=(OTHER,)))
+    reply = await lab.ask(chat(1, bypassed=bypassed))
+
+    assert (200, "a says gpt-4o-mini") == (reply.status, said(reply.body))
+    assert 0 == b.attempts
+
+
+@pytest.mark.parametrize("ending", ["clean", "within an event", "after the last event"])
+async def test_stand_in_that_breaks(ending, build_lab, script):
+    """A stand-in's stream is as whole as any: without its last event it is broken off, after it nothing matters."""
+
+    async def answer(_head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if json.loads(body)["model"] == "gpt-4o":
+            writer.write(whole(b'{"error": {"message": "It broke."}}', status="500 Broken"))
+            return
+        events = chat_events("in", " the", " box")
+        match ending:
+            case "clean":
+                writer.write(STREAM_HEAD + chunks(events[:3]) + LAST_CHUNK)
+            case "within an event":
+                writer.write(STREAM_HEAD + chunks([*events[:2], events[2][:30]]))
+                writer.close()
+            case _:
+                writer.write(STREAM_HEAD + chunks(events))
+                writer.close()
+
+    upstream = await script(answer)
+    lab = await build_lab(upstream.url, routes=route(fallback=(OTHER,)))
+    reply = await lab.ask(chat(1, stream=True))
+    ordinary = await lab.ask(chat(2, stream=True, model="gpt-4o-mini"))
+
+    assert (ordinary.broken, ordinary.body) == (reply.broken, reply.body)
+    assert (ending != "after the last event") is reply.broken
+
+
+async def test_streams_that_end_empty(build_lab, script):
+    """A call that was sent twice, and came to nothing both times, doesn't invite its caller to begin again."""
+
+    async def answer(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + LAST_CHUNK)
+
+    first, second = await script(answer), await script(answer)
+    regions = service(Rule("a", first.url), Rule("b", second.url, priority=2))
+    lab = await build_lab("", services=regions, routes=route())
+    for bypassed in (False, True):
+        reply = await lab.ask(chat(1, stream=True, bypassed=bypassed))
+        if not bypassed:
+            assert (502, "false") == (reply.status, reply.headers["x-should-retry"])
+    assert (2, 2) == (first.calls, second.calls)
 
 
 async def test_stale_before_fallback(build_lab, pair):

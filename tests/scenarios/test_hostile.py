@@ -307,5 +307,5 @@ async def test_hostile_answers(build_lab, script):
 
     replies = [await lab.ask(call) for _ in range(2)]
 
-    assert ["b??set-cookie:?x=y", "a??Set-Cookie:?x=y?"] == [reply.headers["x-sidecar-model"] for reply in replies]
+    assert ["b??set-cookie:?x=y"] * 2 == [reply.headers["x-sidecar-model"] for reply in replies]
     assert not any("set-cookie" in reply.headers for reply in replies)

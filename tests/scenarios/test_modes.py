@@ -46,7 +46,7 @@ async def test_everywhere_and_back(mode, build_fleet, oracle, token_file, redis_
     await in_mode(labs, Mode.NORMAL)
     on = [await lab.ask() for lab in labs]
 
-    assert (200, {"mode": mode, "seconds": 600.0, "fleet": "done"}) == done
+    assert (200, {"mode": mode, "seconds": pytest.approx(600.0, abs=60.0), "fleet": "done"}) == done
     assert (200, {"mode": "normal", "seconds": None, "fleet": "done"}) == back
     assert [f"sidecar; fwd=bypass; detail={mode}"] * 3 == [reply.cache for reply in off]
     assert [f"answer {number}" for number in (2, 3, 4)] == [said(reply.body) for reply in off]
@@ -130,7 +130,7 @@ async def test_without_a_token(build_fleet, oracle):
     done = await act(one, "mode", {"mode": "cache-off", "for": "10m"}, token="")
     replies = [await lab.ask() for lab in (one, two)]
 
-    assert (200, {"mode": "cache-off", "seconds": 600.0, "fleet": "local"}) == done
+    assert (200, {"mode": "cache-off", "seconds": pytest.approx(600.0, abs=60.0), "fleet": "local"}) == done
     assert ["detail=cache-off", "stored"] == [reply.cache.rpartition("; ")[2] for reply in replies]
     assert Mode.NORMAL is two.sidecar.operations.mode
 
@@ -151,19 +151,19 @@ async def test_purge_by_request(mode, build_lab, oracle):
 
 
 async def test_redis_away(build_fleet, oracle, token_file):  # noqa: F811  the fixture
-    """A switch of the fleet that cannot be told to it is refused, and changes nothing, also later."""
+    """A switch of the fleet that cannot be told to it holds in this process at once, and in the others later."""
     with RedisServer() as server:
         labs = await build_fleet(oracle.url, admin_token_file=token_file, redis={"url": server.url})
         server.kill()
         status, told = await act(labs[0], "mode", {"mode": "cache-off", "for": "10m"})
-        server.start()
-        for lab in labs:
-            await lab.until(lambda lab=lab: any(b'"purge-log-lost"' in line for line in lab.logs))
+        modes = [lab.sidecar.operations.mode for lab in labs]
         replies = [await lab.ask() for lab in labs]
+        server.start()
+        await in_mode(labs, Mode.CACHE_OFF)
 
-    assert (503, "fleet-away") == (status, told["error"]["code"])
-    assert [Mode.NORMAL] * 2 == [lab.sidecar.operations.mode for lab in labs]
-    assert ["fwd=miss", "hit"] == [reply.cache.split("; ")[1] for reply in replies]
+    assert (200, "pending") == (status, told["fleet"])
+    assert [Mode.CACHE_OFF, Mode.NORMAL] == modes
+    assert ["fwd=bypass", "fwd=miss"] == [reply.cache.split("; ")[1] for reply in replies]
 
 
 async def test_known_while_redis_is_new(build_fleet, oracle, token_file):  # noqa: F811  the fixture

@@ -301,6 +301,29 @@ async def test_only_region_half_failing(build_lab, alone):
     assert 60 == len(paused)
 
 
+async def test_who_tries_again_joins_its_like(build_lab, alone, dial):
+    """A caller that doesn't try again by itself is not given the failure of one that does."""
+    alone.hold = b"box 1?"
+    ordinary = alone.handler
+
+    async def fail_twice(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        alone.way = Way.DOWN if alone.calls <= 2 else Way.WELL
+        await ordinary(head, body, writer)
+
+    alone.handler = fail_twice
+    lab = await build_lab("", services=service(alone.rule()), routes=route())
+    without_pauses(lab)
+    sdk = await dial(lab, chat(1))
+    await lab.until(lambda: alone.calls == 1)
+    plain = asyncio.ensure_future(lab.ask(chat(1), headers={"x-stainless-retry-count": None}))
+    await lab.until(lambda: alone.calls == 2)
+    alone.go.set()
+    replies = [await sdk.reply(), await plain]
+
+    assert [500, 200] == [reply.status for reply in replies]
+    assert 3 == alone.calls
+
+
 async def test_only_region_breaking_half(build_lab, alone):
     """Connections that die half the time are no reason to refuse calls to the only region."""
     await alone.become(Way.BROKEN_BEFORE)

@@ -83,6 +83,8 @@ async def test_traffic_returns_bit_by_bit(build_lab, pair):
     assert [("closed", "open"), ("open", "half-open"), ("half-open", "closed")] == [
         (one["before"], one["after"]) for one in told
     ]
+    assert "connect" in told[0]["detail"]
+    assert ["detail" in one for one in told] == [True, False, False]
 
 
 async def test_heals_under_load(build_lab, pair):

@@ -38,7 +38,7 @@ FORM_IDS = ["whole", "streamed"]
 
 def client(lab: Lab, surface: str, manner: str, *, resource: str = "contoso", **more: Any) -> Voice:
     """A client of the classic form, with deployments in the path, or of the newer ``/openai/v1``."""
-    endpoint = f"{lab.url}/azure/{resource}"
+    endpoint = f"{lab.url}/azure/{resource}".rstrip("/")
     given = {"api_key": "azure-key", "max_retries": 0} | more
     if surface == "v1":
         build: Any = openai.OpenAI if manner == "sync" else openai.AsyncOpenAI
@@ -164,6 +164,17 @@ async def test_where_the_calls_go(lab, provider, manner):
     ] == [seen.target for seen in provider.seen]
     assert b"azure-key" == provider.seen[0].fields[b"api-key"]
     assert b"Bearer azure-key" == provider.seen[1].fields[b"authorization"]
+
+
+async def test_a_resource_forgotten(lab, provider, surface, manner):
+    """Without a resource in the base URL nothing is sent, least of all to one named ``openai``; what to set is said."""
+    async with client(lab, surface, manner, resource="") as voice:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await voice.ask("chat.completions.create", **CHAT)
+
+    assert f"AZURE_OPENAI_ENDPOINT={lab.url}/azure/RESOURCE" in caught.value.message
+    assert "false" == caught.value.response.headers["x-should-retry"]
+    assert 0 == provider.calls
 
 
 async def test_resources_and_deployments_are_apart(lab, provider, manner):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.scenarios.answers import ROLE, chat_events, chunks, said
+from tests.scenarios.answers import ROLE, chat_events, chunks, completion, said
 from tests.scenarios.conftest import CHAT, DONE, LAST_CHUNK, STREAM_HEAD, USAGE, chunk, delta, whole
 
 STREAM = {**CHAT, "stream": True}
@@ -123,6 +123,34 @@ async def test_events_pass_while_the_stream_is_open(build_lab, script, dial):
 
     assert not reply.broken
     assert b"".join(EVENTS) == reply.body
+
+
+@pytest.mark.parametrize("form", ["stream", "document"])
+@pytest.mark.parametrize("bypassed", [False, True], ids=["looked up", "bypassed"])
+async def test_pings_are_heard(bypassed, form, build_lab, script, dial, monkeypatch):
+    """Where nothing else comes for a while, callers hear the pings, or blanks, that are meant for their timers."""
+    monkeypatch.setattr("sidecar.commit.TALK_SECONDS", 0.05)
+    go = asyncio.Event()
+    talk = b": still at it\n\n" if form == "stream" else b" \n"
+
+    async def slow(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        head = STREAM_HEAD if form == "stream" else STREAM_HEAD.replace(b"text/event-stream", b"application/json")
+        writer.write(head + chunk(talk))
+        await go.wait()
+        rest = EVENTS if form == "stream" else [completion(TEXT)]
+        writer.write(chunks(rest) + LAST_CHUNK)
+
+    upstream = await script(slow)
+    lab = await build_lab(upstream.url)
+    asked = {**(STREAM if form == "stream" else CHAT), **({"temperature": 1} if bypassed else {})}
+    caller = await dial(lab, asked)
+    await caller.until(talk)
+    go.set()
+    reply = await caller.reply()
+
+    assert (200, False, TEXT) == (reply.status, reply.broken, said(reply.body.strip()))
+    await lab.settle()
+    assert int(not bypassed) == lab.sidecar.memory.entries
 
 
 @pytest.mark.parametrize("size", [1, 3, 64, 1000])

@@ -60,7 +60,6 @@ def test_without_anything_the_built_in_settings_hold():
     """No file is needed."""
     rules = load(None, environ={}, overrides={}, strict=True)
 
-    assert load("", environ={}, overrides={}, strict=True) == rules
     assert tuple(SERVICES.values()) == rules.services
     assert ROUTES == rules.routes
     assert (Mode.NORMAL, 7400, 7491, 7490) == (rules.mode, rules.listen.port, rules.health.port, rules.admin.port)
@@ -410,6 +409,22 @@ def test_an_unquoted_off_means_off(tmp_path, word):
             ("c.yaml:1: services.openai.port: 7400 is also the port of listen; choose another"),
         ),
         ("health: {port: 7400}", "c.yaml:1: health.port: 7400 is also the port of listen; choose another"),
+        ("listen: {port: 7491}", "c.yaml:1: listen.port: 7491 is also the port of health; choose another"),
+        (
+            "admin: {port: 1}\nhealth: {port: 1}",
+            "c.yaml:1: admin.port: 1 is also the port of health; choose another",
+        ),
+        (
+            "services:\n  sidecar: {dialect: generic, " + REGION + "}",
+            (
+                "c.yaml:2: services.sidecar: has the prefix /sidecar, which is the sidecar's own; give it another path "
+                "or name"
+            ),
+        ),
+        (
+            "services:\n  sidecar: {dialect: generic, path: /sidecar, " + REGION + "}",
+            "c.yaml:2: services.sidecar.path: /sidecar is the sidecar's own; choose another prefix",
+        ),
         (
             "services: {openai: {regions: [{name: a, url: 'https://{resource}.x'}, {name: b, url: 'https://y'}]}}",
             (
@@ -543,6 +558,16 @@ def test_an_unquoted_off_means_off(tmp_path, word):
 def test_one_problem(tmp_path, text, expected):
     """Each mistake is one line with file, line, path and remedy."""
     assert [expected] == problems_of(tmp_path, text)
+
+
+def test_a_service_of_our_name(tmp_path):
+    """Only the prefix is the sidecar's own, not the name."""
+    said = ["path: /mine", "hosts: [a.example]", "port: 1"]
+    ways = [
+        rules_of(tmp_path, f"services: {{sidecar: {{dialect: generic, {way}, {REGION}}}}}").services[0] for way in said
+    ]
+
+    assert ["/mine", "", ""] == [service.path for service in ways]
 
 
 def test_every_problem_at_once_in_the_order_of_lines(tmp_path):
@@ -691,7 +716,15 @@ class TestFinding:
         (tmp_path / "a.yaml").write_text("mode: cache-off")
 
         assert Mode.CACHE_OFF is load(None, environ={}, overrides={}, strict=True).mode
-        assert Mode.NORMAL is load("", environ={}, overrides={}, strict=True).mode
+
+    @pytest.mark.parametrize("strict", [True, False], ids=["check", "run"])
+    def test_an_empty_path(self, strict):
+        """A variable of a script that isn't set names no file, and is no reason to look elsewhere."""
+        with pytest.raises(ConfigError) as caught:
+            load("", environ={}, overrides={}, strict=strict)
+
+        expected = "the path of the configuration is empty; name a file or folder (is a variable of a script not set?)"
+        assert (expected,) == caught.value.problems
 
     @pytest.mark.parametrize(
         ("data", "expected"),

@@ -10,7 +10,7 @@ import pytest
 from msgspec import json
 
 from sidecar.core.model import Outcome, Record, Usage
-from sidecar.sinks.log import LONGEST_TEXT, AccessLog, Pipe
+from sidecar.sinks.log import LONGEST_LINE, LONGEST_TEXT, AccessLog, Pipe
 
 AT = 1_795_426_800.25
 
@@ -124,6 +124,28 @@ def test_event():
     assert [
         {"time": "2026-11-23T09:40:00.250Z", "level": "warning", "event": "started", "port": 7400, "detail": None}
     ] == lines
+
+
+def test_whole_messages():
+    """A message of our own is told to its end, where its remedy stands, however many of its kind there are."""
+    lines = Lines()
+    message = "services.openai.regions[0].credential.file: " + "not there, " * 50 + "mount it"
+    log_to(lines.write).event("config-problem", message=message)
+
+    assert message == lines[0]["message"]
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "\x01", "\U0001f600"], ids=["ascii", "latin", "escaped", "wide"])
+def test_messages_that_fit_no_line(letter):
+    """Where a line would be too long for a pipe its long values lose their middle; short ones are whole."""
+    lines = Lines()
+    message = "first " + letter * 9999 + " last"
+    log_to(lines.write).event("config-problem", message=message, file="a.yaml")
+
+    assert lines[0]["message"].startswith(f"first {letter}")
+    assert lines[0]["message"].endswith(f"{letter} last")
+    assert "a.yaml" == lines[0]["file"]
+    assert LONGEST_LINE // 8 < len(json.encode(lines[0])) < LONGEST_LINE
 
 
 def test_hostile_texts():

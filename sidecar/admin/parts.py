@@ -1,0 +1,77 @@
+"""
+What ``/readyz?verbose`` says of modes, regions, credentials and the configuration.
+
+The rule: a part is told where somebody may have to do something, with what that is; none makes a process unready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from sidecar.admin.actions import ModeResult, roughly
+from sidecar.admin.health import Part
+from sidecar.core.breaker import State
+from sidecar.core.regions import Standing
+from sidecar.core.rules import Mode, Rules
+
+
+class Credential(Protocol):
+    """How it is with a region's credential; ``identity/credentials.Standing``."""
+
+    @property
+    def name(self) -> str:
+        """Its file or identity."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether calls can be sent with it now."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Until it expires, as far as that is known."""
+
+    @property
+    def fault(self) -> str:
+        """Why there is no newer one, ``""`` where nothing is wrong."""
+
+
+def mode_parts(standing: ModeResult, source: str, configured: Mode) -> Iterable[Part]:
+    """The mode, where it is not normal, or not the *configured* one; *source* is ``Operations.source``."""
+    if source == "configuration":
+        if standing.mode is not Mode.NORMAL:
+            yield Part("mode", False, f"{standing.mode}, by the configuration")
+        return
+    whose = "the whole fleet's" if source == "fleet" else "this process's own"
+    left = "" if standing.seconds is None else f", for {roughly(standing.seconds)} more"
+    yield Part("mode", False, f"{standing.mode}, {whose}{left}; `sidecar mode {configured}` ends it")
+
+
+def region_parts(table: Iterable[Standing]) -> Iterable[Part]:
+    """The regions that don't take calls as usual."""
+    for told in table:
+        if told.state == State.CLOSED:
+            continue
+        place = "/".join(word for word in (told.service, told.resource, told.region) if word)
+        why = "by an operator's order" if told.order else f"tried again in {told.seconds:.1f} s"
+        yield Part(f"region {place}", False, f"{told.state}, {why}")
+
+
+def credential_parts(credentials: Iterable[Credential]) -> Iterable[Part]:
+    """The credentials that cannot be had, or not anew. One that nobody needs may have expired: that is no fault."""
+    for each in credentials:
+        if each.fault and each.usable:
+            left = "" if each.seconds is None else f", for {roughly(each.seconds)} more"
+            yield Part(f"credential {each.name}", False, f"{each.fault}; the one in hand serves on{left}")
+        elif each.fault:
+            yield Part(f"credential {each.name}", False, f"{each.fault}; calls to its regions cannot be sent")
+
+
+def configuration_parts(rules: Rules, *, refused: bool) -> Iterable[Part]:
+    """Which it is, and each of its warnings. *refused*: it could not be used, and *rules* stand in for it."""
+    said = f"revision {rules.revision or 'built in'}"
+    if refused:
+        said = "refused; `sidecar check` and the log's `config-problem` lines say why; correct it, and restart"
+    yield Part("configuration", not (rules.warnings or refused), said)
+    for line in rules.warnings:
+        yield Part("configuration", False, line)

@@ -1,0 +1,131 @@
+"""
+Whether what stands in a mounted file is what it is for.
+
+The rule: it is judged as those judge it who use it later, and nothing of it is told.
+"""
+
+from __future__ import annotations
+
+import ssl
+import stat
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from sidecar.admin.access import token_of
+from sidecar.core import keyring, written
+from sidecar.identity import files
+
+_LARGEST = written.LARGEST + 1
+
+
+class Kind(NamedTuple):
+    """
+    What a file is for. *judge* says what is wrong with it, ``""`` for nothing, and raises ``OSError`` where it cannot
+    see; *remedy* is for every fault that doesn't name its own.
+    """
+
+    judge: Callable[[Path], str]
+    remedy: str
+
+    def fault(self, name: str) -> str:
+        """
+        What is wrong with the file *name* and what to do about it, ``""`` for nothing.
+
+        Raises ``OSError`` for one that isn't there or can't be read, and ``ValueError`` for what is no path.
+        """
+        file = Path(name)
+        mode = file.stat().st_mode
+        fault = "is a folder" if stat.S_ISDIR(mode) else "is not a plain file"
+        if stat.S_ISREG(mode):  # any other might keep us for ever
+            fault = self.judge(file)
+        return f"{fault}; {self.remedy}" if fault and "; " not in fault else fault
+
+
+def _read(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(_LARGEST)
+
+
+def _token(file: Path) -> str:
+    data = _read(file)
+    try:
+        token_of(data)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _secret(file: Path) -> str:
+    found = keyring.parse(_read(file))
+    return found if isinstance(found, str) else ""
+
+
+def _credential(file: Path) -> str:
+    found = files.parse(_read(file))
+    return found if isinstance(found, str) else ""
+
+
+def _line(file: Path) -> str:
+    try:
+        lines = _read(file).decode().strip().splitlines()
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    return "" if len(lines) == 1 else "is not one line" if lines else "is empty"
+
+
+def _answer(file: Path) -> str:
+    return written.fault(_read(file))
+
+
+def _certificates(file: Path) -> str:
+    _read(file)  # so that one that can't be read is told apart from one that makes no sense
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except ssl.SSLError:
+        return "holds no certificate"
+    return ""
+
+
+class _LockedError(Exception):
+    """A private key is encrypted."""
+
+
+def _nobody() -> str:
+    raise _LockedError
+
+
+def _key(certificate: Path, file: Path) -> str:
+    """What is wrong with the private key in *file*, as that of *certificate*; nothing where that is itself unfit."""
+    _read(file)
+    if _certificates(certificate):
+        return ""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, file, _nobody)
+    except ssl.SSLError as error:
+        return "is not the key of the certificate" if error.reason == "KEY_VALUES_MISMATCH" else "holds no private key"
+    except _LockedError:
+        return "needs a password"
+    return ""
+
+
+def _pair(file: Path) -> str:
+    return _certificates(file) or _key(file, file)
+
+
+def key_of(certificate: str) -> Kind:
+    """The private key of the *certificate* in another file; where that isn't there, nothing can be said of it."""
+    return Kind(
+        partial(_key, Path(certificate)), "put the certificate's private key there, in PEM and without a password"
+    )
+
+
+TOKEN = Kind(_token, "write one there")
+SECRET = Kind(_secret, "write it with `sidecar keygen > FILE`")
+CREDENTIAL = Kind(_credential, "write it there, on one line")
+LINE = Kind(_line, "write it there, on one line")
+ANSWER = Kind(_answer, written.REMEDY)
+CERTIFICATES = Kind(_certificates, "put certificates there, in PEM")
+PAIR = Kind(_pair, "put a certificate and its private key there, in PEM and without a password")
+"""A certificate and its private key in one file."""
