@@ -1,8 +1,10 @@
 """
 How many extra attempts a service gets: enough to hide a hiccup, too few to make an outage worse.
 
-The rule: every attempt beyond a call's first, whatever its cause, is taken from one budget, or it isn't made. After
-Finagle's RetryBudget: a part of the latest calls, and a floor so that a service with few calls has some as well.
+The rule: every attempt beyond a call's first is taken from one budget, or it isn't made. After Finagle's RetryBudget: a
+part of the latest calls, and a floor so that a service with few calls has some as well. What goes on with an attempt is
+none of its own: once on a new connection where the old one had died of age, once with a newer credential. The first
+attempt of a stand-in is one that its route has asked for.
 
 *now* is monotonic seconds.
 """

@@ -7,6 +7,7 @@ command, such as want of memory for a write, is an answer, and leaves reads alon
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 LONGEST_DETAIL = 120
@@ -25,6 +26,20 @@ class Fault(NamedTuple):
     sick: bool = True
 
 
+_READONLY = Fault("error", "readonly", "is a replica, or was made one")
+_FULL = Fault("error", "memory", "takes no writes: maxmemory is reached", sick=False)
+_BY_CODE = {
+    "BUSY": Fault("error", "script", "a script runs for too long"),
+    "READONLY": _READONLY,  # within a script, as Redis 6 says it
+    "OOM": _FULL,
+}
+
+_IN_SCRIPT = re.compile(r"(?:Error running script \(call to \w+\): )?(?:@user_script: ?\d+: )*-?")
+"""What Redis 6 writes before an error within a script."""
+
+_NO_RIGHT = "The user executing the script can't run"
+
+
 def judge(error: BaseException) -> Fault:
     """What *error*, raised by the client or by the clock, means."""
     from redis import exceptions as theirs  # noqa: PLC0415  only where there is a Redis
@@ -38,18 +53,16 @@ def judge(error: BaseException) -> Fault:
         case theirs.BusyLoadingError():
             return Fault("error", "loading", "loads its data")
         case theirs.ReadOnlyError():
-            return Fault("error", "readonly", "is a replica, or was made one")
+            return _READONLY
         case theirs.ClusterError() | theirs.RedisClusterException():
             return Fault("error", "cluster", _text(error))
         case theirs.ConnectionError() | OSError():
             return Fault("error", "connect", _text(error))
         case theirs.OutOfMemoryError():
-            return Fault("error", "memory", "takes no writes: maxmemory is reached", sick=False)
+            return _FULL
         case theirs.ResponseError():
-            code = str(error).partition(" ")[0]  # the rest may quote keys and arguments
-            if code == "BUSY":
-                return Fault("error", "script", "a script runs for too long")
-            return Fault("error", "reply", code, sick=False)
+            code = _code_of(str(error))
+            return _BY_CODE.get(code) or Fault("error", "reply", code, sick=False)
         case _:
             return Fault("error", "other", type(error).__name__, sick=False)
 
@@ -70,6 +83,12 @@ def _refusal(error: BaseException) -> BaseException | None:
     while cause is not None and not isinstance(cause, (*refused, theirs.AuthenticationWrongNumberOfArgsError)):
         cause = cause.__cause__ or cause.__context__
     return cause
+
+
+def _code_of(text: str) -> str:
+    """The first word of an error: the rest may quote keys and arguments."""
+    text = _IN_SCRIPT.sub("", text, count=1)
+    return "NOPERM" if text.startswith(_NO_RIGHT) else text.partition(" ")[0]
 
 
 def _text(error: BaseException) -> str:

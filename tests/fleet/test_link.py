@@ -406,6 +406,10 @@ async def test_a_failover_under_load(links):
         assert b"it" in {server.call("GET", "after") for server in fleet.replicas}
 
 
+RAISED = "Error running script (call to f_bd6f): @user_script:1: @user_script: 1: "
+NO_RIGHT = "The user executing the script can't run this command or subcommand"
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "kind", "sick"),
     [
@@ -419,6 +423,8 @@ async def test_a_failover_under_load(links):
         ("ERR max number of clients reached", "error", "connect", True),
         ("BUSY Redis is busy running a script.", "error", "script", True),
         ("OOM command not allowed when used memory > 'maxmemory'.", "error", "memory", False),
+        ("ERR @user_script: 1: -OOM command not allowed", "error", "memory", False),
+        (f"ERR {RAISED}-READONLY You can't write", "error", "readonly", True),
         ("MISCONF Redis is configured to save RDB snapshots", "error", "reply", False),
         ("WRONGTYPE Operation against a key", "error", "reply", False),
         (TimeoutError("socket"), "timeout", "timeout", True),
@@ -443,6 +449,22 @@ def test_a_refusal_that_the_cluster_wraps_is_one():
     error.__cause__ = BaseParser.parse_error("WRONGPASS invalid")
 
     assert "refused" == judge(error).reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"ERR @user_script: 1: {NO_RIGHT}",
+        f"ERR {RAISED}{NO_RIGHT}",
+        f"ERR {NO_RIGHT} script: bd6f, on @user_script:1.",
+    ],
+    ids=["6 returned", "6 raised", "7"],
+)
+def test_no_right_within_a_script(text):
+    """Redis names no code for it, and puts different words before it."""
+    fault = judge(BaseParser.parse_error(text))
+
+    assert ("reply", "NOPERM", False) == (fault.kind, fault.detail, fault.sick)
 
 
 def test_details_quote_no_arguments():
