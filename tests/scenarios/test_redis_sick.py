@@ -202,32 +202,62 @@ async def alone(lab):
     membership.link.breaker.close(0.0)
 
 
-async def test_silence_costs_one_deadline(build_fleet, box):
-    """A server that takes connections and never says a word is asked once for a call, and soon not at all."""
-    taken = []
+class Silent:
+    """A server that takes connections and never says a word."""
 
-    async def take(reader, writer):
-        taken.append(writer)
+    def __init__(self):
+        self.taken = []
+        self._came = asyncio.Event()
+
+    async def start(self):
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _take(self, reader, writer):
+        self.taken.append(writer)
+        self._came.set()
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    (lab,) = await build_fleet(box.url, 1, redis={"url": f"redis://127.0.0.1:{port}/0", "timeout": 0.05})
+    async def count(self):
+        """How many connections there have been by now: they are taken in the order in which they came."""
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        name = writer.get_extra_info("sockname")
+        while all(taken.get_extra_info("peername") != name for taken in self.taken):
+            self._came.clear()
+            await self._came.wait()
+        writer.close()
+        return len(self.taken)
+
+    def stop(self):
+        self._server.close()
+        for writer in self.taken:
+            writer.close()
+
+
+@pytest.fixture
+async def silent():
+    server = Silent()
+    await server.start()
+    yield server
+    server.stop()
+
+
+async def test_silence_costs_one_deadline(build_fleet, box, silent):
+    """Who never says a word is asked once for a call, and soon not at all."""
+    redis = {"url": f"redis://127.0.0.1:{silent.port}/0", "timeout": 0.05}
+    (lab,) = await build_fleet(box.url, 1, redis=redis)
     await alone(lab)
     link(lab).commands.clear()
-    before = len(taken)
+    before = await silent.count()
     await ask(lab, 1)
 
-    assert (1, 1) == (len(taken) - before, link(lab).commands.total())
+    assert (1, 1) == (len(silent.taken) - before, link(lab).commands.total())
     for number in range(2, 50):
         await ask(lab, number)
 
     assert 3 == link(lab).commands["timeout"]
     assert link(lab).commands["open"] >= 45
-    server.close()
-    for writer in taken:
-        writer.close()
 
 
 async def test_a_dead_port_costs_one_attempt(build_fleet, box):
