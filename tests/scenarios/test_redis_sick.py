@@ -199,6 +199,7 @@ async def alone(lab):
     await membership.regions.stop()
     await membership.presence.close()
     await membership.news.close()
+    await lab.sidecar.tasks.cancel("redis-revive")
     membership.link.breaker.close(0.0)
 
 
