@@ -23,6 +23,7 @@ from sidecar.core.limits import declared_output, estimate
 from sidecar.core.memo import Memo
 from sidecar.core.policy import FAILING
 from sidecar.core.regions import Place, Regions
+from sidecar.ends import better, down, final, is_definite
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.base import Spool
 from sidecar.race import Race
@@ -193,7 +194,7 @@ class Dispatch:
                 over = pick.last
                 trip.tries.append(Try(pick.leg.region.name, cause))
                 end = await self._attempt(trip, pick, left)
-                best = _better(best, end)
+                best = better(best, end)
                 cause = end.verdict.cause
                 if _is_bound(rewindable, end) or not await self._goes_on(trip, pick, left, end, _attempts(trip, first)):
                     break
@@ -206,11 +207,11 @@ class Dispatch:
             raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
         attempts = _attempts(trip, first)
         if sole and not self._regions.breaker(best.leg.place, trip.site.service.breaker, self._clock()).gone:
-            return _final(best, attempts)  # it has failed, not gone: there is no better time to come back
+            return final(best, attempts)  # it has failed, not gone: there is no better time to come back
         if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or over):
             soonest = self._soonest(trip, places, nobody)
-            return structs.replace(best, failure=_down(best, soonest, final=attempts > 1))
-        return _final(best, attempts)
+            return structs.replace(best, failure=down(best, soonest, final=attempts > 1))
+        return final(best, attempts)
 
     def _soonest(self, trip: Trip, places: list[Place], nobody: Nobody | None) -> float:
         """In how many seconds one of *places* may take a call again, as far as is known."""
@@ -294,10 +295,10 @@ class Dispatch:
                 if best is None and self._regions.hedges(trip.site.service.name).take(self._clock()):
                     hedge = _Hedge(trip)
                     await self._hedge(hedge, pick, left, race)
-                while best is None or (not _is_definite(best) and race.running):
+                while best is None or (not is_definite(best) and race.running):
                     end = await race.next(None)
                     assert end is not None
-                    best = _better(best, end)
+                    best = better(best, end)
             finally:
                 await race.over()
                 if hedge is not None and not hedge.sent:  # most calls that are late are so by a hair
@@ -364,58 +365,3 @@ def _is_harmless(trip: Trip, end: End) -> bool:
     if end.answer is not None:
         return end.answer.status in _FULL
     return isinstance(end.failure, UpstreamFailed) and not end.failure.sent
-
-
-def _is_definite(end: End) -> bool:
-    """Whether another region would say the same; a credential that one has refused may be another's own."""
-    verdict = end.verdict
-    if verdict.sign is Sign.GOOD:
-        return True
-    return (
-        verdict.sign is Sign.NEUTRAL
-        and not verdict.elsewhere
-        and end.answer is not None
-        and verdict.cause != "unauthorized"
-    )
-
-
-def _better(one: End | None, other: End) -> End:
-    """
-    Which of two ends the caller gets: an answer rather than none, one to wait for rather than an error, and either that
-    or what holds everywhere rather than what only one region lacks; of what has no answer, what was sent. Of equals the
-    later.
-    """
-    if one is None:
-        return other
-    if _rank(other) >= _rank(one):
-        one.close()
-        return other
-    other.close()
-    return one
-
-
-def _rank(end: End) -> int:
-    verdict = end.verdict
-    if end.answer is None:
-        return 0 if isinstance(end.failure, UpstreamFailed) else -1  # it was not even sent
-    if verdict.sign is not Sign.NEUTRAL:
-        return 4 if verdict.sign is Sign.GOOD else 1
-    return 2 if verdict.elsewhere and not verdict.wait else 3
-
-
-def _down(end: End, seconds: float, *, final: bool) -> UpstreamFailed:
-    """No region answers: however the last attempt failed, the caller is told when to come back."""
-    failure = UpstreamFailed(Cause.NO_REGION, str(end.failure), retry_after=max(seconds, 1.0))
-    failure.final = final
-    failure.hasty = isinstance(end.failure, UpstreamFailed) and end.failure.hasty
-    return failure
-
-
-def _final(end: End, attempts: int) -> End:
-    """What is handed back. After several attempts the caller's own would multiply ours, if it is not told."""
-    if attempts > 1 and end.verdict.sign in {Sign.ERROR, Sign.UNANSWERED}:
-        if end.answer is not None:
-            end.answer.discourage()
-        elif isinstance(end.failure, UpstreamFailed):
-            end.failure.final = True
-    return end

@@ -27,14 +27,19 @@ def boarding(desks, records):
     return make
 
 
+async def board_and_leave(boarding, desk, errand):
+    """Have a call sent, and leave it."""
+    _, reader = desk.fly(errand)
+    await desk.settle()
+    boarding(desk).leave(reader, errand.draft)
+
+
 async def test_call_goes_on(desks, boarding, records):
     """The caller's time ends when it leaves; what the call cost is told when it is over."""
     go = asyncio.Event()
     desk = desks(go, whole("seven"))
     errand = desk.errand(EMBED, target=EMBEDDINGS)
-    _, reader = desk.fly(errand)
-    await desk.settle()
-    boarding(desk).leave(reader, errand.draft)
+    await board_and_leave(boarding, desk, errand)
     errand.draft.ended = 9.0
 
     assert ([], 1, 0) == (records, errand.draft.running, errand.draft.attempts)
@@ -51,9 +56,7 @@ async def test_call_is_over_first(desks, boarding, records):
     go = asyncio.Event()
     desk = desks(go, whole("seven"))
     errand = desk.errand(EMBED, target=EMBEDDINGS)
-    _, reader = desk.fly(errand)
-    await desk.settle()
-    boarding(desk).leave(reader, errand.draft)
+    await board_and_leave(boarding, desk, errand)
     go.set()
     await desk.settle()
 
@@ -64,9 +67,7 @@ async def test_cancelled_call(desks, boarding, records):
     """A call that is given up because its caller left was made, and says so."""
     desk = desks(asyncio.Event())
     errand = desk.errand()
-    _, reader = desk.fly(errand)
-    await desk.settle()
-    boarding(desk).leave(reader, errand.draft)
+    await board_and_leave(boarding, desk, errand)
     errand.draft.ended = 9.0
     await desk.settle()
 
@@ -79,9 +80,7 @@ async def test_several_calls(desks, boarding, records):
     desk = desks(first, second, whole("one"), whole("two"))
     errand = desk.errand(EMBED, target=EMBEDDINGS)
     for _ in range(2):
-        _, reader = desk.fly(errand)
-        await desk.settle()
-        boarding(desk).leave(reader, errand.draft)
+        await board_and_leave(boarding, desk, errand)
     errand.draft.ended = 9.0
     first.set()
     await desk.settle()

@@ -224,11 +224,11 @@ class FleetRegions:
         if isinstance(answer, str):
             self._alarm.ring(answer)
             return False
+        self._read_at = self._clock()
+        self.counts["reads"] += 1
         self._full = answer.full
         if answer.full:  # what is there is read all the same; what was to be told waits
             self._alarm.ring(_FULL)
-            self._read_at = self._clock()
-            self.counts["reads"] += 1
             if not lost:
                 self._take_orders(answer.orders)
             self._take_findings(answer.findings, {})
@@ -237,9 +237,7 @@ class FleetRegions:
             self.counts["lost"] += len(lost)
             self._tell("region-orders-lost", level="warning", orders=len(lost), remedy="given again")
         self._mark = answer.mark
-        self._read_at = self._clock()
         self._alarm.over()
-        self.counts["reads"] += 1
         self.counts["told"] += sum(bool(each.word) for each in news.values())
         self._pending = {place: each for place, each in self._pending.items() if news.get(place) is not each}
         self._take_orders(answer.orders)

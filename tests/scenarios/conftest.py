@@ -65,6 +65,8 @@ from tests.scenarios.eavesdropping import TOLD, Eavesdropper
 
 KEY = "Bearer sk-story"
 
+TOKEN = "correct-horse-battery"  # pragma: allowlist secret
+
 OWN_RETRIES = {"x-stainless-retry-count": "0"}
 
 CHAT = {"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "What is in the box?"}]}
@@ -356,6 +358,14 @@ async def build_lab() -> AsyncIterator[BuildLab]:
         await lab.sidecar.stop()
     for lab in labs:
         assert [] == [line for line in lab.logs if b'"bug"' in line]
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> str:
+    """A file with ``TOKEN``, for ``admin.token_file``."""
+    path = tmp_path / "token"
+    path.write_text(TOKEN + "\n")
+    return str(path)
 
 
 @pytest.fixture

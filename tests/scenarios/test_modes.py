@@ -14,7 +14,7 @@ from tests.scenarios.answers import said
 from tests.scenarios.conftest import Lab
 from tests.scenarios.test_fleet import released
 from tests.scenarios.test_freshness import Oracle
-from tests.scenarios.test_purges import RAW, act, token_file  # noqa: F401  a fixture
+from tests.scenarios.test_purges import RAW, act
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def in_mode(labs: list[Lab], mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ["cache-off", "passthrough"])
-async def test_everywhere_and_back(mode, build_fleet, oracle, token_file, redis_server):  # noqa: F811  the fixture
+async def test_everywhere_and_back(mode, build_fleet, oracle, token_file, redis_server):
     """All sidecars follow, say why they look nothing up, and go on with what they had when it is over."""
     labs = await build_fleet(oracle.url, 3, admin_token_file=token_file)
     for lab in labs:
@@ -103,7 +103,7 @@ async def test_running_calls_go_on(build_lab, oracle):
     assert 1 == [record.outcome for record in lab.records].count(Outcome.BYPASS)
 
 
-async def test_ends_by_itself(build_fleet, oracle, token_file):  # noqa: F811  the fixture
+async def test_ends_by_itself(build_fleet, oracle, token_file):
     """After its time a mode is over, also in a sidecar that was not asked."""
     labs = await build_fleet(oracle.url, admin_token_file=token_file)
     await act(labs[0], "mode", {"mode": "cache-off", "for": "1s"})
@@ -115,7 +115,7 @@ async def test_ends_by_itself(build_fleet, oracle, token_file):  # noqa: F811  t
     assert 1 == oracle.calls
 
 
-async def test_newcomers_know(build_fleet, oracle, token_file):  # noqa: F811  the fixture
+async def test_newcomers_know(build_fleet, oracle, token_file):
     """A sidecar that starts while a mode holds is in it from its first call."""
     labs = await build_fleet(oracle.url, 1, admin_token_file=token_file)
     await act(labs[0], "mode", {"mode": "passthrough", "for": "10m"})
@@ -150,7 +150,7 @@ async def test_purge_by_request(mode, build_lab, oracle):
     assert "answer 2" == said(reply.body)
 
 
-async def test_redis_away(build_fleet, oracle, token_file):  # noqa: F811  the fixture
+async def test_redis_away(build_fleet, oracle, token_file):
     """A switch of the fleet that cannot be told to it holds in this process at once, and in the others later."""
     with RedisServer() as server:
         labs = await build_fleet(oracle.url, admin_token_file=token_file, redis={"url": server.url})
@@ -166,7 +166,7 @@ async def test_redis_away(build_fleet, oracle, token_file):  # noqa: F811  the f
     assert ["fwd=bypass", "fwd=miss"] == [reply.cache.split("; ")[1] for reply in replies]
 
 
-async def test_known_while_redis_is_new(build_fleet, oracle, token_file):  # noqa: F811  the fixture
+async def test_known_while_redis_is_new(build_fleet, oracle, token_file):
     """A mode outlives the Redis that it was told to: those who know it tell the next."""
     with RedisServer() as server:
         labs = await build_fleet(oracle.url, admin_token_file=token_file, redis={"url": server.url})

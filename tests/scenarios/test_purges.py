@@ -16,11 +16,10 @@ from sidecar.core.rules import CacheMode, CacheRule, Match, Region, Route, Servi
 from sidecar.dialects import DIALECTS
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import said
-from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, Lab
+from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, TOKEN, Lab
 from tests.scenarios.test_fleet import released, written
 from tests.scenarios.test_freshness import Clock, Oracle
 
-TOKEN = "correct-horse-battery"  # pragma: allowlist secret
 RULE = CacheRule(mode=CacheMode.DETERMINISTIC)
 ALL = PurgeRequest("all", "", b"", dry_run=False, fleet=True)
 OTHER_PATH = "/other/v1/chat/completions"
@@ -35,13 +34,6 @@ async def oracle(script):
     upstream = await script(handler)
     upstream.oracle = handler
     return upstream
-
-
-@pytest.fixture
-def token_file(tmp_path):
-    path = tmp_path / "token"
-    path.write_text(TOKEN + "\n")
-    return str(path)
 
 
 async def act(lab: Lab, what: str, body: Any, token: str = TOKEN) -> tuple[int, Any]:

@@ -11,7 +11,7 @@ from tests.redis_servers import RedisServer
 from tests.scenarios.conftest import Lab
 from tests.scenarios.desks import Desk, metric, question, services
 from tests.scenarios.test_modes import in_mode
-from tests.scenarios.test_purges import act, token_file  # noqa: F401  a fixture
+from tests.scenarios.test_purges import act
 
 
 def lines(lab: Lab, event: str, *names: str) -> list[tuple[object, ...]]:
@@ -33,7 +33,7 @@ async def upstream(script):
     return await script(Desk("first"))
 
 
-async def test_a_mode(build_fleet, upstream, token_file):  # noqa: F811  the fixture
+async def test_a_mode(build_fleet, upstream, token_file):
     """Every sidecar says that it has changed, whose it is, how long it lasts, and that it is over."""
     labs = await build_fleet(upstream.url, admin_token_file=token_file)
     await act(labs[0], "mode", {"mode": "cache-off"})
@@ -57,7 +57,7 @@ async def test_a_mode(build_fleet, upstream, token_file):  # noqa: F811  the fix
         assert ([], {}) == (parts(lab.sidecar, "mode"), metric(lab, "mode"))
 
 
-async def test_a_mode_that_ends(build_fleet, upstream, token_file):  # noqa: F811  the fixture
+async def test_a_mode_that_ends(build_fleet, upstream, token_file):
     """The end is told, too, by all of them, though nobody does anything."""
     labs = await build_fleet(upstream.url, admin_token_file=token_file)
     await act(labs[0], "mode", {"mode": "passthrough", "for": "1s"})
@@ -85,7 +85,7 @@ async def test_a_credential_that_is_not_there(build_lab, upstream, tmp_path):
     assert {'region="first",service="openai"': 0.0} == metric(lab, "credentials_unusable")
 
 
-async def test_an_order_for_resources_that_nobody_called(build_fleet, upstream, token_file):  # noqa: F811  the fixture
+async def test_an_order_for_resources_that_nobody_called(build_fleet, upstream, token_file):
     """It shows everywhere, and is told when it is given and when it is taken back."""
     labs = await build_fleet(upstream.url, admin_token_file=token_file)
     asked = {"service": "azure-openai", "region": "here"}
@@ -106,7 +106,7 @@ async def test_an_order_for_resources_that_nobody_called(build_fleet, upstream, 
         )
 
 
-async def test_an_order_that_redis_will_not_have(build_fleet, upstream, token_file):  # noqa: F811  the fixture
+async def test_an_order_that_redis_will_not_have(build_fleet, upstream, token_file):
     """Without the right to the clock the order is one process's own, and the answer names the right."""
     with RedisServer() as server:
         server.call("ACL", "SETUSER", "default", "-time")

@@ -6,10 +6,11 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
+from sidecar import tasks
 from sidecar.core.keyring import Keyring, SecretKey, name
 from sidecar.core.model import Entry, Form, Key
 from sidecar.core.rules import RedisRule, SealRule
@@ -75,29 +76,12 @@ async def until(holds: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
-class Tasks:
+class Tasks(tasks.Tasks):
     """Owns the tasks of a test; *errors* are what they ended with."""
 
     def __init__(self) -> None:
         self.errors: list[BaseException] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    async def cancel(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.errors.append(error)
+        super().__init__(self.errors.append)
 
 
 class Fleet(Protocol):
