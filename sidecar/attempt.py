@@ -298,6 +298,7 @@ class Attempts:
                 identity=trip.identity,
                 replace=(field,) if field else (),
                 scopes=site.service.dialect.scopes,
+                credentials=site.service.credential_headers,
             ),
             body=leg.body,
             timeouts=timeouts,

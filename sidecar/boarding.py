@@ -68,7 +68,7 @@ class Boarding:
                 None if private else shelf, generating=call.endpoint.generating, scopes=partial(scopes_within, errand)
             )
             flight.patience = self._origin.patience(errand) if way is Way.SHARED and not private else 0.0
-        return flight.join(call.principal.credential, errand.draft), collapsed
+        return flight.join(call.principal.credential, errand.draft, errand.question), collapsed
 
     def leave(self, reader: Reader, draft: Draft) -> None:
         """Leave a flight. A caller whose own call goes on has its record when that is over, with what it cost."""

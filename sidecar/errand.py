@@ -13,14 +13,13 @@ from msgspec import Struct
 
 from sidecar.attempt import Trip, Try
 from sidecar.core.approach import Approach
+from sidecar.core.canonical import whole
 from sidecar.core.dialect import Endpoint
 from sidecar.core.draft import Draft
-from sidecar.core.headers import patience
+from sidecar.core.headers import is_secretive, patience
 from sidecar.core.model import Entry, Facts, Fields, Key, Outcome
-from sidecar.core.policy import (
-    Freshness,
-    Reason,
-)
+from sidecar.core.noise import is_noise
+from sidecar.core.policy import Freshness, Reason
 from sidecar.core.principal import Principal
 from sidecar.core.purges import Scope, scopes
 from sidecar.core.recognise import allowed, choose_route
@@ -28,6 +27,9 @@ from sidecar.core.rules import Route
 from sidecar.errors import Refused
 from sidecar.flight.flight import Flight
 from sidecar.net.base import Request, Spool, Stream
+
+_COMPARED = 16 * 1024
+"""Bytes up to which bodies of many waiting calls can be read anew without anybody noticing."""
 
 _BOUND = frozenset({
     "stateful", "previous-response-id", "conversation", "item-reference", "file-id", "prompt-template", "container",
@@ -83,6 +85,20 @@ class Errand(Struct, frozen=True, gc=False):
     key: Key
     draft: Draft
     known: Entry | None = None
+
+    def question(self) -> bytes:
+        """
+        All that the request asks, what does not count in its key included, for telling apart calls of one key. Looked
+        at only once a service has refused one of them; then large bodies are compared byte for byte.
+        """
+        body = self.request.body
+        fields = self.request.head.fields
+        asked = b"".join(
+            b"%b: %b\n" % (name, fields[name]) for name in sorted(fields) if not (is_noise(name) or is_secretive(name))
+        )
+        if not isinstance(body, bytes):
+            return asked
+        return asked + (whole(body, self.call.endpoint) if len(body) <= _COMPARED else body)
 
     @property
     def deadline(self) -> float | None:

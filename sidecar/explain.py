@@ -8,7 +8,8 @@ never shown.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeAlias
 
@@ -18,22 +19,31 @@ from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches, Caller, may_have_tokens
 from sidecar.core.failover import eligible
 from sidecar.core.fingerprint import KEY_VERSION, fleet_secret, seal
+from sidecar.core.headers import is_secretive
 from sidecar.core.limits import limited
 from sidecar.core.model import Head, Key, Reading
 from sidecar.core.policy import Bypass, Observe, admit, freshness
-from sidecar.core.principal import Pod
+from sidecar.core.principal import Pod, is_empty
 from sidecar.core.recognise import choose_route
 from sidecar.core.regions import Regions
+from sidecar.core.roles import Role, Roles
 from sidecar.core.routing import choose_model
 from sidecar.core.rules import AzureIdentity, Region, Route, RouteLimits, Rules
 from sidecar.errand import Call, trip_of
 from sidecar.errors import Refused
+from sidecar.identity.key_sets import KeySets
 from sidecar.net.base import Request
 from sidecar.net.request_file import read_request
 
 _SECRET = b"sidecar explain: a fixed secret"
 _SHOWN = 2000
 _POD = ("SIDECAR_POD_NAMESPACE", "SIDECAR_SERVICE_ACCOUNT")
+
+_UNIQUE = re.compile(
+    rb"(?i)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<![0-9a-z])(?:[0-9a-f]{16,}|[0-9]{10,})(?![0-9a-z])"
+    rb"|[0-9]{4}-[0-9]{2}-[0-9]{2}t[0-9]{2}:[0-9]{2}"
+)
+"""What ids and times look like: a UUID, a long number or digest, a date with a time."""
 
 _Say: TypeAlias = Callable[[str, object], None]
 
@@ -56,7 +66,12 @@ def explain(rules: Rules, raw: bytes, environ: Mapping[str, str] = os.environ) -
         return "\n".join(lines), False
     secret = _SECRET if rules.redis is None else fleet_secret(rules.redis.namespace)
     namespace, account = (environ.get(name, "") for name in _POD)
-    approaches = Approaches(rules, secret, Pod(namespace, account, b"explain"))
+    key_sets = KeySets(
+        {service.name: service.tokens for service in rules.services},
+        clock=lambda: 0.0,
+        report=lambda line: say("warning", line),
+    )
+    approaches = Approaches(rules, secret, Pod(namespace, account, b"explain"), key_sets.verify)
     try:
         approach = approaches.find(head)
     except Refused as refusal:
@@ -73,7 +88,9 @@ def explain(rules: Rules, raw: bytes, environ: Mapping[str, str] = os.environ) -
     else:
         call = _explain_body(approaches, approach, head, body, secret, say)
         route = call.route
-    _explain_regions(Request(head, body, approach), call, route, approaches.caller(approach, route), say)
+    caller = approaches.caller(approach, route)
+    _explain_fields(approaches.roles(approach), head, caller, say)
+    _explain_regions(Request(head, body, approach), call, route, caller, say)
     _explain_rules(route, head, say)
     return "\n".join(lines), True
 
@@ -98,13 +115,15 @@ def _explain_body(
     model = choose_model(endpoint, facts)
     route = choose_route(site, head.fields, model)
     caller = approaches.caller(approach, route)
-    decision = approach.bypass or admit(facts, route, anonymous=caller.principal.anonymous)
+    decision = approach.bypass or admit(facts, route, caller.principal)
     fresh = freshness(endpoint, route, approach.asked)
     shared = f"share {route.cache.share.kind} {route.cache.share.name}".rstrip()
     say("route", f"{route.name} (mode {route.cache.mode}, {shared})")
     say("model", model or "(none)")
     say("stream", "yes" if facts.view.stream else "no")
-    if caller.principal.needs_proof:
+    if caller.principal.verified:
+        say("caller", "its token was verified here")
+    elif caller.principal.needs_proof:
         say("caller", "reads stored answers only once the service has accepted its credential")
     if isinstance(decision, Bypass):
         say("decision", f"bypass ({decision.reason})")
@@ -117,6 +136,35 @@ def _explain_body(
     key = seal(secret, caller.prefix, model, reading)
     _explain_key(reading, caller, key, say, fixed=secret == _SECRET)
     return Call(endpoint, facts, route, model, caller.principal, fresh, key, observe=observe)
+
+
+def _explain_fields(roles: Roles, head: Head, caller: Caller, say: _Say) -> None:
+    """Which fields of the head count in the key, which say who asks, and which say nothing; never a credential."""
+    counted = roles.counted(head.fields)
+    names = [name.decode("latin-1") for name, _ in counted]
+    where = "the vendor's own host: the dialect's list counts" if roles.own else "not the vendor's own host"
+    say("fields", f"{where}" if roles.own else f"{where}: every field counts but credentials and noise")
+    say("  count", ", ".join(names) or "(none)")
+    credentials = {name for name, value in roles.credentials(head.fields) if not is_empty(value)}
+    scopes = [name for name in head.fields if roles.of(name) is Role.SCOPE]
+    say("  caller", _words([*credentials, *scopes]) or "(none)")
+    rest = [
+        name for name in head.fields if name not in credentials and name not in scopes and name not in dict(counted)
+    ]
+    say("  ignored", _words(rest) or "(none)")
+    for name, value in counted:
+        if _UNIQUE.search(value) and not is_secretive(name):
+            say(
+                "hint",
+                f"{name.decode('latin-1')} looks as if it had another value on each call, and then no answer is ever "
+                "found again; where the answer does not depend on it, name it in services.*.headers.ignore",
+            )
+    if caller.principal.claims:
+        say("claims", ", ".join(caller.principal.claims))
+
+
+def _words(names: Iterable[bytes]) -> str:
+    return ", ".join(sorted(name.decode("latin-1") for name in names))
 
 
 def _explain_key(reading: Reading, caller: Caller, key: Key, say: _Say, *, fixed: bool) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
 from sidecar.admin.health import HealthServer, Part, Readiness
-from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts
+from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts, split_parts
 from sidecar.commit import COMMIT_BYTES
 from sidecar.core.approach import Approaches
 from sidecar.core.breaker import State, Transition
@@ -36,6 +36,7 @@ from sidecar.dispatch import Dispatch
 from sidecar.flight.table import Flights
 from sidecar.identity.client import TokenClient
 from sidecar.identity.credentials import Credentials
+from sidecar.identity.key_sets import KeySets
 from sidecar.identity.secret_file import SecretFile
 from sidecar.net.egress import choose
 from sidecar.net.listener import Listener
@@ -147,13 +148,21 @@ class Sidecar:
                 "retry_budget_left": lambda: self.regions.budgets_left(time.monotonic()),
                 "calls_waiting": self.throttle.waiting,
                 "calls_shed_total": self.throttle.shed,
+                "key_splitting_headers": lambda: {
+                    route: float(len(names)) for route, names in self.proxy.splits.items()
+                },
                 **(self.membership.breakdowns() if self.membership is not None else {}),
             },
+        )
+        self.key_sets = KeySets(
+            {service.name: service.tokens for service in rules.services},
+            clock=time.monotonic,
+            report=lambda line: self.log.event("key-set-unusable", level="error", message=line),
         )
         remote = self.membership.remote if self.membership is not None else Nowhere()
         self.store = Tiered(self.memory, remote, self.purges)
         self.proxy = Proxy(
-            approaches=Approaches(rules, secret, pod),
+            approaches=Approaches(rules, secret, pod, self.key_sets.verify),
             secret=secret,
             store=self.store,
             flights=self.flights,
@@ -257,6 +266,7 @@ class Sidecar:
             *mode_parts(self.operations.standing(), self.operations.source, self.rules.mode),
             *region_parts(self.operations.table()),
             *credential_parts(self.credentials.standing()),
+            *split_parts(self.proxy.splits),
             *self._fleet_part(),
             *configuration_parts(self.rules, refused=self._refused),
         )
@@ -347,6 +357,9 @@ class Sidecar:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.memory.sweep(time.time(), _SWEEP_ENTRIES)  # noqa: TID251  as above
             self.operations.tick()
+            if self.key_sets.changed():
+                self.proxy.forget_callers()
+                self.listener.forget()
             await self.operations.sweep()
 
     def _record(self, record: Record) -> None:

@@ -17,7 +17,7 @@ from sidecar.attempt import Trip, Try
 from sidecar.commit import COMPLAINT_BYTES, Committed
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
-from sidecar.core.policy import ABSENT, FAILING, Serve, judge, judge_spare, reaches_everyone
+from sidecar.core.policy import ABSENT, FAILING, Audience, Serve, audience, judge, judge_spare
 from sidecar.core.principal import Accepted
 from sidecar.core.rescue import cause_of
 from sidecar.core.usage import names_usage, with_usage
@@ -158,7 +158,7 @@ class Origin:
             return True
         if not errand.call.route.fallback or errand.known is not None:
             return False
-        if isinstance(failure, Sent) and (failure.personal or not reaches_everyone(failure.answer.status)):
+        if isinstance(failure, Sent) and (failure.personal or audience(failure.answer.status) is not Audience.EVERYONE):
             credential = errand.call.principal.credential
             flight.release(lambda reader: reader.credential == credential)  # others may have room left
         trip = self._trip(errand, errand.request.body, [])
@@ -217,8 +217,6 @@ class Origin:
             draft.upstream_seconds += self._clock() - began
             book(trip, draft)
         self._reception.note(errand.approach.site.place, call.principal, sent, draft)
-        if sent.own and sent.good and 200 <= sent.answer.status < 300:
-            self._accepted.note(errand.approach.site.place, call.principal, now=self._now())
         return sent
 
     def _trip(

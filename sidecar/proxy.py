@@ -8,7 +8,7 @@ twelve steps of a request's life. A request answered from memory never leaves ``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -131,6 +131,16 @@ class Proxy:
         self._approaches = self._approaches.switched(mode)
         self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
+    def forget_callers(self) -> None:
+        """Other tokens are verified from now on: who asks is worked out anew."""
+        self._approaches.forget()
+        self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
+
+    @property
+    def splits(self) -> Mapping[str, tuple[str, ...]]:
+        """The header fields that make nearly every key unique, by route."""
+        return self._approaches.splits.found
+
     def key_of(self, head: Head, body: bytes) -> Key | None:
         """The key of a request, None where it has none. Raises ``Refused`` for a head that gets no further."""
         approach = self._approaches.switched(Mode.NORMAL).find(head)  # entries outlast a mode that looks nothing up
@@ -211,7 +221,7 @@ class Proxy:
         model = choose_model(endpoint, facts)
         route = choose_route(site, head.fields, model)
         caller = self._approaches.caller(approach, route)
-        decision = approach.bypass or admit(facts, route, anonymous=caller.principal.anonymous)
+        decision = approach.bypass or admit(facts, route, caller.principal)
         fresh = freshness(endpoint, route, approach.asked)
         if isinstance(decision, Bypass):
             call = Call(endpoint, facts, route, model, caller.principal, fresh, None, decision.reason)

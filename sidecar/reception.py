@@ -19,12 +19,13 @@ from sidecar.core.headers import relay, replay, retry_fields, upstream_id, upstr
 from sidecar.core.model import Entry, Fields, Form, Outcome, Usage
 from sidecar.core.policy import (
     UNSHAREABLE_SECONDS,
+    Audience,
     Directives,
     Drop,
     Keep,
     Reason,
+    audience,
     form_of,
-    reaches_everyone,
     retain,
     share,
 )
@@ -32,7 +33,7 @@ from sidecar.core.principal import Accepted, Principal
 from sidecar.dispatch import Sent
 from sidecar.errand import Call, Errand, booked
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Flight
+from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights
 from sidecar.standby import StandIn
@@ -64,9 +65,8 @@ class Reception:
 
     def note(self, place: str, principal: Principal, sent: Sent, draft: Draft) -> None:
         """
-        What an answer's head tells of the call. A refused credential is forgotten, whatever the call; accepted it is
-        only by an operation that we know, for some paths of a service answer everybody; and neither is told by an
-        answer that a region's own credential has earned.
+        What an answer's head tells of the call. A refused credential is forgotten, whatever the call, unless it was a
+        region's own. That one was accepted is told by nothing but a whole answer; see ``_keep``.
         """
         answer = sent.answer
         draft.region, draft.upstream_status = sent.region, answer.status
@@ -91,7 +91,7 @@ class Reception:
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
 
         async def settle() -> bool:
-            return not unshareable and await self._keep(errand, flight, opening)
+            return not unshareable and await self._keep(errand, flight, opening, own=sent.own)
 
         watch = errand.call.endpoint.answers.watch() if form is Form.EVENTS and not unshareable else None
         kept = await self._flow(errand, flight, answer, opening, watch, settle)
@@ -193,8 +193,8 @@ class Reception:
             unshareable = unshareable or Reason.UNPROVEN  # it was the region's credential that was accepted
         if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
             self._part(errand, flight)
-        elif sent.personal or not reaches_everyone(status):
-            flight.release(lambda reader: reader.credential == errand.call.principal.credential)
+        elif (keep := _audience(errand, sent)) is not None:
+            flight.release(keep)
         if unshareable:
             flight.judged(None)
         booked(errand, flight).reason = unshareable
@@ -208,8 +208,11 @@ class Reception:
         own = relay(answer.pairs, fields, now, own=sent.own)
         return Opening(answer.status, own, shared, form, answer.length, kept, sent.region, usage=usage)
 
-    async def _keep(self, errand: Errand, flight: Flight, opening: Opening) -> bool:
-        """Store a complete answer, if it is one that may be stored."""
+    async def _keep(self, errand: Errand, flight: Flight, opening: Opening, *, own: bool) -> bool:
+        """
+        Store a complete answer, if it is one that may be stored. *own*: the caller's own credential has earned it, and
+        is accepted thereby, unless the service gives such answers to everybody.
+        """
         form = opening.form
         call, asked = errand.call, errand.approach.asked
         body = flight.body()
@@ -225,6 +228,8 @@ class Reception:
             if verdict.reason == Completeness.FAILED:  # whatever its status said, nothing was accepted
                 self._accepted.withdraw(errand.approach.site.place, call.principal)
             return False
+        if own and call.endpoint.proves:
+            self._accepted.note(errand.approach.site.place, call.principal, self._now())
         if flight.superseded:
             draft.reason = Reason.SUPERSEDED
             return False
@@ -252,6 +257,18 @@ class Reception:
             flight.judged(entry)
         self._flights.unmark(errand.key)
         return draft.stored
+
+
+def _audience(errand: Errand, sent: Sent) -> Callable[[Reader], bool] | None:
+    """Whom an answer is for, of those who wait beside its own caller; None: all."""
+    whose = audience(sent.answer.status)
+    credential = errand.call.principal.credential
+    if sent.personal or whose is Audience.SAME_CREDENTIAL:
+        return lambda reader: reader.credential == credential
+    if whose is Audience.EVERYONE:
+        return None
+    question, anybody = errand.question(), whose is Audience.SAME_QUESTION
+    return lambda reader: (anybody or reader.credential == credential) and reader.question() == question
 
 
 def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:

@@ -25,7 +25,7 @@ SERVICES = (
     Service("openai", GENERIC, (WEST, EAST)),
     Service("azure", GENERIC, (Region("west", "https://{resource}.example"),), resource=True, port=7401),
 )
-RAW = b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: sidecar\r\n\r\n{}"
+RAW = b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n\r\n{}"
 
 
 def key(number: int) -> Key:

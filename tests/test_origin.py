@@ -1,11 +1,29 @@
 """Fetching an answer: what is sent, and who waits for it."""
 
+from contextlib import suppress
+
 import pytest
 from msgspec.structs import replace
 
 from sidecar.core.model import Entry, Form, Usage
+from sidecar.dialects import DIALECTS
 from sidecar.errors import Cause, UpstreamFailed
-from tests.fetched import ASK, NOW, SAID, STREAM, Answer, complaint, streamed, whole
+from tests.fetched import (
+    ASK,
+    CHUNKED,
+    DONE,
+    EVENTS,
+    JSON,
+    NOW,
+    SAID,
+    STREAM,
+    Answer,
+    complaint,
+    completion,
+    delta,
+    streamed,
+    whole,
+)
 
 
 def asks_usage(body):
@@ -130,16 +148,68 @@ async def test_who_waits(desks, known):
 
 
 @pytest.mark.parametrize(
-    ("statuses", "expected"),
-    [((200,), True), ((204,), True), ((404,), False), ((500,), False), ((200, 401), False), ((200, 403), False),
-     ((200, 429), True), ((401, 200), True)],
-    ids=repr,
-)  # fmt: skip
-async def test_accepted(desks, statuses, expected):
-    """A 2xx is a credential's proof, a 401 or 403 takes it back; anything else says nothing of it."""
-    desk = desks(*[Answer(b"{}", status=status) for status in statuses])
-    for number, _ in enumerate(statuses):
-        errand = desk.errand(ASK | {"seed": number}, {b"x-team": b"docs"})
+    ("answers", "expected"),
+    [
+        ([whole()], True),
+        ([streamed()], True),
+        ([whole(), Answer(b"{}", status=401)], False),
+        ([whole(), Answer(b"{}", status=403)], False),
+        ([whole(), Answer(b"{}", status=429)], True),
+        ([Answer(b"{}", status=401), whole()], True),
+        ([Answer(b"{}", status=404)], False),
+        ([Answer(b"{}", status=500)], False),
+    ],
+    ids=["whole", "stream", "refused later", "forbidden later", "throttled later", "first refused", "404", "500"],
+)
+async def test_accepted(desks, answers, expected):
+    """A whole answer is a credential's proof, a 401 or 403 takes it back; anything else says nothing of it."""
+    desk = desks(*answers)
+    for number, answer in enumerate(answers):
+        ask = STREAM if answer.pairs[0] == EVENTS else ASK
+        errand = desk.errand(ask | {"seed": number}, {b"x-team": b"docs"})
         await desk.fetch(errand)
 
     assert expected == desk.accepted.knows("openai/", errand.call.principal, NOW)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(b"", status=204),
+        Answer(completion(), status=202),
+        Answer(completion(), status=201),
+        Answer(b""),
+        Answer(b"{}"),
+        Answer(b'{"code":401,"message":"sign in"}'),
+        Answer(b'{"error":{"message":"who are you?"}}'),
+        Answer(b"<html>Sign in</html>", pairs=((b"Content-Type", b"text/html"), CHUNKED)),
+        Answer(b'{"object":"chat.completion","choices":[]}'),
+        Answer(completion().replace(b'"stop"', b'"content_filter"')),
+        Answer(completion().replace(b'"stop"', b"null")),
+        Answer(completion()[:-9]),
+        Answer(completion(), pairs=(JSON,)),
+        Answer(completion(), pairs=(JSON, CHUNKED, (b"Content-Encoding", b"br"))),
+        streamed(delta("a"), DONE),
+        streamed(DONE),
+        Answer(completion(), UpstreamFailed(Cause.TRUNCATED, answered=True)),
+    ],
+    ids=lambda answer: repr(answer.parts)[:60],
+)  # fmt: skip
+async def test_not_accepted(desks, answer):
+    """Whatever a host says to everybody proves no credential: nothing but a whole answer of the asked shape does."""
+    desk = desks(answer)
+    errand = desk.errand(STREAM if answer.pairs[0] == EVENTS else ASK, {b"x-team": b"docs"})
+    with suppress(UpstreamFailed):
+        await desk.fetch(errand)
+
+    assert not desk.accepted.knows("openai/", errand.call.principal, NOW)
+
+
+async def test_lists_of_models_prove_nothing(desks):
+    """Some services show them to everybody."""
+    desk = desks(Answer(b'{"object":"list","data":[]}'))
+    errand = desk.errand(ASK, {b"x-team": b"docs"})
+    models = replace(errand, call=replace(errand.call, endpoint=DIALECTS["openai"].locate(b"GET", "/v1/models")))
+    await desk.fetch(models)
+
+    assert not desk.accepted.knows("openai/", errand.call.principal, NOW)

@@ -6,7 +6,7 @@ The rule: a part is told where somebody may have to do something, with what that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from sidecar.admin.actions import ModeResult, roughly
@@ -65,6 +65,13 @@ def credential_parts(credentials: Iterable[Credential]) -> Iterable[Part]:
             yield Part(f"credential {each.name}", False, f"{each.fault}; the one in hand serves on{left}")
         elif each.fault:
             yield Part(f"credential {each.name}", False, f"{each.fault}; calls to its regions cannot be sent")
+
+
+def split_parts(splits: Mapping[str, tuple[str, ...]]) -> Iterable[Part]:
+    """The header fields that have another value on nearly every call of a route, so that it never hits."""
+    for route, names in sorted(splits.items()):
+        said = f"nearly every key is unique by {', '.join(names)}"
+        yield Part(f"route {route}", False, f"{said}; name what means nothing in services.*.headers.ignore")
 
 
 def configuration_parts(rules: Rules, *, refused: bool) -> Iterable[Part]:

@@ -1,38 +1,54 @@
 """
 What a request's head says, worked out once for all requests whose telling parts are the same.
 
-The rule: every header field that any decision of ours reads is named by ``telling``, and so is part of what an
-approach is found by. A field that isn't cannot matter.
+The rule: every header field that any decision of ours reads is telling, and so is part of what an approach is found
+by. A field that isn't cannot matter.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeAlias
 
 from msgspec import Struct
 
-from sidecar.core.fingerprint import canonical_query, partition_of, prefix
-from sidecar.core.headers import CREDENTIALS
+from sidecar.core.fingerprint import partition_of, prefix
 from sidecar.core.memo import Memo
-from sidecar.core.model import Head
-from sidecar.core.policy import CONDITIONAL, Bypass, Directives, admit_head, read_directives
-from sidecar.core.principal import Pod, Principal, identify
+from sidecar.core.model import Fields, Head
+from sidecar.core.policy import CONDITIONAL, Bypass, Directives, Reason, admit_head, read_directives
+from sidecar.core.principal import Pod, Principal, counted_query, identify
 from sidecar.core.recognise import Site, Stray, recognise
-from sidecar.core.rules import Mode, Region, Route, Rules, Share
+from sidecar.core.roles import MOST_NAMES, TOKEN_START, Role, Roles
+from sidecar.core.rules import Mode, Region, Route, Rules, Share, host_of
+from sidecar.core.splits import Splits
+from sidecar.core.token import Claims
 from sidecar.errors import Refused
 
-_ALWAYS = (
-    b"host", b"connection", b"cache-control", b"x-sidecar-ttl", b"x-sidecar-tags", b"content-encoding", b"range",
-)  # fmt: skip
+_ALWAYS = frozenset({
+    b"host", b"connection", b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"content-encoding",
+    b"content-type", b"range", b"origin", b"sec-fetch-site", b"cookie", b"signature", b"signature-input", b"dpop",
+    *CONDITIONAL,
+})  # fmt: skip
 
 _APPROACHES = 1024
 _APPROACH_BYTES = 2 * 1024 * 1024
 _APPROACH_WEIGHT = 1024
 
 _MICROSOFT = (".azure.com", ".azure.us", ".azure.cn", ".azure-api.net", ".microsoft.com", ".windows.net")
+_SAME_PAGE = frozenset({b"none", b"same-origin"})
+_PORT = re.compile(r":[0-9]*\Z")
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
 
-Telling: TypeAlias = tuple[object, ...]
+Verify: TypeAlias = Callable[[str, bytes], Claims | None]
+"""The claims of a token that somebody sent to the service of that name and that was verified, None for any other."""
+
+
+def unverified(_service: str, _token: bytes) -> Claims | None:
+    """Nothing: no token is verified here."""
+    return None
 
 
 class Caller(Struct, frozen=True, gc=False):
@@ -47,7 +63,8 @@ class Approach(Struct, gc=False, eq=False):
     All requests with one method, target, port and set of telling header fields. Compared by identity.
 
     *head* is the first such head; of another one only the telling fields are the same. *bypass*: the head alone rules a
-    look-up out. *callers* fills up with the principals, one for each way to share that the routes have.
+    look-up out. *callers* fills up with the principals, one for each way to share that the routes have. *noted*: the
+    fields that count have been looked at for what splits keys.
     """
 
     head: Head
@@ -55,45 +72,85 @@ class Approach(Struct, gc=False, eq=False):
     asked: Directives
     bypass: Bypass | None
     callers: dict[Share, Caller]
+    noted: bool = False
+
+
+class Telling(dict[bytes, bool]):
+    """
+    Which header fields some decision under *rules* reads, by lower-case name: at some service they count, or say who
+    asks; a route is chosen or shared by them; or they speak to the sidecar.
+    """
+
+    def __init__(self, rules: Rules, roles: Iterable[Roles]) -> None:
+        super().__init__(dict.fromkeys(_ALWAYS, True))
+        self._roles = tuple(roles)
+        for route in rules.routes:
+            self |= dict.fromkeys((name.lower().encode("latin-1") for name in route.match.header), True)
+            if route.cache.share.name:
+                self[route.cache.share.name.lower().encode("latin-1")] = True
+
+    def __missing__(self, name: bytes) -> bool:
+        tells = any(roles.of(name) is not Role.NOISE for roles in self._roles)
+        if len(self) < MOST_NAMES:
+            self[name] = tells
+        return tells
 
 
 class Approaches:
-    """Finds the approach of a head. *secret* keys every digest; *pod* asks where a region has its own credential."""
+    """
+    Finds the approach of a head. *secret* keys every digest; *pod* asks where a region has its own credential; *verify*
+    knows the tokens of services that say how theirs are verified.
+    """
 
-    def __init__(self, rules: Rules, secret: bytes, pod: Pod) -> None:
+    def __init__(self, rules: Rules, secret: bytes, pod: Pod, verify: Verify = unverified) -> None:
         self._rules = rules
         self._secret = secret
         self._pod = pod
-        self._telling = telling(rules)
-        self._memo: Memo[Telling, Approach] = Memo(_APPROACHES, _APPROACH_BYTES)
+        self._verify = verify
+        self._roles = {service.name: Roles(service) for service in rules.services}
+        self._names = _names(rules)
+        self._memo: Memo[tuple[object, ...], Approach] = Memo(_APPROACHES, _APPROACH_BYTES)
+        self.telling = Telling(rules, self._roles.values())
+        self.splits = Splits()
 
     def __repr__(self) -> str:
         return f"<Approaches {self._memo!r}>"
 
     def find(self, head: Head) -> Approach:
         """The approach of *head*. Raises ``Refused`` for a head that gets no further."""
-        get = head.fields.get
-        told = (head.method, head.target, head.port, *[get(name) for name in self._telling])
+        tells = self.telling
+        fields = [pair for pair in head.fields.items() if tells[pair[0]] or TOKEN_START in pair[1]]
+        told = (head.method, head.target, head.port, *fields)
         approach = self._memo.get(told)
         if approach is None:
             approach = self._consider(head)
-            self._memo.put(told, approach, _APPROACH_WEIGHT + sum(len(part) for part in told if type(part) is bytes))
+            weight = len(head.target) + sum(len(name) + len(value) for name, value in fields)
+            self._memo.put(told, approach, _APPROACH_WEIGHT + weight)
         return approach
 
     def switched(self, mode: Mode) -> Approaches:
         """As this one, in *mode*."""
-        return Approaches(replace(self._rules, mode=mode), self._secret, self._pod)
+        return Approaches(replace(self._rules, mode=mode), self._secret, self._pod, self._verify)
 
-    @property
-    def telling(self) -> frozenset[bytes]:
-        """The fields by which approaches are told apart."""
-        return frozenset(self._telling)
+    def forget(self) -> None:
+        """What was worked out holds no longer: other tokens are verified from now on."""
+        self._memo = Memo(_APPROACHES, _APPROACH_BYTES)
+
+    def roles(self, approach: Approach) -> Roles:
+        """What each field is to the service of *approach*."""
+        return self._roles[approach.site.service.name]
 
     def caller(self, approach: Approach, route: Route) -> Caller:
         """The principal of a call by way of *route*."""
+        if not approach.noted:
+            approach.noted = True
+            self.splits.note(route.name, self.roles(approach).counted(approach.head.fields))
+        return self._caller(approach, route)
+
+    def _caller(self, approach: Approach, route: Route) -> Caller:
         caller = approach.callers.get(route.cache.share)
         if caller is None:
-            caller = approach.callers[route.cache.share] = self._identify(approach, route.cache.share)
+            caller = approach.callers[route.cache.share] = self._identify(approach, route)
         return caller
 
     def _consider(self, head: Head) -> Approach:
@@ -106,10 +163,27 @@ class Approaches:
         if meant is not None:
             raise Refused(421, "misdirected", meant)
         asked = read_directives(fields)
-        bypass = admit_head(self._rules.mode, site, fields, asked)
+        lent = any(region.credential is not None for region in site.regions)
+        page = self._led_here(fields, lent=lent)
+        if page and lent:
+            raise _not_from_there(page, self._rules)
+        bypass = admit_head(self._rules.mode, site, fields, asked) or (Bypass(page) if page else None)
         approach = Approach(head, site, asked, bypass, {})
         self._guard(approach)
         return approach
+
+    def _led_here(self, fields: Fields, *, lent: bool) -> str:
+        """
+        Why a web page may have led its reader's browser here, ``""`` where it can't have: by a name of its own that
+        leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and "Sec-Fetch-Site").
+        *lent*: the call would have a credential of ours, so an address that is not this machine's own is foreign, too.
+        """
+        host = _PORT.sub("", fields.get(b"host", b"").decode("latin-1").lower())
+        if host and host not in self._names and not _leads_to_itself(host, loopback=lent):
+            return Reason.FOREIGN_HOST
+        if b"origin" in fields or fields.get(b"sec-fetch-site", b"none").strip().lower() not in _SAME_PAGE:
+            return Reason.FOREIGN_ORIGIN
+        return ""
 
     def _guard(self, approach: Approach) -> None:
         """A Microsoft-issued token never goes to another vendor's host. Who speaks Azure's API is no other vendor."""
@@ -117,7 +191,7 @@ class Approaches:
         azure = approach.site.service.dialect.name.startswith("azure-")
         if region.credential is not None or azure or may_have_tokens(region):
             return
-        if self.caller(approach, approach.site.routes[0]).principal.microsoft:
+        if self._caller(approach, approach.site.routes[0]).principal.microsoft:
             raise Refused(
                 421,
                 "foreign-token",
@@ -126,50 +200,72 @@ class Approaches:
                 "such tokens, give its region `credential_domain: microsoft`.",
             )
 
-    def _identify(self, approach: Approach, share: Share) -> Caller:
+    def _identify(self, approach: Approach, route: Route) -> Caller:
         site, head = approach.site, approach.head
-        fields = head.fields
-        dialect = site.service.dialect
+        service, fields = site.service, head.fields
+        dialect, roles = service.dialect, self._roles[service.name]
         principal = identify(
             lambda *parts: partition_of(self._secret, *parts),
-            dialect,
-            share,
+            service,
+            roles,
+            route.cache.share,
             fields,
             site.query,
             pod=self._pod if all(region.credential is not None for region in site.regions) else None,
+            verify=lambda token: self._verify(service.name, token),
         )
         endpoint = site.endpoint
         if endpoint is None:
             return Caller(principal, b"")
-        counting = tuple((name, value) for name in dialect.counting if (value := fields.get(name)) is not None)
+        path, mark, query = site.target.partition(b"?")
+        counted = counted_query(query, dialect.ignored_query | dialect.credential_query)
         material = prefix(
             partition=principal.partition,
-            service=site.service.name,
+            service=service.name,
             resource=site.resource,
             endpoint=endpoint.name,
             method=head.method,
-            path=site.target.partition(b"?")[0].decode("latin-1"),  # doubled slashes may mean something to the service
-            query=canonical_query(site.query, dialect.ignored_query | dialect.credential_query),
-            headers=counting,
-            content_type=b"",
+            path=path.decode("latin-1"),  # doubled slashes may mean something to the service
+            query=mark + counted if counted or not query else b"",
+            # a digest stands for each value, for some are credentials, too
+            headers=tuple((name, partition_of(self._secret, b"field", value)) for name, value in roles.counted(fields)),
         )
         return Caller(principal, material)
 
 
-def telling(rules: Rules) -> tuple[bytes, ...]:
-    """The header fields that some decision under *rules* reads, by lower-case name."""
-    names = dict.fromkeys((*_ALWAYS, *CONDITIONAL, b"cookie", *sorted(CREDENTIALS)))
-    for service in rules.services:
-        dialect = service.dialect
-        names |= dict.fromkeys((*dialect.credentials, *dialect.scopes, *dialect.counting))
-    for route in rules.routes:
-        names |= dict.fromkeys(name.lower().encode("latin-1") for name in route.match.header)
-        if route.cache.share.name:
-            names[route.cache.share.name.lower().encode("latin-1")] = None
-    return tuple(names)
+def _names(rules: Rules) -> frozenset[str]:
+    """The values of ``Host`` that mean this sidecar, or a service whose calls it takes."""
+    here = {"localhost", *rules.listen.names, *(host for service in rules.services for host in service.hosts)}
+    return frozenset(here if rules.listen.host in _WILDCARDS else here | {rules.listen.host})
+
+
+def _leads_to_itself(host: str, *, loopback: bool) -> bool:
+    """Whether *host* is an address, of *loopback* only: no name server can have it lead elsewhere."""
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return address.is_loopback or not loopback
+
+
+def _not_from_there(page: str, rules: Rules) -> Refused:
+    """The refusal of what a web page may have sent, where a call would spend a credential of ours."""
+    if page == Reason.FOREIGN_HOST:
+        return Refused(
+            421,
+            page,
+            "The Host of this call is no name of this sidecar, so a web page may have led a browser here. Call it at "
+            f"127.0.0.1:{rules.listen.port}, or add the name to `listen.names`.",
+        )
+    return Refused(
+        403,
+        page,
+        "This call comes from a web page (its Origin or Sec-Fetch-Site says so), and the sidecar would add a "
+        "credential to it. Call the sidecar from a program on the server.",
+    )
 
 
 def may_have_tokens(region: Region) -> bool:
     """Whether tokens that Microsoft issued may go to *region*: it is Microsoft's, said to be, or of this machine."""
-    host = region.url.partition("://")[2].partition("/")[0].partition(":")[0].lower()
+    host = host_of(region.url)
     return region.credential_domain == "microsoft" or host.endswith(_MICROSOFT) or host in {"localhost", "127.0.0.1"}

@@ -73,6 +73,17 @@ def observer(endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> Body
     return _PassingBytes(endpoint, digest_key)
 
 
+def whole(body: bytes, endpoint: Endpoint) -> bytes:
+    """
+    The canonical form of *body* with all that does not count in it: of two bodies with one key the same only where
+    that is the same, too. ``b""`` for a body of which every byte counts.
+    """
+    if endpoint.body is not BodyForm.JSON or len(body) > SMALL:
+        return b""
+    members = parse(body)
+    return b"" if isinstance(members, Unsafe) else _encode(_arrange(members, endpoint.shape, all_of_it=True))
+
+
 def parse(text: bytes) -> dict[str, Any] | Unsafe:
     """
     The members of a JSON object (RFC 8259), where every parser must find the same in it; otherwise the reason.
@@ -105,8 +116,11 @@ def _read_json(body: bytes, endpoint: Endpoint) -> Reading:
     return Reading(b"json", b"" if facts.bypass else _encode(_arrange(members, endpoint.shape)), facts)
 
 
-def _arrange(members: dict[str, Any], shape: Shape) -> dict[str, Any]:
-    """Members by name in the order of their code points, less the dropped ones, and so inside where *shape* says."""
+def _arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) -> dict[str, Any]:
+    """
+    Members by name in the order of their code points, less the dropped ones, and so inside where *shape* says.
+    *all_of_it*: none is dropped.
+    """
     drop, inside = shape.drop, shape.inside
     arranged = {}
     for name in sorted(members):
@@ -115,10 +129,10 @@ def _arrange(members: dict[str, Any], shape: Shape) -> dict[str, Any]:
         if (kind is dict or kind is list) and name in inside:
             inner = inside[name]
             if kind is dict:
-                value = _arrange(value, inner)
+                value = _arrange(value, inner, all_of_it=all_of_it)
             else:
-                value = [_arrange(item, inner) if type(item) is dict else item for item in value]
-        if name not in drop or (value and name in inside and type(value) is dict):
+                value = [_arrange(item, inner, all_of_it=all_of_it) if type(item) is dict else item for item in value]
+        if all_of_it or name not in drop or (value and name in inside and type(value) is dict):
             arranged[name] = value
     return arranged
 

@@ -143,6 +143,11 @@ class Endpoint:
     model: str = ""
     generating: bool = True
 
+    @property
+    def proves(self) -> bool:
+        """Whether a whole answer of it proves that the service has accepted the caller's credential."""
+        return self.kind is not Kind.MODELS and self.kind is not Kind.OTHER
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -151,6 +156,9 @@ class Dialect:
 
     *locate*: the endpoint for a method and a path (after the service's prefix, doubled slashes collapsed, without
     query), or None where the API's tables don't know it: such calls pass through untouched.
+
+    *own_hosts*: the vendor's own hosts, each with all below it; only there *counting* is all that counts of the
+    headers, and only there a token that was accepted proves something.
 
     *credentials*: the request headers that may carry a key, in the order in which the API itself reads them.
     *scopes*: headers that belong to who is asking (organisation, project). *counting*: other headers that change the
@@ -174,3 +182,8 @@ class Dialect:
     ignored_query: frozenset[str] = frozenset()
     credential_query: frozenset[str] = frozenset()
     one_credential_domain: bool = True
+    own_hosts: tuple[str, ...] = ()
+
+    def is_own(self, host: str) -> bool:
+        """Whether *host*, in lower case, is one of the vendor's own."""
+        return any(host == own or host.endswith(f".{own}") for own in self.own_hosts)

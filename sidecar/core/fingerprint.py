@@ -15,7 +15,7 @@ from xxhash import xxh3_128_digest
 
 from sidecar.core.model import Key, Pairs, Reading
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 
 _VERSION = b"sidecar key %d;" % KEY_VERSION
 
@@ -42,7 +42,6 @@ def fingerprint(
     headers: Pairs,
     model: str,
     reading: Reading,
-    content_type: bytes,
 ) -> Key:
     """The key of one call: ``prefix`` and ``seal`` in one step."""
     before = prefix(
@@ -54,7 +53,6 @@ def fingerprint(
         path=path,
         query=query,
         headers=headers,
-        content_type=content_type,
     )
     return seal(secret, before, model, reading)
 
@@ -69,13 +67,12 @@ def prefix(
     path: str,
     query: bytes,
     headers: Pairs,
-    content_type: bytes,
 ) -> bytes:
     """
     The material before the body; it repeats from call to call.
 
-    *query* is as ``canonical_query`` gives it; *headers* are those that count, by lower-case name; of *content_type*
-    the media type counts, not its parameters.
+    *query* is as it was written, less what carries a credential; *headers* are the fields that count, by lower-case
+    name.
     """
     return _VERSION + b"".join((
         _field(b"partition", partition),
@@ -86,7 +83,6 @@ def prefix(
         _field(b"path", _bytes(path)),
         _field(b"query", query),
         _field(b"headers", _joined(part for pair in sorted(headers) for part in pair)),
-        _field(b"type", content_type.partition(b";")[0].strip().lower()),
     ))  # fmt: skip
 
 
@@ -120,19 +116,6 @@ def fleet_secret(namespace: str) -> bytes:
     proof leaves its process only under a secret (``core/keyring``), and so stays the same when that is replaced.
     """
     return blake2b(_bytes(namespace), digest_size=32, person=b"sidecar fleet").digest()
-
-
-def canonical_query(query: bytes | str, ignored: frozenset[str]) -> bytes:
-    """
-    A query's members by name, less those in *ignored*.
-
-    The text stays percent-encoded as it came. Members of one name keep their order; empty ones count for nothing.
-    """
-    text = query if isinstance(query, bytes) else _bytes(query)
-    dropped = {_bytes(name) for name in ignored}
-    named = ((member.partition(b"=")[0], member) for member in text.split(b"&") if member)
-    kept = [pair for pair in named if pair[0] not in dropped]
-    return b"&".join(member for _, member in sorted(kept, key=lambda pair: pair[0]))
 
 
 def _field(tag: bytes, value: bytes) -> bytes:

@@ -8,7 +8,8 @@ answers to their own caller lose what belongs to the connection; answers to anyb
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from math import ceil
 
 from sidecar.core import retry_after
@@ -59,12 +60,30 @@ UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-reque
 """Answer fields by which a provider finds a call again, for the log; the first that holds an id counts."""
 
 _SECRETIVE = re.compile(
-    rb"auth(?:orization|entication)?(?:$|[-_])|(?:^|[-_])(?:token|secrets?|passwords?|credentials?)(?:$|[-_])"
-    rb"|(?:^|[-_])(?:api|subscription|access|functions|virtual|session|master)[-_]?key$|client-principal|^cookie2$"
+    rb"auth(?:orization|entication)?(?:$|[-_])"
+    rb"|(?:^|[-_])(?:token|secrets?|pass(?:word|wd|phrase)s?|pwd|credentials?|jwt|assertion|apikey|vk)(?:$|[-_])"
+    rb"|(?:^|[-_])(?:access|api|auth|bearer|id|refresh|session|user)tokens?$"
+    rb"|(?:access|account|api|functions|master|private|secret|session|shared|subscription|virtual)[-_]?key$"
+    rb"|[-_]key$|client-principal|^cookie2$|^x-amzn-oidc-"
 )
-"""Names of request fields that may well carry a credential, of whatever gateway."""
+"""Names of request fields that may well carry a credential, of whatever gateway. The one list of such names."""
+
+_HARMLESS = frozenset({
+    b"idempotency-key", b"x-idempotency-key", b"sec-websocket-key", b"x-csrf-token", b"x-xsrf-token", b"x-cache-key",
+    b"prompt-cache-key", b"x-prompt-cache-key", b"partition-key", b"x-partition-key",
+})  # fmt: skip
+"""Names that only look so: what they carry proves nothing to a service."""
+
+SELECTORS = frozenset({b"x-portkey-virtual-key", b"x-bf-vk"})
+"""Credentials by which a gateway also chooses the provider (Portkey, Bifrost): they change the answer."""
 
 _ID = re.compile(rb"[\w.:/=+-]{1,128}\Z")
+
+
+@lru_cache(maxsize=4096)
+def is_secretive(name: bytes) -> bool:
+    """Whether the request field *name*, in lower case, looks as if it carried a credential."""
+    return name in CREDENTIALS or (_SECRETIVE.search(name) is not None and name not in _HARMLESS)
 
 
 def patience(fields: Fields) -> float | None:
@@ -88,22 +107,29 @@ def named_by_connection(fields: Fields) -> frozenset[bytes]:
 
 
 def forward(
-    pairs: Pairs, fields: Fields, *, identity: bool, replace: Pairs = (), scopes: Iterable[bytes] = ()
+    pairs: Pairs,
+    fields: Fields,
+    *,
+    identity: bool,
+    replace: Pairs = (),
+    scopes: Iterable[bytes] = (),
+    credentials: Collection[bytes] = (),
 ) -> Pairs:
     """
     The fields of a request as they go upstream, in the caller's order and spelling.
 
     *identity*: the answer may be stored, so no content coding is asked for. *replace*: a region's own credential;
-    then every field that can carry a credential, cookies and the API's *scopes* too, is the region's business alone and
-    the caller's are left out.
+    then every field that can carry a credential (those that look so, and the service's own *credentials*), cookies and
+    the API's *scopes* are the region's business alone, and the caller's are left out.
     ``Prefer`` loses ``respond-async`` and keeps what else is in it (RFC 7240).
     """
     dropped = HOP_BY_HOP | OURS | REWRITTEN | named_by_connection(fields)
     if identity:
         dropped |= {b"accept-encoding"}
     if replace:
-        dropped |= CREDENTIALS | {b"cookie", *scopes} | {name.lower() for name, _ in replace}
-        dropped |= {name for name in fields if _SECRETIVE.search(name)}
+        dropped |= {b"cookie", b"x-csrf-token", b"x-xsrf-token", *scopes, *credentials}
+        dropped |= {name.lower() for name, _ in replace}
+        dropped |= {name for name in fields if is_secretive(name)}
     kept = []
     for name, value in pairs:
         lower = name.lower()

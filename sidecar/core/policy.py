@@ -18,7 +18,9 @@ from msgspec import Struct
 from sidecar.core.dialect import Completeness, Endpoint, Kind
 from sidecar.core.headers import PLAIN_OPTIONS, named_by_connection
 from sidecar.core.model import Entry, Facts, Fields, Form
+from sidecar.core.principal import Principal
 from sidecar.core.recognise import Site
+from sidecar.core.roles import foreign_charset
 from sidecar.core.rules import CacheMode, Mode, Route
 
 DEFAULT_TTL: Mapping[Kind, float] = MappingProxyType({
@@ -49,9 +51,13 @@ class Reason(StrEnum):
     NOT_DETERMINISTIC = "not-deterministic"
     NO_STORE = "no-store"
     CONTENT_ENCODED = "content-encoded"
+    CHARSET = "charset"
     RANGE = "range"
     CONDITIONAL = "conditional"
     NO_CREDENTIAL = "no-credential"
+    UNPROVABLE_SIGNATURE = "unprovable-signature"
+    FOREIGN_HOST = "foreign-host"
+    FOREIGN_ORIGIN = "foreign-origin"
     CONNECTION = "connection-options"
     BODY_TOO_LARGE = "body-too-large"
     MEMORY_FULL = "memory-full"
@@ -158,6 +164,8 @@ def _rules_out(fields: Fields, asked: Directives) -> str:
         return Reason.NO_STORE
     if b"content-encoding" in fields:
         return Reason.CONTENT_ENCODED
+    if foreign_charset(fields.get(b"content-type", b"")):
+        return Reason.CHARSET  # the same bytes mean something else there
     if b"range" in fields:
         return Reason.RANGE
     if any(name in fields for name in CONDITIONAL):
@@ -167,15 +175,20 @@ def _rules_out(fields: Fields, asked: Directives) -> str:
     return ""
 
 
-def admit(facts: Facts, route: Route, *, anonymous: bool) -> Lookup | Observe | Bypass:
-    """What a call whose body is read may do. Where *anonymous* calls share nothing, nothing is looked up for them."""
+def admit(facts: Facts, route: Route, principal: Principal) -> Lookup | Observe | Bypass:
+    """
+    What a call of *principal* whose body is read may do. Nothing is looked up for whom nobody can tell, nor for who has
+    signed the call: another's signature could not be told from it.
+    """
     if facts.bypass:
         return Bypass(facts.bypass)
     mode = route.cache.mode
     if mode is CacheMode.OFF:
         return Bypass(Reason.ROUTE_OFF)
-    if anonymous:
+    if principal.anonymous:
         return Bypass(Reason.NO_CREDENTIAL)
+    if principal.signed:
+        return Bypass(Reason.UNPROVABLE_SIGNATURE)
     if mode is CacheMode.OBSERVE:
         return Observe(route)
     if mode is not CacheMode.ALWAYS and not _deterministic(facts, route):
@@ -313,9 +326,23 @@ def form_of(fields: Fields) -> Form:
     return Form.EVENTS if fields.get(b"content-type", b"").lower().startswith(b"text/event-stream") else Form.WHOLE
 
 
-def reaches_everyone(status: int) -> bool:
+class Audience(StrEnum):
+    """Whom of those who wait an error answers, beside the caller whose call earned it."""
+
+    EVERYONE = "everyone"
+    SAME_QUESTION = "same-question"
+    SAME_CREDENTIAL = "same-credential"
+    SAME_BOTH = "same-both"
+
+
+def audience(status: int) -> Audience:
     """
-    Whether an error answers every waiter, or only those with the credential that earned it: what depends on the body
-    alone, or on the service alone, is everybody's; rights, quotas and what a key can see are not.
+    For whom an answer's status holds. What the service itself lacks is everybody's. A refusal may be of something that
+    is no part of the key (a service tier, a stream), and so is for those who asked for the same; rights, quotas and
+    what a key can see are its own.
     """
-    return status >= 500 or status in {200, 400, 405, 413, 415, 422}
+    if status >= 500 or status in {200, 405}:
+        return Audience.EVERYONE
+    if status in {400, 413, 415, 422}:
+        return Audience.SAME_QUESTION
+    return Audience.SAME_BOTH if status == 404 else Audience.SAME_CREDENTIAL

@@ -2,26 +2,26 @@
 Who is asking, for the purpose of who may read whose answers.
 
 The rule: the partition is derived here, by the server, from what the caller proves, and there is no call without one.
-A key is its own proof. A token only names somebody, so what others stored in that name is read only with a token that
-the service itself has accepted.
+A key is its own proof. A token only names somebody, so its name counts only where it was verified here, or where the
+vendor's own host has accepted it; anywhere else a token is a key like others.
 """
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 from msgspec import Struct
 
+from sidecar.core import token
 from sidecar.core.dialect import Dialect
 from sidecar.core.headers import CREDENTIALS
-from sidecar.core.model import Fields
-from sidecar.core.rules import Share
+from sidecar.core.model import Fields, Pairs
+from sidecar.core.noise import without_balancers
+from sidecar.core.roles import Roles
+from sidecar.core.rules import Service, Share
 
 ACCEPTED_SECONDS = 15 * 60.0
 """How long an acceptance by the service counts where many callers share, and for tokens without an expiry."""
@@ -29,16 +29,27 @@ ACCEPTED_SECONDS = 15 * 60.0
 Digest = Callable[..., bytes]
 """A keyed digest of length-prefixed parts (``fingerprint.partition_of`` with the process's secret)."""
 
+Verify = Callable[[bytes], token.Claims | None]
+"""The claims of a token that was verified here; None for any other. What has ended by now is verified all the same."""
 
-_MICROSOFT = frozenset({
-    "sts.windows.net", "login.microsoftonline.com", "login.microsoftonline.us", "login.chinacloudapi.cn",
-    "sts.chinacloudapi.cn", "login.partner.microsoftonline.cn",
-})  # fmt: skip
-"""Hosts in ``iss``: Entra ID in its two token versions, and its national clouds."""
-
-
-_SEPARATORS = re.compile(rb"[&;]")
+_SEPARATORS = re.compile(rb"([&;])")
 _WORDS = re.compile(rb"[\s,;=&]+")
+_SCHEMES = frozenset({b"", b"apikey", b"api-key", b"basic", b"bearer", b"key", b"token", b"basic og=="})
+"""What an empty credential looks like: nothing, a scheme alone, or Basic's colon between no name and no password."""
+
+_SIGNED = re.compile(
+    rb"(?:aws4-[a-z0-9-]+|aws|goog[14]-[a-z0-9-]+|acs3-[a-z0-9-]+|tc3-[a-z0-9-]+|sdk-[a-z0-9-]+|hmac(?:-[a-z0-9-]+)?"
+    rb"|sharedkey(?:lite)?|signature|hawk|digest|dpop|mac|eg1-[a-z0-9-]+|negotiate|ntlm)(?:\s|\Z)"
+    rb"|oauth\s.*oauth_signature",
+    re.IGNORECASE | re.DOTALL,
+)
+"""
+Schemes in which the caller signs each request, or answers a challenge: AWS Signature Version 4 and its kin (Google,
+Alibaba, Tencent, Huawei, Akamai), HMAC of Azure, RFC 9421 and its drafts, OAuth 1.0, Hawk, Digest, DPoP, MAC, SPNEGO.
+"""
+
+_SIGNATURES = frozenset({b"signature", b"signature-input", b"dpop"})
+_SIGNED_QUERY = re.compile(rb"(?:\A|&)x-(?:amz|goog|oss|tos)-signature=", re.IGNORECASE)
 
 
 class Pod(Struct, frozen=True, gc=False):
@@ -55,10 +66,11 @@ class Principal(Struct, frozen=True, gc=False):
 
     *partition*: whose answers it reads and writes. *credential*: a digest of exactly what it presented, for telling
     callers of one partition apart. *needs_proof*: it may read only after the service has accepted this credential;
-    *shared*: and that not long ago, for the partition is not its own.
+    *shared*: and that not long ago, for the partition is not its own. *verified*: its token was verified here.
     *expires*: when a token ends, seconds since the epoch, 0 for none. *microsoft*: it sends a token that Microsoft
-    issued, in whatever field. *local*: the partition has no meaning outside this process. *anonymous*: nothing that is
-    known to be a credential came with the call, so whose it is cannot be told.
+    issued, in whatever field. *local*: the partition has no meaning outside this process. *anonymous*: nothing that
+    looks like a credential came with the call, so whose it is cannot be told. *signed*: the call carries the caller's
+    signature, which only the service can check. *claims*: which claims of its token say who it is.
     """
 
     partition: bytes
@@ -69,91 +81,166 @@ class Principal(Struct, frozen=True, gc=False):
     microsoft: bool = False
     local: bool = False
     anonymous: bool = False
+    verified: bool = False
+    signed: bool = False
+    claims: tuple[str, ...] = ()
 
 
-class _Token(Struct, frozen=True, gc=False):
-    issuer: str
-    tenant: str
-    subject: str
-    expires: float
-
-
-def presented(dialect: Dialect, fields: Fields, query: bytes) -> tuple[bytes, ...]:
+class Presented(Struct, frozen=True, gc=False):
     """
-    Every credential of a request, in whatever field services read keys from, without its scheme, distinct and sorted.
+    Every credential of a request that isn't empty, distinct and sorted. *values* stand in the fields, or query members,
+    from which services read keys, without their scheme: one key is one key in whatever of them. *fields* are all
+    others, by name. *native* are those of *values* in fields that the dialect's own API reads.
+    """
 
-    All of them count: which one a service obeys when there are several is the service's secret, and a caller that
+    values: tuple[bytes, ...]
+    fields: Pairs
+    native: tuple[bytes, ...]
+
+
+def presented(dialect: Dialect, roles: Roles, fields: Fields, query: bytes) -> Presented:
+    """
+    What a request presents.
+
+    All of it counts: which credential a service obeys when there are several is the service's secret, and a caller that
     adds a second key must not read as the owner of the first.
     """
-    found = {_bare(value) for name in {*dialect.credentials, *CREDENTIALS} if (value := fields.get(name))}
+    values: set[bytes] = set()
+    native: set[bytes] = set()
+    others = []
+    for name, value in roles.credentials(fields):
+        if is_empty(value):
+            continue
+        if name in dialect.credentials or name in CREDENTIALS:
+            values.add(bare(value))
+        else:
+            others.append((name, value))
+        if name in dialect.credentials:
+            native.add(bare(value))
     if dialect.credential_query and query:
         for member in query.split(b"&"):
             value = member.partition(b"=")[2]
             if value and _carries_key(member, dialect.credential_query):
-                found.add(value)
-    return tuple(sorted(found))
+                values.add(value)
+                native.add(value)
+    return Presented(tuple(sorted(values)), tuple(sorted(others)), tuple(sorted(native)))
 
 
 def without_credentials(target: bytes, names: frozenset[str]) -> bytes:
     """*target* less the query members of *names*, however their names are written; the rest byte for byte."""
     path, _, query = target.partition(b"?")
-    members = _SEPARATORS.split(query)  # some services still take `;` for one
-    kept = [member for member in members if not _carries_key(member, names)]
-    if len(kept) == len(members):
+    rest = _without(_SEPARATORS.split(query), names)  # some services still take `;` for one
+    if rest == query:
         return target
-    return path + b"?" + b"&".join(kept) if kept else path
+    return path + b"?" + rest if rest else path
+
+
+def counted_query(query: bytes, ignored: frozenset[str]) -> bytes:
+    """*query* as it is written, less the members named in *ignored*: those that carry a credential, say."""
+    pieces = [piece for member in query.split(b"&") for piece in (member, b"&")][:-1]
+    return _without(pieces, ignored) if ignored else query
+
+
+def _without(pieces: list[bytes], names: frozenset[str]) -> bytes:
+    """The members of a query, *pieces* with separators between them, less those of *names*."""
+    kept: list[bytes] = []
+    for at in range(0, len(pieces), 2):
+        if not _carries_key(pieces[at], names):
+            kept += (pieces[at - 1], pieces[at]) if kept else (pieces[at],)
+    return b"".join(kept)
 
 
 def identify(
     digest: Digest,
-    dialect: Dialect,
+    service: Service,
+    roles: Roles,
     share: Share,
     fields: Fields,
     query: bytes,
     *,
     pod: Pod | None,
+    verify: Verify = lambda _: None,
 ) -> Principal:
     """
     The principal of a request. *pod* is given where the region supplies the credential: then the workload is who
     asks, whatever credential the application sent along. A call without the header by which its route shares is as
     if the route did not share.
     """
-    credentials = presented(dialect, fields, query)
-    credential = digest(b"credential", *credentials)
-    token = _read_token(credentials[0]) if len(credentials) == 1 else None
-    scopes = [fields.get(name, b"") for name in dialect.scopes]
-    local = False
-    name = share.name.encode("latin-1")
-    shared = share.kind == "service" or (share.kind == "header" and name in fields)
+    dialect = service.dialect
+    shown = presented(dialect, roles, fields, query)
+    written = [name + b":" + value for name, value in shown.fields]
+    credential = digest(b"credential", *[b"=" + value for value in shown.values], *written)
+    scopes = [_scope(name, fields) for name in dialect.scopes]
+    local = verified = False
+    bearer: token.Token | None = None
+    group = share.name.encode("latin-1")
+    shared = share.kind == "service" or (share.kind == "header" and group in fields)
     if share.kind == "service":
         partition = digest(b"service")
     elif shared:
-        partition = digest(b"header", share.name.encode(), fields[name])
+        partition = digest(b"header", share.name.encode(), fields[group])
     elif pod is not None:
         local = not (pod.namespace and pod.account)
         workload = (pod.namespace.encode(), pod.account.encode(), pod.process if local else b"")
         partition = digest(b"pod", *workload, *scopes)
-    elif token is not None:
-        named = (token.issuer.encode(), token.tenant.encode(), token.subject.encode())
-        partition = digest(b"token", *named, *scopes)
     else:
-        partition = digest(b"key", *scopes, *credentials)
+        named = _named(service, roles, shown, verify)
+        if named is None:
+            partition = digest(b"key", *scopes, *[b"=" + value for value in shown.values], *written)
+        else:
+            bearer, text, verified = named
+            others = [b"=" + value for value in shown.values if value != text]
+            others += [name + b":" + value for name, value in shown.fields if bare(value) != text]
+            partition = digest(b"token", *scopes, bearer.subject, *others)
     return Principal(
         partition=partition,
         credential=credential,
-        needs_proof=pod is None and (shared or token is not None),
+        needs_proof=pod is None and (shared or bearer is not None),
         shared=shared,
-        expires=token.expires if token is not None else 0.0,
-        microsoft=any(map(_is_microsofts, _words(fields, query))),
+        expires=bearer.expires if bearer is not None else 0.0,
+        microsoft=any(map(token.is_microsofts, _words(roles, fields, query))),
         local=local,
-        anonymous=pod is None and not shared and not credentials,
+        anonymous=pod is None and not shared and not (shown.values or shown.fields),
+        verified=verified,
+        signed=pod is None and _is_signed(roles, fields, query),
+        claims=bearer.names if bearer is not None else (),
     )
+
+
+def _named(service: Service, roles: Roles, shown: Presented, verify: Verify) -> tuple[token.Token, bytes, bool] | None:
+    """
+    The token by whose name the caller goes, if there is one, its text, and whether it was verified here.
+
+    A token that nobody here can verify counts only at the vendor's own host, and only as the one credential from which
+    the vendor can have judged.
+    """
+    if service.tokens.issuer:
+        for value in (*shown.values, *[bare(value) for _, value in shown.fields]):
+            claims = verify(value)
+            if claims is not None and (found := token.token_of(claims, service.tokens.ignore_claims)) is not None:
+                return found, value, True
+    if roles.own and len(shown.native) == 1 and len(shown.values) == 1:
+        [value] = shown.native
+        if (found := token.read(value, service.tokens.ignore_claims)) is not None:
+            return found, value, False
+    return None
+
+
+def is_empty(value: bytes) -> bool:
+    """Whether a field's *value* is no credential at all."""
+    return b" ".join(value.lower().split()) in _SCHEMES
+
+
+def bare(value: bytes) -> bytes:
+    """A credential without the scheme ``Bearer``."""
+    scheme, _, rest = value.partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" and rest else value
 
 
 class Accepted:
     """
-    The credentials that a service has accepted with a 2xx, and when it last did; at most *limit*, oldest out. A *place*
-    is a service or one resource of it (``Site.place``): what one accepts proves nothing at another.
+    The credentials that a service has accepted, and when it last did; at most *limit*, oldest out. A *place* is a
+    service or one resource of it (``Site.place``): what one accepts proves nothing at another.
     """
 
     def __init__(self, limit: int = 10_000) -> None:
@@ -164,7 +251,7 @@ class Accepted:
         return f"<Accepted {len(self._at)} credentials>"
 
     def note(self, place: str, principal: Principal, now: float) -> None:
-        """The service has just answered this caller with a 2xx."""
+        """The service has just given this caller a whole answer that only an accepted credential earns."""
         if not principal.needs_proof:
             return
         self._at.pop((place, principal.credential), None)
@@ -180,55 +267,34 @@ class Accepted:
         """Whether the caller may read what is stored in its partition."""
         if not principal.needs_proof:
             return True
+        if principal.verified:
+            return not principal.expires or principal.expires > now
         at = self._at.get((place, principal.credential))
         if at is None or (principal.expires and principal.expires <= now):
             return False
         return now - at < ACCEPTED_SECONDS or bool(principal.expires and not principal.shared)
 
 
-def _words(fields: Fields, query: bytes) -> list[bytes]:
-    """What might be a token: of every field that services read keys from, and of the whole query."""
-    values = [fields[name] for name in (*CREDENTIALS, b"cookie") if name in fields]
+def _scope(name: bytes, fields: Fields) -> bytes:
+    value = fields.get(name, b"")
+    return without_balancers(value) if name == b"cookie" and value else value
+
+
+def _words(roles: Roles, fields: Fields, query: bytes) -> list[bytes]:
+    """What might be a token: of every field that carries a credential, of the cookies, and of the whole query."""
+    values = [value for _, value in roles.credentials(fields)]
+    if b"cookie" in fields:
+        values.append(fields[b"cookie"])
     return [word for value in (*values, query) for word in _WORDS.split(value) if word.count(b".") == 2]
 
 
-def _bare(value: bytes) -> bytes:
-    scheme, _, rest = value.partition(b" ")
-    return rest.strip() if scheme.lower() == b"bearer" and rest else value
+def _is_signed(roles: Roles, fields: Fields, query: bytes) -> bool:
+    """Whether a request carries a signature of its own, in a field or in the query."""
+    if not _SIGNATURES.isdisjoint(fields) or _SIGNED_QUERY.search(query) is not None:
+        return True
+    return any(_SIGNED.match(value) for _, value in roles.credentials(fields))
 
 
 def _carries_key(member: bytes, names: frozenset[str]) -> bool:
     """Whether a query's member is one of *names*; services decode the name, and many ignore its case."""
     return unquote_to_bytes(member.partition(b"=")[0]).decode("latin-1").lower() in names
-
-
-def _read_token(value: bytes) -> _Token | None:
-    parts = value.split(b".")
-    if len(parts) != 3 or len(value) > 16_384:
-        return None
-    header = _segment(parts[0])
-    claims = _segment(parts[1])
-    if header is None or claims is None or "alg" not in header:
-        return None
-    issuer, subject = claims.get("iss"), claims.get("sub")
-    if not isinstance(issuer, str) or not isinstance(subject, str) or not subject:
-        return None
-    tenant, expires = claims.get("tid", ""), claims.get("exp", 0)
-    if not isinstance(tenant, str) or isinstance(expires, bool) or not isinstance(expires, int | float):
-        return None
-    return _Token(issuer, tenant, subject, float(expires))
-
-
-def _segment(part: bytes) -> dict[str, Any] | None:
-    try:
-        text = binascii.a2b_base64(part.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(part) % 4))
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_microsofts(value: bytes) -> bool:
-    parts = value.split(b".")
-    claims = _segment(parts[1]) if len(parts) == 3 else None
-    issuer = claims.get("iss") if claims is not None else None
-    return isinstance(issuer, str) and issuer.partition("://")[2].partition("/")[0].lower() in _MICROSOFT

@@ -86,6 +86,12 @@ class Region:
     deployments: Mapping[str, str] = field(default_factory=dict)
 
 
+def host_of(url: str) -> str:
+    """The host in a region's *url*, in lower case, without its port."""
+    authority = url.partition("://")[2].partition("/")[0].lower()
+    return authority.rpartition("]")[0].lstrip("[") if authority.startswith("[") else authority.partition(":")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerRule:
     """
@@ -109,13 +115,36 @@ class BreakerRule:
 
 
 @dataclass(frozen=True, slots=True)
+class HeaderRule:
+    """Request fields (lower-case names) that count in the key of a service's calls beside the usual, or don't."""
+
+    count: frozenset[bytes] = frozenset()
+    ignore: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRule:
+    """
+    What is known of the tokens (RFC 7519) that callers of a service send. *ignore_claims* change from token to token
+    although the caller is the same. Tokens of *issuer* for *audience* are verified here, with the keys of *jwks_file*
+    (RFC 7517); ``""`` for no verification.
+    """
+
+    ignore_claims: frozenset[str] = frozenset()
+    issuer: str = ""
+    audience: str = ""
+    jwks_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """
     An AI service that the application calls, found by host, path prefix or own port.
 
     *path* is its prefix without trailing slash (``/openai``), ``""`` for none; *resource* tells that the path's next
     segment names a resource of the service (``/azure/RESOURCE``). *port* 0 means the shared port. *balance*: how
-    regions of one priority share calls, ``weight`` or ``latency`` (the quicker of two drawn).
+    regions of one priority share calls, ``weight`` or ``latency`` (the quicker of two drawn). *credential_headers* are
+    fields (lower-case names) that carry credentials, beside those that look so.
     """
 
     name: str
@@ -127,6 +156,14 @@ class Service:
     resource: bool = False
     breaker: BreakerRule = BreakerRule()
     balance: str = "weight"
+    headers: HeaderRule = HeaderRule()
+    credential_headers: frozenset[bytes] = frozenset()
+    tokens: TokenRule = TokenRule()
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the vendor itself, in each of its regions; elsewhere somebody may stand in between."""
+        return all(self.dialect.is_own(host_of(region.url)) for region in self.regions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +264,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """An address to listen on."""
+    """An address to listen on. *names* are further values of ``Host``, in lower case, that mean this sidecar."""
 
     host: str = "127.0.0.1"
     port: int = 7400
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,5 +246,6 @@ ANTHROPIC: Final = Dialect(
     credentials=(b"x-api-key", b"authorization"),
     scopes=(b"anthropic-workspace-id", b"anthropic-user-profile-id", b"cookie"),
     counting=(b"anthropic-version", b"anthropic-beta"),
+    own_hosts=("api.anthropic.com",),
 )
 """``api.anthropic.com``, and what speaks like it. ``?beta=true`` counts: it selects other answers."""

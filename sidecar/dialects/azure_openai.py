@@ -92,4 +92,10 @@ AZURE_OPENAI = Dialect(
     counting=(b"openai-beta", b"extra-parameters", b"x-policy-id", b"azureml-model-deployment"),
     credential_query=frozenset({"api-key", "subscription-key"}),
     one_credential_domain=False,
+    # azure-api.net is no such host: what stands there is a gateway of somebody's own.
+    own_hosts=tuple(
+        f"{service}.azure.{cloud}"
+        for service in ("openai", "cognitiveservices", "services.ai")
+        for cloud in ("com", "us", "cn")
+    ),
 )

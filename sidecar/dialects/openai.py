@@ -77,4 +77,5 @@ OPENAI = Dialect(
     scopes=(b"openai-organization", b"openai-project", b"cookie"),
     counting=(b"openai-beta", b"azureml-model-deployment"),
     one_credential_domain=True,
+    own_hosts=("api.openai.com",),
 )

@@ -116,12 +116,15 @@ class Flight:
         """Whether no more bytes will come."""
         return self.stage is Stage.DONE or self.stage is Stage.FAILED
 
-    def join(self, credential: bytes = b"", draft: Draft | None = None) -> Reader:
+    def join(
+        self, credential: bytes = b"", draft: Draft | None = None, question: Callable[[], bytes] = bytes
+    ) -> Reader:
         """
         Read along from the first byte. The first to join is the one whose request is sent: the owner, in whose
         *draft* the call's cost is booked; when it leaves early, that of another who reads along takes it over.
+        *question* tells all that the caller asks.
         """
-        reader = Reader(self, credential, draft, owner=not self._owned)
+        reader = Reader(self, credential, draft, question, owner=not self._owned)
         if self.draft is None:
             self.draft = draft
         self._owned = True
@@ -342,12 +345,15 @@ class Reader:
     *owner*: this caller's own request is the one that was sent.
     """
 
-    __slots__ = ("_waiter", "at", "credential", "draft", "flight", "owner", "released")
+    __slots__ = ("_waiter", "at", "credential", "draft", "flight", "owner", "question", "released")
 
-    def __init__(self, flight: Flight, credential: bytes, draft: Draft | None, *, owner: bool) -> None:
+    def __init__(
+        self, flight: Flight, credential: bytes, draft: Draft | None, question: Callable[[], bytes], *, owner: bool
+    ) -> None:
         self.flight = flight
         self.credential = credential
         self.draft = draft
+        self.question = question
         self.owner = owner
         self.released = False
         self.at = 0

@@ -7,7 +7,7 @@ in the types of this file only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -132,13 +132,11 @@ class Pending(Struct, frozen=True, gc=False):
 
 
 class Application(Protocol):
-    """
-    The line, as the listener calls it. All of it is synchronous and never raises anything else than said.
+    """The line, as the listener calls it. All of it is synchronous and never raises anything else than said."""
 
-    *telling* are the request's fields, by lower-case name, that its decisions read.
-    """
-
-    telling: frozenset[bytes]
+    @property
+    def telling(self) -> Mapping[bytes, bool]:
+        """Of each field of a request, by lower-case name: whether a decision of the line reads it."""
 
     def admit(self, head: Head) -> Admission:
         """Judge a head before its body is read. Raises ``Refused``."""

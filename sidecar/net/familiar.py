@@ -10,9 +10,11 @@ only ever used to answer from memory, so nothing goes upstream on the word of th
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
+from sidecar.core.roles import TOKEN_START
 from sidecar.core.rules import Limits
 from sidecar.net.http1 import SINGLE
 
@@ -40,16 +42,16 @@ _NOISE = 0
 
 class Familiar:
     """
-    *telling* are the fields, by lower-case name, that some decision of the line reads; those that frame the request
-    are always among them.
+    *telling* says of a field, by lower-case name, whether some decision of the line reads it; those that frame the
+    request tell in any case, and so does a value in which a token may stand.
 
     A line has a mark: its number where it tells something, 0 where it doesn't, and -1 - size for a Content-Length in
     its plain form. A head's plan is found by the port it came to and the numbers of its lines. The *opening* is the
     lines with which most heads begin: compared in one go, their marks other than 0 at hand.
     """
 
-    def __init__(self, telling: frozenset[bytes], limits: Limits) -> None:
-        self._telling = telling | _FRAMING
+    def __init__(self, telling: Mapping[bytes, bool], limits: Limits) -> None:
+        self._telling = telling
         self._longest_head = min(LONGEST_HEAD, limits.headers)
         self._longest_body = min(LONGEST_BODY, limits.collect)
         self._marks: dict[bytes, int] = {}
@@ -127,13 +129,16 @@ class Familiar:
         self._opening, self._opening_numbers = b"", []
         self._weight = 0
 
+    def _tells(self, name: bytes, line: bytes) -> bool:
+        return self._telling[name] or name in _FRAMING or TOKEN_START in line
+
     def _mark(self, line: bytes, *, first: bool) -> int:
         mark = self._marks.get(line)
         if mark is None:
             size = _LENGTH(line)
             if size is not None and not first:
                 mark = -1 - int(size[1])
-            elif first or line.partition(b":")[0].lower() in self._telling:
+            elif first or self._tells(line.partition(b":")[0].lower(), line):
                 self._numbers += 1
                 mark = self._numbers
             else:
@@ -149,7 +154,7 @@ class Familiar:
                 continue
             line = lines[at]
             field = _FIELD(line)
-            if field is not None and field[1].lower() not in self._telling:
+            if field is not None and not self._tells(field[1].lower(), line):
                 marks[at] = _NOISE
             elif (size := _LENGTH(line)) is not None:
                 marks[at] = -1 - int(size[1])

@@ -17,6 +17,7 @@ from sidecar.core.rules import (
     BreakerRule,
     CacheRule,
     Fallback,
+    HeaderRule,
     Limits,
     Listen,
     Match,
@@ -31,6 +32,7 @@ from sidecar.core.rules import (
     Service,
     StoredCredential,
     Timeouts,
+    TokenRule,
     UpstreamRule,
 )
 from sidecar.settings.builtin import ROUTES, SERVICES
@@ -109,7 +111,8 @@ def listen(values: Mapping[str, Any], name: str) -> Listen:
     """The address *name*: ``listen``, ``health`` or ``admin``."""
     default: Listen = getattr(_BARE, name)
     said = values.get(name, {})
-    return Listen(said.get("host", default.host), said.get("port", default.port))
+    names = tuple(dict.fromkeys(said.get("names", default.names)))
+    return Listen(said.get("host", default.host), said.get("port", default.port), names)
 
 
 def has_redis(values: Mapping[str, Any]) -> bool:
@@ -141,7 +144,18 @@ def _service(name: str, said: Mapping[str, Any], allowed: frozenset[str]) -> Ser
         resource=any(RESOURCE in region.url for region in regions),
         breaker=_breaker(said.get("breaker", {})),
         balance=said.get("balance", "weight"),
+        headers=HeaderRule(**{kind: _fields(names) for kind, names in said.get("headers", {}).items()}),
+        credential_headers=_fields(said.get("credential_headers", ())),
+        tokens=_tokens(said.get("tokens", {})),
     )
+
+
+def _fields(names: Sequence[str]) -> frozenset[bytes]:
+    return frozenset(name.encode("ascii") for name in names)
+
+
+def _tokens(said: Mapping[str, Any]) -> TokenRule:
+    return TokenRule(**{**said, "ignore_claims": frozenset(said.get("ignore_claims", ()))})
 
 
 def _region(said: Mapping[str, Any], domain: str, allowed: frozenset[str]) -> Region:

@@ -25,7 +25,7 @@ def check(reading: Reading) -> None:
     """Add what is wrong between keys to the reading's problems."""
     _services(reading)
     _prefixes(reading)
-    for verdicts in (_ways, _regions, _routes, _ports, _memory, _redis, _exposure, _control):
+    for verdicts in (_ways, _regions, _tokens, _routes, _ports, _memory, _redis, _exposure, _control):
         for path, text in verdicts(reading.values):
             reading.blame(path, text)
     check_regions(reading)
@@ -76,6 +76,16 @@ def _regions(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
             for at, url in enumerate(urls):
                 if url and RESOURCE not in url:
                     yield (*path, at, "url"), f"has no {RESOURCE} as its sisters have; name it in all urls or in none"
+
+
+def _tokens(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Tokens are verified by three things together, or not at all."""
+    for name, said in values.get("services", {}).items():
+        tokens = said.get("tokens", {})
+        lacking = [key for key in ("issuer", "audience", "jwks_file") if key not in tokens]
+        if 0 < len(lacking) < 3:
+            text = f"has no {' and no '.join(lacking)}, without which no token can be verified; give all three, or none"
+            yield ("services", name, "tokens"), text
 
 
 def _routes(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from sidecar.admin.access import token_of
 from sidecar.core import keyring, written
-from sidecar.identity import files
+from sidecar.identity import files, key_sets
 
 _LARGEST = written.LARGEST + 1
 
@@ -75,6 +75,11 @@ def _line(file: Path) -> str:
     return "" if len(lines) == 1 else "is not one line" if lines else "is empty"
 
 
+def _key_set(file: Path) -> str:
+    found = key_sets.parse(_read(file))
+    return found if isinstance(found, str) else ""
+
+
 def _answer(file: Path) -> str:
     return written.fault(_read(file))
 
@@ -125,6 +130,7 @@ TOKEN = Kind(_token, "write one there")
 SECRET = Kind(_secret, "write it with `sidecar keygen > FILE`")
 CREDENTIAL = Kind(_credential, "write it there, on one line")
 LINE = Kind(_line, "write it there, on one line")
+KEY_SET = Kind(_key_set, "put the issuer's public keys there, as a JSON Web Key Set")
 ANSWER = Kind(_answer, written.REMEDY)
 CERTIFICATES = Kind(_certificates, "put certificates there, in PEM")
 PAIR = Kind(_pair, "put a certificate and its private key there, in PEM and without a password")

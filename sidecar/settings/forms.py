@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from sidecar.core.headers import CREDENTIALS
+from sidecar.core.headers import CREDENTIALS, OURS, is_secretive
 from sidecar.core.rules import Share
 from sidecar.settings.problems import listed, nearest, shown
 from sidecar.settings.quantities import OFF
@@ -29,6 +29,8 @@ _MODEL = re.compile(r"[!-~]{1,256}\Z")
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]|\.(?!\.)){0,126}\Z")
 _SCOPE = re.compile(r"[a-z]{1,10}://[A-Za-z0-9._/-]{1,200}/\.default\Z")
 _CONNECTION = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
+_CLAIM = re.compile(r"[!-~]{1,128}\Z")
+_NAMING = frozenset({"iss", "sub"})
 _CREDENTIALS = frozenset({name.decode() for name in CREDENTIALS} | {"cookie", "proxy-authorization"})
 _ON = frozenset({"on", "yes", "true"})
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -160,6 +162,28 @@ def _matched_header(text: str) -> str:
     return name
 
 
+def _counted_header(text: str) -> str:
+    name = _header(text)
+    if name in _CONNECTION or name.encode() in OURS:
+        raise ValueError(f"{name} belongs to the connection or to the sidecar, and never counts; remove it")
+    return name
+
+
+def _ignored_header(text: str) -> str:
+    name = _header(text)
+    if name in _CREDENTIALS or is_secretive(name.encode()):
+        raise ValueError(f"{name} carries a credential, which always counts; remove it")
+    return name
+
+
+def _claim(text: str) -> str:
+    if not _CLAIM.match(text):
+        raise ValueError(f"{shown(text)} is not the name of a claim; write 1 to 128 visible ASCII characters")
+    if text in _NAMING:
+        raise ValueError(f"{text} says who the caller is, so it always counts; remove it")
+    return text
+
+
 def _credential_header(text: str) -> str:
     name = _header(text)
     if name in _CONNECTION:
@@ -279,6 +303,9 @@ PREFIX = Form("path prefix", _prefix)
 PATTERN = Form("path pattern", _pattern)
 MATCHED_HEADER = Form("header name", _matched_header)
 CREDENTIAL_HEADER = Form("header name", _credential_header)
+COUNTED_HEADER = Form("header name", _counted_header)
+IGNORED_HEADER = Form("header name", _ignored_header)
+CLAIM = Form("name of a claim", _claim)
 SCHEME = Form("text", _scheme)
 SHARE = Form("`principal` · `service` · `header:NAME`", _share)
 URL = Form("URL", _url)

@@ -56,7 +56,15 @@ def _kind(reading: Reading, path: Path) -> Kind | None:
             return fitness.CERTIFICATES
         case ("cache", "secret_file"):
             return fitness.SECRET
-        case ("cache", "redis", "username_file" | "password_file"):
+        case ("cache", "redis", "username_file" | "password_file") | (
+            "services",
+            _,
+            "regions",
+            _,
+            "credential",
+            "workload_identity",
+            "token_file",
+        ):
             return fitness.LINE
         case ("cache", "redis", "cert_file"):
             return fitness.CERTIFICATES if ("cache", "redis", "key_file") in reading.said else fitness.PAIR
@@ -64,8 +72,8 @@ def _kind(reading: Reading, path: Path) -> Kind | None:
             return fitness.key_of(reading.said.get(("cache", "redis", "cert_file"), ""))
         case ("services", _, "regions", _, "credential", "file"):
             return fitness.CREDENTIAL
-        case ("services", _, "regions", _, "credential", "workload_identity", "token_file"):
-            return fitness.LINE
+        case ("services", _, "tokens", "jwks_file"):
+            return fitness.KEY_SET
         case ("routes", _, "fallback", _, "answer_file"):
             return fitness.ANSWER
         case _:

@@ -52,7 +52,7 @@ _CACHE = Table(
             "ignored",
         ),
     },
-    frozenset({"verify"}),
+    frozenset({"verify", "holdout"}),
 )
 
 _TIMEOUT = Table(

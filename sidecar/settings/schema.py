@@ -125,7 +125,20 @@ SCHEMA = Table(
             "`cache-off`: nothing is looked up or kept; `passthrough`: calls are only forwarded",
             Mode.NORMAL.value,
         ),
-        "listen": Key(Table(_address(Listen()), frozenset({"tls_port"})), "where applications call"),
+        "listen": Key(
+            Table(
+                {
+                    **_address(Listen()),
+                    "names": Key(
+                        Items(forms.HOST),
+                        "names under which callers reach it, beside `localhost`, addresses and the services' hosts: "
+                        "a call under any other `Host` is not looked up, and gets no credential of a region",
+                    ),
+                },
+                frozenset({"tls_port"}),
+            ),
+            "where applications call",
+        ),
         "health": Key(Table(_address(Listen(port=7491))), "`/livez`, `/readyz` and `/metrics`"),
         "admin": Key(
             Table(
@@ -167,7 +180,8 @@ SCHEMA = Table(
         "cache": Key(_CACHE, "the cache's tiers"),
         "services": Key(Named(forms.NAME, SERVICE), "whom the application calls"),
         "routes": Key(Items(ROUTE), "groups of calls and their rules; the first match wins"),
-    }
+    },
+    frozenset({"durable", "log"}),
 )
 
 

@@ -144,6 +144,27 @@ _BREAKER_KEYS = Table(
     }
 )
 
+_HEADERS = Table(
+    {
+        "count": Key(Items(forms.COUNTED_HEADER), "fields that count as well"),
+        "ignore": Key(Items(forms.IGNORED_HEADER), "fields that don't count, for the answer does not depend on them"),
+    }
+)
+
+_TOKENS = Table(
+    {
+        "ignore_claims": Key(
+            Items(forms.CLAIM), "claims that change from token to token although the caller is the same"
+        ),
+        "issuer": Key(forms.TEXT, "the `iss` of tokens that the sidecar verifies itself"),
+        "audience": Key(forms.TEXT, "the `aud` that they have"),
+        "jwks_file": Key(
+            forms.FILE, "the mounted file that holds the issuer's public keys (JSON Web Key Set); read again when it "
+            "changes"
+        ),
+    }
+)  # fmt: skip
+
 SERVICE = Table(
     {
         "dialect": Key(
@@ -168,6 +189,19 @@ SERVICE = Table(
             choice({"weight": "weight", "latency": "latency"}, what="way to balance"),
             "how regions of one priority share the calls; `latency`: the quicker of two, drawn by weight",
             Service("", GENERIC, ()).balance,
+        ),
+        "headers": Key(
+            _HEADERS,
+            "which fields of a request count in its key. At a vendor's own hosts those of the dialect do; where a "
+            "region is anywhere else, and for `generic`, every field does but documented noise (see `docs/keys.md`)",
+        ),
+        "credential_headers": Key(
+            Items(forms.CREDENTIAL_HEADER), "fields that carry a credential, beside those whose name says so"
+        ),
+        "tokens": Key(
+            _TOKENS,
+            "what is known of the tokens (JWT) that callers send; `issuer`, `audience` and `jwks_file` together have "
+            "them verified here",
         ),
     },
     secret=_SECRET,

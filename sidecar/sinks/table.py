@@ -181,6 +181,13 @@ BREAKDOWNS = (
         "Are we out of retries?",
     ),
     Metric(
+        "key_splitting_headers",
+        "gauge",
+        ("route",),
+        "Header fields that have another value on nearly every call, and count; `/readyz?verbose` names them.",
+        "Why does a route behind a gateway never hit?",
+    ),
+    Metric(
         "calls_waiting",
         "gauge",
         ("route",),

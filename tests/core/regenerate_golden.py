@@ -15,8 +15,10 @@ from typing import NamedTuple, NoReturn
 
 from sidecar.core.canonical import read
 from sidecar.core.dialect import Answers, BodyForm, Endpoint, Kind, Members, Shape
-from sidecar.core.fingerprint import KEY_VERSION, canonical_query, fingerprint, partition_of
+from sidecar.core.fingerprint import KEY_VERSION, fingerprint, partition_of
 from sidecar.core.model import Facts
+from sidecar.core.principal import counted_query
+from sidecar.core.roles import counted_value
 
 FOLDER = Path(__file__).parent / "golden"
 RULER = "-" * 40
@@ -71,14 +73,14 @@ def made(request: str) -> Case:
     The case of a request.
 
     Its lines are: method and target; headers, of which ``partition``, ``service`` and ``resource`` stand for what is
-    derived elsewhere, and every one but ``content-type`` counts; a blank line; the body, with CRLF if it is multipart.
+    derived elsewhere, and every one counts; a blank line; the body, with CRLF if it is multipart.
     """
     head, _, body = request.partition("\n\n")
     first, *lines = head.split("\n")
     method, target = first.split(" ")
     path, _, query = target.partition("?")
     headers = dict(line.split(": ", 1) for line in lines)
-    content_type = headers.pop("content-type", "")
+    content_type = headers.get("content-type", "")
     partition, service, resource = (headers.pop(name, "") for name in ("partition", "service", "resource"))
     if content_type.startswith("multipart"):
         body = body.replace("\n", "\r\n")
@@ -92,11 +94,10 @@ def made(request: str) -> Case:
         endpoint=endpoint.name,
         method=method.encode(),
         path=path,
-        query=canonical_query(query, IGNORED),
-        headers=tuple((name.encode(), value.encode()) for name, value in headers.items()),
+        query=counted_query(query.encode(), IGNORED),
+        headers=tuple((name.encode(), counted_value(name.encode(), value.encode())) for name, value in headers.items()),
         model=reading.facts.model,
         reading=reading,
-        content_type=content_type.encode(),
     )
     form = f"{reading.tag.decode()}\n{reading.facts.bypass or reading.material.decode()}".rstrip("\n")
     found = "bypass" if reading.facts.bypass else f"{key.proof.hex()}\n{key.address.hex()}"

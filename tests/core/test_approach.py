@@ -6,14 +6,29 @@ from dataclasses import replace
 from itertools import permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sidecar.core.approach import Approaches, telling
-from sidecar.core.headers import fields_of
+from sidecar.core.approach import Approaches
 from sidecar.core.model import Head
 from sidecar.core.policy import Bypass
 from sidecar.core.principal import Pod
 from sidecar.core.recognise import choose_route
-from sidecar.core.rules import CacheMode, CacheRule, Match, Mode, Region, Route, Rules, Service, Share, StoredCredential
+from sidecar.core.roles import MOST_NAMES, TOKEN_START
+from sidecar.core.rules import (
+    CacheMode,
+    CacheRule,
+    Match,
+    Mode,
+    Region,
+    Route,
+    Rules,
+    Service,
+    Share,
+    StoredCredential,
+    TokenRule,
+)
+from sidecar.core.splits import WINDOW
 from sidecar.dialects import DIALECTS
 from sidecar.errors import Refused
 
@@ -21,7 +36,8 @@ STORED = StoredCredential("api-key", "/file")
 ALWAYS = CacheRule(CacheMode.ALWAYS)
 
 
-def service(name, dialect, url="https://api.vendor.com", **how):
+def service(name, dialect, url=None, **how):
+    url = url or f"https://{name}.gateway.example"
     return Service(name, DIALECTS[dialect], (Region("r", url, credential=how.pop("credential", None)),), **how)
 
 
@@ -57,31 +73,6 @@ def jwt(issuer="https://login.microsoftonline.com/t/v2.0"):
     return b".".join([*(base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in parts), b"c2ln"])
 
 
-class Watched(dict):
-    """Fields that remember which of them were asked for."""
-
-    def __init__(self, fields):
-        super().__init__(fields)
-        self.asked = set()
-
-    def get(self, name, default=None):
-        self.asked.add(name)
-        return super().get(name, default)
-
-    def __getitem__(self, name):
-        self.asked.add(name)
-        return super().__getitem__(name)
-
-    def __contains__(self, name):
-        self.asked.add(name)
-        return super().__contains__(name)
-
-    def __iter__(self):
-        raise AssertionError("all of the fields are read")
-
-    items = keys = values = __iter__
-
-
 TARGETS = [
     CHAT,
     b"/openai/v1/files",
@@ -100,45 +91,69 @@ SETS = [
 ]
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("fields", SETS, ids=["bare", "keys", "wishes", "token"])
+NAMES = [
+    "authorization", "api-key", "x-litellm-key", "cookie", "openai-organization", "openai-beta", "x-team", "x-tenant",
+    "accept", "accept-language", "content-type", "cache-control", "pragma", "origin", "sec-fetch-site", "if-match",
+    "range", "traceparent", "user-agent", "x-stainless-lang", "x-portkey-provider", "x-made-up", "x-sidecar-ttl",
+    "connection", "content-encoding", "host", "idempotency-key", "dpop", "x-forwarded-for",
+]  # fmt: skip
+VALUES = st.sampled_from(
+    [b"", b"a", b"localhost", b"docs", b"no-store", b"text/plain; charset=utf-7", jwt("https://o")]
+)
+HEADS = st.dictionaries(st.sampled_from([name.encode() for name in NAMES]), VALUES, max_size=6)
+
+
+def decided(finder, head):
+    """All that the head of a request decides."""
+    try:
+        approach = finder._consider(head)
+    except Refused as refusal:
+        return refusal.status, refusal.code
+    routes = [choose_route(approach.site, head.fields, model).name for model in ("", "gpt-4o")]
+    callers = [finder.caller(approach, route) for route in finder._rules.routes]
+    return approach.site.service.name, approach.asked, approach.bypass, routes, callers
+
+
 @pytest.mark.parametrize("alone", [False, True], ids=["all services", "this service alone"])
-def test_telling_covers_every_field_read(target, fields, alone):
-    """No decision reads a header field that approaches are not told apart by."""
+@given(HEADS, HEADS, st.sampled_from(TARGETS))
+def test_telling_covers_every_field_read(alone, fields, others, target):
+    """Heads that differ in nothing telling decide the same, whatever else stands in them."""
     name = target.split(b"/")[1].decode()
     services = tuple(service for service in RULES.services if service.name == name or not alone)
-    rules = replace(RULES, services=services)
-    head = head_of(fields, target)
-    watched = Watched(head.fields)
-    head = Head(head.method, head.target, 1, head.pairs, watched, 7400)
-    finder = approaches(rules)
-    finder._telling = ()  # so that only decisions ask
-    try:
-        approach = finder.find(head)
-    except Refused:
-        pass
-    else:
-        for model in ("", "gpt-4o"):
-            choose_route(approach.site, watched, model)
-        for route in rules.routes:
-            finder.caller(approach, route)
+    finder = approaches(replace(RULES, services=services))
+    silent = {
+        each: value for each, value in others.items() if not finder.telling[each] and TOKEN_START not in value
+    }  # fmt: skip
 
-    assert b"host" in watched.asked
-    assert watched.asked <= set(telling(rules))
+    first, second = head_of(fields, target), head_of(fields | silent, target)
+
+    assert decided(finder, first) == decided(finder, second)
 
 
-@pytest.mark.parametrize("name", telling(RULES))
+TELLS = ["authorization", "api-key", "x-litellm-key", "x-portkey-provider", "x-made-up", "cookie", "x-tenant", "dpop"]
+
+
+@pytest.mark.parametrize("name", TELLS)
 def test_told_apart(name):
     """Heads that differ in a telling field never share an approach; an absent one differs from an empty one."""
     finder = approaches()
     found = []
     for value in (None, b"", b"1", b"2"):
-        fields = {b"authorization": b"Bearer k"} | ({} if value is None else {name: value})
-        if name == b"authorization" and value is None:
-            del fields[name]
+        fields = {b"authorization": b"Bearer k"} | ({} if value is None else {name.encode(): value})
+        if name == "authorization" and value is None:
+            del fields[b"authorization"]
         found.append(finder.find(head_of(fields)))
 
     assert 4 == len({id(approach) for approach in found})
+
+
+def test_names_are_bounded():
+    """Callers choose names, so not all of them are remembered; what is not is worked out each time."""
+    finder = approaches()
+    for number in range(2 * MOST_NAMES):
+        assert finder.telling[b"x-%d" % number]
+
+    assert MOST_NAMES == len(finder.telling)
 
 
 def test_found_again():
@@ -292,6 +307,7 @@ def material(fields=None, target=CHAT, *, route=1, method=b"POST", secret=b"secr
         ({b"authorization": b"Bearer k", b"openai-beta": b"b"}, CHAT),
         ({b"authorization": b"Bearer k", b"openai-beta": b""}, CHAT),
         ({b"authorization": b"Bearer k"}, CHAT + b"?a"),
+        ({b"authorization": b"Bearer k"}, CHAT + b"?"),
         ({b"authorization": b"Bearer k"}, b"/openai//v1/chat/completions"),
         ({b"authorization": b"Bearer k"}, b"/openai/v1/embeddings"),
         ({b"authorization": b"Bearer k"}, b"/stored/v1/chat/completions"),
@@ -357,7 +373,6 @@ def test_head_of_an_approach():
     later = finder.find(head_of({b"authorization": b"Bearer k", b"user-agent": b"two"}))
 
     assert approach.head is first is later.head
-    assert frozenset(telling(RULES)) == finder.telling
 
 
 def test_caller_where_the_region_has_the_credential():
@@ -378,7 +393,150 @@ def test_unknown_endpoint_has_no_material():
     assert b"" == material({}, b"/openai/v1/unheard-of")
 
 
-def test_fields_by_lower_case_name():
-    """Names that are told apart are those that the listener makes."""
+# ---- pages of the web ----
 
-    assert all(name in fields_of([(name.upper(), b"")]) for name in telling(RULES))
+NAMED = replace(
+    RULES,
+    listen=replace(RULES.listen, names=("sidecar.team.svc",)),
+    services=(*RULES.services, service("hosted", "openai", hosts=("api.hosted.com",), credential=STORED)),
+)
+
+
+@pytest.mark.parametrize("target", [b"/stored/v1/embeddings", CHAT], ids=["region's credential", "caller's own"])
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({b"host": b"attacker.example"}, "foreign-host"),
+        ({b"host": b"attacker.example:7400"}, "foreign-host"),
+        ({b"host": b"127.0.0.1.attacker.example"}, "foreign-host"),
+        ({b"host": b"localhost.attacker.example"}, "foreign-host"),
+        ({b"host": b"sidecar.team.svc.evil"}, "foreign-host"),
+        ({b"origin": b"https://attacker.example"}, "foreign-origin"),
+        ({b"origin": b"null"}, "foreign-origin"),
+        ({b"origin": b""}, "foreign-origin"),
+        ({b"sec-fetch-site": b"cross-site"}, "foreign-origin"),
+        ({b"sec-fetch-site": b"same-site"}, "foreign-origin"),
+        ({b"sec-fetch-site": b"what-comes-next"}, "foreign-origin"),
+    ],
+)
+def test_web_pages(target, fields, code):
+    """A page spends no credential of ours; with the caller's own key its call goes its way, and is not looked up."""
+    head = head_of({b"authorization": b"Bearer k", **fields}, target)
+    finder = approaches(NAMED)
+    if target == CHAT:
+        assert Bypass(code) == finder.find(head).bypass
+        return
+    with pytest.raises(Refused) as caught:
+        finder.find(head)
+
+    assert ({"foreign-host": 421, "foreign-origin": 403}[code], code) == (caught.value.status, caught.value.code)
+    assert "attacker" not in caught.value.message
+
+
+@pytest.mark.parametrize("target", [b"/stored/v1/embeddings", CHAT], ids=["region's credential", "caller's own"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"host": b"localhost"},
+        {b"host": b"LOCALHOST:7400"},
+        {b"host": b"127.0.0.1:1"},
+        {b"host": b"127.8.8.8"},
+        {b"host": b"[::1]:7400"},
+        {b"host": b"Sidecar.Team.SVC:80"},
+        {b"host": b"127.0.0.1", b"sec-fetch-site": b"none"},
+        {b"host": b"127.0.0.1", b"sec-fetch-site": b"same-origin", b"sec-fetch-mode": b"cors"},
+    ],
+)
+def test_names_of_our_own(target, fields):
+    """Loopback, the names of the configuration, and what no page has sent."""
+    head = head_of({b"authorization": b"Bearer k", **fields}, target)
+
+    assert approaches(NAMED).find(head).bypass is None
+
+
+def test_a_services_own_host():
+    """Interception: the host that the application calls is one of ours."""
+    head = head_of({b"host": b"api.hosted.com"}, b"/v1/embeddings")
+
+    assert "hosted" == approaches(NAMED).find(head).site.service.name
+
+
+def test_an_address_leads_nowhere_else():
+    """No name server can have an address lead here; where a credential would be lent, only loopback is ours."""
+    fields = {b"authorization": b"Bearer k", b"host": b"10.0.0.9:7400"}
+
+    assert approaches().find(head_of(fields)).bypass is None
+    with pytest.raises(Refused, match=r"listen\.names"):
+        approaches().find(head_of(fields, b"/stored/v1/embeddings"))
+
+
+# ---- what counts at a gateway ----
+
+
+@pytest.mark.parametrize("name", [b"x-portkey-provider", b"x-made-up", b"accept-language", b"x-amz-target"])
+def test_headers_count_at_a_gateway(name):
+    """There each field is in the key, and at the vendor's own host only what the dialect names."""
+    key = {b"authorization": b"Bearer k"}
+    vendor = replace(RULES, services=(service("openai", "openai", "https://api.openai.com", path="/openai"),))
+    for rules, counts in ((RULES, True), (vendor, False)):
+        finder = approaches(rules)
+        one, two, none = (
+            finder.caller(finder.find(head_of(key | more)), rules.routes[1]).prefix
+            for more in ({name: b"1"}, {name: b"2"}, {})
+        )
+
+        assert counts == (3 == len({one, two, none}))
+        assert counts or 1 == len({one, two, none})
+
+
+def test_values_that_count_are_not_in_the_material():
+    """A digest stands for each, for some are credentials."""
+
+    assert b"vk-hush" not in material({b"authorization": b"Bearer k", b"x-portkey-virtual-key": b"vk-hush"})
+
+
+def test_selectors_count_where_all_share():
+    """Who shares with everybody still asks the provider that its virtual key chooses."""
+    everyone = Route("everyone", cache=CacheRule(CacheMode.ALWAYS, share=Share("service")))
+    finder = approaches(replace(RULES, routes=(everyone,)))
+    found = [
+        finder.caller(finder.find(head_of({b"authorization": key, b"x-portkey-virtual-key": virtual})), everyone)
+        for key, virtual in ((b"Bearer 1", b"a"), (b"Bearer 2", b"a"), (b"Bearer 2", b"b"))
+    ]
+
+    assert found[0].prefix == found[1].prefix != found[2].prefix
+    assert 1 == len({caller.principal.partition for caller in found})
+
+
+def test_a_field_that_splits_every_key():
+    """It is found, by its route, and forgotten once calls are alike again."""
+    finder = approaches()
+    for number in range(WINDOW):
+        head = head_of({b"authorization": b"Bearer k", b"x-job-id": b"%d" % number, b"x-region": b"eu"})
+        finder.caller(finder.find(head), RULES.routes[1])
+
+    assert {"all": ("x-job-id",)} == finder.splits.found
+
+    for number in range(WINDOW):
+        head = head_of({b"authorization": b"Bearer k", b"x-region": b"eu"}, CHAT + b"?%d" % number)
+        finder.caller(finder.find(head), RULES.routes[1])
+
+    assert {} == finder.splits.found
+
+
+def test_other_keys_of_issuers():
+    """What was verified with keys that hold no longer is worked out anew."""
+    calls = []
+    rules = replace(
+        RULES, services=(service("openai", "openai", path="/openai", tokens=TokenRule(frozenset(), "i", "a", "/f")),)
+    )
+    finder = Approaches(rules, b"secret", Pod(), lambda name, token: calls.append((name, token)))
+    head = head_of({b"authorization": b"Bearer " + jwt("https://other")})
+    for _ in range(2):
+        finder.caller(finder.find(head), rules.routes[1])
+    seen = len(calls)
+    finder.forget()
+    finder.caller(finder.find(head), rules.routes[1])
+
+    assert len(calls) > seen > 0
+    assert {("openai", jwt("https://other"))} == set(calls)

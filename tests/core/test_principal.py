@@ -9,8 +9,20 @@ from hypothesis import strategies as st
 
 from sidecar.core.fingerprint import partition_of
 from sidecar.core.headers import CREDENTIALS
-from sidecar.core.principal import ACCEPTED_SECONDS, Accepted, Pod, Principal, identify, presented, without_credentials
-from sidecar.core.rules import Share
+from sidecar.core.principal import (
+    ACCEPTED_SECONDS,
+    Accepted,
+    Pod,
+    Presented,
+    Principal,
+    counted_query,
+    identify,
+    is_empty,
+    presented,
+    without_credentials,
+)
+from sidecar.core.roles import Roles
+from sidecar.core.rules import Region, Service, Share, TokenRule
 from sidecar.dialects import DIALECTS
 
 OPENAI, AZURE, ANTHROPIC, GENERIC = (DIALECTS[n] for n in ("openai", "azure-openai", "anthropic", "generic"))
@@ -36,8 +48,26 @@ def jwt(claims=None, *, signature=b"c2ln", header=b'{"alg":"RS256"}', **more):
     return b".".join((segment(header), segment(claims), signature))
 
 
-def who(fields, query=b"", *, dialect=AZURE, share=OWN, pod=None):
-    return identify(digest, dialect, share, fields, query, pod=pod)
+VENDORS = {
+    "openai": "https://eu.api.openai.com",
+    "azure-openai": "https://contoso.openai.azure.com",
+    "anthropic": "https://api.anthropic.com",
+    "generic": "https://generic.example",
+}
+GATEWAY = "https://gateway.example"
+
+
+def service_of(dialect, url=None, **how):
+    return Service("s", dialect, (Region("r", url or VENDORS[dialect.name]),), **how)
+
+
+def who(fields, query=b"", *, dialect=AZURE, share=OWN, pod=None, url=None, verify=lambda _: None, **how):
+    service = service_of(dialect, url, **how)
+    return identify(digest, service, Roles(service), share, fields, query, pod=pod, verify=verify)
+
+
+def shown(dialect, fields, query=b""):
+    return presented(dialect, Roles(service_of(dialect)), fields, query)
 
 
 def bearer(token):
@@ -81,7 +111,6 @@ def test_one_key_is_one_principal(dialect, fields, query):
         {b"api-key": b"k2", b"authorization": b"Bearer k"},
         {b"authorization": b"Basic k"},
         {b"authorization": b"Bearer k, Bearer k2"},
-        {b"authorization": b"Bearer"},
     ],
 )
 def test_other_principals(fields):
@@ -163,7 +192,7 @@ def test_other_subjects(change):
         jwt(sub=""),
         jwt(sub=1),
         jwt(iss=None),
-        jwt(tid=1),
+        jwt(iss=""),
         jwt(exp="soon"),
         jwt(exp=True),
         jwt(pad="x" * 20_000),
@@ -280,8 +309,8 @@ def test_presented():
     """Every credential counts, without its scheme, once."""
     fields = {b"authorization": b"Bearer b", b"api-key": b"a", b"x-goog-api-key": b"b", b"x-other": b"c"}
 
-    assert (b"a", b"b", b"q") == presented(GENERIC, fields, b"key=q&key=&keys=z&x=key")
-    assert (b"a",) == presented(OPENAI, {b"api-key": b"a", b"authorization": b""}, b"key=q")
+    assert (b"a", b"b", b"q") == shown(GENERIC, fields, b"key=q&key=&keys=z&x=key").values
+    assert Presented((b"a",), (), ()) == shown(OPENAI, {b"api-key": b"a", b"authorization": b""}, b"key=q")
 
 
 @pytest.mark.parametrize("name", sorted(CREDENTIALS))
@@ -439,3 +468,353 @@ def test_shared(share, fields, expected):
     principal = who(fields, share=share)
 
     assert expected == (principal.needs_proof, principal.shared)
+
+
+# ---- every field that looks like a credential ----
+
+SECRETIVE = [
+    "authorization", "api-key", "x-api-key", "x-goog-api-key", "ocp-apim-subscription-key", "x-litellm-api-key",
+    "x-litellm-key", "x-portkey-api-key", "x-portkey-virtual-key", "x-bf-vk", "helicone-auth", "cf-aig-authorization",
+    "x-forwarded-authorization", "x-original-authorization", "proxy-authorization", "x-serverless-authorization",
+    "x-functions-key", "x-auth-token", "x-access-token", "x-forwarded-access-token", "x-id-token", "x-vault-token",
+    "private-token", "x-amz-security-token", "x-session-token", "x-user-token", "x-authtoken", "x-accesstoken",
+    "x-secret", "x-client-secret", "x-password", "x-passphrase", "x-credential", "x-apikey", "apikey", "x-master-key",
+    "x-team-key", "x-secretkey", "x-jwt", "x-goog-iap-jwt-assertion", "cf-access-jwt-assertion", "x-amzn-oidc-data",
+    "x-amzn-oidc-accesstoken", "x-ms-client-principal", "x-ms-token-aad-access-token", "x-auth-request-user", "cookie2",
+]  # fmt: skip
+"""Names that real gateways, proxies and platforms give to what proves or names a caller."""
+
+DUMMY = {b"authorization": b"Bearer sk-the-same-for-all"}
+
+
+@pytest.mark.parametrize("url", [None, GATEWAY], ids=["vendor", "gateway"])
+@pytest.mark.parametrize("dialect", [OPENAI, AZURE, ANTHROPIC, GENERIC], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("name", SECRETIVE)
+def test_whatever_looks_like_a_credential(name, dialect, url):
+    """Callers that differ in it are two, with a key that all of them send beside it; nobody is anonymous by it."""
+    one, two, none = (
+        who({**DUMMY, **fields}, dialect=dialect, url=url)
+        for fields in ({name.encode(): b"tenant-1"}, {name.encode(): b"tenant-2"}, {})
+    )
+
+    assert 3 == len({one.partition, two.partition, none.partition})
+    assert 3 == len({one.credential, two.credential, none.credential})
+    assert not who({name.encode(): b"tenant-1"}, dialect=dialect, url=url).anonymous
+
+
+def test_a_service_names_more_of_them():
+    """What a service's owner calls a credential is one."""
+    one, two = (
+        who({**DUMMY, b"x-badge": badge}, dialect=OPENAI, credential_headers=frozenset({b"x-badge"}))
+        for badge in (b"1", b"2")
+    )
+
+    assert one.partition != two.partition
+    assert who(DUMMY | {b"x-badge": b"1"}, dialect=OPENAI).partition == who(DUMMY, dialect=OPENAI).partition
+
+
+@pytest.mark.parametrize("name", [b"x-user", b"x-forwarded-user-info", b"x-context"])
+@pytest.mark.parametrize("url", [None, GATEWAY], ids=["vendor", "gateway"])
+def test_a_token_in_any_field(name, url):
+    """A token is a credential in whichever field it stands; where nobody can vouch for it, it counts as it is."""
+    one, same, two = (who({**DUMMY, name: jwt(sub=sub)}, url=url).partition for sub in ("a", "a", "b"))
+
+    assert one == same != two
+    assert not who({name: b"Bearer " + jwt()}).anonymous
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b" ", b"Bearer", b"bearer", b"BEARER ", b"Basic", b"Basic Og==", b"basic  Og==", b"token", b"ApiKey", b"Key"],
+)
+def test_an_empty_credential_is_none(value):
+    """A scheme without anything behind it proves nothing, whichever field it stands in."""
+    for name in (b"authorization", b"api-key", b"x-auth-token", b"x-litellm-key"):
+        found = who({name: value})
+
+        assert found.anonymous
+        assert found.partition == who({}).partition
+
+    assert is_empty(value)
+    assert not is_empty(b"Bearer x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "query"),
+    [
+        ({b"authorization": b"AWS4-HMAC-SHA256 Credential=AKID/20261130/us-east-1/bedrock/aws4_request"}, b""),
+        ({b"authorization": b"AWS4-ECDSA-P256-SHA256 Credential=A"}, b""),
+        ({b"authorization": b"aws AKID:c2ln"}, b""),
+        ({b"authorization": b"SharedKey account:c2ln"}, b""),
+        ({b"authorization": b"HMAC-SHA256 Credential=id&SignedHeaders=date&Signature=c2ln"}, b""),
+        ({b"authorization": b"GOOG4-RSA-SHA256 Credential=x"}, b""),
+        ({b"authorization": b"TC3-HMAC-SHA256 Credential=x"}, b""),
+        ({b"authorization": b'Signature keyId="k",signature="c2ln"'}, b""),
+        ({b"authorization": b'OAuth oauth_consumer_key="k", oauth_signature="c2ln"'}, b""),
+        ({b"authorization": b"DPoP token", b"dpop": b"proof"}, b""),
+        ({b"authorization": b"Bearer k", b"signature-input": b"sig1=()", b"signature": b"sig1=:c2ln:"}, b""),
+        ({b"x-forwarded-authorization": b"AWS4-HMAC-SHA256 Credential=A"}, b""),
+        ({b"authorization": b"Bearer k"}, b"a=1&X-Amz-Signature=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"X-Goog-Signature=c2ln&a=1"),
+    ],
+)
+def test_a_signature_proves_nothing_here(fields, query):
+    """Only the service can check a caller's signature; where the region brings the credential, nobody needs to."""
+
+    assert who(fields, query, dialect=GENERIC).signed
+    assert not who(fields, query, dialect=GENERIC, pod=Pod("team", "app")).signed
+
+
+@pytest.mark.parametrize(
+    "value", [b"Bearer aws4-hmac", b"OAuth y0_token", b"Basic dTpw", b"signature-key-1", b"sk-mac"]
+)
+def test_other_credentials_are_no_signatures(value):
+    """A bearer's credential is the same on each call."""
+
+    assert not who({b"authorization": value}, b"x-amz-signature-version=4").signed
+
+
+# ---- who a token is ----
+
+ENTRA_CLAIMS = {
+    "aud": "https://cognitiveservices.azure.com", "iss": ENTRA, "tid": "t", "sub": "s", "oid": "o", "appid": "a",
+    "idtyp": "app", "roles": ["r1", "r2"], "ver": "1.0",
+}  # fmt: skip
+CHANGES = {
+    "exp": NOW + 9000, "iat": NOW, "nbf": NOW - 5, "jti": "j", "nonce": "n", "auth_time": NOW, "uti": "u", "aio": "a",
+    "rh": "r", "sid": "s", "ipaddr": "10.0.0.1", "xms_ftd": "x", "xms_mirid": "y",
+}  # fmt: skip
+
+
+def test_two_tokens_of_one_managed_identity():
+    """Hours apart they differ in what is documented to change, and name one principal."""
+    first, later = (jwt({**ENTRA_CLAIMS, **CHANGES, "exp": NOW + n, "iat": NOW + n, "uti": str(n)}) for n in (1, 7200))
+
+    assert who(bearer(first)).partition == who(bearer(later)).partition
+    assert who(bearer(first)).credential != who(bearer(later)).credential
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_what_changes_from_token_to_token(name):
+    """Each of these claims splits nobody, whatever its value and whether it is there."""
+    base = {**ENTRA_CLAIMS, "exp": NOW + 600}
+    values = [NOW + 1, NOW + 2] if name in {"exp", "iat", "nbf", "auth_time"} else ["1", "2"]
+    found = [who(bearer(jwt(base)))] + [who(bearer(jwt(base | {name: value}))) for value in values]
+
+    assert 1 == len({principal.partition for principal in found})
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "two"),
+    [
+        ("org_id", "o1", "o2"),
+        ("organization", "o1", "o2"),
+        ("act", {"sub": "service-1"}, {"sub": "service-2"}),
+        ("azp", "a1", "a2"),
+        ("aud", "one", "two"),
+        ("aud", "one", ["one"]),
+        ("roles", ["reader"], ["reader", "writer"]),
+        ("scp", "read", "read write"),
+        ("groups", ["g1"], ["g2"]),
+        ("level", 1, 1.0),
+        ("level", 1, "1"),
+        ("level", 1, True),
+        ("made-up", None, ""),
+        ("deep", {"a": [{"b": 1}]}, {"a": [{"b": 2}]}),
+        ("kubernetes.io", {"namespace": "a"}, {"namespace": "b"}),
+        ("kubernetes.io", {"serviceaccount": {"uid": "1"}}, {"serviceaccount": {"uid": "2"}}),
+    ],
+)
+def test_every_other_claim_counts(name, one, two):
+    """One issuer and subject is not yet one caller."""
+    found = [who(bearer(jwt(ENTRA_CLAIMS | more))) for more in ({name: one}, {name: two}, {})]
+
+    assert len(found[0].claims) >= len(ENTRA_CLAIMS)
+    assert 2 <= len({principal.partition for principal in found})
+    assert found[0].partition != found[1].partition
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def as_sets(value):
+    """A claim's value as it counts: arrays without order and repetition."""
+    if isinstance(value, list):
+        return ("set", frozenset(map(as_sets, value)))
+    if isinstance(value, dict):
+        return ("table", frozenset((name, as_sets(inner)) for name, inner in value.items()))
+    return (type(value).__name__, value)
+
+
+@given(JSON, JSON)
+def test_claims_are_compared_as_they_count(one, two):
+    """Two tokens name one caller exactly where their claims are the same but for the order of arrays."""
+    first, second = (who(bearer(jwt(ENTRA_CLAIMS | {"claim": value}))).partition for value in (one, two))
+
+    assert (as_sets(one) == as_sets(two)) == (first == second)
+
+
+def test_arrays_are_sets():
+    """Roles are told in any order."""
+    orders = (["a", "b"], ["b", "a"], ["a", "b", "a"])
+
+    assert 1 == len({who(bearer(jwt(ENTRA_CLAIMS | {"roles": roles}))).partition for roles in orders})
+
+
+def test_a_pod_of_kubernetes():
+    """The pod's uid and the time of a warning change from pod to pod, and from token to token."""
+    base = {"iss": "https://kubernetes.default.svc", "sub": "system:serviceaccount:team:app", "aud": ["vault"]}
+    claim = {"namespace": "team", "serviceaccount": {"name": "app", "uid": "sa"}, "pod": {"name": "app-0", "uid": "1"}}
+    other = claim | {"pod": {"name": "app-0", "uid": "2"}, "warnafter": 5}
+    found = {who(bearer(jwt(base | {"kubernetes.io": each}))).partition for each in (claim, other)}
+
+    assert 1 == len(found)
+
+
+def test_ignored_claims():
+    """A service may say of more claims that they change."""
+    rule = TokenRule(ignore_claims=frozenset({"visit"}))
+    one, two = (who(bearer(jwt(ENTRA_CLAIMS | {"visit": n})), tokens=rule) for n in (1, 2))
+
+    assert one.partition == two.partition
+    assert "visit" not in one.claims
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        b'{"iss":"i","sub":"a","sub":"victim"}',
+        b'{"iss":"i","sub":"victim","roles":["a"],"roles":["b"]}',
+        b'{"iss":"i","sub":"victim","act":{"sub":"x","sub":"y"}}',
+        b'{"iss":"i","sub":"victim","n":-0}',
+        b'{"iss":"i","sub":"victim","n":NaN}',
+        b'{"iss":"i","sub":"\\ud800"}',
+    ],
+)
+def test_a_claim_said_twice(claims):
+    """What two readers might take for two callers names nobody."""
+    found = who(bearer(jwt(claims)))
+
+    assert not found.needs_proof
+    assert () == found.claims
+
+
+# ---- where a token's name counts ----
+
+
+def test_elsewhere_a_token_is_a_key():
+    """A gateway may check nothing, so its callers' tokens are told apart byte for byte, and need no proof."""
+    first, rotated = (who(bearer(jwt(jti=n)), url=GATEWAY) for n in ("1", "2"))
+
+    assert first.partition != rotated.partition
+    assert not first.needs_proof
+    assert 0.0 == first.expires
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"api-key": b"k"},
+        {b"x-goog-api-key": b"k"},
+        {b"ocp-apim-subscription-key": jwt(sub="another")},
+    ],
+)
+def test_beside_another_key_a_token_names_nobody(fields):
+    """Which of the two the vendor has judged is its secret."""
+    found = who({**bearer(jwt()), **fields})
+
+    assert not found.needs_proof
+    assert found.partition != who({**bearer(jwt(jti="2")), **fields}).partition
+
+
+def test_where_the_vendor_does_not_look():
+    """A token beside the vendor's own key, in a field that the vendor passes over, is anybody's forgery."""
+    fields = {b"authorization": b"Bearer sk-shared-by-all", b"x-user-token": jwt(sub="victim")}
+    forged = fields | {b"x-user-token": jwt(sub="victim", jti="forged")}
+
+    assert who(fields, dialect=OPENAI).partition != who(forged, dialect=OPENAI).partition
+
+
+def test_other_credentials_count_beside_it():
+    """A token names its caller, and what else comes along belongs to the caller, too."""
+    one, same, two = (
+        who({**bearer(jwt(jti=jti)), b"x-functions-key": key}) for jti, key in (("1", b"a"), ("2", b"a"), ("1", b"b"))
+    )
+
+    assert one.partition == same.partition != two.partition
+    assert one.needs_proof
+
+
+VERIFIED = TokenRule(issuer="https://issuer", audience="us", jwks_file="/keys")
+
+
+def verify(value):
+    """Whoever checks signatures here takes those that say so."""
+    return json.loads(base64.urlsafe_b64decode(value.split(b".")[1] + b"==")) if value.endswith(b".good") else None
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"x-user", b"x-auth-token"])
+def test_verified_here(name):
+    """A token that was verified is who it says, at any host and in any field, as long as it lasts."""
+    first, rotated = (jwt(jti=n, signature=b"good") for n in ("1", "2"))
+    one, two = (who({name: token}, url=GATEWAY, tokens=VERIFIED, verify=verify) for token in (first, rotated))
+    forged = who({name: jwt()}, url=GATEWAY, tokens=VERIFIED, verify=verify)
+
+    assert one.partition == two.partition != forged.partition
+    assert one.verified
+    assert not forged.verified
+    assert Accepted().knows("s", one, NOW + 599)
+    assert not Accepted().knows("s", one, NOW + 600)
+
+
+# ---- cookies and queries ----
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "__cf_bm=a.b-c", "_cfuvid=1", "__cflb=0", "AWSALB=x", "AWSALBCORS=x", "AWSALBTG=x", "ARRAffinity=1",
+        "ARRAffinitySameSite=1", "__cf_bm=1; _cfuvid=2; AWSALB=3",
+    ],
+)  # fmt: skip
+def test_cookies_of_load_balancers(cookie):
+    """They find a server again and name nobody, alone and beside a session."""
+    for before in ("", "session=alice; "):
+        without = {b"cookie": before.removesuffix("; ").encode()} if before else {}
+
+        assert who({**DUMMY, b"cookie": (before + cookie).encode()}).partition == who({**DUMMY, **without}).partition
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        b"session=a", b"x__cf_bm=1", b"__cf_bmx=1", b"__cf_bm=1, session=a", b'__cf_bm="1; session=a"', b"awsalb=1",
+        b"__cf_bm", b"ARRAffinity2=1", b"__cf_bm=1;session=a",
+    ],
+)  # fmt: skip
+def test_other_cookies(cookie):
+    """Whatever else there is tells callers apart."""
+
+    assert who({**DUMMY, b"cookie": cookie}).partition != who(DUMMY).partition
+
+
+@given(
+    st.lists(st.sampled_from([b"a=1", b"%61=2", b"", b"key=k", b"KEY=K", b"k%65y=1", b"a=2", b"=", b"b"]), max_size=5)
+)
+def test_a_query_counts_as_it_is_written(members):
+    """Order, case, escapes and empty members count; what carries a credential is the caller's instead."""
+    query = b"&".join(members)
+    kept = [member for member in members if member.partition(b"=")[0].lower() not in {b"key", b"k%65y"}]
+
+    assert b"&".join(kept) == counted_query(query, frozenset({"key"}))
+    assert query == counted_query(query, frozenset())
+
+
+def test_a_semicolon_is_no_separator_in_the_key():
+    """What a service may take for a part of a value counts, whatever it looks like."""
+
+    assert b"a=1;key=x" == counted_query(b"a=1;key=x", frozenset({"key"}))

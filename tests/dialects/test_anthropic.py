@@ -8,6 +8,8 @@ from sidecar.core import canonical
 from sidecar.core.dialect import BodyForm, Kind
 from sidecar.core.model import Facts, Head, View
 from sidecar.core.principal import presented
+from sidecar.core.roles import Roles
+from sidecar.core.rules import Region, Service
 from sidecar.dialects.anthropic import ANTHROPIC
 
 MESSAGES = ANTHROPIC.locate(b"POST", "/v1/messages")
@@ -313,7 +315,8 @@ def test_who_asks_and_what_counts():
 
 def test_one_key_is_one_caller_in_either_header():
     """Older SDKs send the key as x-api-key, newer ones as a bearer token."""
-    older = presented(ANTHROPIC, {b"x-api-key": b"sk-ant-1"}, b"")
+    roles = Roles(Service("s", ANTHROPIC, (Region("r", "https://api.anthropic.com"),)))
+    older = presented(ANTHROPIC, roles, {b"x-api-key": b"sk-ant-1"}, b"")
 
-    assert older == presented(ANTHROPIC, {b"authorization": b"Bearer sk-ant-1"}, b"")
-    assert older != presented(ANTHROPIC, {b"authorization": b"Bearer sk-ant-2"}, b"")
+    assert older == presented(ANTHROPIC, roles, {b"authorization": b"Bearer sk-ant-1"}, b"")
+    assert older != presented(ANTHROPIC, roles, {b"authorization": b"Bearer sk-ant-2"}, b"")

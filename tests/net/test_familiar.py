@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import defaultdict
 from itertools import product
 
 import pytest
@@ -24,7 +25,8 @@ def _strays(request, monkeypatch):
     monkeypatch.setattr("sidecar.net.familiar.STRAYS", request.param)
 
 
-TELLING = frozenset({b"authorization", b"cache-control", b"x-team"})
+TELLS = frozenset({b"authorization", b"cache-control", b"x-team"})
+TELLING = defaultdict(bool, dict.fromkeys(TELLS, True))
 PORT = 7400
 
 LINES = (
@@ -104,7 +106,7 @@ class Echo:
         self.recalled = 0
 
     def admit(self, head):
-        told = [(name, head.fields.get(name)) for name in sorted({*TELLING, b"host", b"content-type", b"connection"})]
+        told = [(name, head.fields.get(name)) for name in sorted({*TELLS, b"host", b"content-type", b"connection"})]
         if b"refuse" in head.fields.get(b"x-team", b""):
             raise Refused(403, "not-you", "No.")
         collect = b"stream" not in head.fields.get(b"x-team", b"")

@@ -23,8 +23,8 @@ MIB = 1024 * 1024
 SMALL = replace(Limits(), inflight_memory=MIB, drain_seconds=2.0)
 
 HEAD = (
-    f"POST {CHAT_PATH} HTTP/1.1\r\nHost: sidecar\r\nAuthorization: {KEY}\r\nContent-Type: application/json\r\n".encode()
-)
+    f"POST {CHAT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {KEY}\r\nContent-Type: application/json\r\n"
+).encode()
 
 
 class Sink(asyncio.Protocol):

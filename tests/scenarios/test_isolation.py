@@ -33,7 +33,7 @@ async def numbered(script):
         ("ocp-apim-subscription-key", False),
         ("x-goog-api-key", False),
         ("cookie", True),
-        ("x-portkey-api-key", True),
+        ("x-portkey-api-key", False),
     ],
 )
 async def test_key_in_another_field(build_lab, numbered, name, bypassed):

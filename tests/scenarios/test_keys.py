@@ -194,7 +194,7 @@ class Line:
         asked = ask.body if body is None else body
         data = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
         given = {
-            "host": "sidecar", "authorization": KEY, "content-type": "application/json",
+            "host": "localhost", "authorization": KEY, "content-type": "application/json",
             "content-length": str(len(data)), **(ask.headers or {}),
         }  # fmt: skip
         lines = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value is not None)

@@ -74,7 +74,9 @@ async def ask(process: Process, body: object) -> Caller:
     """A caller of *process* whose request is sent."""
     caller = Caller(*await asyncio.open_connection("127.0.0.1", process.port))
     data = json.dumps(body).encode()
-    head = f"POST {CHAT_PATH} HTTP/1.1\r\nHost: sidecar\r\nAuthorization: {KEY}\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = (
+        f"POST {CHAT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {KEY}\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
     caller._writer.write(head.encode() + data)
     return caller
 

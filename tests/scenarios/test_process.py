@@ -240,16 +240,16 @@ class Moody:
                 writer.write(whole(completion(PROMPT)))
 
 
-_POST = "POST /openai/v1/chat/completions HTTP/1.1\r\nHost: h\r\n"
+_POST = "POST /openai/v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 
 BROKEN = {
-    "bad method": "{key} / HTTP/1.1\r\nHost: h\r\n\r\n",
+    "bad method": "{key} / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "bad field": _POST + "Authorization: Bearer {key}\r\n{prompt}\r\n\r\n",
     "bad host": "GET /?{prompt} HTTP/1.1\r\nHost: {key}/{prompt}\r\n\r\n",
-    "bad version": "GET /{prompt} HTTP/9.9\r\nHost: h\r\nAuthorization: {key}\r\n\r\n",
-    "two keys": "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: {key}\r\nAuthorization: {key}\r\n\r\n",
+    "bad version": "GET /{prompt} HTTP/9.9\r\nHost: localhost\r\nAuthorization: {key}\r\n\r\n",
+    "two keys": "GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\nAuthorization: {key}\r\n\r\n",
     "bad chunk": _POST + "Transfer-Encoding: chunked\r\n\r\n{prompt}\r\n",
-    "target": "GET {prompt} HTTP/1.1\r\nHost: h\r\nAuthorization: {key}\r\n\r\n",
+    "target": "GET {prompt} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n\r\n",
 }
 
 

@@ -114,7 +114,7 @@ class Gate:
 # ---- what a purge takes ----
 
 RAW = (
-    f"POST {CHAT_PATH} HTTP/1.1\r\nhost: sidecar\r\nauthorization: {KEY}\r\ncontent-type: application/json\r\n\r\n"
+    f"POST {CHAT_PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: {KEY}\r\ncontent-type: application/json\r\n\r\n"
     f"{json.dumps(CHAT)}"
 ).encode()  # fmt: skip
 

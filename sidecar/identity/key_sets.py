@@ -1,0 +1,123 @@
+"""
+Public keys of token issuers, and the tokens that they have signed.
+
+The rule: a token is verified by its signature, issuer and audience, with asymmetric algorithms only; its end is looked
+at each time it is used. What cannot be verified is no error, it is a token that nobody here vouches for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import json
+
+from sidecar.core import token
+from sidecar.core.rules import KIB, TokenRule
+from sidecar.identity.rotated import RotatedFile
+
+if TYPE_CHECKING:
+    from jwt import PyJWK
+
+LONGEST = 256 * KIB
+"""Bytes of a key set's file."""
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures that only the holder of a private key can make (RFC 7518, 3.1; RFC 8037)."""
+
+Keys = tuple["PyJWK", ...]
+
+
+class KeySets:
+    """
+    Verifies the tokens of services by their *rules*. *clock* is monotonic seconds; *report* hears of a file that cannot
+    be used, by its path and the reason, and again only when that changes.
+    """
+
+    def __init__(
+        self, rules: Mapping[str, TokenRule], clock: Callable[[], float], report: Callable[[str], None]
+    ) -> None:
+        self._rules = {name: rule for name, rule in rules.items() if rule.issuer}
+        self._files = {
+            name: RotatedFile(rule.jwks_file, parse, longest=LONGEST, clock=clock, report=report)
+            for name, rule in self._rules.items()
+        }
+        self._used = {name: file.value() for name, file in self._files.items()}
+
+    def __repr__(self) -> str:
+        return f"<KeySets of {len(self._files)} services>"
+
+    def changed(self) -> bool:
+        """Whether other keys hold than when this was asked last: what was verified before must be verified anew."""
+        keys = {name: file.value() for name, file in self._files.items()}
+        changed = any(keys[name] is not self._used[name] for name in keys)
+        self._used = keys
+        return changed
+
+    def verify(self, service: str, value: bytes) -> token.Claims | None:
+        """The claims of a token that was sent to *service* and that its issuer has signed for it; else None."""
+        rule = self._rules.get(service)
+        if rule is None or value.count(b".") != 2 or len(value) > token.LONGEST:
+            return None
+        keys = self._used[service]
+        claims = token.read_claims(value)  # by our own reader: a claim said twice makes it nobody's
+        if not keys or claims is None or claims.get("iss") != rule.issuer:
+            return None
+        return claims if _is_signed(value, keys, rule) else None
+
+
+def parse(text: bytes) -> Keys | str:
+    """The keys in a JSON Web Key Set (RFC 7517) whose first ``LONGEST`` + 1 bytes are *text*, or why there are none."""
+    from jwt import PyJWK, PyJWTError  # noqa: PLC0415  only who verifies tokens has to load it
+
+    if len(text) > LONGEST:
+        return "is larger than 256 KiB"
+    try:
+        document = json.decode(text)
+    except (ValueError, RecursionError):
+        return "is not JSON"
+    found = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(found, list):
+        return "is no JSON Web Key Set: it has no list `keys`"
+    keys = []
+    for one in found:
+        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or one.get("kty") == "oct":
+            continue
+        try:
+            key = PyJWK.from_dict(one)
+        except (PyJWTError, ValueError, TypeError, KeyError):
+            continue  # of a kind that this version doesn't know
+        if key.algorithm_name in ALGORITHMS:
+            keys.append(key)
+    return tuple(keys) or "holds no public key that signatures can be verified with"
+
+
+def _is_signed(value: bytes, keys: Keys, rule: TokenRule) -> bool:
+    import jwt  # noqa: PLC0415  as above
+
+    try:
+        header: dict[str, Any] = jwt.get_unverified_header(value)
+    except jwt.PyJWTError:
+        return False
+    name = header.get("kid")
+    for key in keys:
+        if name is not None and key.key_id is not None and key.key_id != name:
+            continue
+        try:
+            jwt.decode(
+                value,
+                key,
+                algorithms=[key.algorithm_name],
+                audience=rule.audience,
+                issuer=rule.issuer,
+                options={
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                    "require": ["aud", "iss", "sub"],
+                },
+            )
+        except (jwt.PyJWTError, ValueError, TypeError):
+            continue
+        return True
+    return False
