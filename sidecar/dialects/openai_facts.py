@@ -12,6 +12,7 @@ from typing import Any
 
 from sidecar.core.dialect import Members
 from sidecar.core.model import Facts, View
+from sidecar.dialects import openai_counts
 
 Reasons = tuple[tuple[str, Callable[[Members], bool]], ...]
 """Why a call is never looked up, and the test for it; the first that holds counts."""
@@ -26,12 +27,14 @@ def chat(members: Members) -> Facts:
     """``POST /chat/completions``."""
     telling = _telling(members.get("messages"))
     bypass = _first(_CHAT, members) or _refers(telling)
-    return _generated(members, bypass, remote=any(map(_is_remote_within, telling)), usage_on_request=True)
+    remote, count = any(map(_is_remote_within, telling)), openai_counts.choices(members)
+    return _generated(members, bypass, count, remote=remote, usage_on_request=True)
 
 
 def completions(members: Members) -> Facts:
     """``POST /completions``."""
-    return _generated(members, _first(_COMPLETIONS, members), usage_on_request=True)
+    bypass, count = _first(_COMPLETIONS, members), openai_counts.completions(members)
+    return _generated(members, bypass, count, usage_on_request=True)
 
 
 def responses(members: Members) -> Facts:
@@ -45,9 +48,16 @@ def input_tokens(members: Members) -> Facts:
     return _computed(members, _COUNT)
 
 
-def computed(members: Members) -> Facts:
-    """Embeddings and moderations: the same question has the same answer, unless a URL is part of it."""
-    return _computed(members, _ANY)
+def embeddings(members: Members) -> Facts:
+    """``POST /embeddings``: the same question has the same answer, unless a URL is part of it."""
+    return _computed(members, _ANY, openai_counts.inputs(members.get("input")))
+
+
+def moderations(members: Members) -> Facts:
+    """``POST /moderations``: as embeddings, but that tokens are no input."""
+    value = members.get("input")
+    is_text = type(value) is str or (type(value) is list and all(type(one) is str for one in value))
+    return _computed(members, _ANY, openai_counts.inputs(value) if is_text else 0)
 
 
 def transcription(members: Members) -> Facts:
@@ -58,6 +68,7 @@ def transcription(members: Members) -> Facts:
         view=View(stream=isinstance(stream, str) and stream.lower() in {"true", "1"}),
         deterministic=_is_zero_text(members.get("temperature", "0")),
         bypass=_first(_ANY, members),
+        format=_text(members.get("response_format")).strip().lower(),
     )
 
 
@@ -72,7 +83,9 @@ def nothing(members: Members) -> Facts:
     return Facts()
 
 
-def _generated(members: Members, bypass: str, *, remote: bool = False, usage_on_request: bool) -> Facts:
+def _generated(
+    members: Members, bypass: str, expects: int = 0, *, remote: bool = False, usage_on_request: bool
+) -> Facts:
     """The facts of a generating call; *remote*: what stands behind a URL is part of it, and that changes."""
     stream = members.get("stream") is True
     usage, inject = True, False
@@ -88,14 +101,16 @@ def _generated(members: Members, bypass: str, *, remote: bool = False, usage_on_
         seeded=_is_number(members.get("seed")) and not remote,
         bypass=bypass,
         inject_usage=inject and not bypass,
+        expects=expects,
     )
 
 
-def _computed(members: Members, reasons: Reasons) -> Facts:
+def _computed(members: Members, reasons: Reasons, expects: int = 0) -> Facts:
     return Facts(
         model=_text(members.get("model")),
         deterministic=not _input_is_remote(members),
         bypass=_first(reasons, members),
+        expects=expects,
     )
 
 
