@@ -17,7 +17,7 @@ import msgspec
 from sidecar.core.dialect import BodyForm, Dialect, Endpoint, Kind, Members, Shape
 from sidecar.core.model import Facts, Head, View
 from sidecar.core.sse import frame
-from sidecar.dialects import results
+from sidecar.dialects import results, server_tools
 from sidecar.dialects.anthropic_messages import ANSWERS
 from sidecar.dialects.plain import OPAQUE
 
@@ -101,6 +101,8 @@ def _bypass(members: Members) -> str:
     for name, reason in _STATEFUL:
         if members.get(name) is not None:
             return reason
+    if reason := server_tools.of(members):
+        return reason
     tools = members.get("tools") or []
     # A large body is read without its messages; whoever scans it looks for file ids there.
     messages = members.get("messages", [])

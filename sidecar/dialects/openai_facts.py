@@ -12,15 +12,19 @@ from typing import Any
 
 from sidecar.core.dialect import Members
 from sidecar.core.model import Facts, View
-from sidecar.dialects import openai_counts
+from sidecar.dialects import openai_counts, server_tools
 
-Reasons = tuple[tuple[str, Callable[[Members], bool]], ...]
-"""Why a call is never looked up, and the test for it; the first that holds counts."""
+Reasons = tuple[tuple[str, Callable[[Members], bool | str]], ...]
+"""Why a call is never looked up, and the test for it, which may name another reason; the first that holds counts."""
 
 _WHOLE = View()
 
-_OWN_TOOLS = frozenset({"function", "custom", "local_shell", "apply_patch"})
-"""Tools that the caller runs itself. Any other may be run by the service, and what it then finds changes."""
+_OWN_TOOLS = frozenset({"custom", "local_shell", "apply_patch"})
+"""
+Tools, beside functions, that the caller runs itself. Any other may be run by the service, and what it then finds
+changes: ``openrouter:*``, xAI's ``x_search``, Groq's ``browser_search``, Moonshot's ``builtin_function``, Zhipu's
+``web_search``, and what has no type (Gemini's ``google_search``).
+"""
 
 
 def chat(members: Members) -> Facts:
@@ -116,8 +120,8 @@ def _computed(members: Members, reasons: Reasons, expects: int = 0) -> Facts:
 
 def _first(reasons: Reasons, members: Members) -> str:
     for reason, holds in reasons:
-        if holds(members):
-            return reason
+        if found := holds(members):
+            return reason if found is True else str(found)
     return ""
 
 
@@ -144,10 +148,6 @@ def _no_switch(value: object) -> bool:
     return value is not None and value is not True and value is not False
 
 
-def _searches(members: Members) -> bool:
-    return "-search-" in _text(members.get("model"))
-
-
 def _uses_server_tools(members: Members) -> bool:
     tools = members.get("tools")
     return tools is not None and not all(map(_is_own, _objects(tools)))
@@ -155,6 +155,9 @@ def _uses_server_tools(members: Members) -> bool:
 
 def _is_own(tool: Mapping[str, Any]) -> bool:
     match tool.get("type"):
+        case "function":
+            function = tool.get("function")
+            return (function if isinstance(function, Mapping) else tool).get("name") not in server_tools.FUNCTIONS
         case str(kind) if kind in _OWN_TOOLS:
             return True
         case "shell":
@@ -260,13 +263,11 @@ def _is_zero_text(value: object) -> bool:
 
 _ANY: Reasons = (("unreadable", _model_unreadable),)
 
-_COMPLETIONS: Reasons = (("unreadable", _unreadable),)
+_COMPLETIONS: Reasons = (("unreadable", _unreadable), ("server-tools", server_tools.of))
 
 _CHAT: Reasons = (
     ("unreadable", _unreadable),
-    ("server-tools", _given("web_search_options")),
-    ("server-tools", _given("data_sources")),  # Azure: the service searches the caller's own index
-    ("server-tools", _searches),
+    ("server-tools", server_tools.of),
     ("server-tools", _uses_server_tools),
     ("store", _given("store")),
 )
@@ -286,6 +287,7 @@ _RESPONSES: Reasons = (
     ("conversation", _given("conversation")),
     ("background", _given("background")),
     ("prompt-template", _given("prompt")),
+    ("server-tools", server_tools.of),
     ("server-tools", _uses_server_tools),
     ("item-reference", _names_item),
     ("file-id", _input_names_file),
