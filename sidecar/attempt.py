@@ -320,7 +320,8 @@ class Attempts:
         if answer.status < 400:  # an error may yet be exchanged for an answer
             trip.on_head(answer.status, fields)
         endpoint = trip.site.endpoint if trip.head.method != b"HEAD" else None
-        return await commit(answer, fields, endpoint, self._ledger, self._now(), most=self._most)
+        judged = trip.identity
+        return await commit(answer, fields, endpoint, self._ledger, self._now(), most=self._most, judged=judged)
 
     def _timeouts(self, trip: Trip) -> Timeouts:
         timeouts = trip.route.timeouts

@@ -14,12 +14,13 @@ from contextlib import suppress
 from typing import Protocol
 
 from sidecar.core.breaker import Sign
+from sidecar.core.cut import is_cut
 from sidecar.core.dialect import Endpoint, Kind, Watch
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Fields, Form, Pairs
 from sidecar.core.policy import form_of
 from sidecar.core.verdict import GOOD, Verdict, judge_answer, judge_event_error, needs_body
-from sidecar.errors import UpstreamFailed
+from sidecar.errors import Cause, UpstreamFailed
 
 COMMIT_BYTES = 1024 * 1024
 """A whole answer up to this size is handed on only when it is there to its end; so a broken one becomes an error."""
@@ -137,12 +138,19 @@ class Committed:
 
 
 async def commit(
-    answer: Answer, fields: Fields, endpoint: Endpoint | None, ledger: Ledger, now: float, *, most: int = COMMIT_BYTES
+    answer: Answer,
+    fields: Fields,
+    endpoint: Endpoint | None,
+    ledger: Ledger,
+    now: float,
+    *,
+    most: int = COMMIT_BYTES,
+    judged: bool = False,
 ) -> tuple[Committed, Verdict]:
     """
     Read *answer* up to its commit point, and say what it tells of its region. *fields* are its head's; *endpoint* is
     None where the operation is not known; *now* is wall-clock seconds; *most* is how far, at most, the commit point
-    lies, bytes.
+    lies, bytes. *judged*: the call was looked up, so what calls itself JSON has to be there to its end.
 
     Raises ``UpstreamFailed`` where it breaks before. An answer that is not returned is closed.
     """
@@ -160,6 +168,8 @@ async def commit(
             return ahead.committed(), GOOD  # not one that we know what to expect of
         if _ends_soon(fields, answer):
             await _read_document(ahead, most)
+            if judged:
+                _check_end(ahead, fields)
         else:
             await ahead.read(1)
         return ahead.committed(), GOOD
@@ -230,6 +240,7 @@ class _Ahead:
         self._chunks: list[bytes] = []
         self._held = 0
         self.size = 0
+        self.ended = False  # all of it is there
         self.full = False  # memory has no room for more
         self.talks = False
 
@@ -246,6 +257,8 @@ class _Ahead:
                 self._held += len(chunk)
             else:
                 self.full = True
+        else:
+            self.ended = True
         return chunk
 
     async def read(self, limit: int) -> bytes:
@@ -258,6 +271,13 @@ class _Ahead:
         found = Committed(self._answer, self._fields, self.begun, self._ledger, self._held)
         found.talks = self.talks
         return found
+
+
+def _check_end(ahead: _Ahead, fields: Fields) -> None:
+    """Raises ``UpstreamFailed`` where all of a JSON document has come, and its end is not in it."""
+    coded = fields.get(b"content-encoding", b"identity").lower() != b"identity"
+    if ahead.ended and not coded and _says_json(fields) and is_cut(ahead.begun):
+        raise UpstreamFailed(Cause.TRUNCATED, "the document ends in its middle", answered=True)
 
 
 def _plain(body: bytes, fields: Fields) -> bytes:
@@ -280,5 +300,10 @@ def _ends_soon(fields: Fields, answer: Answer) -> bool:
         return False  # coded, so that its events cannot be seen
     if answer.length is not None:
         return answer.length <= COMMIT_BYTES
+    return _says_json(fields)
+
+
+def _says_json(fields: Fields) -> bool:
+    """Whether an answer calls itself a JSON document."""
     kind = fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return kind == b"application/json" or kind.endswith(b"+json")

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from sidecar.commit import COMMIT_BYTES, Committed
 from sidecar.core.dialect import Completeness, Watch
-from sidecar.core.draft import Draft
+from sidecar.core.draft import Draft, shown
 from sidecar.core.headers import relay, replay, retry_fields, upstream_id, upstream_region
 from sidecar.core.model import Entry, Fields, Form, Outcome, Usage
 from sidecar.core.policy import (
@@ -26,6 +26,7 @@ from sidecar.core.policy import (
     Reason,
     audience,
     form_of,
+    media_of,
     retain,
     share,
 )
@@ -219,10 +220,10 @@ class Reception:
         if body is None:
             booked(errand, flight).reason = Reason.ANSWER_TOO_LARGE
             return False
-        judged = partial(_judge, call, asked, body, form)
-        verdict, usage, model = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
+        judged = partial(_judge, call, asked, body, form, media_of(opening.shared))
+        verdict, usage, model, finish = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
         draft = booked(errand, flight)
-        draft.usage = usage
+        draft.usage, draft.finish = usage, finish
         if not isinstance(verdict, Keep):
             draft.reason = verdict.reason
             if verdict.reason == Completeness.FAILED:  # whatever its status said, nothing was accepted
@@ -288,7 +289,10 @@ def _is_object(chunk: bytes) -> bool:
     return chunk.lstrip()[:1] == b"{"
 
 
-def _judge(call: Call, asked: Directives, body: bytes, form: Form) -> tuple[Keep | Drop, Usage, str]:
+def _judge(call: Call, asked: Directives, body: bytes, form: Form, media: str) -> tuple[Keep | Drop, Usage, str, str]:
+    """Whether an answer is kept, what it cost, who gave it, and by which unknown word it ended."""
     answers = call.endpoint.answers
-    verdict = retain(call.endpoint, call.route, asked, body, form)
-    return verdict, answers.usage(body, form), answers.model(body, form)
+    verdict = retain(call.endpoint, call.route, asked, body, form, call.facts, media)
+    unknown = isinstance(verdict, Drop) and verdict.reason == Completeness.UNKNOWN_FINISH
+    finish = shown(answers.finish(body, form)) if unknown else ""
+    return verdict, answers.usage(body, form), answers.model(body, form), finish

@@ -115,6 +115,41 @@ async def test_broken_before(steps, pairs):
     assert (1, 0) == (answer.closed, ledger.held)
 
 
+@pytest.mark.parametrize(
+    ("answer", "cut"),
+    [
+        pytest.param(Answer(200, b'{"a":', b"1"), True, id="cut"),
+        pytest.param(Answer(200, b'{"a":1', length=6), True, id="cut, its length met"),
+        pytest.param(Answer(200, b" [1,", pairs=((b"content-type", b"application/vnd.x+json"),)), True, id="an array"),
+        pytest.param(Answer(200, b'{"a":1}'), False, id="whole"),
+        pytest.param(Answer(200, b"{'a':1}"), False, id="no JSON"),
+        pytest.param(Answer(200), False, id="nothing"),
+        pytest.param(Answer(200, b"Bad gateway"), False, id="text"),
+        pytest.param(Answer(200, b'{"a":', pairs=((b"content-type", b"text/plain"),), length=5), False, id="as text"),
+        pytest.param(Answer(200, b"{\x1f\x8b", pairs=(*JSON, GZIPPED)), False, id="coded"),
+        pytest.param(Answer(200, b"{" + b" " * COMMIT_BYTES, b"x"), False, id="past the commit point"),
+    ],
+)
+async def test_document_that_ends_in_its_middle(answer, cut):
+    """To a call that was looked up that is a broken answer, however cleanly it was sent."""
+    if cut:
+        with pytest.raises(UpstreamFailed) as caught:
+            await committed(answer, judged=True)
+
+        assert (Cause.TRUNCATED, True, 1) == (caught.value.cause, caught.value.answered, answer.closed)
+    else:
+        assert "ok" == (await committed(answer, judged=True))[1]
+
+
+async def test_whose_document_is_judged():
+    """A call that goes by is handed on what there is; of an operation that is not known nothing is expected."""
+    generic = DIALECTS["generic"].locate(b"POST", "/x")
+
+    assert (b'{"a":', "ok") == await committed(Answer(200, b'{"a":'))
+    assert (b"", "ok") == await committed(Answer(200, b'{"a":'), generic, judged=True)
+    assert (b"", "ok") == await committed(Answer(200, b'{"a":'), None, judged=True)
+
+
 @pytest.mark.parametrize("steps", [[], [b": x\n\n"], [PING, PING]], ids=["nothing", "comments", "pings"])
 async def test_no_event(steps):
     """A stream that ends without one is a failure, handed on as it is where no other region answers."""

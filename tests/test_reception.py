@@ -170,7 +170,7 @@ async def test_superseded(desks, stream):
 
 async def test_incomplete_is_dropped(desks):
     """What the dialect does not call whole is not kept, and says why."""
-    desk = desks(Answer(b'{"choices":'))
+    desk = desks(Answer(b'{"choices":[]}'))
     errand = desk.errand()
     await desk.fetch(errand)
 

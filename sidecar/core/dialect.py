@@ -89,7 +89,12 @@ class Narrow(Protocol):
 
 
 class Completeness(StrEnum):
-    """Whether an answer may be kept: the empty string when it may, else the reason why not."""
+    """
+    Whether an answer may be kept: the empty string when it may, else the reason why not.
+
+    Whole is only what is known to be complete and of the asked shape. ``misshapen``: it can be read, and is not what
+    was asked for. ``unknown-finish``: the word by which it says why it ended is not known to mean a good end.
+    """
 
     WHOLE = ""
     TRUNCATED = "truncated"
@@ -98,6 +103,13 @@ class Completeness(StrEnum):
     CONTENT_FILTER = "content-filter"
     PAUSED = "paused"
     UNREADABLE = "unreadable"
+    MISSHAPEN = "misshapen"
+    UNKNOWN_FINISH = "unknown-finish"
+
+
+def _no_finish(_body: bytes, _form: Form) -> str:
+    """For answers that do not say why they ended."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +117,22 @@ class Answers:
     """
     What an endpoint's successful answers look like, in both forms.
 
-    *complete* judges a whole body. *usage* and *model* read it (``Usage()`` and ``""`` where it says nothing).
-    *convert* gives the bytes of another view, or None where that would not be faithful. *watch* observes a live
-    stream; *narrow* gives the filter that turns the live stream into a caller's view, None where nothing has to be
-    changed. *streams* tells that the endpoint has a streamed form that *convert* knows: then ``stream`` is not part
-    of the key.
+    *complete* judges a whole body by what the request says of it and by its media type (lower case, without
+    parameters). *usage* and *model* read it (``Usage()`` and ``""`` where it says nothing). *finish* gives the word
+    that made it ``unknown-finish``, else ``""``. *convert* gives the bytes of another view, or None where that would
+    not be faithful. *watch* observes a live stream; *narrow* gives the filter that turns the live stream into a
+    caller's view, None where nothing has to be changed. *streams* tells that the endpoint has a streamed form that
+    *convert* knows: then ``stream`` is not part of the key.
     """
 
-    complete: Callable[[bytes, Form], Completeness]
+    complete: Callable[[bytes, Form, Facts, str], Completeness]
     usage: Callable[[bytes, Form], Usage]
     model: Callable[[bytes, Form], str]
     convert: Callable[[bytes, Form, View], bytes | None]
     watch: Callable[[], Watch]
     narrow: Callable[[View], Narrow | None]
     streams: bool = False
+    finish: Callable[[bytes, Form], str] = _no_finish
 
 
 @dataclass(frozen=True, slots=True)

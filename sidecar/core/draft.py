@@ -11,6 +11,14 @@ from msgspec import Struct
 
 from sidecar.core.model import Outcome, Record, Usage
 
+LONGEST_WORD = 64
+"""Characters of a word from an answer that a record may tell."""
+
+
+def shown(word: str) -> str:
+    """A word of a service's as a record tells it: short, and printable."""
+    return "".join(char if char.isprintable() else "?" for char in word[:LONGEST_WORD])
+
 
 class Draft(Struct, gc=False):
     """
@@ -43,6 +51,7 @@ class Draft(Struct, gc=False):
     stored: bool = False
     cause: str = ""
     observed: str = ""
+    finish: str = ""
     told: bool = False
     ended: float | None = None
     running: int = 0
@@ -57,6 +66,7 @@ class Draft(Struct, gc=False):
         self.upstream_status = other.upstream_status
         self.region = other.region
         self.reason = other.reason
+        self.finish = other.finish
 
     def freeze(self) -> Record:
         """The record of a request that has *ended*."""
@@ -87,4 +97,5 @@ class Draft(Struct, gc=False):
             upstream_region=self.upstream_region,
             cause=self.cause,
             observed=self.observed,
+            finish=self.finish,
         )

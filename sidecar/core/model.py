@@ -64,6 +64,9 @@ class Facts(Struct, frozen=True, gc=False):
     answer (temperature 0 said explicitly; embeddings and the like always). *seeded*: a seed was given. *bypass*: a
     reason why this call is never looked up, else ``""``. *inject_usage*: the stream's usage must be asked for on the
     caller's behalf, and can be, by naming it in the body.
+
+    Two facts are for judging the answer. *expects*: how many results it must have, 0 where any number will do or the
+    number is not known. *format*: the form of the answer as the caller names it (``srt``), ``""`` where it does not.
     """
 
     model: str = ""
@@ -72,6 +75,8 @@ class Facts(Struct, frozen=True, gc=False):
     seeded: bool = False
     bypass: str = ""
     inject_usage: bool = False
+    expects: int = 0
+    format: str = ""
 
 
 class Reading(Struct, frozen=True, gc=False):
@@ -191,6 +196,7 @@ class Record(Struct, frozen=True, gc=False):
     *seconds* is from the whole request read to the last byte of the answer handed on; *upstream_seconds* the part of
     it spent waiting for a service; *reason* why it was bypassed, not stored or refused. *stored* tells that the
     answer is kept. *observed* (mode observe): whether it would have hit: ``first``, ``same`` or ``different``.
+    *finish*: by which word the answer said why it ended, where that word is not known to mean a good end.
     """
 
     at: float
@@ -218,3 +224,4 @@ class Record(Struct, frozen=True, gc=False):
     upstream_region: str = ""
     cause: str = ""
     observed: str = ""
+    finish: str = ""

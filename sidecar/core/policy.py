@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from sidecar.core.dialect import Completeness, Endpoint, Kind
 from sidecar.core.headers import PLAIN_OPTIONS, named_by_connection
-from sidecar.core.model import Entry, Facts, Fields, Form
+from sidecar.core.model import Entry, Facts, Fields, Form, Pairs
 from sidecar.core.principal import Principal
 from sidecar.core.recognise import Site
 from sidecar.core.roles import foreign_charset
@@ -299,9 +299,11 @@ class Drop(Struct, frozen=True, gc=False):
     reason: str
 
 
-def retain(endpoint: Endpoint, route: Route, asked: Directives, body: bytes, form: Form) -> Keep | Drop:
-    """Whether a complete, shareable answer is stored, and for how long."""
-    incomplete = endpoint.answers.complete(body, form)
+def retain(
+    endpoint: Endpoint, route: Route, asked: Directives, body: bytes, form: Form, facts: Facts, media: str
+) -> Keep | Drop:
+    """Whether a complete, shareable answer of type *media* to a question of *facts* is stored, and for how long."""
+    incomplete = endpoint.answers.complete(body, form, facts, media)
     if incomplete is not Completeness.WHOLE:
         return Drop(incomplete)
     fresh = freshness(endpoint, route, asked)
@@ -324,6 +326,14 @@ FAILING = frozenset({429, 500, 502, 503, 504, 529})
 def form_of(fields: Fields) -> Form:
     """The form of an answer's body, by its content type."""
     return Form.EVENTS if fields.get(b"content-type", b"").lower().startswith(b"text/event-stream") else Form.WHOLE
+
+
+def media_of(pairs: Pairs) -> str:
+    """The media type of an answer, in lower case and without parameters; ``""`` where it has none."""
+    for name, value in pairs:
+        if name.lower() == b"content-type":
+            return value.partition(b";")[0].strip().lower().decode("latin-1")
+    return ""
 
 
 class Audience(StrEnum):

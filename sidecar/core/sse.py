@@ -26,6 +26,9 @@ _LONGEST_BLANK: Final = 4
 
 _DONE: Final = b"[DONE]"
 
+_HEAD: Final = 1024
+"""Bytes of an event too large to be read in which its name is looked for."""
+
 
 class Event(Struct, frozen=True, gc=False):
     """
@@ -44,15 +47,16 @@ class Splitter:
 
     A blank line that ends in CR at the end of a chunk is held until it is known whether LF follows. An event of which
     more than *limit* bytes came without its end passes in opaque pieces, as events without name and data, and sets
-    *overflowed*.
+    *overflowed*; only the last piece, with which it is over, has its name, where that stood at its beginning.
     """
 
-    __slots__ = ("_limit", "_oversize", "_rest", "_started", "overflowed")
+    __slots__ = ("_limit", "_name", "_oversize", "_rest", "_started", "overflowed")
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.overflowed = False
         self._limit = limit
         self._rest = bytearray()
+        self._name = ""
         self._oversize = False
         self._started = False
 
@@ -127,16 +131,18 @@ class Splitter:
     def _overflow(self) -> list[Event]:
         if len(self._rest) <= (_LONGEST_BLANK if self._oversize else self._limit):
             return []
-        self.overflowed = self._oversize = self._started = True
         keep = len(self._rest) - _LONGEST_BLANK
         piece = bytes(self._rest[:keep])
+        if not self._oversize:
+            self._name = _name_of(piece if self._started else piece.removeprefix(_BOM))
+        self.overflowed = self._oversize = self._started = True
         del self._rest[:keep]
         return [Event("", b"", piece)]
 
     def _event(self, raw: bytes) -> Event:
         if self._oversize:
             self._oversize = False
-            return Event("", b"", raw)
+            return Event(self._name, b"", raw)
         if self._started:
             return _parse(raw, raw)
         self._started = True
@@ -155,8 +161,8 @@ class EventWatch:
     """
     The ``Watch`` of a stream of events, of each of which *read* tells the signs; *read* never raises.
 
-    A stream with an event too large to be read counts as committed and ended: it cannot be judged, and a call must
-    not fail for that.
+    An event too large to be read is content, and no end: a stream that ends after it is whole only if its last event
+    says so.
     """
 
     __slots__ = ("_read", "_splitter", "boundary", "committed", "ended", "failed")
@@ -187,8 +193,7 @@ class EventWatch:
             self.committed |= Sign.CONTENT in sign
             self.ended |= Sign.END in sign
             self.failed |= Sign.FAILURE in sign
-        if self._splitter.overflowed:
-            self.committed = self.ended = True
+        self.committed |= self._splitter.overflowed
         self.boundary = self._splitter.boundary
 
 
@@ -213,6 +218,17 @@ def _is_whole(data: bytes) -> bool:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return True
+
+
+def _name_of(beginning: bytes) -> str:
+    """The name of an event too large to be read, where it stands before its data, as all services write it."""
+    for line in beginning[:_HEAD].splitlines()[:-1]:
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            break
+        if field == b"event":
+            return value.removeprefix(b" ").decode(errors="replace")
+    return ""
 
 
 def _parse(text: bytes, raw: bytes) -> Event:

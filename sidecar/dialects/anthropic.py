@@ -9,6 +9,7 @@ that is not named here counts in its key. Facts from the API's documentation and
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -16,8 +17,9 @@ import msgspec
 from sidecar.core.dialect import BodyForm, Dialect, Endpoint, Kind, Members, Shape
 from sidecar.core.model import Facts, Head, View
 from sidecar.core.sse import frame
+from sidecar.dialects import results, server_tools
 from sidecar.dialects.anthropic_messages import ANSWERS
-from sidecar.dialects.plain import WHOLE_JSON
+from sidecar.dialects.plain import OPAQUE
 
 # The provider's own prompt cache: it changes the price of an answer, not the answer.
 _CACHED: Final = frozenset({"cache_control"})
@@ -99,6 +101,8 @@ def _bypass(members: Members) -> str:
     for name, reason in _STATEFUL:
         if members.get(name) is not None:
             return reason
+    if reason := server_tools.of(members):
+        return reason
     tools = members.get("tools") or []
     # A large body is read without its messages; whoever scans it looks for file ids there.
     messages = members.get("messages", [])
@@ -152,25 +156,18 @@ def _is_remote(messages: Any) -> bool:
     return False
 
 
-def _endpoint(name: str, kind: Kind, *, stateful: bool = False) -> Endpoint:
-    """An endpoint that is not a message: stateful, or a list that costs nothing."""
-    return Endpoint(
-        name=name,
-        kind=kind,
-        body=BodyForm.RAW if stateful else BodyForm.NONE,
-        read=_read_nothing,
-        answers=WHOLE_JSON,
-        bypass="stateful" if stateful else "",
-        generating=False,
-    )
+def _stateful(name: str) -> Endpoint:
+    """An endpoint of what the account keeps."""
+    return Endpoint(name, Kind.OTHER, BodyForm.RAW, _read_nothing, OPAQUE, bypass="stateful", generating=False)
 
 
-_MODELS: Final = _endpoint("models", Kind.MODELS)
+_MODELS: Final = Endpoint("models", Kind.MODELS, BodyForm.NONE, _read_nothing, results.MODELS, generating=False)
+_MODEL: Final = replace(_MODELS, answers=results.MODEL)
 
 _ENDPOINTS: Final = {
     (b"POST", "/v1/messages"): Endpoint("messages", Kind.CHAT, BodyForm.JSON, _read, ANSWERS, _SHAPE),
     (b"POST", "/v1/messages/count_tokens"): Endpoint(
-        "count_tokens", Kind.COUNT, BodyForm.JSON, _read_count, WHOLE_JSON, _SHAPE, generating=False
+        "count_tokens", Kind.COUNT, BodyForm.JSON, _read_count, results.COUNT, _SHAPE, generating=False
     ),
     (b"GET", "/v1/models"): _MODELS,
 }
@@ -178,7 +175,7 @@ _ENDPOINTS: Final = {
 _MODEL_PATH: Final = re.compile(r"/v1/models/[A-Za-z0-9][A-Za-z0-9._:@-]*")
 
 _FAMILIES: Final = {
-    path: _endpoint(name, Kind.OTHER, stateful=True)
+    path: _stateful(name)
     for name, path in (
         ("batches", "/v1/messages/batches"),
         *(
@@ -209,7 +206,7 @@ def _locate(method: bytes, path: str) -> Endpoint | None:
     if found := _ENDPOINTS.get((method, path)):
         return found
     if method == b"GET" and _MODEL_PATH.fullmatch(path):
-        return _MODELS
+        return _MODEL
     for folder, endpoint in _FAMILIES.items():
         if path == folder or path.startswith(f"{folder}/"):
             return endpoint

@@ -13,11 +13,26 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness
-from sidecar.core.model import Form, Usage, View
+from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, Splitter, events
 from sidecar.dialects.anthropic_forms import UNREADABLE, document, stream
+from sidecar.dialects.plain import NULL, is_null
 
 _COUNTED: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+
+
+_GOOD: Final = frozenset({
+    "end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "model_context_window_exceeded",
+})  # fmt: skip
+"""
+Reasons of a complete message (Anthropic, "Handling stop reasons", and the SDK's ``StopReason``). Both bounds on its
+length belong to the question or to the model; a refusal is an answer.
+"""
+
+_PAUSED: Final = frozenset({"pause_turn", "compaction"})
+"""Reasons of a message that goes on in the caller's next request (the same, and the SDK's ``BetaStopReason``)."""
+
+_ANY: Final = Facts()
 
 
 class _Stop(Struct):
@@ -41,11 +56,12 @@ class _Counts(Struct):
 class _Message(Struct):
     """A whole message, as far as it is judged; an error document has no content."""
 
-    type: str
+    type: str = ""
     model: str = ""
     content: list[Raw] | None = None
     stop_reason: str | None = None
     usage: _Counts = msgspec.field(default_factory=_Counts)
+    error: Raw = NULL
 
 
 class _MessageStart(Struct):
@@ -94,7 +110,7 @@ class MessageWatch:
         self.boundary = self._splitter.boundary
 
 
-def _complete(body: bytes, form: Form) -> Completeness:
+def _complete(body: bytes, form: Form, _facts: Facts = _ANY, _media: str = "") -> Completeness:
     """Whether *body* is a whole message. A refusal is; a paused turn goes on in the caller's next request."""
     try:
         if form is Form.EVENTS:
@@ -102,16 +118,16 @@ def _complete(body: bytes, form: Form) -> Completeness:
         message = msgspec.json.decode(body, type=_Message)
     except UNREADABLE:
         return Completeness.UNREADABLE
-    if message.type == "error":
+    if message.type == "error" or not is_null(message.error):
         return Completeness.FAILED
     if message.type != "message" or message.content is None:
         return Completeness.UNREADABLE
-    return _judge(message.stop_reason)
+    return _judge([message.stop_reason])
 
 
 def _complete_stream(body: bytes) -> Completeness:
     """As ``_complete``, for a stream: it begins, closes each block, ends, and nothing follows."""
-    stop_reason = None
+    reasons: list[str | None] = []
     names = []
     size = 0
     for event in events(body):
@@ -119,7 +135,7 @@ def _complete_stream(body: bytes) -> Completeness:
         if event.name == "error":
             return Completeness.FAILED
         if event.name == "message_delta":
-            stop_reason = msgspec.json.decode(event.data, type=_MessageDelta).delta.stop_reason or stop_reason
+            reasons.append(msgspec.json.decode(event.data, type=_MessageDelta).delta.stop_reason)
         if event.name not in ("", "ping"):
             names.append(event.name)
     if "message_stop" not in names or body[size:].strip(b"\r\n"):
@@ -127,17 +143,36 @@ def _complete_stream(body: bytes) -> Completeness:
     whole = names[0] == "message_start" and names.index("message_stop") == len(names) - 1
     if not whole or names.count("content_block_start") != names.count("content_block_stop"):
         return Completeness.UNREADABLE
-    return _judge(stop_reason)
+    return _judge(reasons)
 
 
-def _judge(stop_reason: str | None) -> Completeness:
-    match stop_reason:
-        case None:
-            return Completeness.UNFINISHED
-        case "pause_turn":
-            return Completeness.PAUSED
-        case _:
-            return Completeness.WHOLE
+def _judge(reasons: list[str | None]) -> Completeness:
+    """By all the reasons that were given: where they contradict each other, one that is not good counts."""
+    given = _given(reasons)
+    if not given:
+        return Completeness.UNFINISHED
+    if given - _GOOD - _PAUSED:
+        return Completeness.UNKNOWN_FINISH
+    return Completeness.PAUSED if given & _PAUSED else Completeness.WHOLE
+
+
+def _given(reasons: list[str | None]) -> set[str]:
+    """The reasons; ``""``, which may only mean that there is none yet, counts where no other is given."""
+    given = {reason for reason in reasons if reason is not None}
+    return given - {""} or given
+
+
+def _finish(body: bytes, form: Form) -> str:
+    """The first of the reasons that are not known to be good."""
+    try:
+        if form is Form.WHOLE:
+            reasons = [msgspec.json.decode(body, type=_Message).stop_reason]
+        else:
+            deltas = (event.data for event in events(body) if event.name == "message_delta")
+            reasons = [msgspec.json.decode(data, type=_MessageDelta).delta.stop_reason for data in deltas]
+    except UNREADABLE:
+        return ""
+    return next(iter(sorted(_given(reasons) - _GOOD - _PAUSED)), "")
 
 
 def _usage(body: bytes, form: Form) -> Usage:
@@ -186,7 +221,7 @@ def _convert(body: bytes, form: Form, view: View) -> bytes | None:
     """The bytes of the form that *view* wants. Usage is part of both forms, so ``view.usage`` changes nothing."""
     if view.stream == (form is Form.EVENTS):
         return body
-    if _complete(body, form):
+    if _complete(body, form, _ANY):
         return None
     try:
         return stream(body) if view.stream else document(body)
@@ -202,5 +237,6 @@ ANSWERS: Final = Answers(
     watch=MessageWatch,
     narrow=lambda _view: None,
     streams=True,
+    finish=_finish,
 )
 """The answers of ``/v1/messages``."""

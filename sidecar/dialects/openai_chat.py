@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sidecar.core.dialect import Answers
-from sidecar.dialects.openai_chunks import Layout, Piece, agree, extend
+from sidecar.dialects.openai_chunks import Layout, Piece, agree, extend, speaks
 
 _TEXTS: Final = ("reasoning_content", "reasoning", "content", "refusal")
 """Members of a message that stream in pieces, in the order in which services send them."""
@@ -163,4 +163,4 @@ def _append(target: Piece, name: str, text: Any) -> None:
         target[name] = (target.get(name) or "") + _text(text)
 
 
-ANSWERS: Final[Answers] = Layout("chat.completion", "chat.completion.chunk", _spread, _gather).answers
+ANSWERS: Final[Answers] = Layout("chat.completion", "chat.completion.chunk", speaks, _spread, _gather).answers

@@ -8,7 +8,7 @@ where a stream gives it once, and is a reason for None where it comes in pieces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,9 +16,10 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
-from sidecar.core.model import Form, Usage, View
+from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, EventWatch, Sign, Splitter, events, frame
-from sidecar.dialects.plain import NULL, UNREADABLE, is_null, tokens
+from sidecar.dialects.openai_finish import Ending, judge, unknown
+from sidecar.dialects.plain import NULL, UNREADABLE, begins, is_null, tokens
 
 Piece = dict[str, Any]
 """A choice as a chunk has it; also a choice of the whole answer, or any other JSON object."""
@@ -39,8 +40,14 @@ ODD: Final = (*UNREADABLE, LookupError, TypeError, AttributeError)
 
 
 class _Choice(Struct, gc=False):
+    """A choice, whole or in pieces; *message*, *delta* and *text* are what endpoints call what it says."""
+
     index: int = 0
     finish_reason: str | None = None
+    message: Raw = NULL
+    delta: Raw = NULL
+    text: Raw = NULL
+    error: Raw = NULL
 
 
 class _Answer(Struct, gc=False):
@@ -54,6 +61,11 @@ class _Answer(Struct, gc=False):
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+_ANY: Final = Facts()
+
+Speech = Callable[[_Choice], bool]
+"""Whether a choice, or a piece of one, says anything that is an answer."""
 
 
 def agree(target: Piece, name: str, value: Any) -> None:
@@ -89,7 +101,8 @@ def extend(choice: Piece, marks: Piece | None) -> None:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """
-    An endpoint whose whole answer is the object *whole* and whose stream is of *chunk* objects.
+    An endpoint whose whole answer is the object *whole* and whose stream is of *chunk* objects. *speech* is what a
+    choice of either has to hold.
 
     *spread* turns one choice of a whole answer into the pieces that chunks carry, and *gather* turns them back; each
     may raise one of ``ODD`` where that would not be faithful.
@@ -97,6 +110,7 @@ class Layout:
 
     whole: str
     chunk: str
+    speech: Speech
     spread: Callable[[Piece], Iterable[Piece]]
     gather: Callable[[list[Piece]], Piece]
 
@@ -111,21 +125,69 @@ class Layout:
             watch=_watch,
             narrow=_narrow,
             streams=True,
+            finish=self.finish,
         )
 
-    def complete(self, body: bytes, form: Form) -> Completeness:
-        """Whole where every choice says why it finished, and a stream also that it is done."""
+    def complete(self, body: bytes, form: Form, facts: Facts = _ANY, _media: str = "") -> Completeness:
+        """
+        Whole where there are as many choices as were asked for, each says something and why it finished, for a reason
+        that is good, and a stream also that it is done.
+        """
         try:
-            if form is Form.EVENTS:
-                return _judge_stream(body)
-            answer = _ANSWER.decode(body)
+            endings = self._endings(body, form)
         except UNREADABLE:
             return Completeness.UNREADABLE
+        if isinstance(endings, Completeness):
+            return endings
+        found = judge(endings.values())
+        if found is Completeness.WHOLE and not _is_of(endings, facts.expects):
+            return Completeness.MISSHAPEN
+        return found
+
+    def finish(self, body: bytes, form: Form) -> str:
+        """The first of the reasons that are not known to be good."""
+        try:
+            endings = self._endings(body, form)
+        except UNREADABLE:
+            return ""
+        return next(iter(unknown(endings.values())), "") if isinstance(endings, dict) else ""
+
+    def _endings(self, body: bytes, form: Form) -> dict[int, Ending] | Completeness:
+        """How each choice has ended, by its index; or what is wrong with the answer as a whole."""
+        endings: dict[int, Ending] = {}
+        if form is Form.EVENTS:
+            return self._endings_of_stream(body, endings)
+        answer = _ANSWER.decode(body)
         if not is_null(answer.error):
             return Completeness.FAILED
         if answer.object != self.whole:
             return Completeness.UNREADABLE
-        return _judge({n: choice.finish_reason for n, choice in enumerate(answer.choices or ())})
+        for choice in answer.choices or ():
+            if choice.index in endings:
+                return Completeness.MISSHAPEN
+            self._add(endings, choice)
+        return endings
+
+    def _endings_of_stream(self, body: bytes, endings: dict[int, Ending]) -> dict[int, Ending] | Completeness:
+        for event in events(body):
+            if event.data.startswith(DONE):
+                return endings
+            if event.name == "error":
+                return Completeness.FAILED
+            if not event.data:
+                continue
+            answer = _ANSWER.decode(event.data)
+            if not is_null(answer.error):
+                return Completeness.FAILED
+            for choice in answer.choices or ():
+                self._add(endings, choice)
+        return Completeness.TRUNCATED
+
+    def _add(self, endings: dict[int, Ending], choice: _Choice) -> None:
+        ending = endings.setdefault(choice.index, Ending())
+        ending.add(choice.finish_reason)
+        ending.said |= self.speech(choice)
+        ending.failed |= not is_null(choice.error)
 
     def convert(self, body: bytes, form: Form, view: View) -> bytes | None:
         """The bytes of *view*. A whole answer always has its usage, so a stream without it has no whole form."""
@@ -136,7 +198,7 @@ class Layout:
                 return body if _usage_member(body, form) is not None else None
             hidden = _Narrow()
             return hidden.feed(body) + hidden.close()
-        if self.complete(body, form) not in {Completeness.WHOLE, Completeness.CONTENT_FILTER}:
+        if self.complete(body, form, _ANY) not in {Completeness.WHOLE, Completeness.CONTENT_FILTER}:
             return None
         try:
             if form is Form.WHOLE:
@@ -201,30 +263,20 @@ def _data(body: bytes) -> Iterator[bytes]:
             yield event.data
 
 
-def _judge_stream(body: bytes) -> Completeness:
-    reasons: dict[int, str | None] = {}
-    for event in events(body):
-        if event.data.startswith(DONE):
-            return _judge(reasons)
-        if event.name == "error":
-            return Completeness.FAILED
-        if not event.data:
-            continue
-        answer = _ANSWER.decode(event.data)
-        if not is_null(answer.error):
-            return Completeness.FAILED
-        for choice in answer.choices or ():
-            reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
-    return Completeness.TRUNCATED
+def _is_of(endings: Mapping[int, Ending], expects: int) -> bool:
+    """Whether these are the choices asked for, numbered from 0; 0: any number of them."""
+    count = len(endings)
+    return (not expects or count == expects) and (count == 1 or all(index in endings for index in range(count)))
 
 
-def _judge(reasons: dict[int, str | None]) -> Completeness:
-    """By the finish reason of each choice."""
-    if not reasons or None in reasons.values():
-        return Completeness.UNFINISHED
-    if "content_filter" in reasons.values():
-        return Completeness.CONTENT_FILTER
-    return Completeness.WHOLE
+def speaks(choice: _Choice) -> bool:
+    """Whether a choice of a chat has a message, or a piece of one."""
+    return begins(choice.message, b"{") or begins(choice.delta, b"{")
+
+
+def reads(choice: _Choice) -> bool:
+    """Whether a choice of the older completions has a text, be it empty."""
+    return begins(choice.text, b'"')
 
 
 def _documents(body: bytes, form: Form) -> Iterator[_Answer]:

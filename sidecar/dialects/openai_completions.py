@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sidecar.core.dialect import Answers
-from sidecar.dialects.openai_chunks import Layout, Piece, agree, extend
+from sidecar.dialects.openai_chunks import Layout, Piece, agree, extend, reads
 
 _OWN: Final = frozenset({"text", "index", "logprobs", "finish_reason"})
 
@@ -45,4 +45,4 @@ def _gather(pieces: list[Piece]) -> Piece:
     return choice
 
 
-ANSWERS: Final[Answers] = Layout("text_completion", "text_completion", _spread, _gather).answers
+ANSWERS: Final[Answers] = Layout("text_completion", "text_completion", reads, _spread, _gather).answers

@@ -8,10 +8,20 @@ proxy in between may read otherwise (``;``, ``%0a``, a further segment) is not t
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 
 from sidecar.core.dialect import BodyForm, Endpoint, Kind
-from sidecar.dialects import openai_chat, openai_completions, openai_facts, openai_responses, openai_shapes, plain
+from sidecar.dialects import (
+    openai_audio,
+    openai_chat,
+    openai_completions,
+    openai_facts,
+    openai_responses,
+    openai_shapes,
+    plain,
+    results,
+)
 
 CHAT = Endpoint(
     "chat",
@@ -48,7 +58,7 @@ INPUT_TOKENS = Endpoint(
     Kind.COUNT,
     BodyForm.JSON,
     openai_facts.input_tokens,
-    plain.WHOLE_JSON,
+    results.COUNT,
     openai_shapes.INPUT_TOKENS,
     generating=False,
 )
@@ -57,8 +67,8 @@ EMBEDDINGS = Endpoint(
     "embeddings",
     Kind.EMBEDDINGS,
     BodyForm.JSON,
-    openai_facts.computed,
-    plain.WHOLE_JSON,
+    openai_facts.embeddings,
+    results.EMBEDDINGS,
     openai_shapes.EMBEDDINGS,
     openai_shapes.ATTRIBUTION,
     generating=False,
@@ -68,8 +78,8 @@ MODERATIONS = Endpoint(
     "moderations",
     Kind.MODERATION,
     BodyForm.JSON,
-    openai_facts.computed,
-    plain.WHOLE_JSON,
+    openai_facts.moderations,
+    results.MODERATIONS,
     openai_shapes.MODERATIONS,
     generating=False,
 )
@@ -79,7 +89,7 @@ TRANSCRIPTIONS = Endpoint(
     Kind.TRANSCRIPTION,
     BodyForm.MULTIPART,
     openai_facts.transcription,
-    plain.TEXT_OR_JSON,
+    openai_audio.TRANSCRIPTION,
     generating=False,
 )
 
@@ -88,13 +98,15 @@ TRANSLATIONS = Endpoint(
     Kind.TRANSLATION,
     BodyForm.MULTIPART,
     openai_facts.transcription,
-    plain.TEXT_OR_JSON,
+    openai_audio.TRANSCRIPTION,
     generating=False,
 )
 
-SPEECH = Endpoint("speech", Kind.SPEECH, BodyForm.JSON, openai_facts.speech, plain.OPAQUE, openai_shapes.SPEECH)
+SPEECH = Endpoint("speech", Kind.SPEECH, BodyForm.JSON, openai_facts.speech, openai_audio.SPEECH, openai_shapes.SPEECH)
 
-MODELS = Endpoint("models", Kind.MODELS, BodyForm.NONE, openai_facts.nothing, plain.WHOLE_JSON, generating=False)
+MODELS = Endpoint("models", Kind.MODELS, BodyForm.NONE, openai_facts.nothing, results.MODELS, generating=False)
+
+MODEL = replace(MODELS, answers=results.MODEL)
 
 IMAGES = Endpoint("images", Kind.OTHER, BodyForm.RAW, openai_facts.nothing, plain.OPAQUE, bypass="images")
 
@@ -131,7 +143,7 @@ def find(method: bytes, path: str) -> Endpoint | None:
     if known is not None:
         return known
     if method == b"GET" and _ONE_MODEL.fullmatch(path):
-        return MODELS
+        return MODEL
     below = path + "/"
     if method == b"DELETE" or below.startswith(_STATEFUL):
         return STATEFUL

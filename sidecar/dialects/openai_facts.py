@@ -12,26 +12,33 @@ from typing import Any
 
 from sidecar.core.dialect import Members
 from sidecar.core.model import Facts, View
+from sidecar.dialects import openai_counts, server_tools
 
-Reasons = tuple[tuple[str, Callable[[Members], bool]], ...]
-"""Why a call is never looked up, and the test for it; the first that holds counts."""
+Reasons = tuple[tuple[str, Callable[[Members], bool | str]], ...]
+"""Why a call is never looked up, and the test for it, which may name another reason; the first that holds counts."""
 
 _WHOLE = View()
 
-_OWN_TOOLS = frozenset({"function", "custom", "local_shell", "apply_patch"})
-"""Tools that the caller runs itself. Any other may be run by the service, and what it then finds changes."""
+_OWN_TOOLS = frozenset({"custom", "local_shell", "apply_patch"})
+"""
+Tools, beside functions, that the caller runs itself. Any other may be run by the service, and what it then finds
+changes: ``openrouter:*``, xAI's ``x_search``, Groq's ``browser_search``, Moonshot's ``builtin_function``, Zhipu's
+``web_search``, and what has no type (Gemini's ``google_search``).
+"""
 
 
 def chat(members: Members) -> Facts:
     """``POST /chat/completions``."""
     telling = _telling(members.get("messages"))
     bypass = _first(_CHAT, members) or _refers(telling)
-    return _generated(members, bypass, remote=any(map(_is_remote_within, telling)), usage_on_request=True)
+    remote, count = any(map(_is_remote_within, telling)), openai_counts.choices(members)
+    return _generated(members, bypass, count, remote=remote, usage_on_request=True)
 
 
 def completions(members: Members) -> Facts:
     """``POST /completions``."""
-    return _generated(members, _first(_COMPLETIONS, members), usage_on_request=True)
+    bypass, count = _first(_COMPLETIONS, members), openai_counts.completions(members)
+    return _generated(members, bypass, count, usage_on_request=True)
 
 
 def responses(members: Members) -> Facts:
@@ -45,9 +52,16 @@ def input_tokens(members: Members) -> Facts:
     return _computed(members, _COUNT)
 
 
-def computed(members: Members) -> Facts:
-    """Embeddings and moderations: the same question has the same answer, unless a URL is part of it."""
-    return _computed(members, _ANY)
+def embeddings(members: Members) -> Facts:
+    """``POST /embeddings``: the same question has the same answer, unless a URL is part of it."""
+    return _computed(members, _ANY, openai_counts.inputs(members.get("input")))
+
+
+def moderations(members: Members) -> Facts:
+    """``POST /moderations``: as embeddings, but that tokens are no input."""
+    value = members.get("input")
+    is_text = type(value) is str or (type(value) is list and all(type(one) is str for one in value))
+    return _computed(members, _ANY, openai_counts.inputs(value) if is_text else 0)
 
 
 def transcription(members: Members) -> Facts:
@@ -58,6 +72,7 @@ def transcription(members: Members) -> Facts:
         view=View(stream=isinstance(stream, str) and stream.lower() in {"true", "1"}),
         deterministic=_is_zero_text(members.get("temperature", "0")),
         bypass=_first(_ANY, members),
+        format=_text(members.get("response_format")).strip().lower(),
     )
 
 
@@ -72,7 +87,9 @@ def nothing(members: Members) -> Facts:
     return Facts()
 
 
-def _generated(members: Members, bypass: str, *, remote: bool = False, usage_on_request: bool) -> Facts:
+def _generated(
+    members: Members, bypass: str, expects: int = 0, *, remote: bool = False, usage_on_request: bool
+) -> Facts:
     """The facts of a generating call; *remote*: what stands behind a URL is part of it, and that changes."""
     stream = members.get("stream") is True
     usage, inject = True, False
@@ -88,21 +105,23 @@ def _generated(members: Members, bypass: str, *, remote: bool = False, usage_on_
         seeded=_is_number(members.get("seed")) and not remote,
         bypass=bypass,
         inject_usage=inject and not bypass,
+        expects=expects,
     )
 
 
-def _computed(members: Members, reasons: Reasons) -> Facts:
+def _computed(members: Members, reasons: Reasons, expects: int = 0) -> Facts:
     return Facts(
         model=_text(members.get("model")),
         deterministic=not _input_is_remote(members),
         bypass=_first(reasons, members),
+        expects=expects,
     )
 
 
 def _first(reasons: Reasons, members: Members) -> str:
     for reason, holds in reasons:
-        if holds(members):
-            return reason
+        if found := holds(members):
+            return reason if found is True else str(found)
     return ""
 
 
@@ -129,10 +148,6 @@ def _no_switch(value: object) -> bool:
     return value is not None and value is not True and value is not False
 
 
-def _searches(members: Members) -> bool:
-    return "-search-" in _text(members.get("model"))
-
-
 def _uses_server_tools(members: Members) -> bool:
     tools = members.get("tools")
     return tools is not None and not all(map(_is_own, _objects(tools)))
@@ -140,6 +155,9 @@ def _uses_server_tools(members: Members) -> bool:
 
 def _is_own(tool: Mapping[str, Any]) -> bool:
     match tool.get("type"):
+        case "function":
+            function = tool.get("function")
+            return (function if isinstance(function, Mapping) else tool).get("name") not in server_tools.FUNCTIONS
         case str(kind) if kind in _OWN_TOOLS:
             return True
         case "shell":
@@ -245,13 +263,11 @@ def _is_zero_text(value: object) -> bool:
 
 _ANY: Reasons = (("unreadable", _model_unreadable),)
 
-_COMPLETIONS: Reasons = (("unreadable", _unreadable),)
+_COMPLETIONS: Reasons = (("unreadable", _unreadable), ("server-tools", server_tools.of))
 
 _CHAT: Reasons = (
     ("unreadable", _unreadable),
-    ("server-tools", _given("web_search_options")),
-    ("server-tools", _given("data_sources")),  # Azure: the service searches the caller's own index
-    ("server-tools", _searches),
+    ("server-tools", server_tools.of),
     ("server-tools", _uses_server_tools),
     ("store", _given("store")),
 )
@@ -271,6 +287,7 @@ _RESPONSES: Reasons = (
     ("conversation", _given("conversation")),
     ("background", _given("background")),
     ("prompt-template", _given("prompt")),
+    ("server-tools", server_tools.of),
     ("server-tools", _uses_server_tools),
     ("item-reference", _names_item),
     ("file-id", _input_names_file),

@@ -7,14 +7,14 @@ output items whose events are known here. Usage is part of both forms, asked for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
-from sidecar.core.model import Form, Usage, View
+from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, EventWatch, Sign, events, frame
 from sidecar.dialects.openai_chunks import ODD
 from sidecar.dialects.plain import NULL, UNREADABLE, is_null, tokens
@@ -51,19 +51,27 @@ class _Event(Struct, gc=False):
 _RESPONSE: Final = msgspec.json.Decoder(_Response)
 _EVENT: Final = msgspec.json.Decoder(_Event)
 
-_FINISH: Final = {
+_STATUSES: Final = {
     "completed": Completeness.WHOLE,
     "failed": Completeness.FAILED,
     "cancelled": Completeness.FAILED,
+    "queued": Completeness.UNFINISHED,
+    "in_progress": Completeness.UNFINISHED,
+}
+"""What the statuses of a response mean (OpenAI, API reference, "The response object")."""
+
+_REASONS: Final = {
     "max_output_tokens": Completeness.WHOLE,
     "content_filter": Completeness.CONTENT_FILTER,
 }
-"""By status, and of an incomplete response by the reason. A bound on the output is part of the question."""
+"""What makes a response incomplete (the same). A bound on its output is part of the question."""
+
+_ANY: Final = Facts()
 
 
 def _signs(event: Event) -> Sign:
     kind = event.name
-    if not event.data:
+    if not event.data and kind not in _TERMINAL:  # an event too large to be read has a name alone
         return Sign(0)
     if not kind:
         try:
@@ -100,7 +108,7 @@ def _read(body: bytes, form: Form) -> _Response | None:
         return None
 
 
-def _complete(body: bytes, form: Form) -> Completeness:
+def _complete(body: bytes, form: Form, _facts: Facts = _ANY, _media: str = "") -> Completeness:
     try:
         document = body if form is Form.WHOLE else _final(body)
         if document is None:
@@ -112,10 +120,24 @@ def _complete(body: bytes, form: Form) -> Completeness:
         return Completeness.FAILED
     if response.object != "response" or not bytes(response.output).startswith(b"["):
         return Completeness.UNREADABLE
-    finish = response.status
-    if finish == "incomplete" and response.incomplete_details is not None:
-        finish = response.incomplete_details.reason
-    return _FINISH.get(finish or "", Completeness.UNFINISHED)
+    word, known = _ended_by(response)
+    return Completeness.UNFINISHED if word is None else known.get(word, Completeness.UNKNOWN_FINISH)
+
+
+def _ended_by(response: _Response) -> tuple[str | None, Mapping[str, Completeness]]:
+    """The status of a response, or why it is incomplete, and what is known of such words; None: it does not say."""
+    if response.status == "incomplete":
+        details = response.incomplete_details
+        return (None if details is None else details.reason), _REASONS
+    return response.status, _STATUSES
+
+
+def _finish(body: bytes, form: Form) -> str:
+    response = _read(body, form)
+    if response is None:
+        return ""
+    word, known = _ended_by(response)
+    return word if word is not None and word not in known else ""
 
 
 def _usage(body: bytes, form: Form) -> Usage:
@@ -131,7 +153,7 @@ def _model(body: bytes, form: Form) -> str:
 def _convert(body: bytes, form: Form, view: View) -> bytes | None:
     if view.stream == (form is Form.EVENTS):
         return body
-    if _complete(body, form) not in {Completeness.WHOLE, Completeness.CONTENT_FILTER}:
+    if _complete(body, form, _ANY) not in {Completeness.WHOLE, Completeness.CONTENT_FILTER}:
         return None
     try:
         if form is Form.EVENTS:
@@ -248,4 +270,5 @@ ANSWERS: Final = Answers(
     watch=_watch,
     narrow=_unchanged,
     streams=True,
+    finish=_finish,
 )

@@ -1,5 +1,5 @@
 """
-Answers that have one form only: JSON documents, text, and bytes that nobody here reads.
+Answers that have one form only, and what reading them has in common; bytes that nobody here reads.
 
 The rule: such an answer is shown as it came or not at all. A stream of events is never complete here: what ends it
 is not known.
@@ -8,13 +8,14 @@ is not known.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
-from sidecar.core.model import Form, Usage, View
+from sidecar.core.model import Facts, Form, Usage, View
 
 NULL: Final = Raw(b"null")
 """A member that is absent or null."""
@@ -54,6 +55,16 @@ _NAME: Final = msgspec.json.Decoder(str)
 def is_null(member: Raw) -> bool:
     """Whether a member is absent or null."""
     return bytes(member) == b"null"
+
+
+def begins(member: Raw, byte: bytes) -> bool:
+    """Whether a member's text begins with *byte*, by which its type is known."""
+    return bytes(memoryview(member)[:1]) == byte
+
+
+def says_json(media: str) -> bool:
+    """Whether a media type is that of one JSON document (RFC 8259, RFC 6839)."""
+    return media == "application/json" or media.endswith("+json")
 
 
 def tokens(member: Raw) -> Usage:
@@ -105,22 +116,43 @@ def _read(body: bytes) -> _Document | None:
         return None
 
 
-def _complete_json(body: bytes, form: Form) -> Completeness:
-    document = _read(body) if form is Form.WHOLE else None
-    if document is None:
-        return Completeness.UNREADABLE
-    return Completeness.WHOLE if is_null(document.error) else Completeness.FAILED
+def failure_of(body: bytes) -> Completeness:
+    """What an answer is that is not of the asked shape: an error in words of its own, or something else."""
+    document = _read(body)
+    if document is not None:
+        return Completeness.MISSHAPEN if is_null(document.error) else Completeness.FAILED
+    broken = body.lstrip()[:1] in {b"{", b"["} and not _is_json(body)
+    return Completeness.UNREADABLE if broken else Completeness.MISSHAPEN
 
 
-def _complete_bytes(body: bytes, form: Form) -> Completeness:
+def _complete_bytes(body: bytes, form: Form, _facts: Facts, media: str) -> Completeness:
+    """
+    Bytes are whole as they are framed. What is JSON, by its type or by its first byte, is whole only where it can be
+    read to its end; and an object of its own in ``error``, or words there, are a failure.
+    """
     if form is not Form.WHOLE:
         return Completeness.UNREADABLE
-    return Completeness.WHOLE if body else Completeness.TRUNCATED
+    if not body:
+        return Completeness.TRUNCATED
+    if not says_json(media) and body.lstrip()[:1] not in {b"{", b"["}:
+        return Completeness.WHOLE
+    if not _is_json(body):
+        return Completeness.UNREADABLE
+    document = _read(body)
+    return Completeness.FAILED if document is not None and _complains(document.error) else Completeness.WHOLE
 
 
-def _complete_either(body: bytes, form: Form) -> Completeness:
-    judge = _complete_json if body.lstrip()[:1] == b"{" else _complete_bytes
-    return judge(body, form)
+def _is_json(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body, type=Raw)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def _complains(error: Raw) -> bool:
+    """Whether a member says that something went wrong: services also write ``false``, ``0`` or ``""`` there."""
+    return begins(error, b"{") or (begins(error, b'"') and bytes(error) != b'""')
 
 
 def _usage(body: bytes, form: Form) -> Usage:
@@ -156,21 +188,22 @@ def _unchanged(_view: View) -> Narrow | None:
     return None
 
 
-def _answers(
-    complete: Callable[[bytes, Form], Completeness],
-    usage: Callable[[bytes, Form], Usage] = _usage,
-    model: Callable[[bytes, Form], str] = _model,
-) -> Answers:
+def document(complete: Callable[[bytes, Form, Facts, str], Completeness]) -> Answers:
+    """The answers of an endpoint that *complete* judges, with ``model`` and ``usage`` where OpenAI puts them."""
     return Answers(
-        complete=complete, usage=usage, model=model, convert=_as_it_came, watch=_watch, narrow=_unchanged, streams=False
+        complete=complete,
+        usage=_usage,
+        model=_model,
+        convert=_as_it_came,
+        watch=_watch,
+        narrow=_unchanged,
     )
 
 
-WHOLE_JSON: Final = _answers(_complete_json)
-"""A JSON object, with ``model`` and ``usage`` in it where OpenAI puts them: embeddings, moderations, model lists."""
+def sound(complete: Callable[[bytes, Form, Facts, str], Completeness]) -> Answers:
+    """As ``document``, for answers in which nothing is to be read."""
+    return replace(document(complete), usage=_no_usage, model=_no_model)
 
-TEXT_OR_JSON: Final = _answers(_complete_either)
-"""As ``WHOLE_JSON``, or text that is not empty: transcriptions, whose form the caller chooses."""
 
-OPAQUE: Final = _answers(_complete_bytes, _no_usage, _no_model)
-"""Any bytes, but not none: sound, images, what an unknown endpoint says."""
+OPAQUE: Final = sound(_complete_bytes)
+"""Any bytes, but not none: images, what an endpoint says that we know nothing about."""

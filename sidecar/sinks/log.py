@@ -3,7 +3,8 @@ The log: a JSON line for each error, each slow call and one in a hundred of the 
 process itself.
 
 The rule: a line holds the fields named here, never what a caller sent or a service answered: no body, header, query
-or credential. Writing never waits and never fails a call; what is lost is counted.
+or credential. The one word taken from an answer is *finish*, cut short, where it is not a known one. Writing never
+waits and never fails a call; what is lost is counted.
 """
 
 from __future__ import annotations
@@ -166,5 +167,6 @@ def _fields(record: Record) -> dict[str, Value]:
         "completion_tokens": usage.completion if usage else 0,
         "stored": record.stored,
         "streamed": record.streamed,
+        "finish": record.finish,
     }
     return {name: value for name, value in fields.items() if value}

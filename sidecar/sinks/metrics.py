@@ -25,6 +25,7 @@ from sidecar.sinks.table import (
     FAILOVERS,
     FLEET_READINGS,
     LATENCIES,
+    NOT_STORED,
     OBSERVED,
     OVERHEAD_DURATION,
     OVERHEADS,
@@ -51,6 +52,10 @@ Breakdown = Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tupl
 
 _TOO_MANY = 429
 _LIMIT = "route-limit"  # why a call was refused for a limit of our own
+_NOT_STORED = 9  # series about answers that were not stored: of many reasons few occur
+
+_LOOKED_UP = frozenset({Outcome.MISS, Outcome.COLLAPSED, Outcome.REFRESH})
+"""Outcomes of calls whose answer is stored if it may be; a collapsed one has made a call where its leader left."""
 
 T = TypeVar("T")
 
@@ -122,7 +127,8 @@ class Metrics(Collector):
 
     *version* is the program's. *readings* give what others know, by the names in ``READINGS``: whatever is not handed
     in is not exposed; *breakdowns* give numbers by label, by the names in ``BREAKDOWNS``. There are never more than
-    *series* series, those about Redis and about configured regions not counted: their number is fixed.
+    *series* series, those about Redis, about configured regions and about answers that were not stored not counted:
+    their number is fixed, or has a bound of its own.
     """
 
     def __init__(
@@ -152,6 +158,7 @@ class Metrics(Collector):
         self._bypasses = _Family(BYPASSES, _Counter, numbers)
         self._upstream_responses = _Family(UPSTREAM_RESPONSES, _Counter, numbers)
         self._observed = _Family(OBSERVED, _Counter, numbers)
+        self._not_stored = _Family(NOT_STORED, _Counter, _Room(_NOT_STORED))
         self._failovers = _Family(FAILOVERS, _Counter, numbers)
         self._durations = _Family(REQUEST_DURATION, lambda: _Histogram(DURATIONS), histograms)
         self._upstream_durations = _Family(UPSTREAM_DURATION, lambda: _Histogram(DURATIONS), histograms)
@@ -208,6 +215,7 @@ class Metrics(Collector):
         yield _counters(FAILOVERS, self._failovers)
         yield _exposed(THROTTLED, {(by,): count for by, count in self._throttled.items() if count})
         yield _exposed(TOKENS, {(kind,): count for kind, count in self._tokens.items() if count})
+        yield _counters(NOT_STORED, self._not_stored)
         yield _counters(OBSERVED, self._observed)
         yield _exposed(REFRESHES, {(result,): count for result, count in self._refreshes.items() if count})
         yield _histograms(REDIS_DURATION, {(): self._redis} if any(self._redis.counts) else {})
@@ -234,6 +242,8 @@ class Metrics(Collector):
             self._throttled["service"] += 1
         for cause in record.again:
             self._failovers.cell(service, cause).value += 1
+        if record.reason and not record.stored and record.outcome in _LOOKED_UP:
+            self._not_stored.cell(service, record.reason).value += 1
         usage = record.usage
         if usage is not None:
             tokens = self._tokens

@@ -105,6 +105,15 @@ TOKENS = Metric(
     "How many tokens are paid for?",
 )
 
+NOT_STORED = Metric(
+    "not_stored_total",
+    "counter",
+    ("service", "reason"),
+    "Answers to looked-up calls that were not stored: they were errors, not complete, not of the asked shape, or ended "
+    "for a reason that is not known to be good (unknown-finish; the log names it).",
+    "Why do so many misses leave nothing behind?",
+)
+
 OBSERVED = Metric(
     "observed_total",
     "counter",
@@ -331,6 +340,7 @@ METRICS = (
     FAILOVERS,
     THROTTLED,
     TOKENS,
+    NOT_STORED,
     OBSERVED,
     REFRESHES,
     REDIS_DURATION,

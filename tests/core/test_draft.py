@@ -1,6 +1,8 @@
 """A record in the making becomes the record, field by field."""
 
-from sidecar.core.draft import Draft
+import pytest
+
+from sidecar.core.draft import Draft, shown
 from sidecar.core.model import Outcome, Record, Usage
 
 KNOWN = {
@@ -28,6 +30,7 @@ KNOWN = {
     "stored": True,
     "cause": "dns",
     "observed": "first",
+    "finish": "abort",
 }
 
 
@@ -40,16 +43,33 @@ def test_inherit():
     left = draft_of(status=499, outcome=Outcome.MISS, cause="client-gone")
     heir = draft_of(
         request_id=b"heir", outcome=Outcome.COLLAPSED, attempts=1, upstream_seconds=1.0, region="", reason="",
-        upstream_id="", upstream_status=0, usage=None, stored=False, cause="",
+        upstream_id="", upstream_status=0, usage=None, stored=False, cause="", finish="",
     )  # fmt: skip
     heir.inherit(left)
 
     assert (3, 3.5, "eu", 201, "u", "why") == (
         heir.attempts, heir.upstream_seconds, heir.region, heir.upstream_status, heir.upstream_id, heir.reason
     )  # fmt: skip
+    assert "abort" == heir.finish
     assert (0, 0.0) == (left.attempts, left.upstream_seconds)
     assert (b"heir", Outcome.COLLAPSED, 200, "") == (heir.request_id, heir.outcome, heir.status, heir.cause)
     assert (b"id", 499, "client-gone") == (left.request_id, left.status, left.cause)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("", ""),
+        ("abort", "abort"),
+        ("Größe 1", "Größe 1"),
+        ("a\nb\x1b[31m\u2028\u202e", "a?b?[31m??"),
+        ("x" * 65, "x" * 64),
+    ],
+)
+def test_shown(word, expected):
+    """A word of a service's is short in a record, and does nothing to a terminal."""
+
+    assert expected == shown(word)
 
 
 def test_freeze():

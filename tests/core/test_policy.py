@@ -28,6 +28,7 @@ from sidecar.core.policy import (
     freshness,
     judge,
     judge_spare,
+    media_of,
     reaches_everyone,
     read_directives,
     retain,
@@ -56,7 +57,7 @@ def entry_of(at=NOW, ttl=60.0, **more):
 
 def endpoint_of(kind=Kind.CHAT, complete=Completeness.WHOLE):
     answers = Answers(
-        complete=lambda _body, _form: complete,
+        complete=lambda *_: complete,
         usage=None,
         model=None,
         convert=None,
@@ -254,7 +255,7 @@ def test_retain(kind, route_ttl, asked_ttl, expected):
     asked = Directives(ttl=asked_ttl)
 
     assert (Drop(Reason.NO_STORE) if expected is None else Keep(Freshness(expected))) == retain(
-        endpoint, route, asked, b"", Form.WHOLE
+        endpoint, route, asked, b"", Form.WHOLE, Facts(), ""
     )
     assert Freshness(expected or 0.0) == freshness(endpoint, route, asked)
 
@@ -263,7 +264,7 @@ def test_retain(kind, route_ttl, asked_ttl, expected):
 def test_incomplete_is_dropped(reason):
     """What the dialect does not call whole is never kept, and says why."""
 
-    assert Drop(reason) == retain(endpoint_of(complete=reason), Route("r"), NOTHING_ASKED, b"", Form.WHOLE)
+    assert Drop(reason) == retain(endpoint_of(complete=reason), Route("r"), NOTHING_ASKED, b"", Form.WHOLE, Facts(), "")
 
 
 def test_default_ttls():
@@ -286,6 +287,22 @@ def test_form_of(fields, expected):
     """A stream is known by its content type."""
 
     assert expected is form_of(fields)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (((b"Date", b"x"), (b"Content-Type", b" Audio/MPEG ; rate=1")), "audio/mpeg"),
+        (((b"content-type", b"text/plain"), (b"content-type", b"text/html")), "text/plain"),
+        (((b"content-type", b"\xff"),), "\xff"),
+        (((b"content-type", b""),), ""),
+        ((), ""),
+    ],
+)
+def test_media_of(pairs, expected):
+    """The type alone, in lower case."""
+
+    assert expected == media_of(pairs)
 
 
 def test_anonymous_calls_share_nothing():

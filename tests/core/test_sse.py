@@ -154,6 +154,27 @@ def test_oversize():
     assert longest <= 100
 
 
+@pytest.mark.parametrize(
+    ("beginning", "expected"),
+    [
+        pytest.param(b"event: response.completed\ndata: ", "response.completed", id="before its data"),
+        pytest.param(b": note\r\nevent:a\r\ndata: ", "a", id="after a comment"),
+        pytest.param(b"data: ", "", id="none"),
+        pytest.param(b"data: y\nevent: a\ndata: ", "", id="after its data"),
+        pytest.param(b"event: ", "", id="no end of the name"),
+    ],
+)
+def test_an_oversize_event_ends_with_its_name(beginning, expected):
+    """Its pieces have no name but the last one, which tells that an event of that name is over."""
+    splitter = Splitter(limit=100)
+    found = [event for at in range(30) for event in splitter.feed(beginning * (not at) + b"x" * 10)]
+    [last, after] = splitter.feed(b"\n\nevent: b\ndata: {}\n\n")
+
+    assert {("", b"")} == {(event.name, event.data) for event in found}
+    assert (expected, b"") == (last.name, last.data)
+    assert ("b", b"{}") == (after.name, after.data)
+
+
 def test_oversize_is_no_boundary():
     """Inside an oversize event there is no boundary, whatever its kept tail looks like."""
     splitter = Splitter(limit=10)
@@ -197,7 +218,10 @@ def signs(event: Event) -> Sign:
         pytest.param(b"data: a\n\ndata: z\n\n", "<EventWatch committed ended boundary>", id="end"),
         pytest.param(b"data: !\n\n", "<EventWatch failed boundary>", id="failure"),
         pytest.param(b"data: z\n\ndata: b", "<EventWatch committed ended>", id="more after the end"),
-        pytest.param(b"x" * (9 << 20), "<EventWatch committed ended>", id="too large to read"),
+        pytest.param(b"x" * (9 << 20), "<EventWatch committed>", id="too large to read"),
+        pytest.param(
+            b"x" * (9 << 20) + b"\n\ndata: z\n\n", "<EventWatch committed ended boundary>", id="an end after it"
+        ),
     ],
 )
 def test_watch(stream, expected):

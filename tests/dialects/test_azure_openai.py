@@ -21,7 +21,7 @@ DEPLOYED = "/openai/deployments/team-gpt_4.1"
         (b"POST", "/openai/v1/completions", endpoints.COMPLETIONS),
         (b"POST", "/openai/v1/responses", endpoints.RESPONSES),
         (b"POST", "/openai/v1/embeddings", endpoints.EMBEDDINGS),
-        (b"GET", "/openai/v1/models/gpt-4o", endpoints.MODELS),
+        (b"GET", "/openai/v1/models/gpt-4o", endpoints.MODEL),
         (b"GET", "/openai/v1/responses/resp_1", endpoints.STATEFUL),
         (b"POST", "/openai/responses", endpoints.RESPONSES),
         (b"GET", "/openai/models", endpoints.MODELS),
@@ -95,17 +95,19 @@ def test_other_paths_pass_through(method, path):
 @pytest.mark.parametrize(
     ("members", "expected"),
     [
-        pytest.param({"messages": []}, Facts("gpt"), id="no model in the body"),
-        pytest.param({"model": "gpt-4o", "temperature": 0}, Facts("gpt", deterministic=True), id="another model there"),
-        pytest.param({"model": None}, Facts("gpt"), id="null there"),
-        pytest.param({"model": "gpt-4o-search-preview"}, Facts("gpt"), id="its name means nothing"),
+        pytest.param({"messages": []}, Facts("gpt", expects=1), id="no model in the body"),
+        pytest.param(
+            {"model": "gpt-4o", "temperature": 0}, Facts("gpt", deterministic=True, expects=1), id="another model there"
+        ),
+        pytest.param({"model": None}, Facts("gpt", expects=1), id="null there"),
+        pytest.param({"model": "gpt-4o-search-preview"}, Facts("gpt", expects=1), id="its name means nothing"),
         pytest.param(
             {"model": "m", "stream": True},
-            Facts("gpt", View(stream=True, usage=False), inject_usage=True),
+            Facts("gpt", View(stream=True, usage=False), inject_usage=True, expects=1),
             id="stream",
         ),
-        pytest.param({"data_sources": [{}]}, Facts("gpt", bypass="server-tools"), id="on your data"),
-        pytest.param({"stream": "yes"}, Facts("gpt", bypass="unreadable"), id="unreadable"),
+        pytest.param({"data_sources": [{}]}, Facts("gpt", bypass="server-tools", expects=1), id="on your data"),
+        pytest.param({"stream": "yes"}, Facts("gpt", bypass="unreadable", expects=1), id="unreadable"),
     ],
 )
 def test_the_deployment_is_the_model(members, expected):
@@ -126,7 +128,7 @@ def test_nothing_is_injected_where_unknown_members_are_refused():
     """The model inference API is never sent a member that its caller did not."""
     endpoint = AZURE_OPENAI.locate(b"POST", "/models/chat/completions")
 
-    assert Facts("m", View(stream=True, usage=False)) == endpoint.read({"model": "m", "stream": True})
+    assert Facts("m", View(stream=True, usage=False), expects=1) == endpoint.read({"model": "m", "stream": True})
 
 
 @given(members=st.dictionaries(st.text(), st.none() | st.lists(st.integers()) | st.text()))

@@ -54,7 +54,7 @@ ASK = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 )
 def test_chat_is_read(more, expected):
     """Determinism is only what was said aloud; a stream's usage is asked for where the caller left it open."""
-    assert structs.replace(expected, model=ASK["model"]) == openai_facts.chat(ASK | more)
+    assert structs.replace(expected, model=ASK["model"], expects=1) == openai_facts.chat(ASK | more)
 
 
 def say(*parts, **message):
@@ -119,7 +119,7 @@ def test_what_stands_behind_a_link_changes(part, expected):
     )
 
     assert [(expected, expected, "")] * 2 == [(f.deterministic, f.seeded, f.bypass) for f in (chat, responses)]
-    assert expected == openai_facts.computed({"input": [part]}).deterministic
+    assert expected == openai_facts.embeddings({"input": [part]}).deterministic
     assert expected == openai_facts.input_tokens({"input": [message]}).deterministic
 
 
@@ -210,17 +210,29 @@ def test_responses_that_are_never_looked_up(members, expected):
         pytest.param(
             openai_facts.completions,
             {"model": "m", "prompt": "hi", "temperature": 0, "stream": True},
-            Facts("m", View(stream=True, usage=False), deterministic=True, inject_usage=True),
+            Facts("m", View(stream=True, usage=False), deterministic=True, inject_usage=True, expects=1),
             id="completions",
         ),
-        pytest.param(openai_facts.computed, {"model": "m"}, Facts("m", deterministic=True), id="embeddings"),
+        pytest.param(openai_facts.embeddings, {"model": "m"}, Facts("m", deterministic=True), id="embeddings"),
         pytest.param(
-            openai_facts.computed,
+            openai_facts.embeddings,
             {"model": 1},
             Facts(deterministic=True, bypass="unreadable"),
             id="embeddings, no name",
         ),
-        pytest.param(openai_facts.computed, {"input": "hi"}, Facts(deterministic=True), id="moderations"),
+        pytest.param(openai_facts.moderations, {"input": "hi"}, Facts(deterministic=True, expects=1), id="moderations"),
+        pytest.param(
+            openai_facts.moderations,
+            {"input": ["hi", "ho"]},
+            Facts(deterministic=True, expects=2),
+            id="moderations of two",
+        ),
+        pytest.param(
+            openai_facts.moderations,
+            {"input": [{"type": "text", "text": "hi"}]},
+            Facts(deterministic=True),
+            id="moderations of parts",
+        ),
         pytest.param(openai_facts.input_tokens, {"model": "m"}, Facts("m", deterministic=True), id="count"),
         pytest.param(
             openai_facts.input_tokens,
@@ -247,7 +259,12 @@ def test_responses_that_are_never_looked_up(members, expected):
             Facts("m", View(stream=True), deterministic=True),
             id="transcription, streamed",
         ),
-        pytest.param(openai_facts.transcription, {"model": "m"}, Facts("m", deterministic=True), id="translation"),
+        pytest.param(
+            openai_facts.transcription,
+            {"model": "m", "response_format": " SRT"},
+            Facts("m", deterministic=True, format="srt"),
+            id="translation, as subtitles",
+        ),
         pytest.param(openai_facts.speech, {"model": "m", "input": "hi"}, Facts("m"), id="speech"),
         pytest.param(openai_facts.nothing, {}, Facts(), id="models"),
     ],
@@ -257,12 +274,22 @@ def test_other_operations_are_read(read, members, expected):
     assert expected == read(members)
 
 
-@pytest.mark.parametrize("name", ["chat", "completions", "responses", "input_tokens", "computed"])
-def test_members_too_long_to_be_known_may_be_missing(name):
+@pytest.mark.parametrize(
+    ("read", "expects"),
+    [
+        (openai_facts.chat, 1),
+        (openai_facts.completions, 0),
+        (openai_facts.responses, 0),
+        (openai_facts.input_tokens, 0),
+        (openai_facts.embeddings, 0),
+        (openai_facts.moderations, 0),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_members_too_long_to_be_known_may_be_missing(read, expects):
     """Of a large body, the long members are not there; what is left is read."""
-    read = getattr(openai_facts, name)
 
-    assert Facts("m", deterministic=True) == read({"model": "m", "temperature": 0, "store": False})
+    assert Facts("m", deterministic=True, expects=expects) == read({"model": "m", "temperature": 0, "store": False})
 
 
 READ = (
@@ -270,7 +297,8 @@ READ = (
     openai_facts.completions,
     openai_facts.responses,
     openai_facts.input_tokens,
-    openai_facts.computed,
+    openai_facts.embeddings,
+    openai_facts.moderations,
     openai_facts.transcription,
     openai_facts.speech,
     openai_facts.nothing,
@@ -279,7 +307,8 @@ READ = (
 NAMES = st.sampled_from([
     "model", "stream", "stream_options", "include_usage", "temperature", "seed", "store", "tools", "type", "messages",
     "content", "file", "file_id", "audio", "id", "input", "output", "environment", "execution", "background", "prompt",
-    "prompt_cache_options", "web_search_options", "x",
+    "prompt_cache_options", "web_search_options", "n", "plugins", "models", "google", "extra_body", "cached_content",
+    "preset", "search_parameters", "function", "x",
 ])  # fmt: skip
 
 JSON = st.recursive(

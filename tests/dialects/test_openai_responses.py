@@ -113,6 +113,16 @@ def client(body: bytes, kind: str) -> openai.OpenAI:
         pytest.param(whole(status="in_progress"), Form.WHOLE, "unfinished", id="in progress"),
         pytest.param(whole(status="queued"), Form.WHOLE, "unfinished", id="queued"),
         pytest.param(whole(status="cancelled"), Form.WHOLE, "failed", id="cancelled"),
+        pytest.param(whole(status=None), Form.WHOLE, "unfinished", id="no status"),
+        pytest.param(whole(status=""), Form.WHOLE, "unknown-finish", id="an empty status"),
+        pytest.param(whole(status="abort"), Form.WHOLE, "unknown-finish", id="an invented status"),
+        pytest.param(
+            whole(status="incomplete", incomplete_details={"reason": "insufficient_system_resource"}),
+            Form.WHOLE,
+            "unknown-finish",
+            id="incomplete for an invented reason",
+        ),
+        pytest.param(final(status="abort"), Form.EVENTS, "unknown-finish", id="stream with an invented status"),
         pytest.param(whole(status="failed", error={"code": "x"}), Form.WHOLE, "failed", id="failed"),
         pytest.param(b'{"error":{"message":"x"}}', Form.WHOLE, "failed", id="error with 200"),
         pytest.param(whole(object="list"), Form.WHOLE, "unreadable", id="another object"),
@@ -141,6 +151,92 @@ def test_complete(body, form, expected):
     found = ANSWERS.complete(body, form)
 
     assert Completeness(expected) is found
+
+
+@pytest.mark.parametrize(
+    ("body", "form", "expected"),
+    [
+        (whole(status="abort"), Form.WHOLE, "abort"),
+        (final(status="abort"), Form.EVENTS, "abort"),
+        (whole(status="incomplete", incomplete_details={"reason": "tired"}), Form.WHOLE, "tired"),
+        (whole(), Form.WHOLE, ""),
+        (whole(status="in_progress"), Form.WHOLE, ""),
+        (whole(status=None), Form.WHOLE, ""),
+        (b"{", Form.WHOLE, ""),
+        (b"", Form.EVENTS, ""),
+    ],
+)
+def test_finish(body, form, expected):
+    """The word by which a response ended, where it is not a known one."""
+
+    assert expected == ANSWERS.finish(body, form)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        ("completed", None, ""),
+        ("incomplete", "max_output_tokens", ""),
+        ("incomplete", "content_filter", "content-filter"),
+        ("incomplete", None, "unfinished"),
+        ("in_progress", None, "unfinished"),
+        ("queued", None, "unfinished"),
+        ("failed", None, "failed"),
+        ("cancelled", None, "failed"),
+        (None, None, "unfinished"),
+        ("", None, "unknown-finish"),
+        ("expired", None, "unknown-finish"),
+        ("not yet invented", None, "unknown-finish"),
+        ("incomplete", "not yet invented", "unknown-finish"),
+        ("incomplete", "completed", "unknown-finish"),
+        ("max_output_tokens", None, "unknown-finish"),
+        ("completed", "content_filter", ""),
+    ],
+)
+def test_statuses(status, reason, expected):
+    """Every status that is documented and one that is not, in both forms alike."""
+    members = {"status": status, "incomplete_details": {"reason": reason} if reason else None}
+
+    assert Completeness(expected) is ANSWERS.complete(whole(**members), Form.WHOLE)
+    assert Completeness(expected) is ANSWERS.complete(final(**members), Form.EVENTS)
+
+
+JSON = st.recursive(
+    st.none() | st.sampled_from(["response", "completed", "incomplete", "max_output_tokens", "x"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just("reason"), inner, max_size=1),
+    max_leaves=4,
+)
+MEMBERS = ("object", "status", "output", "error", "incomplete_details")
+
+
+@given(JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(MEMBERS, JSON)))
+def test_whole_is_only_what_has_the_shape(value):
+    """No other JSON document is a whole response."""
+    found = ANSWERS.complete(json.dumps(value).encode(), Form.WHOLE)
+
+    assert found is not Completeness.WHOLE or (
+        value["object"] == "response"
+        and (
+            value["status"] == "completed"
+            or (value["status"], value["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+        )
+        and isinstance(value["output"], list)
+        and value.get("error") is None
+    )
+
+
+def test_terminal_event_too_large_to_be_read():
+    """The last event holds the whole response: however large it is, its name tells that it has come."""
+    watch = ANSWERS.watch()
+    beginning = b'event: response.completed\ndata: {"type":"response.completed","response":{"output":"'
+    for piece in (frame(b'{"type":"response.created"}', "response.created"), beginning, *[b"x" * (1 << 20)] * 9):
+        watch.feed(piece)
+
+    assert (watch.committed, watch.ended, watch.boundary) == (True, False, False)
+
+    watch.feed(b'"}}\n\n')
+
+    assert (watch.committed, watch.ended, watch.boundary) == (True, True, True)
 
 
 def test_recorded():

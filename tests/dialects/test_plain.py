@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from sidecar.core.dialect import Completeness
-from sidecar.core.model import Form, Usage, View
-from sidecar.dialects.plain import NULL, OPAQUE, TEXT_OR_JSON, WHOLE_JSON, tokens
+from sidecar.core.model import Facts, Form, Usage, View
+from sidecar.dialects.openai_audio import SPEECH, TRANSCRIPTION
+from sidecar.dialects.plain import NULL, OPAQUE, tokens
+from sidecar.dialects.results import EMBEDDINGS
 
 EMBEDDING = (
     b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AAAA"}],'
@@ -13,34 +19,54 @@ EMBEDDING = (
 )
 
 
+JSON = "application/json"
+
+
 @pytest.mark.parametrize(
-    ("answers", "body", "form", "expected"),
+    ("body", "media", "form", "expected"),
     [
-        pytest.param(WHOLE_JSON, EMBEDDING, Form.WHOLE, "", id="embedding"),
-        pytest.param(WHOLE_JSON, b'{"object":"list","data":[]}', Form.WHOLE, "", id="model list"),
-        pytest.param(WHOLE_JSON, b'{"error":null}', Form.WHOLE, "", id="no error"),
-        pytest.param(WHOLE_JSON, b'{"error":{"message":"x"}}', Form.WHOLE, "failed", id="error with 200"),
-        pytest.param(WHOLE_JSON, EMBEDDING[:-1], Form.WHOLE, "unreadable", id="cut"),
-        pytest.param(WHOLE_JSON, b"", Form.WHOLE, "unreadable", id="empty"),
-        pytest.param(WHOLE_JSON, b"[]", Form.WHOLE, "unreadable", id="no object"),
-        pytest.param(WHOLE_JSON, b"<html>", Form.WHOLE, "unreadable", id="no JSON"),
-        pytest.param(WHOLE_JSON, EMBEDDING, Form.EVENTS, "unreadable", id="a stream"),
-        pytest.param(TEXT_OR_JSON, b'{"text":"Hello"}', Form.WHOLE, "", id="transcription"),
-        pytest.param(TEXT_OR_JSON, b' {"text":"Hel', Form.WHOLE, "unreadable", id="transcription cut"),
-        pytest.param(TEXT_OR_JSON, b"WEBVTT\n", Form.WHOLE, "", id="subtitles"),
-        pytest.param(TEXT_OR_JSON, b"\n", Form.WHOLE, "", id="silence"),
-        pytest.param(TEXT_OR_JSON, b"", Form.WHOLE, "truncated", id="no text"),
-        pytest.param(TEXT_OR_JSON, b"data: {}\n\n", Form.EVENTS, "unreadable", id="transcription streamed"),
-        pytest.param(OPAQUE, b"\x00", Form.WHOLE, "", id="bytes"),
-        pytest.param(OPAQUE, b"", Form.WHOLE, "truncated", id="no bytes"),
-        pytest.param(OPAQUE, b"data: {}\n\n", Form.EVENTS, "unreadable", id="bytes streamed"),
+        pytest.param(b"\x00", "", Form.WHOLE, "", id="bytes"),
+        pytest.param(b"a,b\n", "text/csv", Form.WHOLE, "", id="text"),
+        pytest.param(b"", "", Form.WHOLE, "truncated", id="no bytes"),
+        pytest.param(b"data: {}\n\n", "text/event-stream", Form.EVENTS, "unreadable", id="a stream"),
+        pytest.param(b'{"a":1}', JSON, Form.WHOLE, "", id="an object"),
+        pytest.param(b"[1,2]", "", Form.WHOLE, "", id="an array"),
+        pytest.param(b"7", JSON, Form.WHOLE, "", id="a number"),
+        pytest.param(b'{"a":1', JSON, Form.WHOLE, "unreadable", id="an object, cut"),
+        pytest.param(b' {"a":', "text/plain", Form.WHOLE, "unreadable", id="an object, cut and misnamed"),
+        pytest.param(b"[1,", "application/problem+json", Form.WHOLE, "unreadable", id="an array, cut"),
+        pytest.param(b"Bad gateway", JSON, Form.WHOLE, "unreadable", id="text that calls itself JSON"),
+        pytest.param(
+            b'{"a":1}\n{"a":2}\n', "application/x-ndjson", Form.WHOLE, "unreadable", id="documents without end"
+        ),
+        pytest.param(b'{"error":{"message":"x"}}', JSON, Form.WHOLE, "failed", id="an error"),
+        pytest.param(b'{"error":"x"}', "", Form.WHOLE, "failed", id="an error in words"),
+        pytest.param(b'{"error":null}', JSON, Form.WHOLE, "", id="no error"),
+        pytest.param(b'{"error":""}', JSON, Form.WHOLE, "", id="an empty error"),
+        pytest.param(b'{"error":false}', JSON, Form.WHOLE, "", id="false"),
+        pytest.param(b'[{"error":{}}]', JSON, Form.WHOLE, "", id="an error further in"),
     ],
 )
-def test_complete(answers, body, form, expected):
-    """A document is whole when it can be read, bytes when there are any, a stream never."""
-    found = answers.complete(body, form)
+def test_complete(body, media, form, expected):
+    """Bytes are whole as they are framed, JSON where it can be read to its end, a stream never."""
+    found = OPAQUE.complete(body, form, Facts(), media)
 
     assert Completeness(expected) is found
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_cut_json_is_never_whole(value):
+    """Whatever JSON comes, it is whole, and no part of it that ends before it is."""
+    text = json.dumps({"value": value}).encode()
+
+    assert Completeness.WHOLE is OPAQUE.complete(text, Form.WHOLE, Facts(), JSON)
+    for cut in {1, len(text) // 2, len(text) - 1}:
+        assert OPAQUE.complete(text[:cut], Form.WHOLE, Facts(), JSON)
+        assert OPAQUE.complete(text[:cut], Form.WHOLE, Facts(), "")
 
 
 @pytest.mark.parametrize(
@@ -81,14 +107,14 @@ def test_tokens(member, expected):
 @pytest.mark.parametrize(
     ("answers", "body", "form", "expected"),
     [
-        pytest.param(WHOLE_JSON, EMBEDDING, Form.WHOLE, (Usage(prompt=8), "text-embedding-3-small"), id="embedding"),
-        pytest.param(WHOLE_JSON, EMBEDDING, Form.EVENTS, (Usage(), ""), id="a stream"),
-        pytest.param(WHOLE_JSON, b'{"model":7}', Form.WHOLE, (Usage(), ""), id="model of another type"),
-        pytest.param(WHOLE_JSON, b"{", Form.WHOLE, (Usage(), ""), id="unreadable"),
+        pytest.param(EMBEDDINGS, EMBEDDING, Form.WHOLE, (Usage(prompt=8), "text-embedding-3-small"), id="embedding"),
+        pytest.param(EMBEDDINGS, EMBEDDING, Form.EVENTS, (Usage(), ""), id="a stream"),
+        pytest.param(EMBEDDINGS, b'{"model":7}', Form.WHOLE, (Usage(), ""), id="model of another type"),
+        pytest.param(EMBEDDINGS, b"{", Form.WHOLE, (Usage(), ""), id="unreadable"),
         pytest.param(
-            TEXT_OR_JSON, b'{"usage":{"input_tokens":2}}', Form.WHOLE, (Usage(prompt=2), ""), id="transcription"
+            TRANSCRIPTION, b'{"usage":{"input_tokens":2}}', Form.WHOLE, (Usage(prompt=2), ""), id="transcription"
         ),
-        pytest.param(TEXT_OR_JSON, b"Hello", Form.WHOLE, (Usage(), ""), id="text"),
+        pytest.param(TRANSCRIPTION, b"Hello", Form.WHOLE, (Usage(), ""), id="text"),
         pytest.param(OPAQUE, EMBEDDING, Form.WHOLE, (Usage(), ""), id="bytes are not read"),
     ],
 )
@@ -99,7 +125,7 @@ def test_usage_and_model(answers, body, form, expected):
     assert expected == found
 
 
-@pytest.mark.parametrize("answers", [WHOLE_JSON, TEXT_OR_JSON, OPAQUE])
+@pytest.mark.parametrize("answers", [EMBEDDINGS, TRANSCRIPTION, SPEECH, OPAQUE])
 def test_one_form(answers):
     """An answer is shown in the form in which it came, or not at all."""
     whole, stream = View(stream=False), View(stream=True)
@@ -109,6 +135,7 @@ def test_one_form(answers):
     assert answers.convert(b"x", Form.WHOLE, stream) is None
     assert answers.convert(b"x", Form.EVENTS, whole) is None
     assert answers.narrow(View(stream=True, usage=False)) is None
+    assert answers.finish(b"x", Form.WHOLE) == ""
     assert not answers.streams
 
 

@@ -118,6 +118,25 @@ def test_bypass_reasons():
     assert 1 == total(series, "sidecar_bypass_total")
 
 
+def test_answers_that_are_not_stored():
+    """What a call that was looked up got and could not keep is counted by its reason, whoever pays for the call."""
+    metrics = Metrics("1", {})
+    metrics.record(sent(Outcome.MISS, reason="unknown-finish", finish="abort"))
+    metrics.record(sent(Outcome.COLLAPSED, reason="unknown-finish"))
+    metrics.record(sent(Outcome.REFRESH, reason="truncated"))
+    metrics.record(sent(Outcome.MISS, stored=True))
+    metrics.record(sent(Outcome.MISS, reason="status", status=500, service="anthropic"))
+    metrics.record(sent(Outcome.BYPASS, reason="server-tools"))
+    metrics.record(sent(Outcome.ERROR, reason="unproven"))
+    metrics.record(record(Outcome.COLLAPSED, reason="unproven"))
+
+    assert {
+        ("sidecar_not_stored_total", "unknown-finish", "openai"): 2.0,
+        ("sidecar_not_stored_total", "truncated", "openai"): 1.0,
+        ("sidecar_not_stored_total", "status", "anthropic"): 1.0,
+    } == {series: value for series, value in scrape(metrics).items() if "sidecar_not_stored_total" in series}
+
+
 def test_refreshes_are_no_requests():
     """A call of our own counts for the service and its tokens, and as no request of anybody."""
     metrics = Metrics("1", {})
@@ -214,7 +233,10 @@ def test_series_are_bounded(records):
         metrics.record(one)
     series = scrape(metrics)
 
-    assert series_of(metrics) == len(series) <= 150
+    not_stored = [name for name, *_ in series if name == "sidecar_not_stored_total"]
+
+    assert series_of(metrics) == len(series) <= 150 + len(not_stored)
+    assert len(not_stored) <= 9
     assert len(records) == total(series, "sidecar_requests_total")
     assert len(records) == total(series, "sidecar_request_duration_seconds_count")
     assert len(records) == total(series, "sidecar_upstream_duration_seconds_count")
@@ -261,7 +283,7 @@ def test_exposed_as_the_table_says():
     metrics = Metrics("1", ALL_READINGS | fleets, breakdowns)
     metrics.record(sent(Outcome.BYPASS, reason="observe", observed="first", usage=Usage(1, 1, 1, 1)))
     metrics.record(sent(Outcome.REFRESH, stored=True))
-    metrics.record(sent(Outcome.MISS, upstream_status=429, again=("connect", "hedge")))
+    metrics.record(sent(Outcome.MISS, upstream_status=429, again=("connect", "hedge"), reason="status"))
     metrics.redis(0.001)
     families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
 

@@ -1,0 +1,73 @@
+"""
+How the choices of an answer ended, and which endings are good.
+
+The rule: a word is good only where a provider documents it as the end of a complete answer. Whatever else is said, the
+empty string and words not yet invented included, leaves the answer unkept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec import Struct
+
+from sidecar.core.dialect import Completeness
+
+GOOD: Final = frozenset({
+    # OpenAI, API reference; OpenRouter brings the words of others to these, and vLLM has the first two of its own.
+    "stop", "length", "tool_calls", "function_call",
+    # Mistral, API specification: the model's own bound on the answer was reached.
+    "model_length",
+    # Together, SDK (types/common.py): the model ended by itself.
+    "eos",
+    # Hugging Face, text-generation-inference (FinishReason): the model ended by itself, or a stop was met.
+    "eos_token", "stop_sequence",
+})  # fmt: skip
+"""
+Reasons of a complete answer. A bound on its length is part of the question, or of the model.
+
+Documented and not good, among others: ``abort``, ``error`` and ``repetition`` (vLLM), ``error`` (Mistral, OpenRouter),
+``insufficient_system_resource`` (DeepSeek), ``network_error`` and ``sensitive`` (Zhipu), ``time_limit`` and
+``cancelled`` (watsonx), ``SAFETY`` and its kind (Gemini).
+"""
+
+FILTERED: Final = "content_filter"
+
+
+class Ending(Struct, gc=False):
+    """
+    What is known of one choice: the *reasons* it gave for its end, whether it *said* anything that is an answer, and
+    whether it *failed* by its own account.
+    """
+
+    reasons: frozenset[str] = frozenset()
+    said: bool = False
+    failed: bool = False
+
+    def add(self, reason: str | None) -> None:
+        """Take in a reason. Services write ``""`` where they have none yet, so it counts only where no other comes."""
+        if reason is None or (not reason and self.reasons):
+            return
+        self.reasons = (self.reasons - {""}) | {reason}
+
+
+def judge(endings: Iterable[Ending]) -> Completeness:
+    """By how each choice has ended."""
+    known = list(endings)
+    if any(one.failed for one in known):
+        return Completeness.FAILED
+    if not known or not all(one.reasons for one in known):
+        return Completeness.UNFINISHED
+    if unknown(known):
+        return Completeness.UNKNOWN_FINISH
+    if not all(one.said for one in known):
+        return Completeness.MISSHAPEN
+    if any(FILTERED in one.reasons for one in known):
+        return Completeness.CONTENT_FILTER
+    return Completeness.WHOLE
+
+
+def unknown(endings: Iterable[Ending]) -> list[str]:
+    """The reasons that nobody documents as good, in order."""
+    return sorted({reason for one in endings for reason in one.reasons} - GOOD - {FILTERED})
