@@ -12,18 +12,20 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from sidecar.core.directives import Directives, read_directives
 from sidecar.core.fingerprint import canonical_query, partition_of, prefix
 from sidecar.core.headers import CREDENTIALS
 from sidecar.core.memo import Memo
 from sidecar.core.model import Head
-from sidecar.core.policy import CONDITIONAL, Bypass, Directives, admit_head, read_directives
+from sidecar.core.policy import CONDITIONAL, Bypass, admit_head
 from sidecar.core.principal import Pod, Principal, identify
 from sidecar.core.recognise import Site, Stray, recognise
 from sidecar.core.rules import Mode, Region, Route, Rules, Share
 from sidecar.errors import Refused
 
 _ALWAYS = (
-    b"host", b"connection", b"cache-control", b"x-sidecar-ttl", b"x-sidecar-tags", b"content-encoding", b"range",
+    b"host", b"connection", b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"content-encoding",
+    b"range",
 )  # fmt: skip
 
 _APPROACHES = 1024

@@ -1,0 +1,61 @@
+"""
+What calls have changed at a service, and so which of the answers kept of it are out of date (RFC 9111, 4.4).
+
+The rule: this is of one process, and of the caller whose call it was. A purge is for the fleet and stands in its log; a
+change is too frequent for that, so another process goes on with its own memory until an answer's time is over.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import blake2b
+
+from sidecar.core.fingerprint import canonical_query
+from sidecar.core.model import Entry
+from sidecar.core.recognise import Site
+
+MOST = 4096
+"""Targets that are told apart; what is older than the latest change beyond counts as changed, whatever its target."""
+
+SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH", b"QUERY"})
+"""Methods that change nothing (RFC 9110, 9.2.1, and the registry of methods). Of any other it isn't known."""
+
+
+def target_of(site: Site, partition: bytes) -> bytes:
+    """
+    16 bytes for what a call to *site* reads or changes, as *partition* sees it; ``b""`` where the service's methods
+    don't tell that.
+    """
+    dialect = site.service.dialect
+    if not dialect.honours:
+        return b""
+    query = canonical_query(site.query, dialect.ignored_query | dialect.credential_query)
+    parts = (site.service.name.encode(), site.resource.encode(), site.target.partition(b"?")[0], query)
+    material = b"".join([b"%d:%b;" % (len(part), part) for part in parts])
+    return blake2b(material, key=partition, digest_size=16, person=b"sidecar target").digest()
+
+
+class Changes:
+    """When each target was changed last by a call through this process, wall-clock seconds."""
+
+    __slots__ = ("_all", "_latest", "_most")
+
+    def __init__(self, most: int = MOST) -> None:
+        self._latest: OrderedDict[bytes, float] = OrderedDict()
+        self._all = 0.0
+        self._most = most
+
+    def __repr__(self) -> str:
+        return f"<Changes of {len(self._latest)} targets>"
+
+    def note(self, target: bytes, at: float) -> None:
+        """*target* has been changed *at* that time."""
+        self._latest.pop(target, None)
+        self._latest[target] = at
+        if len(self._latest) > self._most:
+            _, oldest = self._latest.popitem(last=False)
+            self._all = max(self._all, oldest)
+
+    def allows(self, entry: Entry) -> bool:
+        """Whether *entry* is younger than the last change of its target."""
+        return not entry.target or entry.at > max(self._all, self._latest.get(entry.target, 0.0))
