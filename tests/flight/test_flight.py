@@ -186,6 +186,7 @@ async def test_narrowed_for_nobody(key, airfield):
 
     async def fetch(flight):
         flight.narrow(lambda _: False)
+        await asyncio.sleep(0)
         flight.open(airfield.opening)
         await flight.push(b"answer")
 

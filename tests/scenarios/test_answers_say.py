@@ -316,6 +316,26 @@ async def test_a_spare_one_varies_too(build_api, source):
     assert [200, 500] == [reply.status for reply in replies]
 
 
+async def test_a_spare_one_is_not_for_all_who_wait(build_api, source, dial):
+    """Where an old answer stands in for one that several wait for, those go on whose requests differ from its own."""
+    source.extra = b"Vary: X-Tone\r\n"
+    lab = await build_api(CacheRule(mode=CacheMode.ALWAYS, ttl=60.0, stale_if_error=600.0))
+    clock = Clock([lab])
+    await (await dial(lab, headers={"x-tone": "dry"})).reply()
+    clock.later(70.0)
+    source.go.clear()
+    source.status, source.extra = "500 No", b""
+    callers = [await dial(lab, headers={"x-tone": "dry"})]
+    await lab.until(lambda: source.count == 2)
+    callers += [await dial(lab, headers={"x-tone": tone}) for tone in ("dry", "warm")]
+    await lab.until(lambda: lab.waiting == 3)
+    source.go.set()
+    replies = await asyncio.gather(*(caller.reply() for caller in callers))
+
+    assert [200, 200, 500] == [reply.status for reply in replies]
+    assert 3 == source.count
+
+
 async def test_a_refresh_varies_too(build_api, source):
     """An answer that varies is refreshed like any other: nobody waits for it who could differ."""
     source.extra = b"Vary: X-Tone\r\n"
@@ -349,6 +369,7 @@ async def test_what_it_said_holds_in_every_pod(build_pods, source, redis_server)
     assert not other[1].startswith("sidecar; hit")
     (((_, entry),),) = two.sidecar.memory.walk()
     assert entry.strict
+    assert 1 == two.sidecar.membership.remote.leases.granted  # what doesn't fit does not suffice
 
 
 @pytest.mark.parametrize("control", [b"no-store", b"no-cache"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule, Match, Mode, Route, Share
@@ -154,6 +156,19 @@ async def test_the_fleet(build_pods, source, redis_server):
 
     assert ("answer 3", False) == (after[0], after[1].startswith(HIT))
     assert ("answer 1", "memory") == ((found := await get(two))[0], found[1].rpartition("=")[2])
+
+
+async def test_deleted_for_the_fleet(build_pods, source, redis_server):
+    """A pod that doesn't have the old answer in memory doesn't get it from Redis any more."""
+    one, two = await build_pods()
+    await get(one)
+    await written(redis_server)
+    await one.ask(b"{}", path=ITEM, method="PUT")
+    async with asyncio.timeout(5):
+        while [key for key in redis_server.call("KEYS", "*") if key.endswith(b":e")]:  # noqa: ASYNC110  a server that others write to
+            await asyncio.sleep(0.005)
+
+    assert "answer 3" == (await get(two))[0]
 
 
 async def test_the_fleet_where_memory_forgot(build_pods, source, redis_server):
