@@ -64,7 +64,7 @@ class Boarding:
         shelf = (key, b"" if proven else call.principal.credential, way, terms)
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
         if flight is not None and not flight.fits(fields):
-            flight, alone = None, True  # the answer depends on a field in which this request differs
+            flight, alone = None, True  # its answer is for requests with another value in a field of its Vary
         collapsed = flight is not None
         if flight is None:
             private = alone or self._flights.marked(key, self._now())

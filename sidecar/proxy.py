@@ -250,7 +250,10 @@ class Proxy:
         return None if body is None else self._serve(found, body, approach, call, size, started)
 
     def _find(self, approach: Approach, call: Call, key: Key, head: Head | None) -> Serve | Refresh | None:
-        """What memory has for a request with *head*; None: with one of which only the telling fields are known."""
+        """
+        What memory has for a request with *head*. *head* is None where only its telling fields are known; then nothing
+        is found that depends on other fields.
+        """
         now = self._now()
         principal = call.principal
         if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, now):

@@ -220,8 +220,8 @@ class Reception:
 
     def _share(self, errand: Errand, flight: Flight, sent: Sent, form: Form, allowed: Allowance) -> str:
         """
-        Let go of the readers whom an answer with this head is not for; why it cannot be shared, else ``""``. What it
-        allows by itself comes beside that.
+        Let go of the readers whom an answer with this head is not for. Returns why it cannot be shared, ``""`` where it
+        can, apart from what the answer itself has *allowed*.
         """
         status, fields = sent.answer.status, sent.answer.fields
         unshareable = share(status, fields, form)

@@ -1,9 +1,9 @@
 """
 Who may have an answer beside its own caller, and for how long, by what the answer says of itself.
 
-The rule: a service that means its directives is obeyed as RFC 9111 has it. The AI APIs that we know don't mean them
-(Groq and Cohere say ``no-store`` with everything), so there the route decides; but what they call ``no-store`` or
-``private`` stays with the credential that earned it. A route may say otherwise for either.
+The rule: where a service's directives can be taken at their word, RFC 9111 holds. The AI APIs that we know send them
+with every answer alike (Groq and Cohere ``no-store``, Azure OpenAI ``no-cache``), so there the route decides; but an
+answer with ``no-store`` or ``private`` goes to nobody with another credential. A route may say otherwise for either.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ UNBOUND = Allowance()
 
 def allowance(fields: Fields, rule: CacheRule, *, honours: bool, shared: bool, now: float) -> Allowance:
     """
-    What an answer with *fields* allows that arrives at *now*. *honours*: the service means its directives; *shared*:
-    the caller's partition isn't its own.
+    What an answer with *fields* allows that arrives at *now*, under a route's *rule*. *honours*: the dialect takes the
+    service's directives at their word. *shared*: other principals read the caller's partition, too.
     """
     said = NOTHING_SAID if rule.directives is False else read_said(fields, now)
     if said is NOTHING_SAID:

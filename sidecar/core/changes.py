@@ -1,8 +1,9 @@
 """
 What calls have changed at a service, and so which of the answers kept of it are out of date (RFC 9111, 4.4).
 
-The rule: this is of one process, and of the caller whose call it was. A purge is for the fleet and stands in its log; a
-change is too frequent for that, so another process goes on with its own memory until an answer's time is over.
+The rule: a change counts in the process that carried it, for the caller who made it. Unlike a purge it isn't written to
+the fleet's log, for changes may be as frequent as calls; so other processes serve what they have in memory until its
+time to live is over.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from sidecar.core.model import Entry
 from sidecar.core.recognise import Site
 
 MOST = 4096
-"""Targets that are told apart; what is older than the latest change beyond counts as changed, whatever its target."""
+"""
+Targets that are remembered. When one is forgotten for lack of room, every entry that is older than its change is
+refused from then on, whatever its target.
+"""
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH", b"QUERY"})
 """Methods that change nothing (RFC 9110, 9.2.1, and the registry of methods). Of any other it isn't known."""
@@ -23,8 +27,8 @@ SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT",
 
 def target_of(site: Site, partition: bytes) -> bytes:
     """
-    16 bytes for what a call to *site* reads or changes, as *partition* sees it; ``b""`` where the service's methods
-    don't tell that.
+    16 bytes that stand for what a call to *site* reads or changes, in *partition*; ``b""`` where the service's methods
+    don't tell whether a call changes something.
     """
     dialect = site.service.dialect
     if not dialect.honours:

@@ -91,7 +91,7 @@ async def test_for_how_long(extra, ttl, age, build_api, source):
     "extra", [b"Cache-Control: must-revalidate\r\n", b"Cache-Control: proxy-revalidate, max-age=900\r\n"]
 )
 async def test_never_stale(extra, build_api, source):
-    """What has to be validated serves neither while it is refreshed nor where the service fails."""
+    """A-8: what has to be validated serves neither while it is refreshed nor where the service fails."""
     source.extra = extra
     lab = await build_api(
         CacheRule(mode=CacheMode.ALWAYS, ttl=60.0, stale_while_revalidate=600.0, stale_if_error=600.0)
@@ -153,7 +153,7 @@ async def test_not_shared_with_other_principals(control, directives, build_api, 
 
 @pytest.mark.parametrize("control", [b"no-store", b"no-cache", b"max-age=0", b"private, no-store"])
 async def test_waiters_are_released_at_the_head(control, build_lab, script, dial):
-    """They make calls of their own as soon as the head is known, all at once, and so do those after them."""
+    """A-3: they make calls of their own as soon as the head is known, all at once, and so do those after them."""
     go, more = asyncio.Event(), asyncio.Event()
 
     async def handler(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
