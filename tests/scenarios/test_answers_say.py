@@ -132,16 +132,18 @@ async def test_who_decides(control, directives, path, kept, build_api, source):
     assert kept == (STORED == replies[0].cache) == replies[1].cache.startswith("sidecar; hit")
 
 
+@pytest.mark.parametrize("share", [Share("service"), Share("header", "x-team")], ids=["service", "header"])
 @pytest.mark.parametrize("directives", [None, False])
 @pytest.mark.parametrize("control", [b"no-store", b"private", b'private="x"', b"public", b"no-cache"])
-async def test_not_shared_with_other_principals(control, directives, build_api, source):
+async def test_not_shared_with_other_principals(control, directives, share, build_api, source):
     """Where a route shares, what an AI API calls no-store or private is not for others; nor is it kept for them."""
-    lab = await build_api(CacheRule(mode=CacheMode.ALWAYS, share=Share("service"), directives=directives))
-    for headers in (ONE, TWO):
+    lab = await build_api(CacheRule(mode=CacheMode.ALWAYS, share=share, directives=directives))
+    one, two = ({**credential, "x-team": "docs"} for credential in (ONE, TWO))
+    for headers in (one, two):
         await lab.ask(WARM, headers=headers)
     source.extra = b"Cache-Control: %b\r\n" % control
     own = directives is None and control not in {b"public", b"no-cache"}
-    replies = [await lab.ask(headers=headers) for headers in (ONE, TWO)]
+    replies = [await lab.ask(headers=headers) for headers in (one, two)]
 
     assert (MISS if own else STORED) == replies[0].cache
     assert own == (MISS == replies[1].cache)
