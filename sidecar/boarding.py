@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from sidecar.core.changes import target_of
 from sidecar.core.draft import Draft
 from sidecar.core.model import Outcome, Record
 from sidecar.core.policy import Refresh, Serve, judge, judge_spare
 from sidecar.core.principal import Accepted
+from sidecar.core.variants import fitting
 from sidecar.delivery import Stamp, deliver, hit, miss_status
 from sidecar.dispatch import OWN_RETRIES
 from sidecar.errand import Errand, Way, is_batch, scopes_within
@@ -61,14 +63,19 @@ class Boarding:
         terms = (call.route.name, refuses(fields), is_batch(fields), OWN_RETRIES in fields)
         shelf = (key, b"" if proven else call.principal.credential, way, terms)
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
+        if flight is not None and not flight.fits(fields):
+            flight, alone = None, True  # its answer is for requests with another value in a field of its Vary
         collapsed = flight is not None
         if flight is None:
             private = alone or self._flights.marked(key, self._now())
             flight = self._flights.reserve(
-                None if private else shelf, generating=call.endpoint.generating, scopes=partial(scopes_within, errand)
+                None if private else shelf,
+                generating=call.endpoint.generating,
+                scopes=partial(scopes_within, errand),
+                target=target_of(approach.site, call.principal.partition),
             )
             flight.patience = self._origin.patience(errand) if way is Way.SHARED and not private else 0.0
-        return flight.join(call.principal.credential, errand.draft, errand.question), collapsed
+        return flight.join(call.principal.credential, errand.draft, errand.question, fields), collapsed
 
     def leave(self, reader: Reader, draft: Draft) -> None:
         """Leave a flight. A caller whose own call goes on has its record when that is over, with what it cost."""
@@ -126,9 +133,8 @@ class Boarding:
         if not collapsed or opening.found is None:
             return True
         judged = judge_spare if opening.outcome is Outcome.STALE_ERROR else judge
-        return isinstance(
-            judged(opening.found.entry, errand.approach.asked, errand.call.fresh, self._now()), Serve | Refresh
-        )
+        entry = fitting(opening.found.entry, errand.key, errand.request.head.fields)
+        return isinstance(judged(entry, errand.approach.asked, errand.call.fresh, self._now()), Serve | Refresh)
 
     def _still(self, errand: Errand, *, proven: bool) -> bool:
         """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""

@@ -151,6 +151,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from sidecar.settings import load  # noqa: PLC0415  as above
 
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=True)
+    for line in rules.warnings:
+        print(f"warning: {line}")
     print(f"{arguments.config}: good; {len(rules.services)} services, {len(rules.routes)} routes.")
     return 0
 

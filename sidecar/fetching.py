@@ -13,6 +13,7 @@ from functools import partial
 
 from sidecar.core.model import Entry, Key, Outcome
 from sidecar.core.policy import Refresh, Serve, judge
+from sidecar.core.variants import fitting
 from sidecar.delivery import as_it_stands
 from sidecar.errand import Errand, Way, lend
 from sidecar.flight.flight import Flight, Reader
@@ -113,6 +114,7 @@ class Fetching:
 
     def _judge(self, errand: Errand, entry: Entry | None) -> Serve | None:
         """Whether what lies behind memory serves; a newer answer is asked for where it should be."""
+        entry = fitting(entry, errand.key, errand.request.head.fields)
         found = judge(entry, errand.approach.asked, errand.call.fresh, self._now())
         if isinstance(found, Refresh):
             found = found.serve

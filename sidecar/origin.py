@@ -21,6 +21,7 @@ from sidecar.core.policy import ABSENT, FAILING, Audience, Serve, audience, judg
 from sidecar.core.principal import Accepted
 from sidecar.core.rescue import cause_of
 from sidecar.core.usage import names_usage, with_usage
+from sidecar.core.variants import fitting
 from sidecar.delivery import viewed
 from sidecar.dispatch import Dispatch, Sent
 from sidecar.errand import Call, Errand, book, booked, trip_of
@@ -81,12 +82,12 @@ class Origin:
     async def look(self, errand: Errand, *, patience: float) -> Fetched:
         """What lies behind memory, if it is for this caller; *patience* is for what another process fetches."""
         approach, call, known, now = errand.approach, errand.call, errand.known, self._now
-        principal, asked = call.principal, approach.asked
+        principal, asked, fields = call.principal, approach.asked, errand.request.head.fields
         if principal.local or asked.no_cache or not self._accepted.knows(approach.site.place, principal, now()):
             return NOTHING
 
         def suffices(entry: Entry) -> bool:
-            verdict = judge(entry, asked, call.fresh, now())
+            verdict = judge(fitting(entry, errand.key, fields), asked, call.fresh, now())
             return verdict is not ABSENT and (known is None or entry.at > known.at)
 
         return await self._store.fetch(errand.key, suffices, patience=patience)
@@ -184,6 +185,7 @@ class Origin:
         if not self._accepted.knows(approach.site.place, call.principal, now):
             return None
         spare = self._store.peek(errand.key) or (None if flight.superseded else behind)
+        spare = fitting(spare, errand.key, errand.request.head.fields)
         found, view = judge_spare(spare, approach.asked, call.fresh, now), call.facts.view
         if found is None or view.stream == (found.entry.form is Form.EVENTS):
             return found

@@ -15,6 +15,7 @@ from typing import Any
 from sidecar.boarding import Boarding
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches
+from sidecar.core.changes import SAFE, target_of
 from sidecar.core.dialect import BodyForm
 from sidecar.core.draft import Draft
 from sidecar.core.fingerprint import seal
@@ -39,6 +40,7 @@ from sidecar.core.rescue import cause_of, is_callers, rescue
 from sidecar.core.routing import choose_model
 from sidecar.core.rules import Mode
 from sidecar.core.silent import Pieces, certain, cut
+from sidecar.core.variants import fits
 from sidecar.delivery import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.dispatch import Dispatch
 from sidecar.errand import Call, Errand, Way, draft_of
@@ -168,7 +170,7 @@ class Proxy:
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
-        verdict = self._find(approach, call, call.key)
+        verdict = self._find(approach, call, call.key, request.head)
         answer = self._remember(verdict, approach, call, size, started)
         if answer is None:
             return Pending(partial(self._fetch, request, call, call.key, started))
@@ -186,7 +188,7 @@ class Proxy:
         call = self._understand(approach, approach.head, body, None)
         if call.key is None or call.observe:
             return None
-        verdict = self._find(approach, call, call.key)
+        verdict = self._find(approach, call, call.key, None)
         if isinstance(verdict, Refresh):
             self._urged = call.key
             return None  # a refresh needs the request itself
@@ -257,7 +259,11 @@ class Proxy:
         body = viewed(entry, call.endpoint, view)
         return None if body is None else self._serve(found, body, approach, call, size, started)
 
-    def _find(self, approach: Approach, call: Call, key: Key) -> Serve | Refresh | None:
+    def _find(self, approach: Approach, call: Call, key: Key, head: Head | None) -> Serve | Refresh | None:
+        """
+        What memory has for a request with *head*. *head* is None where only its telling fields are known; then nothing
+        is found that depends on other fields.
+        """
         now = self._now()
         principal = call.principal
         if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, now):
@@ -266,7 +272,10 @@ class Proxy:
         if self._urged is not None:  # what was recalled has drawn its refresh, and comes with all that one needs now
             draw = _SURELY if self._urged == key else draw
             self._urged = None
-        verdict = judge(self._store.peek(key), approach.asked, call.fresh, now, draw)
+        entry = self._store.peek(key)
+        if entry is not None and entry.vary and (head is None or not fits(key, entry.vary, head.fields)):
+            return None
+        verdict = judge(entry, approach.asked, call.fresh, now, draw)
         return None if isinstance(verdict, Absent) else verdict
 
     def _serve(
@@ -308,7 +317,7 @@ class Proxy:
         approach, call, draft = errand.approach, errand.call, errand.draft
         proven = self._accepted.knows(approach.site.place, call.principal, self._now())
         # look again: the answer may have come between the first look and this task's first step
-        found = None if way.alone else self._find(approach, call, errand.key)
+        found = None if way.alone else self._find(approach, call, errand.key, errand.request.head)
         if found is not None and await self._reply(errand, found, exchange):
             return None
         reader, collapsed = self._boarding.board(errand, way, proven=proven)
@@ -352,12 +361,13 @@ class Proxy:
 
     async def _look(self, errand: Errand, exchange: Exchange) -> bool:
         """Look for an answer in memory and behind it, but nowhere else."""
-        found = self._find(errand.approach, errand.call, errand.key)
+        head = errand.request.head
+        found = self._find(errand.approach, errand.call, errand.key, head)
         if found is None:
             fetched = await self._origin.look(errand, patience=0.0)
             if fetched.lease is not None:
                 fetched.lease.release(failed=False)
-            found = self._find(errand.approach, errand.call, errand.key)
+            found = self._find(errand.approach, errand.call, errand.key, head)
         return found is not None and await self._reply(errand, found, exchange)
 
     def _refresh_behind(self, errand: Errand, known: Entry) -> None:
@@ -379,11 +389,20 @@ class Proxy:
             if approach.asked.only_if_cached:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
             principal = self._approaches.caller(approach, route).principal
-            await self._relaying.run(request, call, route, principal, Passage(draft, status, exchange))
+            passage = Passage(draft, status, exchange, self._changes(approach, head))
+            await self._relaying.run(request, call, route, principal, passage)
         except Exception as error:  # noqa: BLE001  as in _fetch
             self._settle(error, approach, draft, exchange, status)
         finally:
             self._tell(draft)
+
+    def _changes(self, approach: Approach, head: Head) -> tuple[bytes, ...]:
+        """What a call with *head* changes if it succeeds, in every partition in which its caller may have read it."""
+        site = approach.site
+        if head.method in SAFE or not site.service.dialect.honours:
+            return ()
+        partitions = {self._approaches.caller(approach, route).principal.partition for route in site.routes}
+        return tuple(target_of(site, partition) for partition in partitions)
 
     def _settle(self, error: Exception, approach: Approach, draft: Draft, exchange: Exchange, status: bytes) -> None:
         """The one place where an error becomes an answer, or a break in one that has begun."""

@@ -7,20 +7,21 @@ The rule: what comes is poured into a flight, opened to its readers at the commi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from msgspec.structs import replace
 
 from sidecar.commit import COMMIT_BYTES, Committed
+from sidecar.core.allowance import Allowance, allowance, bounded
 from sidecar.core.dialect import Completeness, Watch
+from sidecar.core.directives import Directives
 from sidecar.core.draft import Draft, shown
 from sidecar.core.headers import relay, replay, retry_fields, upstream_id, upstream_region
 from sidecar.core.model import Entry, Fields, Form, Outcome, Usage
 from sidecar.core.policy import (
     UNSHAREABLE_SECONDS,
     Audience,
-    Directives,
     Drop,
     Keep,
     Reason,
@@ -31,6 +32,8 @@ from sidecar.core.policy import (
     share,
 )
 from sidecar.core.principal import Accepted, Principal
+from sidecar.core.recognise import Site
+from sidecar.core.variants import fits, variant
 from sidecar.dispatch import Sent
 from sidecar.errand import Call, Errand, booked
 from sidecar.errors import Cause, UpstreamFailed
@@ -75,6 +78,18 @@ class Reception:
         if sent.own and answer.status in {401, 403}:
             self._accepted.withdraw(place, principal)
 
+    def allowance(self, call: Call, site: Site, fields: Fields) -> Allowance:
+        """What an answer with *fields*, which has just come from *site*, allows."""
+        honours, shared = site.service.dialect.honours, call.principal.shared
+        return allowance(fields, call.route.cache, honours=honours, shared=shared, now=self._now())
+
+    def outdate(self, targets: Iterable[bytes]) -> None:
+        """A call has changed *targets*: what is kept of them, or under way, was asked for before that."""
+        now = self._now()
+        for target in targets:
+            self._flights.outdate(target)
+            self._store.outdate(target, now)
+
     async def read(self, answer: Committed, draft: Draft) -> bytes:
         """The next bytes of an answer, the wait for them booked."""
         began = self._clock()
@@ -87,12 +102,13 @@ class Reception:
         """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
         answer, fields = sent.answer, sent.answer.fields
         form = form_of(fields)
-        unshareable = self._share(errand, flight, sent, fields, form)
-        kept = not unshareable and errand.call.fresh.ttl > 0 and flight.holds(answer.length or 0)
+        allowed = self.allowance(errand.call, errand.approach.site, fields)
+        unshareable = self._share(errand, flight, sent, form, allowed)
+        kept = not (unshareable or allowed.reason) and errand.call.fresh.ttl > 0 and flight.holds(answer.length or 0)
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
 
         async def settle() -> bool:
-            return not unshareable and await self._keep(errand, flight, opening, own=sent.own)
+            return not unshareable and await self._keep(errand, flight, opening, allowed, own=sent.own)
 
         watch = errand.call.endpoint.answers.watch() if form is Form.EVENTS and not unshareable else None
         kept = await self._flow(errand, flight, answer, opening, watch, settle)
@@ -114,6 +130,8 @@ class Reception:
         unshareable = share(sent.answer.status, fields, form)
         if unshareable:
             self._part(errand, flight)
+        else:
+            self._confine(errand, flight, self.allowance(errand.call, errand.approach.site, fields))
         flight.open(opening)
 
         async def settle() -> bool:
@@ -176,17 +194,37 @@ class Reception:
 
     def on_head(self, errand: Errand, flight: Flight, status: int, fields: Fields) -> None:
         """Who waits for an answer that turns out to be another's need not wait for its commit point."""
-        if status == 200 and share(status, fields, form_of(fields)):
+        if status != 200:
+            return
+        if share(status, fields, form_of(fields)):
             self._part(errand, flight)
             flight.judged(None)
+        else:
+            self._confine(errand, flight, self.allowance(errand.call, errand.approach.site, fields))
 
     def _part(self, errand: Errand, flight: Flight) -> None:
         self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
         flight.release(lambda _: False)
 
-    def _share(self, errand: Errand, flight: Flight, sent: Sent, fields: Fields, form: Form) -> str:
-        """Let go of the readers whom an answer with this head is not for; why it is not for all, else ``""``."""
-        status = sent.answer.status
+    def _confine(self, errand: Errand, flight: Flight, allowed: Allowance) -> None:
+        """Let go of the readers to whom an answer is not *allowed*."""
+        if allowed.personal:
+            self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
+            flight.release(lambda reader: reader.credential == errand.call.principal.credential)
+        elif allowed.reason:
+            self._part(errand, flight)
+        if allowed.reason:
+            flight.judged(None)
+        if allowed.vary:
+            given = variant(errand.key, allowed.vary, errand.request.head.fields)
+            flight.narrow(partial(fits, errand.key, given))
+
+    def _share(self, errand: Errand, flight: Flight, sent: Sent, form: Form, allowed: Allowance) -> str:
+        """
+        Let go of the readers whom an answer with this head is not for. Returns why it cannot be shared, ``""`` where it
+        can, apart from what the answer itself has *allowed*.
+        """
+        status, fields = sent.answer.status, sent.answer.fields
         unshareable = share(status, fields, form)
         if not unshareable and form is Form.WHOLE and not _is_framed(fields):
             unshareable = Reason.UNFRAMED  # it may be cut, and nothing in it would tell
@@ -196,6 +234,8 @@ class Reception:
             self._part(errand, flight)
         elif (keep := _audience(errand, sent)) is not None:
             flight.release(keep)
+        if status == 200:
+            self._confine(errand, flight, allowed)
         if unshareable:
             flight.judged(None)
         booked(errand, flight).reason = unshareable
@@ -209,7 +249,7 @@ class Reception:
         own = relay(answer.pairs, fields, now, own=sent.own)
         return Opening(answer.status, own, shared, form, answer.length, kept, sent.region, usage=usage)
 
-    async def _keep(self, errand: Errand, flight: Flight, opening: Opening, *, own: bool) -> bool:
+    async def _keep(self, errand: Errand, flight: Flight, opening: Opening, allowed: Allowance, *, own: bool) -> bool:
         """
         Store a complete answer, if it is one that may be stored. *own*: the caller's own credential has earned it, and
         is accepted thereby, unless the service gives such answers to everybody.
@@ -218,7 +258,7 @@ class Reception:
         call, asked = errand.call, errand.approach.asked
         body = flight.body()
         if body is None:
-            booked(errand, flight).reason = Reason.ANSWER_TOO_LARGE
+            booked(errand, flight).reason = allowed.reason or Reason.ANSWER_TOO_LARGE
             return False
         judged = partial(_judge, call, asked, body, form, media_of(opening.shared))
         verdict, usage, model, finish = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
@@ -231,6 +271,11 @@ class Reception:
             return False
         if own and call.endpoint.proves:
             self._accepted.note(errand.approach.site.place, call.principal, self._now())
+        now = self._now()
+        fresh = bounded(verdict.fresh, allowed, now)
+        if allowed.reason or fresh.ttl <= 0:
+            draft.reason = allowed.reason or Reason.EXPIRED
+            return False
         if flight.superseded:
             draft.reason = Reason.SUPERSEDED
             return False
@@ -242,16 +287,20 @@ class Reception:
             service=errand.approach.site.service.name,
             route=call.route.name,
             model=model or call.model,
-            at=self._now(),
-            ttl=verdict.fresh.ttl,
-            stale_while_revalidate=verdict.fresh.while_revalidate,
-            stale_if_error=verdict.fresh.if_error,
+            at=now,
+            ttl=fresh.ttl,
+            stale_while_revalidate=fresh.while_revalidate,
+            stale_if_error=fresh.if_error,
             usage=usage,
             region=draft.region,
             seconds=draft.upstream_seconds,
             tags=call.route.cache.tags + asked.tags,
             partition=call.principal.partition,
             position=flight.position,
+            vary=variant(errand.key, allowed.vary, errand.request.head.fields),
+            strict=allowed.strict,
+            age=allowed.age,
+            target=flight.target,
         )
         draft.stored = self._store.put(errand.key, entry)
         if draft.stored:

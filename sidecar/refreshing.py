@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from sidecar.core.changes import target_of
 from sidecar.core.memo import Memo
 from sidecar.core.model import Key
 from sidecar.core.rescue import cause_of
@@ -58,7 +59,8 @@ class Refreshes:
         generating = errand.call.endpoint.generating
         fly = partial(self._fly, errand)
         scopes = partial(scopes_within, errand)
-        flight = self._flights.lead(None, fly, generating=generating, scopes=scopes)
+        target = target_of(errand.approach.site, errand.call.principal.partition)
+        flight = self._flights.lead(None, fly, generating=generating, scopes=scopes, target=target)
         lend(errand.request.body, flight)
         assert flight.task is not None
         self._keys.add(errand.key)

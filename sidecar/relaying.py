@@ -19,6 +19,7 @@ from sidecar.core.model import Fields, Outcome
 from sidecar.core.observation import Observations, essence
 from sidecar.core.policy import FAILING, Reason, form_of
 from sidecar.core.principal import Principal
+from sidecar.core.recognise import Site
 from sidecar.core.rules import Route
 from sidecar.delivery import Stamp
 from sidecar.dispatch import Dispatch, Sent
@@ -32,11 +33,15 @@ _OBSERVED_BYTES = 1024 * 1024
 
 
 class Passage(Struct):
-    """Where a call's answer goes, and what is said of it: *status* is its ``Cache-Status``."""
+    """
+    Where a call's answer goes, and what is said of it: *status* is its ``Cache-Status``. *changes*: the targets of
+    which what is kept is out of date once the call has succeeded.
+    """
 
     draft: Draft
     status: bytes
     exchange: Exchange
+    changes: tuple[bytes, ...] = ()
 
 
 class Relay:
@@ -72,7 +77,9 @@ class Relay:
         try:
             sent = await self._send(trip, call, principal, passage)
             try:
-                await self._pass_on(sent, call, watch, passage)
+                if draft.outcome is not Outcome.FALLBACK and 200 <= sent.answer.status < 400:
+                    self._reception.outdate(passage.changes)
+                await self._pass_on(sent, trip.site, call, watch, passage)
             finally:
                 sent.answer.close()
         except asyncio.CancelledError:
@@ -121,10 +128,10 @@ class Relay:
         passage.status = b"sidecar; fwd=bypass; detail=fallback"
         return found.sent
 
-    async def _pass_on(self, sent: Sent, call: Call | None, watch: Watch | None, passage: Passage) -> None:
+    async def _pass_on(self, sent: Sent, site: Site, call: Call | None, watch: Watch | None, passage: Passage) -> None:
         draft, exchange, answer = passage.draft, passage.exchange, sent.answer
         fields = self._begin(sent, passage)
-        observed = call is not None and call.observe
+        observed = call is not None and call.observe and not self._reception.allowance(call, site, fields).reason
         seen: list[bytes] | None = [] if call is not None and (observed or answer.counts) else None
         while chunk := await self._reception.read(answer, draft):
             if watch is not None:

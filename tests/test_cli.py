@@ -97,6 +97,18 @@ def test_check_good(write, capsys):
     assert (f"{path}: good; 4 services, 7 routes.\n", "") == tuple(capsys.readouterr())
 
 
+def test_check_cautions(write, capsys):
+    """What may be said and is better thought over is told, and the configuration is good all the same."""
+    route = "  - {name: r, cache: {share: service, directives: ignore}}\n"
+    path = write("c.yaml", "routes:\n" + route)
+    code = main(["check", path])
+    first, last = capsys.readouterr().out.splitlines()
+
+    assert 0 == code
+    assert first.startswith(f"warning: {path}:2: routes[0].cache.directives: together with `share` ")
+    assert last.startswith(f"{path}: good; ")
+
+
 def test_check_bad(write, capsys):
     """Exit code 2, and every problem in a line of its own, also those that ``run`` tolerates."""
     path = write("c.yaml", BAD)

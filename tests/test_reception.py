@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
-from sidecar.commit import COMMIT_BYTES
+from sidecar.commit import COMMIT_BYTES, Committed
+from sidecar.core.headers import fields_of
 from sidecar.core.model import Form, Usage
+from sidecar.dispatch import Sent
 from sidecar.errors import Cause, UpstreamFailed
 from tests.fetched import (
     ASK,
@@ -166,6 +168,58 @@ async def test_superseded(desks, stream):
     assert (False, "superseded", Usage(3, 2)) == (first.draft.stored, first.draft.reason, first.draft.usage)
     assert second.draft.stored
     assert kept is desk.store.peek(second.key)
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["as its head comes", "as it is poured"])
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ((b"Cache-Control", b"no-store"), (False, True, "private")),
+        ((b"Cache-Control", b"private"), (False, True, "private")),
+        ((b"Cache-Control", b"no-cache"), (False, False, "")),
+        ((b"Vary", b"X-Tone"), (True, False, "")),
+        ((b"Vary", b"*"), (True, True, "vary")),
+    ],
+    ids=["no-store", "private", "no-cache", "vary", "vary on anything"],
+)
+async def test_what_it_says_of_others(desks, said, expected, early):
+    """Of those who wait, the ones go whom it is not for: with the same credential, and with another one."""
+    desk = desks()
+    gate = asyncio.Event()
+    errand = desk.errand(fields={b"x-team": b"docs"})
+    answer = Answer(gate, completion(), pairs=(JSON, CHUNKED, said))
+    fields = fields_of(answer.pairs)
+
+    async def fetch(flight):
+        if early:
+            desk.reception.on_head(errand, flight, 200, fields)
+            await gate.wait()
+        await desk.reception.pour(errand, flight, Sent(Committed(answer, fields), "us"))
+
+    flight = desk.flights.lead(errand.key, fetch, generating=True)
+    credential = errand.call.principal.credential
+    owner, *others = [
+        flight.join(owned, None, {b"x-tone": tone})
+        for owned, tone in ((credential, b"dry"), (credential, b"dry"), (b"another", b"dry"))
+    ]
+    await desk.settle()
+
+    same, other, reason = expected
+    assert [same, same or other] == [reader.released for reader in others]
+    gate.set()
+    await asyncio.gather(*(read(reader) for reader in (owner, *others) if not reader.released))
+    assert (reason, not reason) == (errand.draft.reason, errand.draft.stored)
+
+
+async def test_usage_of_what_is_not_kept(desks):
+    """An answer that may not be kept has cost as much as one that may."""
+    desk = desks(whole(pairs=(JSON, CHUNKED, (b"Cache-Control", b"private"))))
+    errand = desk.errand(fields={b"x-team": b"docs"})
+    opening, _ = await desk.fetch(errand)
+
+    assert (False, False, "private", Usage(3, 2)) == (
+        opening.kept, errand.draft.stored, errand.draft.reason, errand.draft.usage
+    )  # fmt: skip
 
 
 async def test_incomplete_is_dropped(desks):

@@ -15,10 +15,11 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from sidecar.core.directives import Directives, read_directives
 from sidecar.core.fingerprint import partition_of, prefix
 from sidecar.core.memo import Memo
 from sidecar.core.model import Fields, Head
-from sidecar.core.policy import CONDITIONAL, Bypass, Directives, Reason, admit_head, read_directives
+from sidecar.core.policy import CONDITIONAL, Bypass, Reason, admit_head
 from sidecar.core.principal import Pod, Principal, counted_query, identify
 from sidecar.core.recognise import Site, Stray, recognise
 from sidecar.core.roles import MOST_NAMES, TOKEN_START, Role, Roles

@@ -182,7 +182,8 @@ class Dialect:
     *error*: the body of an error answer in this API's own form, from status, code and message. *error_event*: the
     bytes of an error inside a stream, ``b""`` where the API has none. *misdirected*: for a call that was meant for
     another service, one sentence with the right base URL, else None. *one_credential_domain*: a key of this API works
-    in each of its regions.
+    in each of its regions. *honours*: the service speaks HTTP as RFC 9111 has it: its answers mean what they say about
+    caching, and its unsafe methods change what others fetch.
     """
 
     name: str
@@ -197,6 +198,7 @@ class Dialect:
     credential_query: frozenset[str] = frozenset()
     one_credential_domain: bool = True
     own_hosts: tuple[str, ...] = ()
+    honours: bool = False
 
     def is_own(self, host: str) -> bool:
         """Whether *host*, in lower case, is one of the vendor's own."""

@@ -25,7 +25,7 @@ PLAIN_OPTIONS = HOP_BY_HOP | {b"close", b""}
 """What may stand in ``Connection`` without taking a field out of the message that anybody reads."""
 
 OURS = frozenset({
-    b"cache-control", b"x-sidecar-ttl", b"x-sidecar-tags", b"x-sidecar-fallback", b"x-sidecar-priority",
+    b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"x-sidecar-fallback", b"x-sidecar-priority",
     b"x-sidecar-callback",
 })  # fmt: skip
 """Request fields that speak to the sidecar; never forwarded. ``Prefer: respond-async`` is dropped by its value."""

@@ -140,6 +140,10 @@ class Entry(Struct, frozen=True, gc=False):
     fresh; *stale_while_revalidate* and *stale_if_error* how long after that it may still serve. *seconds* is how long
     the upstream took. *partition*, 16 bytes, is whose answers it belongs to; *position* what was known of the fleet's
     purges before its upstream call was sent.
+
+    *vary*: the request fields on which the answer depends, each with a digest of what its request had there (see
+    ``core/variants``). *strict*: it never serves stale. *age*: how old it was by what the service said, seconds.
+    *target*: of what, 16 bytes, it is a representation, for calls that change that; ``b""`` where no call does.
     """
 
     status: int
@@ -159,6 +163,10 @@ class Entry(Struct, frozen=True, gc=False):
     tags: tuple[str, ...] = ()
     partition: bytes = b""
     position: Position = Position()
+    vary: Pairs = ()
+    strict: bool = False
+    age: float = 0.0
+    target: bytes = b""
 
     @property
     def dead(self) -> float:

@@ -7,7 +7,6 @@ stands in ``Cache-Status``, in the metrics and in the log.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from math import floor, log
@@ -16,6 +15,9 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from sidecar.core.dialect import Completeness, Endpoint, Kind
+from sidecar.core.directives import NOTHING_ASKED as NOTHING_ASKED  # noqa: PLC0414  they are policy's words, too
+from sidecar.core.directives import Directives as Directives  # noqa: PLC0414  as above
+from sidecar.core.directives import read_directives as read_directives  # noqa: PLC0414  as above
 from sidecar.core.headers import PLAIN_OPTIONS, named_by_connection
 from sidecar.core.model import Entry, Facts, Fields, Form, Pairs
 from sidecar.core.principal import Principal
@@ -70,6 +72,10 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"
     FALLBACK = "fallback"
     UNPROVEN = "unproven"
+    NO_CACHE = "no-cache"
+    EXPIRED = "expired"
+    PRIVATE = "private"
+    VARY = "vary"
 
 
 class Lookup(Struct, frozen=True, gc=False):
@@ -88,58 +94,6 @@ class Bypass(Struct, frozen=True, gc=False):
     """The call goes upstream as it is."""
 
     reason: str
-
-
-class Directives(Struct, frozen=True, gc=False):
-    """
-    What the caller asks of the cache (RFC 9111, 5.2.1, and ``x-sidecar-*``).
-
-    *max_age*: the oldest answer it takes, seconds; *ttl*: how long, at most, its answer may be kept and how old, at
-    most, one it gets may be. None where it says nothing.
-    """
-
-    no_cache: bool = False
-    no_store: bool = False
-    only_if_cached: bool = False
-    max_age: float | None = None
-    ttl: float | None = None
-    tags: tuple[str, ...] = ()
-
-
-NOTHING_ASKED = Directives()
-
-_ASKING = (b"cache-control", b"x-sidecar-ttl", b"x-sidecar-tags")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?\Z")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
-_TAG = re.compile(r"[\w.:@/-]{1,64}\Z", re.ASCII)
-
-
-def read_directives(fields: Fields) -> Directives:
-    """What the caller asks. What cannot be read is as if it were not there, but for a TTL, which then is 0."""
-    if not any(name in fields for name in _ASKING):
-        return NOTHING_ASKED
-    no_cache = no_store = only_if_cached = False
-    max_age: float | None = None
-    for token in fields.get(b"cache-control", b"").decode("latin-1").lower().split(","):
-        name, _, value = token.strip().partition("=")
-        if name == "no-cache":
-            no_cache = True
-        elif name == "no-store":
-            no_store = True
-        elif name == "only-if-cached":
-            only_if_cached = True
-        elif name == "max-age" and value.strip('"').isdecimal():
-            max_age = float(value.strip('"')[:12])
-    ttl: float | None = None
-    if (asked := fields.get(b"x-sidecar-ttl")) is not None:
-        found = _DURATION.match(asked.decode("latin-1").strip())
-        ttl = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    tags = tuple(
-        tag
-        for part in fields.get(b"x-sidecar-tags", b"").decode("latin-1").split(",")
-        if _TAG.match(tag := part.strip())
-    )
-    return Directives(no_cache, no_store, only_if_cached, max_age, ttl, tags[:16])
 
 
 def admit_head(mode: Mode, site: Site, fields: Fields, asked: Directives) -> Bypass | None:
@@ -246,10 +200,15 @@ def judge(
         return ABSENT
     age = max(now - entry.at, 0.0)  # a clock that was set back makes nothing younger than new
     left = min(entry.ttl, fresh.ttl) - age
-    if left <= 0 and (-left >= fresh.while_revalidate or (asked is not NOTHING_ASKED and not _takes_stale(asked))):
+    age += entry.age
+    if left <= 0 and (
+        entry.strict or -left >= fresh.while_revalidate or (asked is not NOTHING_ASKED and not _takes_stale(asked))
+    ):
         return ABSENT
     if asked is not NOTHING_ASKED and (
-        (asked.max_age is not None and age > asked.max_age) or (asked.ttl is not None and age >= asked.ttl)
+        (asked.max_age is not None and age > asked.max_age)
+        or (asked.ttl is not None and age >= asked.ttl)
+        or (asked.min_fresh is not None and left < asked.min_fresh)
     ):
         return ABSENT
     serve = Serve(entry, int(age), floor(left))
@@ -264,19 +223,21 @@ def judge_spare(entry: Entry | None, asked: Directives, fresh: Freshness, now: f
         return None
     age = max(now - entry.at, 0.0)
     left = min(entry.ttl, fresh.ttl) - age
-    return Serve(entry, int(age), floor(left)) if -left < fresh.if_error else None
+    if -left >= (0.0 if entry.strict else fresh.if_error):
+        return None
+    return Serve(entry, int(age + entry.age), floor(left))
 
 
 def _takes_stale(asked: Directives) -> bool:
-    """Whoever says how old an answer may be, or wants a new one, wants no stale one (RFC 9111, 5.2.1)."""
-    return not asked.no_cache and asked.max_age is None and asked.ttl is None
+    """Whoever says how old or how fresh an answer may be, or wants a new one, wants no stale one (RFC 9111, 5.2.1)."""
+    return not asked.no_cache and asked.max_age is None and asked.ttl is None and asked.min_fresh is None
 
 
 def share(status: int, fields: Fields, form: Form) -> str:
     """
     Whether an answer may go to others than its own caller, judged by its head: ``""``, or the reason why not.
 
-    A service's ``Cache-Control`` is not asked: these APIs send ``no-cache`` with every answer.
+    What the answer says about caching is for ``core/allowance``.
     """
     if status != 200:
         return Reason.STATUS

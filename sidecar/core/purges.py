@@ -19,6 +19,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
+from sidecar.core.changes import Changes
 from sidecar.core.model import Entry, Key, Position
 
 MOST_SCOPES = 4096
@@ -151,14 +152,16 @@ class Purges:
     """
     The purges that this process knows of. *seq* grows with each that it carries out.
 
-    ``pending`` are those that the log should have and hasn't: no entry of theirs is admitted meanwhile.
+    ``pending`` are those that the log should have and hasn't: no entry of theirs is admitted meanwhile. *changes* are
+    no purges, but make entries invalid in the same way, here.
     """
 
-    __slots__ = ("_before", "_left", "_local", "_logged", "_node", "_pending", "_settled", "position", "seq")
+    __slots__ = ("_before", "_left", "_local", "_logged", "_node", "_pending", "_settled", "changes", "position", "seq")
 
     def __init__(self, *, most_scopes: int = MOST_SCOPES) -> None:
         self.seq = 0
         self.position = Position()
+        self.changes = Changes()
         self._local = _Latest(most_scopes)
         self._logged = _Latest(most_scopes)
         self._pending: dict[Scope, Due] = {}
@@ -195,6 +198,8 @@ class Purges:
 
     def allows(self, key: Key, entry: Entry) -> bool:
         """As ``admits``, of an entry. Most were asked for after the last purge, and need no look at their scopes."""
+        if not self.changes.allows(entry):
+            return False
         log, number = entry.position
         if log and log == self.position.incarnation and number >= self.position.number and not self._pending:
             return True

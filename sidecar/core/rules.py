@@ -170,7 +170,8 @@ class Service:
 class CacheRule:
     """
     A route's cache rule; times in seconds. *ttl* None means the endpoint kind's default; *stale_while_revalidate* and
-    *stale_if_error* are how long after it an answer may still serve, while it is refreshed or cannot be.
+    *stale_if_error* are how long after it an answer may still serve, while it is refreshed or cannot be. *directives*
+    tells whether what answers say about caching is honoured; None: as the service's dialect has it.
     """
 
     mode: CacheMode = CacheMode.DETERMINISTIC
@@ -180,6 +181,7 @@ class CacheRule:
     trust_seed: bool = False
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
+    directives: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

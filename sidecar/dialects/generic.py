@@ -62,4 +62,5 @@ GENERIC = Dialect(
     counting=(b"accept", b"accept-language", b"content-type"),
     credential_query=frozenset({"api-key", "key", "subscription-key"}),
     one_credential_domain=False,
+    honours=True,
 )

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from sidecar.core.draft import Draft
 from sidecar.core.ledger import Ledger
-from sidecar.core.model import Entry, Position, View
+from sidecar.core.model import Entry, Fields, Position, View
 from sidecar.core.purges import Scope
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.opening import Opening
@@ -26,6 +26,8 @@ WINDOW = 256 * 1024
 """Bytes that a flight past its limit may be ahead of its slowest reader."""
 
 Scopes = Callable[[], tuple[Scope, ...]]
+
+_NO_FIELDS: Fields = {}
 
 _HELPING = 128 * 1024  # a late reader catches up in pieces of about this size
 
@@ -56,8 +58,10 @@ class Flight:
         on_close: Callable[[Flight], None],
         on_abandon: Callable[[Flight], bool],
         scopes: Scopes = tuple,
+        target: bytes = b"",
     ) -> None:
         self.key = key
+        self.target = target  # what the call reads, where others may change that
         self.scopes = scopes  # by which a purge may take its answer; asked for only when there is one
         self.generating = generating
         self.position = Position()  # set by the fetch: what was known of purges before the request was sent
@@ -88,6 +92,7 @@ class Flight:
         self._held = 0
         self._taken = 0  # bytes of those held that are in the ledger
         self._readers: dict[Reader, None] = {}
+        self._fits: Callable[[Fields], bool] | None = None
         self._behind = 0  # readers of a window that stand at its beginning
         self._owned = False
         self._windowed = False
@@ -116,15 +121,23 @@ class Flight:
         """Whether no more bytes will come."""
         return self.stage is Stage.DONE or self.stage is Stage.FAILED
 
+    def fits(self, fields: Fields) -> bool:
+        """Whether the answer is for a request with these *fields*, as far as is known by now."""
+        return self._fits is None or self._fits(fields)
+
     def join(
-        self, credential: bytes = b"", draft: Draft | None = None, question: Callable[[], bytes] = bytes
+        self,
+        credential: bytes = b"",
+        draft: Draft | None = None,
+        question: Callable[[], bytes] = bytes,
+        fields: Fields = _NO_FIELDS,
     ) -> Reader:
         """
-        Read along from the first byte. The first to join is the one whose request is sent: the owner, in whose
-        *draft* the call's cost is booked; when it leaves early, that of another who reads along takes it over.
-        *question* tells all that the caller asks.
+        Read along from the first byte, for a request with *fields*. The first to join is the one whose request is sent:
+        the owner, in whose *draft* the call's cost is booked; when it leaves early, that of another who reads along
+        takes it over. *question* tells all that the caller asks.
         """
-        reader = Reader(self, credential, draft, question, owner=not self._owned)
+        reader = Reader(self, credential, draft, question, fields, owner=not self._owned)
         if self.draft is None:
             self.draft = draft
         self._owned = True
@@ -163,13 +176,14 @@ class Flight:
     def release(self, keep: Callable[[Reader], bool]) -> None:
         """The answer is not for everybody: readers other than the owner and those to *keep* go their own way."""
         self.close()
-        for reader in list(self._readers):
-            if not reader.owner and not keep(reader):
-                self._part(reader)
-                reader.released = True
-                reader.wake()
-        self._trim()
-        self._desert()
+        self._let_go([reader for reader in self._readers if not reader.owner and not keep(reader)])
+
+    def narrow(self, fits: Callable[[Fields], bool]) -> None:
+        """The answer is only for requests that it *fits*: other readers go their own way, and no such one joins."""
+        self._fits = fits
+        strange = [reader for reader in self._readers if not reader.owner and not fits(reader.fields)]
+        if strange:  # a flight that nobody has joined goes on as it was
+            self._let_go(strange)
 
     def close(self) -> None:
         """Nobody joins any more."""
@@ -223,6 +237,14 @@ class Flight:
         self._end(Stage.FAILED, error)
 
     # ---- shared state: each of these is one synchronous step ----
+
+    def _let_go(self, readers: list[Reader]) -> None:
+        for reader in readers:
+            self._part(reader)
+            reader.released = True
+            reader.wake()
+        self._trim()
+        self._desert()
 
     def _append(self, chunk: bytes) -> None:
         size = len(chunk)
@@ -342,18 +364,26 @@ class Reader:
     """
     One caller's place in a flight. Must be left, in a ``finally``.
 
-    *owner*: this caller's own request is the one that was sent.
+    *fields*: those of its request. *owner*: this caller's own request is the one that was sent.
     """
 
-    __slots__ = ("_waiter", "at", "credential", "draft", "flight", "owner", "question", "released")
+    __slots__ = ("_waiter", "at", "credential", "draft", "fields", "flight", "owner", "question", "released")
 
     def __init__(
-        self, flight: Flight, credential: bytes, draft: Draft | None, question: Callable[[], bytes], *, owner: bool
+        self,
+        flight: Flight,
+        credential: bytes,
+        draft: Draft | None,
+        question: Callable[[], bytes],
+        fields: Fields,
+        *,
+        owner: bool,
     ) -> None:
         self.flight = flight
         self.credential = credential
         self.draft = draft
         self.question = question
+        self.fields = fields
         self.owner = owner
         self.released = False
         self.at = 0

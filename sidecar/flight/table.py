@@ -57,10 +57,10 @@ class Flights:
         """The flight for *key* that one may join."""
         return self._joinable.get(key)
 
-    def reserve(self, key: Hashable | None, *, generating: bool, scopes: Scopes = tuple) -> Flight:
+    def reserve(self, key: Hashable | None, *, generating: bool, scopes: Scopes = tuple, target: bytes = b"") -> Flight:
         """
         A flight whose fetch has not begun. Others find it under *key*, where it takes the place of an earlier one;
-        None: nobody does. A purge of one of *scopes* detaches it.
+        None: nobody does. A purge of one of *scopes* detaches it, and so does a change of its *target*.
 
         The caller joins before it awaits anything else, and sees to it that the flight is launched or grounded.
         """
@@ -72,6 +72,7 @@ class Flights:
             on_close=self._close,
             on_abandon=self._abandon,
             scopes=scopes,
+            target=target,
         )
         if key is None:
             flight.joinable = False
@@ -94,9 +95,11 @@ class Flights:
         flight.close()
         self._flying.discard(flight)
 
-    def lead(self, key: Hashable | None, fetch: Fetch, *, generating: bool, scopes: Scopes = tuple) -> Flight:
+    def lead(
+        self, key: Hashable | None, fetch: Fetch, *, generating: bool, scopes: Scopes = tuple, target: bytes = b""
+    ) -> Flight:
         """Reserve a flight and launch it."""
-        flight = self.reserve(key, generating=generating, scopes=scopes)
+        flight = self.reserve(key, generating=generating, scopes=scopes, target=target)
         self.launch(flight, fetch)
         return flight
 
@@ -110,6 +113,11 @@ class Flights:
         for flight in taken:
             flight.supersede()
         return len(taken)
+
+    def outdate(self, target: bytes) -> None:
+        """*target* has been changed: as ``detach``, of what flies to read it."""
+        for flight in [flight for flight in self._flying if flight.target == target and not flight.superseded]:
+            flight.supersede()
 
     def mark(self, key: Hashable, until: float) -> None:
         """Remember that answers for *key* cannot be shared, so that nobody queues behind one (hit-for-miss)."""

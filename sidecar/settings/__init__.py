@@ -15,6 +15,7 @@ from itertools import chain
 from sidecar.core.rules import Mode, Rules
 from sidecar.errors import ConfigError
 from sidecar.settings.build import build
+from sidecar.settings.cautions import cautions
 from sidecar.settings.checks import check
 from sidecar.settings.mounted import NEEDED, unfit, unsealed
 from sidecar.settings.overrides import Override, apply, from_environment, from_options
@@ -72,7 +73,7 @@ def load(
         rules,
         routes=mute(rules.routes, reading.unknown),
         revision=_revision(text, changes),
-        warnings=(*in_order([*warnings(reading.unknown), *left_alone(lacking), *files]), *strange),
+        warnings=(*in_order([*warnings(reading.unknown), *left_alone(lacking), *files, *cautions(reading)]), *strange),
     )
 
 

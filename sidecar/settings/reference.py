@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from sidecar.core.durations import as_duration
 from sidecar.core.policy import DEFAULT_TTL, OTHER_TTL
 from sidecar.core.rules import Route
+from sidecar.dialects import DIALECTS
 from sidecar.settings.builtin import ROUTES, SERVICES
 from sidecar.settings.overrides import VARIABLES
 from sidecar.settings.schema import SCHEMA
@@ -59,6 +60,39 @@ Where a route says no `ttl`, by kind of endpoint:
 |---|---|
 """
 
+_DIRECTIVES = """\
+## What answers say about caching
+
+`cache.directives` decides what an answer's `Cache-Control`, `Expires`, `Age` and `Vary` mean. All of this is about
+answers with status 200; others are never kept.
+
+- **`honour`**, the default for services of dialect {honouring}: RFC 9111 holds. An answer with `no-store` or `no-cache`
+  isn't kept, nor is one that is stale when it comes; only its own caller gets it. Others are kept for the route's
+  `ttl`, or for less where the answer says so: by `s-maxage`, else `max-age`, else `Expires`, less its `Age`. With
+  `must-revalidate`, `proxy-revalidate` or `s-maxage` an answer never serves stale. A `private` one serves only callers
+  of its own principal: where the route shares, it isn't kept, and only callers with the same credential who wait for
+  it get it, too.
+- **Without the key**, services of other dialects: the route alone decides what is kept and for how long, for these APIs
+  say `no-store` or `no-cache` of every answer. But where the route shares, an answer with `no-store` or `private` is
+  treated as a `private` one is above.
+- **`ignore`**: the route alone decides, whatever the answer says.
+
+Unless a route says `ignore`, an answer with `Vary` serves only requests that have the same values in the fields it
+names, or lack them as the first request did. A new answer replaces one that is for other values. An answer with
+`Vary: *` isn't kept. Of what is said twice the more restrictive counts, and a value that cannot be read counts as the
+most restrictive one. `public` changes nothing: `cache.share` says whether callers share. `must-understand` doesn't lift
+a `no-store`.
+
+For services of dialect {honouring}, a call that succeeds and may have changed something (`PUT`, `PATCH`, `DELETE`, or a
+`POST` that isn't looked up) removes what is kept of its target, that is its path and query, for its caller. This holds
+at once in this process. In Redis it removes the answers that this process had in memory. Other processes keep what
+they have in memory until its `ttl` is over, so give a short one to routes whose answers change by such calls.
+
+Of what a request asks, `max-age`, `min-fresh`, `no-cache` (also as `Pragma` where there is no `Cache-Control`),
+`no-store` and `only-if-cached` hold. A `max-age` that cannot be read is 0. `max-stale` changes nothing: the route says
+whether a stale answer may serve.
+"""
+
 _VARIABLES_HEAD = """\
 ## Environment variables
 
@@ -76,7 +110,7 @@ _POD = """\
 
 def reference() -> str:
     """The whole page, Markdown."""
-    return "\n".join([_HEAD, *_sections(SCHEMA, ""), _services(), _routes(), _ttl(), _variables()])
+    return "\n".join([_HEAD, *_sections(SCHEMA, ""), _services(), _routes(), _ttl(), _directives(), _variables()])
 
 
 def _sections(table: Table, path: str) -> Iterator[str]:
@@ -159,6 +193,11 @@ def _kinds(route: Route) -> str:
 def _ttl() -> str:
     rows = [f"| {kind} | `{as_duration(seconds)}` |" for kind, seconds in sorted(DEFAULT_TTL.items())]
     return _TTL_HEAD + "\n".join([*rows, f"| any other | `{as_duration(OTHER_TTL)}` |", ""])
+
+
+def _directives() -> str:
+    honouring = [f"`{name}`" for name, dialect in DIALECTS.items() if dialect.honours]
+    return _DIRECTIVES.format(honouring=" and ".join(honouring))
 
 
 def _variables() -> str:

@@ -51,6 +51,11 @@ _CACHE = Table(
             "`trusted`: a chat call with a seed counts as deterministic",
             "ignored",
         ),
+        "directives": Key(
+            choice({"honour": True, "ignore": False}, what="directives rule"),
+            "`honour`: what answers say about caching holds; `ignore`: it counts for nothing",
+            "by dialect, see below",
+        ),
     },
     frozenset({"verify", "holdout"}),
 )

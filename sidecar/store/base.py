@@ -7,7 +7,7 @@ method takes the time; what a store returns may be stale, or dead and not yet re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from sidecar.core.model import Entry, Key, Position
@@ -75,6 +75,12 @@ class Store(Protocol):
     def clear(self) -> None:
         """Forget everything in this process's memory."""
 
+    def outdate(self, target: bytes, now: float) -> None:
+        """
+        *target* has been changed: what is kept of it, in memory or behind it, serves nobody in this process any more.
+        Behind memory it is deleted as far as this process knows it. Returns at once.
+        """
+
 
 class Remote(Protocol):
     """
@@ -93,6 +99,9 @@ class Remote(Protocol):
 
     def keep(self, key: Key, entry: Entry) -> None:
         """Store *entry* when there is time, behind a bounded queue; dropped where that is full. Returns at once."""
+
+    def delete(self, keys: Iterable[Key]) -> None:
+        """Delete the entries of *keys*, as far as that can be done. Returns at once."""
 
     async def close(self) -> None:
         """Finish what has been begun, within a second or two, and let go of connections."""

@@ -19,10 +19,11 @@ import msgpack
 from sidecar.core.fingerprint import address
 from sidecar.core.model import Entry, Form, Key, Position, Usage
 
-SCHEMA = 1
+SCHEMA = 2
 
 MOST_PAIRS = 256
 MOST_TAGS = 32
+MOST_VARIED = 32
 LONGEST_TEXT = 4096
 LONGEST_TIME = 1e10
 """Seconds: the year 2286, or as long a span."""
@@ -74,6 +75,10 @@ def pack(key: Key, entry: Entry) -> bytes:
         entry.tags,
         entry.partition,
         entry.position,
+        entry.vary,
+        entry.strict,
+        float(entry.age),
+        entry.target,
     )
     packed: bytes = msgpack.packb(dict(enumerate(values)), unicode_errors="surrogatepass")
     return packed
@@ -104,7 +109,7 @@ def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | Fault:
             return Fault.PAYLOAD
     (
         _, proof, status, headers, body, form, service, route, model, at, ttl, revalidate, error, usage, region,
-        seconds, tags, partition, position,
+        seconds, tags, partition, position, vary, strict, age, target,
     ) = values  # fmt: skip
     entry = Entry(
         status=status,
@@ -124,6 +129,10 @@ def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | Fault:
         tags=tags,
         partition=partition,
         position=Position(*position),
+        vary=vary,
+        strict=strict,
+        age=age,
+        target=target,
     )
     return Key(address(proof), proof), entry
 
@@ -172,6 +181,16 @@ def _position(value: Any) -> bool:
     return type(value) is tuple and len(value) == 2 and _sized(0, 16)(value[0]) and _count(value[1])
 
 
+def _vary(value: Any) -> bool:
+    return type(value) is tuple and len(value) <= MOST_VARIED and all(map(_varied, value))
+
+
+def _varied(value: Any) -> bool:
+    if type(value) is not tuple or len(value) != 2:
+        return False
+    return type(value[0]) is bytes and len(value[0]) <= LONGEST_TEXT and _sized(0, 16)(value[1])
+
+
 def _pairs(value: Any) -> bool:
     return type(value) is tuple and all(map(_pair, value))
 
@@ -205,6 +224,10 @@ _LAYOUT: tuple[Callable[[Any], bool], ...] = (
     _tags,  # 16
     _sized(0, 16),  # 17 partition
     _position,  # 18 incarnation and number
+    _vary,  # 19 names of fields and digests
+    _is(bool),  # 20 strict
+    _time,  # 21 age
+    _sized(0, 16),  # 22 target
 )
 """What the value of each number has to be."""
 

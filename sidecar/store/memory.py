@@ -9,7 +9,8 @@ swept. The bound is on the bytes that the interpreter spends, not only on those 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from itertools import islice
+from itertools import chain, islice
+from typing import TypeVar
 
 from sidecar.core.eviction import Lru, Policy, S3Fifo, Slot
 from sidecar.core.model import Entry, Key
@@ -25,6 +26,9 @@ and texts, the key, the slot, and the shares of table and schedule; up to 1100 o
 PAIR_OVERHEAD = 152
 """Bytes that a header field costs beside its name and value: a tuple, two ``bytes`` and a place among the others."""
 
+TARGET_OVERHEAD = 512
+"""Bytes that it costs to find an entry by its target: that, a set of one, and a place among the others."""
+
 GRAIN = 60.0
 """Seconds: entries that die within the same such span are reclaimed together, at its end."""
 
@@ -35,12 +39,20 @@ MOST_UNFINISHED = 1000
 """Scopes whose purge may go on at once; with more, everything goes."""
 
 _Slot = Slot[Key, Entry]
+_Target = bytes
+
+T = TypeVar("T")
 
 
 def weigh(key: Key, entry: Entry) -> int:
     """Bytes that keeping *entry* costs."""
     texts = len(entry.model) + sum(map(len, entry.tags))
-    return OVERHEAD + PAIR_OVERHEAD * len(entry.headers) + sum(map(len, key)) + entry.size + texts
+    rare = 0
+    if entry.vary:
+        rare = PAIR_OVERHEAD * len(entry.vary) + sum(map(len, chain.from_iterable(entry.vary)))
+    if entry.target:
+        rare += TARGET_OVERHEAD
+    return OVERHEAD + PAIR_OVERHEAD * len(entry.headers) + sum(map(len, key)) + entry.size + texts + rare
 
 
 class Memory:
@@ -58,6 +70,7 @@ class Memory:
         "_rule",
         "_slots",
         "_taken",
+        "_targets",
         "_touch",
         "_unswept",
         "collisions",
@@ -73,6 +86,7 @@ class Memory:
         self._touch = self._policy.touch
         self._slots: dict[bytes, _Slot] = {}
         self._due: dict[float, set[_Slot]] = {}
+        self._targets: dict[bytes, set[_Slot]] = {}
         self._purging: frozenset[Scope] = frozenset()
         self._taken = taking(())
         self._unswept: dict[bytes, _Slot] = {}  # those older than the purge that it has not looked at yet
@@ -132,6 +146,8 @@ class Memory:
         else:
             return False
         self._due.setdefault(_span(entry), set()).add(slot)
+        if entry.target:
+            self._targets.setdefault(entry.target, set()).add(slot)
         for other in gone:
             self._forget(other)
         self.evictions += len(gone)
@@ -146,11 +162,20 @@ class Memory:
         self._forget(slot)
         return True
 
+    def drop_target(self, target: _Target) -> list[Key]:
+        """Forget the entries of *target*. Returns their keys."""
+        slots = list(self._targets.get(target, ()))
+        for slot in slots:
+            self._policy.remove(slot)
+            self._forget(slot)
+        return [slot.key for slot in slots]
+
     def clear(self) -> None:
         """Forget everything, and who was here before; the counters go on."""
         self._policy.clear()
         self._slots.clear()
         self._due.clear()
+        self._targets.clear()
         self._end_purge()
 
     def purge(self, scopes: Collection[Scope]) -> bool:
@@ -231,11 +256,16 @@ class Memory:
     def _unschedule(self, slot: _Slot) -> None:
         if self._unswept:
             self._unswept.pop(slot.key.address, None)
-        span = _span(slot.value)
-        slots = self._due[span]
-        slots.discard(slot)
-        if not slots:
-            del self._due[span]
+        _withdraw(self._due, _span(slot.value), slot)
+        if slot.value.target:
+            _withdraw(self._targets, slot.value.target, slot)
+
+
+def _withdraw(index: dict[T, set[_Slot]], at: T, slot: _Slot) -> None:
+    slots = index[at]
+    slots.discard(slot)
+    if not slots:
+        del index[at]
 
 
 def _span(entry: Entry) -> float:

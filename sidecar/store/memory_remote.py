@@ -8,7 +8,7 @@ shows what that contract is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sidecar.core.model import Entry, Key
 from sidecar.store.base import NOTHING, Fetched, Suffices
@@ -143,6 +143,11 @@ class MemoryRemote:
     def keep(self, key: Key, entry: Entry) -> None:
         """See ``Remote``."""
         self._store(key, entry)
+
+    def delete(self, keys: Iterable[Key]) -> None:
+        """See ``Remote``."""
+        for key in keys:
+            self._shared.entries.pop(key, None)
 
     async def close(self) -> None:
         """See ``Remote``: nothing is under way, and there are no connections."""

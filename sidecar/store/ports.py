@@ -84,3 +84,6 @@ class Values(Protocol):
 
     async def set(self, key: bytes, value: bytes, ttl: float) -> None:
         """Put *value* there for *ttl* seconds."""
+
+    async def delete(self, key: bytes) -> bool:
+        """Forget what is at *key*. Tells whether there was something."""

@@ -9,7 +9,7 @@ the lease where there is nothing; the rest is done around it, in the same budget
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -123,6 +123,18 @@ class RedisRemote:
         else:
             self.behind.put(key, entry)
 
+    def delete(self, keys: Iterable[Key]) -> None:
+        """See ``Remote``."""
+        try:
+            names = []
+            for key in keys:
+                self.behind.cancel(key)
+                names += [name_of(secret, key) for secret in self._keyring().keys]
+            if names:
+                self.leases.begin(self._delete(names))
+        except Exception as error:  # noqa: BLE001 - as in fetch
+            self._report(error)
+
     async def warm(self, take: Callable[[Key, Entry], object], most: int) -> int:
         """
         Hand *take* up to *most* entries, in no order: one connection, one command at a time, ``WARM_SECONDS`` at most.
@@ -211,6 +223,18 @@ class RedisRemote:
             self._report(error)
             return False
         return True
+
+    async def _delete(self, names: Sequence[bytes]) -> None:
+        try:
+            for name in names:
+                await self._delete_one(self._names.entry(name))
+        except FleetAway:
+            pass  # other processes go on with them until their time is over
+        except Exception as error:  # noqa: BLE001 - as in hand_in
+            self._report(error)
+
+    async def _delete_one(self, where: bytes) -> None:
+        await self.link.run(lambda _: self._values.delete(where), self.leases.budget(), op="delete")
 
     async def _warm_one(self, name: bytes, take: Callable[[Key, Entry], object]) -> bool:
         found = await self.read(name, self.leases.budget())

@@ -7,6 +7,8 @@ against the purges once more before it is in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sidecar.core.model import Entry, Key, Position
 from sidecar.core.purges import Purges
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
@@ -21,6 +23,9 @@ class Nowhere:
         return NOTHING
 
     def keep(self, key: Key, entry: Entry) -> None:
+        """Nothing."""
+
+    def delete(self, keys: Iterable[Key]) -> None:
         """Nothing."""
 
     async def close(self) -> None:
@@ -70,3 +75,8 @@ class Tiered:
     def share(self, key: Key, entry: Entry) -> None:
         """See ``Store``."""
         self._remote.keep(key, entry)
+
+    def outdate(self, target: bytes, now: float) -> None:
+        """See ``Store``."""
+        self._purges.changes.note(target, now)
+        self._remote.delete(self.memory.drop_target(target))

@@ -70,6 +70,12 @@ class WriteBehind:
             self._draining = self._spawn(self._drain(), name="write-behind")
         return True
 
+    def cancel(self, key: Key) -> None:
+        """Have the entry of *key* not written, if it still waits."""
+        entry = self._waiting.pop(key, None)
+        if entry is not None:
+            self.bytes -= entry.size
+
     async def close(self, seconds: float) -> None:
         """Write what waits, for at most *seconds*; the rest is dropped."""
         if self._draining is not None:

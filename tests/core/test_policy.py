@@ -1,19 +1,20 @@
 """What may be looked up, served, shared and kept."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.dialect import Answers, BodyForm, Completeness, Endpoint, Kind
+from sidecar.core.directives import NOTHING_ASKED, Directives
 from sidecar.core.model import Entry, Facts, Form
 from sidecar.core.policy import (
     ABSENT,
     DEFAULT_TTL,
     FAILING,
-    NOTHING_ASKED,
     OTHER_TTL,
     Bypass,
-    Directives,
     Drop,
     Freshness,
     Keep,
@@ -30,7 +31,6 @@ from sidecar.core.policy import (
     judge_spare,
     media_of,
     reaches_everyone,
-    read_directives,
     retain,
     share,
 )
@@ -65,62 +65,6 @@ def endpoint_of(kind=Kind.CHAT, complete=Completeness.WHOLE):
         narrow=None,
     )
     return Endpoint("e", kind, BodyForm.JSON, lambda _: Facts(), answers)
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, Directives()),
-        ({b"cache-control": b""}, Directives()),
-        ({b"cache-control": b"no-cache"}, Directives(no_cache=True)),
-        ({b"cache-control": b" No-Store ,\tNO-CACHE"}, Directives(no_cache=True, no_store=True)),
-        ({b"cache-control": b"only-if-cached, max-age=60"}, Directives(only_if_cached=True, max_age=60.0)),
-        ({b"cache-control": b'max-age="60"'}, Directives(max_age=60.0)),
-        ({b"cache-control": b"max-age=0"}, Directives(max_age=0.0)),
-        ({b"cache-control": b"max-age=" + b"9" * 400}, Directives(max_age=999_999_999_999.0)),
-        ({b"cache-control": b"max-age"}, Directives()),
-        ({b"cache-control": b"max-age=-1"}, Directives()),
-        ({b"cache-control": b"max-age=1.5"}, Directives()),
-        ({b"cache-control": b"max-age=\xb2"}, Directives()),
-        ({b"cache-control": b"no-cachex, xno-store, =, ,;"}, Directives()),
-        ({b"cache-control": b'no-cache="set-cookie"'}, Directives(no_cache=True)),
-        ({b"x-sidecar-ttl": b"90"}, Directives(ttl=90.0)),
-        ({b"x-sidecar-ttl": b" 1.5h "}, Directives(ttl=5400.0)),
-        ({b"x-sidecar-ttl": b"250ms"}, Directives(ttl=0.25)),
-        ({b"x-sidecar-ttl": b"2d"}, Directives(ttl=172_800.0)),
-        ({b"x-sidecar-ttl": b"15m"}, Directives(ttl=900.0)),
-        ({b"x-sidecar-ttl": b"0"}, Directives(ttl=0.0)),
-        ({b"x-sidecar-ttl": b"soon"}, Directives(ttl=0.0)),
-        ({b"x-sidecar-ttl": b""}, Directives(ttl=0.0)),
-        ({b"x-sidecar-ttl": b"-1"}, Directives(ttl=0.0)),
-        ({b"x-sidecar-ttl": b"60, 60"}, Directives(ttl=0.0)),
-        ({b"x-sidecar-ttl": b"1e9"}, Directives(ttl=0.0)),
-        ({b"x-sidecar-tags": b"a, b/c:d.e@f-g,,c d,\xe9," + b"x" * 65}, Directives(tags=("a", "b/c:d.e@f-g"))),
-        ({b"x-sidecar-tags": b",".join(b"%d" % n for n in range(20))}, Directives(tags=tuple(map(str, range(16))))),
-        ({b"pragma": b"no-cache"}, Directives()),
-    ],
-    ids=repr,
-)
-def test_read_directives(fields, expected):
-    """What cannot be read is as if it were not there; a TTL that cannot be read is the shortest."""
-
-    assert expected == read_directives(fields)
-
-
-@given(st.dictionaries(st.sampled_from([b"cache-control", b"x-sidecar-ttl", b"x-sidecar-tags"]), st.binary()))
-def test_read_directives_of_anything(fields):
-    """Nothing that a caller sends breaks it."""
-    asked = read_directives(fields)
-
-    assert asked.ttl is None or asked.ttl >= 0
-    assert (asked.ttl is None) == (b"x-sidecar-ttl" not in fields)
-    assert len(asked.tags) <= 16
-
-
-def test_nothing_asked():
-    """A call without wishes costs nothing: it shares one value."""
-
-    assert NOTHING_ASKED is read_directives({b"user-agent": b"x"})
 
 
 @pytest.mark.parametrize(
@@ -196,6 +140,9 @@ def test_admit(mode, facts, trust, expected):
         pytest.param(0.0, Directives(ttl=0.0), None, id="ttl 0"),
         pytest.param(10.0, Directives(only_if_cached=True), (10, 50), id="only-if-cached"),
         pytest.param(10.0, Directives(no_store=True), (10, 50), id="no-store says nothing of serving"),
+        pytest.param(10.0, Directives(min_fresh=50.0), (10, 50), id="fresh for as long as it has to be"),
+        pytest.param(10.0, Directives(min_fresh=50.5), None, id="not fresh for long enough"),
+        pytest.param(0.0, Directives(min_fresh=inf), None, id="a min-fresh that nothing meets"),
     ],
 )
 def test_judge(age, asked, expected):
@@ -204,6 +151,29 @@ def test_judge(age, asked, expected):
 
     assert (ABSENT if expected is None else Serve(entry, *expected)) == judge(entry, asked, LONG, NOW)
     assert ABSENT is judge(None, asked, LONG, NOW)
+
+
+def test_judge_by_what_the_service_said_of_its_age():
+    """An answer that was old when it came is that much older, but not less fresh than its entry says."""
+    entry = entry_of(at=NOW - 10.0, age=100.0)
+
+    assert Serve(entry, 110, 50) == judge(entry, NOTHING_ASKED, LONG, NOW)
+    assert Serve(entry, 110, 50) == judge(entry, Directives(max_age=110.0), LONG, NOW)
+    assert ABSENT is judge(entry, Directives(max_age=109.0), LONG, NOW)
+    assert ABSENT is judge(entry, Directives(ttl=110.0), LONG, NOW)
+    assert Serve(entry, 110, 50) == judge_spare(entry, NOTHING_ASKED, LONG, NOW)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_strict_entries_never_serve_stale(strict):
+    """What has to be validated once it is stale serves up to then, whatever the route says of stale answers."""
+    fresh = Freshness(1e9, while_revalidate=600.0, if_error=600.0)
+    new, old = (entry_of(at=NOW - age, strict=strict) for age in (10.0, 60.0))
+
+    assert isinstance(judge(new, NOTHING_ASKED, fresh, NOW), Serve)
+    assert Serve(new, 10, 50) == judge_spare(new, NOTHING_ASKED, fresh, NOW)
+    assert (judge(old, NOTHING_ASKED, fresh, NOW) is ABSENT) == strict
+    assert (judge_spare(old, NOTHING_ASKED, fresh, NOW) is None) == strict
 
 
 @given(age=st.floats(-1e6, 1e6), ttl=st.floats(0, 1e6))
@@ -381,6 +351,7 @@ def test_while_revalidating(age, asked, expected):
         (61.0, Directives(no_cache=True), False),
         (61.0, Directives(max_age=1000.0), False),
         (61.0, Directives(ttl=1000.0), False),
+        (61.0, Directives(min_fresh=0.0), False),
     ],
 )
 def test_spare(age, asked, served):

@@ -156,6 +156,46 @@ async def test_release_at_the_head(airfield):
     assert airfield.flights.find("key") is None
 
 
+async def test_narrowed(airfield):
+    """Readers whose requests don't fit go at once; those that do stay, and more of them may join."""
+    go = asyncio.Event()
+
+    async def fetch(flight):
+        flight.narrow(lambda fields: fields.get(b"x") == b"1")
+        flight.open(airfield.opening)
+        await go.wait()
+        await flight.push(b"answer")
+
+    flight = airfield.lead(fetch)
+    asked = ({}, {b"x": b"1"}, {b"x": b"2"}, {})
+    readers = [flight.join(fields=fields) for fields in asked]
+    reading = [airfield.reading(reader) for reader in readers]
+    await airfield.settle()
+
+    assert [False, False, True, True] == [reader.released for reader in readers]
+    assert (True, 2) == (flight.joinable, flight.readers)
+    assert [False, True] == [flight.fits(fields) for fields in asked[:2]]
+    reading.append(airfield.reading(flight.join(fields=asked[1])))
+    go.set()
+    assert [b"answer", b"answer", None, None, b"answer"] == await asyncio.gather(*reading)
+
+
+@pytest.mark.parametrize("key", ["key", None])
+async def test_narrowed_for_nobody(key, airfield):
+    """A fetch that nobody reads along isn't cancelled because its answer is for few."""
+
+    async def fetch(flight):
+        flight.narrow(lambda _: False)
+        await asyncio.sleep(0)
+        flight.open(airfield.opening)
+        await flight.push(b"answer")
+
+    flight = airfield.lead(fetch, key)
+    await airfield.settle()
+
+    assert (6, True, None) == (flight.size, flight.over, flight.error)
+
+
 async def test_release_with_nobody_left(airfield):
     """Where the owner has left and the rest is released, nobody reads: the fetch is cancelled."""
     go = asyncio.Event()

@@ -279,6 +279,30 @@ async def test_detached_by_a_purge(airfield, purged, scopes, detached):
     assert not later.superseded
 
 
+async def test_outdated(airfield):
+    """What flies to read a target that is changed serves those who wait, once; nobody joins, and it is not kept."""
+    go = asyncio.Event()
+
+    async def fetch(flight):
+        flight.open(airfield.opening)
+        await go.wait()
+        await flight.push(b"answer")
+
+    flights = [
+        airfield.flights.lead(number, fetch, generating=False, target=target)
+        for number, target in enumerate([b"a", b"b", b""])
+    ]
+    readers = [airfield.reading(flight.join()) for flight in flights]
+    await airfield.settle()
+    airfield.flights.outdate(b"a")
+    airfield.flights.outdate(b"a")
+    go.set()
+
+    assert [True, False, False] == [flight.superseded for flight in flights]
+    assert [False, True, True] == [flight.joinable for flight in flights]
+    assert [b"answer"] * 3 == await asyncio.gather(*readers)
+
+
 async def test_detached_with_nobody_waiting(airfield):
     """A call that is finished only to be kept is not, when what it brings must not be kept."""
     trail = []

@@ -63,6 +63,7 @@ from tests.scenarios.answers import (  # noqa: F401  stories take them from here
 )
 from tests.scenarios.caller import Caller, Reply
 from tests.scenarios.eavesdropping import TOLD, Eavesdropper
+from tests.scenarios.sources import build_api, build_pods, source  # noqa: F401  fixtures
 
 KEY = "Bearer sk-story"
 

@@ -102,9 +102,22 @@ async def test_only_if_cached_never_waits(build_lab, script, dial):
         ({"x-sidecar-ttl": "nonsense"}, {}, 2),
         ({}, {"x-sidecar-ttl": "0s"}, 2),
         ({"x-sidecar-ttl": "900d"}, {}, 1),
+        ({}, {"cache-control": "max-age=-1"}, 2),
+        ({}, {"cache-control": "max-age=soon"}, 2),
+        ({}, {"cache-control": "min-fresh=600"}, 1),
+        ({"x-sidecar-ttl": "10m"}, {"cache-control": "min-fresh=700"}, 2),
+        ({}, {"cache-control": "min-fresh=900000000"}, 2),
+        ({}, {"cache-control": "max-stale=60"}, 1),
+        ({}, {"pragma": "no-cache"}, 2),
+        ({}, {"pragma": "no-cache", "cache-control": "max-age=600"}, 1),
+        ({"pragma": "no-cache"}, {}, 1),
     ],
-    ids=["max-age-0", "max-age", "ttl-0", "ttl", "ttl-unreadable", "reader's-ttl-0", "ttl-longer"],
-)
+    ids=[
+        "max-age-0", "max-age", "ttl-0", "ttl", "ttl-unreadable", "reader's-ttl-0", "ttl-longer", "max-age-negative",
+        "max-age-unreadable", "min-fresh", "min-fresh of less", "min-fresh-long", "max-stale", "pragma",
+        "pragma-beside-cache-control", "pragma-stores",
+    ],
+)  # fmt: skip
 async def test_callers_shorten_lifetimes(first, second, calls, build_lab, script):
     """max-age and x-sidecar-ttl shorten what is served and kept, and never make it longer."""
 

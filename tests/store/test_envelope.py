@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.fingerprint import address
 from sidecar.core.model import Entry, Form, Key, Position, Usage
-from sidecar.store.envelope import LONGEST_TIME, MOST_PAIRS, MOST_TAGS, SCHEMA, Fault, pack, unpack
+from sidecar.store.envelope import LONGEST_TIME, MOST_PAIRS, MOST_TAGS, MOST_VARIED, SCHEMA, Fault, pack, unpack
 
 PROOF = bytes(range(32))
 KEY = Key(address(PROOF), PROOF)
@@ -32,6 +32,10 @@ ENTRY = Entry(
     tags=("ocr", "team:a"),
     partition=b"P" * 16,
     position=Position(b"I" * 16, 7),
+    vary=((b"origin", b"D" * 16), (b"x-a", b"")),
+    strict=True,
+    age=3.5,
+    target=b"T" * 16,
 )
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -61,6 +65,10 @@ entries = st.builds(
     tags=st.lists(texts, max_size=MOST_TAGS).map(tuple),
     partition=marks,
     position=st.builds(Position, marks, counts),
+    vary=st.lists(st.tuples(st.binary(max_size=12), marks), max_size=MOST_VARIED).map(tuple),
+    strict=st.booleans(),
+    age=times,
+    target=marks,
 )
 
 
@@ -100,7 +108,8 @@ def test_numbers():
         0: SCHEMA, 1: PROOF, 2: 200, 3: [[b"content-type", b"application/json"], [b"OpenAI-Model", b"gpt-4o"]],
         4: b'{"object":"chat.completion"}', 5: "whole", 6: "openai", 7: "chat", 8: "gpt-4o-mini", 9: 1.7e9,
         10: 3600.0, 11: 60.0, 12: 600.0, 13: [12, 34, 5, 6], 14: "eu", 15: 1.25, 16: ["ocr", "team:a"],
-        17: b"P" * 16, 18: [b"I" * 16, 7],
+        17: b"P" * 16, 18: [b"I" * 16, 7], 19: [[b"origin", b"D" * 16], [b"x-a", b""]], 20: True, 21: 3.5,
+        22: b"T" * 16,
     } == fields()  # fmt: skip
 
 
@@ -141,6 +150,13 @@ WRONG = {
     16: [None, "ocr", [b"ocr"], [["ocr"]], ["t"] * (MOST_TAGS + 1), ["x" * 4097]],
     17: [b"p", b"p" * 15, b"p" * 17, "p" * 16, None],
     18: [[], [b"", 0, 0], [b"short", 1], ["", 1], [b"", -1], [b"", 2**63], [b"", 1.0], [b"", True], None, 7],
+    19: [
+        None, b"", {}, [[b"a"]], [[b"a", b"", b""]], [["a", b""]], [[b"a", b"short"]], [[b"a", "d" * 16]],
+        [[b"a", None]], [b"ab"], [[b"a", b""]] * (MOST_VARIED + 1), [[b"x" * 4097, b""]],
+    ],
+    20: [None, 0, 1, "true", b""],
+    21: [float("nan"), float("inf"), -1.0, 3, None],
+    22: [b"t", b"t" * 15, b"t" * 17, "t" * 16, None],
 }  # fmt: skip
 
 
@@ -153,7 +169,7 @@ def test_wrong_values(number, value):
     assert Fault.PAYLOAD == read(fields(**{f"n{number}": value}))
 
 
-@pytest.mark.parametrize("number", range(1, 19))
+@pytest.mark.parametrize("number", range(1, 23))
 def test_left_out(number):
     """No value may be missing."""
     values = fields()
@@ -169,7 +185,7 @@ def test_most():
     assert read(values)[1].tags == ("t",) * MOST_TAGS
 
 
-@pytest.mark.parametrize("version", [0, 2, 10**9, -1])
+@pytest.mark.parametrize("version", [0, 1, 3, 10**9, -1])
 def test_other_schemas(version):
     """Of another schema nothing else is looked at: it may be anything."""
 
@@ -189,7 +205,7 @@ def test_other_schemas(version):
         msgpack.packb({}),
         msgpack.packb(fields(n0=True)),
         msgpack.packb(fields(n0="1")),
-        msgpack.packb(fields(n19=0)),
+        msgpack.packb(fields(n23=0)),
         msgpack.packb({str(number): value for number, value in fields().items()}),
         msgpack.packb({float(number): value for number, value in fields().items()}),
         msgpack.packb(fields())[:-1],

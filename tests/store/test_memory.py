@@ -356,6 +356,28 @@ def test_clear_during_a_purge():
     assert [1] == held(memory, [1])
 
 
+def test_drop_target():
+    """All entries of a target go at once, and nothing else does."""
+    memory = Memory(MemoryRule())
+    for number, target in enumerate([b"a" * 16, b"a" * 16, b"b" * 16, b""]):
+        memory.put(key(number), replace(entry(), target=target))
+
+    assert [key(0), key(1)] == sorted(memory.drop_target(b"a" * 16))
+    assert [] == memory.drop_target(b"a" * 16)
+    assert [2, 3] == held(memory, range(4))
+    assert weigh(key(2), replace(entry(), target=b"b" * 16)) + weigh(key(3), entry()) == memory.bytes
+
+
+def test_another_target_in_its_place():
+    """An entry is found by the target that it has now."""
+    memory = Memory(MemoryRule())
+    memory.put(key(1), replace(entry(), target=b"a" * 16))
+    memory.put(key(1), replace(entry(), target=b"b" * 16))
+
+    assert [] == memory.drop_target(b"a" * 16)
+    assert [key(1)] == memory.drop_target(b"b" * 16)
+
+
 def test_walk():
     """All entries are seen once, though memory changes meanwhile."""
     memory = Memory(MemoryRule())
@@ -379,6 +401,7 @@ def test_repr():
 
 
 TAGS = ("odd", "even")
+TARGETS = (b"", b"a" * 16, b"b" * 16)
 
 
 class Tier(RuleBasedStateMachine):
@@ -402,7 +425,7 @@ class Tier(RuleBasedStateMachine):
 
     @rule(key=keys, size=st.integers(0, 4000), ttl=st.sampled_from([1.0, 100.0, 1e5]))
     def put(self, key, size, ttl):
-        new = replace(entry(size, at=self.now, ttl=ttl), tags=(TAGS[size % 2],))
+        new = replace(entry(size, at=self.now, ttl=ttl), tags=(TAGS[size % 2],), target=TARGETS[size % 3])
         before = self.memory.peek(key)
         kept = self.memory.put(key, new)
         if kept:
@@ -423,6 +446,13 @@ class Tier(RuleBasedStateMachine):
 
         assert was_there == self.memory.drop(key)
         assert self.memory.peek(key) is None
+
+    @rule(changed=st.sampled_from(TARGETS[1:]))
+    def drop_target(self, changed):
+        doomed = {key(n) for n in range(13) if (kept := self.memory.peek(key(n))) and kept.target == changed}
+
+        assert doomed == set(self.memory.drop_target(changed))
+        assert not any(self.memory.peek(key) for key in doomed)
 
     @rule(later=st.sampled_from([0.0, 50.0, 1e3, 1e6]), budget=st.integers(1, 5))
     def sweep(self, later, budget):
@@ -460,6 +490,7 @@ class Tier(RuleBasedStateMachine):
         assert len(held) == self.memory.entries <= 5
         assert sum(weigh(k, kept) for k, kept in held.items()) == self.memory.bytes <= room_for(6)
         assert self.memory.entries == sum(map(len, self.memory._due.values()))
+        assert sum(bool(kept.target) for kept in held.values()) == sum(map(len, self.memory._targets.values()))
 
 
 class LruTier(Tier):

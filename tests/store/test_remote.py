@@ -45,6 +45,21 @@ async def test_absent(fleet: Fleet):
     assert NOTHING == second
 
 
+async def test_deleted(fleet: Fleet):
+    """What one deletes is gone for all; what it never knew is no matter."""
+    one, other = fleet.pod(), fleet.pod()
+    for number in (1, 2):
+        (await one.fetch(key(number), enough, patience=0)).lease.keep(entry())
+        await other.fetch(key(number), enough, patience=LONG)
+    one.delete([key(1), key(3)])
+    async with asyncio.timeout(5):
+        while await fleet.life(key(1)):  # noqa: ASYNC110 - a server that others write to
+            await asyncio.sleep(0.001)
+
+    assert await fleet.life(key(2)) > 0
+    assert (await other.fetch(key(1), enough, patience=0)).entry is None
+
+
 async def test_found(fleet: Fleet):
     """What one keeps by its lease is found by all, whole."""
     one, other = fleet.pod(), fleet.pod()

@@ -48,6 +48,10 @@ ENTRY = Entry(
     tags=("tenant-tag",),
     partition=b"tenant-partition",
     position=Position(b"I" * 16, 7),
+    vary=((b"origin", b"tenant-digest-16"), (b"referer", b"")),
+    strict=True,
+    age=3.5,
+    target=b"tenant-target-16",
 )
 SMALL = Entry(200, (), b"small", Form.WHOLE, "s", "r", "m", 1.7e9, 60.0)
 
@@ -372,6 +376,16 @@ def test_golden_compressed():
 
     assert 3 == data[4]
     assert ENTRY == sealer().open(NAME, KEY, data)
+
+
+@pytest.mark.parametrize("kind", ["encrypted", "authenticated", "compressed"])
+def test_golden_of_before(kind):
+    """What an older release has written is as good as not there, and is counted."""
+    seal = sealer()
+    data = bytes.fromhex((GOLDEN / f"{kind}-v{VERSION}-1.hex").read_text())
+
+    assert seal.open(NAME, KEY, data) is None
+    assert {"version": 1} == seal.faults
 
 
 def test_threads():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from msgspec.structs import replace
@@ -34,6 +34,7 @@ class Shelf:
         self.meanwhile = meanwhile
         self.asked: list[tuple[Key, Suffices, float]] = []
         self.kept: list[tuple[Key, Entry]] = []
+        self.deleted: list[Key] = []
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
         self.asked.append((key, suffices, patience))
@@ -42,6 +43,9 @@ class Shelf:
 
     def keep(self, key: Key, entry: Entry) -> None:
         self.kept.append((key, entry))
+
+    def delete(self, keys: Iterable[Key]) -> None:
+        self.deleted += keys
 
     async def close(self) -> None:
         """Nothing."""
@@ -163,6 +167,30 @@ def test_drop_and_clear(purges):
     store.clear()
 
     assert store.peek(KEY) is None
+
+
+@pytest.mark.parametrize(("at", "found"), [(99.0, False), (100.0, False), (100.5, True)])
+async def test_outdated(at, found, purges):
+    """What a change makes out of date leaves memory and the remote tier, and is not taken from there again."""
+    kept = replace(ENTRY, at=at, target=b"t" * 16)
+    shelf = Shelf(Fetched(kept, LEASE))
+    store = Tiered(Memory(MemoryRule()), shelf, purges)
+    store.put(KEY, kept)
+    store.outdate(b"t" * 16, 100.0)
+
+    assert store.peek(KEY) is None
+    assert [KEY] == shelf.deleted
+    assert Fetched(kept if found else None, LEASE) == await store.fetch(KEY, enough, patience=0.0)
+    assert found == (store.peek(KEY) is not None)
+
+
+def test_nothing_is_outdated(purges):
+    """A change of something else takes nothing, not even without a tier behind memory."""
+    store = Tiered(Memory(MemoryRule()), Nowhere(), purges)
+    store.put(KEY, replace(ENTRY, target=b"t" * 16))
+    store.outdate(b"u" * 16, 1e9)
+
+    assert store.peek(KEY) is not None
 
 
 def test_repr(purges):
