@@ -58,8 +58,8 @@ class Call(Struct, frozen=True, gc=False):
 
 class Way(Enum):
     """
-    How an errand gets its answer: with all who want it, with those who waited too long for that, alone, or alone and
-    past all that is stored, of which there is no form for it.
+    How an errand gets its answer: shared; shared with those who have waited too long, or whom the first answer was not
+    for; private; private, ignoring the store, which has no form for it.
     """
 
     SHARED = "shared"

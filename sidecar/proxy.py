@@ -328,7 +328,8 @@ class Proxy:
                     return self._boarding.pass_on(errand, behind, exchange, proven=proven)
             opening = await self._origin.opening(reader, errand)
             if opening is None:
-                return Way.ALONE if reader.released else Way.LATE
+                again = not reader.released or (reader.together and way is Way.SHARED)
+                return Way.LATE if again else Way.ALONE
             if not self._boarding.takes(errand, opening, collapsed=collapsed, proven=proven):
                 return Way.ALONE
             return await self._boarding.hand_on(errand, exchange, reader, opening, collapsed=collapsed)

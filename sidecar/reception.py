@@ -104,7 +104,8 @@ class Reception:
         form = form_of(fields)
         allowed = self.allowance(errand.call, errand.approach.site, fields)
         unshareable = self._share(errand, flight, sent, form, allowed)
-        kept = not (unshareable or allowed.reason) and errand.call.fresh.ttl > 0 and flight.holds(answer.length or 0)
+        fits = flight.holds(answer.length or 0) and (form is Form.WHOLE or errand.call.endpoint.answers.streams)
+        kept = not (unshareable or allowed.reason) and errand.call.fresh.ttl > 0 and fits
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
 
         async def settle() -> bool:
@@ -233,7 +234,7 @@ class Reception:
         if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
             self._part(errand, flight)
         elif (keep := _audience(errand, sent)) is not None:
-            flight.release(keep)
+            flight.release(keep, together=audience(status) in {Audience.SAME_QUESTION, Audience.SAME_BOTH})
         if status == 200:
             self._confine(errand, flight, allowed)
         if unshareable:

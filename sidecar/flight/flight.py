@@ -173,10 +173,13 @@ class Flight:
         self.opening = opening
         self._wake()
 
-    def release(self, keep: Callable[[Reader], bool]) -> None:
-        """The answer is not for everybody: readers other than the owner and those to *keep* go their own way."""
+    def release(self, keep: Callable[[Reader], bool], *, together: bool = False) -> None:
+        """
+        The answer is not for everybody: readers other than the owner and those to *keep* go their own way. *together*:
+        an answer of another call may well be for all of them.
+        """
         self.close()
-        self._let_go([reader for reader in self._readers if not reader.owner and not keep(reader)])
+        self._let_go([reader for reader in self._readers if not reader.owner and not keep(reader)], together=together)
 
     def narrow(self, fits: Callable[[Fields], bool]) -> None:
         """The answer is only for requests that it *fits*: other readers go their own way, and no such one joins."""
@@ -238,10 +241,10 @@ class Flight:
 
     # ---- shared state: each of these is one synchronous step ----
 
-    def _let_go(self, readers: list[Reader]) -> None:
+    def _let_go(self, readers: list[Reader], *, together: bool = False) -> None:
         for reader in readers:
             self._part(reader)
-            reader.released = True
+            reader.released, reader.together = True, together
             reader.wake()
         self._trim()
         self._desert()
@@ -367,7 +370,18 @@ class Reader:
     *fields*: those of its request. *owner*: this caller's own request is the one that was sent.
     """
 
-    __slots__ = ("_waiter", "at", "credential", "draft", "fields", "flight", "owner", "question", "released")
+    __slots__ = (
+        "_waiter",
+        "at",
+        "credential",
+        "draft",
+        "fields",
+        "flight",
+        "owner",
+        "question",
+        "released",
+        "together",
+    )
 
     def __init__(
         self,
@@ -385,7 +399,7 @@ class Reader:
         self.question = question
         self.fields = fields
         self.owner = owner
-        self.released = False
+        self.released = self.together = False
         self.at = 0
         self._waiter: asyncio.Future[None] | None = None
 

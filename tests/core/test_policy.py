@@ -14,6 +14,7 @@ from sidecar.core.policy import (
     DEFAULT_TTL,
     FAILING,
     OTHER_TTL,
+    Audience,
     Bypass,
     Drop,
     Freshness,
@@ -25,19 +26,21 @@ from sidecar.core.policy import (
     Serve,
     admit,
     admit_head,
+    audience,
     form_of,
     freshness,
     judge,
     judge_spare,
     media_of,
-    reaches_everyone,
     retain,
     share,
 )
+from sidecar.core.principal import Principal
 from sidecar.core.recognise import recognise
 from sidecar.core.rules import CacheMode, CacheRule, Mode, Region, Route, Rules, Service
 from sidecar.dialects import DIALECTS
 
+SOMEBODY = Principal(b"p", b"c")
 NOW = 1_800_000_000.0
 LONG = Freshness(1e9)
 CHAT = b"/openai/v1/chat/completions"
@@ -119,7 +122,7 @@ def test_admit(mode, facts, trust, expected):
     """What a call whose body is read may do."""
     route = Route("r", cache=CacheRule(mode, trust_seed=trust))
 
-    assert (Bypass(expected) if isinstance(expected, str) else expected(route)) == admit(facts, route, anonymous=False)
+    assert (Bypass(expected) if isinstance(expected, str) else expected(route)) == admit(facts, route, SOMEBODY)
 
 
 @pytest.mark.parametrize(
@@ -275,11 +278,20 @@ def test_media_of(pairs, expected):
     assert expected == media_of(pairs)
 
 
-def test_anonymous_calls_share_nothing():
-    """A call that shows no credential is not looked up, for nobody could tell whose answers it may read."""
-    route = Route("r", cache=CacheRule(mode=CacheMode.ALWAYS))
+@pytest.mark.parametrize(
+    ("principal", "reason"),
+    [
+        (Principal(b"p", b"c", anonymous=True), Reason.NO_CREDENTIAL),
+        (Principal(b"p", b"c", signed=True), Reason.UNPROVABLE_SIGNATURE),
+    ],
+    ids=["anonymous", "signed"],
+)
+def test_whose_calls_share_nothing(principal, reason):
+    """Where nobody can tell whose a call is, it reads nothing and leaves nothing behind, not even a measurement."""
+    for mode in (CacheMode.ALWAYS, CacheMode.DETERMINISTIC, CacheMode.OBSERVE):
+        route = Route("r", cache=CacheRule(mode))
 
-    assert Bypass(Reason.NO_CREDENTIAL) == admit(Facts(), route, anonymous=True)
+        assert Bypass(reason) == admit(Facts(deterministic=True), route, principal)
 
 
 def test_shorter_route():
@@ -291,10 +303,16 @@ def test_shorter_route():
 
 
 @pytest.mark.parametrize("status", range(200, 600))
-def test_reaches_everyone(status):
-    """Success, the service's errors, and those that the body alone has earned are everybody's; nothing else is."""
+def test_audience(status):
+    """Success and the service's errors are everybody's; a refusal is for who asked the same; rights are one's own."""
+    if status in {200, 405} or status >= 500:
+        expected = Audience.EVERYONE
+    elif status in {400, 413, 415, 422}:
+        expected = Audience.SAME_QUESTION
+    else:
+        expected = Audience.SAME_BOTH if status == 404 else Audience.SAME_CREDENTIAL
 
-    assert (status == 200 or status in {400, 405, 413, 415, 422} or status >= 500) == reaches_everyone(status)
+    assert expected is audience(status)
 
 
 def test_reasons_are_short_words():
