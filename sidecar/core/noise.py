@@ -33,14 +33,14 @@ NOISE: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "priority",
     ),
     "SDK telemetry": (
-        "x-stainless-*", "x-fern-*", "x-client-name", "x-server-timeout", "x-ms-version-telemetry", "speakeasy-*",
+        "x-stainless-*", "x-fern-*", "x-client-name", "x-server-timeout",
         "anthropic-dangerous-direct-browser-access",
     ),
     "sessions, traces and metadata of gateways": (
         "x-portkey-trace-id", "x-portkey-span-id", "x-portkey-parent-span-id", "x-portkey-span-name",
         "x-portkey-metadata", "helicone-session-id", "helicone-session-name", "helicone-session-path",
         "helicone-request-id", "helicone-property-*", "helicone-user-id", "cf-aig-metadata", "cf-aig-event-id",
-        "x-litellm-trace-id", "x-litellm-session-id", "x-litellm-call-id", "x-langfuse-*", "langfuse-*",
+        "x-litellm-trace-id", "x-litellm-session-id", "x-litellm-call-id", "x-langfuse-*", "langfuse_*",
         "http-referer", "x-title", "x-openrouter-title",
     ),
     "forwarding": (
