@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from sidecar.attempt import Trip, Try
 from sidecar.commit import COMPLAINT_BYTES, Committed
+from sidecar.core.held import Held
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
 from sidecar.core.policy import ABSENT, FAILING, Serve, judge, judge_spare, reaches_everyone
@@ -91,6 +92,11 @@ class Origin:
 
         return await self._store.fetch(errand.key, suffices, patience=patience)
 
+    def note(self, errand: Errand, entry: Entry) -> bool:
+        """*entry* answers this call: its tags are noted beside it. False: they cannot be, so it must not."""
+        tags = errand.approach.asked.tags
+        return not tags or self._store.note(errand.key, entry, tags)
+
     async def opening(self, reader: Reader, errand: Errand) -> Opening | None:
         """
         The answer's head. None when the answer is not for this caller, whom the flight has *released* then, or when a
@@ -119,7 +125,7 @@ class Origin:
                     return None
         return await reader.opening()
 
-    async def fetch(self, errand: Errand, flight: Flight, behind: Entry | None) -> None:
+    async def fetch(self, errand: Errand, flight: Flight, behind: Held | None) -> None:
         """
         Send a call and pour its answer into *flight*. Where none can be had, something else serves, if it may: what
         lies *behind* memory or in it, or a stand-in.
@@ -145,7 +151,7 @@ class Origin:
             sent.answer.close()
 
     async def _make_do(
-        self, errand: Errand, flight: Flight, behind: Entry | None, failure: UpstreamFailed | Refused | Sent
+        self, errand: Errand, flight: Flight, behind: Held | None, failure: UpstreamFailed | Refused | Sent
     ) -> bool:
         """Whether something else than a region's answer serves: a spare entry, or a stand-in."""
         if isinstance(failure, Refused) and failure.status not in FAILING:
@@ -175,17 +181,22 @@ class Origin:
             found.sent.answer.close()
         return True
 
-    async def _spare(self, errand: Errand, flight: Flight, behind: Entry | None) -> Serve | None:
+    async def _spare(self, errand: Errand, flight: Flight, behind: Held | None) -> Serve | None:
         """
         An old answer, if there is a form of it for this caller. Looked for only when it is needed: a call may take
         minutes, and a purge in that time takes the spare too.
         """
-        call, approach, now = errand.call, errand.approach, self._now()
-        if not self._accepted.knows(approach.site.place, call.principal, now):
+        await self._store.catch_up()
+        call, approach, view = errand.call, errand.approach, errand.call.facts.view
+        if not self._accepted.knows(approach.site.place, call.principal, self._now()):
             return None
-        spare = self._store.peek(errand.key) or (None if flight.superseded else behind)
-        found, view = judge_spare(spare, approach.asked, call.fresh, now), call.facts.view
-        if found is None or view.stream == (found.entry.form is Form.EVENTS):
+        spare = self._store.find(errand.key) or (None if flight.superseded else behind)
+        if spare is None:
+            return None
+        found = judge_spare(spare.entry, approach.asked, call.fresh, self._store.time(spare))
+        if found is None or not self.note(errand, found.entry):
+            return None
+        if view.stream == (found.entry.form is Form.EVENTS):
             return found
         convert = partial(viewed, found.entry, call.endpoint, view)
         body = convert() if len(found.entry.body) <= _INLINE_BYTES else await asyncio.to_thread(convert)

@@ -158,7 +158,7 @@ class Proxy:
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
-        verdict = self._find(approach, call, call.key)
+        verdict = self._find(approach, call, call.key, started)
         answer = self._remember(verdict, approach, call, size, started)
         if answer is None:
             return Pending(partial(self._fetch, request, call, call.key, started))
@@ -176,7 +176,7 @@ class Proxy:
         call = self._understand(approach, approach.head, body, None)
         if call.key is None or call.observe:
             return None
-        verdict = self._find(approach, call, call.key)
+        verdict = self._find(approach, call, call.key, started)
         if isinstance(verdict, Refresh):
             self._urged = call.key
             return None  # a refresh needs the request itself
@@ -247,17 +247,25 @@ class Proxy:
         body = viewed(entry, call.endpoint, view)
         return None if body is None else self._serve(found, body, approach, call, size, started)
 
-    def _find(self, approach: Approach, call: Call, key: Key) -> Serve | Refresh | None:
-        now = self._now()
+    def _find(self, approach: Approach, call: Call, key: Key, clock: float) -> Serve | Refresh | None:
+        """What own memory has for a call that is looked up at *clock*, monotonic seconds."""
+        if clock > self._store.until:
+            return None  # this process was stopped, and does not know yet what has been purged meanwhile
         principal = call.principal
-        if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, now):
+        if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, self._now()):
+            return None
+        held = self._store.find(key)
+        if held is None:
             return None
         draw = self._draw() if call.fresh.while_revalidate else 1.0
         if self._urged is not None:  # what was recalled has drawn its refresh, and comes with all that one needs now
             draw = _SURELY if self._urged == key else draw
             self._urged = None
-        verdict = judge(self._store.peek(key), approach.asked, call.fresh, now, draw)
-        return None if isinstance(verdict, Absent) else verdict
+        asked = approach.asked
+        verdict = judge(held.entry, asked, call.fresh, self._store.time(held), draw)
+        if isinstance(verdict, Absent) or (asked.tags and not self._store.note(key, held.entry, asked.tags)):
+            return None
+        return verdict
 
     def _serve(
         self, verdict: Serve, view: tuple[bytes, Form], approach: Approach, call: Call, size: int, started: float
@@ -280,6 +288,7 @@ class Proxy:
         draft = draft_of(request, call, Outcome.MISS, self.ids.give(key), self._now(), started)
         errand = Errand(request, approach, call, key, draft)
         try:
+            await self._store.catch_up()
             if approach.asked.only_if_cached and not await self._look(errand, exchange):
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
             way: Way | None = None if draft.told else Way.SHARED
@@ -298,7 +307,7 @@ class Proxy:
         approach, call, draft = errand.approach, errand.call, errand.draft
         proven = self._accepted.knows(approach.site.place, call.principal, self._now())
         # look again: the answer may have come between the first look and this task's first step
-        found = None if way.alone else self._find(approach, call, errand.key)
+        found = None if way.alone else self._find(approach, call, errand.key, self._clock())
         if found is not None and await self._reply(errand, found, exchange):
             return None
         reader, collapsed = self._boarding.board(errand, way, proven=proven)
@@ -310,8 +319,9 @@ class Proxy:
             opening = await self._origin.opening(reader, errand)
             if opening is None:
                 return Way.ALONE if reader.released else Way.LATE
-            if not self._boarding.takes(errand, opening, collapsed=collapsed, proven=proven):
-                return Way.ALONE
+            instead = self._boarding.divert(errand, opening, collapsed=collapsed, proven=proven)
+            if instead is not None:
+                return instead
             return await self._boarding.hand_on(errand, exchange, reader, opening, collapsed=collapsed)
         except asyncio.CancelledError:
             if not reader.satisfied:
@@ -342,12 +352,12 @@ class Proxy:
 
     async def _look(self, errand: Errand, exchange: Exchange) -> bool:
         """Look for an answer in memory and behind it, but nowhere else."""
-        found = self._find(errand.approach, errand.call, errand.key)
+        found = self._find(errand.approach, errand.call, errand.key, self._clock())
         if found is None:
             fetched = await self._origin.look(errand, patience=0.0)
             if fetched.lease is not None:
                 fetched.lease.release(failed=False)
-            found = self._find(errand.approach, errand.call, errand.key)
+            found = self._find(errand.approach, errand.call, errand.key, self._clock())
         return found is not None and await self._reply(errand, found, exchange)
 
     def _refresh_behind(self, errand: Errand, known: Entry) -> None:

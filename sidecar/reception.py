@@ -16,7 +16,7 @@ from sidecar.commit import COMMIT_BYTES, Committed
 from sidecar.core.dialect import Completeness, Watch
 from sidecar.core.draft import Draft
 from sidecar.core.headers import relay, replay, retry_fields, upstream_id, upstream_region
-from sidecar.core.model import Entry, Fields, Form, Outcome, Usage
+from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
 from sidecar.core.policy import (
     UNSHAREABLE_SECONDS,
     Directives,
@@ -180,7 +180,7 @@ class Reception:
             flight.judged(None)
 
     def _part(self, errand: Errand, flight: Flight) -> None:
-        self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
+        self._flights.mark(errand.key, self._clock() + UNSHAREABLE_SECONDS)
         flight.release(lambda _: False)
 
     def _share(self, errand: Errand, flight: Flight, sent: Sent, fields: Fields, form: Form) -> str:
@@ -228,6 +228,8 @@ class Reception:
         if flight.superseded:
             draft.reason = Reason.SUPERSEDED
             return False
+        own = call.route.cache.tags + asked.tags
+        tags = tuple(dict.fromkeys((*own, *sorted(flight.tags), *flight.inherits())))
         entry = Entry(
             status=200,
             headers=opening.shared,
@@ -243,12 +245,16 @@ class Reception:
             usage=usage,
             region=draft.region,
             seconds=draft.upstream_seconds,
-            tags=call.route.cache.tags + asked.tags,
+            tags=tags[:MOST_TAGS],
             partition=call.principal.partition,
             position=flight.position,
         )
         draft.stored = self._store.put(errand.key, entry)
+        if draft.stored and len(tags) > MOST_TAGS and not self._store.note(errand.key, entry, tags[MOST_TAGS:]):
+            self._store.drop(errand.key)
+            draft.stored = False
         if draft.stored:
+            flight.kept = entry
             flight.judged(entry)
         self._flights.unmark(errand.key)
         return draft.stored

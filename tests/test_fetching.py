@@ -26,7 +26,8 @@ class Pod(Desk):
         self.purges = Purges()
         self.purges.learn(LOG, NOW)
         remote = MemoryRemote(shared, admits=self.purges.allows, now=lambda: NOW, report=self.bugs.append)
-        self.store = self.origin._store = self.reception._store = Tiered(Memory(MemoryRule()), remote, self.purges)
+        memory = Memory(MemoryRule(), now=lambda: NOW, clock=lambda: NOW)
+        self.store = self.origin._store = self.reception._store = Tiered(memory, remote, self.purges)
         self.fetching = Fetching(self.origin, self.store, self.flights, lambda _, __: None, lambda: NOW)
 
     def board(self, errand):

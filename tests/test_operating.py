@@ -111,7 +111,7 @@ class Desk:
     def __init__(self, mode: Mode = Mode.NORMAL) -> None:
         self.now = 1000.0
         self.line = Line()
-        self.memory = Memory(MemoryRule())
+        self.memory = Memory(MemoryRule(), now=lambda: self.now, clock=lambda: self.now)
         self.purges = Purges()
         self.flights = Flights(
             spawn=lambda work, *, name: asyncio.create_task(work, name=name), ledger=Ledger(1000), limit=100,

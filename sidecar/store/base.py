@@ -2,7 +2,7 @@
 What the line needs of a store, and a store of what lies behind memory.
 
 The rule: a store keeps and finds, and judges nothing. Whether an entry may still serve is policy's to say, so no
-method takes the time; what a store returns may be stale, or dead and not yet reclaimed.
+method takes the time; what a store returns may be stale, or dead and not yet reclaimed. It says by which time to judge.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from sidecar.core.held import Held
 from sidecar.core.model import Entry, Key, Position
 
 Suffices = Callable[[Entry], bool]
@@ -57,8 +58,36 @@ class Store(Protocol):
     def position(self) -> Position:
         """How far the fleet's purges are known: what an entry carries that is fetched from now on."""
 
+    @property
+    def until(self) -> float:
+        """
+        By the clock that runs on: later than that this process has not run for a while, and must ``catch_up`` before it
+        may serve from memory.
+        """
+
+    def find(self, key: Key) -> Held | None:
+        """What this process's memory holds. A hit: the entry's standing rises."""
+
     def peek(self, key: Key) -> Entry | None:
-        """The entry in this process's memory. A hit: the entry's standing rises."""
+        """The entry in this process's memory; as ``find``."""
+
+    def hold(self, entry: Entry) -> Held:
+        """*entry*, which was found behind memory just now."""
+
+    def time(self, held: Held) -> float:
+        """The time by which *held* is judged now: that of the wall clock, or later where that has been set back."""
+
+    def tags(self, key: Key) -> tuple[str, ...]:
+        """By which tags a purge takes what memory has of *key*: its entry's, and those noted beside it."""
+
+    def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
+        """
+        *entry* answers a call with *tags*: a purge of one of them takes it from now on, wherever in the fleet it is.
+        False: that cannot be seen to, so it must not answer the call.
+        """
+
+    async def catch_up(self) -> None:
+        """Where this process has not run for a while: learn what has been purged since, if Redis answers in time."""
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
         """As ``Remote.fetch``. What is found there is in memory afterwards, if it fits."""

@@ -843,9 +843,8 @@ async def test_nothing_is_told_and_everything_expires(redis_server, pods, now):
 
     stored = b"".join(redis_server.call("DUMP", key) for key in KEYS)
     held = redis_server.call("ZRANGE", NAMES.log_purges, 0, -1) + redis_server.call("HVALS", NAMES.log_meta)
-    sent = b"".join(
-        word for word in one.log._journal._words(one.purges.position, {A: Due(1)}) if isinstance(word, bytes)
-    )
+    keys, words = one.log._journal._request(one.purges.position, {A: Due(1)})
+    sent = b"".join([*keys, *[word for word in words if isinstance(word, bytes)]])
     for name in (b"tag-a", b"contoso", b"invoices", b"passthrough"):
         assert name not in stored + b"".join(held) + redis_server.call("GET", NAMES.log_mode) + sent
 

@@ -22,6 +22,11 @@ ENTRY = Entry(
 LEASE = object()
 
 
+def memory_of(**rule: int) -> Memory:
+    """An empty memory, 10 s after the entry was made."""
+    return Memory(MemoryRule(**rule), now=lambda: 110.0, clock=lambda: 50.0)
+
+
 def enough(entry: Entry) -> bool:
     return True
 
@@ -57,7 +62,7 @@ def purges() -> Purges:
 
 async def test_nothing_behind_memory(purges):
     """Without a remote tier a fetch finds nothing, not even what memory holds."""
-    store: Store = Tiered(Memory(MemoryRule()), Nowhere(), purges)
+    store: Store = Tiered(memory_of(), Nowhere(), purges)
     store.put(KEY, ENTRY)
     store.share(KEY, ENTRY)
 
@@ -69,7 +74,7 @@ async def test_nothing_behind_memory(purges):
 async def test_fetched_is_in_memory(purges):
     """What the remote tier had is found in memory the next time; it is asked as the store was."""
     shelf = Shelf(Fetched(ENTRY, waited=True))
-    store = Tiered(Memory(MemoryRule()), shelf, purges)
+    store = Tiered(memory_of(), shelf, purges)
 
     assert store.peek(KEY) is None
     assert Fetched(ENTRY, waited=True) == await store.fetch(KEY, enough, patience=2.5)
@@ -79,7 +84,7 @@ async def test_fetched_is_in_memory(purges):
 
 async def test_nothing_fetched(purges):
     """A lease without an entry is handed on, and memory stays as it is."""
-    store = Tiered(Memory(MemoryRule()), Shelf(Fetched(lease=LEASE)), purges)
+    store = Tiered(memory_of(), Shelf(Fetched(lease=LEASE)), purges)
 
     assert Fetched(lease=LEASE) == await store.fetch(KEY, enough, patience=0.0)
     assert store.peek(KEY) is None
@@ -87,7 +92,7 @@ async def test_nothing_fetched(purges):
 
 async def test_fetched_too_large_for_memory(purges):
     """What does not fit into memory is still fetched."""
-    store = Tiered(Memory(MemoryRule(max_entry_bytes=1)), Shelf(Fetched(ENTRY)), purges)
+    store = Tiered(memory_of(max_entry_bytes=1), Shelf(Fetched(ENTRY)), purges)
 
     assert Fetched(ENTRY) == await store.fetch(KEY, enough, patience=0.0)
     assert store.peek(KEY) is None
@@ -98,7 +103,7 @@ async def test_fetched_too_large_for_memory(purges):
 )
 async def test_the_newer_stays(known, expected, purges):
     """What is fetched takes the place of an older entry, never that of a newer one."""
-    store = Tiered(Memory(MemoryRule()), Shelf(Fetched(ENTRY)), purges)
+    store = Tiered(memory_of(), Shelf(Fetched(ENTRY)), purges)
     store.put(KEY, replace(ENTRY, at=known))
     await store.fetch(KEY, enough, patience=0.0)
 
@@ -117,7 +122,7 @@ async def test_the_newer_stays(known, expected, purges):
 async def test_purged_meanwhile(purged, purges):
     """What is purged while it is fetched is neither found nor in memory; a lease that came with it is."""
     shelf = Shelf(Fetched(ENTRY, LEASE, waited=True), lambda: purged(purges))
-    store = Tiered(Memory(MemoryRule()), shelf, purges)
+    store = Tiered(memory_of(), shelf, purges)
 
     assert Fetched(None, LEASE, waited=True) == await store.fetch(KEY, enough, patience=0.0)
     assert store.peek(KEY) is None
@@ -127,14 +132,14 @@ async def test_what_else_is_purged(purges):
     """A purge of something else takes nothing, nor does one that came before the entry's call was sent."""
     red = Scope(ScopeKind.TAG, "red")
     tail = Tail(LOG, 7, purges=((red, 4), (Scope(ScopeKind.TAG, "blue"), 7)))
-    store = Tiered(Memory(MemoryRule()), Shelf(Fetched(ENTRY), lambda: purges.learn(tail, 0.0)), purges)
+    store = Tiered(memory_of(), Shelf(Fetched(ENTRY), lambda: purges.learn(tail, 0.0)), purges)
 
     assert Fetched(ENTRY) == await store.fetch(KEY, enough, patience=0.0)
 
 
 def test_position(purges):
     """It is that of the purges that are known."""
-    store = Tiered(Memory(MemoryRule()), Nowhere(), purges)
+    store = Tiered(memory_of(), Nowhere(), purges)
     before = store.position
     purges.learn(Tail(LOG, 9), 0.0)
 
@@ -144,7 +149,7 @@ def test_position(purges):
 def test_share(purges):
     """It reaches the remote tier, and not memory."""
     shelf = Shelf()
-    store = Tiered(Memory(MemoryRule()), shelf, purges)
+    store = Tiered(memory_of(), shelf, purges)
     store.share(KEY, ENTRY)
 
     assert [(KEY, ENTRY)] == shelf.kept
@@ -153,7 +158,7 @@ def test_share(purges):
 
 def test_drop_and_clear(purges):
     """Both reach memory."""
-    store = Tiered(Memory(MemoryRule()), Nowhere(), purges)
+    store = Tiered(memory_of(), Nowhere(), purges)
     store.put(KEY, ENTRY)
 
     assert store.drop(KEY)
@@ -167,6 +172,6 @@ def test_drop_and_clear(purges):
 
 def test_repr(purges):
     """The store names its tiers."""
-    memory = Memory(MemoryRule())
+    memory = memory_of()
 
     assert f"<Tiered {memory!r} before Nowhere>" == repr(Tiered(memory, Nowhere(), purges))
