@@ -193,7 +193,7 @@ class Origin:
         spare = self._store.find(errand.key) or (None if flight.superseded else behind)
         if spare is None:
             return None
-        found = judge_spare(spare.entry, approach.asked, call.fresh, self._store.time(spare))
+        found = judge_spare(spare.entry, approach.asked, call.fresh, spare.time(self._now(), self._clock()))
         if found is None or not self.note(errand, found.entry):
             return None
         if view.stream == (found.entry.form is Form.EVENTS):

@@ -249,7 +249,7 @@ class Proxy:
 
     def _find(self, approach: Approach, call: Call, key: Key, clock: float) -> Serve | Refresh | None:
         """What own memory has for a call that is looked up at *clock*, monotonic seconds."""
-        if clock > self._store.until:
+        if clock > self._store.purges.until:
             return None  # this process was stopped, and does not know yet what has been purged meanwhile
         principal = call.principal
         if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, self._now()):
@@ -262,7 +262,7 @@ class Proxy:
             draw = _SURELY if self._urged == key else draw
             self._urged = None
         asked = approach.asked
-        verdict = judge(held.entry, asked, call.fresh, self._store.time(held), draw)
+        verdict = judge(held.entry, asked, call.fresh, held.time(self._now(), clock), draw)
         if isinstance(verdict, Absent) or (asked.tags and not self._store.note(key, held.entry, asked.tags)):
             return None
         return verdict

@@ -2,7 +2,7 @@
 What the line needs of a store, and a store of what lies behind memory.
 
 The rule: a store keeps and finds, and judges nothing. Whether an entry may still serve is policy's to say, so no
-method takes the time; what a store returns may be stale, or dead and not yet reclaimed. It says by which time to judge.
+method takes the time; what a store returns may be stale, or dead and not yet reclaimed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from sidecar.core.held import Held
 from sidecar.core.model import Entry, Key, Position
+from sidecar.core.purges import Purges
 
 Suffices = Callable[[Entry], bool]
 """Whether an entry found behind memory answers the call; where it doesn't, somebody has to fetch."""
@@ -59,11 +60,8 @@ class Store(Protocol):
         """How far the fleet's purges are known: what an entry carries that is fetched from now on."""
 
     @property
-    def until(self) -> float:
-        """
-        By the clock that runs on: later than that this process has not run for a while, and must ``catch_up`` before it
-        may serve from memory.
-        """
+    def purges(self) -> Purges:
+        """What is known of purges. After its ``until`` this process must ``catch_up`` before it serves from memory."""
 
     def find(self, key: Key) -> Held | None:
         """What this process's memory holds. A hit: the entry's standing rises."""
@@ -73,9 +71,6 @@ class Store(Protocol):
 
     def hold(self, entry: Entry) -> Held:
         """*entry*, which was found behind memory just now."""
-
-    def time(self, held: Held) -> float:
-        """The time by which *held* is judged now: that of the wall clock, or later where that has been set back."""
 
     def tags(self, key: Key) -> tuple[str, ...]:
         """By which tags a purge takes what memory has of *key*: its entry's, and those noted beside it."""

@@ -129,10 +129,6 @@ class Memory:
         """*entry* as it is held from now on, here or elsewhere in this process."""
         return hold(entry, self._now(), self._clock())
 
-    def time(self, held: Held) -> float:
-        """The time by which *held* is judged now."""
-        return held.time(self._now(), self._clock())
-
     def put(self, key: Key, entry: Entry) -> bool:
         """
         Keep *entry*, in place of an older one of this key, whose noted tags it takes over.

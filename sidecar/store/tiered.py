@@ -50,19 +50,18 @@ class Tiered:
     """
 
     __slots__ = (
-        "_log", "_purges", "_remote", "clear", "drop", "find", "hold", "memory", "peek", "put", "tags", "time",
+        "_log", "_remote", "clear", "drop", "find", "hold", "memory", "peek", "purges", "put", "tags",
     )  # fmt: skip
 
     def __init__(self, memory: Memory, remote: Remote, purges: Purges, log: Log | None = None) -> None:
         self.memory = memory
         self._remote = remote
-        self._purges = purges
+        self.purges = purges
         self._log: Log = Alone() if log is None else log
         # Memory's own methods, for a hit should not pay for a call that only passes it on.
         self.find = memory.find
         self.peek = memory.peek
         self.hold = memory.hold
-        self.time = memory.time
         self.tags = memory.tags
         self.put = memory.put
         self.drop = memory.drop
@@ -74,7 +73,7 @@ class Tiered:
     @property
     def position(self) -> Position:
         """See ``Store``."""
-        return self._purges.position
+        return self.purges.position
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
         """See ``Store``."""
@@ -86,7 +85,7 @@ class Tiered:
 
     def take(self, key: Key, entry: Entry) -> bool:
         """Have an entry of the remote tier in memory, if it is newer than what is there. False: it has been purged."""
-        if not self._purges.allows(key, entry):
+        if not self.purges.allows(key, entry):
             return False
         known = self.memory.peek(key)
         if known is None or known.at < entry.at:
@@ -96,11 +95,6 @@ class Tiered:
             if noted:
                 self._log.note(key, entry, noted)
         return True
-
-    @property
-    def until(self) -> float:
-        """See ``Store``."""
-        return self._purges.until
 
     async def catch_up(self) -> None:
         """See ``Store``."""

@@ -269,7 +269,7 @@ def test_no_clock_makes_it_younger():
     for now, clock in ((1000.0, 50.0), (1020.0, 70.0), (-9000.0, 80.0), (1045.0, 80.0)):
         times[:] = [now, clock]
         held = [memory.find(key(number)) for number in range(3)]
-        ages.append([memory.time(each) - each.entry.at for each in held])
+        ages.append([each.time(now, clock) - each.entry.at for each in held])
 
     assert [[10.0, 0.0, 0.0], [30.0, 20.0, 20.0], [40.0, 30.0, 30.0], [55.0, 45.0, 30.0]] == ages
     assert 3 == memory.sweep(50.0 + 60.0 + 2 * GRAIN)
