@@ -32,8 +32,7 @@ class Held(Struct, frozen=True, gc=False):
 
     def time(self, now: float, clock: float) -> float:
         """The time by which the entry is judged at *now*, wall clock, and *clock*, the one that runs on."""
-        known = self.entry.at + clock - self.born
-        return known if known > now else now  # sooner than max(): every hit comes here
+        return max(now, self.entry.at + clock - self.born)
 
 
 def hold(entry: Entry, now: float, clock: float, noted: tuple[str, ...] = ()) -> Held:
