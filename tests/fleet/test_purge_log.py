@@ -3,120 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import time
-from base64 import b64encode
 
 import pytest
 
-from sidecar.core.keyring import parse
 from sidecar.core.model import Position
-from sidecar.core.purges import ALL, Due, Purges, Scope, ScopeKind
-from sidecar.core.rules import Mode, RedisRule, SealRule
+from sidecar.core.purges import ALL, Due, Scope, ScopeKind
+from sidecar.core.rules import Mode
 from sidecar.errors import FleetAway
 from sidecar.fleet import journal
-from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
-from sidecar.fleet.purge_log import PurgeLog
-from sidecar.store.seal import Seal
+from tests.fleet.logs import secrets
 from tests.redis_servers import RedisServer
 
 A, B, C = (Scope(ScopeKind.TAG, f"tag-{name}") for name in "abc")
 NAMES = Names("team-a")
 KEYS = (NAMES.log_meta, NAMES.log_purges, NAMES.log_mode)
-FRESH = itertools.count(1)
-
-
-def secrets(*numbers: int) -> bytes:
-    return b"\n".join(b"s%d:%b" % (number, b64encode(bytes([number]) * 32)) for number in numbers)
 
 
 async def away(*_):
     """A Redis that does not answer."""
     raise FleetAway("open")
-
-
-class Pod:
-    """A process of the fleet: its log, and what it was told."""
-
-    def __init__(self, url: str, *, namespace: str, secret: bytes, now: list[float]):
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.purged: list[tuple[Scope, ...]] = []
-        self.modes: list[Mode | None] = []
-        self.ends: list[float] = []
-        self.told: list[str] = []
-        self.heard = asyncio.Event()
-        self.secret = secret
-        rule = RedisRule(url, namespace=namespace, timeout=5.0)
-        self.link = Link(rule, clock=time.monotonic, draw=lambda: 0.5, spawn=self.spawn, tell=self.tell)
-        seal = Seal(lambda: parse(self.secret), SealRule(), random=bytes, limit=1024)
-        self.purges = Purges()
-        self.log = PurgeLog(
-            self.link,
-            Names(namespace),
-            seal,
-            self.purges,
-            now=lambda: now[0],
-            clock=time.monotonic,
-            draw=lambda: 0.5,
-            random=lambda size: next(FRESH).to_bytes(size, "big"),
-            spawn=self.spawn,
-            on_purge=self.on_purge,
-            on_mode=self.on_mode,
-            tell=self.tell,
-        )
-
-    def spawn(self, coroutine, *, name):
-        task = asyncio.create_task(coroutine, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-    def tell(self, name, /, *, level, **fields):
-        self.told.append(name)
-
-    def on_mode(self, mode, until):
-        self.modes.append(mode)
-        self.ends.append(until)
-
-    def on_purge(self, scopes):
-        self.purged.append(scopes)
-        self.heard.set()
-
-    async def read(self) -> list[tuple[Scope, ...]]:
-        """Read the log once; what that purges here."""
-        before = len(self.purged)
-        await self.log._exchange()
-        return self.purged[before:]
-
-    def admits(self, scope: Scope, position: Position) -> bool:
-        return self.purges.admits((ALL, scope), position)
-
-    async def close(self):
-        await self.log.stop()
-        await self.link.close()
-
-        assert set() == self.tasks
-
-
-@pytest.fixture
-def now() -> list[float]:
-    """The wall clock of all pods; a test may turn it."""
-    return [1e9]
-
-
-@pytest.fixture
-async def pods(now):
-    """Makes pods, and closes them."""
-    made: list[Pod] = []
-
-    def make(server: RedisServer, secret: bytes = secrets(1), namespace: str = "team-a") -> Pod:
-        made.append(Pod(server.url, namespace=namespace, secret=secret, now=now))
-        return made[-1]
-
-    yield make
-    for pod in made:
-        await pod.close()
 
 
 def roll_back(server: RedisServer, number: int) -> None:
