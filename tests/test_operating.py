@@ -110,6 +110,7 @@ class Desk:
 
     def __init__(self, mode: Mode = Mode.NORMAL) -> None:
         self.now = 1000.0
+        self.set_back = 0.0
         self.line = Line()
         self.memory = Memory(MemoryRule(), now=lambda: self.now, clock=lambda: self.now)
         self.purges = Purges()
@@ -123,8 +124,8 @@ class Desk:
         self.regions = Regions(lambda place, move: self.moves.append((place.region, move.after, move.cause)))
         self.operations = Operations(
             mode, self.line, self.memory, self.flights, self.purges, self.regions, SERVICES,
-            forget=self.forget, on_mode=self.hear, now=lambda: self.now, clock=lambda: self.now + 5000.0,
-            port=lambda: 7400,
+            forget=self.forget, on_mode=self.hear, now=lambda: self.now,
+            clock=lambda: self.now + self.set_back + 5000.0, port=lambda: 7400,
         )  # fmt: skip
         self.log = Log(self.operations, self.purges)
         self.orders = Orders(self.operations)
@@ -569,3 +570,23 @@ def test_repr(desk):
     """It tells the mode, and how much was purged."""
 
     assert "<Operations mode normal, 0 purges>" == repr(desk.operations)
+
+
+@pytest.mark.parametrize("fleet", [False, True], ids=["here", "in the fleet"])
+async def test_the_clock_is_set_back(desk, fleet):
+    """A mode and an order end when they were said to, by the clock that nobody sets."""
+
+    if fleet:
+        desk.join()
+    await desk.change(Mode.CACHE_OFF, 60.0, fleet=fleet)
+    await desk.operations.region(RegionRequest("openai", "east", "open", 60.0, fleet))
+    desk.now -= 3600.0
+    desk.set_back += 3600.0
+    ends = []
+    for _ in range(2):
+        desk.now += 30.0
+        desk.operations.tick()
+        states = [each.order for each in desk.operations.table() if (each.service, each.region) == ("openai", "east")]
+        ends.append((desk.operations.mode, desk.operations.standing().seconds, *states))
+
+    assert [(Mode.CACHE_OFF, 30.0, "open"), (Mode.NORMAL, None, "")] == ends

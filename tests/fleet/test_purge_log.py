@@ -12,6 +12,7 @@ from sidecar.core.rules import Mode
 from sidecar.errors import FleetAway
 from sidecar.fleet import journal
 from sidecar.fleet.names import Names
+from sidecar.fleet.purge_log import CURRENT_SECONDS
 from tests.fleet.logs import secrets
 from tests.redis_servers import RedisServer
 
@@ -23,6 +24,90 @@ KEYS = (NAMES.log_meta, NAMES.log_purges, NAMES.log_mode)
 async def away(*_):
     """A Redis that does not answer."""
     raise FleetAway("open")
+
+
+async def test_stopped_in_the_middle(redis_server, pods):
+    """An answer that this process was too late to read says nothing of the time in which it was stopped."""
+    one = pods(redis_server)
+    await one.read()
+    evaluate, clock = one.link.evaluate, one.log._clock
+
+    async def stopped(*words):
+        answer = await evaluate(*words)
+        one.log._clock = lambda: clock() + 10.0
+        return answer
+
+    one.link.evaluate = stopped
+    await one.log._exchange()
+    late = one.log.current, one.log._clock() > one.purges.until
+    one.link.evaluate = evaluate
+    await one.log.catch_up()
+
+    assert (False, True) == late
+    assert one.log.current
+    assert one.log._clock() <= one.purges.until
+
+
+async def test_catching_up(redis_server, pods):
+    """The log is read only after a gap, once for all who wait; who goes away meanwhile leaves it to the next."""
+    one, two = pods(redis_server), pods(redis_server)
+    for pod in (one, two):
+        await pod.read()
+    clock = one.log._clock
+    await one.log.catch_up()
+    reads = [one.log.counts["tails"]]
+    await two.log.purge([A])
+    one.log._clock = lambda: clock() + CURRENT_SECONDS + 1.0
+    gone, *others = [asyncio.ensure_future(one.log.catch_up()) for _ in range(10)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(*others)
+    reads.append(one.log.counts["tails"])
+
+    assert [1, 2] == reads
+    assert [(A,)] == one.purged
+
+
+async def test_catching_up_without_redis(redis_server, pods):
+    """Where there is no answer in time what is known is gone by all the same, and those tries count that fail."""
+    one = pods(redis_server)
+    await one.read()
+    clock, evaluate = one.log._clock, one.link.evaluate
+    one.log._patience = 0.01
+
+    async def silent(*_):
+        await asyncio.Event().wait()
+
+    stale = []
+    for later, answer in enumerate((silent, away, evaluate), 1):
+        one.link.evaluate = answer
+        one.log._clock = lambda later=later: clock() + 10.0 * later
+        stale.append(one.log._clock() > one.purges.until)
+        await one.log.catch_up()
+        stale.append(one.log._clock() > one.purges.until)
+
+    assert [True, False] * 3 == stale
+    assert (2, 1) == (one.log.counts["tails"], one.log.counts["failures"])
+
+
+@pytest.mark.parametrize("redis", ["there", "away"])
+async def test_mode_when_the_clock_is_set_back(redis, redis_server, pods, now):
+    """It ends when it was said to, by the clock that nobody sets; also one that is still to be told."""
+    one = pods(redis_server)
+    await one.read()
+    clock = one.log._clock
+    if redis == "away":
+        one.link.evaluate = away
+    await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
+    now[0] -= 3600.0
+    one.log._clock = lambda: clock() + 50.0
+    await one.read()
+    before = one.log.mode
+    one.log._clock = lambda: clock() + 61.0
+    await one.read()
+
+    assert (Mode.PASSTHROUGH, None) == (before, one.log.mode)
+    assert [Mode.PASSTHROUGH, None] == one.modes
 
 
 def roll_back(server: RedisServer, number: int) -> None:
