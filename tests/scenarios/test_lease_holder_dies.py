@@ -76,9 +76,12 @@ async def until(holds):
             await asyncio.sleep(0.02)
 
 
-async def ask(process: Process, body: object) -> Caller:
-    """A caller of *process* whose request is sent."""
-    caller = Caller(*await asyncio.open_connection("127.0.0.1", process.port))
+async def ask(process: Process, body: object, *, after: Caller | None = None) -> Caller:
+    """A caller of *process* whose request is sent; on the connection of the one that it comes *after*."""
+    if after is None:
+        caller = Caller(*await asyncio.open_connection("127.0.0.1", process.port))
+    else:
+        caller = Caller(after._reader, after._writer)
     data = json.dumps(body).encode()
     head = f"POST {CHAT_PATH} HTTP/1.1\r\nHost: sidecar\r\nAuthorization: {KEY}\r\nContent-Length: {len(data)}\r\n\r\n"
     caller._writer.write(head.encode() + data)

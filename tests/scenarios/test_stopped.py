@@ -135,7 +135,8 @@ async def test_stopped_by_a_signal(build_fleet, oracle, redis_server, tmp_path):
         await asyncio.to_thread(os.waitpid, process.child.pid, os.WUNTRACED)
         await asyncio.sleep(CURRENT_SECONDS + 0.2)  # the one thing that takes its time: nobody can turn its clock
         await purge(lab)
-        callers += [await ask(process, body) for body in (CHAT, STREAM, CHAT)]
+        callers += [await ask(process, CHAT, after=caller) for caller in callers]
+        callers += [await ask(process, body) for body in (CHAT, STREAM)]
         process.child.send_signal(signal.SIGCONT)
         after = [said((await caller.reply()).body) for caller in callers[2:]]
         for caller in callers:
