@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.core.model import Position
 from sidecar.core.purges import ALL, Purges, Tail
@@ -103,6 +104,21 @@ async def test_found(fleet):
     assert two.flights.find(errand.key) is None
     assert found.entry is two.store.peek(errand.key)
     assert Position(b"log", 1) == flight.position
+
+
+async def test_tags_of_what_is_replaced(fleet):
+    """What takes the place of an entry behind memory keeps its tags, and those noted beside one in memory."""
+    one, two = fleet(whole("old")), fleet(whole("new"))
+    errand = two.errand(fields={b"x-sidecar-tags": b"second"})
+    await one.ask(one.errand(fields={b"x-sidecar-tags": b"first"}))
+    await one.settle()
+    ((key, (entry, end)),) = fleet.shared.entries.items()
+    fleet.shared.entries[key] = (replace(entry, at=NOW - 1e6, ttl=60.0, stale_if_error=2e6), end)
+    two.store.put(key, replace(entry, at=NOW - 2e6, tags=()))
+    two.store.note(key, entry, ("noted",))
+    await two.ask(errand)
+
+    assert {"first", "second", "noted"} == set(two.store.peek(key).tags)
 
 
 async def test_not_found(fleet):

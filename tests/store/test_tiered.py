@@ -175,3 +175,95 @@ def test_repr(purges):
     memory = memory_of()
 
     assert f"<Tiered {memory!r} before Nowhere>" == repr(Tiered(memory, Nowhere(), purges))
+
+
+class Log:
+    """The fleet's log as far as it goes by notes: those that came, while there is room."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[Key, float, tuple[str, ...]]] = []
+        self.room = True
+        self.forgot = False
+        self.caught_up = 0
+
+    def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
+        if self.room:
+            self.noted.append((key, entry.at, tags))
+        return self.room
+
+    async def catch_up(self) -> None:
+        self.caught_up += 1
+
+
+async def test_note(purges):
+    """A tag that the entry has not is noted in memory and told to the fleet, once."""
+    log = Log()
+    store: Store = Tiered(memory_of(), Nowhere(), purges, log)
+    store.put(KEY, ENTRY)
+    done = [store.note(KEY, ENTRY, tags) for tags in (("red",), ("red", "blue"), ("blue",))]
+    await store.catch_up()
+
+    assert ([True] * 3, [(KEY, 100.0, ("blue",))]) == (done, log.noted)
+    assert (("red", "blue"), 1) == (store.tags(KEY), log.caught_up)
+
+
+async def test_no_room_to_note(purges):
+    """Where the fleet cannot be told nothing is noted here; what has been noted before needs no room."""
+    log = Log()
+    store = Tiered(memory_of(), Nowhere(), purges, log)
+    store.put(KEY, ENTRY)
+    store.note(KEY, ENTRY, ("blue",))
+    log.room = False
+
+    assert [True, True, False] == [store.note(KEY, ENTRY, tags) for tags in (("red",), ("blue",), ("green",))]
+    assert ("red", "blue") == store.tags(KEY)
+
+
+async def test_note_of_what_is_not_in_memory(purges):
+    """An entry that does not fit into memory is noted in the fleet all the same."""
+    log = Log()
+    store = Tiered(memory_of(max_entry_bytes=1), Nowhere(), purges, log)
+
+    assert store.note(KEY, ENTRY, ("red", "blue"))
+    assert ([(KEY, 100.0, ("blue",))], ()) == (log.noted, store.tags(KEY))
+
+
+async def test_newer_one_fetched(purges):
+    """What another process fetched keeps what was noted here, and the fleet hears for how long."""
+    log = Log()
+    store = Tiered(memory_of(), Shelf(Fetched(replace(ENTRY, at=105.0, tags=("green",)))), purges, log)
+    store.put(KEY, ENTRY)
+    store.note(KEY, ENTRY, ("blue", "green"))
+    await store.fetch(KEY, enough, patience=0.0)
+
+    assert [(KEY, 100.0, ("blue", "green")), (KEY, 105.0, ("blue",))] == log.noted
+    assert ("green", "blue") == store.tags(KEY)
+
+
+async def test_note_again(purges):
+    """Where the fleet may have forgotten it is told again all that is noted here, as far as there is room."""
+    log = Log()
+    store = Tiered(memory_of(), Nowhere(), purges, log)
+    for number in range(3):
+        store.put(Key(bytes([number]) * 16, bytes(32)), replace(ENTRY, at=100.0 + number))
+    for number in range(2):
+        store.note(Key(bytes([number]) * 16, bytes(32)), replace(ENTRY, at=100.0 + number), ("blue",))
+    first = list(log.noted)
+    await store.note_again()
+    same = list(log.noted)
+    log.forgot = True
+    await store.note_again()
+
+    assert (first, 2 * first, False) == (same, log.noted, log.forgot)
+
+    log.forgot, log.room = True, False
+    await store.note_again()
+
+    assert log.forgot
+
+
+async def test_hold(purges):
+    """What was found behind memory is as old here as by the wall clock, and from now on by the one that runs on."""
+    held = Tiered(memory_of(), Nowhere(), purges).hold(ENTRY)
+
+    assert (ENTRY, 40.0, ()) == (held.entry, held.born, held.noted)
