@@ -106,9 +106,11 @@ async def test_found(fleet):
     assert Position(b"log", 1) == flight.position
 
 
-async def test_tags_of_what_is_replaced(fleet):
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_tags_of_what_is_replaced(evicted, fleet):
     """What takes the place of an entry behind memory keeps its tags, and those noted beside one in memory."""
-    one, two = fleet(whole("old")), fleet(whole("new"))
+    go = asyncio.Event()
+    one, two = fleet(whole("old")), fleet(go, whole("new"))
     errand = two.errand(fields={b"x-sidecar-tags": b"second"})
     await one.ask(one.errand(fields={b"x-sidecar-tags": b"first"}))
     await one.settle()
@@ -116,9 +118,14 @@ async def test_tags_of_what_is_replaced(fleet):
     fleet.shared.entries[key] = (replace(entry, at=NOW - 1e6, ttl=60.0, stale_if_error=2e6), end)
     two.store.put(key, replace(entry, at=NOW - 2e6, tags=()))
     two.store.note(key, entry, ("noted",))
-    await two.ask(errand)
+    asking = asyncio.ensure_future(two.ask(errand))
+    await two.settle()
+    if evicted:
+        two.store.drop(key)
+    go.set()
+    await asking
 
-    assert {"first", "second", "noted"} == set(two.store.peek(key).tags)
+    assert {"first", "second", *([] if evicted else ["noted"])} == set(two.store.peek(key).tags)
 
 
 async def test_not_found(fleet):

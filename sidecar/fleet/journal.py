@@ -93,8 +93,10 @@ local function put(note)
   if type(done) == 'table' then full = 1 else added = true end  -- no memory left; what is there can be read
   return full == 0
 end
-local function move(key)
-  local notes = redis.pcall('ZRANGEBYSCORE', key, '-inf', '+inf')
+local function move(key)  -- but what has ended since
+  local time = redis.pcall('TIME')
+  local from = not time.err and text(time[1] * 1000 + math.floor(time[2] / 1000)) or '-inf'
+  local notes = redis.pcall('ZRANGEBYSCORE', key, from, '+inf')
   if notes.err then return end  -- of another type, so none of ours
   for _, note in ipairs(notes) do
     if not put(note) then return end

@@ -121,10 +121,10 @@ class PurgeLog:
     async def stop(self) -> None:
         """Follow the log no more; what still waits for it is written if that can be done in one try."""
         await self._following.stop()
-        if self._purges.pending or self._waiting is not None:
+        if self._purges.pending or self._waiting is not None or len(self._tagged):
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * EXCHANGE_SECONDS):
-                    await self._exchange()
+                    await self._turn()
 
     def _return(self) -> None:
         """Redis was away, and so may purges have been: nothing from there is current until the log has been read."""
@@ -174,13 +174,10 @@ class PurgeLog:
 
     def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
         """
-        Have a purge of one of *tags* take the entry of *key*, soon and wherever it is: *entry* served a call with them.
-        False: so much is waiting for Redis that there is no room.
+        Have a purge of one of *tags* take the entry of *key*, wherever it is: *entry* served a call with them. Redis is
+        told at the next turn. False: so much is waiting for Redis that there is no room.
         """
-        noted = self._tagged.note(key, entry, tags)
-        if noted:
-            self.nudge()
-        return noted
+        return self._tagged.note(key, entry, tags)
 
     async def catch_up(self) -> None:
         """

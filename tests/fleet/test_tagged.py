@@ -153,6 +153,26 @@ async def test_expires(redis_server, pods):
     assert all(90_000 < life <= 100_000 for life in lives)
 
 
+async def test_over(redis_server, pods):
+    """A purge does not take what can serve nobody any more, by whatever secret it was noted."""
+    one = pods(redis_server)
+    await one.read()
+    position = one.purges.position
+    one.log.note(key(1), entry(position), ("a",))
+    one.log.note(key(2), entry(position, ttl=0.001), ("a",))
+    await one.log._turn()
+    (name,) = sets(redis_server)
+    redis_server.call("ZADD", name, 1000, "by a secret that has been removed")
+    first = float(redis_server.call("ZRANGE", name, 1, 1, "WITHSCORES")[1])
+    async with asyncio.timeout(5):
+        while int(redis_server.call("TIME")[0]) * 1000 <= first:
+            await asyncio.sleep(0.01)
+    await one.log.purge([A])
+
+    assert {A, scope(1)} == {each for scopes in one.purged for each in scopes}
+    assert [] == sets(redis_server)
+
+
 async def test_set_back(redis_server, pods, now):
     """Where the wall clock has been set back since the answer was made a note lasts no longer."""
     one = pods(redis_server)

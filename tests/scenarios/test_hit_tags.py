@@ -33,6 +33,7 @@ async def oracle(script):
 
 async def noted(lab, server, count=1):
     """Wait until *lab* has nothing more to note, and *count* tags are in Redis."""
+    lab.sidecar.membership.log.nudge()
     await lab.until(lambda: not len(lab.sidecar.membership.log._tagged))
     await lab.until(lambda: len(server.call("KEYS", "*{log}:t:*")) == count)
 
@@ -172,8 +173,7 @@ async def test_noted_by_one_that_has_gone(build_fleet, oracle, redis_server):
     await written(redis_server)
     await two.ask()
     await one.ask(headers=TAGGED)
-    await noted(one, redis_server)
-    await one.sidecar.stop()
+    await one.sidecar.stop()  # which tells what waits
     (new,) = await build_fleet(oracle.url, 1)
     await new.ask()
     await purge(new, (new, two), INVOICE)
@@ -191,6 +191,7 @@ async def test_noted_after_the_purge(build_fleet, oracle, redis_server):
     log = labs[0].sidecar.membership.log
     gate = log._tagged.write = Gate(log._tagged.write)
     await labs[0].ask(headers=TAGGED)
+    log.nudge()
     await labs[0].until(lambda: gate.reached == 1)
     await purge(labs[1], labs[1:], INVOICE)
     before = await texts(labs[1], {})
