@@ -24,7 +24,7 @@ from sidecar.core.rescue import cause_of
 from sidecar.core.usage import names_usage, with_usage
 from sidecar.delivery import viewed
 from sidecar.dispatch import Dispatch, Sent
-from sidecar.errand import Call, Errand, book, booked, trip_of
+from sidecar.errand import Call, Errand, book, booked, tags_of, trip_of
 from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.opening import Opening
@@ -94,7 +94,7 @@ class Origin:
 
     def note(self, errand: Errand, entry: Entry) -> bool:
         """*entry* answers this call: its tags are noted beside it. False: they cannot be, so it must not."""
-        tags = errand.approach.asked.tags
+        tags = tags_of(errand.call, errand.approach)
         return not tags or self._store.note(errand.key, entry, tags)
 
     async def opening(self, reader: Reader, errand: Errand) -> Opening | None:

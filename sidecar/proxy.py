@@ -41,7 +41,7 @@ from sidecar.core.rules import Mode
 from sidecar.core.silent import Pieces, certain, cut
 from sidecar.delivery import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, Way, draft_of
+from sidecar.errand import Call, Errand, Way, draft_of, tags_of
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.fetching import Fetching
 from sidecar.flight.table import Flights
@@ -255,16 +255,19 @@ class Proxy:
         if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, self._now()):
             return None
         held = self._store.find(key)
-        if held is None:
-            return None
         draw = self._draw() if call.fresh.while_revalidate else 1.0
         if self._urged is not None:  # what was recalled has drawn its refresh, and comes with all that one needs now
             draw = _SURELY if self._urged == key else draw
             self._urged = None
-        asked = approach.asked
-        verdict = judge(held.entry, asked, call.fresh, held.time(self._now(), clock), draw)
-        if isinstance(verdict, Absent) or (asked.tags and not self._store.note(key, held.entry, asked.tags)):
+        if held is None:
             return None
+        entry, asked = held.entry, approach.asked
+        verdict = judge(entry, asked, call.fresh, held.time(self._now(), clock), draw)
+        if isinstance(verdict, Absent):
+            return None
+        if asked.tags or entry.route != call.route.name:  # else it has all the tags that come with the call
+            noted = self._store.note(key, entry, tags_of(call, approach))
+            return verdict if noted else None
         return verdict
 
     def _serve(

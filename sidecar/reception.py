@@ -30,7 +30,7 @@ from sidecar.core.policy import (
 )
 from sidecar.core.principal import Accepted, Principal
 from sidecar.dispatch import Sent
-from sidecar.errand import Call, Errand, booked
+from sidecar.errand import Call, Errand, booked, tags_of
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.flight import Flight
 from sidecar.flight.opening import Opening
@@ -228,7 +228,7 @@ class Reception:
         if flight.superseded:
             draft.reason = Reason.SUPERSEDED
             return False
-        own = call.route.cache.tags + asked.tags
+        own = tags_of(call, errand.approach)
         tags = tuple(dict.fromkeys((*own, *sorted(flight.tags), *flight.inherits())))
         entry = Entry(
             status=200,

@@ -10,6 +10,7 @@ import pytest
 from sidecar.admin.actions import PurgeRequest
 from sidecar.core.held import MOST_NOTED
 from sidecar.core.model import Outcome
+from sidecar.core.rules import CacheMode, CacheRule, Match, Route
 from sidecar.fleet import tagged
 from tests.scenarios.answers import said
 from tests.scenarios.conftest import CHAT
@@ -61,6 +62,19 @@ async def test_tag_of_a_hit(build_lab, oracle):
 
     assert (["answer 1"] * 3, [1, 1, 0], ["answer 1"]) == (before, counts, kept)
     assert (1, ["answer 2"] * 2) == (done.entries, after)
+
+
+async def test_tag_of_another_route(build_lab, oracle):
+    """A route's own tags come with its calls, too, where the answer was fetched by another route."""
+    routes = (
+        Route("team", Match(header={"x-team": "a"}), CacheRule(mode=CacheMode.DETERMINISTIC, tags=("invoice",))),
+        Route("others", cache=CacheRule(mode=CacheMode.DETERMINISTIC)),
+    )
+    lab = await build_lab(oracle.url, routes=routes)
+    before = await texts(lab, {}, {"headers": {"x-team": "a"}})
+    await purge(lab, asked=INVOICE)
+
+    assert (["answer 1"] * 2, ["answer 2"]) == (before, await texts(lab, {}))
 
 
 async def test_tag_of_one_who_joined(build_lab, oracle):
