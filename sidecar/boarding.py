@@ -19,7 +19,7 @@ from sidecar.core.variants import fitting
 from sidecar.delivery import Stamp, deliver, hit, miss_status
 from sidecar.dispatch import OWN_RETRIES
 from sidecar.errand import Errand, Way, is_batch, scopes_within
-from sidecar.flight.flight import Reader
+from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights
 from sidecar.net.base import Exchange
@@ -65,9 +65,11 @@ class Boarding:
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
         if flight is not None and not flight.fits(fields):
             flight, alone = None, True  # its answer is for requests with another value in a field of its Vary
+        if flight is not None and not self._tag(errand, flight):
+            flight = None
         collapsed = flight is not None
         if flight is None:
-            private = alone or self._flights.marked(key, self._now())
+            private = alone or self._flights.marked(key, self._clock())
             flight = self._flights.reserve(
                 None if private else shelf,
                 generating=call.endpoint.generating,
@@ -119,6 +121,8 @@ class Boarding:
         """Answer with an entry from behind memory, as it stands. Returns in which way to fetch: it isn't for it."""
         if not self._still(errand, proven=proven):
             return Way.ALONE
+        if not self._origin.note(errand, found.entry):
+            return Way.PAST
         draft, entry = errand.draft, found.entry
         draft.outcome = Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE
         draft.status, draft.bytes_out = entry.status, len(entry.body)
@@ -126,16 +130,36 @@ class Boarding:
         exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS))
         return None
 
-    def takes(self, errand: Errand, opening: Opening, *, collapsed: bool, proven: bool) -> bool:
-        """Whether what a flight came to, where it isn't the service's answer to this call, is for this caller, too."""
-        if opening.found is not None and not self._still(errand, proven=proven):
-            return False
-        if not collapsed or opening.found is None:
-            return True
-        judged = judge_spare if opening.outcome is Outcome.STALE_ERROR else judge
-        entry = fitting(opening.found.entry, errand.key, errand.request.head.fields)
-        return isinstance(judged(entry, errand.approach.asked, errand.call.fresh, self._now()), Serve | Refresh)
+    def divert(self, errand: Errand, opening: Opening, *, collapsed: bool, proven: bool) -> Way | None:
+        """
+        In which way to fetch instead, where what a flight came to is not the service's answer to this call, and not for
+        this caller; None: it is.
+        """
+        found, spare = opening.found, opening.outcome is Outcome.STALE_ERROR
+        if found is None:
+            return None
+        if not self._still(errand, proven=proven):
+            return Way.ALONE
+        if collapsed and fitting(found.entry, errand.key, errand.request.head.fields) is None:
+            return Way.ALONE
+        if collapsed:
+            now = max(self._now(), found.entry.at + found.age)  # it has become no younger since it was found
+            judged = (judge_spare if spare else judge)(found.entry, errand.approach.asked, errand.call.fresh, now)
+            if not isinstance(judged, Serve | Refresh):
+                return Way.ALONE
+        elif spare:
+            return None  # its tags were noted before it was chosen
+        return None if self._origin.note(errand, found.entry) else Way.PAST
+
+    def _tag(self, errand: Errand, flight: Flight) -> bool:
+        """A purge by a tag of this caller's takes the answer of *flight*, too. False: that cannot be seen to."""
+        if flight.kept is not None:
+            return self._origin.note(errand, flight.kept)
+        flight.tags.update(errand.approach.asked.tags)
+        return True
 
     def _still(self, errand: Errand, *, proven: bool) -> bool:
         """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
-        return not proven or self._accepted.knows(errand.approach.site.place, errand.call.principal, self._now())
+        return not proven or self._accepted.knows(
+            errand.approach.site.place, errand.call.principal, self._now(), self._clock()
+        )

@@ -206,10 +206,15 @@ def booked(errand: Errand, flight: Flight) -> Draft:
     return flight.draft or errand.draft
 
 
+def tags_of(call: Call, approach: Approach) -> tuple[str, ...]:
+    """The tags that come with a call: its route's, and its caller's."""
+    return call.route.cache.tags + approach.asked.tags
+
+
 def scopes_within(errand: Errand) -> tuple[Scope, ...]:
     """The scopes whose purge takes the answer of *errand*."""
     call, approach = errand.call, errand.approach
-    tags = call.route.cache.tags + approach.asked.tags
+    tags = tags_of(call, approach)
     return scopes(errand.key, approach.site.service.name, call.route.name, tags, call.principal.partition)
 
 

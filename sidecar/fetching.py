@@ -50,6 +50,7 @@ class Fetching:
         # 9: the fleet's tier
         flight, late = reader.flight, way is Way.LATE
         flight.position = self._store.position
+        flight.inherits = partial(self._store.tags, errand.key)
         try:
             fetched = NOTHING
             if way is not Way.PAST:
@@ -73,6 +74,7 @@ class Fetching:
     async def fly(self, errand: Errand, flight: Flight, *, late: bool = False) -> None:
         """Fetch one answer in a flight's own task, for whoever reads along."""
         flight.position = self._store.position
+        flight.inherits = partial(self._store.tags, errand.key)
         fetched = await self._origin.look(errand, patience=flight.patience)
         flight.patience = 0.0
         self._hold(errand, flight, fetched, late=late)
@@ -103,7 +105,9 @@ class Fetching:
             await substitute(flight, Serve(known, 0, 0), Outcome.STALE)
         else:
             # 10: a region; 11: share at its head, retain at its end
-            await self._origin.fetch(errand, flight, entry)
+            if entry is not None:
+                flight.tags.update(entry.tags)
+            await self._origin.fetch(errand, flight, None if entry is None else self._store.hold(entry))
 
     def _judge_as_it_stands(self, errand: Errand, flight: Flight, fetched: Fetched) -> Serve | None:
         """What serves the flight's leader, where that needs no fetch, no form but its own, and nobody has joined."""

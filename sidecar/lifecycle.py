@@ -20,6 +20,7 @@ from sidecar import __version__
 from sidecar.admin.control import ControlServer
 from sidecar.admin.health import HealthServer, Part, Readiness
 from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts, split_parts
+from sidecar.clocks import running
 from sidecar.commit import COMMIT_BYTES
 from sidecar.core.approach import Approaches
 from sidecar.core.breaker import State, Transition
@@ -78,7 +79,11 @@ class Sidecar:
         self.log = AccessLog(write, now=time.time)  # noqa: TID251  the clocks are handed out from here
         self.tasks = Tasks(self._report)
         self.ledger = Ledger(rules.limits.inflight_memory)
-        self.memory = Memory(rules.memory)
+        self.memory = Memory(
+            rules.memory,
+            now=time.time,  # noqa: TID251  as above
+            clock=running,
+        )
         self.flights = Flights(
             spawn=self.tasks.spawn,
             ledger=self.ledger,
@@ -92,7 +97,7 @@ class Sidecar:
         self.regions = Regions(self._on_transition)
         self.membership = self._join()
         self.credentials = Credentials(
-            clock=time.monotonic,
+            clock=running,
             now=time.time,  # noqa: TID251  as above
             environ=environ,
             spawn=self.tasks.spawn,
@@ -103,7 +108,7 @@ class Sidecar:
         self.throttle = Throttle(
             quota=self.membership.quota if self.membership is not None else None,
             pods=lambda: self.membership.presence.count if self.membership is not None else None,
-            clock=time.monotonic,
+            clock=running,
             spawn=self.tasks.spawn,
         )
         dispatch = Dispatch(
@@ -113,14 +118,14 @@ class Sidecar:
             self.ledger,
             spawn=self.tasks.spawn,
             now=time.time,  # noqa: TID251  as above
-            clock=time.monotonic,
+            clock=running,
             draw=random.random,
             throttle=self.throttle,
             most=min(COMMIT_BYTES, rules.memory.max_entry_bytes),
             sharing=self.membership.regions if self.membership is not None else None,
         )
         standby = Standby(
-            dispatch, time.monotonic, lambda line: self.log.event("answer-file-unusable", level="warning", file=line)
+            dispatch, running, lambda line: self.log.event("answer-file-unusable", level="warning", file=line)
         )
         secret = os.urandom(32) if rules.redis is None else fleet_secret(rules.redis.namespace)
         pod = Pod(environ.get("SIDECAR_POD_NAMESPACE", ""), environ.get("SIDECAR_SERVICE_ACCOUNT", ""), os.urandom(16))
@@ -143,9 +148,9 @@ class Sidecar:
             {
                 "mode": lambda: {} if self.operations.mode is Mode.NORMAL else {self.operations.mode.value: 1},
                 "breaker_state": self.regions.states,
-                "rate_windows": lambda: self.regions.spent(time.monotonic()),
+                "rate_windows": lambda: self.regions.spent(running()),
                 "credentials_unusable": self._credentials_unusable,
-                "retry_budget_left": lambda: self.regions.budgets_left(time.monotonic()),
+                "retry_budget_left": lambda: self.regions.budgets_left(running()),
                 "calls_waiting": self.throttle.waiting,
                 "calls_shed_total": self.throttle.shed,
                 "key_splitting_headers": lambda: {
@@ -160,7 +165,8 @@ class Sidecar:
             report=lambda line: self.log.event("key-set-unusable", level="error", message=line),
         )
         remote = self.membership.remote if self.membership is not None else Nowhere()
-        self.store = Tiered(self.memory, remote, self.purges)
+        log = self.membership.log if self.membership is not None else None
+        self.store = Tiered(self.memory, remote, self.purges, log)
         self.proxy = Proxy(
             approaches=Approaches(rules, secret, pod, self.key_sets.verify),
             secret=secret,
@@ -173,7 +179,7 @@ class Sidecar:
             record=self._record,
             report=self._report,
             now=time.time,  # noqa: TID251  as above
-            clock=time.monotonic,
+            clock=running,
             draw=lambda: 1.0 - random.random(),  # noqa: S311  spreads refreshes, guards nothing
             lease_wait=rules.redis.lease_wait if rules.redis is not None else 0.0,
             instance=os.urandom(4).hex().encode(),
@@ -183,7 +189,7 @@ class Sidecar:
             rules.limits,
             self.ledger,
             spawn=self.tasks.spawn,
-            clock=time.monotonic,
+            clock=running,
             wall=time.time,  # noqa: TID251  as above
             spool_dir=self._spool_dir(),
             report=self._report,
@@ -199,7 +205,7 @@ class Sidecar:
             forget=self.listener.forget,
             on_mode=self._on_mode,
             now=time.time,  # noqa: TID251  as above
-            clock=time.monotonic,
+            clock=running,
             port=lambda: self.port,
         )
         if self.membership is not None:
@@ -284,7 +290,7 @@ class Sidecar:
         rule, seal = self.rules.redis, self.rules.seal
         if rule is None:
             return None
-        secrets = SecretFile(seal.secret_file, time.monotonic, lambda why: self.log.event(
+        secrets = SecretFile(seal.secret_file, running, lambda why: self.log.event(
             "secret-unusable", level="error", message=why))  # fmt: skip
         if secrets.keyring() is None:
             self.log.event("memory-only", level="error", message="Redis is not used: the secret file is not usable")
@@ -331,7 +337,7 @@ class Sidecar:
         }
 
     def _regions_told(self) -> Mapping[str, object]:
-        now = time.monotonic()
+        now = running()
         return {
             "regions": self.operations.table(),
             "budgets": {service.name: self.regions.budget(service.name).left(now) for service in self.rules.services},
@@ -350,17 +356,18 @@ class Sidecar:
         """Another process has found a region failing, or well again."""
         service = next((service for service in self.rules.services if service.name == place.service), None)
         if service is not None:
-            self.regions.learn(place, open_for, service.breaker, time.monotonic())
+            self.regions.learn(place, open_for, service.breaker, running())
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            self.memory.sweep(time.time(), _SWEEP_ENTRIES)  # noqa: TID251  as above
+            self.memory.sweep(running(), _SWEEP_ENTRIES)
             self.operations.tick()
             if self.key_sets.changed():
                 self.proxy.forget_callers()
                 self.listener.forget()
             await self.operations.sweep()
+            await self.store.note_again()
 
     def _record(self, record: Record) -> None:
         self.metrics.record(record)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from sidecar.clocks import running
 from sidecar.core.keyring import Keyring
 from sidecar.core.model import Entry, Key
 from sidecar.core.purges import Purges, Scope
@@ -67,7 +68,7 @@ class Membership:
         self._spawn = spawn
         self.link = Link(
             rule,
-            clock=time.monotonic,
+            clock=running,
             draw=random.random,
             spawn=spawn,
             tell=tell,
@@ -82,13 +83,14 @@ class Membership:
             self.seal,
             purges,
             now=time.time,  # noqa: TID251  the clocks of the fleet's parts are handed out from here
-            clock=time.monotonic,
+            clock=running,
             draw=random.random,
             random=os.urandom,
             spawn=spawn,
             on_purge=on_purge,
             on_mode=on_mode,
             tell=tell,
+            patience=rule.timeout,
         )
         self.regions = FleetRegions(
             self.link,
@@ -97,7 +99,7 @@ class Membership:
             shared=shared,
             timeout=rule.timeout,
             now=time.time,  # noqa: TID251  as above
-            clock=time.monotonic,
+            clock=running,
             draw=random.random,
             random=os.urandom,
             spawn=spawn,
@@ -106,7 +108,7 @@ class Membership:
             tell=tell,
         )
         self.presence = Presence(
-            self.link, names, member=os.urandom(12), clock=time.monotonic, draw=random.random, spawn=spawn
+            self.link, names, member=os.urandom(12), clock=running, draw=random.random, spawn=spawn
         )
         self.quota = Quota(self.link, names, timeout=rule.timeout, spawn=spawn)
         leases = Leases(
@@ -128,7 +130,7 @@ class Membership:
             keyring,
             admits=lambda key, entry: self.log.current and purges.allows(key, entry),
             now=time.time,  # noqa: TID251  as above
-            clock=time.monotonic,
+            clock=running,
             draw=random.random,
             spawn=spawn,
             report=report,

@@ -27,6 +27,7 @@ from sidecar.core.model import Position
 from sidecar.core.purges import Purges, Scope, ScopeKind, taking
 from sidecar.core.regions import Order, Regions, Standing
 from sidecar.core.rules import Mode, Service
+from sidecar.core.term import Term, term
 from sidecar.errors import FleetAway, Refused
 from sidecar.flight.table import Flights
 from sidecar.net.request_file import read_request
@@ -91,11 +92,12 @@ class Operations:
         self._now = now
         self._clock = clock
         self._port = port
-        self._own: tuple[Mode, float] | None = None
-        self._fleets: tuple[Mode, float] | None = None
+        self._own: tuple[Mode, Term] | None = None
+        self._fleets: tuple[Mode, Term] | None = None
         self._own_orders: dict[tuple[str, str], Order] = {}
         self._fleets_orders: Mapping[tuple[str, str], Order] = {}
         self._orders: dict[tuple[str, str], Order] = {}
+        self._terms: dict[tuple[tuple[str, str], Order], Term] = {}
         self._sweeping = False
         self.log: Log | None = None
         self.orders: Orders | None = None
@@ -117,7 +119,7 @@ class Operations:
     def standing(self) -> ModeResult:
         """The mode in force, and for how long yet."""
         said = self._fleets or self._own
-        left = None if said is None or said[1] == inf else max(said[1] - self._now(), 0.0)
+        left = None if said is None or said[1].until == inf else max(self._left(said[1]), 0.0)
         return ModeResult(self._mode, left, "local" if self._fleets is None else "done")
 
     def take(self, scopes: tuple[Scope, ...]) -> None:
@@ -128,7 +130,7 @@ class Operations:
 
     def take_mode(self, mode: Mode | None, until: float) -> None:
         """The fleet's mode, or its end, wall clock, has changed; None: it has none."""
-        self._fleets = None if mode is None else (mode, until)
+        self._fleets = None if mode is None else (mode, self._term(until))
         self.tick()
 
     def take_orders(self, orders: Mapping[tuple[str, str], Order]) -> None:
@@ -143,10 +145,9 @@ class Operations:
     def tick(self) -> None:
         """What is due: a purge's next step, the end of a mode or of an order. Called every second or so."""
         self._tick_orders()
-        now = self._now()
-        if self._fleets is not None and self._fleets[1] <= now:
+        if self._fleets is not None and self._left(self._fleets[1]) <= 0.0:
             self._fleets = None
-        if self._own is not None and self._own[1] <= now:
+        if self._own is not None and self._left(self._own[1]) <= 0.0:
             self._own = None
         said = self._fleets or self._own
         before, self._mode = self._mode, said[0] if said is not None else self._configured
@@ -189,7 +190,7 @@ class Operations:
         if mode is None:
             self._own = None
         elif fleet == "local":
-            self._own = mode, until
+            self._own = mode, self._term(until)
         self.tick()
         return replace(self.standing(), fleet=fleet)
 
@@ -217,9 +218,11 @@ class Operations:
 
     def _tick_orders(self) -> None:
         """Have those orders hold that do."""
-        now = self._now()
-        self._own_orders = {place: order for place, order in self._own_orders.items() if order.until > now}
-        fleets = {place: order for place, order in self._fleets_orders.items() if order.until > now}
+        said = {*self._own_orders.items(), *self._fleets_orders.items()}
+        self._terms = {each: self._terms.get(each) or self._term(each[1].until) for each in said}
+        lasting = {each for each in said if self._left(self._terms[each]) > 0.0}
+        self._own_orders = {place: order for place, order in self._own_orders.items() if (place, order) in lasting}
+        fleets = {place: order for place, order in self._fleets_orders.items() if (place, order) in lasting}
         ours = {(service.name, region.name) for service in self._services for region in service.regions}
         holding = {place: order for place, order in {**self._own_orders, **fleets}.items() if place in ours}
         for service, region in self._orders.keys() | holding.keys():
@@ -227,6 +230,12 @@ class Operations:
             if order != self._orders.get((service, region)):
                 self._regions.order(service, region, order, self._clock())
         self._orders = holding
+
+    def _term(self, until: float) -> Term:
+        return term(until, self._now(), self._clock())
+
+    def _left(self, term_: Term) -> float:
+        return term_.left(self._now(), self._clock())
 
     def _check(self, service: str, region: str) -> None:
         services = {each.name: each for each in self._services}
@@ -263,7 +272,7 @@ class Operations:
     async def _count(self, scope: Scope) -> int:
         taken, found = taking((scope,)), 0
         for entries in self._memory.walk():
-            found += sum(taken(key, entry) for key, entry in entries)
+            found += sum(taken(key, held) for key, held in entries)
             await asyncio.sleep(0)
         return found
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from sidecar.attempt import Trip, Try
 from sidecar.commit import COMPLAINT_BYTES, Committed
+from sidecar.core.held import Held
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
 from sidecar.core.policy import ABSENT, FAILING, Audience, Serve, audience, judge, judge_spare
@@ -24,7 +25,7 @@ from sidecar.core.usage import names_usage, with_usage
 from sidecar.core.variants import fitting
 from sidecar.delivery import viewed
 from sidecar.dispatch import Dispatch, Sent
-from sidecar.errand import Call, Errand, book, booked, trip_of
+from sidecar.errand import Call, Errand, book, booked, tags_of, trip_of
 from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.opening import Opening
@@ -83,7 +84,11 @@ class Origin:
         """What lies behind memory, if it is for this caller; *patience* is for what another process fetches."""
         approach, call, known, now = errand.approach, errand.call, errand.known, self._now
         principal, asked, fields = call.principal, approach.asked, errand.request.head.fields
-        if principal.local or asked.no_cache or not self._accepted.knows(approach.site.place, principal, now()):
+        if (
+            principal.local
+            or asked.no_cache
+            or not self._accepted.knows(approach.site.place, principal, now(), self._clock())
+        ):
             return NOTHING
 
         def suffices(entry: Entry) -> bool:
@@ -91,6 +96,11 @@ class Origin:
             return verdict is not ABSENT and (known is None or entry.at > known.at)
 
         return await self._store.fetch(errand.key, suffices, patience=patience)
+
+    def note(self, errand: Errand, entry: Entry) -> bool:
+        """*entry* answers this call: its tags are noted beside it. False: they cannot be, so it must not."""
+        tags = tags_of(errand.call, errand.approach)
+        return not tags or self._store.note(errand.key, entry, tags)
 
     async def opening(self, reader: Reader, errand: Errand) -> Opening | None:
         """
@@ -120,7 +130,7 @@ class Origin:
                     return None
         return await reader.opening()
 
-    async def fetch(self, errand: Errand, flight: Flight, behind: Entry | None) -> None:
+    async def fetch(self, errand: Errand, flight: Flight, behind: Held | None) -> None:
         """
         Send a call and pour its answer into *flight*. Where none can be had, something else serves, if it may: what
         lies *behind* memory or in it, or a stand-in.
@@ -146,7 +156,7 @@ class Origin:
             sent.answer.close()
 
     async def _make_do(
-        self, errand: Errand, flight: Flight, behind: Entry | None, failure: UpstreamFailed | Refused | Sent
+        self, errand: Errand, flight: Flight, behind: Held | None, failure: UpstreamFailed | Refused | Sent
     ) -> bool:
         """Whether something else than a region's answer serves: a spare entry, or a stand-in."""
         if isinstance(failure, Refused) and failure.status not in FAILING:
@@ -176,18 +186,22 @@ class Origin:
             found.sent.answer.close()
         return True
 
-    async def _spare(self, errand: Errand, flight: Flight, behind: Entry | None) -> Serve | None:
+    async def _spare(self, errand: Errand, flight: Flight, behind: Held | None) -> Serve | None:
         """
         An old answer, if there is a form of it for this caller. Looked for only when it is needed: a call may take
         minutes, and a purge in that time takes the spare too.
         """
-        call, approach, now = errand.call, errand.approach, self._now()
-        if not self._accepted.knows(approach.site.place, call.principal, now):
+        await self._store.catch_up()
+        call, approach, view = errand.call, errand.approach, errand.call.facts.view
+        if not self._accepted.knows(approach.site.place, call.principal, self._now(), self._clock()):
             return None
-        spare = self._store.peek(errand.key) or (None if flight.superseded else behind)
-        spare = fitting(spare, errand.key, errand.request.head.fields)
-        found, view = judge_spare(spare, approach.asked, call.fresh, now), call.facts.view
-        if found is None or view.stream == (found.entry.form is Form.EVENTS):
+        spare = self._store.find(errand.key) or (None if flight.superseded else behind)
+        if spare is None or fitting(spare.entry, errand.key, errand.request.head.fields) is None:
+            return None
+        found = judge_spare(spare.entry, approach.asked, call.fresh, spare.time(self._now(), self._clock()))
+        if found is None or not self.note(errand, found.entry):
+            return None
+        if view.stream == (found.entry.form is Form.EVENTS):
             return found
         convert = partial(viewed, found.entry, call.endpoint, view)
         body = convert() if len(found.entry.body) <= _INLINE_BYTES else await asyncio.to_thread(convert)

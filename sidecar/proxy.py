@@ -43,7 +43,7 @@ from sidecar.core.silent import Pieces, certain, cut
 from sidecar.core.variants import fits
 from sidecar.delivery import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, Way, draft_of
+from sidecar.errand import Call, Errand, Way, draft_of, tags_of
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.fetching import Fetching
 from sidecar.flight.table import Flights
@@ -170,7 +170,7 @@ class Proxy:
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
-        verdict = self._find(approach, call, call.key, request.head)
+        verdict = self._find(approach, call, call.key, request.head, started)
         answer = self._remember(verdict, approach, call, size, started)
         if answer is None:
             return Pending(partial(self._fetch, request, call, call.key, started))
@@ -188,7 +188,7 @@ class Proxy:
         call = self._understand(approach, approach.head, body, None)
         if call.key is None or call.observe:
             return None
-        verdict = self._find(approach, call, call.key, None)
+        verdict = self._find(approach, call, call.key, None, started)
         if isinstance(verdict, Refresh):
             self._urged = call.key
             return None  # a refresh needs the request itself
@@ -259,24 +259,37 @@ class Proxy:
         body = viewed(entry, call.endpoint, view)
         return None if body is None else self._serve(found, body, approach, call, size, started)
 
-    def _find(self, approach: Approach, call: Call, key: Key, head: Head | None) -> Serve | Refresh | None:
+    def _find(
+        self, approach: Approach, call: Call, key: Key, head: Head | None, clock: float
+    ) -> Serve | Refresh | None:
         """
-        What memory has for a request with *head*. *head* is None where only its telling fields are known; then nothing
-        is found that depends on other fields.
+        What own memory has for a request with *head* that is looked up at *clock*, by the clock that runs on. *head* is
+        None where only its telling fields are known; then nothing is found that depends on other fields.
         """
-        now = self._now()
+        if clock > self._store.purges.until:
+            return None  # this process was stopped, and does not know yet what has been purged meanwhile
         principal = call.principal
-        if principal.needs_proof and not self._accepted.knows(approach.site.place, principal, now):
+        if principal.needs_proof and not self._accepted.knows(
+            approach.site.place, principal, self._now(), self._clock()
+        ):
             return None
+        held = self._store.find(key)
         draw = self._draw() if call.fresh.while_revalidate else 1.0
         if self._urged is not None:  # what was recalled has drawn its refresh, and comes with all that one needs now
             draw = _SURELY if self._urged == key else draw
             self._urged = None
-        entry = self._store.peek(key)
-        if entry is not None and entry.vary and (head is None or not fits(key, entry.vary, head.fields)):
+        if held is None:
             return None
-        verdict = judge(entry, approach.asked, call.fresh, now, draw)
-        return None if isinstance(verdict, Absent) else verdict
+        entry, asked = held.entry, approach.asked
+        if entry.vary and (head is None or not fits(key, entry.vary, head.fields)):
+            return None
+        verdict = judge(entry, asked, call.fresh, held.time(self._now(), clock), draw)
+        if isinstance(verdict, Absent):
+            return None
+        if asked.tags or entry.route != call.route.name:  # else it has all the tags that come with the call
+            noted = self._store.note(key, entry, tags_of(call, approach))
+            return verdict if noted else None
+        return verdict
 
     def _serve(
         self, verdict: Serve, view: tuple[bytes, Form], approach: Approach, call: Call, size: int, started: float
@@ -299,6 +312,7 @@ class Proxy:
         draft = draft_of(request, call, Outcome.MISS, self.ids.give(key), self._now(), started)
         errand = Errand(request, approach, call, key, draft)
         try:
+            await self._store.catch_up()
             if approach.asked.only_if_cached and not await self._look(errand, exchange):
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
             way: Way | None = None if draft.told else Way.SHARED
@@ -315,9 +329,9 @@ class Proxy:
         was not for this caller.
         """
         approach, call, draft = errand.approach, errand.call, errand.draft
-        proven = self._accepted.knows(approach.site.place, call.principal, self._now())
+        proven = self._accepted.knows(approach.site.place, call.principal, self._now(), self._clock())
         # look again: the answer may have come between the first look and this task's first step
-        found = None if way.alone else self._find(approach, call, errand.key, errand.request.head)
+        found = None if way.alone else self._find(approach, call, errand.key, errand.request.head, self._clock())
         if found is not None and await self._reply(errand, found, exchange):
             return None
         reader, collapsed = self._boarding.board(errand, way, proven=proven)
@@ -330,8 +344,9 @@ class Proxy:
             if opening is None:
                 again = not reader.released or (reader.together and way is Way.SHARED)
                 return Way.LATE if again else Way.ALONE
-            if not self._boarding.takes(errand, opening, collapsed=collapsed, proven=proven):
-                return Way.ALONE
+            instead = self._boarding.divert(errand, opening, collapsed=collapsed, proven=proven)
+            if instead is not None:
+                return instead
             return await self._boarding.hand_on(errand, exchange, reader, opening, collapsed=collapsed)
         except asyncio.CancelledError:
             if not reader.satisfied:
@@ -363,12 +378,12 @@ class Proxy:
     async def _look(self, errand: Errand, exchange: Exchange) -> bool:
         """Look for an answer in memory and behind it, but nowhere else."""
         head = errand.request.head
-        found = self._find(errand.approach, errand.call, errand.key, head)
+        found = self._find(errand.approach, errand.call, errand.key, head, self._clock())
         if found is None:
             fetched = await self._origin.look(errand, patience=0.0)
             if fetched.lease is not None:
                 fetched.lease.release(failed=False)
-            found = self._find(errand.approach, errand.call, errand.key, head)
+            found = self._find(errand.approach, errand.call, errand.key, head, self._clock())
         return found is not None and await self._reply(errand, found, exchange)
 
     def _refresh_behind(self, errand: Errand, known: Entry) -> None:

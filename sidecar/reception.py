@@ -18,7 +18,7 @@ from sidecar.core.dialect import Completeness, Watch
 from sidecar.core.directives import Directives
 from sidecar.core.draft import Draft, shown
 from sidecar.core.headers import relay, replay, retry_fields, upstream_id, upstream_region
-from sidecar.core.model import Entry, Fields, Form, Outcome, Usage
+from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
 from sidecar.core.policy import (
     UNSHAREABLE_SECONDS,
     Audience,
@@ -35,7 +35,7 @@ from sidecar.core.principal import Accepted, Principal
 from sidecar.core.recognise import Site
 from sidecar.core.variants import fits, variant
 from sidecar.dispatch import Sent
-from sidecar.errand import Call, Errand, booked
+from sidecar.errand import Call, Errand, booked, tags_of
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.opening import Opening
@@ -204,7 +204,7 @@ class Reception:
             self._confine(errand, flight, self.allowance(errand.call, errand.approach.site, fields))
 
     def _part(self, errand: Errand, flight: Flight) -> None:
-        self._flights.mark(errand.key, self._now() + UNSHAREABLE_SECONDS)
+        self._flights.mark(errand.key, self._clock() + UNSHAREABLE_SECONDS)
         flight.release(lambda _: False)
 
     def _confine(self, errand: Errand, flight: Flight, allowed: Allowance) -> None:
@@ -229,7 +229,9 @@ class Reception:
         unshareable = share(status, fields, form)
         if not unshareable and form is Form.WHOLE and not _is_framed(fields):
             unshareable = Reason.UNFRAMED  # it may be cut, and nothing in it would tell
-        if not sent.own and not self._accepted.knows(errand.approach.site.place, errand.call.principal, self._now()):
+        if not sent.own and not self._accepted.knows(
+            errand.approach.site.place, errand.call.principal, self._now(), self._clock()
+        ):
             unshareable = unshareable or Reason.UNPROVEN  # it was the region's credential that was accepted
         if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
             self._part(errand, flight)
@@ -271,7 +273,7 @@ class Reception:
                 self._accepted.withdraw(errand.approach.site.place, call.principal)
             return False
         if own and call.endpoint.proves:
-            self._accepted.note(errand.approach.site.place, call.principal, self._now())
+            self._accepted.note(errand.approach.site.place, call.principal, self._now(), self._clock())
         now = self._now()
         fresh = bounded(verdict.fresh, allowed, now)
         if allowed.reason or fresh.ttl <= 0:
@@ -280,6 +282,8 @@ class Reception:
         if flight.superseded:
             draft.reason = Reason.SUPERSEDED
             return False
+        said = tags_of(call, errand.approach)
+        tags = tuple(dict.fromkeys((*said, *sorted(flight.tags), *flight.inherits())))
         entry = Entry(
             status=200,
             headers=opening.shared,
@@ -295,7 +299,7 @@ class Reception:
             usage=usage,
             region=draft.region,
             seconds=draft.upstream_seconds,
-            tags=call.route.cache.tags + asked.tags,
+            tags=tags[:MOST_TAGS],
             partition=call.principal.partition,
             position=flight.position,
             vary=variant(errand.key, allowed.vary, errand.request.head.fields),
@@ -304,7 +308,11 @@ class Reception:
             target=flight.target,
         )
         draft.stored = self._store.put(errand.key, entry)
+        if draft.stored and len(tags) > MOST_TAGS and not self._store.note(errand.key, entry, tags[MOST_TAGS:]):
+            self._store.drop(errand.key)
+            draft.stored = False
         if draft.stored:
+            flight.kept = entry
             flight.judged(entry)
         self._flights.unmark(errand.key)
         return draft.stored

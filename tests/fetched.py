@@ -143,7 +143,7 @@ class Desk:
         self.tasks = set()
         self.bugs = []
         self.seconds = 0.0
-        self.store = Tiered(Memory(MemoryRule()), Nowhere(), Purges())
+        self.store = Tiered(Memory(MemoryRule(), now=lambda: NOW, clock=lambda: NOW), Nowhere(), Purges())
         self.flights = Flights(spawn=self.spawn, ledger=Ledger(64 * MIB), limit=limit, report=self.bugs.append)
         self.accepted = Accepted()
         dispatch = Dispatch(

@@ -1,10 +1,14 @@
-"""Leaving a flight: when the record of a caller that has left is told, and what it says."""
+"""Joining a flight with tags, what is for whom, and leaving: when the record is told, and what it says."""
 
 import asyncio
 
 import pytest
 
 from sidecar.boarding import Boarding
+from sidecar.core.model import Entry, Form, Outcome
+from sidecar.core.policy import Serve
+from sidecar.errand import Way
+from sidecar.flight.opening import Opening
 from tests.fetched import EMBEDDINGS, NOW, Answer, completion, whole
 
 EMBED = {"model": "text-embedding-3-small", "input": "box"}
@@ -104,3 +108,75 @@ async def test_nothing_is_owed(desks, boarding, records):
     boarding(desk).leave(reader, errand.draft)
 
     assert ([], 0, 1) == (records, errand.draft.running, errand.draft.attempts)
+
+
+ENTRY = Entry(200, (), b"{}", Form.WHOLE, "openai", "all", "gpt-4o", at=NOW, ttl=60.0, stale_if_error=600.0)
+
+
+def tagged(desk, *tags, number=1, **fields):
+    more = {name.replace("_", "-").encode(): value for name, value in fields.items()}
+    return desk.errand(fields={b"x-sidecar-tags": ",".join(tags).encode(), **more}, number=number)
+
+
+async def test_joining_with_tags(desks, boarding):
+    """Until the answer is kept it takes up the tags of those who join; from then on they are noted beside it."""
+    desk = desks()
+    board = boarding(desk).board
+    first, collapsed = board(desk.errand(), Way.SHARED, proven=True)
+    flight = first.flight
+    joined = [collapsed, board(tagged(desk, "a", "b"), Way.SHARED, proven=True)[1]]
+    desk.store.put(desk.errand().key, ENTRY)
+    flight.kept = ENTRY
+    joined.append(board(tagged(desk, "c"), Way.SHARED, proven=True)[1])
+
+    assert ([False, True, True], {"a", "b"}, 3) == (joined, flight.tags, flight.readers)
+    assert ("c",) == desk.store.tags(desk.errand().key)
+
+
+async def test_joining_with_a_tag_that_cannot_be_noted(desks, boarding):
+    """Who could not be found by a purge of its tag does not join."""
+    desk = desks()
+    board = boarding(desk).board
+    first, _ = board(desk.errand(), Way.SHARED, proven=True)
+    first.flight.kept = ENTRY
+    desk.store._log.note = lambda *_: False
+    reader, collapsed = board(tagged(desk, "a"), Way.SHARED, proven=True)
+
+    assert not collapsed
+    assert reader.flight is not first.flight
+
+
+@pytest.mark.parametrize(
+    ("outcome", "collapsed", "room", "expected", "noted"),
+    [
+        pytest.param(Outcome.HIT_REDIS, False, True, None, ("a",), id="found"),
+        pytest.param(Outcome.HIT_REDIS, True, True, None, ("a",), id="found-by-another"),
+        pytest.param(Outcome.HIT_REDIS, False, False, Way.PAST, (), id="found-no-room"),
+        pytest.param(Outcome.STALE_ERROR, True, True, None, ("a",), id="a-spare-of-another"),
+        pytest.param(Outcome.STALE_ERROR, True, False, Way.PAST, (), id="a-spare-of-another-no-room"),
+        pytest.param(Outcome.STALE_ERROR, False, False, None, (), id="its-own-spare-was-noted-before"),
+        pytest.param(None, True, False, None, (), id="the-service's-answer"),
+    ],
+)
+async def test_tags_of_what_was_found(outcome, collapsed, room, expected, noted, desks, boarding):
+    """An entry that serves instead of an answer has the caller's tags noted, or does not serve."""
+    desk = desks()
+    errand = tagged(desk, "a")
+    desk.store.put(errand.key, ENTRY)
+    if not room:
+        desk.store._log.note = lambda *_: False
+    opening = Opening(200, (), (), Form.WHOLE)
+    if outcome is not None:
+        opening = Opening(200, (), (), Form.WHOLE, found=Serve(ENTRY, 0, 60), outcome=outcome)
+
+    assert expected is boarding(desk).divert(errand, opening, collapsed=collapsed, proven=False)
+    assert noted == desk.store.tags(errand.key)
+
+
+@pytest.mark.parametrize(("age", "expected"), [(5, None), (60, Way.ALONE)])
+async def test_found_before_the_clock_was_set_back(age, expected, desks, boarding):
+    """An entry is no younger to who has joined than it was when it was found."""
+    desk = desks()
+    opening = Opening(200, (), (), Form.WHOLE, found=Serve(ENTRY, age, 60 - age))
+
+    assert expected is boarding(desk).divert(desk.errand(), opening, collapsed=True, proven=False)

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from sidecar.core.model import Position
 from sidecar.core.purges import ALL, Purges, Tail
@@ -26,7 +27,8 @@ class Pod(Desk):
         self.purges = Purges()
         self.purges.learn(LOG, NOW)
         remote = MemoryRemote(shared, admits=self.purges.allows, now=lambda: NOW, report=self.bugs.append)
-        self.store = self.origin._store = self.reception._store = Tiered(Memory(MemoryRule()), remote, self.purges)
+        memory = Memory(MemoryRule(), now=lambda: NOW, clock=lambda: NOW)
+        self.store = self.origin._store = self.reception._store = Tiered(memory, remote, self.purges)
         self.fetching = Fetching(self.origin, self.store, self.flights, lambda _, __: None, lambda: NOW)
 
     def board(self, errand):
@@ -102,6 +104,28 @@ async def test_found(fleet):
     assert two.flights.find(errand.key) is None
     assert found.entry is two.store.peek(errand.key)
     assert Position(b"log", 1) == flight.position
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_tags_of_what_is_replaced(evicted, fleet):
+    """What takes the place of an entry behind memory keeps its tags, and those noted beside one in memory."""
+    go = asyncio.Event()
+    one, two = fleet(whole("old")), fleet(go, whole("new"))
+    errand = two.errand(fields={b"x-sidecar-tags": b"second"})
+    await one.ask(one.errand(fields={b"x-sidecar-tags": b"first"}))
+    await one.settle()
+    ((key, (entry, end)),) = fleet.shared.entries.items()
+    fleet.shared.entries[key] = (replace(entry, at=NOW - 1e6, ttl=60.0, stale_if_error=2e6), end)
+    two.store.put(key, replace(entry, at=NOW - 2e6, tags=()))
+    two.store.note(key, entry, ("noted",))
+    asking = asyncio.ensure_future(two.ask(errand))
+    await two.settle()
+    if evicted:
+        two.store.drop(key)
+    go.set()
+    await asking
+
+    assert {"first", "second", *([] if evicted else ["noted"])} == set(two.store.peek(key).tags)
 
 
 async def test_not_found(fleet):

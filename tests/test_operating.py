@@ -110,8 +110,9 @@ class Desk:
 
     def __init__(self, mode: Mode = Mode.NORMAL) -> None:
         self.now = 1000.0
+        self.set_back = 0.0
         self.line = Line()
-        self.memory = Memory(MemoryRule())
+        self.memory = Memory(MemoryRule(), now=lambda: self.now, clock=lambda: self.now)
         self.purges = Purges()
         self.flights = Flights(
             spawn=lambda work, *, name: asyncio.create_task(work, name=name), ledger=Ledger(1000), limit=100,
@@ -123,8 +124,8 @@ class Desk:
         self.regions = Regions(lambda place, move: self.moves.append((place.region, move.after, move.cause)))
         self.operations = Operations(
             mode, self.line, self.memory, self.flights, self.purges, self.regions, SERVICES,
-            forget=self.forget, on_mode=self.hear, now=lambda: self.now, clock=lambda: self.now + 5000.0,
-            port=lambda: 7400,
+            forget=self.forget, on_mode=self.hear, now=lambda: self.now,
+            clock=lambda: self.now + self.set_back + 5000.0, port=lambda: 7400,
         )  # fmt: skip
         self.log = Log(self.operations, self.purges)
         self.orders = Orders(self.operations)
@@ -219,10 +220,10 @@ async def test_scopes(scope, value, left, desk):
     assert ([(b"POST", b"{}")] if scope == "request" else []) == desk.line.asked
 
 
-@pytest.mark.parametrize(("host", "port"), [(b"sidecar", 7400), (b"sidecar:7400", 7400), (b"sidecar:7401", 7401)])
+@pytest.mark.parametrize(("host", "port"), [(b"localhost", 7400), (b"localhost:7400", 7400), (b"localhost:7401", 7401)])
 async def test_request_to_a_port(host, port, desk):
     """A request that went to a service's own port is looked for there; its Host says so."""
-    await desk.purge("request", request=RAW.replace(b"sidecar", host))
+    await desk.purge("request", request=RAW.replace(b"localhost", host))
 
     assert [port] == desk.line.ports
 
@@ -569,3 +570,23 @@ def test_repr(desk):
     """It tells the mode, and how much was purged."""
 
     assert "<Operations mode normal, 0 purges>" == repr(desk.operations)
+
+
+@pytest.mark.parametrize("fleet", [False, True], ids=["here", "in the fleet"])
+async def test_the_clock_is_set_back(desk, fleet):
+    """A mode and an order end when they were said to, by the clock that nobody sets."""
+
+    if fleet:
+        desk.join()
+    await desk.change(Mode.CACHE_OFF, 60.0, fleet=fleet)
+    await desk.operations.region(RegionRequest("openai", "east", "open", 60.0, fleet))
+    desk.now -= 3600.0
+    desk.set_back += 3600.0
+    ends = []
+    for _ in range(2):
+        desk.now += 30.0
+        desk.operations.tick()
+        states = [each.order for each in desk.operations.table() if (each.service, each.region) == ("openai", "east")]
+        ends.append((desk.operations.mode, desk.operations.standing().seconds, *states))
+
+    assert [(Mode.CACHE_OFF, 30.0, "open"), (Mode.NORMAL, None, "")] == ends

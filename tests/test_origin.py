@@ -169,7 +169,7 @@ async def test_accepted(desks, answers, expected):
         errand = desk.errand(ask | {"seed": number}, {b"x-team": b"docs"})
         await desk.fetch(errand)
 
-    assert expected == desk.accepted.knows("openai/", errand.call.principal, NOW)
+    assert expected == desk.accepted.knows("openai/", errand.call.principal, NOW, desk.clock())
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_not_accepted(desks, answer):
     with suppress(UpstreamFailed):
         await desk.fetch(errand)
 
-    assert not desk.accepted.knows("openai/", errand.call.principal, NOW)
+    assert not desk.accepted.knows("openai/", errand.call.principal, NOW, desk.clock())
 
 
 async def test_lists_of_models_prove_nothing(desks):
@@ -212,4 +212,4 @@ async def test_lists_of_models_prove_nothing(desks):
     models = replace(errand, call=replace(errand.call, endpoint=DIALECTS["openai"].locate(b"GET", "/v1/models")))
     await desk.fetch(models)
 
-    assert not desk.accepted.knows("openai/", errand.call.principal, NOW)
+    assert not desk.accepted.knows("openai/", errand.call.principal, NOW, desk.clock())

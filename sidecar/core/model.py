@@ -132,6 +132,10 @@ class Position(NamedTuple):
     number: int = 0
 
 
+MOST_TAGS = 32
+"""Tags that an entry has."""
+
+
 class Entry(Struct, frozen=True, gc=False):
     """
     A complete answer that may be served again. Immutable; its body is the upstream's, byte for byte, in *form*.

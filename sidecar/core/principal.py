@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -25,6 +26,8 @@ from sidecar.core.rules import Service, Share
 
 ACCEPTED_SECONDS = 15 * 60.0
 """How long an acceptance by the service counts where many callers share, and for tokens without an expiry."""
+
+_NEVER = (-inf, -inf)
 
 Digest = Callable[..., bytes]
 """A keyed digest of length-prefixed parts (``fingerprint.partition_of`` with the process's secret)."""
@@ -197,7 +200,7 @@ def identify(
         credential=credential,
         needs_proof=pod is None and (shared or bearer is not None),
         shared=shared,
-        expires=bearer.expires if bearer is not None else 0.0,
+        expires=bearer.expires if bearer is not None else _soonest_end(shown) if shared and pod is None else 0.0,
         microsoft=any(map(token.is_microsofts, _words(roles, fields, query))),
         local=local,
         anonymous=pod is None and not shared and not (shown.values or shown.fields),
@@ -226,6 +229,13 @@ def _named(service: Service, roles: Roles, shown: Presented, verify: Verify) -> 
     return None
 
 
+def _soonest_end(shown: Presented) -> float:
+    """When the first of the tokens among the credentials ends, whoever wrote them; 0 where none does."""
+    values = (*shown.values, *[bare(value) for _, value in shown.fields])
+    ends = [found.expires for value in values if (found := token.read(value)) is not None and found.expires]
+    return min(ends, default=0.0)
+
+
 def is_empty(value: bytes) -> bool:
     """Whether a field's *value* is no credential at all."""
     return b" ".join(value.lower().split()) in _SCHEMES
@@ -245,17 +255,21 @@ class Accepted:
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
-        self._at: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        self._at: OrderedDict[tuple[str, bytes], tuple[float, float]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Accepted {len(self._at)} credentials>"
 
-    def note(self, place: str, principal: Principal, now: float) -> None:
-        """The service has just given this caller a whole answer that only an accepted credential earns."""
+    def note(self, place: str, principal: Principal, now: float, clock: float) -> None:
+        """
+        The service has just given this caller a whole answer that only an accepted credential earns. *now* is the wall
+        clock, *clock* seconds that run on: no clock that is set makes an acceptance last longer.
+        """
         if not principal.needs_proof:
             return
+        end = clock + principal.expires - now if principal.expires else inf
         self._at.pop((place, principal.credential), None)
-        self._at[place, principal.credential] = now
+        self._at[place, principal.credential] = clock, end
         if len(self._at) > self._limit:
             self._at.popitem(last=False)
 
@@ -263,16 +277,18 @@ class Accepted:
         """The service has just refused this credential (401, 403)."""
         self._at.pop((place, principal.credential), None)
 
-    def knows(self, place: str, principal: Principal, now: float) -> bool:
+    def knows(self, place: str, principal: Principal, now: float, clock: float) -> bool:
         """Whether the caller may read what is stored in its partition."""
         if not principal.needs_proof:
             return True
-        if principal.verified:
-            return not principal.expires or principal.expires > now
-        at = self._at.get((place, principal.credential))
-        if at is None or (principal.expires and principal.expires <= now):
+        if principal.expires and principal.expires <= now:
             return False
-        return now - at < ACCEPTED_SECONDS or bool(principal.expires and not principal.shared)
+        if principal.verified:
+            return True
+        at, end = self._at.get((place, principal.credential), _NEVER)
+        if clock >= end:
+            return False
+        return clock - at < ACCEPTED_SECONDS or bool(principal.expires and not principal.shared)
 
 
 def _scope(name: bytes, fields: Fields) -> bytes:

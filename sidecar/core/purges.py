@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
 from sidecar.core.changes import Changes
+from sidecar.core.held import Held
 from sidecar.core.model import Entry, Key, Position
 
 MOST_SCOPES = 4096
@@ -82,8 +84,8 @@ def scopes(key: Key, service: str, route: str, tags: tuple[str, ...], partition:
     )
 
 
-def taking(purged: Iterable[Scope]) -> Callable[[Key, Entry], bool]:
-    """Whether a purge of *purged* takes an entry: for many entries, cheaper than the scopes of each."""
+def taking(purged: Iterable[Scope]) -> Callable[[Key, Held], bool]:
+    """Whether a purge of *purged* takes what is held: for many entries, cheaper than the scopes of each."""
     values: dict[ScopeKind, set[str]] = {kind: set() for kind in ScopeKind}
     for scope in purged:
         values[scope.kind].add(scope.value)
@@ -91,12 +93,14 @@ def taking(purged: Iterable[Scope]) -> Callable[[Key, Entry], bool]:
     services, routes, tags = values[ScopeKind.SERVICE], values[ScopeKind.ROUTE], values[ScopeKind.TAG]
     keys, partitions = values[ScopeKind.KEY], values[ScopeKind.PARTITION]
 
-    def taken(key: Key, entry: Entry) -> bool:
+    def taken(key: Key, held: Held) -> bool:
+        entry = held.entry
         return (
             everything
             or entry.service in services
             or entry.route in routes
             or not tags.isdisjoint(entry.tags)
+            or not tags.isdisjoint(held.noted)
             or (bool(keys) and key.address.hex() in keys)
             or (bool(partitions) and entry.partition.hex() in partitions)
         )
@@ -135,7 +139,7 @@ class Tail(NamedTuple):
     *number* is that of its latest purge. *before* are the incarnations that it goes on from, each with the number up to
     which it has it. *node* is the run id of the server that holds it, ``""`` where that is not told. *purges* are those
     after what was known, or all where another log was, without those that were written in this same step and have
-    *number* now; one number may be that of several.
+    *number* now, but with what those by a tag brought with them; one number may be that of several.
     """
 
     incarnation: bytes
@@ -150,18 +154,22 @@ _NOTHING_SENT: Mapping[Scope, Due] = MappingProxyType({})
 
 class Purges:
     """
-    The purges that this process knows of. *seq* grows with each that it carries out.
+    The purges that this process knows of. *seq* grows with each that it carries out. *until*, by the clock that runs
+    on, is how long what is known here may be gone by without the log being read; without a log for ever.
 
     ``pending`` are those that the log should have and hasn't: no entry of theirs is admitted meanwhile. *changes* are
     no purges, but make entries invalid in the same way, here.
     """
 
-    __slots__ = ("_before", "_left", "_local", "_logged", "_node", "_pending", "_settled", "changes", "position", "seq")
+    __slots__ = (
+        "_before", "_left", "_local", "_logged", "_node", "_pending", "_settled", "changes", "position", "seq", "until",
+    )  # fmt: skip
 
     def __init__(self, *, most_scopes: int = MOST_SCOPES) -> None:
         self.seq = 0
         self.position = Position()
         self.changes = Changes()
+        self.until = inf
         self._local = _Latest(most_scopes)
         self._logged = _Latest(most_scopes)
         self._pending: dict[Scope, Due] = {}

@@ -21,10 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sidecar.core.model import Position
-from sidecar.core.purges import ALL, Due, Scope, Tail, read_scope, write_scope
+from sidecar.core.purges import ALL, Due, Scope, ScopeKind, Tail
 from sidecar.core.rules import Mode
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names, Notes
+from sidecar.fleet.scope_notes import ScopeNotes
+from sidecar.fleet.tagged import digest
 
 EXCHANGE_SECONDS = 0.5
 """How long one reading or writing of the log may take."""
@@ -38,14 +40,18 @@ LONGEST_MODE = 30 * 86400.0
 SKEW_SECONDS = 600.0
 """So far the wall clock of who set a mode may be ahead of ours."""
 
+LONGEST_TAG = 64
+"""Characters; nobody can send a longer one with a call."""
+
 MOST_PURGES = 1000
 """Purges in the log; the oldest beyond are one of all."""
 
 _LOG = Script(
     """
--- KEYS: the log's hash, its purges, the mode. ARGV: the channel of news, an incarnation for a new log, the incarnation
--- and number that are known, seconds to live, most purges, the note of all; then for each purge
--- its note, and the number above which it need not be written again.
+-- KEYS: the log's hash, its purges, the mode; then sets of tags (see ``tagged``).
+-- ARGV: the channel of news, an incarnation for a new log, the incarnation and number that are known, seconds to live,
+-- most purges, the note of all; then for each purge
+-- its note, the number above which it need not be written again, and how many of the sets it moves to the log.
 -- What is new is read before they are written: an equal purge by somebody else must not be taken for ours.
 local function text(number) return string.format('%.0f', number) end
 local told = redis.pcall('INFO', 'server')
@@ -81,17 +87,32 @@ for i = 1, #before, 32 do
   end
 end
 local purges = redis.call('ZRANGEBYSCORE', KEYS[2], from, '+inf', 'WITHSCORES')
-local added, full = false, 0
-for i = 8, #ARGV, 2 do
-  local score = redis.call('ZSCORE', KEYS[2], ARGV[i])
-  if not score or tonumber(score) <= tonumber(ARGV[i + 1]) then
-    local put = redis.pcall('ZADD', KEYS[2], text(number + 1), ARGV[i])
-    if type(put) == 'table' and put.err then  -- no memory left: what is there can be read all the same
-      full = 1
-      break
-    end
-    added = true
+local added, full, moved, set = false, 0, {}, 4
+local function put(note)
+  local done = redis.pcall('ZADD', KEYS[2], text(number + 1), note)
+  if type(done) == 'table' then full = 1 else added = true end  -- no memory left; what is there can be read
+  return full == 0
+end
+local function move(key)  -- but what has ended since
+  local time = redis.pcall('TIME')
+  local from = not time.err and text(time[1] * 1000 + math.floor(time[2] / 1000)) or '-inf'
+  local notes = redis.pcall('ZRANGEBYSCORE', key, from, '+inf')
+  if notes.err then return end  -- of another type, so none of ours
+  for _, note in ipairs(notes) do
+    if not put(note) then return end
+    moved[#moved + 1] = note
   end
+  redis.call('DEL', key)
+end
+for i = 8, #ARGV, 3 do
+  local score = redis.call('ZSCORE', KEYS[2], ARGV[i])
+  local sets = tonumber(ARGV[i + 2])
+  if not score or tonumber(score) <= tonumber(ARGV[i + 1]) then
+    if not put(ARGV[i]) then break end
+    for n = set, set + sets - 1 do move(KEYS[n]) end
+    if full == 1 then break end
+  end
+  set = set + sets
 end
 if added then
   number, changed = number + 1, true
@@ -121,7 +142,7 @@ if type(mode) == 'table' then
   redis.call('DEL', KEYS[3])
   mode = false
 end
-return {incarnation, text(number), before, node, purges, mode, full}
+return {incarnation, text(number), before, node, purges, mode, full, moved}
 """,
     "purge-log",
 )
@@ -177,10 +198,9 @@ class Journal:
         self._link = link
         self._channel = names.news
         self._keys = [names.log_meta, names.log_purges, names.log_mode]
-        # What is sealed says whose it is: nobody can carry it over to another namespace that has the same secret.
-        namespace = names.news.removesuffix(b"news") + b" "
-        self._purge = b"purge " + namespace
-        self._mode = b"mode " + namespace
+        self._names = names
+        self._scopes = ScopeNotes(names, notes)
+        self._mode = b"mode " + names.news.removesuffix(b"news") + b" "  # whose it is, as of scopes
         self._notes = notes
         self._now = now
         self._random = random
@@ -189,12 +209,15 @@ class Journal:
         return f"<Journal {self._keys[0]!r}>"
 
     async def exchange(self, known: Position, purges: Mapping[Scope, Due]) -> Answer:
-        """Write *purges*, unless they stand there by now, and read what has come since *known*."""
-        words = self._words(known, purges)
-        incarnation, number, before, node, found, mode_note, full = await self._link.evaluate(
-            _LOG, self._keys, words, Budget(EXCHANGE_SECONDS)
+        """
+        Write *purges*, unless they stand there by now, and read what has come since *known*. A purge by a tag brings
+        with it the purges of the answers that have served calls with the tag.
+        """
+        keys, words = self._request(known, purges)
+        incarnation, number, before, node, found, mode_note, full, moved = await self._link.evaluate(
+            _LOG, keys, words, Budget(EXCHANGE_SECONDS)
         )
-        read, unreadable = self._read(found)
+        read, unreadable = self._read([*found, *[part for note in moved for part in (note, number)]])
         bases = {before[at : at + 16]: int(before[at + 16 : at + 32]) for at in range(0, len(before), 32)}
         tail = Tail(incarnation, int(number), bases, node.decode("ascii"), read)
         return Answer(tail, *self._read_mode(mode_note), mode_note is not None, unreadable, bool(full))
@@ -213,7 +236,9 @@ class Journal:
         words: list[bytes | int] = [self._channel, note, max(1, int(left * 1000)), int(unless)]
         await self._link.evaluate(_MODE, self._keys[2:], words, Budget(EXCHANGE_SECONDS))
 
-    def _words(self, known: Position, purges: Mapping[Scope, Due]) -> list[bytes | int]:
+    def _request(self, known: Position, purges: Mapping[Scope, Due]) -> tuple[list[bytes], list[bytes | int]]:
+        """The keys and the arguments of the script."""
+        keys = list(self._keys)
         words: list[bytes | int] = [
             self._channel,
             self._random(16),
@@ -221,34 +246,29 @@ class Journal:
             known.number,
             LIFE_SECONDS,
             MOST_PURGES,
-            self._note(ALL),
+            self._scopes.seal(ALL),
         ]
         for scope, due in purges.items():
-            words += (self._note(scope), due.unless)
-        return words
+            sets = self._sets(scope)
+            keys += sets
+            words += (self._scopes.seal(scope), due.unless, len(sets))
+        return keys, words
 
-    def _note(self, scope: Scope) -> bytes:
-        try:
-            return self._notes.seal_note(self._purge + write_scope(scope))
-        except ValueError:  # no name is so long; whatever is meant is purged with all
-            return self._notes.seal_note(self._purge + write_scope(ALL))
+    def _sets(self, scope: Scope) -> list[bytes]:
+        """Where it stands what else *scope* purges: under a name by each secret, for either may have noted it."""
+        if scope.kind is not ScopeKind.TAG or len(scope.value) > LONGEST_TAG:
+            return []
+        return [self._names.tagged(digest(note)) for note in self._scopes.seal_by_each(scope)]
 
     def _read(self, found: Sequence[Any]) -> tuple[tuple[tuple[Scope, int], ...], int]:
         """The purges that *found* has, by number, and how many of them we cannot read."""
         read: list[tuple[Scope, int]] = []
         unreadable = 0
         for note, score in zip(found[::2], found[1::2], strict=True):
-            scope = self._scope(note)
+            scope = self._scopes.open(note)
             unreadable += scope is None
             read.append((ALL if scope is None else scope, int(score)))
         return tuple(read), unreadable
-
-    def _scope(self, note: bytes) -> Scope | None:
-        """What *note* purges; None where we cannot tell, for its secret is gone, or newer than ours."""
-        text = self._notes.open_note(note)
-        if text is None or not text.startswith(self._purge):
-            return None
-        return read_scope(text.removeprefix(self._purge))
 
     def _read_mode(self, note: bytes | None) -> tuple[Mode | None, float]:
         text = self._notes.open_note(note) if note is not None else None

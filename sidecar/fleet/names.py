@@ -36,6 +36,10 @@ class Names:
         """Where it stands who fetches that answer, in the same slot."""
         return b"%b{%b}:l" % (self._prefix, name)
 
+    def tagged(self, digest: bytes) -> bytes:
+        """Where it stands which answers served calls with a tag, by its *digest*: in the slot of the log."""
+        return b"%bt:%b" % (self._log, digest)
+
     def quota(self, route: str) -> bytes:
         """
         Where it stands what the fleet's calls of *route* have taken. No secret is in the digest: processes that have
@@ -50,6 +54,9 @@ class Notes(Protocol):
 
     def seal_note(self, text: bytes) -> bytes:
         """The note of *text*."""
+
+    def seal_notes(self, text: bytes) -> tuple[bytes, ...]:
+        """The notes of *text* by each of our secrets, that of ``seal_note`` first."""
 
     def open_note(self, data: bytes) -> bytes | None:
         """The text of a note, or None where it is not by one of our secrets."""

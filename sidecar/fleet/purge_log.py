@@ -14,18 +14,25 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from sidecar.core.model import Position
+from sidecar.core.model import Entry, Key, Position
 from sidecar.core.purges import ALL, Purges, Scope
 from sidecar.core.rules import Mode
+from sidecar.core.term import term
 from sidecar.errors import FleetAway
 from sidecar.fleet.client import Spawn
+from sidecar.fleet.deadline import Deadline
 from sidecar.fleet.following import Alarm, Following
 from sidecar.fleet.journal import EXCHANGE_SECONDS, LONGEST_MODE, Journal
 from sidecar.fleet.link import Link, Tell
 from sidecar.fleet.names import Names, Notes
+from sidecar.fleet.scope_notes import ScopeNotes
+from sidecar.fleet.tagged import AGAIN_SECONDS, Tagged
 
 CURRENT_SECONDS = 3.0
-"""How old what is known of purges may be for entries from Redis to be judged by it."""
+"""
+How old what is known of purges may be for entries from Redis to be judged by it; and those in memory, unless Redis is
+away: a reading is tried at least every 1.5 s or so, so this process itself did not run for the rest of the time.
+"""
 
 
 class _Held(NamedTuple):
@@ -37,8 +44,9 @@ class _Held(NamedTuple):
 
 class PurgeLog:
     """
-    Keeps *purges* in step with the log. *now* is the wall clock, *clock* seconds that run on, *draw* gives [0, 1),
-    *random* as many random bytes as it is asked for.
+    Keeps *purges* in step with the log. *now* is the wall clock, *clock* seconds that run on, also while the machine
+    sleeps, *draw* gives [0, 1), *random* as many random bytes as it is asked for. *patience*: how long a call waits for
+    Redis, seconds.
 
     *on_purge* is called with what has just been purged here, by whomever, in the same step in which *purges* learns
     it; *on_mode* with the fleet's mode and its end, wall clock, when either changes, None where there is none. Nothing
@@ -61,8 +69,10 @@ class PurgeLog:
         on_purge: Callable[[tuple[Scope, ...]], None],
         on_mode: Callable[[Mode | None, float], None],
         tell: Tell,
+        patience: float = 0.05,
     ) -> None:
         self._link = link
+        self._patience = patience
         self._purges = purges
         self._now = now
         self._clock = clock
@@ -70,14 +80,20 @@ class PurgeLog:
         self._on_mode = on_mode
         self._tell = tell
         self._exchanging = asyncio.Lock()
+        self._catching_up = asyncio.Lock()
         self._read_at = clock()
         self._away = False
         self._held = self._told_mode = _Held()
+        self._term = term(-math.inf, now(), clock())  # of the mode held
+        purges.until = clock() + CURRENT_SECONDS
         self._waiting: _Held | None = None
         self.counts: Counter[str] = Counter()
         self._journal = Journal(link, names, notes, now=now, random=random)
         self._alarm = Alarm(tell, "purge-log-fault")
-        self._following = Following(self._exchange, draw=draw, spawn=spawn, name="purge-log")
+        self._tagged = Tagged(link, names, ScopeNotes(names, notes), clock=clock, now=now)
+        self._noted_at = clock()
+        self._forgot = False
+        self._following = Following(self._turn, draw=draw, spawn=spawn, name="purge-log")
         link.on_return.append(self._return)
 
     def __repr__(self) -> str:
@@ -85,7 +101,7 @@ class PurgeLog:
 
     @property
     def lag(self) -> float:
-        """Seconds since the log was read last, or since this was made."""
+        """Seconds since the log was asked for what was read of it last, or since this was made."""
         return self._clock() - self._read_at
 
     @property
@@ -96,7 +112,7 @@ class PurgeLog:
     @property
     def mode(self) -> Mode | None:
         """The fleet's mode now."""
-        return self._held.mode if self._now() < self._held.until else None
+        return self._held.mode if self._term.left(self._now(), self._clock()) > 0.0 else None
 
     async def start(self) -> None:
         """Read the log, if it answers in time, and from now on until ``stop``."""
@@ -105,10 +121,10 @@ class PurgeLog:
     async def stop(self) -> None:
         """Follow the log no more; what still waits for it is written if that can be done in one try."""
         await self._following.stop()
-        if self._purges.pending or self._waiting is not None:
+        if self._purges.pending or self._waiting is not None or len(self._tagged):
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * EXCHANGE_SECONDS):
-                    await self._exchange()
+                    await self._turn()
 
     def _return(self) -> None:
         """Redis was away, and so may purges have been: nothing from there is current until the log has been read."""
@@ -127,7 +143,7 @@ class PurgeLog:
         scopes = tuple(scopes)
         self._purges.apply(scopes)
         self._carry_out(scopes)
-        await self._exchange()
+        await self._turn()
         pending = self._purges.pending
         if ALL in pending or not pending.keys().isdisjoint(scopes):
             return None
@@ -141,14 +157,67 @@ class PurgeLog:
         False: Redis is away or takes no writes, and is told when that is over, whatever others have set meanwhile.
         """
         until = min(until, self._now() + LONGEST_MODE)
-        self._held = self._waiting = _Held(mode, until) if mode is not None else _Held()
+        self._waiting = _Held(mode, until) if mode is not None else _Held()
+        self._hold(self._waiting)
         self._announce_mode()
         await self._exchange()
         return self._waiting is None
 
+    @property
+    def forgot(self) -> bool:
+        """Whether Redis may have lost what has been noted: its data are others, or it was noted long ago."""
+        return self._forgot or self._clock() - self._noted_at > AGAIN_SECONDS
+
+    @forgot.setter
+    def forgot(self, forgot: bool) -> None:
+        self._forgot, self._noted_at = forgot, self._clock()
+
+    def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
+        """
+        Have a purge of one of *tags* take the entry of *key*, wherever it is: *entry* served a call with them. Redis is
+        told at the next turn. False: so much is waiting for Redis that there is no room.
+        """
+        return self._tagged.note(key, entry, tags)
+
+    async def catch_up(self) -> None:
+        """
+        Read the log, where this process has not run for a while: then memory may hold what has been purged meanwhile.
+        Where Redis does not answer in time, memory goes on serving.
+        """
+        if self._clock() <= self._purges.until:
+            return
+        with suppress(TimeoutError):
+            async with Deadline(self._patience), self._catching_up:
+                if self._clock() > self._purges.until:  # else another call has read it
+                    await self._exchange()
+        if self._clock() > self._purges.until:
+            self._go_by(self._clock())
+
+    def _go_by(self, at: float) -> None:
+        """What is known here may be gone by: the log was read, or could not be, not before *at*."""
+        self._purges.until = max(self._purges.until, at + CURRENT_SECONDS)
+
+    async def _turn(self) -> None:
+        """Keep in step with the log, and write what is noted; whoever noted an answer too late purges it."""
+        await self._exchange()
+        late: list[Scope] = []
+        try:
+            late = await self._tagged.write()
+            if len(self._tagged):
+                self.nudge()
+        except FleetAway:
+            pass  # it waits for the next turn
+        except Exception as error:  # noqa: BLE001 - as in _exchange
+            self._alarm.bug(error)
+        if late:
+            self._purges.apply(late)
+            self._carry_out(tuple(late))
+            await self._exchange()
+
     async def _exchange(self) -> None:
         """Write what is pending, read what is new, and take it in, if Redis answers."""
         async with self._exchanging:
+            began = self._clock()
             try:
                 await self._try_exchange()
             except FleetAway as away:
@@ -158,11 +227,12 @@ class PurgeLog:
             except Exception as error:  # noqa: BLE001 - a bug, or foreign data under our keys, must not end the following
                 self.counts["failures"] += 1
                 self._alarm.bug(error)
+            self._go_by(began)
         self._announce_mode()
 
     async def _try_exchange(self) -> None:
         told = await self._tell_mode()
-        sent, known = self._purges.pending, self._purges.position
+        sent, known, asked = self._purges.pending, self._purges.position, self._clock()
         answer = await self._journal.exchange(known, sent)
         self.counts["unreadable"] += answer.unreadable
         sent = {} if answer.full else sent
@@ -174,12 +244,13 @@ class PurgeLog:
         news = self._purges.learn(tail, self._clock(), sent)
         if news:
             self._carry_out(news)
-        self._read_at = self._clock()
+        self._read_at = asked  # this process may have been stopped since: what came then is not in the answer
         self._away = False
         self.counts["tails"] += 1
         self.counts["purges"] += len(sent)
         self.counts["learned"] += len(news)
         changed = bool(known.incarnation) and tail.incarnation != known.incarnation
+        self._forgot = self._forgot or changed
         if changed and not tail.before:
             self.counts["lost"] += 1
             self._tell("purge-log-lost", level="warning", memory="purged" if ALL in news else "kept")
@@ -188,12 +259,17 @@ class PurgeLog:
         if changed and not answer.noted and self.mode is not None:
             await self._put_mode(self._held, unless=True)
         else:
-            self._held = _Held(answer.mode, answer.until)
+            self._hold(_Held(answer.mode, answer.until))
+
+    def _hold(self, held: _Held) -> None:
+        """This is the fleet's mode; where it is the one that held before, so is its end by the clock that runs on."""
+        if held != self._held:
+            self._held, self._term = held, term(held.until, self._now(), self._clock())
 
     async def _tell_mode(self) -> bool:
         """Write the mode that waits for that; False: it goes on waiting. One that has ended meanwhile is nobody's."""
         waiting = self._waiting
-        over = waiting is None or (waiting.mode is not None and waiting.until <= self._now())
+        over = waiting is None or (waiting.mode is not None and self.mode is None)
         if waiting is not None and not over and not await self._put_mode(waiting):
             return False
         if self._waiting is waiting:

@@ -18,7 +18,7 @@ from enum import StrEnum
 from sidecar.core.draft import Draft
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Entry, Fields, Position, View
-from sidecar.core.purges import Scope
+from sidecar.core.purges import ALL, Scope, ScopeKind
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.opening import Opening
 
@@ -78,6 +78,9 @@ class Flight:
         self.usage = True  # the stream shows its token counts
         self.draft: Draft | None = None  # of the reader to whom the call's cost is booked
         self.superseded = False  # a newer answer is wanted in place of its
+        self.tags: set[str] = set()  # of those who have joined, beside those in its scopes
+        self.inherits: Callable[[], tuple[str, ...]] = tuple  # set by the fetch: the tags of what it takes the place of
+        self.kept: Entry | None = None  # set by the fetch: what is stored of it
         self.views: dict[View, bytes | None] = {}  # the whole answer, as converted for some callers
         self.size = 0
         self.task: asyncio.Task[None] | None = None
@@ -143,6 +146,12 @@ class Flight:
         self._owned = True
         self._readers[reader] = None
         return reader
+
+    def taken_by(self, purged: frozenset[Scope]) -> bool:
+        """Whether a purge of *purged* takes the answer."""
+        if ALL in purged or not purged.isdisjoint(self.scopes()):
+            return True
+        return any(Scope(ScopeKind.TAG, tag) in purged for tag in (*self.tags, *self.inherits()))
 
     # ---- the feeding side ----
 

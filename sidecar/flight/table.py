@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 
 from sidecar.core.ledger import Ledger
-from sidecar.core.purges import ALL, Scope
+from sidecar.core.purges import Scope
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.flight import Flight, Scopes
 
@@ -109,7 +109,7 @@ class Flights:
         more, and it is not kept. Returns how many flights that is.
         """
         purged = frozenset(purged)
-        taken = [f for f in self._flying if not f.superseded and (ALL in purged or not purged.isdisjoint(f.scopes()))]
+        taken = [flight for flight in self._flying if not flight.superseded and flight.taken_by(purged)]
         for flight in taken:
             flight.supersede()
         return len(taken)
@@ -120,7 +120,10 @@ class Flights:
             flight.supersede()
 
     def mark(self, key: Hashable, until: float) -> None:
-        """Remember that answers for *key* cannot be shared, so that nobody queues behind one (hit-for-miss)."""
+        """
+        Remember that answers for *key* cannot be shared, so that nobody queues behind one (hit-for-miss), *until* by
+        the clock that runs on.
+        """
         self._marks.pop(key, None)
         self._marks[key] = until
         if len(self._marks) > self._max_marks:

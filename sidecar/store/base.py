@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+from sidecar.core.held import Held
 from sidecar.core.model import Entry, Key, Position
+from sidecar.core.purges import Purges
 
 Suffices = Callable[[Entry], bool]
 """Whether an entry found behind memory answers the call; where it doesn't, somebody has to fetch."""
@@ -57,8 +59,30 @@ class Store(Protocol):
     def position(self) -> Position:
         """How far the fleet's purges are known: what an entry carries that is fetched from now on."""
 
+    @property
+    def purges(self) -> Purges:
+        """What is known of purges. After its ``until`` this process must ``catch_up`` before it serves from memory."""
+
+    def find(self, key: Key) -> Held | None:
+        """What this process's memory holds. A hit: the entry's standing rises."""
+
     def peek(self, key: Key) -> Entry | None:
-        """The entry in this process's memory. A hit: the entry's standing rises."""
+        """The entry in this process's memory; as ``find``."""
+
+    def hold(self, entry: Entry) -> Held:
+        """*entry*, which was found behind memory just now."""
+
+    def tags(self, key: Key) -> tuple[str, ...]:
+        """By which tags a purge takes what memory has of *key*: its entry's, and those noted beside it."""
+
+    def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
+        """
+        *entry* answers a call with *tags*: a purge of one of them takes it from now on, wherever in the fleet it is.
+        False: that cannot be seen to, so it must not answer the call.
+        """
+
+    async def catch_up(self) -> None:
+        """Where this process has not run for a while: learn what has been purged since, if Redis answers in time."""
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
         """As ``Remote.fetch``. What is found there is in memory afterwards, if it fits."""

@@ -17,12 +17,11 @@ from typing import Any
 import msgpack
 
 from sidecar.core.fingerprint import address
-from sidecar.core.model import Entry, Form, Key, Position, Usage
+from sidecar.core.model import MOST_TAGS, Entry, Form, Key, Position, Usage
 
 SCHEMA = 2
 
 MOST_PAIRS = 256
-MOST_TAGS = 32
 MOST_VARIED = 32
 LONGEST_TEXT = 4096
 LONGEST_TIME = 1e10

@@ -12,8 +12,11 @@ from sidecar.core.model import Entry
 
 
 def life(entry: Entry, now: float) -> float:
-    """Seconds for which *entry* may serve yet, stale or not; whole milliseconds, 0 where it may no more."""
-    return max(0, int((entry.dead - now) * 1000)) / 1000
+    """
+    Seconds for which *entry* may serve yet, stale or not; whole milliseconds, 0 where it may no more. Where the clock
+    has been set back since it was made, no more than it had then.
+    """
+    return _left(entry, max(now, entry.at))
 
 
 def aligned(entry: Entry, seconds: float, now: float) -> Entry:
@@ -21,5 +24,9 @@ def aligned(entry: Entry, seconds: float, now: float) -> Entry:
     *entry* in this process's time: where its writer's clock is ahead of ours it would live longer here than the
     *seconds* that it has there, so it becomes older by the difference.
     """
-    excess = life(entry, now) - seconds
+    excess = _left(entry, now) - seconds
     return replace(entry, at=entry.at - excess) if excess > 0 else entry
+
+
+def _left(entry: Entry, now: float) -> float:
+    return max(0, int((entry.dead - now) * 1000)) / 1000

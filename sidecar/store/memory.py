@@ -8,19 +8,20 @@ swept. The bound is on the bytes that the interpreter spends, not only on those 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain, islice
 from typing import TypeVar
 
 from sidecar.core.eviction import Lru, Policy, S3Fifo, Slot
+from sidecar.core.held import MOST_NOTED, Held, hold
 from sidecar.core.model import Entry, Key
 from sidecar.core.purges import ALL, Scope, ScopeKind, taking
 from sidecar.core.rules import MemoryRule
 
-OVERHEAD = 1152
+OVERHEAD = 1216
 """
-Bytes that an entry costs beside what it holds. Measured on CPython 3.11 (64 bits): 700 for the entry with its numbers
-and texts, the key, the slot, and the shares of table and schedule; up to 1100 once S3-FIFO remembers as many ghosts.
+Bytes that an entry costs beside what it holds. Measured on CPython 3.11 (64 bits): 770 for the entry with its numbers
+and texts, the key, the slot, and the shares of table and schedule; up to 1170 once S3-FIFO remembers as many ghosts.
 """
 
 PAIR_OVERHEAD = 152
@@ -28,6 +29,8 @@ PAIR_OVERHEAD = 152
 
 TARGET_OVERHEAD = 512
 """Bytes that it costs to find an entry by its target: that, a set of one, and a place among the others."""
+TAG_OVERHEAD = 64
+"""Bytes that a noted tag costs beside its text: a ``str`` and a place among the others."""
 
 GRAIN = 60.0
 """Seconds: entries that die within the same such span are reclaimed together, at its end."""
@@ -38,15 +41,15 @@ CHUNK = 1000
 MOST_UNFINISHED = 1000
 """Scopes whose purge may go on at once; with more, everything goes."""
 
-_Slot = Slot[Key, Entry]
+_Slot = Slot[Key, Held]
 _Target = bytes
 
 T = TypeVar("T")
 
 
-def weigh(key: Key, entry: Entry) -> int:
-    """Bytes that keeping *entry* costs."""
-    texts = len(entry.model) + sum(map(len, entry.tags))
+def weigh(key: Key, entry: Entry, noted: tuple[str, ...] = ()) -> int:
+    """Bytes that keeping *entry* costs, with the tags that are *noted* beside it."""
+    texts = len(entry.model) + sum(map(len, entry.tags)) + sum([TAG_OVERHEAD + len(tag) for tag in noted])
     rare = 0
     if entry.vary:
         rare = PAIR_OVERHEAD * len(entry.vary) + sum(map(len, chain.from_iterable(entry.vary)))
@@ -57,14 +60,17 @@ def weigh(key: Key, entry: Entry) -> int:
 
 class Memory:
     """
-    Entries within the bounds of *rule*; those that the policy thinks least of leave when room is needed.
+    Entries within the bounds of *rule*; those that the policy thinks least of leave when room is needed. *now* is
+    wall-clock seconds, *clock* seconds that run on.
 
     Counters, all since the start: *evictions*, entries that left for lack of room; *expired*, dead ones that were
     reclaimed; *purged*, entries that a purge took; *collisions*, look-ups that met another key of the same address.
     """
 
     __slots__ = (
+        "_clock",
         "_due",
+        "_now",
         "_policy",
         "_purging",
         "_rule",
@@ -79,10 +85,12 @@ class Memory:
         "purged",
     )
 
-    def __init__(self, rule: MemoryRule) -> None:
+    def __init__(self, rule: MemoryRule, *, now: Callable[[], float], clock: Callable[[], float]) -> None:
         policy = Lru if rule.eviction == "lru" else S3Fifo
         self._rule = rule
-        self._policy: Policy[Key, Entry] = policy(rule.max_bytes, rule.max_entries)
+        self._now = now
+        self._clock = clock
+        self._policy: Policy[Key, Held] = policy(rule.max_bytes, rule.max_entries)
         self._touch = self._policy.touch
         self._slots: dict[bytes, _Slot] = {}
         self._due: dict[float, set[_Slot]] = {}
@@ -111,8 +119,8 @@ class Memory:
         """Bytes that the entries cost, overhead included: never more than ``max_bytes``."""
         return self._policy.cost
 
-    def peek(self, key: Key) -> Entry | None:
-        """The entry of *key*, fresh or not."""
+    def find(self, key: Key) -> Held | None:
+        """What is held of *key*, fresh or not."""
         slot = self._slots.get(key.address)
         if slot is None:
             return None
@@ -125,33 +133,72 @@ class Memory:
         self._touch(slot)
         return slot.value
 
+    def peek(self, key: Key) -> Entry | None:
+        """The entry of *key*, fresh or not; as ``find``."""
+        held = self.find(key)
+        return None if held is None else held.entry
+
+    def hold(self, entry: Entry) -> Held:
+        """*entry* as it is held from now on, here or elsewhere in this process."""
+        return hold(entry, self._now(), self._clock())
+
     def put(self, key: Key, entry: Entry) -> bool:
         """
-        Keep *entry*, in place of an older one of this key.
+        Keep *entry*, in place of an older one of this key, whose noted tags it takes over.
 
         An entry too large to keep is refused and leaves the older one where it is; so is one whose address another key
         holds: or two such calls would go on pushing each other out.
         """
-        cost = weigh(key, entry)
+        slot = self._slots.get(key.address)
+        if slot is not None and slot.key != key:
+            return False
+        noted = () if slot is None else tuple([tag for tag in slot.value.noted if tag not in entry.tags])
+        cost = weigh(key, entry, noted)
         if entry.size > self._rule.max_entry_bytes or cost > self._rule.max_bytes:
             return False
-        slot = self._slots.get(key.address)
+        held = hold(entry, self._now(), self._clock(), noted)
         if slot is None:
-            slot = self._slots[key.address] = Slot(key, entry, cost)
+            slot = self._slots[key.address] = Slot(key, held, cost)
             gone = self._policy.add(slot)
-        elif slot.key == key:
-            self._unschedule(slot)
-            slot.value = entry
-            gone = self._policy.resize(slot, cost)
         else:
-            return False
-        self._due.setdefault(_span(entry), set()).add(slot)
+            self._unschedule(slot)
+            slot.value = held
+            gone = self._policy.resize(slot, cost)
+        self._due.setdefault(_span(held), set()).add(slot)
         if entry.target:
             self._targets.setdefault(entry.target, set()).add(slot)
-        for other in gone:
-            self._forget(other)
-        self.evictions += len(gone)
+        self._evict(gone)
         return True
+
+    def tags(self, key: Key) -> tuple[str, ...]:
+        """By which tags a purge takes what is held of *key*."""
+        slot = self._slots.get(key.address)
+        if slot is None or slot.key != key:
+            return ()
+        return slot.value.entry.tags + slot.value.noted
+
+    def lacking(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of *tags* that neither *entry* has nor are noted beside *key*."""
+        slot = self._slots.get(key.address)
+        noted = slot.value.noted if slot is not None and slot.key == key else ()
+        return tuple([tag for tag in dict.fromkeys(tags) if tag not in entry.tags and tag not in noted])
+
+    def note(self, key: Key, tags: tuple[str, ...]) -> None:
+        """
+        Have *tags*, which are ``lacking``, stand beside the entry of *key*: a purge of one of them takes it. Where
+        there is no room for so many the entry is forgotten: then nothing is left here that a purge could miss.
+        """
+        slot = self._slots.get(key.address)
+        if slot is None or slot.key != key:
+            return
+        held = slot.value
+        noted = held.noted + tags
+        cost = weigh(key, held.entry, noted)
+        if len(noted) > MOST_NOTED or cost > self._rule.max_bytes:
+            self.drop(key)
+            return
+        slot.value = Held(held.entry, held.born, noted)
+        self._evict(self._policy.resize(slot, cost))
 
     def drop(self, key: Key) -> bool:
         """Forget the entry of *key*. Tells whether there was one."""
@@ -210,20 +257,20 @@ class Memory:
         self._end_purge()
         return False
 
-    def walk(self, chunk: int = CHUNK) -> Iterator[list[tuple[Key, Entry]]]:
-        """All entries there are now, in lists of *chunk*; between two of them memory may change."""
+    def walk(self, chunk: int = CHUNK) -> Iterator[list[tuple[Key, Held]]]:
+        """All that is held now, in lists of *chunk*; between two of them memory may change."""
         slots = list(self._slots.values())
         for start in range(0, len(slots), chunk):
             yield [(slot.key, slot.value) for slot in slots[start : start + chunk]]
 
-    def sweep(self, now: float, budget: int = 1000) -> int:
+    def sweep(self, clock: float, budget: int = 1000) -> int:
         """
-        Reclaim entries that died at least ``GRAIN`` before *now*: at most *budget* of them.
+        Reclaim entries that died at least ``GRAIN`` before *clock*, which runs on: at most *budget* of them.
 
         Returns their number; where it is *budget*, there may be more.
         """
         reclaimed = 0
-        for span in [span for span in self._due if span < now // GRAIN]:
+        for span in [span for span in self._due if span < clock // GRAIN]:
             for slot in list(islice(self._due[span], budget - reclaimed)):
                 self._policy.remove(slot)
                 self._forget(slot)
@@ -249,6 +296,11 @@ class Memory:
         self._taken = taking(())
         self._unswept = {}
 
+    def _evict(self, gone: list[_Slot]) -> None:
+        for slot in gone:
+            self._forget(slot)
+        self.evictions += len(gone)
+
     def _forget(self, slot: _Slot) -> None:
         del self._slots[slot.key.address]
         self._unschedule(slot)
@@ -257,8 +309,8 @@ class Memory:
         if self._unswept:
             self._unswept.pop(slot.key.address, None)
         _withdraw(self._due, _span(slot.value), slot)
-        if slot.value.target:
-            _withdraw(self._targets, slot.value.target, slot)
+        if slot.value.entry.target:
+            _withdraw(self._targets, slot.value.entry.target, slot)
 
 
 def _withdraw(index: dict[T, set[_Slot]], at: T, slot: _Slot) -> None:
@@ -268,6 +320,6 @@ def _withdraw(index: dict[T, set[_Slot]], at: T, slot: _Slot) -> None:
         del index[at]
 
 
-def _span(entry: Entry) -> float:
-    """The number of the span in which *entry* dies: when it may serve no more, not even stale."""
-    return entry.dead // GRAIN
+def _span(held: Held) -> float:
+    """The number of the span in which *held* dies: when it may serve no more, not even stale."""
+    return held.end // GRAIN

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from sidecar.core.model import Entry, Key
+
 T = TypeVar("T")
 
 
@@ -74,6 +76,19 @@ class Names(Protocol):
 
     def entry(self, name: bytes) -> bytes:
         """Where the entry called *name* stands."""
+
+
+class Log(Protocol):
+    """What memory needs of the fleet's log of purges; see ``fleet/purge_log.PurgeLog``."""
+
+    forgot: bool
+    """Redis may have lost what has been noted."""
+
+    def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
+        """Have a purge of one of *tags* take the entry of *key* in the whole fleet. False: there is no room."""
+
+    async def catch_up(self) -> None:
+        """Read the log, where this process has not run for a while."""
 
 
 class Values(Protocol):

@@ -142,11 +142,11 @@ class Seal:
 
         Raises ValueError above ``LONGEST_NOTE``.
         """
-        if len(text) > LONGEST_NOTE:
-            raise ValueError(f"a note has at most {LONGEST_NOTE} bytes")
-        secret = self._keyring().first
-        before = _outer(_NOTE, _ENCRYPTED, secret)
-        return before + _write_note(secret, before, text)
+        return _sealed_note(self._keyring().first, text)
+
+    def seal_notes(self, text: bytes) -> tuple[bytes, ...]:
+        """The notes of *text* by each of the secrets there are, that of ``seal_note`` first."""
+        return tuple(_sealed_note(secret, text) for secret in self._keyring().keys)
 
     def open_note(self, data: bytes) -> bytes | None:
         """The text of a note."""
@@ -265,6 +265,13 @@ def _verify(secret: SecretKey, before: bytes, name: bytes, sealed: memoryview) -
         return None
     payload, mac = sealed[:-_MAC], sealed[-_MAC:]
     return payload if compare_digest(_mac(secret, _bound(before, name), payload), mac) else None
+
+
+def _sealed_note(secret: SecretKey, text: bytes) -> bytes:
+    if len(text) > LONGEST_NOTE:
+        raise ValueError(f"a note has at most {LONGEST_NOTE} bytes")
+    before = _outer(_NOTE, _ENCRYPTED, secret)
+    return before + _write_note(secret, before, text)
 
 
 def _write_note(secret: SecretKey, before: bytes, text: bytes) -> bytes:

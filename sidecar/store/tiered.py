@@ -7,12 +7,14 @@ against the purges once more before it is in memory.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from sidecar.core.model import Entry, Key, Position
 from sidecar.core.purges import Purges
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
+from sidecar.store.ports import Log
 
 
 class Nowhere:
@@ -32,17 +34,39 @@ class Nowhere:
         """Nothing."""
 
 
+class Alone:
+    """The log of purges of a process that has no fleet."""
+
+    forgot = False
+
+    def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:  # noqa: ARG002 - the port's
+        """Memory's own note is all that is needed."""
+        return True
+
+    async def catch_up(self) -> None:
+        """Nobody else purges."""
+
+
 class Tiered:
-    """A ``Store`` of *memory*, and *remote* behind it. *purges* decide which entries of the remote tier are valid."""
+    """
+    A ``Store`` of *memory*, and *remote* behind it. *purges* decide which entries of the remote tier are valid; *log*
+    is the fleet's.
+    """
 
-    __slots__ = ("_purges", "_remote", "clear", "drop", "memory", "peek", "put")
+    __slots__ = (
+        "_log", "_remote", "clear", "drop", "find", "hold", "memory", "peek", "purges", "put", "tags",
+    )  # fmt: skip
 
-    def __init__(self, memory: Memory, remote: Remote, purges: Purges) -> None:
+    def __init__(self, memory: Memory, remote: Remote, purges: Purges, log: Log | None = None) -> None:
         self.memory = memory
         self._remote = remote
-        self._purges = purges
+        self.purges = purges
+        self._log: Log = Alone() if log is None else log
         # Memory's own methods, for a hit should not pay for a call that only passes it on.
+        self.find = memory.find
         self.peek = memory.peek
+        self.hold = memory.hold
+        self.tags = memory.tags
         self.put = memory.put
         self.drop = memory.drop
         self.clear = memory.clear
@@ -53,7 +77,7 @@ class Tiered:
     @property
     def position(self) -> Position:
         """See ``Store``."""
-        return self._purges.position
+        return self.purges.position
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
         """See ``Store``."""
@@ -65,12 +89,42 @@ class Tiered:
 
     def take(self, key: Key, entry: Entry) -> bool:
         """Have an entry of the remote tier in memory, if it is newer than what is there. False: it has been purged."""
-        if not self._purges.allows(key, entry):
+        if not self.purges.allows(key, entry):
             return False
         known = self.memory.peek(key)
         if known is None or known.at < entry.at:
             self.memory.put(key, entry)
+            # What was noted of the older one stays beside it, and the fleet has to know it for as long as this one.
+            noted = tuple([tag for tag in self.memory.tags(key) if tag not in entry.tags])
+            if noted:
+                self._log.note(key, entry, noted)
         return True
+
+    async def catch_up(self) -> None:
+        """See ``Store``."""
+        await self._log.catch_up()
+
+    def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
+        """See ``Store``."""
+        lacking = self.memory.lacking(key, entry, tags)
+        if not lacking:
+            return True
+        if not self._log.note(key, entry, lacking):
+            return False
+        self.memory.note(key, lacking)
+        return True
+
+    async def note_again(self) -> None:
+        """Tell the fleet all tags that are noted here, where it may have lost them; between other things."""
+        if not self._log.forgot:
+            return
+        self._log.forgot = False
+        for page in self.memory.walk():
+            for key, held in page:
+                if held.noted and not self._log.note(key, held.entry, held.noted):
+                    self._log.forgot = True
+                    return
+            await asyncio.sleep(0)
 
     def share(self, key: Key, entry: Entry) -> None:
         """See ``Store``."""
@@ -78,5 +132,5 @@ class Tiered:
 
     def outdate(self, target: bytes, now: float) -> None:
         """See ``Store``."""
-        self._purges.changes.note(target, now)
+        self.purges.changes.note(target, now)
         self._remote.delete(self.memory.drop_target(target))

@@ -342,10 +342,10 @@ def test_anonymous():
 def test_accepted_elsewhere():
     """What one resource of a service accepts proves nothing at another."""
     accepted, principal = Accepted(), who(bearer(jwt()))
-    accepted.note("azure/mine", principal, now=1.0)
+    accepted.note("azure/mine", principal, 1.0, 1.0)
 
-    assert accepted.knows("azure/mine", principal, 2.0)
-    assert not accepted.knows("azure/victim", principal, 2.0)
+    assert accepted.knows("azure/mine", principal, 2.0, 2.0)
+    assert not accepted.knows("azure/victim", principal, 2.0, 2.0)
 
 
 def test_without_credentials():
@@ -385,58 +385,58 @@ def test_accepted(principal, until):
     """An acceptance counts for this service and credential, for its time."""
     accepted = Accepted()
 
-    assert not accepted.knows("s", principal, NOW)
+    assert not accepted.knows("s", principal, NOW, NOW)
 
-    accepted.note("s", principal, now=NOW)
+    accepted.note("s", principal, NOW, NOW)
 
-    assert (NOW < until) == accepted.knows("s", principal, NOW)
-    assert not accepted.knows("s", principal, until)
-    assert accepted.knows("s", principal, until - 0.5)
-    assert not accepted.knows("other", principal, NOW)
-    assert not accepted.knows("s", principal_of(credential=b"forged"), NOW)
+    assert (NOW < until) == accepted.knows("s", principal, NOW, NOW)
+    assert not accepted.knows("s", principal, until, until)
+    assert accepted.knows("s", principal, until - 0.5, until - 0.5)
+    assert not accepted.knows("other", principal, NOW, NOW)
+    assert not accepted.knows("s", principal_of(credential=b"forged"), NOW, NOW)
 
 
 @pytest.mark.parametrize("principal", [principal_of(), principal_of(shared=True)], ids=["no end", "shared"])
 def test_accepted_again(principal):
     """What counts is when the service last accepted."""
     accepted = Accepted()
-    accepted.note("s", principal, now=NOW)
-    accepted.note("s", principal, now=NOW + 600)
+    accepted.note("s", principal, NOW, NOW)
+    accepted.note("s", principal, NOW + 600, NOW + 600)
 
-    assert accepted.knows("s", principal, NOW + ACCEPTED_SECONDS)
-    assert not accepted.knows("s", principal, NOW + 600 + ACCEPTED_SECONDS)
+    assert accepted.knows("s", principal, NOW + ACCEPTED_SECONDS, NOW + ACCEPTED_SECONDS)
+    assert not accepted.knows("s", principal, NOW + 600 + ACCEPTED_SECONDS, NOW + 600 + ACCEPTED_SECONDS)
 
 
 def test_accepted_for_one_partition_and_another():
     """One token by way of two routes: its own partition stands to its end, the shared one for a quarter of an hour."""
     accepted = Accepted()
-    accepted.note("s", principal_of(shared=True, expires=NOW + DAY), now=NOW)
+    accepted.note("s", principal_of(shared=True, expires=NOW + DAY), NOW, NOW)
     later = NOW + ACCEPTED_SECONDS
 
-    assert accepted.knows("s", principal_of(expires=NOW + DAY), later)
-    assert not accepted.knows("s", principal_of(shared=True, expires=NOW + DAY), later)
+    assert accepted.knows("s", principal_of(expires=NOW + DAY), later, later)
+    assert not accepted.knows("s", principal_of(shared=True, expires=NOW + DAY), later, later)
 
 
 def test_withdrawn():
     """A credential that the service refuses is not accepted any more."""
     accepted = Accepted()
-    accepted.note("s", TOKEN, now=NOW)
+    accepted.note("s", TOKEN, NOW, NOW)
     accepted.withdraw("other", TOKEN)
 
-    assert accepted.knows("s", TOKEN, NOW)
+    assert accepted.knows("s", TOKEN, NOW, NOW)
 
     accepted.withdraw("s", TOKEN)
     accepted.withdraw("s", TOKEN)
 
-    assert not accepted.knows("s", TOKEN, NOW)
+    assert not accepted.knows("s", TOKEN, NOW, NOW)
 
 
 def test_nothing_to_prove():
     """A caller that proves itself is known and not remembered."""
     accepted = Accepted()
-    accepted.note("s", Principal(b"p", b"c"), now=NOW)
+    accepted.note("s", Principal(b"p", b"c"), NOW, NOW)
 
-    assert accepted.knows("s", Principal(b"p", b"c"), NOW)
+    assert accepted.knows("s", Principal(b"p", b"c"), NOW, NOW)
     assert "<Accepted 0 credentials>" == repr(accepted)
 
 
@@ -445,9 +445,11 @@ def test_accepted_is_bounded():
     accepted = Accepted(limit=2)
     callers = [principal_of(credential=credential) for credential in (b"1", b"2", b"1", b"3")]
     for caller in callers:
-        accepted.note("s", caller, now=NOW)
+        accepted.note("s", caller, NOW, NOW)
 
-    assert [True, False, True] == [accepted.knows("s", caller, NOW) for caller in (callers[0], callers[1], callers[3])]
+    assert [True, False, True] == [
+        accepted.knows("s", caller, NOW, NOW) for caller in (callers[0], callers[1], callers[3])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -767,8 +769,8 @@ def test_verified_here(name):
     assert one.partition == two.partition != forged.partition
     assert one.verified
     assert not forged.verified
-    assert Accepted().knows("s", one, NOW + 599)
-    assert not Accepted().knows("s", one, NOW + 600)
+    assert Accepted().knows("s", one, NOW + 599, NOW + 599)
+    assert not Accepted().knows("s", one, NOW + 600, NOW + 600)
 
 
 # ---- cookies and queries ----
@@ -818,3 +820,18 @@ def test_a_semicolon_is_no_separator_in_the_key():
     """What a service may take for a part of a value counts, whatever it looks like."""
 
     assert b"a=1;key=x" == counted_query(b"a=1;key=x", frozenset({"key"}))
+
+
+@pytest.mark.parametrize("back", [60.0, 3600.0, DAY])
+@pytest.mark.parametrize(
+    ("principal", "seconds"),
+    [(TOKEN, 600.0), (principal_of(), ACCEPTED_SECONDS), (principal_of(shared=True, expires=NOW + 600), 600.0)],
+    ids=["token", "no end", "shared"],
+)
+def test_a_clock_that_is_set_back(principal, seconds, back):
+    """No acceptance lasts longer by it."""
+    accepted = Accepted()
+    accepted.note("s", principal, NOW, 50.0)
+
+    assert accepted.knows("s", principal, NOW - back, 50.0 + seconds - 1)
+    assert not accepted.knows("s", principal, NOW - back, 50.0 + seconds)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from sidecar.core.held import hold
 from sidecar.core.model import Entry, Form, Key, Position
 from sidecar.core.purges import (
     ALL,
@@ -67,9 +68,24 @@ def test_scopes(scope, taken):
     kept = entry(tags=("ocr", "x"), partition=OTHER)
 
     assert taken == (scope in scopes_of(key(5), kept))
-    assert taken == taking([scope, Scope(ScopeKind.TAG, "none")])(key(5), kept)
+    assert taken == taking([scope, Scope(ScopeKind.TAG, "none")])(key(5), hold(kept, 0.0, 0.0))
     assert scopes_of(key(5), kept) == scopes(key(5), "openai", "chat", ("ocr", "x"), OTHER)
-    assert not taking([])(key(5), kept)
+    assert not taking([])(key(5), hold(kept, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("scope", "taken"),
+    [
+        pytest.param(Scope(ScopeKind.TAG, "noted"), True, id="a-tag-noted-beside-it"),
+        pytest.param(Scope(ScopeKind.TAG, "other"), False, id="another-tag"),
+        pytest.param(Scope(ScopeKind.ROUTE, "noted"), False, id="a-route-called-as-a-noted-tag"),
+    ],
+)
+def test_taking_what_is_noted(scope, taken):
+    """A purge by a tag takes what has it noted beside it, too."""
+    held = hold(entry(tags=("own",)), 0.0, 0.0, ("noted",))
+
+    assert taken == taking([scope])(key(), held)
 
 
 SCOPES = st.one_of(

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import time
-from base64 import b64encode
 
 import pytest
 
-from sidecar.core.keyring import parse
 from sidecar.core.model import Position
-from sidecar.core.purges import ALL, Due, Purges, Scope, ScopeKind
-from sidecar.core.rules import Mode, RedisRule, SealRule
+from sidecar.core.purges import ALL, Due, Scope, ScopeKind
+from sidecar.core.rules import Mode
 from sidecar.errors import FleetAway
 from sidecar.fleet import journal
-from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
-from sidecar.fleet.purge_log import PurgeLog
-from sidecar.store.seal import Seal
+from sidecar.fleet.purge_log import CURRENT_SECONDS
+from tests.fleet.logs import secrets
 from tests.redis_servers import RedisServer
 
 A, B, C = (Scope(ScopeKind.TAG, f"tag-{name}") for name in "abc")
 NAMES = Names("team-a")
 KEYS = (NAMES.log_meta, NAMES.log_purges, NAMES.log_mode)
-FRESH = itertools.count(1)
-
-
-def secrets(*numbers: int) -> bytes:
-    return b"\n".join(b"s%d:%b" % (number, b64encode(bytes([number]) * 32)) for number in numbers)
 
 
 async def away(*_):
@@ -36,87 +26,88 @@ async def away(*_):
     raise FleetAway("open")
 
 
-class Pod:
-    """A process of the fleet: its log, and what it was told."""
+async def test_stopped_in_the_middle(redis_server, pods):
+    """An answer that this process was too late to read says nothing of the time in which it was stopped."""
+    one = pods(redis_server)
+    await one.read()
+    evaluate, clock = one.link.evaluate, one.log._clock
 
-    def __init__(self, url: str, *, namespace: str, secret: bytes, now: list[float]):
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.purged: list[tuple[Scope, ...]] = []
-        self.modes: list[Mode | None] = []
-        self.ends: list[float] = []
-        self.told: list[str] = []
-        self.heard = asyncio.Event()
-        self.secret = secret
-        rule = RedisRule(url, namespace=namespace, timeout=5.0)
-        self.link = Link(rule, clock=time.monotonic, draw=lambda: 0.5, spawn=self.spawn, tell=self.tell)
-        seal = Seal(lambda: parse(self.secret), SealRule(), random=bytes, limit=1024)
-        self.purges = Purges()
-        self.log = PurgeLog(
-            self.link,
-            Names(namespace),
-            seal,
-            self.purges,
-            now=lambda: now[0],
-            clock=time.monotonic,
-            draw=lambda: 0.5,
-            random=lambda size: next(FRESH).to_bytes(size, "big"),
-            spawn=self.spawn,
-            on_purge=self.on_purge,
-            on_mode=self.on_mode,
-            tell=self.tell,
-        )
+    async def stopped(*words):
+        answer = await evaluate(*words)
+        one.log._clock = lambda: clock() + 10.0
+        return answer
 
-    def spawn(self, coroutine, *, name):
-        task = asyncio.create_task(coroutine, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
+    one.link.evaluate = stopped
+    await one.log._exchange()
+    late = one.log.current, one.log._clock() > one.purges.until
+    one.link.evaluate = evaluate
+    await one.log.catch_up()
 
-    def tell(self, name, /, *, level, **fields):
-        self.told.append(name)
-
-    def on_mode(self, mode, until):
-        self.modes.append(mode)
-        self.ends.append(until)
-
-    def on_purge(self, scopes):
-        self.purged.append(scopes)
-        self.heard.set()
-
-    async def read(self) -> list[tuple[Scope, ...]]:
-        """Read the log once; what that purges here."""
-        before = len(self.purged)
-        await self.log._exchange()
-        return self.purged[before:]
-
-    def admits(self, scope: Scope, position: Position) -> bool:
-        return self.purges.admits((ALL, scope), position)
-
-    async def close(self):
-        await self.log.stop()
-        await self.link.close()
-
-        assert set() == self.tasks
+    assert (False, True) == late
+    assert one.log.current
+    assert one.log._clock() <= one.purges.until
 
 
-@pytest.fixture
-def now() -> list[float]:
-    """The wall clock of all pods; a test may turn it."""
-    return [1e9]
+async def test_catching_up(redis_server, pods):
+    """The log is read only after a gap, once for all who wait; who goes away meanwhile leaves it to the next."""
+    one, two = pods(redis_server), pods(redis_server)
+    for pod in (one, two):
+        await pod.read()
+    clock = one.log._clock
+    await one.log.catch_up()
+    reads = [one.log.counts["tails"]]
+    await two.log.purge([A])
+    one.log._clock = lambda: clock() + CURRENT_SECONDS + 1.0
+    gone, *others = [asyncio.ensure_future(one.log.catch_up()) for _ in range(10)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(*others)
+    reads.append(one.log.counts["tails"])
+
+    assert [1, 2] == reads
+    assert [(A,)] == one.purged
 
 
-@pytest.fixture
-async def pods(now):
-    """Makes pods, and closes them."""
-    made: list[Pod] = []
+async def test_catching_up_without_redis(redis_server, pods):
+    """Where there is no answer in time what is known is gone by all the same, and those tries count that fail."""
+    one = pods(redis_server)
+    await one.read()
+    clock, evaluate = one.log._clock, one.link.evaluate
+    one.log._patience = 0.01
 
-    def make(server: RedisServer, secret: bytes = secrets(1), namespace: str = "team-a") -> Pod:
-        made.append(Pod(server.url, namespace=namespace, secret=secret, now=now))
-        return made[-1]
+    async def silent(*_):
+        await asyncio.Event().wait()
 
-    yield make
-    for pod in made:
-        await pod.close()
+    stale = []
+    for later, answer in enumerate((silent, away, evaluate), 1):
+        one.link.evaluate = answer
+        one.log._clock = lambda later=later: clock() + 10.0 * later
+        stale.append(one.log._clock() > one.purges.until)
+        await one.log.catch_up()
+        stale.append(one.log._clock() > one.purges.until)
+
+    assert [True, False] * 3 == stale
+    assert (2, 1) == (one.log.counts["tails"], one.log.counts["failures"])
+
+
+@pytest.mark.parametrize("redis", ["there", "away"])
+async def test_mode_when_the_clock_is_set_back(redis, redis_server, pods, now):
+    """It ends when it was said to, by the clock that nobody sets; also one that is still to be told."""
+    one = pods(redis_server)
+    await one.read()
+    clock = one.log._clock
+    if redis == "away":
+        one.link.evaluate = away
+    await one.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
+    now[0] -= 3600.0
+    one.log._clock = lambda: clock() + 50.0
+    await one.read()
+    before = one.log.mode
+    one.log._clock = lambda: clock() + 61.0
+    await one.read()
+
+    assert (Mode.PASSTHROUGH, None) == (before, one.log.mode)
+    assert [Mode.PASSTHROUGH, None] == one.modes
 
 
 def roll_back(server: RedisServer, number: int) -> None:
@@ -843,9 +834,8 @@ async def test_nothing_is_told_and_everything_expires(redis_server, pods, now):
 
     stored = b"".join(redis_server.call("DUMP", key) for key in KEYS)
     held = redis_server.call("ZRANGE", NAMES.log_purges, 0, -1) + redis_server.call("HVALS", NAMES.log_meta)
-    sent = b"".join(
-        word for word in one.log._journal._words(one.purges.position, {A: Due(1)}) if isinstance(word, bytes)
-    )
+    keys, words = one.log._journal._request(one.purges.position, {A: Due(1)})
+    sent = b"".join([*keys, *[word for word in words if isinstance(word, bytes)]])
     for name in (b"tag-a", b"contoso", b"invoices", b"passthrough"):
         assert name not in stored + b"".join(held) + redis_server.call("GET", NAMES.log_mode) + sent
 

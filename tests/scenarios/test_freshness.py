@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from sidecar.clocks import running
 from sidecar.core.model import Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Limits, Timeouts
 from tests.scenarios.answers import chat_events, chunks, completion, said, whole
@@ -75,6 +76,8 @@ class Clock:
             origin = proxy._origin
             for shell in (proxy, proxy._boarding, proxy._fetching, origin, origin._reception):
                 shell._now = lambda: self.now
+            memory = lab.sidecar.memory
+            memory._now, memory._clock = lambda: self.now, lambda: running() + 1e6  # so that this one tells nothing
             if lab.sidecar.membership is not None:
                 lab.sidecar.membership.remote._now = lambda: time.time() + self.passed
 

@@ -28,29 +28,35 @@ def begin(config: Path, log: Path, output: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=stdout, stderr=stderr)
 
 
-@pytest.fixture
-async def run(tmp_path, redis_server: RedisServer):
-    """Runs sidecars over one Redis, each in a process of its own."""
-    running = []
-
-    async def start(upstream: str, count: int) -> list[Process]:
-        (tmp_path / "cache.key").write_text(line() + "\n")
-        config = tmp_path / "sidecar.yaml"
-        config.write_text(f"""
+def configured(folder: Path, server: RedisServer, upstream: str) -> Path:
+    """The file of a sidecar at *server*, with its secret beside it, before *upstream*."""
+    (folder / "cache.key").write_text(line() + "\n")
+    config = folder / "sidecar.yaml"
+    config.write_text(f"""
 version: 1
 listen: {{port: 0}}
 health: {{port: 0}}
 admin: {{port: 0}}
 upstream: {{proxy: none}}
 cache:
-  redis: {{url: "{redis_server.url}", namespace: team-a, timeout: 1s, lease_wait: 60s}}
-  secret_file: {tmp_path / "cache.key"}
+  redis: {{url: "{server.url}", namespace: team-a, timeout: 1s, lease_wait: 60s}}
+  secret_file: {folder / "cache.key"}
 services:
   openai:
     dialect: openai
     path: /openai
     regions: [{{name: here, url: "{upstream}"}}]
 """)
+    return config
+
+
+@pytest.fixture
+async def run(tmp_path, redis_server: RedisServer):
+    """Runs sidecars over one Redis, each in a process of its own."""
+    running = []
+
+    async def start(upstream: str, count: int) -> list[Process]:
+        config = configured(tmp_path, redis_server, upstream)
         for number in range(count):
             log, output = Path(tmp_path, f"log-{number}"), Path(tmp_path, f"output-{number}")
             running.append(Process(begin(config, log, output), log, output))
@@ -70,9 +76,12 @@ async def until(holds):
             await asyncio.sleep(0.02)
 
 
-async def ask(process: Process, body: object) -> Caller:
-    """A caller of *process* whose request is sent."""
-    caller = Caller(*await asyncio.open_connection("127.0.0.1", process.port))
+async def ask(process: Process, body: object, *, after: Caller | None = None) -> Caller:
+    """A caller of *process* whose request is sent; on the connection of the one that it comes *after*."""
+    if after is None:
+        caller = Caller(*await asyncio.open_connection("127.0.0.1", process.port))
+    else:
+        caller = Caller(after._reader, after._writer)
     data = json.dumps(body).encode()
     head = (
         f"POST {CHAT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {KEY}\r\nContent-Length: {len(data)}\r\n\r\n"

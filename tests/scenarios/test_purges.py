@@ -134,7 +134,10 @@ async def test_scopes(scope, build_fleet, oracle, token_file, redis_server):
         other = await lab.ask(path=OTHER_PATH, headers=OTHERS)
         await released(redis_server)
     ((key, entry),) = [
-        pair for pairs in labs[-1].sidecar.memory.walk() for pair in pairs if pair[1].service == "openai"
+        (key, held.entry)
+        for page in labs[-1].sidecar.memory.walk()
+        for key, held in page
+        if held.entry.service == "openai"
     ]
     value = {
         "all": "", "service": "openai", "route": "first", "tag": "round", "key": key.address.hex(),

@@ -119,9 +119,9 @@ async def run(build_fleet, upstream, server, seal):
     await asyncio.gather(*(ask(lab, 50, stream=stream) for lab in labs for stream in (True, False)))
     await ask(two, 1, headers={"cache-control": "no-cache"})
     await ask(two, 2, headers={"authorization": f"Bearer {CANARIES['credential']}-2"})
-    key, entry = next(pair for page in one.sidecar.memory.walk() for pair in page)
+    key, held = next(pair for page in one.sidecar.memory.walk() for pair in page)
     await purge("key", key.address.hex())
-    await purge("partition", entry.partition.hex())
+    await purge("partition", held.entry.partition.hex())
     for scope, value in (("tag", "tag"), ("tag", "callers tag"), ("route", "route"), ("service", "service")):
         await purge(scope, CANARIES[value])
     for lab in labs:
@@ -133,7 +133,7 @@ async def run(build_fleet, upstream, server, seal):
     await two.until(lambda: two.sidecar.operations.mode is Mode.CACHE_OFF)
     await ask(two, 62)
     await one.until(lambda: not server.call("KEYS", "*:l"))
-    return labs, (key, entry)
+    return labs, (key, held.entry)
 
 
 def traces(texts, known):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
+from sidecar.core.held import MOST_NOTED
 from sidecar.core.model import Entry, Form, Key, Usage
 from sidecar.core.purges import ALL, Scope, ScopeKind
 from sidecar.core.rules import MemoryRule
@@ -41,13 +42,19 @@ def entry(size: int = 100, *, at: float = 0.0, ttl: float = 60.0, stale: float =
     )
 
 
+def made(rule: MemoryRule, times: list[float] | None = None) -> Memory:
+    """An empty memory, at a time when both clocks are at 0; or *times*, wall clock and the one that runs on, say."""
+    now = times if times is not None else [0.0, 0.0]
+    return Memory(rule, now=lambda: now[0], clock=lambda: now[1])
+
+
 def room_for(entries: int, size: int = 100) -> int:
     return entries * weigh(key(0), entry(size))
 
 
 def test_peek():
     """What was put is found, as the same object, under its own key alone."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     kept = entry()
 
     assert memory.put(key(1), kept)
@@ -58,7 +65,7 @@ def test_peek():
 
 def test_same_key_made_anew():
     """A key is found by its value, not by being the same object."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     memory.put(key(2**100), entry())
 
     assert memory.peek(Key(bytes(bytearray(key(2**100).address)), bytes(bytearray(key(2**100).proof)))) is not None
@@ -66,7 +73,7 @@ def test_same_key_made_anew():
 
 def test_colliding_address_is_a_miss():
     """Another call of the same address finds nothing, is counted, and neither overwrites nor drops the first."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     first = entry()
     memory.put(key(1), first)
     other = key(1, proof=2)
@@ -81,7 +88,7 @@ def test_colliding_address_is_a_miss():
 
 def test_replacing_charges_the_difference():
     """A newer entry of a key takes the older one's place, and its bytes only are counted."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     for size in (1000, 50_000, 10):
         memory.put(key(1), entry(size))
 
@@ -102,7 +109,7 @@ def test_replacing_charges_the_difference():
 )
 def test_oversize(rule, size, kept):
     """What is too large is refused, pushes nobody out, and leaves an older answer of its key in place."""
-    memory = Memory(rule)
+    memory = made(rule)
     before = memory.put(key(1), entry(0))
 
     assert kept == memory.put(key(1), entry(size))
@@ -113,7 +120,7 @@ def test_oversize(rule, size, kept):
 @pytest.mark.parametrize("eviction", EVICTIONS)
 def test_least_wanted_leave(eviction):
     """When room is needed others leave, and are counted; one that is asked for stays."""
-    memory = Memory(MemoryRule(max_bytes=room_for(10), eviction=eviction))
+    memory = made(MemoryRule(max_bytes=room_for(10), eviction=eviction))
     for number in range(30):
         memory.put(key(number), entry())
         memory.peek(key(0))
@@ -125,7 +132,7 @@ def test_least_wanted_leave(eviction):
 @pytest.mark.parametrize("eviction", EVICTIONS)
 def test_max_entries(eviction):
     """The number of entries is bounded where the rule says so."""
-    memory = Memory(MemoryRule(max_entries=3, eviction=eviction))
+    memory = made(MemoryRule(max_entries=3, eviction=eviction))
     for number in range(10):
         memory.put(key(number), entry())
 
@@ -134,7 +141,7 @@ def test_max_entries(eviction):
 
 def test_drop_and_clear():
     """What was dropped or cleared is gone and costs nothing."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     for number in range(3):
         memory.put(key(number), entry())
 
@@ -153,7 +160,7 @@ def test_drop_and_clear():
 def test_c2_bytes_hold(eviction):
     """However sizes vary, the accounted bytes never pass the bound, and most of the room is used."""
     bound, sizes = 2**20, random.Random(7)
-    memory = Memory(MemoryRule(max_bytes=bound, eviction=eviction))
+    memory = made(MemoryRule(max_bytes=bound, eviction=eviction))
     for number in range(3000):
         memory.put(key(number), entry(sizes.randrange(1000, 50_000)))
 
@@ -165,7 +172,7 @@ def test_c2_bytes_hold(eviction):
 @pytest.mark.parametrize("eviction", EVICTIONS)
 def test_accounting_is_honest(eviction):
     """What is accounted covers what the interpreter allocates, ghosts included, and not much more."""
-    memory = Memory(MemoryRule(max_bytes=room_for(1000), eviction=eviction))
+    memory = made(MemoryRule(max_bytes=room_for(1000), eviction=eviction))
     draw = random.Random(7).randbytes
     gc.collect()
     tracemalloc.start()
@@ -196,7 +203,7 @@ def test_accounting_is_honest(eviction):
 @pytest.mark.parametrize("eviction", EVICTIONS)
 def test_c3_scan(eviction):
     """A scan of answers asked for once leaves those asked for often in place under S3-FIFO only."""
-    memory = Memory(MemoryRule(max_bytes=room_for(200), eviction=eviction))
+    memory = made(MemoryRule(max_bytes=room_for(200), eviction=eviction))
     for number in range(100):
         memory.put(key(number), entry())
     for _ in range(2):
@@ -220,7 +227,7 @@ def test_c3_scan(eviction):
 )
 def test_c4_sweep(kept, death):
     """An entry stays until it may serve no more, and is reclaimed within a grain after that, without a read."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule(), [kept.at, kept.at])
     memory.put(key(1), kept)
 
     assert 0 == memory.sweep(death)
@@ -231,7 +238,7 @@ def test_c4_sweep(kept, death):
 
 def test_sweep_budget():
     """A sweep reclaims no more than its budget; the next goes on where it ended, and the living stay."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     for number in range(25):
         memory.put(key(number), entry(ttl=number * 10.0))
     memory.put(key(99), entry(ttl=1e6))
@@ -242,12 +249,96 @@ def test_sweep_budget():
 
 def test_sweep_goes_by_the_newer_entry():
     """A replaced entry's death means nothing to the one in its place."""
-    memory = Memory(MemoryRule())
+    times = [0.0, 0.0]
+    memory = made(MemoryRule(), times)
     memory.put(key(1), entry(at=0.0))
+    times[:] = [10_000.0, 10_000.0]
     memory.put(key(1), entry(at=10_000.0))
 
     assert 0 == memory.sweep(9000.0)
     assert 1 == memory.sweep(11_000.0)
+
+
+def test_no_clock_makes_it_younger():
+    """An entry of another clock's future is as old as one of now, and from then on older by the clock that runs on."""
+    times = [1000.0, 50.0]
+    memory = made(MemoryRule(), times)
+    for number, at in enumerate((990.0, 1000.0, 5000.0)):
+        memory.put(key(number), entry(at=at))
+    ages = []
+    for now, clock in ((1000.0, 50.0), (1020.0, 70.0), (-9000.0, 80.0), (1045.0, 80.0)):
+        times[:] = [now, clock]
+        held = [memory.find(key(number)) for number in range(3)]
+        ages.append([each.time(now, clock) - each.entry.at for each in held])
+
+    assert [[10.0, 0.0, 0.0], [30.0, 20.0, 20.0], [40.0, 30.0, 30.0], [55.0, 45.0, 30.0]] == ages
+    assert 3 == memory.sweep(50.0 + 60.0 + 2 * GRAIN)
+
+
+def test_noted():
+    """Tags noted beside an entry take it, cost something, and stay beside one that takes its place."""
+    memory = made(MemoryRule())
+    first = replace(entry(), tags=("own",))
+    memory.put(key(1), first)
+
+    assert ("a", "b") == memory.lacking(key(1), first, ("own", "a", "b", "a"))
+
+    memory.note(key(1), ("a", "b"))
+
+    assert ("own", "a", "b") == memory.tags(key(1))
+    assert ("c",) == memory.lacking(key(1), first, ("a", "c"))
+    assert memory.bytes == weigh(key(1), first, ("a", "b")) > weigh(key(1), first)
+
+    memory.put(key(1), replace(entry(), tags=("b",)))
+
+    assert ("b", "a") == memory.tags(key(1))
+    assert [("b", "a")] == [kept.entry.tags + kept.noted for page in memory.walk() for _, kept in page]
+
+    memory.purge([tag("own")])
+
+    assert 1 == memory.entries
+
+    memory.purge([tag("a")])
+
+    assert (0, 0, ()) == (memory.entries, memory.bytes, memory.tags(key(1)))
+
+
+def test_noted_beside_nothing():
+    """Without an entry of the key, and where another key has its address, nothing is noted."""
+    memory = made(MemoryRule())
+    memory.note(key(1), ("a",))
+    memory.put(key(2), entry())
+    memory.note(key(2, proof=3), ("a",))
+
+    assert ((), (), 1) == (memory.tags(key(1)), memory.tags(key(2)), memory.entries)
+    assert ("a",) == memory.lacking(key(2, proof=3), entry(), ("a",))
+
+
+def test_too_much_noted():
+    """An entry beside which there is no room for another tag is forgotten: no purge can miss it."""
+    memory = made(MemoryRule())
+    memory.put(key(1), entry())
+    memory.note(key(1), tuple(map(str, range(MOST_NOTED))))
+
+    assert 1 == memory.entries
+
+    memory.note(key(1), ("one more",))
+
+    assert (0, 0) == (memory.entries, memory.bytes)
+
+
+def test_noting_makes_room():
+    """What is noted costs room, and others leave for it; what would cost more than there is is forgotten."""
+    memory = made(MemoryRule(max_bytes=room_for(2), eviction="lru"))
+    memory.put(key(1), entry())
+    memory.put(key(2), entry())
+    memory.note(key(2), ("a",))
+
+    assert (1, 1, ("a",)) == (memory.entries, memory.evictions, memory.tags(key(2)))
+
+    memory.note(key(2), tuple(f"{number:064}" for number in range(30)))
+
+    assert (0, 0) == (memory.entries, memory.bytes)
 
 
 def tagged(*tags: str, service: str = "openai") -> Entry:
@@ -278,7 +369,7 @@ def held(memory: Memory, numbers) -> list[int]:
 )
 def test_purge(eviction, scopes, left):
     """What a purge takes is gone, costs nothing and is counted; the rest stays."""
-    memory = Memory(MemoryRule(eviction=eviction))
+    memory = made(MemoryRule(eviction=eviction))
     for number, kept in enumerate([tagged("a"), tagged("b"), tagged("b", "a"), tagged(service="other")]):
         memory.put(key(number), kept)
 
@@ -291,7 +382,7 @@ def test_purge(eviction, scopes, left):
 @pytest.mark.parametrize("scope", [ALL, tag("a")], ids=["all", "tag"])
 def test_purge_goes_on(scope):
     """A large purge takes several steps; nothing of it is served between them, and what is put since then stays."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     for number in range(3 * CHUNK):
         memory.put(key(number), tagged("a"))
 
@@ -316,7 +407,7 @@ def test_purge_goes_on(scope):
 
 def test_purge_during_a_purge():
     """Another purge that comes meanwhile holds at once, and the first is not forgotten."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     for number in range(2 * CHUNK):
         memory.put(key(number), tagged("ab"[number % 2]))
 
@@ -336,7 +427,7 @@ def test_purge_during_a_purge():
 
 def test_too_many_purges_at_once():
     """More scopes than are told apart are a purge of everything."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     memory.put(key(1), tagged("a"))
 
     assert not memory.purge([tag(str(number)) for number in range(MOST_UNFINISHED + 1)])
@@ -345,7 +436,7 @@ def test_too_many_purges_at_once():
 
 def test_clear_during_a_purge():
     """Nothing is left to purge when everything was forgotten."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     for number in range(2 * CHUNK):
         memory.put(key(number), tagged("a"))
     memory.purge([tag("a")])
@@ -358,7 +449,7 @@ def test_clear_during_a_purge():
 
 def test_drop_target():
     """All entries of a target go at once, and nothing else does."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     for number, target in enumerate([b"a" * 16, b"a" * 16, b"b" * 16, b""]):
         memory.put(key(number), replace(entry(), target=target))
 
@@ -370,7 +461,7 @@ def test_drop_target():
 
 def test_another_target_in_its_place():
     """An entry is found by the target that it has now."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     memory.put(key(1), replace(entry(), target=b"a" * 16))
     memory.put(key(1), replace(entry(), target=b"b" * 16))
 
@@ -380,12 +471,12 @@ def test_another_target_in_its_place():
 
 def test_walk():
     """All entries are seen once, though memory changes meanwhile."""
-    memory = Memory(MemoryRule())
+    memory = made(MemoryRule())
     for number in range(5):
         memory.put(key(number), entry(number))
     seen = []
     for chunk in memory.walk(2):
-        seen.append([len(kept.body) for _, kept in chunk])
+        seen.append([len(kept.entry.body) for _, kept in chunk])
         memory.clear()
 
     assert [[0, 1], [2, 3], [4]] == seen
@@ -393,7 +484,7 @@ def test_walk():
 
 def test_repr():
     """The tier tells its state."""
-    memory = Memory(MemoryRule(max_bytes=room_for(1)))
+    memory = made(MemoryRule(max_bytes=room_for(1)))
     memory.put(key(1), entry())
     memory.put(key(2), entry())
 
@@ -407,17 +498,17 @@ TARGETS = (b"", b"a" * 16, b"b" * 16)
 class Tier(RuleBasedStateMachine):
     """Any order of calls against a dict that knows what was put last."""
 
+    eviction = "s3-fifo"
     keys = Bundle("keys")
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = self.make()
+        self.times = [1e6, 0.0]
+        bounds = MemoryRule(max_bytes=room_for(6), max_entry_bytes=3000, max_entries=5, eviction=self.eviction)
+        self.memory = made(bounds, self.times)
         self.put_last: dict[Key, Entry] = {}
-        self.now = 1e6
-
-    @staticmethod
-    def make() -> Memory:
-        return Memory(MemoryRule(max_bytes=room_for(6), max_entry_bytes=3000, max_entries=5))
+        self.put_at: dict[Key, float] = {}
+        self.noted: dict[Key, set[str]] = {}
 
     @rule(target=keys, number=st.integers(0, 12))
     def some_key(self, number):
@@ -425,11 +516,13 @@ class Tier(RuleBasedStateMachine):
 
     @rule(key=keys, size=st.integers(0, 4000), ttl=st.sampled_from([1.0, 100.0, 1e5]))
     def put(self, key, size, ttl):
-        new = replace(entry(size, at=self.now, ttl=ttl), tags=(TAGS[size % 2],), target=TARGETS[size % 3])
+        new = replace(entry(size, at=self.times[0], ttl=ttl), tags=(TAGS[size % 2],), target=TARGETS[size % 3])
         before = self.memory.peek(key)
         kept = self.memory.put(key, new)
+        if before is None:
+            self.noted.pop(key, None)
         if kept:
-            self.put_last[key] = new
+            self.put_last[key], self.put_at[key] = new, self.times[1]
 
         assert kept == (size <= 3000)
         assert (new if kept else before) is self.memory.peek(key)
@@ -454,21 +547,35 @@ class Tier(RuleBasedStateMachine):
         assert doomed == set(self.memory.drop_target(changed))
         assert not any(self.memory.peek(key) for key in doomed)
 
+    @rule(key=keys, tag=st.sampled_from(TAGS))
+    def note(self, key, tag):
+        found = self.memory.peek(key)
+        if found is not None:
+            self.memory.note(key, self.memory.lacking(key, found, (tag,)))
+            self.noted.setdefault(key, set()).add(tag)
+
+            assert tag in self.memory.tags(key)
+
+    @rule(by=st.sampled_from([-1e5, -1.0, 1.0, 1e5]))
+    def set_the_wall_clock(self, by):
+        self.times[0] += by
+
     @rule(later=st.sampled_from([0.0, 50.0, 1e3, 1e6]), budget=st.integers(1, 5))
     def sweep(self, later, budget):
-        self.now += later
+        self.times[:] = [self.times[0] + later, self.times[1] + later]
+        clock = self.times[1]
 
-        assert self.memory.sweep(self.now, budget) <= budget
+        assert self.memory.sweep(clock, budget) <= budget
 
-        while self.memory.sweep(self.now, budget):
+        while self.memory.sweep(clock, budget):
             pass
-        alive = [kept for number in range(13) if (kept := self.memory.peek(key(number)))]
+        alive = {key(n): kept for n in range(13) if (kept := self.memory.peek(key(n)))}
 
-        assert all(kept.at + kept.ttl + GRAIN > self.now for kept in alive)
+        assert all(self.put_at[key] + kept.ttl + GRAIN > clock for key, kept in alive.items())
 
     @rule(tag=st.sampled_from(TAGS))
     def purge(self, tag):
-        doomed = [key for key, kept in self.put_last.items() if tag in kept.tags]
+        doomed = [key for key, kept in self.put_last.items() if tag in kept.tags or tag in self.noted.get(key, ())]
         self.memory.purge([Scope(ScopeKind.TAG, tag)])
 
         assert [None] * len(doomed) == [self.memory.peek(key) for key in doomed]
@@ -488,7 +595,9 @@ class Tier(RuleBasedStateMachine):
         held = {key(n): kept for n in range(13) if (kept := self.memory.peek(key(n)))}  # drops what a purge takes
 
         assert len(held) == self.memory.entries <= 5
-        assert sum(weigh(k, kept) for k, kept in held.items()) == self.memory.bytes <= room_for(6)
+        weights = [weigh(k, kept, self.memory.find(k).noted) for k, kept in held.items()]
+
+        assert sum(weights) == self.memory.bytes <= room_for(6)
         assert self.memory.entries == sum(map(len, self.memory._due.values()))
         assert sum(bool(kept.target) for kept in held.values()) == sum(map(len, self.memory._targets.values()))
 
@@ -496,9 +605,7 @@ class Tier(RuleBasedStateMachine):
 class LruTier(Tier):
     """The same with the other policy."""
 
-    @staticmethod
-    def make() -> Memory:
-        return Memory(MemoryRule(max_bytes=room_for(6), max_entry_bytes=3000, max_entries=5, eviction="lru"))
+    eviction = "lru"
 
 
 TestTier = Tier.TestCase

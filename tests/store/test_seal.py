@@ -242,6 +242,7 @@ def test_rotation(encrypt):
     assert [ENTRY, SMALL] == [seal.open(NAME, KEY, data) for data in (first, second)]
     assert b"all" == seal.open_note(note)
     assert note != seal.seal_note(b"all")
+    assert (seal.seal_note(b"all"), note) == seal.seal_notes(b"all")
 
     keyring = Keyring((NEW,))
 

@@ -1,0 +1,40 @@
+"""
+Scopes of purges as they stand in Redis.
+
+The rule: a note says whose it is, so that nobody can carry it over to another namespace that has the same secret; and
+what is not by one of our secrets says nothing.
+"""
+
+from __future__ import annotations
+
+from sidecar.core.purges import ALL, Scope, read_scope, write_scope
+from sidecar.fleet.names import Names, Notes
+
+
+class ScopeNotes:
+    """Seals and opens the scopes of the fleet of *names*. Equal scopes have equal notes while the secret stays."""
+
+    def __init__(self, names: Names, notes: Notes) -> None:
+        self._before = b"purge " + names.news.removesuffix(b"news") + b" "
+        self._notes = notes
+
+    def __repr__(self) -> str:
+        return f"<ScopeNotes {self._before!r}>"
+
+    def seal(self, scope: Scope) -> bytes:
+        """The note of *scope*. No name is too long for one; where one is, all is meant: never less than *scope*."""
+        try:
+            return self._notes.seal_note(self._before + write_scope(scope))
+        except ValueError:
+            return self._notes.seal_note(self._before + write_scope(ALL))
+
+    def seal_by_each(self, scope: Scope) -> tuple[bytes, ...]:
+        """The notes of *scope* by each of our secrets; a short one."""
+        return self._notes.seal_notes(self._before + write_scope(scope))
+
+    def open(self, note: bytes) -> Scope | None:
+        """The scope of *note*; None where we cannot tell, for its secret is gone, or newer than ours."""
+        text = self._notes.open_note(note)
+        if text is None or not text.startswith(self._before):
+            return None
+        return read_scope(text.removeprefix(self._before))

@@ -1,0 +1,84 @@
+"""The wall clock is set while the sidecar runs: no answer serves for longer than its ttl."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sidecar.clocks import running
+from sidecar.core.rules import CacheMode, CacheRule
+from tests.scenarios.answers import said
+from tests.scenarios.test_fleet import written
+from tests.scenarios.test_freshness import Oracle
+
+RULE = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0)
+
+
+@pytest.fixture
+async def oracle(script):
+    """A provider whose every answer is another one."""
+    return await script(Oracle())
+
+
+def set_clocks(lab, *, wall: float, later: float) -> None:
+    """*later* seconds have passed, and the wall clock has been set, too, by *wall* in all."""
+    proxy, memory = lab.sidecar.proxy, lab.sidecar.memory
+    shells = [proxy, proxy._boarding, proxy._fetching, proxy._origin, proxy._origin._reception, memory]
+    if lab.sidecar.membership is not None:
+        shells += [lab.sidecar.membership.remote]
+    for shell in shells:
+        shell._now = lambda: time.time() + wall
+    for shell in (proxy, memory, proxy._origin):
+        shell._clock = lambda: running() + later
+    if lab.sidecar.membership is not None:
+        lab.sidecar.membership.log._clock = proxy._clock
+        lab.sidecar.membership.log._read_at = lab.sidecar.membership.log._clock()
+
+
+@pytest.mark.parametrize(
+    ("wall", "later", "expected"),
+    [
+        pytest.param(-3600.0, 0.5, "answer 1", id="set-back"),
+        pytest.param(-3600.0, 61.0, "answer 2", id="set-back-and-over"),
+        pytest.param(61.0, 61.0, "answer 2", id="not-set-and-over"),
+        pytest.param(3600.0, 0.5, "answer 2", id="set-ahead"),
+    ],
+)
+async def test_ttl(wall, later, expected, build_lab, oracle):
+    """Set back it makes an answer no younger; set ahead it makes it older."""
+    lab = await build_lab(oracle.url, cache=RULE)
+    await lab.ask()
+    set_clocks(lab, wall=wall, later=later)
+
+    assert expected == said((await lab.ask()).body)
+
+
+async def test_back_again(build_lab, oracle):
+    """What was stored while the clock was ahead serves its ttl when the clock is right again, and no longer."""
+    lab = await build_lab(oracle.url, cache=RULE)
+    set_clocks(lab, wall=3600.0, later=0.0)
+    await lab.ask()
+    found = []
+    for later in (1.0, 59.0, 61.0):
+        set_clocks(lab, wall=later, later=later)
+        found.append(said((await lab.ask()).body))
+
+    assert ["answer 1", "answer 1", "answer 2"] == found
+
+
+async def test_from_redis(build_fleet, oracle, redis_server):
+    """An answer that Redis keeps is no younger to a sidecar whose clock is an hour behind; what it keeps ends there."""
+    one, two = await build_fleet(oracle.url, cache=RULE)
+    await one.ask()
+    await written(redis_server)
+    (name,) = redis_server.call("KEYS", "*:e")
+    redis_server.call("PEXPIRE", name, 30_000)  # half a minute later
+    set_clocks(two, wall=-3600.0, later=0.0)
+    found = [await two.ask()]
+    set_clocks(two, wall=-3600.0, later=31.0)
+    redis_server.call("DEL", name)
+    found.append(await two.ask())
+
+    assert ["answer 1", "answer 2"] == [said(reply.body) for reply in found]
+    assert redis_server.call("PTTL", redis_server.call("KEYS", "*:e")[0]) <= 60_000
