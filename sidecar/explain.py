@@ -123,8 +123,11 @@ def _explain_body(
     say("stream", "yes" if facts.view.stream else "no")
     if caller.principal.verified:
         say("caller", "its token was verified here")
-    elif caller.principal.needs_proof:
+    elif caller.principal.needs_proof and endpoint.proves:
         say("caller", "reads stored answers only once the service has accepted its credential")
+    elif caller.principal.needs_proof:
+        say("caller", "reads no stored answer: none of these proves that its credential was accepted; give the region "
+            "a credential to share them")  # fmt: skip
     if isinstance(decision, Bypass):
         say("decision", f"bypass ({decision.reason})")
         return Call(endpoint, facts, route, model, caller.principal, fresh, None, decision.reason)

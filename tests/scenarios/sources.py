@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sidecar.core.rules import CacheMode, CacheRule, Region, Route, Service
+from sidecar.core.rules import CacheMode, CacheRule, HeaderRule, Region, Route, Service, StoredCredential
 from sidecar.dialects import DIALECTS
 from tests.scenarios.answers import completion, whole
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 ALWAYS = CacheRule(mode=CacheMode.ALWAYS)
 ITEM = "/api/items/1"
+TONELESS = HeaderRule(ignore=frozenset({b"x-tone"}))
+"""The services' owner has said that this field does not count; an answer may say that it depends on it all the same."""
+
 STORED = "sidecar; fwd=miss; stored"
 
 
@@ -57,14 +60,17 @@ async def build_api(build_lab, script, source):
     *before* and one for all.
     """
 
-    async def build(cache: CacheRule = ALWAYS, *before: Route) -> Lab:
+    async def build(
+        cache: CacheRule = ALWAYS, *before: Route, credential: StoredCredential | None = None, **more: Any
+    ) -> Lab:
         upstream = await script(source)
-        region = Region("here", upstream.url)
+        region = Region("here", upstream.url, credential=credential)
         services = (
-            Service("api", DIALECTS["generic"], (region,), path="/api"),
-            Service("openai", DIALECTS["openai"], (region,), path="/openai"),
+            Service("api", DIALECTS["generic"], (region,), path="/api", headers=TONELESS),
+            Service("openai", DIALECTS["openai"], (region,), path="/openai", headers=TONELESS),
         )
-        return await build_lab(upstream.url, services=services, routes=(*before, Route("all", cache=cache)))
+        routes = (*before, Route("all", cache=cache))
+        return await build_lab(upstream.url, services=services, routes=routes, **more)
 
     return build
 

@@ -9,7 +9,7 @@ import pytest
 from sidecar.core.rules import CacheMode, CacheRule, Region, Route, Service, Share
 from sidecar.dialects import DIALECTS
 from tests.scenarios.conftest import CHAT, said
-from tests.scenarios.sources import ALWAYS, ITEM, STORED, get
+from tests.scenarios.sources import TONELESS, ALWAYS, ITEM, STORED, get
 from tests.scenarios.test_fleet import released, written
 from tests.scenarios.test_freshness import Clock, refreshed
 
@@ -165,7 +165,7 @@ async def test_waiters_are_released_at_the_head(control, build_lab, script, dial
         writer.write(b"item")
 
     upstream = await script(handler)
-    services = (Service("api", DIALECTS["generic"], (Region("here", upstream.url),), path="/api"),)
+    services = (Service("api", DIALECTS["generic"], (Region("here", upstream.url),), path="/api", headers=TONELESS),)
     lab = await build_lab(upstream.url, services=services, routes=(Route("all", cache=ALWAYS),))
     callers = [await dial(lab, b"x", path=ITEM) for _ in range(4)]
     await lab.until(lambda: lab.waiting == 4)
@@ -291,7 +291,7 @@ async def test_who_joins_late_differs(build_lab, script, dial):
         writer.write(b"0\r\n\r\n")
 
     upstream = await script(handler)
-    services = (Service("api", DIALECTS["generic"], (Region("here", upstream.url),), path="/api"),)
+    services = (Service("api", DIALECTS["generic"], (Region("here", upstream.url),), path="/api", headers=TONELESS),)
     lab = await build_lab(upstream.url, services=services, routes=(Route("all", cache=ALWAYS),))
     leader = await dial(lab, b"x", path=ITEM, headers={"x-tone": "dry"})
     await lab.until(lambda: lab.poured == 4)

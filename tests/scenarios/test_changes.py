@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sidecar.core.rules import CacheMode, CacheRule, Match, Mode, Route, Share
+from sidecar.core.rules import CacheMode, CacheRule, Match, Mode, Route, Share, StoredCredential
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.sources import ALWAYS, ITEM, STORED, get
 from tests.scenarios.test_fleet import written
@@ -90,10 +90,17 @@ async def test_of_its_target_and_its_caller(path, headers, taken, build_api, sou
     assert [not taken] * 2 == [cache.startswith(HIT) for _, cache in found]
 
 
-async def test_in_every_partition_of_its_caller(build_api, source):
+async def test_in_every_partition_of_its_caller(build_api, source, tmp_path):
     """By whatever route it may have read before, and however that shares."""
+    key = tmp_path / "key"
+    key.write_text("sk-region")
     rule = CacheRule(mode=CacheMode.ALWAYS, share=Share("service"))
-    lab = await build_api(ALWAYS, Route("shared", Match(header={"x-shared": "*"}), rule))
+    lab = await build_api(
+        ALWAYS,
+        Route("shared", Match(header={"x-shared": "*"}), rule),
+        credential=StoredCredential("authorization", str(key), "Bearer "),
+        environ={"SIDECAR_POD_NAMESPACE": "team", "SIDECAR_SERVICE_ACCOUNT": "app"},
+    )
     ways = ({}, {"x_shared": "1"})
     before = [await get(lab, **way) for way in (*ways, *ways)]
     await lab.ask(b"{}", path=ITEM, method="PUT")
