@@ -1,8 +1,8 @@
 """
 What an exception of the client means for the fleet's tier.
 
-The rule: Redis is sick where it doesn't answer, or answers that it can't serve anybody now. An error that concerns one
-command, such as want of memory for a write, is an answer, and leaves reads alone.
+The rule: Redis is sick where it doesn't answer, answers that it can't serve anybody now, or answers as Redis never
+does. An error that concerns one command, such as want of memory for a write, is an answer, and leaves reads alone.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from sidecar.errors import FleetAway
+
 LONGEST_DETAIL = 120
 
 
 class Fault(NamedTuple):
     """
-    *reason*: as in ``FleetAway``. *kind*, a closed set for metrics: ``timeout late connect refused loading readonly
-    cluster memory script reply other``; ``late`` is a timeout that proves nothing. *sick*: counts against Redis.
-    *detail*: for the log, never a key or a value.
+    *reason*: as in ``FleetAway``. *kind*, a closed set for metrics: ``timeout late connect refused malformed loading
+    readonly cluster memory script reply other``; ``late`` is a timeout that proves nothing. *sick*: counts against
+    Redis. *detail*: for the log, never a key or a value.
     """
 
     reason: str
@@ -47,6 +49,8 @@ def judge(error: BaseException) -> Fault:
     refusal = _refusal(error)
     if refusal is not None:
         return Fault("refused", "refused", _text(refusal))
+    if detail := _nonsense(error):
+        return Fault("malformed", "malformed", detail)
     match error:
         case theirs.TimeoutError() | TimeoutError():
             return Fault("timeout", "timeout", "no answer in time")
@@ -79,8 +83,26 @@ def _refusal(error: BaseException) -> BaseException | None:
     from redis import exceptions as theirs  # noqa: PLC0415  as above
 
     refused = (theirs.AuthenticationError, theirs.AuthorizationError, theirs.NoPermissionError)
+    return _within(error, (*refused, theirs.AuthenticationWrongNumberOfArgsError))
+
+
+def _nonsense(error: BaseException) -> str:
+    """What is wrong with the replies, where *error* is or comes from one that Redis never gives; else ``""``."""
+    from redis.exceptions import InvalidResponse  # noqa: PLC0415  as above
+
+    from sidecar.fleet.replies import Garbled  # noqa: PLC0415  as above
+
+    if isinstance(error, FleetAway):
+        return error.detail or error.reason
+    found = _within(error, (Garbled, InvalidResponse))
+    if found is None:
+        return ""
+    return _text(found) if isinstance(found, Garbled) else "a reply is none"  # the library's text may quote it
+
+
+def _within(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, (*refused, theirs.AuthenticationWrongNumberOfArgsError)):
+    while cause is not None and not isinstance(cause, kinds):
         cause = cause.__cause__ or cause.__context__
     return cause
 

@@ -25,6 +25,7 @@ from sidecar.core.purges import ALL, Due, Scope, Tail, read_scope, write_scope
 from sidecar.core.rules import Mode
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names, Notes
+from sidecar.fleet.shapes import misshapen, number, one_of, pairs
 
 EXCHANGE_SECONDS = 0.5
 """How long one reading or writing of the log may take."""
@@ -40,6 +41,27 @@ SKEW_SECONDS = 600.0
 
 MOST_PURGES = 1000
 """Purges in the log; the oldest beyond are one of all."""
+
+
+class _Told(NamedTuple):
+    """The answer of ``_LOG``."""
+
+    incarnation: bytes
+    number: int
+    before: bytes
+    node: bytes
+    purges: list[bytes]
+    mode: bytes | None
+    full: bool
+
+
+def _told(reply: Any) -> _Told:
+    match reply:
+        case [bytes(incarnation), text, bytes(before), bytes(node), purges, bytes() | None as mode, 0 | 1 as full]:
+            return _Told(incarnation, number(text), before, node, pairs(purges), mode, bool(full))
+        case _:
+            raise misshapen()
+
 
 _LOG = Script(
     """
@@ -124,6 +146,7 @@ end
 return {incarnation, text(number), before, node, purges, mode, full}
 """,
     "purge-log",
+    _told,
 )
 
 _MODE = Script(
@@ -138,6 +161,7 @@ redis.pcall('PUBLISH', ARGV[1], 'p')
 return 1
 """,
     "mode",
+    one_of(1),
 )
 
 
@@ -191,13 +215,12 @@ class Journal:
     async def exchange(self, known: Position, purges: Mapping[Scope, Due]) -> Answer:
         """Write *purges*, unless they stand there by now, and read what has come since *known*."""
         words = self._words(known, purges)
-        incarnation, number, before, node, found, mode_note, full = await self._link.evaluate(
-            _LOG, self._keys, words, Budget(EXCHANGE_SECONDS)
-        )
-        read, unreadable = self._read(found)
+        told: _Told = await self._link.evaluate(_LOG, self._keys, words, Budget(EXCHANGE_SECONDS))
+        before = told.before
+        read, unreadable = self._read(told.purges)
         bases = {before[at : at + 16]: int(before[at + 16 : at + 32]) for at in range(0, len(before), 32)}
-        tail = Tail(incarnation, int(number), bases, node.decode("ascii"), read)
-        return Answer(tail, *self._read_mode(mode_note), mode_note is not None, unreadable, bool(full))
+        tail = Tail(told.incarnation, told.number, bases, told.node.decode("ascii"), read)
+        return Answer(tail, *self._read_mode(told.mode), told.mode is not None, unreadable, told.full)
 
     async def put_mode(self, mode: Mode | None, until: float, *, unless: bool = False) -> None:
         """

@@ -2,7 +2,7 @@
 Plain reads, writes and deletions of values in Redis, by way of aiocache.
 
 The rule: bytes in, bytes out, and nothing without an expiry. The client is the fleet's; deadlines are those of who
-calls, and so are errors.
+calls, and so are errors. A reply of another shape is ``FleetAway``, for the link to judge.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 from aiocache.backends.redis import RedisCache
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
+
+from sidecar.errors import FleetAway
 
 
 class Values(RedisCache):  # type: ignore[misc]  # aiocache has no types
@@ -27,13 +29,16 @@ class Values(RedisCache):  # type: ignore[misc]  # aiocache has no types
     async def get(self, key: bytes) -> bytes | None:
         """The value at *key*."""
         value: bytes | None = await super().get(key)
+        if value is not None and type(value) is not bytes:
+            raise FleetAway("malformed", "a value is none")
         return value
 
     async def set(self, key: bytes, value: bytes, ttl: float) -> None:
         """Put *value* at *key*, for *ttl* seconds: more than 0."""
         if ttl <= 0.0:
             raise ValueError("a value without time to live isn't kept")
-        await super().set(key, value, ttl=max(float(ttl), 0.001))
+        if await super().set(key, value, ttl=max(float(ttl), 0.001)) is not True:
+            raise FleetAway("malformed", "a write has another answer than OK")
 
     async def delete(self, key: bytes) -> bool:
         """Forget what is at *key*. Tells whether there was something."""
