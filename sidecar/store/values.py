@@ -22,6 +22,7 @@ class Values(RedisCache):  # type: ignore[misc]  # aiocache has no types
     def __init__(self, client: Any) -> None:
         BaseCache.__init__(self, serializer=_Bytes(), timeout=None)
         self.client = client
+        client.set_response_callback("PSETEX", _written)  # the library's takes whatever comes for a success
 
     def __repr__(self) -> str:
         return "<Values>"
@@ -37,8 +38,7 @@ class Values(RedisCache):  # type: ignore[misc]  # aiocache has no types
         """Put *value* at *key*, for *ttl* seconds: more than 0."""
         if ttl <= 0.0:
             raise ValueError("a value without time to live isn't kept")
-        if await super().set(key, value, ttl=max(float(ttl), 0.001)) is not True:
-            raise FleetAway("malformed", "a write has another answer than OK")
+        await super().set(key, value, ttl=max(float(ttl), 0.001))
 
     async def delete(self, key: bytes) -> bool:
         """Forget what is at *key*. Tells whether there was something."""
@@ -46,6 +46,12 @@ class Values(RedisCache):  # type: ignore[misc]  # aiocache has no types
 
     async def _close(self, *_: Any, **__: Any) -> None:
         await self.client.aclose()
+
+
+def _written(reply: Any, **_: Any) -> bool:
+    if reply != b"OK":
+        raise FleetAway("malformed", "a write has another answer than OK")
+    return True
 
 
 class _Bytes(NullSerializer):  # type: ignore[misc]  # as above
