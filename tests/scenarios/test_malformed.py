@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +115,16 @@ async def send(port: int, request: bytes) -> bytes:
 
 
 class Running:
-    """A ``sidecar run`` with every port of its own."""
+    """A ``sidecar run`` with every port of its own; *more* is said in its configuration besides."""
 
-    def __init__(self, folder: Path, **environ: str) -> None:
+    def __init__(self, folder: Path, more: Mapping[str, Any] | None = None, **environ: str) -> None:
         (folder / "token").write_bytes(SECRET + b"\n")
         self.file, self.log, self.output = folder / "sidecar.yaml", folder / "log", folder / "output"
         free = {"port": 0}
         rules = {
             "version": 1, "listen": free, "health": free, "admin": {**free, "token_file": str(folder / "token")},
             "upstream": {"proxy": "none"}, "state": {"dir": str(folder / "state")},
+            **(more or {}),
         }  # fmt: skip
         self.file.write_text(json.dumps(rules))
         command = [sys.executable, "-m", "sidecar", "run", "--config", str(self.file)]
