@@ -8,11 +8,18 @@ does. An error that concerns one command, such as want of memory for a write, is
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.errors import FleetAway
 
 LONGEST_DETAIL = 120
+
+_PART = 6
+"""Characters of a password that are shown by chance alone."""
+
+_QUOTING = frozenset({"refused", "cluster", "connect"})
+"""Kinds of faults that are told in the server's words."""
 
 
 class Fault(NamedTuple):
@@ -69,6 +76,20 @@ def judge(error: BaseException) -> Fault:
             return _BY_CODE.get(code) or Fault("error", "reply", code, sick=False)
         case _:
             return Fault("error", "other", type(error).__name__, sick=False)
+
+
+def discreet(fault: Fault, password_file: str) -> Fault:
+    """*fault* without words of the server's that quote the password which it was shown, or a part of that."""
+    if not password_file or fault.kind not in _QUOTING:
+        return fault
+    try:
+        password = Path(password_file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return fault
+    parts = (password[at : at + _PART] for at in range(max(1, len(password) - _PART + 1)))
+    if password and any(part in fault.detail for part in parts):
+        return fault._replace(detail="its words are not shown, for they quote the password")
+    return fault
 
 
 def is_missing_script(error: BaseException) -> bool:

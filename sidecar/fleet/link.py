@@ -19,7 +19,7 @@ from sidecar.errors import FleetAway
 from sidecar.fleet.breaker import Breaker
 from sidecar.fleet.client import LARGEST, Spawn, build, build_single, user
 from sidecar.fleet.deadline import Deadline
-from sidecar.fleet.fault import Fault, is_missing_script, judge
+from sidecar.fleet.fault import Fault, discreet, is_missing_script, judge
 
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ class Link:
                 self._deadlines.add(deadline)
                 answer = await work(self.client)
         except Exception as error:  # noqa: BLE001 - a caller goes on without Redis, whatever it was
-            fault = judge(error)
+            fault = discreet(judge(error), self._rule.password_file)
             if fault.kind == "timeout":
                 fair = given >= enough and (deadline.punctual or sent >= self._silent_at)
                 fault = fault if fair else fault._replace(kind="late")
@@ -238,7 +238,7 @@ class Link:
                 async with asyncio.timeout(PROBE_SECONDS):
                     await self.client.probe()
             except Exception as error:  # noqa: BLE001 - any error means that it isn't back
-                fault = judge(error)
+                fault = discreet(judge(error), self._rule.password_file)
                 self.errors[fault.kind] += 1
                 self._tell_away(fault)
             else:

@@ -69,12 +69,12 @@ class Notes:
 class Pod:
     """A process before the server at *url*, with all its arms."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **more: str) -> None:
         self.tasks = Tasks()
         self.told: list[tuple[str, dict[str, Any]]] = []
         clock = asyncio.get_running_loop().time
         self.link = Link(
-            RedisRule(url, timeout=PLENTY),
+            RedisRule(url, timeout=PLENTY, **more),
             clock=clock,
             draw=lambda: 0.5,
             spawn=self.tasks.spawn,
@@ -174,8 +174,8 @@ async def pods() -> AsyncIterator[Callable[[str], Pod]]:
     """Makes pods; at their end none has met a bug, and little was reserved."""
     made: list[Pod] = []
 
-    def make(url: str) -> Pod:
-        made.append(Pod(url))
+    def make(url: str, **more: str) -> Pod:
+        made.append(Pod(url, **more))
         return made[-1]
 
     before = reserved()
@@ -298,6 +298,37 @@ async def test_hostile_news(pods: Callable[[str], Pod], bad: bytes):
         await asyncio.sleep(0.05)
 
     assert [] == heard
+
+
+WORDS = (
+    b"-WRONGPASS %b\r\n",
+    b"-ERR max number of clients reached %b\r\n",
+    b"-NOPERM %b\r\n",
+    b"-CLUSTERDOWN %b\r\n",
+    b"-X %b\r\n",
+    b"+%b\r\n",
+    b"$%d\r\n%b\r\n",
+)
+
+
+@pytest.mark.parametrize("words", WORDS)
+async def test_the_password_comes_back(pods: Callable[..., Pod], tmp_path: Path, words: bytes):
+    """Who is shown it may say it: neither the log nor an error does."""
+    secret = "correct-horse-battery" * 5
+    (tmp_path / "password").write_text(secret)
+
+    def answer(command: list[bytes]) -> bytes:
+        return words % ((len(command[-1]), command[-1]) if b"%d" in words else command[-1])
+
+    async with impostor(answer) as url:
+        pod = pods(url, password_file=str(tmp_path / "password"))
+        errors = []
+        for _ in range(4):
+            with pytest.raises(FleetAway) as caught:
+                await look(pod)
+            errors.append(str(caught.value))
+
+        assert "horse" not in str(pod.told) + str(errors)
 
 
 SLOTS = {
