@@ -11,7 +11,6 @@ import os
 import random
 import ssl
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +46,7 @@ from sidecar.operating import Operations
 from sidecar.proxy import Proxy
 from sidecar.sinks.log import AccessLog
 from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.strays import trail
 from sidecar.standby import Standby
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
@@ -211,7 +211,7 @@ class Sidecar:
         if self.membership is not None:
             self.operations.log = self.membership.log
             self.operations.orders = self.membership.regions
-        self.health = HealthServer(self.readiness, self.metrics.exposition)
+        self.health = HealthServer(self.readiness, self.metrics.exposition, self._report)
         self.control = ControlServer(
             purge=self.operations.purge,
             mode=self.operations.change,
@@ -376,9 +376,7 @@ class Sidecar:
     def _report(self, error: BaseException) -> None:
         if isinstance(error, ssl.SSLError | ConnectionError):
             return  # a caller that hangs up is no bug
-        where = traceback.extract_tb(error.__traceback__)[-3:]
-        trail = " < ".join(f"{step.filename.rpartition('/')[2]}:{step.lineno} {step.name}" for step in reversed(where))
-        self.log.event("bug", level="error", error=type(error).__name__, trail=trail)  # its text may quote a call
+        self.log.event("bug", level="error", error=type(error).__name__, trail=trail(error))  # no text, as there
 
     def _spool_dir(self) -> str:
         """Where bodies go that do not fit into memory: the state folder, or the system's own where that fails."""

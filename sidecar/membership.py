@@ -72,6 +72,7 @@ class Membership:
             draw=random.random,
             spawn=spawn,
             tell=tell,
+            largest=limit + ALLOWANCE,
             on_command=lambda _, seconds: on_command(seconds),
         )
         names = Names(rule.namespace)

@@ -1,7 +1,8 @@
 """
 ``sidecar run``: one process from its first line of log to its exit code.
 
-The rule: signals, the event loop and messages about start-up live here; what runs is ``lifecycle``'s.
+The rule: signals, the event loop, what goes past the log and messages about start-up live here; what runs is
+``lifecycle``'s.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sidecar.errors import ConfigError
 from sidecar.lifecycle import Sidecar
 from sidecar.settings import forwarding, load
 from sidecar.sinks.log import Pipe
+from sidecar.sinks.strays import Strays
 
 
 def run(
@@ -46,6 +48,7 @@ def run(
 async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
     stopping = _on_signals()
     sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()), refused=bool(problems))
+    Strays(sidecar.log.event).install()
     for problem in problems:
         sidecar.log.event("config-problem", level="warning", message=problem)
     if why := await _start(sidecar):
@@ -70,6 +73,7 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
         if why:
             print(*why, sep="\n", file=sys.stderr)
             return 1
+        Strays(sidecar.log.event).install()
         rules = sidecar.rules
         health = url_of(rules.health, sidecar.health_port)
         show.say(

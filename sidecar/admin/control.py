@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec import json
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.typedefs import Handler
 
+    from sidecar.webserver import WebServer
+
 __all__ = [
     "ControlServer",
     "ModeRequest",
@@ -41,6 +44,9 @@ __all__ = [
     "RegionRequest",
     "RegionResult",
 ]
+
+MALFORMED = "malformed-request"
+"""The code of a request that cannot be read; ``webserver`` has it, too."""
 
 BODY_SECONDS = 10.0
 """How long a request's body may take."""
@@ -99,12 +105,12 @@ class ControlServer:
         self._audit = audit
         self._report = report
         self._token_file = token_file
-        self._runner: web.AppRunner | None = None
+        self._server: WebServer | None = None
         self._host = ""
         self._port = 0
 
     def __repr__(self) -> str:
-        return f"<ControlServer {f'{self._host}:{self._port}' if self._runner else 'stopped'}>"
+        return f"<ControlServer {f'{self._host}:{self._port}' if self._server else 'stopped'}>"
 
     async def start(self, host: str, port: int) -> int:
         """
@@ -117,6 +123,8 @@ class ControlServer:
             raise ConfigError((f"admin.host: whoever reaches {host} could act on this sidecar; {remedy}",))
         from aiohttp import web  # noqa: PLC0415 - 30 ms that only a process that serves has to spend
 
+        from sidecar.webserver import WebServer  # noqa: PLC0415 - as above
+
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guard(request, handler)
@@ -127,29 +135,25 @@ class ControlServer:
         app.router.add_post("/api/purge", self._on_purge)
         app.router.add_post("/api/mode", self._on_mode)
         app.router.add_post("/api/regions", self._on_region)
-        runner = web.AppRunner(
+        server = WebServer(
             app,
-            access_log=None,
-            shutdown_timeout=1.0,
+            _refusal,
+            report=self._report,
+            on_malformed=self._on_malformed,
+            shutdown=1.0,
             keepalive_timeout=75.0,
             lingering_time=1.0,
             auto_decompress=False,
         )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        self._host, self._port = host, runner.addresses[0][1]
+        self._host, self._port = host, await server.start(host, port)
+        self._server = server
         return self._port
 
     async def stop(self) -> None:
         """Stop listening and close what is open."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every answer is JSON, also a refusal; nobody is answered under a Host that is not ours."""
@@ -167,13 +171,18 @@ class ControlServer:
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             return _refusal(405, "wrong-method", f"this takes {allowed}", {"allow": allowed})
+        except web.RequestPayloadError:  # its text quotes the body; the action's line tells of it
+            return _refusal(400, MALFORMED, "the body of the request is not well-formed HTTP/1.1")
         except web.HTTPRequestEntityTooLarge:
             return _refusal(413, "too-large", "this is more than any action takes")
         except web.HTTPException as error:
-            return _refusal(error.status, "refused", error.reason)
+            return _refusal(error.status, "refused", HTTPStatus(error.status).phrase)
         except Exception as error:  # noqa: BLE001 - whatever it is, who asks gets an answer, and the log the reason
             self._report(error)
             return _refusal(500, "failed", "this failed; the sidecar's log has the reason")
+
+    def _on_malformed(self, peer: str) -> None:
+        self._audit("admin-malformed", level="warning", peer=plain(peer), result=f"refused: {MALFORMED}")
 
     async def _on_status(self, request: web.Request) -> web.Response:
         return self._tell(request, self._status)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from sidecar.webserver import WebServer
+
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format, which *metrics* is expected to return."""
 
@@ -48,15 +50,22 @@ class Readiness(NamedTuple):
 
 class HealthServer:
     """
-    The health server. *ready* and *metrics* are asked at each request, so they have to be quick.
+    The health server. *ready* and *metrics* are asked at each request, so they have to be quick; *report* hears of what
+    goes wrong inside.
 
     Started once, stopped once; ``stop`` without ``start`` does nothing.
     """
 
-    def __init__(self, ready: Callable[[], Readiness], metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], Readiness],
+        metrics: Callable[[], bytes],
+        report: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
         self._ready = ready
         self._metrics = metrics
-        self._runner: web.AppRunner | None = None
+        self._report = report
+        self._server: WebServer | None = None
         self._address = ""
 
     def __repr__(self) -> str:
@@ -65,6 +74,8 @@ class HealthServer:
     async def start(self, host: str, port: int) -> int:
         """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` where that is not free."""
         from aiohttp import web  # noqa: PLC0415 - 30 ms that only a process that serves has to spend
+
+        from sidecar.webserver import WebServer  # noqa: PLC0415 - as above
 
         app = web.Application()
         for path, handler in {
@@ -75,24 +86,18 @@ class HealthServer:
         }.items():
             app.router.add_get(path, handler, allow_head=False)
         app.on_response_prepare.append(_head)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=75.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        bound: int = runner.addresses[0][1]
+        server = WebServer(app, _refusal, report=self._report, shutdown=1.0, keepalive_timeout=75.0)
+        bound = await server.start(host, port)
+        self._server = server
         self._address = f"{host}:{bound}"
         return bound
 
     async def stop(self) -> None:
         """Stop listening and close what is open."""
-        runner, self._runner = self._runner, None
+        server, self._server = self._server, None
         self._address = ""
-        if runner is not None:
-            await runner.cleanup()
+        if server is not None:
+            await server.stop()
 
     async def _index(self, _: web.Request) -> web.Response:
         return _text(200, _INDEX)
@@ -112,6 +117,12 @@ class HealthServer:
 
 async def _head(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
+
+
+def _refusal(status: int, code: str, message: str) -> web.Response:
+    response = _text(status, f"{code}: {message}\n")
+    response.headers.update(_HEADERS)
+    return response
 
 
 def _text(status: int, text: str) -> web.Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,8 +36,11 @@ from sidecar.demo.operations import (
     vendor_of,
 )
 from sidecar.demo.vendors import Vendor, error, error_event, failure_words, headers
+from sidecar.webserver import WebServer
 
 _BODY_LIMIT = 1 << 30
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class DemoProvider:
 
     *latency*: seconds before each answer's head; *token_interval*: seconds between two pieces of a stream; *failure*:
     which calls fail and how. All three may be changed while it runs. *clock* gives seconds since the epoch, *fresh*
-    a new word of 32 hexadecimal digits for ids.
+    a new word of 32 hexadecimal digits for ids; *report* hears of bugs.
 
     *calls* counts the calls that have arrived, *counts* the same by operation, *abandoned* those whose caller left
     before the end; *seen* keeps the last 64 requests.
@@ -90,6 +94,7 @@ class DemoProvider:
         failure: Failure | None = None,
         clock: Callable[[], float] = time.time,  # noqa: TID251 - an argument, which this is only the default of
         fresh: Callable[[], str] = lambda: uuid4().hex,
+        report: Callable[[BaseException], None] = lambda error: _LOG.error("a handler failed", exc_info=error),
     ) -> None:
         self.latency = latency
         self.token_interval = token_interval
@@ -99,10 +104,11 @@ class DemoProvider:
         self.seen: deque[Seen] = deque(maxlen=64)
         self._clock = clock
         self._fresh = fresh
-        self._runner: web.AppRunner | None = None
+        self._report = report
+        self._server: WebServer | None = None
 
     def __repr__(self) -> str:
-        where = self._runner.addresses if self._runner else "stopped"
+        where = self._server or "stopped"
         return f"<DemoProvider {where}, {self.calls} calls, failing: {self.failure}>"
 
     @property
@@ -115,23 +121,16 @@ class DemoProvider:
         application = web.Application(client_max_size=_BODY_LIMIT)
         application.add_routes(self._routes())
         # A caller that leaves cancels its handler: that is how an abandoned call is noticed.
-        runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=0.1
-        )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        return int(runner.addresses[0][1])
+        server = WebServer(application, _refusal, report=self._report, shutdown=0.1, cancel=True)
+        bound = await server.start(host, port)
+        self._server = server
+        return bound
 
     async def stop(self) -> None:
         """Close the port and every connection."""
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop()
 
     def _routes(self) -> Iterator[web.RouteDef]:
         for path, (vendor, operation) in OPERATIONS.items():
@@ -218,6 +217,13 @@ class DemoProvider:
                 await asyncio.sleep(self.token_interval)
             await response.write(frame)
         return response
+
+
+def _refusal(status: int, code: str, message: str) -> web.Response:
+    """The answer to what cannot be read: it may be anybody's API that was meant."""
+    return web.json_response(
+        {"error": {"message": message, "type": "invalid_request_error", "code": code}}, status=status
+    )
 
 
 def _reset(request: web.Request) -> NoReturn:

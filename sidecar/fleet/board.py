@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import DecodeError, ValidationError, json
 
@@ -26,6 +26,7 @@ from sidecar.core.regions import Place
 from sidecar.errors import FleetAway
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names, Notes
+from sidecar.fleet.shapes import misshapen, number, one_of, pairs
 
 EXCHANGE_SECONDS = 0.5
 """How long one reading or writing may take."""
@@ -50,8 +51,30 @@ GRAIN_MILLISECONDS = 10_000
 LABEL_SIZE = 16
 """Bytes; the script has it, too."""
 
+_FORBIDDEN, _UNTIMELY = 0, 2
+
 ORDERS = ("open", "close", "auto")
 FINDINGS = ("opened", "closed")
+
+
+class _Told(NamedTuple):
+    """The answer of ``_EXCHANGE``; *done* is why there is nothing else in it, or whether it was timely."""
+
+    done: int
+    now: int = 0
+    full: bool = False
+    sets: tuple[list[bytes], ...] = ()
+
+
+def _told(reply: Any) -> _Told:
+    match reply:
+        case [0]:
+            return _Told(_FORBIDDEN)
+        case [1 | 2 as done, now, 0 | 1 as full, first, *others] if len(others) <= 1:
+            return _Told(done, number(now), bool(full), (pairs(first), *map(pairs, others)))
+        case _:
+            raise misshapen()
+
 
 _EXCHANGE = Script(
     """
@@ -121,6 +144,7 @@ if ARGV[8] and next(changed) then redis.pcall('PUBLISH', ARGV[1], 'r') end  -- e
 return answer
 """,
     "regions",
+    _told,
 )
 
 _CLAIM = Script(
@@ -134,9 +158,9 @@ redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])  -- where there is no memory
 return 1
 """,
     "probe",
+    one_of(0, 1),
 )
 
-_FORBIDDEN, _UNTIMELY = 0, 2
 _OURS = b"region "
 _Text = tuple[str, str, str, int, tuple[str, ...]]
 _KINDS = (("order", ORDERS, 1), ("breaker", FINDINGS, GRAIN_MILLISECONDS))
@@ -229,14 +253,13 @@ class Board:
             words += (self._token, now)
             for change in changes:
                 words += self._words(change, now, keys)
-            done, *answer = await self._link.evaluate(_EXCHANGE, keys, words, Budget(EXCHANGE_SECONDS))
-            if done == _FORBIDDEN:
+            told: _Told = await self._link.evaluate(_EXCHANGE, keys, words, Budget(EXCHANGE_SECONDS))
+            if told.done == _FORBIDDEN:
                 return "Redis forbids TIME to this user; grant +time"
-            text, full, *sets = answer
-            self._ahead = int(text) - self._clock() * 1000
-            found = self._read(int(text), sets)
-            if done != _UNTIMELY:
-                return found._replace(full=bool(full))
+            self._ahead = told.now - self._clock() * 1000
+            found = self._read(told.now, told.sets)
+            if told.done != _UNTIMELY:
+                return found._replace(full=told.full)
         raise FleetAway("error", "Redis' clock leaps")
 
     async def claim(self, place: Place, seconds: float) -> bool:

@@ -22,6 +22,13 @@ Spawn = Callable[..., asyncio.Task[None]]
 SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
+LARGEST = 64 * 1024 * 1024
+"""Bytes of the largest value that is read, where nobody says it."""
+
+LARGEST_NEWS = 64 * 1024
+"""The same of a subscription, which brings short words."""
+
+
 class Address(NamedTuple):
     """
     What a URL names. *kind*: ``single``, ``sentinel`` or ``cluster``; *hosts* has one entry for ``single``. *service*
@@ -67,9 +74,10 @@ def locate(url: str) -> Address:
     return Address(kind or "single", family == "rediss", hosts, service, database)
 
 
-def build(rule: RedisRule, spawn: Spawn) -> Any:
+def build(rule: RedisRule, spawn: Spawn, *, largest: int = LARGEST) -> Any:
     """
-    A client for *rule*, not connected yet; *spawn* owns the tasks in which it connects.
+    A client for *rule*, not connected yet; *spawn* owns the tasks in which it connects. A value that it reads has at
+    most *largest* bytes; a server that sends more is told apart from Redis, and left.
 
     It has three methods of ours: ``ask(*command)``, the shortest way to a reply; ``probe()``, which raises unless Redis
     answers; and ``renew()``, which forgets what may have changed while it was away.
@@ -78,8 +86,8 @@ def build(rule: RedisRule, spawn: Spawn) -> Any:
     if address.kind == "cluster":
         from sidecar.fleet.cluster import Cluster  # noqa: PLC0415  see the rule above
 
-        return Cluster(address.hosts, spawn=spawn, wiring=_wiring(rule, address))
-    return _of_one(rule, address, spawn, rule.max_connections)
+        return Cluster(address.hosts, spawn=spawn, wiring=_wiring(rule, address, largest))
+    return _of_one(rule, address, spawn, rule.max_connections, largest)
 
 
 def build_single(rule: RedisRule, spawn: Spawn, draw: float) -> Any:
@@ -87,7 +95,7 @@ def build_single(rule: RedisRule, spawn: Spawn, draw: float) -> Any:
     address = locate(rule.url)
     if address.kind == "cluster":
         address = address._replace(kind="single", hosts=(address.hosts[int(draw * len(address.hosts))],))
-    return _of_one(rule, address, spawn, 1)
+    return _of_one(rule, address, spawn, 1, LARGEST_NEWS)
 
 
 def user(rule: RedisRule) -> str:
@@ -95,12 +103,12 @@ def user(rule: RedisRule) -> str:
     return rule.username_file or "default"
 
 
-def _of_one(rule: RedisRule, address: Address, spawn: Spawn, connections: int) -> Any:
+def _of_one(rule: RedisRule, address: Address, spawn: Spawn, connections: int, largest: int) -> Any:
     """A client of one server, or of the one among several that Sentinels name."""
     from sidecar.fleet.pool import Pool, Single  # noqa: PLC0415  as above
     from sidecar.fleet.wire import Wire  # noqa: PLC0415  as above
 
-    wiring = _wiring(rule, address)
+    wiring = _wiring(rule, address, largest)
     options = {"max_connections": connections, "spawn": spawn, "db": address.database, **wiring}
     if address.kind == "sentinel":
         from sidecar.fleet.sentinels import PrimaryPool, PrimaryWire, Sentinels  # noqa: PLC0415  as above
@@ -111,13 +119,14 @@ def _of_one(rule: RedisRule, address: Address, spawn: Spawn, connections: int) -
     return Single.from_pool(Pool(connection_class=Wire, host=host, port=port, **options))
 
 
-def _wiring(rule: RedisRule, address: Address) -> dict[str, Any]:
+def _wiring(rule: RedisRule, address: Address, largest: int) -> dict[str, Any]:
     """What every connection is made with. The library's defaults for retries, health checks and RESP2 are right."""
     from sidecar.fleet.wire import Credentials  # noqa: PLC0415  as above
 
     return {
         "credential_provider": Credentials(rule) if rule.username_file or rule.password_file else None,
         "trust": Trust(rule) if address.tls else None,
+        "largest": largest,
         "lib_name": None,
         "lib_version": None,
     }

@@ -16,6 +16,7 @@ from redis.asyncio.cluster import ClusterNode, NodesManager, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.cluster import PRIMARY
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -27,6 +28,7 @@ from redis.exceptions import (
 )
 
 from sidecar.fleet.client import Spawn
+from sidecar.fleet.replies import Garbled, making_sense
 from sidecar.fleet.wire import CONNECT_SECONDS, Wire
 
 REDIRECTIONS = 8
@@ -40,6 +42,39 @@ SERVER_SECONDS = 0.5
 
 DOUBT_SECONDS = 1.0
 """Between two times of learning, at least."""
+
+
+class _Asked(ClusterNode):
+    """A server that is asked who has which slots."""
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """The reply to a command. Raises ``Garbled`` for slots that no Cluster has."""
+        with making_sense():
+            reply = await super().execute_command(*args, **kwargs)
+        if args[0] == "CLUSTER SLOTS" and not _are_slots(reply):
+            raise Garbled("the slots that it names are none")
+        return reply
+
+
+def _are_slots(reply: Any) -> bool:
+    """Whether *reply* names ranges of slots, each with the servers that have it, the primary first."""
+    return isinstance(reply, list) and len(reply) <= REDIS_CLUSTER_HASH_SLOTS and all(map(_is_range, reply))
+
+
+def _is_range(item: Any) -> bool:
+    match item:
+        case [int(first), int(last), *servers] if servers and 0 <= first <= last < REDIS_CLUSTER_HASH_SLOTS:
+            return all(map(_is_server, servers))
+        case _:
+            return False
+
+
+def _is_server(item: Any) -> bool:
+    match item:
+        case [bytes() | None, int(port), *_]:
+            return 0 < port < 65536
+        case _:
+            return False
 
 
 class _Nodes(NodesManager):
@@ -107,7 +142,9 @@ class Cluster(RedisCluster):
         the slots would wait in vain.
         """
         await asyncio.shield(self._learn())
-        await asyncio.gather(*(self._ask(node, ("PING",), {}, asking=False) for node in self.get_primaries()))
+        answers = await asyncio.gather(*(self._ask(node, ("PING",), {}, asking=False) for node in self.get_primaries()))
+        if not all(answer is True for answer in answers):
+            raise Garbled("PING has another answer than PONG")
 
     async def renew(self) -> None:
         """Nothing: a probe learns all anew."""
@@ -129,13 +166,14 @@ class Cluster(RedisCluster):
     async def _ask_around(self, learning: asyncio.Future[None]) -> None:
         self._hosts = (*self._hosts[1:], self._hosts[0])  # another one first, each time
         limits: dict[str, Any] = {"socket_timeout": SERVER_SECONDS, "socket_connect_timeout": SERVER_SECONDS}
-        asked = [ClusterNode(host, port, **limits, **self.connection_kwargs) for host, port in self._hosts]
+        asked: list[ClusterNode] = [
+            _Asked(host, port, **limits, **self.connection_kwargs) for host, port in self._hosts
+        ]
         self.nodes_manager.startup_nodes = {node.name: node for node in asked}
         try:
             async with asyncio.timeout(LEARN_SECONDS):
-                await self.nodes_manager.initialize()
-                if self._initialize:
-                    await self.commands_parser.initialize(self.nodes_manager.default_node)
+                with making_sense():
+                    await self._take_in()
             self._initialize = False
         except Exception as error:  # noqa: BLE001  who waits shall have it, whatever it is
             learning.set_exception(error)
@@ -146,6 +184,11 @@ class Cluster(RedisCluster):
             learning.cancel()
             for node in asked:
                 await node.disconnect()
+
+    async def _take_in(self) -> None:
+        await self.nodes_manager.initialize()
+        if self._initialize:
+            await self.commands_parser.initialize(self.nodes_manager.default_node)
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """The reply to a command from the server of its keys' slot."""
@@ -178,7 +221,8 @@ class Cluster(RedisCluster):
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             if asking:
                 await connection.read_response()
-            return await node.parse_response(connection, args[0], **kwargs)
+            with making_sense():
+                return await node.parse_response(connection, args[0], **kwargs)
         finally:
             node.release(connection)
 

@@ -26,6 +26,7 @@ from sidecar.core.rules import Mode
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names, Notes
 from sidecar.fleet.scope_notes import ScopeNotes
+from sidecar.fleet.shapes import misshapen, number, one_of, pairs, texts
 from sidecar.fleet.tagged import digest
 
 EXCHANGE_SECONDS = 0.5
@@ -45,6 +46,28 @@ LONGEST_TAG = 64
 
 MOST_PURGES = 1000
 """Purges in the log; the oldest beyond are one of all."""
+
+
+class _Told(NamedTuple):
+    """The answer of ``_LOG``."""
+
+    incarnation: bytes
+    number: int
+    before: bytes
+    node: bytes
+    purges: list[bytes]
+    mode: bytes | None
+    full: bool
+    moved: list[bytes]
+
+
+def _told(reply: Any) -> _Told:
+    match reply:
+        case [bytes(log), text, bytes(before), bytes(node), purges, bytes() | None as mode, 0 | 1 as full, moved]:
+            return _Told(log, number(text), before, node, pairs(purges), mode, bool(full), texts(moved))
+        case _:
+            raise misshapen()
+
 
 _LOG = Script(
     """
@@ -145,6 +168,7 @@ end
 return {incarnation, text(number), before, node, purges, mode, full, moved}
 """,
     "purge-log",
+    _told,
 )
 
 _MODE = Script(
@@ -159,6 +183,7 @@ redis.pcall('PUBLISH', ARGV[1], 'p')
 return 1
 """,
     "mode",
+    one_of(1),
 )
 
 
@@ -214,13 +239,12 @@ class Journal:
         with it the purges of the answers that have served calls with the tag.
         """
         keys, words = self._request(known, purges)
-        incarnation, number, before, node, found, mode_note, full, moved = await self._link.evaluate(
-            _LOG, keys, words, Budget(EXCHANGE_SECONDS)
-        )
-        read, unreadable = self._read([*found, *[part for note in moved for part in (note, number)]])
+        told: _Told = await self._link.evaluate(_LOG, keys, words, Budget(EXCHANGE_SECONDS))
+        before, latest = told.before, b"%d" % told.number
+        read, unreadable = self._read([*told.purges, *[part for note in told.moved for part in (note, latest)]])
         bases = {before[at : at + 16]: int(before[at + 16 : at + 32]) for at in range(0, len(before), 32)}
-        tail = Tail(incarnation, int(number), bases, node.decode("ascii"), read)
-        return Answer(tail, *self._read_mode(mode_note), mode_note is not None, unreadable, bool(full))
+        tail = Tail(told.incarnation, told.number, bases, told.node.decode("ascii"), read)
+        return Answer(tail, *self._read_mode(told.mode), told.mode is not None, unreadable, told.full)
 
     async def put_mode(self, mode: Mode | None, until: float, *, unless: bool = False) -> None:
         """

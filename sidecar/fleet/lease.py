@@ -18,6 +18,7 @@ from weakref import WeakSet
 from sidecar.errors import FleetAway
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names
+from sidecar.fleet.shapes import misshapen, one_of
 
 LEASE_SECONDS = 5.0
 """How long a lease outlives its holder."""
@@ -39,6 +40,23 @@ _AT_ONCE = 4
 
 _REMEMBERED = 1024
 """Leases to be given back when Redis answers again; each would end by itself soon after."""
+
+_LONGEST_LEASE = 60_000
+"""Milliseconds; the script has it, too."""
+
+
+def _sight(reply: Any) -> tuple[str, float, bytes | None]:
+    """The answer of ``_LOOK``: what was found, seconds, and the value if there is one."""
+    match reply:
+        case [b"value", int(left), bytes(value)] if left >= 0:
+            return "value", left / 1000, value
+        case [b"taken", bytes()]:
+            return "taken", 0.0, None
+        case [(b"held" | b"none") as what, int(left)] if 0 <= left <= _LONGEST_LEASE:
+            return what.decode(), left / 1000, None
+        case _:
+            raise misshapen()
+
 
 _LOOK = Script(
     """
@@ -66,6 +84,7 @@ end
 return {'held', left}
 """,
     "look",
+    _sight,
 )
 
 _OURS = """
@@ -81,6 +100,7 @@ _RENEW = Script(
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """,
     "renew",
+    one_of(0, 1),
 )
 
 _KEEP = Script(
@@ -94,6 +114,7 @@ if kept.err then return -1 end  -- no memory left
 return 1
 """,
     "keep",
+    one_of(-1, 0, 1),
 )
 
 _GIVE_BACK = Script(
@@ -105,6 +126,7 @@ if waiting > 0 then redis.pcall('PUBLISH', ARGV[3], ARGV[4] .. ':' .. waiting) e
 return 1
 """,
     "release",
+    one_of(0, 1),
 )
 
 Spawn = Callable[..., asyncio.Task[None]]
@@ -211,17 +233,17 @@ class Leases:
         keys = [self._names.entry(name), self._names.lease(name)]
         arguments = [token, _milliseconds(self._seconds), seen, note, self._largest]
         try:
-            what, left, *values = await self._link.evaluate(_LOOK, keys, arguments, budget)
+            what, seconds, value = await self._link.evaluate(_LOOK, keys, arguments, budget)
         except FleetAway as away:
-            if away.reason in {"timeout", "error"}:
+            if away.reason in {"timeout", "malformed", "error"}:
                 self._forsake(Grant(name, token))
             raise
         except BaseException:
             self.begin(self._give_back(Grant(name, token), failed=False))
             raise
-        if what == b"taken":
+        if what == "taken":
             return Sight(grant=self._grant(name, token))
-        return Sight(values[0] if values else None, left / 1000, held=what == b"held")
+        return Sight(value, seconds, held=what == "held")
 
     async def wait(self, name: bytes, seconds: float) -> None:
         """Until there may be something new about *name*, at most *seconds*."""

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.fleet.breaker import Breaker
-from sidecar.fleet.client import Spawn, build, build_single, user
+from sidecar.fleet.client import LARGEST, Spawn, build, build_single, user
 from sidecar.fleet.deadline import Deadline
-from sidecar.fleet.fault import Fault, is_missing_script, judge
+from sidecar.fleet.fault import Fault, discreet, is_missing_script, judge
 
 T = TypeVar("T")
 
@@ -35,8 +35,8 @@ RESERVE_SECONDS = 0.002
 FAIR_SHARE = 0.5
 """Which part of a call's time Redis must have had, after the wait for a connection, for its silence to count."""
 
-_UNSEEN = frozenset({"refused", "readonly"})
-"""Kinds of faults that no probe sees: it needs no rights, and writes nothing."""
+_UNSEEN = frozenset({"refused", "readonly", "malformed"})
+"""Kinds of faults that a probe need not see: it needs no rights, writes nothing, and has the simplest of answers."""
 
 Tell = Callable[..., None]
 """``tell(name, /, *, level, **fields)``: a line of the log."""
@@ -55,13 +55,17 @@ class Budget:
 
 
 class Script:
-    """A Lua script, called by its digest and sent only to a server that doesn't know it. *name* labels its times."""
+    """
+    A Lua script, called by its digest and sent only to a server that doesn't know it. *name* labels its times; *read*
+    is what makes of a reply the script's answer, and raises ``FleetAway`` for what cannot be one (``shapes``).
+    """
 
-    __slots__ = ("digest", "name", "text")
+    __slots__ = ("digest", "name", "read", "text")
 
-    def __init__(self, text: str, name: str = "script") -> None:
+    def __init__(self, text: str, name: str = "script", read: Callable[[Any], Any] = lambda reply: reply) -> None:
         self.text = text
         self.name = name
+        self.read = read
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     def __repr__(self) -> str:
@@ -70,7 +74,8 @@ class Script:
 
 class Link:
     """
-    The client of *rule* with its breaker. Made within a running loop or before; ``close`` lets go of it.
+    The client of *rule* with its breaker. Made within a running loop or before; ``close`` lets go of it. *largest*:
+    bytes of the largest value that is read.
 
     *clock* is monotonic seconds, *draw* uniform in [0, 1), *spawn* owns tasks. *on_command* hears of every command
     sent: its name, and the seconds from sending it until its answer, or until it was given up. Counters, all since the
@@ -86,6 +91,7 @@ class Link:
         draw: Callable[[], float],
         spawn: Spawn,
         tell: Tell,
+        largest: int = LARGEST,
         on_command: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
         self._rule = rule
@@ -100,7 +106,7 @@ class Link:
         self._silent_at = float("-inf")
         self._deadlines: set[Deadline] = set()
         self._closed = False
-        self.client: Any = build(rule, spawn)
+        self.client: Any = build(rule, spawn, largest=largest)
         self.breaker = Breaker()
         self.on_return: list[Callable[[], None]] = []
         self.commands: Counter[str] = Counter()
@@ -118,7 +124,8 @@ class Link:
 
     async def run(self, work: Callable[[Any], Awaitable[T]], budget: Budget, *, op: str = "command") -> T:
         """
-        What *work* makes of the client, within *budget*, from which the time is taken; *op* names it for metrics.
+        What *work* makes of the client, within *budget*, from which the time is taken; *op* names it for metrics. Where
+        a reply is none of those that there can be, *work* raises ``FleetAway("malformed")``.
 
         Raises ``FleetAway`` and nothing else. A command that was given up may have been executed, or be so later.
         """
@@ -136,11 +143,11 @@ class Link:
 
         async def call(client: Any) -> Any:
             try:
-                return await client.ask("EVALSHA", script.digest, len(keys), *keys, *args)
+                return script.read(await client.ask("EVALSHA", script.digest, len(keys), *keys, *args))
             except Exception as error:
                 if not is_missing_script(error):
                     raise
-            return await client.ask("EVAL", script.text, len(keys), *keys, *args)
+            return script.read(await client.ask("EVAL", script.text, len(keys), *keys, *args))
 
         return await self.run(call, budget, op=script.name)
 
@@ -176,7 +183,7 @@ class Link:
                 self._deadlines.add(deadline)
                 answer = await work(self.client)
         except Exception as error:  # noqa: BLE001 - a caller goes on without Redis, whatever it was
-            fault = judge(error)
+            fault = discreet(judge(error), self._rule.password_file)
             if fault.kind == "timeout":
                 fair = given >= enough and (deadline.punctual or sent >= self._silent_at)
                 fault = fault if fair else fault._replace(kind="late")
@@ -231,7 +238,7 @@ class Link:
                 async with asyncio.timeout(PROBE_SECONDS):
                     await self.client.probe()
             except Exception as error:  # noqa: BLE001 - any error means that it isn't back
-                fault = judge(error)
+                fault = discreet(judge(error), self._rule.password_file)
                 self.errors[fault.kind] += 1
                 self._tell_away(fault)
             else:

@@ -108,6 +108,7 @@ class News:
                 if message is not None:
                     asked = False
                     self._take(message)
+                    await asyncio.sleep(0)  # who floods us takes nobody's turn
                 elif asked:
                     return
                 else:

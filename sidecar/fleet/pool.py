@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError  # noqa: A004  the client's own
 
 from sidecar.fleet.client import Spawn
+from sidecar.fleet.replies import Garbled, making_sense
 from sidecar.fleet.wire import CONNECT_SECONDS, Wire
 
 
@@ -133,9 +134,15 @@ class Single(Redis):
         finally:
             await pool.release(connection)
 
+    async def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
+        """What the library makes of a reply. Raises ``Garbled`` where that cannot be done."""
+        with making_sense():
+            return await super().parse_response(connection, command_name, **options)
+
     async def probe(self) -> None:
         """Ask whether the server answers."""
-        await self.ping()
+        if await self.ping() is not True:
+            raise Garbled("PING has another answer than PONG")
 
     async def renew(self) -> None:
         """Close idle connections: what they lead to may be the primary no more."""

@@ -12,12 +12,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from sidecar.errors import FleetAway
 from sidecar.fleet.client import Spawn
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names
+from sidecar.fleet.shapes import misshapen
 
 BEAT_SECONDS: Final = 3.0
 """Between two signs of life, at most; at least three quarters of it."""
@@ -27,6 +28,14 @@ LIFE_SECONDS: Final = 10.0
 
 OWN_SECONDS: Final = 0.5
 """How long Redis has for one sign: no call waits for it."""
+
+
+def _count(reply: Any) -> int:
+    """The answer of ``_BEAT``; 0 where Redis forbids it to tell the time."""
+    if type(reply) is not int or reply < 0:
+        raise misshapen()
+    return reply
+
 
 _BEAT = Script(
     """
@@ -48,6 +57,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZCARD', KEYS[1])
 """,
     "presence",
+    _count,
 )
 
 
@@ -120,9 +130,7 @@ class Presence:
 
     async def _sign(self, *, leave: bool) -> int:
         arguments = [self._member, int(self._life * 1000), int(leave)]
-        count = await self._link.evaluate(_BEAT, [self._names.pods], arguments, Budget(OWN_SECONDS))
-        if not isinstance(count, int) or count < 0:
-            raise FleetAway("error", "the answer is no count; is it Redis that answers?")
+        count: int = await self._link.evaluate(_BEAT, [self._names.pods], arguments, Budget(OWN_SECONDS))
         if not count and not leave:
             raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
         return count

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sidecar.core.limits import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS, Pair, Worth, worth
 from sidecar.core.rules import RouteLimits
@@ -24,6 +24,7 @@ from sidecar.errors import FleetAway
 from sidecar.fleet.client import Spawn
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names
+from sidecar.fleet.shapes import misshapen
 
 BEHIND_SECONDS: Final = 0.05
 """How long a correction waits for others, or for a call that takes it along."""
@@ -32,6 +33,25 @@ MOST_CHARGES: Final = 64
 """Calls that one step charges, at most: a script holds up all that Redis does."""
 
 _MICROSECONDS: Final = 1_000_000
+
+
+def _taken(reply: Any) -> Taken | None:
+    """The answer of ``_TAKE``, None where Redis forbids it to tell the time."""
+    match reply:
+        case []:
+            return None
+        case [int(count), int(requests), int(tokens), 0 | 1 as reserved, int(fill_requests), int(fill_tokens)] if (
+            0 <= count <= MOST_CHARGES and requests >= 0 and tokens >= 0
+        ):
+            return Taken(
+                count,
+                Pair(requests / _MICROSECONDS, tokens / _MICROSECONDS),
+                bool(reserved),
+                Pair(fill_requests / _MICROSECONDS, fill_tokens / _MICROSECONDS),
+            )
+        case _:
+            raise misshapen()
+
 
 _TAKE = Script(
     """
@@ -76,6 +96,7 @@ redis.call('PEXPIRE', KEYS[1], math.ceil((burst - math.min(requests, tokens)) / 
 return {count, wait_requests, wait_tokens, reserved, math.floor(requests), math.floor(tokens)}
 """,
     "quota",
+    _taken,
 )
 
 
@@ -199,27 +220,20 @@ class Quota:
             *charges,
         ]
         try:
-            reply = await self._link.evaluate(_TAKE, [self._names.quota(route)], arguments, Budget(self._timeout))
+            taken: Taken | None = await self._link.evaluate(
+                _TAKE, [self._names.quota(route)], arguments, Budget(self._timeout)
+            )
         except FleetAway as away:
             if owed is not None and away.reason == "busy":  # it was never sent
                 self.give(route, owed.limits, owed.tokens, owed.requests)
             elif owed is not None:
                 self.lost += 1
             raise
-        match reply:
-            case [int(count), int(requests), int(tokens), int(reserved), int(fill_requests), int(fill_tokens)]:
-                self.asked += 1
-            case _:
-                self.lost += owed is not None
-                if reply == []:
-                    raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
-                raise FleetAway("error", "the answer is none of the script's; is it Redis that answers?")
-        return Taken(
-            count,
-            Pair(requests / _MICROSECONDS, tokens / _MICROSECONDS),
-            bool(reserved),
-            Pair(fill_requests / _MICROSECONDS, fill_tokens / _MICROSECONDS),
-        )
+        if taken is None:
+            self.lost += owed is not None
+            raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
+        self.asked += 1
+        return taken._replace(admitted=min(taken.admitted, len(charges)))
 
 
 def _microseconds(seconds: float) -> int:

@@ -6,15 +6,21 @@ The rule: every new connection asks them anew, so that a failover needs nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool, SentinelManagedConnection
-from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError  # noqa: A004  the client's own
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,  # noqa: A004  the client's own
+    InvalidResponse,
+    TimeoutError,  # noqa: A004  as above
+)
 
 from sidecar.fleet.pool import Pool
+from sidecar.fleet.replies import making_sense
 from sidecar.fleet.wire import Wire
 
 SENTINEL_SECONDS = 0.5
@@ -55,16 +61,25 @@ class Sentinels(Sentinel):
         met: Exception | None = None
         for sentinel in list(self.sentinels):
             try:
-                state = (await sentinel.sentinel_masters()).get(service_name)  # type: ignore[no-untyped-call]
-            except (ConnectionError, TimeoutError) as error:
+                with making_sense():
+                    state = (await sentinel.sentinel_masters()).get(service_name)  # type: ignore[no-untyped-call]
+                    found = state and self.check_master_state(state, service_name) and _address(state)
+            except (ConnectionError, TimeoutError, InvalidResponse) as error:
                 if not isinstance(met, AuthenticationError):
                     met = error
                 continue
-            if state and self.check_master_state(state, service_name):
+            if found:
                 self.sentinels.remove(sentinel)
                 self.sentinels.insert(0, sentinel)  # to be asked first
-                return state["ip"], state["port"]
+                return found
         raise met or MasterNotFoundError(f"the Sentinels know of no live primary of {service_name!r}")
+
+
+def _address(state: Mapping[str, Any]) -> tuple[str, int]:
+    host, port = state["ip"], state["port"]
+    if not isinstance(host, str) or not isinstance(port, int) or not 0 < port < 65536:
+        raise ValueError("no address")
+    return host, port
 
 
 class SentinelWire(Wire):

@@ -2,7 +2,7 @@
 The bytes of one connection to Redis, both ways.
 
 The rule: what redis-py asks of asyncio's ``StreamReader`` and ``StreamWriter``, and no more: a connection serves one
-command at a time, so whoever reads takes all that has come.
+command at a time, so whoever reads takes all that has come. Every byte that any reader gets was counted before.
 """
 
 from __future__ import annotations
@@ -11,16 +11,25 @@ import asyncio
 from collections.abc import Iterable
 from typing import cast
 
+from sidecar.fleet.replies import Garbled, Meter
+
 MOST_UNREAD = 1024 * 1024
 """Bytes that may wait for a reader; then the server has to."""
 
+MOST_BYTES = 64 * 1024 * 1024
+"""Of a reply, where nobody says what is asked for."""
+
 
 class Stream(asyncio.Protocol):
-    """Reader and writer of one connection. At most one task reads, and at most one waits for room to write."""
+    """
+    Reader and writer of one connection. At most one task reads, and at most one waits for room to write. A reply has
+    at most *most* bytes; one that has more, or is none, ends the connection.
+    """
 
     _transport: asyncio.Transport
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._meter = Meter(most)
         self._came: list[bytes] = []
         self._unread = 0
         self._paused = False
@@ -42,7 +51,7 @@ class Stream(asyncio.Protocol):
     # What redis-py calls.
 
     async def read(self, _most: int = 0) -> bytes:
-        """What has come, or what comes next. Raises ``OSError`` where nothing comes any more."""
+        """What has come, or what comes next. Raises ``OSError`` where nothing comes any more, or ``Garbled``."""
         while not self._came:
             self._check()
             self._reading = asyncio.get_running_loop().create_future()
@@ -88,6 +97,16 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived."""
+        if self._over:
+            return
+        try:
+            self._meter.count(data)
+        except Garbled as garbled:
+            self._over = True
+            self._error = garbled
+            self._transport.abort()
+            _wake(self._reading)
+            return
         self._came.append(data)
         self._unread += len(data)
         if self._unread > MOST_UNREAD and not self._paused:
@@ -103,7 +122,7 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """It is gone, for whichever reason."""
         self._over = True
-        self._error = error
+        self._error = self._error or error
         for waiting in (self._reading, self._room, self._lost):
             _wake(waiting)
 

@@ -26,6 +26,7 @@ from sidecar.core.purges import Scope, ScopeKind
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names
 from sidecar.fleet.scope_notes import ScopeNotes
+from sidecar.fleet.shapes import misshapen, places
 
 NOTE_SECONDS = 0.5
 """How long a process writes notes before it looks at the log again; and how long one command may take."""
@@ -80,6 +81,7 @@ if redis.call('PTTL', KEYS[3]) < longest then redis.call('PEXPIRE', KEYS[3], tex
 return late
 """,
     "tags",
+    places(MOST_AT_ONCE),
 )
 
 
@@ -154,8 +156,10 @@ class Tagged:
             left = max(1, round((noted.end - self._clock()) * 1000))
             route = self._notes.seal(Scope(ScopeKind.ROUTE, noted.route))
             words += (self._notes.seal(scope), route, left, *noted.position)
-        late = await self._link.evaluate(_NOTE, keys, words, Budget(NOTE_SECONDS))
-        return [scopes[int(place)] for place in late]
+        late: list[int] = await self._link.evaluate(_NOTE, keys, words, Budget(NOTE_SECONDS))
+        if any(place >= len(scopes) for place in late):
+            raise misshapen()
+        return [scopes[place] for place in late]
 
 
 def digest(note: bytes) -> bytes:

@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any, cast
 
 import hiredis
+from redis._parsers import _AsyncHiredisParser
 from redis.asyncio.connection import Connection
 from redis.connection import HiredisRespSerializer
 from redis.credentials import CredentialProvider
@@ -26,7 +27,8 @@ from redis.exceptions import (
 )
 
 from sidecar.core.rules import RedisRule
-from sidecar.fleet.client import Trust
+from sidecar.fleet.client import LARGEST, Trust
+from sidecar.fleet.replies import ROOM, Garbled
 from sidecar.fleet.stream import Stream
 
 CONNECT_SECONDS = 2.0
@@ -66,17 +68,38 @@ def _ask(host: str, asked: Future[list[str]]) -> None:
         _asking.pop(host, None)
 
 
-class Wire(Connection):
-    """A connection. *trust*: how TLS is spoken, or None."""
+class Parser(_AsyncHiredisParser):
+    """The library's parser of replies, for what it asks by itself."""
 
-    def __init__(self, *, trust: Trust | None = None, **kwargs: Any) -> None:
+    @classmethod
+    def parse_error(cls, response: str) -> Exception:
+        """What an error of the server is; one that has the name of a redirection, and isn't one, is no reply."""
+        try:
+            error: Exception = super().parse_error(response)  # type: ignore[no-untyped-call]
+        except (IndexError, ValueError):
+            return Garbled("an error in a reply is none")
+        return error
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a reply is left."""
+        return self._reader is None or not self._reader.has_data()
+
+
+class Wire(Connection):
+    """A connection. *trust*: how TLS is spoken, or None; *largest*: the bytes of the largest value that is read."""
+
+    _parser: Parser
+
+    def __init__(self, *, trust: Trust | None = None, largest: int = LARGEST, **kwargs: Any) -> None:
         self._trust = trust
-        super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, **kwargs})
+        self._most = largest + ROOM
+        super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, "parser_class": Parser, **kwargs})
 
     @property
     def fresh(self) -> bool:
-        """Whether a command may be sent: connected, nothing unread, and not closed by the server."""
-        return self._reader is not None and self._stream.fresh
+        """Whether a command may be sent: connected, nothing unread or left over, and not closed by the server."""
+        return self._reader is not None and self._stream.fresh and not self._replies.has_data() and self._parser.idle
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """A command's bytes; written in C, which the library does for its blocking client alone."""
@@ -98,6 +121,8 @@ class Wire(Connection):
         except BaseException:
             await self.disconnect(nowait=True)
             raise
+        if replies.has_data():
+            reply = Garbled("there is more than one reply")
         if isinstance(reply, RedisError):
             if isinstance(reply, ConnectionError):  # which concerns whatever is asked on this connection
                 await self.disconnect(nowait=True)
@@ -121,7 +146,7 @@ class Wire(Connection):
         trust = self._trust
         async with asyncio.timeout(self.socket_connect_timeout):
             transport, stream = await asyncio.get_running_loop().create_connection(
-                Stream,
+                lambda: Stream(self._most),
                 address,
                 self.port,
                 ssl=trust.context() if trust is not None else None,

@@ -25,6 +25,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 from msgspec import Struct
 
+from sidecar.core.pasted import is_plain
 from sidecar.core.rules import KIB, AzureIdentity
 from sidecar.identity.tokens import Denial, Grant
 
@@ -149,7 +150,7 @@ def workload(identity: AzureIdentity, environ: Mapping[str, str]) -> Question | 
         authority = f"https://{authority}"
     if not _is_address(authority, {"https"}):
         return Denial("AZURE_AUTHORITY_HOST is no https address")
-    assertion = _assertion(path)
+    assertion = _assertion(path, path if is_plain(path) else "AZURE_FEDERATED_TOKEN_FILE")
     if isinstance(assertion, Denial):
         return assertion
     form = {
@@ -192,15 +193,19 @@ def read(status: int, fields: Fields, body: bytes, now: float) -> Grant | Denial
     return Grant(answer.access_token.encode("ascii"), min(seconds, LONGEST_LIFE))
 
 
-def _assertion(path: str) -> str | Denial:
-    """The service account's token, a line of a few KiB on a local file system. It is swapped as a whole."""
+def _assertion(path: str, name: str) -> str | Denial:
+    """
+    The service account's token, a line of a few KiB on a local file system. It is swapped as a whole. *name* is what
+    the file is called where it cannot be used: people put the token itself where its path belongs.
+    """
     try:
         with Path(path).open("rb") as file:
             text = file.read(LONGEST_TOKEN + 1).strip().decode("ascii", "replace")
-    except OSError as error:
-        return Denial(f"{path}: {error.strerror or type(error).__name__}", passing=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no path"
+        return Denial(f"{name}: {reason or type(error).__name__}", passing=True)
     if not _PRINTABLE.match(text) or len(text) > LONGEST_TOKEN:
-        return Denial(f"{path}: is no token", passing=True)
+        return Denial(f"{name}: is no token", passing=True)
     return text
 
 

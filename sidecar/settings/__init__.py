@@ -19,6 +19,7 @@ from sidecar.settings.cautions import cautions
 from sidecar.settings.checks import check
 from sidecar.settings.mounted import NEEDED, unfit, unsealed
 from sidecar.settings.overrides import Override, apply, from_environment, from_options
+from sidecar.settings.pasted import hide, pasted
 from sidecar.settings.problems import Problem, in_order
 from sidecar.settings.reader import Reading, read
 from sidecar.settings.tolerance import left_alone, mute, warnings
@@ -61,13 +62,17 @@ def load(
     changes = [*variables, *from_options(overrides)]
     reading, problems = _read(text, name, changes)
     lacking = list(unsealed(reading))
-    files = list(unfit(reading, here=here))
+    secrets = list(pasted(reading))
+    wrong = {problem.path for problem in secrets}
+    files = [*secrets, *(problem for problem in unfit(reading, here=here) if problem.path not in wrong)]
     if strict:
         problems += [*reading.unknown, *lacking, *files]
     elif here:
         problems += _needed(files)
     if problems:
         raise ConfigError(in_order(problems))
+    if not strict:
+        hide(reading)
     rules = build(reading.values, state_dir=_state_dir(environ))
     return replace(
         rules,
@@ -99,6 +104,8 @@ def forwarding(*, environ: Mapping[str, str], overrides: Mapping[str, object]) -
         variables = kept
     if problems:
         raise ConfigError(in_order(problems))
+    left_out += pasted(reading)
+    hide(reading)
     return replace(
         build(reading.values, state_dir=_state_dir(environ)),
         mode=Mode.PASSTHROUGH,

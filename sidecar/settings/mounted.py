@@ -13,6 +13,7 @@ from typing import Any
 from sidecar.settings import fitness
 from sidecar.settings.build import has_redis
 from sidecar.settings.fitness import Kind
+from sidecar.settings.pasted import is_quotable
 from sidecar.settings.problems import Path, Problem, shown
 from sidecar.settings.reader import Reading
 
@@ -33,8 +34,8 @@ def unfit(reading: Reading, *, here: bool) -> Iterator[Problem]:
     for path, name in reading.said.items():
         kind = _kind(reading, path)
         if kind is not None and (fault := _fault(kind, name, needed=here and path == NEEDED)):
-            file = name if name.isprintable() else shown(name)
-            yield reading.problem(path, f"{file} cannot be used: {fault}")
+            file = f"{name if name.isprintable() else shown(name)} " if is_quotable(name) else ""
+            yield reading.problem(path, f"{file}cannot be used: {fault}")
 
 
 def _fault(kind: Kind, name: str, *, needed: bool) -> str:

@@ -86,3 +86,5 @@ def apply(reading: Reading, overrides: Iterable[Override]) -> None:
             table = table.setdefault(step, {})
         table[path[-1]] = reading.said[path] = value
         reading.places[path] = place
+        if form.file:
+            reading.files.add(path)

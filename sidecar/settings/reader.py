@@ -25,14 +25,15 @@ class Reading:
     What a configuration says.
 
     *values*: tables as dicts, lists as lists, single values as their form reads them; only what was said and is right.
-    *said*: the single values among them by their path, as it was written. *places*: where each was said. *unknown*:
-    keys that this version doesn't know.
+    *said*: the single values among them by their path, as it was written. *places*: where each was said. *files*: the
+    paths of those that name files. *unknown*: keys that this version doesn't know.
     """
 
     source: str
     values: dict[str, Any] = field(default_factory=dict)
     said: dict[Path, Any] = field(default_factory=dict)
     places: dict[Path, Place] = field(default_factory=dict)
+    files: set[Path] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     unknown: list[Problem] = field(default_factory=list)
 
@@ -85,6 +86,8 @@ def _single(reading: Reading, node: Node, form: Form, path: Path) -> Any:
         except ValueError as error:
             reading.blame(path, str(error))
         else:
+            if form.file:
+                reading.files.add(path)
             return value
     return _NOTHING
 

@@ -30,7 +30,9 @@ Durations are written `50ms`, `30s`, `15m`, `12h` or `30d`; sizes `512Ki`, `64Mi
 `200k` or `1.5M`; percentages `50%`. Patterns are shell patterns: `*`, `?` and `[abc]`; those of paths and headers tell
 upper and lower case apart, those of models don't. An unquoted `off` is `false` to a YAML 1.1 parser: both mean off.
 Anchors, aliases and merges (`<<`) work; a key said twice is a problem. Secrets are refused: they stand in mounted
-files, which are read again when they change. `sidecar check` reads the files that are there, too: secrets, credentials,
+files, which are read again when they change. Where a file's path belongs and the secret itself seems to stand,
+`sidecar check` says so, and `sidecar run` warns and goes on as without that file; nobody shows it. A file in the
+working directory is named as `./NAME`. `sidecar check` reads the files that are there, too: secrets, credentials,
 certificates, answers. Those that are elsewhere are no problem for it.
 
 `sidecar run` lives with keys that it doesn't know, for pods of several versions share one ConfigMap: each is a warning;

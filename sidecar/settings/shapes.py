@@ -13,10 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a single value looks like, in words, and how it is read. *read* raises ``ValueError``."""
+    """
+    What a single value looks like, in words, and how it is read. *read* raises ``ValueError``. *file*: it names a file
+    or folder, where people also put what belongs into the file.
+    """
 
     name: str
     read: Callable[[str], Any]
+    file: bool = False
 
 
 @dataclass(frozen=True, slots=True)

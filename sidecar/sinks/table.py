@@ -143,8 +143,8 @@ BREAKDOWNS = (
         "redis_errors_total",
         "counter",
         ("reason",),
-        "Times that Redis could not be asked: timeout, error, refused (credentials), busy (no connection free), "
-        "open (its breaker).",
+        "Times that Redis could not be asked: timeout, error, refused (credentials), malformed (no answer of Redis'), "
+        "busy (no connection free), open (its breaker).",
         "Is the fleet's cache in use?",
     ),
     Metric(

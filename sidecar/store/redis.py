@@ -20,7 +20,7 @@ from sidecar.errors import FleetAway
 from sidecar.store.base import NOTHING, Fetched, Suffices
 from sidecar.store.lifetime import aligned, life
 from sidecar.store.ports import Leases, Link, Names, Values
-from sidecar.store.seal import Seal
+from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.warm import pages
 from sidecar.store.write_behind import WriteBehind
 
@@ -145,6 +145,8 @@ class RedisRemote:
         try:
             async with aclosing(pages(self.link, self._names.entry, self.leases.budget)) as found:
                 async for names in found:
+                    if self.clock() >= until:
+                        return taken  # pages without a name of ours take time, too
                     for name in names:
                         if taken >= most or self.clock() >= until:
                             return taken
@@ -178,14 +180,19 @@ class RedisRemote:
         return entry if self.admits(key, entry) else None
 
     async def read(self, name: bytes, budget: Any) -> tuple[bytes, float] | None:
-        """What stands under *name*, and how many seconds it has to live. Raises ``FleetAway``."""
+        """
+        What stands under *name*, and how many seconds it has to live; None where it is too large to be ours, which is
+        asked first: who has written it is no reason to leave Redis. Raises ``FleetAway``.
+        """
         key = self._names.entry(name)
 
         async def read(client: Any) -> tuple[bytes, float] | None:
+            if not 0 < _whole(await client.strlen(key)) <= self._limit + ALLOWANCE:
+                return None
             value = await self._values.get(key)
             if value is None:
                 return None
-            left = await client.pttl(key)
+            left = _whole(await client.pttl(key))
             return (value, left / 1000) if left > 0 else None
 
         return await self.link.run(read, budget, op="get")
@@ -253,6 +260,12 @@ class RedisRemote:
     async def _in_time(self, size: int, work: Callable[..., T], *args: Any) -> T:
         """What *work* on *size* bytes returns, done where it holds nobody up."""
         return work(*args) if size <= IN_THE_LOOP else await asyncio.to_thread(work, *args)
+
+
+def _whole(reply: Any) -> int:
+    if type(reply) is not int:
+        raise FleetAway("malformed", "a number is none")
+    return reply
 
 
 class RedisLease:

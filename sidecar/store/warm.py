@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from sidecar.errors import FleetAway
 from sidecar.store.ports import Link
 
 COUNT = 200
@@ -52,6 +53,8 @@ def _page(target: dict[str, Any], cursor: int, pattern: bytes) -> Callable[[Any]
         following, keys = await client.scan(cursor, match=pattern, count=COUNT, **target)
         if isinstance(following, dict):  # a Cluster tells it by server
             (following,) = following.values()
+        if type(following) is not int or type(keys) is not list or any(type(key) is not bytes for key in keys):
+            raise FleetAway("malformed", "a page of keys is none")
         return following, keys
 
     return page

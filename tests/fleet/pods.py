@@ -106,3 +106,39 @@ async def answering(replies: list[bytes]) -> AsyncIterator[str]:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
     finally:
         server.close()
+
+
+@asynccontextmanager
+async def impostor(
+    answer: Callable[[list[bytes]], bytes], *, late: bytes = b"", hang_up: bool = False
+) -> AsyncIterator[str]:
+    """
+    The URL of a server that answers each command as *answer* says, and says *late* a moment after each answer. With
+    *hang_up* it closes after each, so that nobody waits for the rest of what isn't whole.
+    """
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        commands = hiredis.Reader()
+        try:
+            while received := await reader.read(65536):
+                commands.feed(received)
+                while (command := commands.gets()) is not False:
+                    writer.write(answer(command))
+                    if hang_up:
+                        writer.close()
+                if late:
+                    await asyncio.sleep(0.001)
+                    writer.write(late)
+        except ConnectionError:
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()

@@ -190,7 +190,7 @@ async def test_an_odd_reply(pods: Pods, reply: bytes):
     """What answers with anything else than the script is one that is away; a correction is lost, and the next sent."""
     async with answering([reply]) as url:
         quota = pods.quota(link=pods.link(url))
-        with pytest.raises(FleetAway, match=r"\Aerror: "):
+        with pytest.raises(FleetAway, match=r"\Amalformed: "):
             await quota.take("chat", SLOW, [1])
         for lost in (1, 2):
             quota.give("chat", SLOW, 1)

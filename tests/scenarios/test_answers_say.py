@@ -9,7 +9,7 @@ import pytest
 from sidecar.core.rules import CacheMode, CacheRule, Region, Route, Service, Share
 from sidecar.dialects import DIALECTS
 from tests.scenarios.conftest import CHAT, said
-from tests.scenarios.sources import TONELESS, ALWAYS, ITEM, STORED, get
+from tests.scenarios.sources import ALWAYS, ITEM, STORED, TONELESS, get
 from tests.scenarios.test_fleet import released, written
 from tests.scenarios.test_freshness import Clock, refreshed
 

@@ -1,0 +1,121 @@
+"""
+What a reply of Redis may be, counted as its bytes arrive.
+
+The rule: RESP2 with bounds. A reply has a few levels, so many elements and so many bytes, and nothing is handed on that
+says it has more. hiredis makes room for every element that a header announces, before one of them has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.exceptions import ConnectionError  # noqa: A004  the client's own
+
+MOST_ELEMENTS = 128 * 1024
+"""In one reply, arrays within it included. The most that is asked for is a Cluster's list of commands, some 40 000."""
+
+DEEPEST = 12
+"""Arrays within arrays. That list has eight levels."""
+
+LONGEST_LINE = 16 * 1024
+"""Bytes of a status or an error; a header has less than 16."""
+
+ROOM = 4 * 1024 * 1024
+"""Bytes of a reply beyond the largest value that it may bring: the log of purges, the list of commands."""
+
+_KINDS = frozenset(b"+-:$*")
+_SIZED = frozenset(b"$*")
+_BULK, _ARRAY = b"$*"
+
+
+class Garbled(ConnectionError):
+    """What came is no reply to be read, so the connection is of no use. The text quotes nothing of it."""
+
+
+@contextmanager
+def making_sense() -> Iterator[None]:
+    """For what the library makes of replies: where it stumbles over their shape, they are ``Garbled``."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise Garbled("a reply is none of the command's") from None
+
+
+class Meter:
+    """Counts the replies of one connection, none of which may have more than *most* bytes."""
+
+    __slots__ = ("_bulk", "_elements", "_line", "_most", "_open", "_size")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._line = b""
+        self._bulk = 0
+        self._open: list[int] = []
+        self._elements = 0
+        self._size = 0
+
+    def __repr__(self) -> str:
+        return f"<Meter {self._size} bytes, {self._elements} elements, {len(self._open)} levels>"
+
+    def count(self, data: bytes) -> None:
+        """Go through *data*, the next bytes. Raises ``Garbled``, after which nothing of them is to be read."""
+        if self._line:
+            data, self._line = self._line + data, b""
+        at, end = 0, len(data)
+        if self._bulk:
+            at = min(self._bulk, end)
+            self._bulk -= at
+            if self._bulk:
+                return
+            self._member()
+        while at < end:
+            stop = data.find(b"\r\n", at)
+            if (stop if stop >= 0 else end) - at > LONGEST_LINE:
+                raise Garbled("a line of a reply is too long")
+            if stop < 0:
+                self._line = data[at:]
+                return
+            at = self._read(data[at], data[at + 1 : stop], stop + 2)
+            if at > end:
+                self._bulk = at - end
+            else:
+                self._member()
+
+    def _read(self, kind: int, text: bytes, at: int) -> int:
+        """
+        One line, which ends *at*: a whole member, or the header of a string or an array. Returns where what it
+        announces ends.
+        """
+        try:
+            length = int(text) if kind in _SIZED else 0  # what int takes and hiredis doesn't is refused there
+        except ValueError:
+            raise Garbled("a number of a reply is none") from None
+        self._size += len(text) + 3
+        if kind == _BULK and length >= 0:
+            self._size += length + 2
+            at += length + 2
+        elif kind == _ARRAY and length > 0:
+            self._enter(length)
+        elif kind not in _KINDS:
+            raise Garbled("a reply is of no kind that was asked for")
+        if self._size > self._most:
+            raise Garbled("a reply is too large")
+        return at
+
+    def _enter(self, length: int) -> None:
+        self._elements += length
+        self._open.append(length + 1)  # its header counts as a member
+        if self._elements > MOST_ELEMENTS:
+            raise Garbled("a reply has too many elements")
+        if len(self._open) > DEEPEST:
+            raise Garbled("a reply has too many levels")
+
+    def _member(self) -> None:
+        """A member is whole; so are the arrays of which it is the last, and perhaps the reply."""
+        while self._open:
+            self._open[-1] -= 1
+            if self._open[-1]:
+                return
+            self._open.pop()
+        self._elements = self._size = 0

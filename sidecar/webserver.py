@@ -1,0 +1,136 @@
+"""
+aiohttp's server as our own pages need it: health, admin, and the stand-in provider.
+
+The rule: nothing of a request that cannot be read is answered or logged. aiohttp's own answers quote the line that it
+stumbled over, and so do the errors that it logs; an ``Authorization`` may stand there. So every answer that no handler
+of ours gave is made by *refuse* from a status alone, and *report* hears of errors, which it tells by their kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+MALFORMED = "malformed-request"
+"""The code of a request that cannot be read; that of any other refusal is its status's phrase."""
+
+Refuse = Callable[[int, str, str], web.Response]
+"""``refuse(status, code, message)``: the answer in the form of the page."""
+
+
+class WebServer:
+    """
+    Serves *app* on one address. *on_malformed* hears of the address that sent what cannot be read. Started once,
+    stopped once; ``stop`` without ``start`` does nothing.
+
+    *shutdown*: seconds that calls may take to end; *cancel*: a handler is cancelled when its caller leaves; *options*
+    are those of aiohttp's ``RequestHandler``.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        refuse: Refuse,
+        *,
+        report: Callable[[BaseException], None],
+        on_malformed: Callable[[str], None] = lambda _: None,
+        shutdown: float,
+        cancel: bool = False,
+        **options: Any,
+    ) -> None:
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, handler_cancellation=cancel, shutdown_timeout=shutdown
+        )
+        self._refuse = refuse
+        self._report = report
+        self._on_malformed = on_malformed
+        self._options = options
+        self._server: asyncio.Server | None = None
+
+    def __repr__(self) -> str:
+        return f"<WebServer {self._server.sockets[0].getsockname() if self._server else 'stopped'}>"
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` where that is not free."""
+        await self._runner.setup()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(self._accept, host, port)
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening and close what is open."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+            await self._runner.cleanup()
+
+    def refusal(self, status: int, peer: str = "") -> web.Response:
+        """The answer with *status* to a request that no handler answered; a 400 has been sent from *peer*."""
+        if status == HTTPStatus.BAD_REQUEST:
+            self._on_malformed(peer)
+            return self._refuse(status, MALFORMED, "the request is not well-formed HTTP/1.1")
+        phrase = HTTPStatus(status).phrase
+        return self._refuse(status, phrase.lower().replace(" ", "-"), phrase)
+
+    def tell(self, error: BaseException | None) -> None:
+        """Something went wrong that is not for the caller to know."""
+        if error is not None and not isinstance(error, web.RequestPayloadError):
+            self._report(error)
+
+    def _accept(self) -> web.RequestHandler:
+        manager = self._runner.server
+        assert manager is not None, "it was set up"
+        loop = asyncio.get_running_loop()
+        return _Connection(self, manager, loop=loop, access_log=None, **self._options)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, which says and logs nothing by itself."""
+
+    def __init__(self, own: WebServer, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._own = own
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the request
+    ) -> web.StreamResponse:
+        """The answer to what cannot be read, or where a handler failed."""
+        if isinstance(exc, web.RequestPayloadError):
+            status = HTTPStatus.BAD_REQUEST
+        elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._own.tell(exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun, so there can be no other")
+        response = self._own.refusal(status, request.remote or "")
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send *resp*; one that aiohttp made up is replaced, for its text may quote the request."""
+        if isinstance(resp, web.HTTPException):
+            ours = self._own.refusal(resp.status, request.remote or "")
+            if allowed := resp.headers.get("allow"):
+                ours.headers["allow"] = allowed
+            resp = ours
+        return await super().finish_response(request, resp, start_time)
+
+    def log_exception(self, *_: Any, exc_info: Any = None, **__: Any) -> None:
+        """An error that nobody caught."""
+        self._own.tell(exc_info if isinstance(exc_info, BaseException) else None)
+
+    def log_debug(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
