@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from sidecar.errors import FleetAway
@@ -54,12 +55,12 @@ def texts(reply: Any) -> list[bytes]:
 
 
 def places(most: int) -> Callable[[Any], list[int]]:
-    """What reads an answer that is places in a list of at most *most*."""
+    """What reads an answer that is places in a list of at most *most*, in their order."""
 
     def read(reply: Any) -> list[int]:
-        if type(reply) is not list or len(reply) > most:
+        if type(reply) is not list or any(type(item) is not int or not 0 <= item < most for item in reply):
             raise misshapen()
-        if any(type(item) is not int or not 0 <= item < most for item in reply):
+        if any(later <= earlier for earlier, later in pairwise(reply)):
             raise misshapen()
         return reply
 

@@ -91,7 +91,7 @@ async def build_pods(build_fleet, script, source):
         upstream = await script(source)
         region = Region("here", upstream.url)
         services = tuple(
-            Service(name, DIALECTS[dialect], (region,), path=f"/{name}")
+            Service(name, DIALECTS[dialect], (region,), path=f"/{name}", headers=TONELESS)
             for name, dialect in (("api", "generic"), ("openai", "openai"))
         )
         return await build_fleet(upstream.url, services=services, routes=(Route("all", cache=cache),))

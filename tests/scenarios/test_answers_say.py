@@ -246,10 +246,10 @@ async def test_no_value_is_kept_in_clear(build_api, source):
     source.extra = b"Vary: Authorization, X-Tone\r\n"
     lab = await build_api()
     await get(lab, x_tone="very-secret", authorization="Bearer sk-very-secret")
-    (((_, entry),),) = lab.sidecar.memory.walk()
+    (((_, held),),) = lab.sidecar.memory.walk()
 
-    assert [b"authorization", b"x-tone"] == [name for name, _ in entry.vary]
-    assert b"secret" not in repr(entry).encode()
+    assert [b"authorization", b"x-tone"] == [name for name, _ in held.entry.vary]
+    assert b"secret" not in repr(held).encode()
 
 
 async def test_vary_for_heads_that_are_familiar(build_api, source):
@@ -369,8 +369,8 @@ async def test_what_it_said_holds_in_every_pod(build_pods, source, redis_server)
     assert int(reply.headers["age"]) in {100, 101}
     assert "answer 2" == other[0]
     assert not other[1].startswith("sidecar; hit")
-    (((_, entry),),) = two.sidecar.memory.walk()
-    assert entry.strict
+    (((_, held),),) = two.sidecar.memory.walk()
+    assert held.entry.strict
     assert 1 == two.sidecar.membership.remote.leases.granted  # what doesn't fit does not suffice
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.clocks import running
 from sidecar.core.rules import CacheRule, Share
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT, CHAT_PATH
@@ -61,14 +62,15 @@ class Doorkeeper:
 
 
 class Clock:
-    """The wall clock of a lab, set by hand."""
+    """The wall clock of a lab, set by hand; the clock that runs on goes along with it."""
 
     def __init__(self, lab: Any) -> None:
-        self.now = 1_800_000_000.0
+        self.now = began = 1_800_000_000.0
         proxy = lab.sidecar.proxy
         origin = proxy._origin
         for shell in (proxy, proxy._boarding, proxy._fetching, origin, origin._reception):
             shell._now = lambda: self.now
+            shell._clock = lambda: running() + self.now - began
 
 
 async def test_rotated_token(build_lab, script):

@@ -318,7 +318,7 @@ def test_an_unquoted_off_means_off(tmp_path, word):
     [
         ("version: 2", 'c.yaml:1: version: "2" is not a version; this program reads version 1'),
         ("listn: {}", "c.yaml:1: listn: unknown key; did you mean listen?"),
-        ("listen: {zzz: 1}", "c.yaml:1: listen.zzz: unknown key; use one of host, port"),
+        ("listen: {zzz: 1}", "c.yaml:1: listen.zzz: unknown key; use one of host, names, port"),
         ("routes: [{name: a, ttl: 5s}]", "c.yaml:1: routes[0].ttl: unknown key; did you mean cache.ttl?"),
         (
             '"a\\nb": 1',
@@ -351,7 +351,7 @@ def test_an_unquoted_off_means_off(tmp_path, word):
                 "routes, services, state, upstream, version"
             ),
         ),
-        ("listen: 7400", "c.yaml:1: listen: is not a table of keys; its keys are host, port"),
+        ("listen: 7400", "c.yaml:1: listen: is not a table of keys; its keys are host, names, port"),
         ("listen:\n  port: [1]", "c.yaml:2: listen.port: is a list; give a single value (port)"),
         ("listen:\n  port:", "c.yaml:2: listen.port: has no value; give one (port) or remove the key"),
         (
@@ -650,7 +650,7 @@ def test_nothing_but_later_keys_is_wrong_with_the_design_example(tmp_path):
     lines = problems_of(tmp_path, text)
     later = [line for line in lines if "not supported by this version" in line]
     others = [line for line in lines if line not in later]
-    assert {"durable", "billing", "verify", "batch", "model", "shape", "slo"} == {
+    assert {"durable", "billing", "verify", "holdout", "batch", "model", "shape", "slo", "log"} == {
         line.split(": ")[1].rpartition(".")[2] for line in later if "dialect" not in line
     }
     assert [] == others

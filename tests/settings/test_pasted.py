@@ -64,6 +64,9 @@ AROUND: dict[tuple[Step, ...], dict[str, Any]] = {
             }
         }
     },
+    ("services", "openai", "tokens", "jwks_file"): {
+        "services": {"openai": {"tokens": {"issuer": "https://issuer", "audience": "us"}}}
+    },
     ("routes", 0, "fallback", 0, "answer_file"): {"routes": [{"name": "r", "fallback": [{}]}]},
 }
 """What has to be said besides."""
@@ -105,6 +108,7 @@ def test_the_keys():
         "routes[0].fallback[0].answer_file",
         "services.openai.regions[0].credential.file",
         "services.openai.regions[0].credential.workload_identity.token_file",
+        "services.openai.tokens.jwks_file",
         "state.dir",
         "upstream.ca_file",
     }
