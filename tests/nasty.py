@@ -77,6 +77,7 @@ NASTY: Final[dict[str, tuple[bytes, Unsafe]]] = {
     "no json behind what is no number": (b'{"a":NaN,"b":}', Unsafe.INVALID_JSON),
     "no json behind a surrogate": (b'{"a":"\\ud800","b":}', Unsafe.INVALID_JSON),
     "no json behind a duplicate": (b'{"a":1,"a":2,}', Unsafe.INVALID_JSON),
+    "not a number, alone": (b"NaN", Unsafe.INVALID_JSON),
     "a capital literal": (b'{"a":True}', Unsafe.INVALID_JSON),
     # Numbers that no double holds.
     "not a number": (b'{"a":NaN}', Unsafe.NUMBER_OUT_OF_RANGE),

@@ -74,8 +74,8 @@ def fault(text: bytes) -> Unsafe | None:
     if levels.too_deep:
         return Unsafe.NESTING
     begin = text.lstrip(BLANKS)[:1]
-    if begin and begin in OTHER_VALUES:
-        return Unsafe.NOT_AN_OBJECT
+    if begin != b"{":
+        return Unsafe.NOT_AN_OBJECT if begin and begin in OTHER_VALUES else Unsafe.INVALID_JSON
     return first(_found(text, said))
 
 
