@@ -16,9 +16,10 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Form, Usage, View
 from sidecar.core.sse import Event, EventWatch, Sign, Splitter, events, frame
-from sidecar.dialects.plain import NULL, UNREADABLE, is_null, tokens
+from sidecar.dialects.plain import NULL, is_null, tokens
 
 Piece = dict[str, Any]
 """A choice as a chunk has it; also a choice of the whole answer, or any other JSON object."""
