@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from itertools import pairwise
 from math import isfinite
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import sidecar
 from sidecar.core import canonical, members
 from sidecar.core.canonical import observer, parse
 from sidecar.core.dialect import Answers, BodyForm, Endpoint, Kind
@@ -242,6 +245,21 @@ def test_a_string_that_never_ends_costs_its_length():
     levels.feed(b'[" ' + b"[" * (DEEPEST + 1))
 
     assert levels.too_deep
+
+
+def test_readers_wait_for_all():
+    """Nobody else names a class of the library's errors: one of them alone is the next version's surprise."""
+    named = {
+        (path.name, name.attr if isinstance(name, ast.Attribute) else name.id)
+        for path in Path(sidecar.__file__).parent.rglob("*.py")
+        for handler in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(handler, ast.ExceptHandler) and handler.type is not None
+        for name in ast.walk(handler.type)
+        if isinstance(name, ast.Attribute | ast.Name)
+    }
+
+    assert ("sse.py", "UNREADABLE") in named
+    assert not {name for _, name in named} & {"DecodeError", "EncodeError", "ValidationError", "MsgspecError"}
 
 
 def test_every_reason_has_its_place():

@@ -144,8 +144,10 @@ def test_a_parser_with_limits_of_its_own(monkeypatch):
     assert [f"f:2: {TOO_DEEP}"] == [str(problem) for problem in parse("a:\n" + "[{b: " * MAX_DEPTH, "f")[1]]
 
 
-SIGNS = ["a", ":", " ", "\n", "- ", "? ", "[", "]", "{", "}", ",", "&x ", "*x", "!y ", "<<", "|", ">", "'", '"', "#", "%",
-         "\t", "---\n", "...\n", "\\", "@", "`", "~", "  ", "\ufeff", "%YAML 9.9\n", "{" * (MAX_DEPTH + 1)]  # fmt: skip
+SIGNS = [
+    *":[]{},|>'\"#%@`~\\\n\t\ufeffa", " ", "  ", "- ", "? ", "&x ", "*x", "!y ", "<<", "---\n", "...\n", "%YAML 9.9\n",
+    "{" * (MAX_DEPTH + 1),
+]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(SIGNS), max_size=25).map("".join) | st.text(max_size=40), st.booleans())
