@@ -11,23 +11,48 @@ STAMP  := $(VENV)/.ready
 MADE_UP := $(patsubst %,--disable-plugin %,KeywordDetector BasicAuthDetector Base64HighEntropyString HexHighEntropyString \
 	JwtTokenDetector)
 
-.PHONY: setup run test check bench format clean
+# What writes the locks and installs past them. It has an environment of its own: a lock that no longer fits mends itself.
+UV      := .venv-uv/bin/uv
+UV_PIN  := uv==0.13.9
+COMPILE  = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),$(if $(filter all,$(UPGRADE)),--upgrade,$(UPGRADE:%=--upgrade-package %)))
+
+PIP := -m pip --quiet --disable-pip-version-check
+
+define VENV_NEEDED
+	@test -n "$(PYTHON)" || { echo "Sidecar needs Python 3.11 or newer with venv: install python3.11 (Debian, Ubuntu: apt install python3 python3-venv) or say PYTHON=/path/to/python."; exit 1; }
+	@test -x $(1)/bin/python || { echo "Setting up $(1) with $(PYTHON) ..."; $(PYTHON) -m venv $(1) || \
+	{ echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)."; rm -rf $(1); exit 1; }; }
+endef
+
+.PHONY: setup run test test-newest test-lowest check bench format lock clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml sidecar/__init__.py
-	@test -n "$(PYTHON)" || { echo "Sidecar needs Python 3.11 or newer with venv: install python3.11 (Debian, Ubuntu: apt install python3 python3-venv) or say PYTHON=/path/to/python."; exit 1; }
-	@test -x $(BIN)/python || { echo "Setting up $(VENV) with $(PYTHON) ..."; $(PYTHON) -m venv $(VENV) || \
-	{ echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)."; rm -rf $(VENV); exit 1; }; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+$(STAMP): pyproject.toml requirements-dev.txt sidecar/__init__.py
+	$(call VENV_NEEDED,$(VENV))
+	@$(BIN)/python $(PIP) install --require-hashes --requirement requirements-dev.txt
+	@$(BIN)/python $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
+
+$(UV): Makefile
+	$(call VENV_NEEDED,.venv-uv)
+	@.venv-uv/bin/python $(PIP) install $(UV_PIN)
+	@touch $(UV)
 
 run: $(STAMP)
 	@$(BIN)/sidecar run --demo
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+# The suite with the newest, or the oldest, of what pyproject.toml allows, whatever is locked.
+test-newest: RESOLUTION := highest
+test-lowest: RESOLUTION := lowest-direct
+test-newest test-lowest: test-%: $(UV)
+	@$(UV) venv --quiet --clear --python $(PYTHON) .venv-$*
+	@$(UV) pip install --quiet --python .venv-$* --resolution $(RESOLUTION) --editable . --group dev
+	@.venv-$*/bin/python -m pytest $(TESTS)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .
@@ -40,9 +65,14 @@ check: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m tests.bench
 
+# What is locked stays where it still fits. UPGRADE=all takes the newest of everything, UPGRADE=NAME of one package.
+lock: $(UV)
+	@$(COMPILE) --output-file requirements.txt pyproject.toml
+	@$(COMPILE) --output-file requirements-dev.txt --constraint requirements.txt --group dev pyproject.toml
+
 format: $(STAMP)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,10 +12,11 @@ import http.client
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
-from msgspec import DecodeError, Struct, json
+from msgspec import Struct, json
 
 from sidecar.admin.access import authority, read_token
 from sidecar.admin.actions import ModeResult, PurgeResult, RegionResult, roughly
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.regions import Standing
 from sidecar.core.rules import Rules
 from sidecar.settings.problems import nearest
@@ -200,7 +201,7 @@ def _call(rules: Rules, kind: type[Answer], path: str, body: Mapping[str, object
         return _failed(f"{place} did not answer within {TIMEOUT_SECONDS:.0f} s; try again")
     except OSError as error:
         return _failed(f"{place} cannot be reached: {error.strerror or error}; check admin.host and admin.port")
-    except (http.client.HTTPException, DecodeError, KeyError, TypeError):
+    except (http.client.HTTPException, *UNREADABLE, KeyError, TypeError):
         return _failed(f"what listens on {place} does not answer as a sidecar; check admin.host and admin.port")
     finally:
         connection.close()

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from msgspec import DecodeError, Struct, ValidationError, field, json
+from msgspec import Struct, field, json
 
 from sidecar.core.durations import as_duration, seconds_of
+from sidecar.core.json_rule import UNREADABLE, fault
 from sidecar.core.regions import Standing
 from sidecar.core.rules import Mode
+from sidecar.core.unsafe import Unsafe
 from sidecar.errors import Refused
 
 KIB, MIB = 1024, 1024**2
@@ -154,6 +156,8 @@ class _Region(Struct, forbid_unknown_fields=True):
 
 _PURGE, _MODE, _REGION = json.Decoder(_Purge), json.Decoder(_Mode), json.Decoder(_Region)
 
+_NO_JSON = frozenset({Unsafe.INVALID_UTF8, Unsafe.NESTING, Unsafe.INVALID_JSON, Unsafe.LONE_SURROGATE})
+
 Said = TypeVar("Said", _Purge, _Mode, _Region)
 
 
@@ -200,10 +204,11 @@ def region_request(body: bytes, *, fleet: bool) -> RegionRequest:
 def _read(decoder: json.Decoder[Said], body: bytes) -> Said:
     try:
         return decoder.decode(body)
-    except ValidationError as error:
-        raise _wrong(str(error)) from None
-    except (DecodeError, UnicodeDecodeError):
-        raise Refused(400, "bad-json", "the body is not JSON") from None
+    except UNREADABLE as error:
+        unsafe = fault(body)
+        if unsafe in _NO_JSON:
+            raise Refused(400, "bad-json", "the body is not JSON") from None
+        raise _wrong("the body is no object" if unsafe is Unsafe.NOT_AN_OBJECT else str(error)) from None
 
 
 def _seconds(lasting: str | None) -> float | None:

@@ -8,7 +8,6 @@ Nothing here raises, whatever the bytes.
 
 from __future__ import annotations
 
-import json
 import re
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -16,7 +15,8 @@ from typing import Any, Protocol
 import msgspec
 
 from sidecar.core.dialect import BodyForm, Endpoint, Members, Shape
-from sidecar.core.members import DEEPEST, Scanner
+from sidecar.core.json_rule import DEEPEST, UNREADABLE, fault, first
+from sidecar.core.members import Scanner
 from sidecar.core.model import Facts, Reading
 from sidecar.core.multipart import Multipart
 from sidecar.core.unsafe import Unsafe
@@ -93,19 +93,19 @@ def parse(text: bytes) -> dict[str, Any] | Unsafe:
     """
     try:
         members = _decode(text)
-    except (ValueError, RecursionError) as error:
-        return _fault(text, error)
+        compact = _encode(members)
+    except UNREADABLE:
+        return fault(text) or Unsafe.INVALID_JSON  # what two parsers do not both read is unsafe
     if type(members) is not dict:
-        return Unsafe.NOT_AN_OBJECT
+        return fault(text) or Unsafe.NOT_AN_OBJECT
     if _count(text, b"{") + _count(text, b"[") > DEEPEST and _deeper(members):
         return Unsafe.NESTING
-    compact = _encode(members)
     if compact == text or (
         # Fewer members, fewer colons: those inside of strings are the same in both, unless one was escaped.
         _count(compact, b":") == _count(text, b":") and not _escaped_colon(text) and not _negative_zero(text)
     ):
         return members
-    return _lost(text) or members
+    return fault(text) or members
 
 
 def _read_json(body: bytes, endpoint: Endpoint) -> Reading:
@@ -157,46 +157,6 @@ def _deeper(members: dict[str, Any]) -> bool:
     return True
 
 
-def _lost(text: bytes) -> Unsafe | None:
-    """What msgspec has silently unified in a text that it could read."""
-    found: list[Unsafe] = []
-
-    def members(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) != len(pairs):
-            found.append(Unsafe.DUPLICATE_KEY)
-
-    def integer(digits: str) -> None:
-        if digits == "-0":
-            found.append(Unsafe.NEGATIVE_ZERO)
-
-    try:
-        json.loads(text.decode(), object_pairs_hook=members, parse_int=integer)
-    except ValueError:
-        return Unsafe.INVALID_JSON
-    return found[0] if found else None
-
-
-def _fault(text: bytes, error: Exception) -> Unsafe:
-    """Why msgspec could not read *text*."""
-    if isinstance(error, RecursionError):
-        return Unsafe.NESTING
-    if isinstance(error, UnicodeDecodeError):
-        return Unsafe.INVALID_UTF8
-    if isinstance(error, msgspec.ValidationError):  # the only thing that an untyped decoder validates
-        return Unsafe.NUMBER_OUT_OF_RANGE
-    constants: list[str] = []
-    try:
-        json.loads(text.decode(), parse_int=len, parse_constant=constants.append)
-    except UnicodeDecodeError:
-        return Unsafe.INVALID_UTF8
-    except RecursionError:
-        return Unsafe.NESTING
-    except ValueError:
-        return Unsafe.INVALID_JSON
-    # What this parser takes beyond RFC 8259 is NaN, Infinity and halves of surrogate pairs, no more.
-    return Unsafe.NUMBER_OUT_OF_RANGE if constants else Unsafe.LONE_SURROGATE
-
-
 class _PassingJson:
     """A JSON object above ``SMALL``: its bytes are the material, its short members tell the facts."""
 
@@ -210,9 +170,11 @@ class _PassingJson:
         self._scanner.feed(chunk)
 
     def reading(self) -> Reading:
-        members = self._scanner.fault or parse(self._scanner.short)
+        unsafe, members = self._scanner.fault, parse(self._scanner.short)
         if isinstance(members, Unsafe):
-            return Reading(b"json-digest", b"", Facts(bypass=members))
+            unsafe, members = first({unsafe or members, members}), {}
+        if unsafe is not None:
+            return Reading(b"json-digest", b"", Facts(bypass=unsafe))
         facts = self._endpoint.read(members)
         if self._scanner.remote:
             facts = msgspec.structs.replace(facts, deterministic=False, seeded=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct, json
 
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Fields
 
 LONGEST = 64 * 1024
@@ -56,7 +57,7 @@ def parse(text: bytes) -> Complaint:
     """
     try:
         document = _decode(text) if len(text) <= LONGEST else None
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return NOTHING
     if isinstance(document, list) and document:  # Gemini, where a stream was asked for
         document = document[0]

@@ -11,6 +11,8 @@ import re
 import msgspec
 from msgspec import Raw
 
+from sidecar.core.json_rule import UNREADABLE
+
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 _decode = msgspec.json.Decoder(Raw).decode
@@ -22,7 +24,7 @@ def is_cut(text: bytes) -> bool:
         return False
     try:
         _decode(text)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNREADABLE:
         pass
     else:
         return False

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from msgspec import DecodeError, Struct, json
+from msgspec import Struct, json
 
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.rules import NO_LIMITS, RouteLimits
 
 BURST_SECONDS: Final = 2.0
@@ -64,7 +65,7 @@ def declared_output(body: object) -> int | None:
         return None
     try:
         said = _declared(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     named = (said.max_completion_tokens, said.max_output_tokens, said.max_tokens)
     return next((most for most in named if type(most) is int and most >= 0), None)

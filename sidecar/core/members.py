@@ -3,7 +3,8 @@ Reads the top-level members of a JSON object that is too large to hold, while it
 
 The rule: what is found does not depend on how the bytes were cut. Members of up to 64 KiB are kept as they were
 written, for a real parser to read at the end; of longer ones only the structure is followed, and what might refer to
-something that only the service has is looked for. Finding it where it means nothing costs a miss.
+something that only the service has is looked for. Finding it where it means nothing costs a miss. Encoding and nesting
+are those of the whole body, and each fault comes in the order of ``json_rule``, as it would for a small body.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 
 import msgspec
 
+from sidecar.core.json_rule import DEEPEST, OTHER_VALUES, UNREADABLE, Encoding, Levels, fault, first
 from sidecar.core.unsafe import Unsafe
 
 KEEP = 64 * 1024
@@ -19,9 +21,6 @@ KEEP = 64 * 1024
 
 KEEP_ALL = 4 * KEEP
 """Bytes that all kept values together may have; a value beyond that counts as long."""
-
-DEEPEST = 128
-"""Levels of nesting, the object itself being the first."""
 
 CONTENT = frozenset({
     "base64Source", "batch", "content", "contents", "document", "documents", "image", "images", "input", "inputs",
@@ -82,15 +81,17 @@ class Scanner:
     """
 
     __slots__ = (
-        "_closers", "_fault", "_held", "_kept", "_name", "_names", "_pieces", "_reference", "_room", "_seam", "_string",
-        "_tail", "_want", "long", "remote",
+        "_closers", "_count", "_encoding", "_faults", "_held", "_kept", "_levels", "_name", "_names", "_pieces",
+        "_room", "_seam", "_string", "_tail", "_want", "long", "remote",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.long: set[str] = set()
         self.remote = False
-        self._fault: Unsafe | None = None
-        self._reference: Unsafe | None = None
+        self._faults: set[Unsafe] = set()
+        self._encoding = Encoding()
+        self._levels: Levels | None = None
+        self._count = 0
         self._seam = b""
         self._tail = b""
         self._want = _OPEN
@@ -104,14 +105,19 @@ class Scanner:
         self._held = 0
 
     def __repr__(self) -> str:
-        return f"<Scanner {self._fault or 'sound'}, {len(self._names)} members, {len(self.long)} long>"
+        return f"<Scanner {first(self._faults) or 'sound'}, {len(self._names)} members, {len(self.long)} long>"
 
     @property
     def fault(self) -> Unsafe | None:
         """What makes the body unsafe, once all of it has been fed."""
-        if self._fault is None and self._want != _DONE:
-            return Unsafe.INVALID_JSON
-        return self._fault or self._reference
+        faults = set(self._faults)
+        if self._encoding.cut or not self._encoding.sound:
+            faults.add(Unsafe.INVALID_UTF8)
+        if self._levels is None and self._want != _DONE:
+            faults.add(Unsafe.INVALID_JSON)
+        if self._levels is not None and self._levels.too_deep:
+            faults.add(Unsafe.NESTING)
+        return first(faults)
 
     @property
     def short(self) -> bytes:
@@ -120,13 +126,28 @@ class Scanner:
 
     def feed(self, chunk: bytes) -> None:
         """Follow the next bytes of the body."""
-        if self._fault is not None:
+        self._encoding.feed(chunk)
+        if not self._encoding.sound:
+            self._forget()
             return
         data = self._tail + chunk
         self._tail = b""
         at = 0
-        while at < len(data) and self._fault is None:
+        while at < len(data) and self._levels is None:
             at = self._follow(data, at) if self._want == _INSIDE else self._step(data, at)
+        if self._levels is not None:
+            self._levels.feed(data[at:])
+
+    def _stop(self, unsafe: Unsafe) -> None:
+        """The members end here; of what follows only encoding and nesting count, for they come before this fault."""
+        self._faults.add(unsafe)
+        self._levels = Levels((self._want not in {_OPEN, _DONE}) + len(self._closers))
+
+    def _forget(self) -> None:
+        """What is not text has no members, also where those before the fault have been read."""
+        self.long.clear()
+        self.remote = False
+        self._kept.clear()
 
     def _step(self, data: bytes, at: int) -> int:
         """One token outside of strings and brackets; where the next one begins."""
@@ -150,15 +171,17 @@ class Scanner:
         elif want in {_FIRST, _COMMA} and byte == ord("}"):
             self._want = _DONE
         else:
-            self._fault = Unsafe.NOT_AN_OBJECT if want == _OPEN else Unsafe.INVALID_JSON
+            self._stop(Unsafe.NOT_AN_OBJECT if want == _OPEN and byte in OTHER_VALUES else Unsafe.INVALID_JSON)
+            return at
         return at + 1
 
     def _step_name(self, data: bytes, at: int) -> int:
         found = _NAME.match(data, at)
         end = found.end() if found else len(data)
-        if end - at > _TOKEN or len(self._names) == _MOST:
-            self._fault = Unsafe.UNREADABLE_MEMBER
-        elif found is None:
+        if end - at > _TOKEN or self._count == _MOST:
+            self._stop(Unsafe.UNREADABLE_MEMBER)
+            return at
+        if found is None:
             self._tail = data[at:]
         else:
             self._take_name(found.group())
@@ -167,16 +190,18 @@ class Scanner:
     def _take_name(self, raw: bytes) -> None:
         try:
             name = msgspec.json.decode(raw, type=str)
-        except UnicodeDecodeError:
-            self._fault = Unsafe.INVALID_UTF8
-        except msgspec.DecodeError:
-            self._fault = Unsafe.INVALID_JSON
-        else:
-            if name in self._names:
-                self._fault = Unsafe.DUPLICATE_KEY
-            self._names.add(name)
-            self._name = (raw, name)
-            self._want = _COLON
+        except UNREADABLE:
+            if fault(b"{%b:0}" % raw) != Unsafe.LONE_SURROGATE:
+                self._stop(Unsafe.INVALID_JSON)
+                return
+            self._faults.add(Unsafe.LONE_SURROGATE)
+            name = raw.decode()
+        if name in self._names:
+            self._faults.add(Unsafe.DUPLICATE_KEY)
+        self._count += 1
+        self._names.add(name)
+        self._name = (raw, name)
+        self._want = _COLON
 
     def _step_value(self, data: bytes, at: int) -> int:
         byte = data[at]
@@ -190,11 +215,10 @@ class Scanner:
             self._want = _INSIDE
             return at + 1
         end = _end(_SCALAR, data, at)
-        if end == at:
-            self._fault = Unsafe.INVALID_JSON
-        elif end - at > _TOKEN:
-            self._fault = Unsafe.UNREADABLE_MEMBER
-        elif end == len(data):
+        if end == at or end - at > _TOKEN:
+            self._stop(Unsafe.INVALID_JSON if end == at else Unsafe.UNREADABLE_MEMBER)
+            return at
+        if end == len(data):
             self._tail = data[at:]
         else:
             self._hold(data[at:end])
@@ -214,7 +238,7 @@ class Scanner:
                     break
                 self._take_bracket(data[at])
                 at += 1
-            if self._fault is not None:
+            if self._levels is not None:
                 return at
             if not (self._string or self._closers):
                 self._hold(data[start:at])
@@ -229,9 +253,9 @@ class Scanner:
         elif byte in _CLOSER:
             self._closers.append(_CLOSER[byte])
             if len(self._closers) >= DEEPEST:
-                self._fault = Unsafe.NESTING
+                self._stop(Unsafe.NESTING)
         elif self._closers.pop() != byte:
-            self._fault = Unsafe.INVALID_JSON
+            self._stop(Unsafe.INVALID_JSON)
 
     def _follow_string(self, data: bytes, at: int) -> int:
         """Searching for the quote costs a hundredth of matching what is before it: images come in long strings."""
@@ -260,9 +284,9 @@ class Scanner:
         self._pieces.clear()
         self._seam = text[1 - _SEAM :]
         if _FILE_ID in text:
-            self._reference = Unsafe.FILE_ID
-        elif self._reference is None and self._refers(text):
-            self._reference = Unsafe.UNREADABLE_MEMBER
+            self._faults.add(Unsafe.FILE_ID)
+        elif Unsafe.UNREADABLE_MEMBER not in self._faults and self._refers(text):
+            self._faults.add(Unsafe.UNREADABLE_MEMBER)
         if not self.remote and b'url"' in text:
             self.remote = any(last or found.start() + _SEAM <= len(text) for found in _LINK.finditer(text))
 
@@ -280,12 +304,12 @@ class Scanner:
             value = b"".join(self._pieces)
             self._kept.append(raw + b":" + value)
             if _FILE_ID in value:
-                self._reference = Unsafe.FILE_ID
+                self._faults.add(Unsafe.FILE_ID)
         elif name in CONTENT:
             self._search(last=True)
             self.long.add(name)
         else:
-            self._fault = Unsafe.UNREADABLE_MEMBER
+            self._faults.add(Unsafe.UNREADABLE_MEMBER)
         self._want = _COMMA
 
 

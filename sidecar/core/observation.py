@@ -13,6 +13,7 @@ from hashlib import blake2b
 import msgspec
 
 from sidecar.core.dialect import Endpoint
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Form, Key, View
 from sidecar.core.sse import events
 
@@ -39,7 +40,7 @@ def _said(text: bytes) -> bytes:
         answer = msgspec.json.decode(text)
         if isinstance(answer, dict):
             return msgspec.json.encode({name: value for name, value in answer.items() if name not in _OWN})
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         pass  # not JSON: its bytes are what it says
     return text
 

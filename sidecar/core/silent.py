@@ -14,6 +14,8 @@ from functools import lru_cache
 
 import msgspec
 
+from sidecar.core.json_rule import UNREADABLE
+
 Pieces = tuple[bytes, ...]
 
 _PROBE = b"sidecar probe"
@@ -50,7 +52,7 @@ def certain(pieces: Pieces, silent: Collection[str]) -> bool:
     text = pieces[0] + b"".join([b"%b %d%b" % (_PROBE, number, piece) for number, piece in enumerate(pieces[1:], 1)])
     try:
         members = _members(text)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return False
     return {bytes(raw) for name, raw in members.items() if name in silent} >= probes
 

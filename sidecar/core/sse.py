@@ -15,6 +15,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from sidecar.core.json_rule import UNREADABLE
+
 LIMIT: Final = 8 << 20
 """Bytes of one unfinished event that are kept for reading it."""
 
@@ -215,7 +217,7 @@ def _is_whole(data: bytes) -> bool:
         return True
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         return False
     return True
 

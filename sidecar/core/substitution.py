@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote_to_bytes
 
-from msgspec import DecodeError, Raw, json
+from msgspec import Raw, json
+
+from sidecar.core.json_rule import UNREADABLE
 
 _MARK = b"\xef\xbb\xbf"
 
@@ -37,7 +39,7 @@ def with_model(body: bytes, model: str) -> bytes | None:
     view = memoryview(body)
     try:
         members = _members(view[start:])
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     if "model" not in members:
         return None

@@ -7,7 +7,9 @@ already is the object written anew, each of its values as it came.
 
 from __future__ import annotations
 
-from msgspec import DecodeError, Raw, json
+from msgspec import Raw, json
+
+from sidecar.core.json_rule import UNREADABLE
 
 _MEMBER = b'"stream_options":{"include_usage":true},'
 _MARK = b"\xef\xbb\xbf"
@@ -23,7 +25,7 @@ def with_usage(body: bytes) -> bytes:
     try:
         members = _members(body.removeprefix(_MARK))
         options = _members(members["stream_options"]) if "stream_options" in members else None
-    except (DecodeError, RecursionError):
+    except UNREADABLE:
         return body
     if not members:
         return body

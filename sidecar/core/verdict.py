@@ -17,6 +17,7 @@ from msgspec import Struct, json, structs
 from sidecar.core import complaint, retry_after, sse
 from sidecar.core.breaker import Sign
 from sidecar.core.complaint import Complaint
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Fields
 from sidecar.errors import Cause, UpstreamFailed
 
@@ -203,7 +204,7 @@ def _complaint_of(event: sse.Event) -> Complaint | None:
     """What an event complains of, None where it is no error."""
     try:
         document = json.decode(event.data)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         document = None
     members = document if isinstance(document, dict) else {}
     if event.name in _ERROR_EVENTS or members.get("type") in _ERROR_EVENTS:

@@ -6,8 +6,9 @@ The rule: callers are told that an answer is JSON, so what isn't is none; and no
 
 from __future__ import annotations
 
-from msgspec import DecodeError, json
+from msgspec import json
 
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.rules import KIB
 
 LARGEST = KIB * KIB
@@ -24,6 +25,6 @@ def fault(body: bytes) -> str:
         return "is larger than 1 MiB"
     try:
         json.decode(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return "is not JSON"
     return ""

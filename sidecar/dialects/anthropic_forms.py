@@ -2,7 +2,7 @@
 The two forms of Anthropic's messages, one document and a stream of events, each made from the other.
 
 The rule: nothing is invented. Members keep their bytes (numbers, escapes and the order of tool inputs included), and
-what this file does not know how to say in the other form is not converted: it raises one of ``UNREADABLE``. The event
+what this file does not know how to say in the other form is not converted: it raises one of ``ODD``. The event
 types and how they add up are those of the API's SDK (anthropic-py 2.12, ``lib/streaming``).
 """
 
@@ -14,10 +14,11 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.sse import events, frame
 
-UNREADABLE: Final = (msgspec.MsgspecError, LookupError, ValueError, RecursionError)
-"""What reading a foreign body may raise."""
+ODD: Final = (*UNREADABLE, LookupError)
+"""What going through foreign JSON of an unexpected shape raises. Such an answer has no second form."""
 
 Raws = dict[str, Raw]
 """The members of a JSON object, each still as it was written."""

@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, Splitter, events
-from sidecar.dialects.anthropic_forms import UNREADABLE, document, stream
+from sidecar.dialects.anthropic_forms import ODD, document, stream
 from sidecar.dialects.plain import NULL, is_null
 
 _COUNTED: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
@@ -225,7 +226,7 @@ def _convert(body: bytes, form: Form, view: View) -> bytes | None:
         return None
     try:
         return stream(body) if view.stream else document(body)
-    except UNREADABLE:
+    except ODD:
         return None
 
 

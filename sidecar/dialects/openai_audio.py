@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form
-from sidecar.dialects.plain import NULL, UNREADABLE, document, failure_of, is_null, sound
+from sidecar.dialects.plain import NULL, document, failure_of, is_null, sound
 
 _JSON: Final = frozenset({"", "json", "verbose_json", "diarized_json"})
 """Formats that are an object with a ``text``; the first where the caller names none."""

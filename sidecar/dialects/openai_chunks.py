@@ -16,10 +16,11 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, EventWatch, Sign, Splitter, events, frame
 from sidecar.dialects.openai_finish import Ending, judge, unknown
-from sidecar.dialects.plain import NULL, UNREADABLE, begins, is_null, tokens
+from sidecar.dialects.plain import NULL, begins, is_null, tokens
 
 Piece = dict[str, Any]
 """A choice as a chunk has it; also a choice of the whole answer, or any other JSON object."""

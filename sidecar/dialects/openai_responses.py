@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, EventWatch, Sign, events, frame
 from sidecar.dialects.openai_chunks import ODD
-from sidecar.dialects.plain import NULL, UNREADABLE, is_null, tokens
+from sidecar.dialects.plain import NULL, is_null, tokens
 
 Item = dict[str, Any]
 """An output item, a part of one, or the members of an event."""

@@ -15,14 +15,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 
 NULL: Final = Raw(b"null")
 """A member that is absent or null."""
-
-
-UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What reading foreign JSON raises: it is none, or not UTF-8, or nested too deeply, or of another shape."""
 
 
 class _Details(Struct, gc=False):

@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form
-from sidecar.dialects.plain import NULL, UNREADABLE, begins, document, failure_of, is_null
+from sidecar.dialects.plain import NULL, begins, document, failure_of, is_null
 
 _VECTOR: Final = re.compile(rb'\[[ \t\r\n]*+-?[0-9][-+.0-9eE, \t\r\n]*+\]|"(?:[A-Za-z0-9+/_-]|\\/)++=*+"')
 """

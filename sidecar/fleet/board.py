@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
-from msgspec import DecodeError, ValidationError, json
+from msgspec import json
 
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.regions import Place
 from sidecar.errors import FleetAway
 from sidecar.fleet.link import Budget, Link, Script
@@ -319,7 +320,7 @@ class Board:
         if text is not None and text.startswith(_OURS):
             try:
                 namespace, kind, word, ends, names = json.decode(text.removeprefix(_OURS), type=_Text)
-            except (DecodeError, ValidationError, UnicodeDecodeError, ValueError):
+            except UNREADABLE:
                 namespace, kind, names = "", "", ()
             if namespace != self._namespace:
                 pass

@@ -25,6 +25,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 from msgspec import Struct
 
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.pasted import is_plain
 from sidecar.core.rules import KIB, AzureIdentity
 from sidecar.identity.tokens import Denial, Grant
@@ -177,7 +178,7 @@ def read(status: int, fields: Fields, body: bytes, now: float) -> Grant | Denial
         return Denial(f"answered {status}{_code(body)}", passing, _seconds(fields.get("retry-after")) or 0.0)
     try:
         answer = msgspec.json.decode(body, type=_Answer)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return Denial("answered what is no token", passing=True)
     if not _PRINTABLE.match(answer.access_token) or len(answer.access_token) > LONGEST_TOKEN:
         return Denial("answered a token that cannot be sent", passing=True)
@@ -231,7 +232,7 @@ def _code(body: bytes) -> str:
     """The error's code, where it has the form of one: `` invalid_client AADSTS700016``."""
     try:
         answer: Any = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return ""
     if not isinstance(answer, dict):
         return ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import json
 
 from sidecar.core import token
+from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.rules import KIB, TokenRule
 from sidecar.identity.rotated import RotatedFile
 
@@ -74,7 +75,7 @@ def parse(text: bytes) -> Keys | str:
         return "is larger than 256 KiB"
     try:
         document = json.decode(text)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return "is not JSON"
     found = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(found, list):

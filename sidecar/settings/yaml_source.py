@@ -2,7 +2,8 @@
 YAML text as a tree that knows its lines.
 
 The rule: only structure is read here; a scalar stays the text that was written, so that ``off``, ``1:30`` or ``0x10``
-mean to the schema what they look like, whatever YAML 1.1 makes of them.
+mean to the schema what they look like, whatever YAML 1.1 makes of them. What is wrong is judged here, not by
+the parser: characters, depth, documents, anchors, names. Its own words are heard for syntax alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import yaml
 
@@ -22,13 +24,18 @@ _LOADER: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader",
 _STANDARD = "tag:yaml.org,2002:"
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_TOKENS = re.compile(
+    r"""(?<![^\s\[\]{},:])"(?:[^"\\]|\\.)*+"?|(?<![^\s\[\]{},:])'[^']*+'?|(?<!\S)\#[^\n]*+|[\[\]{}]""", re.DOTALL
+)
+"""Quoted texts, comments, and the brackets that are not in them."""
+
 _REMEDIES = (
-    ("alias", "quote a value that starts with *, or define its anchor first"),
     ("start any token", "indent with spaces, and quote values that start with a tab, @, ` or %"),
     ("mapping values", 'check the indentation, and quote values that hold ": "'),
-    ("another document", "keep one document in the file"),
-    ("duplicate anchor", "give each anchor a name of its own"),
 )
+"""What to do about some of what parsers say. Their words are their own, so there is a remedy for all else, too."""
+
+_REMEDY = "check indentation, brackets and quotes here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +81,89 @@ def parse(text: str, source: str) -> tuple[Node | None, list[Problem]]:
         what = f"the control character {shown(unprintable[0])} is not allowed in YAML; remove it"
         return None, [Problem(Place(source, line), (), what)]
     try:
-        if line := _too_deep(text):
-            what = f"nested deeper than {MAX_DEPTH} levels; no key needs that"
-            return None, [Problem(Place(source, line), (), what)]
-        root = yaml.compose(text, Loader=_LOADER)
-    except yaml.MarkedYAMLError as error:
-        return None, [_unreadable(error, source, text)]
+        unfit = _unfit(text)
+        root = None if unfit else yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
-        return None, [Problem(Place(source), (), f"cannot be read as YAML: {shown(str(error))}; correct the text")]
+        root, unfit = None, _too_deep(text) or _unreadable(error, text)
+    if unfit is not None:
+        return None, [Problem(Place(source, unfit.line), (), unfit.what)]
     if root is None:
         return None, []
     conversion = _Conversion(source)
     return conversion.node(root, ()), conversion.problems
 
 
-def _too_deep(text: str) -> int:
-    """The line where the nesting passes the limit, 0 where it doesn't."""
-    depth = 0
+class _Unfit(NamedTuple):
+    """Why a text has no tree, and the line that shows it; 0 where that is none."""
+
+    line: int
+    what: str
+
+
+def _unfit(text: str) -> _Unfit | None:
+    """The first thing in a text that makes it no configuration although it is YAML."""
+    depth = documents = 0
+    anchors: dict[str, int] = {}
     for event in yaml.parse(text, Loader=_LOADER):
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                mark = event.start_mark
-                return mark.line + 1 if mark else 1
+                return _deep(line)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-    return 0
+        elif isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                return _Unfit(line, "holds a second document; keep one document in the file")
+        if isinstance(event, yaml.NodeEvent) and (name := event.anchor):
+            first = anchors.get(name)
+            if (first is None) == isinstance(event, yaml.AliasEvent):
+                return _Unfit(line, _misnamed(name, first))
+            anchors.setdefault(name, line)
+    return None
 
 
-def _unreadable(error: yaml.MarkedYAMLError, source: str, text: str) -> Problem:
+def _misnamed(name: str, first: int | None) -> str:
+    """What is wrong with an alias that has no anchor before it, or with an anchor that line *first* has already."""
+    if first is None:
+        remedy = "quote a value that starts with *, or define its anchor first"
+        return f"the alias {shown('*' + name)} has no anchor before it; {remedy}"
+    return f"the anchor {shown('&' + name)} is said twice, first on line {first}; give each anchor a name of its own"
+
+
+def _deep(line: int) -> _Unfit:
+    return _Unfit(line, f"nested deeper than {MAX_DEPTH} levels; no key needs that")
+
+
+def _too_deep(text: str) -> _Unfit | None:
+    """
+    Whether brackets nest too deep in a text that the parser gave up: it looks ahead, and has a limit of its own.
+
+    Only what the text says about brackets is looked at, so one in a text without quotes counts, too.
+    """
+    depth = 0
+    for found in _TOKENS.finditer(text):
+        if found[0] in {"[", "{"}:
+            depth += 1
+            if depth > MAX_DEPTH:
+                return _deep(text.count("\n", 0, found.start()) + 1)
+        elif found[0] in {"]", "}"} and depth:
+            depth -= 1
+    return None
+
+
+def _unreadable(error: yaml.YAMLError, text: str) -> _Unfit:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return _Unfit(0, f"cannot be read as YAML: {shown(str(error))}; correct the text")
+    end = len(text.rstrip())
     mark = error.problem_mark
-    if mark and error.context_mark and mark.index >= len(text.rstrip()):
+    if mark and error.context_mark and mark.index >= end:
         mark = error.context_mark  # what is never closed is seen at the end, but wrong where it opens
     what = error.problem or error.context or "syntax error"
-    remedy = next((remedy for sign, remedy in _REMEDIES if sign in what), "check indentation, brackets and quotes here")
-    return Problem(Place(source, mark.line + 1 if mark else 0), (), f"cannot be read as YAML: {what}; {remedy}")
+    remedy = next((remedy for sign, remedy in _REMEDIES if sign in what), _REMEDY)
+    line = min(mark.line, text.count("\n", 0, end)) + 1 if mark else 0
+    return _Unfit(line, f"cannot be read as YAML: {what}; {remedy}")
 
 
 @dataclass(slots=True)

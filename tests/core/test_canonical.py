@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core import canonical
+from sidecar.core import json_rule
 from sidecar.core.canonical import SMALL, Unsafe, observer, parse, read
 from sidecar.core.dialect import Answers, BodyForm, Endpoint, Kind, Shape
 from sidecar.core.model import Facts
@@ -221,7 +221,7 @@ def test_parsers_that_disagree(monkeypatch):
     def refuse(*_, **__):
         raise ValueError
 
-    monkeypatch.setattr(canonical.json, "loads", refuse)
+    monkeypatch.setattr(json_rule.json, "loads", refuse)
 
     assert parse(b'{"a": "\\u003a"}') == Unsafe.INVALID_JSON
 
