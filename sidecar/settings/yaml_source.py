@@ -24,6 +24,7 @@ _LOADER: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader",
 _STANDARD = "tag:yaml.org,2002:"
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _TOKENS = re.compile(
     r"""(?<![^\s\[\]{},:])"(?:[^"\\]|\\.)*+"?|(?<![^\s\[\]{},:])'[^']*+'?|(?<!\S)\#[^\n]*+|[\[\]{}]""", re.DOTALL
 )
@@ -77,7 +78,7 @@ Node = Scalar | Sequence | Members
 def parse(text: str, source: str) -> tuple[Node | None, list[Problem]]:
     """The tree of *text* (None for an empty or unreadable one) and what is wrong with its YAML."""
     if unprintable := _UNPRINTABLE.search(text):
-        line = text.count("\n", 0, unprintable.start()) + 1
+        line = _line(text, unprintable.start())
         what = f"the control character {shown(unprintable[0])} is not allowed in YAML; remove it"
         return None, [Problem(Place(source, line), (), what)]
     try:
@@ -89,7 +90,7 @@ def parse(text: str, source: str) -> tuple[Node | None, list[Problem]]:
         return None, [Problem(Place(source, unfit.line), (), unfit.what)]
     if root is None:
         return None, []
-    conversion = _Conversion(source)
+    conversion = _Conversion(source, _last(text))
     return conversion.node(root, ()), conversion.problems
 
 
@@ -147,30 +148,40 @@ def _too_deep(text: str) -> _Unfit | None:
         if found[0] in {"[", "{"}:
             depth += 1
             if depth > MAX_DEPTH:
-                return _deep(text.count("\n", 0, found.start()) + 1)
+                return _deep(_line(text, found.start()))
         elif found[0] in {"]", "}"} and depth:
             depth -= 1
     return None
 
 
+def _last(text: str) -> int:
+    """The last line that says something: what a parser misses at the end it may place behind it."""
+    return _line(text, len(text.rstrip()))
+
+
+def _line(text: str, at: int) -> int:
+    """The line on which the character at *at* stands, as YAML 1.1 breaks lines."""
+    return len(_BREAK.findall(text, 0, at)) + 1
+
+
 def _unreadable(error: yaml.YAMLError, text: str) -> _Unfit:
     if not isinstance(error, yaml.MarkedYAMLError):
         return _Unfit(0, f"cannot be read as YAML: {shown(str(error))}; correct the text")
-    end = len(text.rstrip())
     mark = error.problem_mark
-    if mark and error.context_mark and mark.index >= end:
+    if mark and error.context_mark and mark.index >= len(text.rstrip()):
         mark = error.context_mark  # what is never closed is seen at the end, but wrong where it opens
     what = error.problem or error.context or "syntax error"
     remedy = next((remedy for sign, remedy in _REMEDIES if sign in what), _REMEDY)
-    line = min(mark.line, text.count("\n", 0, end)) + 1 if mark else 0
+    line = min(mark.line + 1, _last(text)) if mark else 0
     return _Unfit(line, f"cannot be read as YAML: {what}; {remedy}")
 
 
 @dataclass(slots=True)
 class _Conversion:
-    """Turns composed nodes into ours; a node that aliases share is turned once."""
+    """Turns composed nodes into ours, none behind line *last*; a node that aliases share is turned once."""
 
     source: str
+    last: int
     problems: list[Problem] = field(default_factory=list)
     done: dict[int, Node] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
@@ -224,4 +235,4 @@ class _Conversion:
         return merged
 
     def place(self, node: yaml.Node) -> Place:
-        return Place(self.source, node.start_mark.line + 1)
+        return Place(self.source, min(node.start_mark.line + 1, self.last))
