@@ -38,6 +38,23 @@ _END = b"\r\n\r\n"
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
 _LENGTH = re.compile(rb"[Cc]ontent-[Ll]ength: ?(0|[1-9][0-9]{0,6})").fullmatch
 _NOISE = 0
+_MOST_NAMES = 2048
+_LONGEST_NAME = 64
+
+
+class _Reads(dict[bytes, bool]):
+    """Whether something reads the field of a name, as it is written: a decision of the line, or the framing."""
+
+    def __init__(self, telling: Mapping[bytes, bool]) -> None:
+        super().__init__()
+        self._telling = telling
+
+    def __missing__(self, name: bytes) -> bool:
+        lower = name.lower()
+        reads = lower in _FRAMING or self._telling[lower]
+        if len(name) <= _LONGEST_NAME and len(self) < _MOST_NAMES:
+            self[name] = reads
+        return reads
 
 
 class Familiar:
@@ -51,7 +68,7 @@ class Familiar:
     """
 
     def __init__(self, telling: Mapping[bytes, bool], limits: Limits) -> None:
-        self._telling = telling
+        self._reads = _Reads(telling)
         self._longest_head = min(LONGEST_HEAD, limits.headers)
         self._longest_body = min(LONGEST_BODY, limits.collect)
         self._marks: dict[bytes, int] = {}
@@ -129,16 +146,13 @@ class Familiar:
         self._opening, self._opening_numbers = b"", []
         self._weight = 0
 
-    def _tells(self, name: bytes, line: bytes) -> bool:
-        return self._telling[name] or name in _FRAMING or TOKEN_START in line
-
     def _mark(self, line: bytes, *, first: bool) -> int:
         mark = self._marks.get(line)
         if mark is None:
             size = _LENGTH(line)
             if size is not None and not first:
                 mark = -1 - int(size[1])
-            elif first or self._tells(line.partition(b":")[0].lower(), line):
+            elif first or TOKEN_START in line or self._reads[line.partition(b":")[0]]:
                 self._numbers += 1
                 mark = self._numbers
             else:
@@ -149,12 +163,13 @@ class Familiar:
 
     def _look(self, lines: list[bytes], marks: list[int | None]) -> bool:
         """Mark the lines that are new; False where one of them tells something."""
+        reads = self._reads
         for at, mark in enumerate(marks):
             if mark is not None:
                 continue
             line = lines[at]
             field = _FIELD(line)
-            if field is not None and not self._tells(field[1].lower(), line):
+            if field is not None and not reads[field[1]] and TOKEN_START not in line:
                 marks[at] = _NOISE
             elif (size := _LENGTH(line)) is not None:
                 marks[at] = -1 - int(size[1])
