@@ -18,7 +18,7 @@ from sidecar.core.dialect import Endpoint
 from sidecar.core.draft import Draft
 from sidecar.core.headers import is_secretive, patience
 from sidecar.core.model import Entry, Facts, Fields, Key, Outcome
-from sidecar.core.noise import is_noise
+from sidecar.core.noise import IDEMPOTENCY, is_noise
 from sidecar.core.policy import Freshness, Reason
 from sidecar.core.principal import Principal
 from sidecar.core.purges import Scope, scopes
@@ -27,6 +27,9 @@ from sidecar.core.rules import Route
 from sidecar.errors import Refused
 from sidecar.flight.flight import Flight
 from sidecar.net.base import Request, Spool, Stream
+
+_LONG_NOISE = 1024
+"""Bytes: noise shorter than this is refused by nobody for its length."""
 
 _COMPARED = 16 * 1024
 """Bytes up to which bodies of many waiting calls can be read anew without anybody noticing."""
@@ -94,7 +97,7 @@ class Errand(Struct, frozen=True, gc=False):
         body = self.request.body
         fields = self.request.head.fields
         asked = b"".join(
-            b"%b: %b\n" % (name, fields[name]) for name in sorted(fields) if not (is_noise(name) or is_secretive(name))
+            [b"%b: %b\n" % (name, _told(name, fields[name])) for name in sorted(fields) if not is_secretive(name)]
         )
         if not isinstance(body, bytes):
             return asked
@@ -105,6 +108,16 @@ class Errand(Struct, frozen=True, gc=False):
         """When the caller gives up, monotonic seconds; None where it doesn't say, or nobody waits."""
         seconds = patience(self.request.head.fields)
         return None if seconds is None or self.known is not None else self.draft.started + seconds
+
+
+def _told(name: bytes, value: bytes) -> bytes:
+    """
+    What a refusal may be of, in a field's *value*. Of noise that is an id that has been used before, or a length beyond
+    what servers take (8 KiB for all of a head, and often less).
+    """
+    if not is_noise(name) or name in IDEMPOTENCY:
+        return value
+    return b"%d" % (len(value) // _LONG_NOISE)
 
 
 def draft_of(

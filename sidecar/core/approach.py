@@ -165,7 +165,7 @@ class Approaches:
             raise Refused(421, "misdirected", meant)
         asked = read_directives(fields)
         lent = any(region.credential is not None for region in site.regions)
-        page = self._led_here(fields, lent=lent)
+        page = self._led_here(fields)
         if page and lent:
             raise _not_from_there(page, self._rules)
         bypass = admit_head(self._rules.mode, site, fields, asked) or (Bypass(page) if page else None)
@@ -173,14 +173,14 @@ class Approaches:
         self._guard(approach)
         return approach
 
-    def _led_here(self, fields: Fields, *, lent: bool) -> str:
+    def _led_here(self, fields: Fields) -> str:
         """
         Why a web page may have led its reader's browser here, ``""`` where it can't have: by a name of its own that
-        leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and "Sec-Fetch-Site").
-        *lent*: the call would have a credential of ours, so an address that is not this machine's own is foreign, too.
+        leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and "Sec-Fetch-Site"). The
+        other fields of Fetch Metadata tell nothing: Node.js sends ``Sec-Fetch-Mode`` from any program.
         """
         host = _PORT.sub("", fields.get(b"host", b"").decode("latin-1").lower())
-        if host and host not in self._names and not _leads_to_itself(host, loopback=lent):
+        if host and host not in self._names and not _is_loopback(host):
             return Reason.FOREIGN_HOST
         if b"origin" in fields or fields.get(b"sec-fetch-site", b"none").strip().lower() not in _SAME_PAGE:
             return Reason.FOREIGN_ORIGIN
@@ -219,7 +219,11 @@ class Approaches:
         if endpoint is None:
             return Caller(principal, b"")
         path, mark, query = site.target.partition(b"?")
-        counted = counted_query(query, dialect.ignored_query | dialect.credential_query)
+        counted = counted_query(
+            query,
+            dialect.ignored_query | dialect.credential_query,
+            None if dialect.knows_query else lambda value: partition_of(self._secret, b"query", value).hex().encode(),
+        )
         material = prefix(
             partition=principal.partition,
             service=service.name,
@@ -240,13 +244,12 @@ def _names(rules: Rules) -> frozenset[str]:
     return frozenset(here if rules.listen.host in _WILDCARDS else here | {rules.listen.host})
 
 
-def _leads_to_itself(host: str, *, loopback: bool) -> bool:
-    """Whether *host* is an address, of *loopback* only: no name server can have it lead elsewhere."""
+def _is_loopback(host: str) -> bool:
+    """Whether *host* is an address of this machine's own: no name server can have it lead elsewhere."""
     try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
         return False
-    return address.is_loopback or not loopback
 
 
 def _not_from_there(page: str, rules: Rules) -> Refused:

@@ -177,7 +177,8 @@ class Dialect:
     *credentials*: the request headers that may carry a key, in the order in which the API itself reads them.
     *scopes*: headers that belong to who is asking (organisation, project). *counting*: other headers that change the
     answer and are part of the key. *ignored_query*: query members that don't count; *credential_query*: those that
-    carry a key (never in a key, a log or an entry).
+    carry a credential (never in a key, a log or an entry). *knows_query*: these carry nothing else; where that is not
+    known, a digest of each counts, too: to some service ``key`` is the key of a record.
 
     *error*: the body of an error answer in this API's own form, from status, code and message. *error_event*: the
     bytes of an error inside a stream, ``b""`` where the API has none. *misdirected*: for a call that was meant for
@@ -196,6 +197,7 @@ class Dialect:
     counting: tuple[bytes, ...] = ()
     ignored_query: frozenset[str] = frozenset()
     credential_query: frozenset[str] = frozenset()
+    knows_query: bool = True
     one_credential_domain: bool = True
     own_hosts: tuple[str, ...] = ()
     honours: bool = False

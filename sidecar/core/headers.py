@@ -26,7 +26,7 @@ PLAIN_OPTIONS = HOP_BY_HOP | {b"close", b""}
 
 OURS = frozenset({
     b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"x-sidecar-fallback", b"x-sidecar-priority",
-    b"x-sidecar-callback",
+    b"x-sidecar-callback", b"x-sidecar-readers",
 })  # fmt: skip
 """Request fields that speak to the sidecar; never forwarded. ``Prefer: respond-async`` is dropped by its value."""
 
@@ -133,7 +133,7 @@ def forward(
     kept = []
     for name, value in pairs:
         lower = name.lower()
-        if lower == b"prefer" and (value := _without_waiting(value)) == b"":
+        if lower == b"prefer" and (value := without_waiting(value)) == b"":
             continue
         if lower not in dropped:
             kept.append((name, value))
@@ -204,7 +204,8 @@ def lines(pairs: Pairs) -> bytes:
     return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
 
 
-def _without_waiting(value: bytes) -> bytes:
+def without_waiting(value: bytes) -> bytes:
+    """What is left of a ``Prefer`` field without ``respond-async`` (RFC 7240, 4.1); ``b""`` where nothing is."""
     wishes = value.split(b",")
     kept = [wish for wish in wishes if wish.partition(b";")[0].strip().lower() != b"respond-async"]
     return value if len(kept) == len(wishes) else b",".join(kept).strip()

@@ -60,7 +60,7 @@ NOISE: Mapping[str, tuple[str, ...]] = MappingProxyType({
     ),
     "protection of web pages": ("x-csrf-token", "x-xsrf-token", "origin"),
     "spoken to the sidecar": (
-        "cache-control", "pragma", "prefer", "x-sidecar-ttl", "x-sidecar-tags", "x-sidecar-fallback",
+        "cache-control", "pragma", "x-sidecar-ttl", "x-sidecar-tags", "x-sidecar-fallback",
         "x-sidecar-priority", "x-sidecar-callback", "x-sidecar-readers",
     ),
 })  # fmt: skip
@@ -70,6 +70,9 @@ By what they are for; ``*`` stands for any rest of a name.
 ``content-encoding`` and ``origin`` decide earlier: such a call is not looked up. ``accept`` counts for the generic
 dialect, whose table says so.
 """
+
+IDEMPOTENCY = frozenset(name.encode() for name in NOISE["idempotency"])
+"""Of these, the ones that a service may refuse because another call has used them."""
 
 _PLAIN = frozenset(name.encode() for names in NOISE.values() for name in names if not name.endswith("*"))
 _PREFIXES = tuple(name[:-1].encode() for names in NOISE.values() for name in names if name.endswith("*"))

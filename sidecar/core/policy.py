@@ -309,11 +309,11 @@ class Audience(StrEnum):
 def audience(status: int) -> Audience:
     """
     For whom an answer's status holds. What the service itself lacks is everybody's. A refusal may be of something that
-    is no part of the key (a service tier, a stream), and so is for those who asked for the same; rights, quotas and
-    what a key can see are its own.
+    is no part of the key (a service tier, a stream), and so is for those who asked for the same; rights and quotas are
+    the credential's own. Any other may be either, and is for those who are the same in both.
     """
     if status >= 500 or status in {200, 405}:
         return Audience.EVERYONE
     if status in {400, 413, 415, 422}:
         return Audience.SAME_QUESTION
-    return Audience.SAME_BOTH if status == 404 else Audience.SAME_CREDENTIAL
+    return Audience.SAME_CREDENTIAL if status < 400 or status in {401, 402, 403, 429} else Audience.SAME_BOTH

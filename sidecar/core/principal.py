@@ -21,7 +21,7 @@ from sidecar.core.dialect import Dialect
 from sidecar.core.headers import CREDENTIALS
 from sidecar.core.model import Fields, Pairs
 from sidecar.core.noise import without_balancers
-from sidecar.core.roles import Roles
+from sidecar.core.roles import Roles, bare
 from sidecar.core.rules import Service, Share
 
 ACCEPTED_SECONDS = 15 * 60.0
@@ -37,8 +37,14 @@ Verify = Callable[[bytes], token.Claims | None]
 
 _SEPARATORS = re.compile(rb"([&;])")
 _WORDS = re.compile(rb"[\s,;=&]+")
-_SCHEMES = frozenset({b"", b"apikey", b"api-key", b"basic", b"bearer", b"key", b"token", b"basic og=="})
-"""What an empty credential looks like: nothing, a scheme alone, or Basic's colon between no name and no password."""
+_NONE = (b"", b"null", b"none", b"undefined", b'""', b"''")
+_SCHEMES = frozenset({b"apikey", b"api-key", b"basic", b"bearer", b"key", b"token"})
+_EMPTY = frozenset({*_NONE, *_SCHEMES, *(b"%b %b" % (scheme, none) for scheme in _SCHEMES for none in _NONE if none)})
+"""
+What an empty credential looks like: nothing, a scheme alone, or what programs write for a variable that is not set.
+"""
+_NOBODY = b"basic og=="
+"""Basic's colon between no name and no password."""
 
 _SIGNED = re.compile(
     rb"(?:aws4-[a-z0-9-]+|aws|goog[14]-[a-z0-9-]+|acs3-[a-z0-9-]+|tc3-[a-z0-9-]+|sdk-[a-z0-9-]+|hmac(?:-[a-z0-9-]+)?"
@@ -67,13 +73,13 @@ class Principal(Struct, frozen=True, gc=False):
     """
     One caller.
 
-    *partition*: whose answers it reads and writes. *credential*: a digest of exactly what it presented, for telling
-    callers of one partition apart. *needs_proof*: it may read only after the service has accepted this credential;
-    *shared*: and that not long ago, for the partition is not its own. *verified*: its token was verified here.
-    *expires*: when a token ends, seconds since the epoch, 0 for none. *microsoft*: it sends a token that Microsoft
-    issued, in whatever field. *local*: the partition has no meaning outside this process. *anonymous*: nothing that
-    looks like a credential came with the call, so whose it is cannot be told. *signed*: the call carries the caller's
-    signature, which only the service can check. *claims*: which claims of its token say who it is.
+    *partition*: whose answers it reads and writes. *credential*: a digest of exactly what it presented, scopes
+    included, for telling callers of one partition apart. *needs_proof*: it may read only after the service has accepted
+    this credential; *shared*: and that not long ago, for the partition is not its own. *verified*: its token was
+    verified here. *expires*: when a token ends, seconds since the epoch, 0 for none. *microsoft*: it sends a token that
+    Microsoft issued, in whatever field. *local*: the partition has no meaning outside this process. *anonymous*:
+    nothing that looks like a credential came with the call, so whose it is cannot be told. *signed*: the call carries
+    the caller's signature, which only the service can check. *claims*: which claims of its token say who it is.
     """
 
     partition: bytes
@@ -91,14 +97,20 @@ class Principal(Struct, frozen=True, gc=False):
 
 class Presented(Struct, frozen=True, gc=False):
     """
-    Every credential of a request that isn't empty, distinct and sorted. *values* stand in the fields, or query members,
-    from which services read keys, without their scheme: one key is one key in whatever of them. *fields* are all
-    others, by name. *native* are those of *values* in fields that the dialect's own API reads.
+    Every credential of a request, distinct and sorted. *values* stand in the fields, or query members, from which
+    services read keys, without their scheme: one key is one key in whatever of them; what is empty there is none.
+    *fields* are all others, by name, as they are written: some only look like credentials, and mean something else.
+    *native* are those of *values* in fields that the dialect's own API reads.
     """
 
     values: tuple[bytes, ...]
     fields: Pairs
     native: tuple[bytes, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none of it is a credential."""
+        return not self.values and all(is_empty(value) for _, value in self.fields)
 
 
 def presented(dialect: Dialect, roles: Roles, fields: Fields, query: bytes) -> Presented:
@@ -112,14 +124,12 @@ def presented(dialect: Dialect, roles: Roles, fields: Fields, query: bytes) -> P
     native: set[bytes] = set()
     others = []
     for name, value in roles.credentials(fields):
-        if is_empty(value):
-            continue
-        if name in dialect.credentials or name in CREDENTIALS:
-            values.add(bare(value))
-        else:
+        if name not in dialect.credentials and name not in CREDENTIALS:
             others.append((name, value))
-        if name in dialect.credentials:
-            native.add(bare(value))
+        elif not is_empty(value):
+            values.add(bare(value))
+            if name in dialect.credentials:
+                native.add(bare(value))
     if dialect.credential_query and query:
         for member in query.split(b"&"):
             value = member.partition(b"=")[2]
@@ -138,10 +148,20 @@ def without_credentials(target: bytes, names: frozenset[str]) -> bytes:
     return path + b"?" + rest if rest else path
 
 
-def counted_query(query: bytes, ignored: frozenset[str]) -> bytes:
-    """*query* as it is written, less the members named in *ignored*: those that carry a credential, say."""
-    pieces = [piece for member in query.split(b"&") for piece in (member, b"&")][:-1]
-    return _without(pieces, ignored) if ignored else query
+def counted_query(query: bytes, ignored: frozenset[str], seal: Callable[[bytes], bytes] | None = None) -> bytes:
+    """
+    *query* as it is written, less the members named in *ignored*: those that carry a credential, say. One without a
+    value is no credential, and stays. With *seal* the members stay where they are, and what it makes of a value stands
+    for that.
+    """
+    kept = []
+    for member in query.split(b"&") if ignored else (query,):
+        name, _, value = member.partition(b"=")
+        if not value or not _carries_key(member, ignored):
+            kept.append(member)
+        elif seal is not None:
+            kept.append(b"%b=%b" % (name, seal(value)))
+    return b"&".join(kept)
 
 
 def _without(pieces: list[bytes], names: frozenset[str]) -> bytes:
@@ -172,8 +192,9 @@ def identify(
     dialect = service.dialect
     shown = presented(dialect, roles, fields, query)
     written = [name + b":" + value for name, value in shown.fields]
-    credential = digest(b"credential", *[b"=" + value for value in shown.values], *written)
     scopes = [_scope(name, fields) for name in dialect.scopes]
+    # a service may judge by any of it: what accepts a cookie has not looked at the token beside it
+    credential = digest(b"credential", *scopes, *[b"=" + value for value in shown.values], *written)
     local = verified = False
     bearer: token.Token | None = None
     group = share.name.encode("latin-1")
@@ -203,7 +224,7 @@ def identify(
         expires=bearer.expires if bearer is not None else _soonest_end(shown) if shared and pod is None else 0.0,
         microsoft=any(map(token.is_microsofts, _words(roles, fields, query))),
         local=local,
-        anonymous=pod is None and not shared and not (shown.values or shown.fields),
+        anonymous=pod is None and not shared and shown.is_empty,
         verified=verified,
         signed=pod is None and _is_signed(roles, fields, query),
         claims=bearer.names if bearer is not None else (),
@@ -238,13 +259,8 @@ def _soonest_end(shown: Presented) -> float:
 
 def is_empty(value: bytes) -> bool:
     """Whether a field's *value* is no credential at all."""
-    return b" ".join(value.lower().split()) in _SCHEMES
-
-
-def bare(value: bytes) -> bytes:
-    """A credential without the scheme ``Bearer``."""
-    scheme, _, rest = value.partition(b" ")
-    return rest.strip() if scheme.lower() == b"bearer" and rest else value
+    plain = b" ".join(value.lower().split())
+    return plain in _EMPTY or plain == _NOBODY
 
 
 class Accepted:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from sidecar.core.headers import SELECTORS, is_secretive
+from sidecar.core.headers import SELECTORS, is_secretive, without_waiting
 from sidecar.core.model import Fields, Pairs
 from sidecar.core.noise import is_noise
 from sidecar.core.rules import Service
@@ -25,6 +25,7 @@ TOKEN_START = b"eyJ"
 _TOKEN = re.compile(rb"(?<![\w.-])eyJ[\w-]*(?:\.[\w-]*){2,4}(?![\w.-])", re.ASCII)
 _PARAMETER = re.compile(rb';[ \t]*([^ \t;="]+)[ \t]*(?:=[ \t]*("[^"]*"|[^;" \t]*))?[ \t]*')
 _PARAMETERS = re.compile(rb"(?:%b)*" % _PARAMETER.pattern)
+_NOTHING_PREFERRED = (b"prefer", b"")
 _SAME = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 
 
@@ -65,7 +66,12 @@ class Roles:
 
     def counted(self, fields: Fields) -> Pairs:
         """The fields that are part of the question, with what counts of their values."""
-        return tuple((name, counted_value(name, value)) for name, value in fields.items() if self._counts(name))
+        counted = [
+            (name, counted_value(name, value))
+            for name, value in fields.items()
+            if self._counts(name) and not (TOKEN_START in value and self._is_token(name, value))
+        ]
+        return tuple([pair for pair in counted if pair != _NOTHING_PREFERRED])
 
     def credentials(self, fields: Fields) -> Pairs:
         """The fields that carry a credential: by their name, or because a token stands in them."""
@@ -78,6 +84,10 @@ class Roles:
     def _counts(self, name: bytes) -> bool:
         role = self.of(name)
         return role is Role.COUNTS or (role is Role.CREDENTIAL and self._selects(name))
+
+    def _is_token(self, name: bytes, value: bytes) -> bool:
+        """Whether a field that nobody has named is nothing but a token: then it is the caller's, whatever its name."""
+        return name not in self._counted and self._may_carry(name) and _TOKEN.fullmatch(bare(value)) is not None
 
     def _selects(self, name: bytes) -> bool:
         """Whether a credential also chooses what answers."""
@@ -102,6 +112,12 @@ def has_token(value: bytes) -> bool:
     return _TOKEN.search(value) is not None
 
 
+def bare(value: bytes) -> bytes:
+    """A credential without the scheme ``Bearer``."""
+    scheme, _, rest = value.partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" and rest else value
+
+
 def foreign_charset(content_type: bytes) -> bool:
     """Whether a body with this *content_type* may mean something else than the same bytes in UTF-8."""
     lower = content_type.lower()
@@ -112,7 +128,12 @@ def foreign_charset(content_type: bytes) -> bool:
 
 
 def counted_value(name: bytes, value: bytes) -> bytes:
-    """What counts of a field's value. A boundary is drawn anew for each body, and UTF-8 is what is meant anyway."""
+    """
+    What counts of a field's value. A boundary is drawn anew for each body, and UTF-8 is what is meant anyway; the wish
+    to wait for nothing is spoken to us.
+    """
+    if name == b"prefer":
+        return without_waiting(value)
     if name != b"content-type":
         return value
     media, _, rest = value.partition(b";")

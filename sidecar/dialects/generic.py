@@ -1,9 +1,9 @@
 """
 The dialect of services that we know nothing about.
 
-The rule: nothing is taken for granted. Method, path, query and every byte of the body count, and of the headers those
-that choose a form of the answer (``counting``) or tell who is asking (``credentials``, ``scopes``); other headers do
-not. No answer is called deterministic, so only a route whose owner says ``always`` caches any of it.
+The rule: nothing is taken for granted. Method, path, query, every byte of the body and every header field count, less
+what is noise everywhere (``core/noise``) and what tells who is asking (``credentials``, ``scopes``). No answer is
+called deterministic, so only a route whose owner says ``always`` caches any of it.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ GENERIC = Dialect(
     scopes=(b"cookie",),
     counting=(b"accept", b"accept-language", b"content-type"),
     credential_query=frozenset({"api-key", "key", "subscription-key"}),
+    knows_query=False,
     one_credential_domain=False,
     honours=True,
 )

@@ -131,8 +131,8 @@ SCHEMA = Table(
                     **_address(Listen()),
                     "names": Key(
                         Items(forms.HOST),
-                        "names under which callers reach it, beside `localhost`, addresses and the services' hosts: "
-                        "a call under any other `Host` is not looked up, and gets no credential of a region",
+                        "names under which callers reach it, beside `localhost`, loopback addresses and the services' "
+                        "hosts: a call under any other `Host` is not looked up, and gets no credential of a region",
                     ),
                 },
                 frozenset({"tls_port"}),

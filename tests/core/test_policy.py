@@ -304,13 +304,18 @@ def test_shorter_route():
 
 @pytest.mark.parametrize("status", range(200, 600))
 def test_audience(status):
-    """Success and the service's errors are everybody's; a refusal is for who asked the same; rights are one's own."""
+    """
+    Success and the service's errors are everybody's; a refusal is for who asked the same; rights are one's own, and
+    what may be of either is for who is the same in both.
+    """
     if status in {200, 405} or status >= 500:
         expected = Audience.EVERYONE
     elif status in {400, 413, 415, 422}:
         expected = Audience.SAME_QUESTION
+    elif status < 400 or status in {401, 402, 403, 429}:
+        expected = Audience.SAME_CREDENTIAL
     else:
-        expected = Audience.SAME_BOTH if status == 404 else Audience.SAME_CREDENTIAL
+        expected = Audience.SAME_BOTH
 
     assert expected is audience(status)
 

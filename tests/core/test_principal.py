@@ -150,13 +150,34 @@ def test_scopes(scope):
         one, two = (who(bearer(credential) | {scope: name}, dialect=OPENAI) for name in (b"a", b"b"))
 
         assert one.partition != two.partition
-        assert one.credential == two.credential
+        assert one.credential != two.credential  # what is accepted with one of them proves nothing with the other
 
     one, two = (
         who(bearer(b"k") | {scope: b"a"}, dialect=OPENAI) for scope in (b"openai-organization", b"openai-project")
     )
 
     assert one.partition != two.partition
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({b"x-sort-key": b"basic"}, {b"x-sort-key": b"token"}),
+        ({b"x-sort-key": b"basic"}, {}),
+        ({b"x-routing-key": b""}, {}),
+        ({b"x-plan-auth": b"key"}, {b"x-plan-auth": b"api-key"}),
+    ],
+)
+def test_what_only_looks_like_a_credential(one, two):
+    """Its value may be a word that is no credential, and mean something all the same."""
+    assert who(DUMMY | one).partition != who(DUMMY | two).partition
+
+
+def test_cookies_are_part_of_what_is_proven():
+    """A service that takes a cookie has not looked at the token beside it: that is not accepted by the same answer."""
+    with_cookie, without = (who(bearer(jwt()) | cookie, dialect=OPENAI) for cookie in ({b"cookie": b"s=1"}, {}))
+
+    assert with_cookie.credential != without.credential
 
 
 def test_token():
@@ -527,7 +548,24 @@ def test_a_token_in_any_field(name, url):
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b" ", b"Bearer", b"bearer", b"BEARER ", b"Basic", b"Basic Og==", b"basic  Og==", b"token", b"ApiKey", b"Key"],
+    [
+        b"",
+        b" ",
+        b"Bearer",
+        b"bearer",
+        b"BEARER ",
+        b"Basic",
+        b"Basic Og==",
+        b"basic  Og==",
+        b"token",
+        b"ApiKey",
+        b"Key",
+        b"null",
+        b"Bearer null",
+        b"Bearer undefined",
+        b"bearer None",
+        b'Bearer ""',
+    ],
 )
 def test_an_empty_credential_is_none(value):
     """A scheme without anything behind it proves nothing, whichever field it stands in."""
@@ -535,7 +573,8 @@ def test_an_empty_credential_is_none(value):
         found = who({name: value})
 
         assert found.anonymous
-        assert found.partition == who({}).partition
+    for name in (b"authorization", b"api-key"):
+        assert who({name: value}).partition == who({}).partition
 
     assert is_empty(value)
     assert not is_empty(b"Bearer x")

@@ -178,6 +178,33 @@ def test_tokens_are_seen(value, expected):
     assert expected == has_token(value.encode())
 
 
+@pytest.mark.parametrize("name", [b"x-made-up", b"x-user"])
+def test_a_token_is_the_callers(name):
+    """A field that is nothing but a token says who asks, and no more; one that an owner has named counts as well."""
+    token = b"eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.c2ln"
+    beside, named = {name: b"eu " + token}, roles(headers=HeaderRule(count=frozenset({name})))
+
+    for value in (token, b"Bearer " + token):
+        assert () == roles().counted({name: value})
+        assert ((name, value),) == roles().credentials({name: value})
+        assert ((name, value),) == named.counted({name: value})
+    assert tuple(beside.items()) == roles().counted(beside)
+
+
+@pytest.mark.parametrize(
+    ("value", "counts"),
+    [
+        (b"respond-async", None), (b"Respond-Async; wait=3", None), (b"return=minimal", b"return=minimal"),
+        (b"respond-async, wait=5", b"wait=5"), (b"wait=5,respond-async", b"wait=5"),
+    ],
+)  # fmt: skip
+def test_preferences(value, counts):
+    """All of them count but the one that speaks to the sidecar."""
+    expected = () if counts is None else ((b"prefer", counts),)
+
+    assert expected == roles().counted({b"prefer": value})
+
+
 def test_names_are_bounded():
     """Callers choose names, so not all of them are remembered."""
     found = roles()

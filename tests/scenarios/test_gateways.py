@@ -114,6 +114,41 @@ async def test_what_is_asked_in_a_field(name, dialect, build_lab, numbered):
         assert ["answer 1", "answer 2", "answer 3"] == [await ask("a"), await ask("b"), await ask(None)]
 
 
+@pytest.mark.parametrize("dialect", ["openai", "generic"])
+async def test_what_is_preferred(dialect, build_lab, numbered):
+    """What goes upstream of ``Prefer`` counts; the wish to wait for nothing is spoken to the sidecar."""
+    lab = await build_lab(numbered.url, **gateway(numbered.url, dialect))
+
+    async def ask(value: str | None) -> str:
+        return said((await lab.ask(path=PATH, headers={"prefer": value})).body)
+
+    for _ in range(2):
+        assert ["answer 1", "answer 2", "answer 3", "answer 1", "answer 2"] == [
+            await ask("return=minimal"), await ask("return=representation"), await ask(None),
+            await ask("respond-async, return=minimal"), await ask("return=representation,respond-async;x=1"),
+        ]  # fmt: skip
+    assert "answer 3" == await ask("respond-async")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("?key=DE", "?key=FR"), ("?key=", ""), ("?key", ""), ("?subscription-key=", "?key="),
+        ("?key=DE&key=FR", "?key=FR&key=DE"), ("?key=DE", "?key=DE&key=DE"), ("?key=DE", "?subscription-key=DE"),
+        ("?key=DE&a=1", "?a=1&key=DE"), ("?k%65y=DE", "?key=DE"),
+    ],
+)  # fmt: skip
+async def test_a_key_that_may_be_a_records(one, two, build_lab, numbered):
+    """Nobody knows what ``key`` is to a generic service: it counts as it is written, beside being the caller's."""
+    lab = await build_lab(numbered.url, **gateway(numbered.url, "generic"))
+
+    async def ask(query: str) -> str:
+        return said((await lab.ask(path=PATH + query)).body)
+
+    for _ in range(2):
+        assert ["answer 1", "answer 2"] == [await ask(one), await ask(two)]
+
+
 async def test_at_the_vendors_own_host(build_lab, numbered):
     """What the vendor passes over splits nothing there."""
     lab = await build_lab(numbered.url)

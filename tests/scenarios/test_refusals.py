@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from sidecar.core.rules import CacheMode, CacheRule
+from sidecar.core.rules import CacheMode, CacheRule, Share
 from tests.scenarios.answers import chat_events, chunks, completion, said, whole
 from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD
 
@@ -94,6 +94,60 @@ async def test_a_field_that_does_not_count(name, build_lab, script, dial):
 
     assert [400, 400, 200, 200] == [reply.status for reply in replies]
     assert 2 == upstream.calls
+
+
+@pytest.mark.parametrize(
+    ("fields", "own"),
+    [
+        ({"idempotency-key": "used"}, {"idempotency-key": "fresh"}),
+        ({"repeatability-request-id": "used"}, {}),
+        ({"tracestate": "x" * 5000}, {"tracestate": "x"}),
+        ({"prefer": "wait=1"}, {}),
+    ],
+    ids=["reused", "reused, and none", "too long", "preference"],
+)
+@pytest.mark.parametrize("status", ["400 Bad Request", "409 Conflict", "422 Unprocessable", "431 Too Large"])
+async def test_a_fault_of_the_leaders_own_fields(fields, own, status, build_lab, script, dial):
+    """A field that never counts may be what a service refuses; then that is told to its own caller alone."""
+    go = asyncio.Event()
+    name, value = next(iter(fields.items()))
+
+    async def answer(head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        refused = f"{name}: {value}\r\n".encode() in head.lower()
+        writer.write(whole(b"{}", status=status) if refused else whole(completion("A box.")))
+
+    upstream = await script(answer)
+    lab = await build_lab(upstream.url)
+    first = await dial(lab, headers=fields)
+    await lab.until(lambda: upstream.calls == 1)
+    other = await dial(lab, headers=own)
+    await lab.until(lambda: lab.waiting == 2)
+    go.set()
+    replies = [await caller.reply() for caller in (first, other)]
+
+    assert [int(status[:3]), 200] == [reply.status for reply in replies]
+
+
+async def test_a_project_without_rights(build_lab, script, dial):
+    """One key in two projects: what one project may not do says nothing of the other, where all callers share."""
+    go = asyncio.Event()
+
+    async def answer(head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        refused = b"openai-project: p1" in head.lower()
+        writer.write(whole(b"{}", status="403 Forbidden") if refused else whole(completion("A box.")))
+
+    upstream = await script(answer)
+    lab = await build_lab(upstream.url, cache=CacheRule(mode=CacheMode.ALWAYS, share=Share("service")))
+    first = await dial(lab, headers={"openai-project": "p1"})
+    await lab.until(lambda: upstream.calls == 1)
+    other = await dial(lab, headers={"openai-project": "p2"})
+    await lab.until(lambda: lab.waiting == 2)
+    go.set()
+    replies = [await caller.reply() for caller in (first, other)]
+
+    assert [403, 200] == [reply.status for reply in replies]
 
 
 async def test_refusals_of_large_bodies(build_lab, script, dial):
