@@ -174,6 +174,8 @@ async def test_a_taken_port_is_named(start, taken):
     assert 1 == len(said)
     assert f"port {taken} of 127.0.0.1 is held by " in said[0]
     assert f"(process {os.getpid()}); choose another with --port or listen.port" in said[0]
+    assert said == sidecar.err[-1:]
+    assert not any(word in line for line in sidecar.err for word in ("draining", "stopped"))
 
 
 async def test_a_taken_health_port_is_named(start, taken):
@@ -183,6 +185,19 @@ async def test_a_taken_health_port_is_named(start, taken):
 
     assert 1 == code
     assert re.search(rf"port {taken} .*; choose another with health.port$", sidecar.err[-1].strip())
+
+
+async def test_a_taken_port_is_told_alone(start, taken, tmp_path):
+    """The ports that this process holds itself by then are not named."""
+    config = tmp_path / "c.yaml"
+    config.write_text(f"services: {{anthropic: {{path: /a, port: {taken}}}}}\n")
+    sidecar = await start("--port", "0", "--config", str(config))
+    code = await sidecar.end()
+
+    assert 1 == code
+    said = [line for line in sidecar.err if line.startswith("sidecar: ")]
+    assert 1 == len(said)
+    assert said[0].strip().endswith("; choose another with services.anthropic.port")
 
 
 async def test_an_address_that_is_not_ours(start):

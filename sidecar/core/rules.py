@@ -352,7 +352,10 @@ class UpstreamRule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A whole configuration. *revision* is a digest of what it was built from; *warnings* one line each."""
+    """
+    A whole configuration. *source* is the file that it was read from, in words where there is none; *revision* a digest
+    of what it was built from; *warnings* one line each.
+    """
 
     services: tuple[Service, ...]
     routes: tuple[Route, ...]
@@ -367,5 +370,6 @@ class Rules:
     redis: RedisRule | None = None
     seal: SealRule = SealRule()
     upstream: UpstreamRule = UpstreamRule()
+    source: str = ""
     revision: str = ""
     warnings: tuple[str, ...] = ()
