@@ -76,7 +76,7 @@ class Sidecar:
         self._environ = environ
         self._shared = frozenset(service.name for service in rules.services if service.breaker.shared)
         self.port = self.health_port = self.admin_port = 0
-        self.log = AccessLog(write, now=time.time)  # noqa: TID251  the clocks are handed out from here
+        self.log = AccessLog(write, now=time.time, rule=rules.log)  # noqa: TID251  the clocks are handed out from here
         self.tasks = Tasks(self._report)
         self.ledger = Ledger(rules.limits.inflight_memory)
         self.memory = Memory(

@@ -127,6 +127,7 @@ async def test_runs_until_told_to_stop(start, number):
     """It says where it listens, is ready then, and a signal ends it well."""
     sidecar = await start("--port", "0")
     started = await sidecar.event("started")
+    assert "built-in settings" == started["config"]
     live = await get(f"http://127.0.0.1:{started['health_port']}/livez")
     code = await sidecar.end(number)
 
@@ -185,6 +186,18 @@ async def test_a_taken_health_port_is_named(start, taken):
 
     assert 1 == code
     assert re.search(rf"port {taken} .*; choose another with health.port$", sidecar.err[-1].strip())
+
+
+async def test_the_file_that_it_runs(start, config):
+    """Its line says which configuration it has read, and a token that is not there is warned of."""
+    path = config("admin: {token_file: /nowhere/token}\n")
+    sidecar = await start("--port", "0", "--config", path)
+    started = await sidecar.event("started")
+    await sidecar.end(signal.SIGTERM)
+
+    assert path == started["config"]
+    warning = f"{path}:1: admin.token_file: /nowhere/token cannot be used: No such file or directory; write one there"
+    assert [warning] == [line["message"] for line in map(json.loads, sidecar.err) if line["event"] == "config-warning"]
 
 
 async def test_a_taken_port_is_told_alone(start, taken, tmp_path):

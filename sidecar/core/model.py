@@ -208,7 +208,8 @@ class Record(Struct, frozen=True, gc=False):
     *seconds* is from the whole request read to the last byte of the answer handed on; *upstream_seconds* the part of
     it spent waiting for a service; *reason* why it was bypassed, not stored or refused. *stored* tells that the
     answer is kept. *observed* (mode observe): whether it would have hit: ``first``, ``same`` or ``different``.
-    *finish*: by which word the answer said why it ended, where that word is not known to mean a good end.
+    *finish*: by which word the answer said why it ended, where that word is not known to mean a good end. *key* is the
+    address of the call's key, ``b""`` where it has none; calls are sampled by it, and no sink tells it.
     """
 
     at: float
@@ -237,3 +238,4 @@ class Record(Struct, frozen=True, gc=False):
     cause: str = ""
     observed: str = ""
     finish: str = ""
+    key: bytes = b""

@@ -351,6 +351,17 @@ class UpstreamRule:
 
 
 @dataclass(frozen=True, slots=True)
+class LogRule:
+    """
+    Which calls the log tells of beside errors and slow ones: *sample* of them, 0 to 1, drawn *by* ``call``, or by
+    ``key``: then all calls of a key, or none.
+    """
+
+    sample: float = 0.01
+    by: str = "call"
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """
     A whole configuration. *source* is the file that it was read from, in words where there is none; *revision* a digest
@@ -361,6 +372,7 @@ class Rules:
     routes: tuple[Route, ...]
     mode: Mode = Mode.NORMAL
     listen: Listen = Listen()
+    log: LogRule = LogRule()
     health: Listen = Listen(port=7491)
     admin: Listen = Listen(port=7490)
     admin_token_file: str = ""
