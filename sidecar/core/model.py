@@ -61,9 +61,9 @@ class Facts(Struct, frozen=True, gc=False):
     What a dialect reads off a request's members.
 
     *model*: the model asked for, ``""`` where the endpoint has none. *deterministic*: the same question has the same
-    answer (temperature 0 said explicitly; embeddings and the like always). *seeded*: a seed was given. *bypass*: a
-    reason why this call is never looked up, else ``""``. *inject_usage*: the stream's usage must be asked for on the
-    caller's behalf, and can be, by naming it in the body.
+    answer (temperature 0 said explicitly; embeddings and the like always). *seeded*: a seed was given. *bypass*: the
+    first reason why this call is never looked up, else ``""``; *further*: the others, for people. *inject_usage*: the
+    stream's usage must be asked for on the caller's behalf, and can be, by naming it in the body.
 
     Two facts are for judging the answer. *expects*: how many results it must have, 0 where any number will do or the
     number is not known. *format*: the form of the answer as the caller names it (``srt``), ``""`` where it does not.
@@ -74,6 +74,7 @@ class Facts(Struct, frozen=True, gc=False):
     deterministic: bool = False
     seeded: bool = False
     bypass: str = ""
+    further: tuple[str, ...] = ()
     inject_usage: bool = False
     expects: int = 0
     format: str = ""
