@@ -23,7 +23,7 @@ from sidecar.core.fingerprint import KEY_VERSION, fleet_secret, seal
 from sidecar.core.headers import is_secretive
 from sidecar.core.json_rule import faults
 from sidecar.core.limits import limited
-from sidecar.core.model import Head, Key, Reading
+from sidecar.core.model import Facts, Head, Key, Reading
 from sidecar.core.policy import Bypass, Observe, Reason, admit, freshness, obstacles
 from sidecar.core.principal import Pod, is_empty
 from sidecar.core.reasons import REASONS
@@ -53,6 +53,9 @@ _UNSAFE = frozenset(Unsafe) - {Unsafe.FILE_ID}
 
 _ILLEGIBLE = frozenset({Reason.CONTENT_ENCODED, Reason.CHARSET})
 """Reasons for which what the bytes of a body say is not what was meant."""
+
+_LEGIBLE = Facts(deterministic=True)
+"""Of such a body nothing is said."""
 
 _Say: TypeAlias = Callable[[str, object], None]
 
@@ -161,7 +164,10 @@ def _reasons(approaches: Approaches, approach: Approach, head: Head, body: bytes
     found = [*approaches.obstacles(approach)]
     site = approach.site
     endpoint = site.endpoint
-    if endpoint is not None and not endpoint.bypass and not _ILLEGIBLE & {*found}:
+    if endpoint is not None and not endpoint.bypass and _ILLEGIBLE & {*found}:
+        route = choose_route(site, head.fields, "")
+        found += obstacles(_LEGIBLE, route, approaches.caller(approach, route).principal)
+    elif endpoint is not None and not endpoint.bypass:
         reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), secret)
         route = choose_route(site, head.fields, choose_model(endpoint, reading.facts))
         found += obstacles(reading.facts, route, approaches.caller(approach, route).principal)

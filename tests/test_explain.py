@@ -145,6 +145,11 @@ RESPONSES = HEAD.replace("chat/completions", "responses")
             request(CHAT.replace("0", "1"), HEAD + "Content-Encoding: gzip\n"), ["content-encoded"], id="a-body-unread"
         ),
         pytest.param(
+            request(CHAT, HEAD.replace("Authorization: Bearer sk-secret", "Content-Encoding: gzip")),
+            ["content-encoded", "no-credential"],
+            id="a-body-unread-of-nobody",
+        ),
+        pytest.param(
             request('{"a": -0, "a": 1}', HEAD.replace("Authorization: Bearer sk-secret\n", "")),
             ["duplicate-key", "no-credential", "negative-zero"],
             id="all-faults-of-the-json",

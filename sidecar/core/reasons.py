@@ -372,7 +372,7 @@ _PLACES: Mapping[Where, tuple[str, ...]] = {
     Where.UNKEPT: (
         "the log's `reason`",
         "`sidecar_not_stored_total{reason}`",
-        "the caller sees `sidecar; fwd=miss` without `stored`",
+        "the caller sees `sidecar; fwd=miss` without `stored`, with `detail=fallback` for that alone",
     ),
     Where.ERROR: ("`Cache-Status: sidecar; detail=REASON`", "the error's `code`", "the log's `cause`"),
 }
