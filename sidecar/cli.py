@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sidecar import __version__
 from sidecar.core.durations import seconds_of
+from sidecar.core.orders import AUTO, FORCE, FORMER, STOP
 from sidecar.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +27,19 @@ _KEYGEN_HINT = """\
 This is a secret. Put it into the file of cache.secret_file, the same in every pod: sidecar keygen > FILE.
 To rotate: add a new line below the old one and roll it out; then put it above; when what the old one wrote has
 expired, remove the old one."""
+
+
+_MODES = """\
+modes:
+  normal        answers are looked up, kept and shared as the routes say
+  cache-off     nothing is looked up, kept or shared: each call goes to its service.
+                Regions, failover, limits, retries and fallbacks work as before
+  passthrough   as cache-off in this version; what a later one may change about calls
+                is off in it, too
+
+Without a mode, the one in force is shown. `sidecar mode normal` ends another."""
+
+_YES = "do not ask whether --all is meant; take a --route or --service that the configuration does not know"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sidecar", description="The proxy beside every pod that makes AI traffic cheap."
     )
+    parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the proxy")
@@ -78,32 +93,35 @@ def _parser() -> argparse.ArgumentParser:
     _takes_config(purge)
     _takes_scope(purge)
     purge.add_argument("--dry-run", action="store_true", help="only count")
-    purge.add_argument("--yes", action="store_true", help="do not ask whether --all is meant")
+    purge.add_argument("--yes", action="store_true", help=_YES)
     purge.set_defaults(command=_purge)
 
-    mode = commands.add_parser("mode", help="show or change the mode of the whole fleet")
+    mode = commands.add_parser(
+        "mode",
+        help="show or change the mode of the whole fleet",
+        description="Show or change the mode of the whole fleet; of one process where no admin.token_file is set.",
+        epilog=_MODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     _takes_config(mode)
     mode.add_argument("mode", nargs="?", choices=("normal", "cache-off", "passthrough"), help="without: show it")
     mode.add_argument("--for", dest="lasting", metavar="30m", help=_lasting("it is changed again"))
     mode.set_defaults(command=_mode)
 
     region = commands.add_parser("region", help="show which regions take calls, or say so, for the whole fleet")
-    deeds = region.add_subparsers(required=True, metavar="ls|open|close|auto")
+    deeds = region.add_subparsers(required=True, metavar="ls|stop|force|auto")
     listing = deeds.add_parser("ls", help="how every region stands, one a line")
     _takes_config(listing)
     listing.set_defaults(command=_regions)
     for action, what in (
-        ("open", "open its breaker: no calls go there"),
-        ("close", "close its breaker: calls go there whatever happens"),
-        ("auto", "give it back to its own judgement"),
+        (STOP, "send nothing there"),
+        (FORCE, "send calls there whatever happens"),
+        (AUTO, "let its breaker judge again"),
     ):
         deed = deeds.add_parser(action, help=what)
-        _takes_config(deed)
-        deed.add_argument("service", metavar="SERVICE")
-        deed.add_argument("region", metavar="REGION")
-        if action != "auto":
-            deed.add_argument("--for", dest="lasting", metavar="30m", help=_lasting("`auto` ends it"))
-        deed.set_defaults(command=_region, action=action, lasting=None)
+        _takes_region(deed, action)
+    for former, action in FORMER.items():
+        _takes_region(deeds.add_parser(former), action, former)  # no help: it isn't offered, only understood
 
     keygen = commands.add_parser("keygen", help="a new line for the file of cache.secret_file")
     keygen.set_defaults(command=_keygen)
@@ -115,6 +133,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _takes_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE|DIR", help="default: /etc/sidecar if it exists, else built in")
+
+
+def _takes_region(deed: argparse.ArgumentParser, action: str, former: str = "") -> None:
+    """The options of an order about a region; *former*: the word that was said is one of the last version's."""
+    _takes_config(deed)
+    deed.add_argument("service", metavar="SERVICE")
+    deed.add_argument("region", metavar="REGION")
+    if action != AUTO:
+        deed.add_argument("--for", dest="lasting", metavar="30m", help=_lasting("`auto` ends it"))
+    deed.set_defaults(command=_region, action=action, former=former, lasting=None)
 
 
 def _lasting(end: str) -> str:
@@ -178,7 +206,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 def _purge(arguments: argparse.Namespace) -> int:
     from pathlib import Path  # noqa: PLC0415  as above
 
-    from sidecar.controlling import purge  # noqa: PLC0415  as above
+    from sidecar.controlling import purge, slip  # noqa: PLC0415  as above
     from sidecar.settings import load  # noqa: PLC0415  as above
 
     said = {name.replace("_", "-"): getattr(arguments, name) for name in _SCOPES}
@@ -191,6 +219,8 @@ def _purge(arguments: argparse.Namespace) -> int:
             print(f"{given}: {error.strerror}", file=sys.stderr)
             return 2
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
+    if not arguments.yes and (wrong := slip(rules, scope, given)):
+        return _tell(wrong)
     if (
         scope == "all"
         and not (arguments.yes or arguments.dry_run)
@@ -247,6 +277,9 @@ def _region(arguments: argparse.Namespace) -> int:
 
     if not _lasts(arguments.lasting):
         return 2
+    if arguments.former:
+        text = f"`region {arguments.former}` is called `region {arguments.action}` now"
+        print(f"sidecar: {text}; the next version does not know the old word", file=sys.stderr)
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
     return _tell(order_region(rules, arguments.action, arguments.service, arguments.region, arguments.lasting))
 

@@ -74,6 +74,13 @@ def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> Tol
     return Told(0, f"purged {count} of this process", (*notes, _not_yet(rules, done.fleet)))
 
 
+def slip(rules: Rules, scope: str, name: str) -> Told | None:
+    """What to tell of a purge by a route or service that the configuration doesn't know; None for any other."""
+    for text in _unknown_name(rules, scope, name):
+        return _failed(f"{text}; nothing was purged. A former {scope}'s answers are purged with --yes", 2)
+    return None
+
+
 def change_mode(rules: Rules, mode: str, lasting: str | None) -> Told:
     """
     Change to *mode*, for as long as *lasting* says (``30m``); None: for 30 days in the fleet, and in a single process
@@ -105,7 +112,7 @@ def show_regions(rules: Rules) -> Told:
 
 
 def order_region(rules: Rules, action: str, service: str, region: str, lasting: str | None) -> Told:
-    """``open``, ``close`` or ``auto`` (back to its own judgement) a region, for as long as *lasting* says (``30m``)."""
+    """``stop``, ``force`` or ``auto`` (back to its own judgement) a region, for as long as *lasting* says (``30m``)."""
     body = {"service": service, "region": region, "action": action} | ({} if lasting is None else {"for": lasting})
     done = _call(rules, RegionResult, "/api/regions", body)
     if isinstance(done, Told):
@@ -168,7 +175,7 @@ def _unknown_name(rules: Rules, scope: str, name: str) -> Iterable[str]:
     known = {"route": {route.name for route in rules.routes}, "service": {each.name for each in rules.services}}
     if scope in known and name not in known[scope]:
         meant = nearest(name, known[scope])
-        yield f"the configuration has no {scope} {name}" + (f"; did you mean {meant}?" if meant else "")
+        yield f"the configuration has no {scope} {name}" + (f" (did you mean {meant}?)" if meant else "")
 
 
 def _call(rules: Rules, kind: type[Answer], path: str, body: Mapping[str, object] | None = None) -> Answer | Told:

@@ -147,6 +147,7 @@ def draft_of(
         model=call.model if call is not None else "",
         streamed=call is not None and call.facts.view.stream,
         reason=reason,
+        key=call.key.address if call is not None and call.key is not None else b"",
     )
 
 

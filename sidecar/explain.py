@@ -17,18 +17,22 @@ from sidecar.attempt import Leg, Trip
 from sidecar.candidates import Candidates
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches, Caller, may_have_tokens
+from sidecar.core.dialect import BodyForm
 from sidecar.core.failover import eligible
 from sidecar.core.fingerprint import KEY_VERSION, fleet_secret, seal
 from sidecar.core.headers import is_secretive
+from sidecar.core.json_rule import faults
 from sidecar.core.limits import limited
-from sidecar.core.model import Head, Key, Reading
-from sidecar.core.policy import Bypass, Observe, admit, freshness
+from sidecar.core.model import Facts, Head, Key, Reading
+from sidecar.core.policy import Bypass, Observe, Reason, admit, freshness, obstacles
 from sidecar.core.principal import Pod, is_empty
+from sidecar.core.reasons import REASONS
 from sidecar.core.recognise import choose_route
 from sidecar.core.regions import Regions
 from sidecar.core.roles import Role, Roles
 from sidecar.core.routing import choose_model
-from sidecar.core.rules import AzureIdentity, Region, Route, RouteLimits, Rules
+from sidecar.core.rules import AzureIdentity, CacheMode, Region, Route, RouteLimits, Rules
+from sidecar.core.unsafe import Unsafe
 from sidecar.errand import Call, trip_of
 from sidecar.errors import Refused
 from sidecar.identity.key_sets import KeySets
@@ -44,6 +48,14 @@ _UNIQUE = re.compile(
     rb"|[0-9]{4}-[0-9]{2}-[0-9]{2}t[0-9]{2}:[0-9]{2}"
 )
 """What ids and times look like: a UUID, a long number or digest, a date with a time."""
+
+_UNSAFE = frozenset(Unsafe) - {Unsafe.FILE_ID}
+
+_ILLEGIBLE = frozenset({Reason.CONTENT_ENCODED, Reason.CHARSET})
+"""Reasons for which what the bytes of a body say is not what was meant."""
+
+_LEGIBLE = Facts(deterministic=True)
+"""Of such a body nothing is said."""
 
 _Say: TypeAlias = Callable[[str, object], None]
 
@@ -88,6 +100,9 @@ def explain(rules: Rules, raw: bytes, environ: Mapping[str, str] = os.environ) -
     else:
         call = _explain_body(approaches, approach, head, body, secret, say)
         route = call.route
+    _explain_reasons(_reasons(approaches, approach, head, body, secret), say)
+    if call is not None and call.key is not None and not call.observe:
+        say("hit", _hit(approach, call))
     caller = approaches.caller(approach, route)
     _explain_fields(approaches.roles(approach), head, caller, say)
     _explain_regions(Request(head, body, approach), call, route, caller, say)
@@ -139,6 +154,50 @@ def _explain_body(
     key = seal(secret, caller.prefix, model, reading)
     _explain_key(reading, caller, key, say, fixed=secret == _SECRET)
     return Call(endpoint, facts, route, model, caller.principal, fresh, key, observe=observe)
+
+
+def _reasons(approaches: Approaches, approach: Approach, head: Head, body: bytes, secret: bytes) -> list[str]:
+    """
+    Everything for which the call is not looked up, first what the line tells. The body is read for it also where the
+    line has no need to: else what it says against a look-up would come up only when the rest is set right.
+    """
+    found = [*approaches.obstacles(approach)]
+    site = approach.site
+    endpoint = site.endpoint
+    if endpoint is not None and not endpoint.bypass and _ILLEGIBLE & {*found}:
+        route = choose_route(site, head.fields, "")
+        found += obstacles(_LEGIBLE, route, approaches.caller(approach, route).principal)
+    elif endpoint is not None and not endpoint.bypass:
+        reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), secret)
+        route = choose_route(site, head.fields, choose_model(endpoint, reading.facts))
+        found += obstacles(reading.facts, route, approaches.caller(approach, route).principal)
+        if reading.facts.bypass in _UNSAFE and endpoint.body is BodyForm.JSON:
+            found += sorted(faults(body))
+        if route.cache.mode is CacheMode.OBSERVE:
+            found.append(Reason.OBSERVE)
+    return [*dict.fromkeys(map(str, found))]
+
+
+def _explain_reasons(reasons: list[str], say: _Say) -> None:
+    """Each of *reasons* with what it means, and with what makes it go away: then the call is looked up."""
+    if reasons:
+        say("why", f"\n{'':13}".join(f"{reason}: {REASONS[reason].meaning}" for reason in reasons))
+        say("for a hit", f"\n{'':13}".join(f"{reason}: {REASONS[reason].remedy}" for reason in reasons))
+
+
+def _hit(approach: Approach, call: Call) -> str:
+    """What makes a call that is looked up a hit."""
+    asked = approach.asked
+    if call.fresh.ttl <= 0:
+        return "never, for the caller says `x-sidecar-ttl: 0` or the route has `ttl` 0, so that no answer is kept"
+    if asked.no_cache:
+        return "never, for the caller wants a new answer (`no-cache`); leave that out"
+    if asked.max_age == 0:
+        return "never, for the caller takes no stored answer (`max-age=0`); leave that out"
+    if call.principal.needs_proof and not call.endpoint.proves:
+        return "never, for none of these answers proves that the caller's credential was accepted"
+    proof = ", once the service has accepted the caller's credential" if call.principal.needs_proof else ""
+    return f"a call with this key, within {call.fresh.ttl:g} s of a whole answer to one{proof}"
 
 
 def _explain_fields(roles: Roles, head: Head, caller: Caller, say: _Say) -> None:

@@ -76,7 +76,7 @@ class Sidecar:
         self._environ = environ
         self._shared = frozenset(service.name for service in rules.services if service.breaker.shared)
         self.port = self.health_port = self.admin_port = 0
-        self.log = AccessLog(write, now=time.time)  # noqa: TID251  the clocks are handed out from here
+        self.log = AccessLog(write, now=time.time, rule=rules.log)  # noqa: TID251  the clocks are handed out from here
         self.tasks = Tasks(self._report)
         self.ledger = Ledger(rules.limits.inflight_memory)
         self.memory = Memory(
@@ -247,12 +247,13 @@ class Sidecar:
         self._sweeping = self.tasks.spawn(self._sweep(), name="sweep")
         self.ready = True
         self.log.event("started", version=__version__, port=self.port, health_port=self.health_port,
-                       mode=rules.mode.value, revision=rules.revision)  # fmt: skip
+                       config=rules.source, mode=rules.mode.value, revision=rules.revision)  # fmt: skip
 
     async def stop(self) -> None:
         """Not ready; finish what runs within the grace period, then cut; give everything back."""
-        self.ready = False
-        self.log.event("draining", connections=self.listener.connections, seconds=self.rules.limits.drain_seconds)
+        served, self.ready = self.ready, False
+        if served:  # a start that failed has nothing to finish, and its reason is the last that is said
+            self.log.event("draining", connections=self.listener.connections, seconds=self.rules.limits.drain_seconds)
         await self.listener.drain(self.rules.limits.drain_seconds)
         await self.tasks.cancel("flight")  # refreshes: they give their leases back while that can be done
         await self.credentials.close()
@@ -262,13 +263,14 @@ class Sidecar:
         await self.upstream.close()
         await self.control.stop()
         await self.health.stop()
-        self.log.event("stopped")
+        if served:
+            self.log.event("stopped")
 
     def readiness(self) -> Readiness:
         """Ready from listening until draining; neither a service nor a full cache can change that."""
         parts = (
             Part("listener", self.ready, f"port {self.port}, {self.listener.connections} connections"),
-            Part("memory", True, repr(self.memory)),
+            Part("memory", True, self.memory.standing),
             *mode_parts(self.operations.standing(), self.operations.source, self.rules.mode),
             *region_parts(self.operations.table()),
             *credential_parts(self.credentials.standing()),

@@ -22,10 +22,9 @@ from sidecar.admin.actions import (
     RegionRequest,
     RegionResult,
 )
-from sidecar.core.breaker import State
 from sidecar.core.model import Position
 from sidecar.core.purges import Purges, Scope, ScopeKind, taking
-from sidecar.core.regions import Order, Regions, Standing
+from sidecar.core.regions import ORDERS, Order, Regions, Standing
 from sidecar.core.rules import Mode, Service
 from sidecar.core.term import Term, term
 from sidecar.errors import FleetAway, Refused
@@ -37,7 +36,7 @@ from sidecar.store.memory import Memory
 FLEETS_SECONDS = 30 * 86400.0
 """How long a mode or an order holds in the fleet where its end is not said."""
 
-_STATES = {"open": State.OPEN, "close": State.CLOSED}
+_STATES = {word: state for state, word in ORDERS.items()}
 
 
 class Log(Protocol):

@@ -301,7 +301,7 @@ class Proxy:
                 self._now(), request_id, approach.site.service.name, call.route.name, call.endpoint.name,
                 Outcome.HIT_MEMORY if verdict.ttl >= 0 else Outcome.STALE, entry.status, approach.head.method,
                 entry.model, seconds=self._clock() - started, bytes_in=size, bytes_out=len(body), usage=entry.usage,
-                streamed=call.facts.view.stream,
+                streamed=call.facts.view.stream, key=call.key.address if call.key is not None else b"",
             )
         )  # fmt: skip
         return hit(verdict, body, form, request_id, call.model)

@@ -51,8 +51,7 @@ async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
     Strays(sidecar.log.event).install()
     for problem in problems:
         sidecar.log.event("config-problem", level="warning", message=problem)
-    if why := await _start(sidecar):
-        print(*why, sep="\n", file=sys.stderr)
+    if await _start(sidecar):
         return 1
     await stopping.wait()
     await sidecar.stop()
@@ -98,13 +97,19 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
     return 0
 
 
-async def _start(sidecar: Sidecar) -> list[str]:
-    """Start it. What to tell people if that failed, else nothing."""
+def _to_people(why: list[str]) -> None:
+    print(*why, sep="\n", file=sys.stderr, flush=True)
+
+
+async def _start(sidecar: Sidecar, tell: Callable[[list[str]], None] = _to_people) -> list[str]:
+    """Start it. If that failed, people are told why before anything else happens, and that is returned."""
     try:
         await sidecar.start()
     except OSError as error:
+        why = _why_not(sidecar, error)
+        tell(why)
         await sidecar.stop()
-        return _why_not(sidecar.rules, error)
+        return why
     return []
 
 
@@ -117,7 +122,7 @@ async def _start_beside(
         tries -= 1
         rules, moved = _on_free_ports(wanted)
         sidecar = Sidecar(rules, environ={}, write=write, refused=refused)
-        why = await _start(sidecar)
+        why = await _start(sidecar, tell=lambda _: None)
         if not why or not tries:
             return sidecar, moved, why
 
@@ -162,20 +167,25 @@ def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:
     return rules, moved
 
 
-def _why_not(rules: Rules, error: OSError) -> list[str]:
+def _why_not(sidecar: Sidecar, error: OSError) -> list[str]:
     """What to tell of a start that failed: which port is taken and by whom, else what the system says."""
     from sidecar.net.ports import holder, is_free  # noqa: PLC0415  as above
 
+    rules = sidecar.rules
     host = rules.listen.host
     wanted = [
-        ("--port or listen.port", host, rules.listen.port),
-        ("health.port", rules.health.host, rules.health.port),
-        ("admin.port", rules.admin.host, rules.admin.port),
+        ("--port or listen.port", host, rules.listen.port, sidecar.port),
+        ("health.port", rules.health.host, rules.health.port, sidecar.health_port),
+        ("admin.port", rules.admin.host, rules.admin.port, sidecar.admin_port),
     ]
-    wanted += [(f"services.{service.name}.port", host, service.port) for service in rules.services if service.port]
+    wanted += [
+        (f"services.{service.name}.port", host, service.port, service.port in sidecar.ports)
+        for service in rules.services
+        if service.port
+    ]
     lines = []
-    for option, address, port in wanted:
-        if not is_free(address, port):
+    for option, address, port, ours in wanted:
+        if not ours and not is_free(address, port):
             by = f"held by {who}" if (who := holder(port)) else "not to be had"
             lines.append(f"sidecar: not started: port {port} of {address} is {by}; choose another with {option}")
     said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)

@@ -13,6 +13,7 @@ from sidecar import __version__
 from sidecar.cli import main
 from sidecar.controlling import Told
 from sidecar.core.keyring import parse
+from sidecar.core.rules import Mode
 
 GOOD = """\
 version: 1
@@ -56,10 +57,11 @@ def write(tmp_path):
     return write
 
 
-def test_version_of_the_real_command():
-    """``python -m sidecar version`` is the program, all of it."""
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version_of_the_real_command(word):
+    """``python -m sidecar version`` is the program, all of it; the option says the same."""
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar", "version"], capture_output=True, text=True, timeout=15, check=False
+        [sys.executable, "-m", "sidecar", word], capture_output=True, text=True, timeout=15, check=False
     )
 
     assert (0, f"sidecar {__version__}\n", "") == (done.returncode, done.stdout, done.stderr)
@@ -269,15 +271,27 @@ def test_mode_wrong_usage(options, expected, capsys):
     assert expected == capsys.readouterr().err
 
 
+def test_mode_explains_its_modes(capsys):
+    """Whoever asks for help at night reads what each mode does before one is set."""
+    with pytest.raises(SystemExit) as left:
+        main(["mode", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+
+    assert 0 == left.value.code
+    assert [mode.value for mode in Mode] == [
+        line.split()[0] for line in lines[lines.index("modes:") + 1 :] if line.startswith("  ") and line[2] != " "
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["open", "openai", "us", "--for", "30"], "sidecar: --for is a duration, such as 30m or 12h\n"),
-        (["open", "openai"], "the following arguments are required: REGION"),
+        (["stop", "openai", "us", "--for", "30"], "sidecar: --for is a duration, such as 30m or 12h\n"),
+        (["stop", "openai"], "the following arguments are required: REGION"),
         (["auto", "openai", "us", "--for", "30m"], "unrecognized arguments: --for 30m"),
         (["ls", "openai"], "unrecognized arguments: openai"),
         (["shut", "openai", "us"], "invalid choice: 'shut'"),
-        ([], "the following arguments are required: ls|open|close|auto"),
+        ([], "the following arguments are required: ls|stop|force|auto"),
     ],
     ids=["no-duration", "no-region", "auto-lasting", "ls-names", "unknown", "nothing"],
 )

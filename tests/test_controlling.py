@@ -223,11 +223,36 @@ def test_purge_without_a_token(process, alone, capsys):
     assert [False] == [asked.fleet for asked in process.asked]
 
 
-def test_a_name_that_the_configuration_does_not_know(process, fleet, capsys):
-    """May be an old one's, so it is purged; or a slip, so it is told."""
-    code, _, notes = run(capsys, "purge", "--route", "chatt", *fleet)
+@pytest.mark.parametrize("counting", [[], ["--dry-run"]], ids=["purge", "count"])
+@pytest.mark.parametrize(
+    ("scope", "name", "unknown"),
+    [
+        ("route", "chatt", "route chatt (did you mean chat?)"),
+        ("service", "opnai", "service opnai (did you mean openai?)"),
+        ("service", "zzz", "service zzz"),
+    ],
+    ids=["route", "service", "nothing-near"],
+)
+def test_a_name_that_the_configuration_does_not_know(process, fleet, capsys, scope, name, unknown, counting):
+    """A slip, as a rule: nothing is purged, and what was probably meant is named."""
+    code, out, notes = run(capsys, "purge", f"--{scope}", name, *counting, *fleet)
 
-    assert (0, ["the configuration has no route chatt; did you mean chat?"]) == (code, notes)
+    assert (2, "", []) == (code, out, process.asked)
+    told = f"the configuration has no {unknown}; nothing was purged. A former {scope}'s answers are purged with --yes"
+    assert [told] == notes
+
+
+def test_a_former_name(process, fleet, capsys):
+    """Entries outlast the route that kept them, and go by its name where somebody insists."""
+    code, _, notes = run(capsys, "purge", "--route", "chatt", "--yes", *fleet)
+
+    assert (0, ["the configuration has no route chatt (did you mean chat?)"]) == (code, notes)
+    assert ["chatt"] == [asked.value for asked in process.asked]
+
+
+def test_any_tag(process, fleet, capsys):
+    """Callers make up tags, so none is unknown."""
+    assert 0 == run(capsys, "purge", "--tag", "chatt", *fleet)[0]
     assert ["chatt"] == [asked.value for asked in process.asked]
 
 
@@ -393,8 +418,8 @@ def test_show_the_regions(process, alone, capsys):
     process.table = [
         standing("us", priority=1, weight=3, residency="us", share=0.1, latency=0.8123),
         standing("eu", state="open", seconds=4.2, share=0.0, windows=2, window_seconds=59.0, exhausted=1),
-        standing("asia", state="open", share=0.0, order="open", order_seconds=1799.6),
-        standing("any", resource="contoso", order="close"),
+        standing("asia", state="open", share=0.0, order="stop", order_seconds=1799.6),
+        standing("any", resource="contoso", order="force"),
     ]
     code, out, notes = run(capsys, "region", "ls", *alone)
     lines = out.splitlines()
@@ -417,8 +442,8 @@ def test_show_the_regions(process, alone, capsys):
         ],
         ["openai", "us", "1", "3", "us", "closed", "10%", "-", "-", "-", "-", "0.812s"],
         ["openai", "eu", "1", "1", "-", "open", "0%", "4s", "-", "2:59s", "1", "-"],
-        ["openai", "asia", "1", "1", "-", "open", "0%", "-", "open:30m", "-", "-", "-"],
-        ["openai/contoso", "any", "1", "1", "-", "closed", "100%", "-", "close", "-", "-", "-"],
+        ["openai", "asia", "1", "1", "-", "open", "0%", "-", "stop:30m", "-", "-", "-"],
+        ["openai/contoso", "any", "1", "1", "-", "closed", "100%", "-", "force", "-", "-", "-"],
     ] == [line.split() for line in lines]
     column = lines[0].index("STATE")
     assert [True] * 4 == [line[column:].startswith(("open", "closed")) for line in lines[1:]]
@@ -437,18 +462,18 @@ def test_show_no_regions(process, alone, capsys):
     ("options", "table", "asked", "out"),
     [
         pytest.param(
-            ["open", "openai", "us", "--for", "30m"],
-            [standing("us", state="open", share=0.0, order="open", order_seconds=1800.0)],
-            ("open", 1800.0),
-            "openai us: open, by order open for 30m more; in the whole fleet",
-            id="open",
+            ["stop", "openai", "us", "--for", "30m"],
+            [standing("us", state="open", share=0.0, order="stop", order_seconds=1800.0)],
+            ("stop", 1800.0),
+            "openai us: open, by order stop for 30m more; in the whole fleet",
+            id="stop",
         ),
         pytest.param(
-            ["close", "openai", "us"],
-            [standing("us", order="close")],
-            ("close", None),
-            "openai us: closed, by order close; in the whole fleet",
-            id="close",
+            ["force", "openai", "us"],
+            [standing("us", order="force")],
+            ("force", None),
+            "openai us: closed, by order force; in the whole fleet",
+            id="force",
         ),
         pytest.param(
             ["auto", "openai", "us"],
@@ -458,9 +483,9 @@ def test_show_no_regions(process, alone, capsys):
             id="auto",
         ),
         pytest.param(
-            ["open", "openai", "us"],
+            ["stop", "openai", "us"],
             [],
-            ("open", None),
+            ("stop", None),
             "openai us: not called yet; in the whole fleet",
             id="not-called",
         ),
@@ -474,27 +499,38 @@ def test_order_a_region(process, fleet, capsys, options, table, asked, out):
     assert [RegionRequest("openai", "us", *asked, fleet=True)] == process.asked
 
 
+@pytest.mark.parametrize(("former", "word"), [("open", "stop"), ("close", "force")])
+def test_order_a_region_in_a_former_word(process, fleet, capsys, former, word):
+    """What the last version called it is done, and the new word is told."""
+    process.table = [standing("us", order=word)]
+    code, out, notes = run(capsys, "region", former, "openai", "us", "--for", "30m", *fleet)
+
+    assert (0, f"openai us: closed, by order {word}; in the whole fleet") == (code, out)
+    assert [f"`region {former}` is called `region {word}` now; the next version does not know the old word"] == notes
+    assert [RegionRequest("openai", "us", word, 1800.0, fleet=True)] == process.asked
+
+
 @pytest.mark.parametrize(("served", "note"), [("fleet", NO_REDIS), ("alone", NO_TOKEN)])
 def test_order_a_region_of_this_process(process, capsys, request, served, note):
     """As far as the fleet knows, and why no farther."""
     process.fleet = "local"
-    process.table = [standing("us", order="close")]
+    process.table = [standing("us", order="force")]
     option = request.getfixturevalue(served)
 
-    told = "openai us: closed, by order close; in this process"
-    assert (0, told, [note]) == run(capsys, "region", "close", "openai", "us", *option)
+    told = "openai us: closed, by order force; in this process"
+    assert (0, told, [note]) == run(capsys, "region", "force", "openai", "us", *option)
 
 
 def test_order_that_redis_will_not_have(process, fleet, capsys):
     """What is missing is named, and no other reason."""
     process.fleet, process.why = "local", "Redis forbids TIME to this user; grant +time"
-    process.table = [standing("us", order="close")]
+    process.table = [standing("us", order="force")]
 
     assert (
         0,
-        "openai us: closed, by order close; in this process",
+        "openai us: closed, by order force; in this process",
         ["this process only: Redis forbids TIME to this user; grant +time"],
-    ) == run(capsys, "region", "close", "openai", "us", *fleet)
+    ) == run(capsys, "region", "force", "openai", "us", *fleet)
 
 
 @pytest.mark.parametrize(
@@ -510,19 +546,19 @@ def test_order_that_is_refused(process, fleet, capsys, problem, code):
     """In the sidecar's words; a slip is wrong usage."""
     process.problem = problem
 
-    assert (code, "", [f"refused: {problem.message}"]) == run(capsys, "region", "open", "opnai", "uss", *fleet)
+    assert (code, "", [f"refused: {problem.message}"]) == run(capsys, "region", "stop", "opnai", "uss", *fleet)
 
 
 def test_regions_where_nothing_listens(capsys, configure):
     """As every command that calls a sidecar."""
-    codes = [run(capsys, "region", *words, *configure(0))[0] for words in (["ls"], ["open", "a", "b"])]
+    codes = [run(capsys, "region", *words, *configure(0))[0] for words in (["ls"], ["stop", "a", "b"])]
 
     assert [2, 2] == codes
 
 
 @pytest.mark.parametrize(
     ("command", "end"),
-    [(["mode"], "until it is changed again"), (["region", "open"], "until `auto` ends it")],
+    [(["mode"], "until it is changed again"), (["region", "stop"], "until `auto` ends it")],
     ids=["mode", "region"],
 )
 def test_help_tells_the_end(capsys, command, end):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from itertools import takewhile
 
 import pytest
 
 from sidecar.core.approach import Approaches
 from sidecar.core.fingerprint import fleet_secret
 from sidecar.core.principal import Pod
+from sidecar.core.reasons import REASONS
 from sidecar.core.rules import CacheRule, RedisRule, Region, Route
 from sidecar.explain import explain
 from sidecar.net.request_file import read_request
@@ -112,6 +114,104 @@ def test_bypass(rules, raw, expected):
 
     assert expected == said["decision"]
     assert "key" not in said
+
+
+def listed(said, name):
+    """The reasons that the lines of *name* give a sentence for, in their order; each is the table's."""
+    first, _, rest = said["text"].partition(f"\n{name + ':':<12} ")[2].partition("\n")
+    lines = [first, *takewhile(lambda line: line.startswith(" " * 13), rest.split("\n"))]
+    return [tuple(line.strip().split(": ", 1)) for line in lines if line]
+
+
+RESPONSE = '{"model": "gpt-4o", "input": "Hello", "temperature": 0%s}'
+RESPONSES = HEAD.replace("chat/completions", "responses")
+
+
+@pytest.mark.parametrize(
+    ("raw", "reasons"),
+    [
+        pytest.param(request(RESPONSE % "", RESPONSES), ["store"], id="store"),
+        pytest.param(
+            request(RESPONSE % ', "previous_response_id": "r", "tools": [{"type": "web_search"}]', RESPONSES),
+            ["previous-response-id", "server-tools", "store"],
+            id="several-in-the-body",
+        ),
+        pytest.param(
+            request(CHAT.replace("0", "1"), HEAD + "Cache-Control: no-store\nRange: bytes=0-1\n"),
+            ["no-store", "range", "not-deterministic"],
+            id="head-and-body",
+        ),
+        pytest.param(
+            request(CHAT.replace("0", "1"), HEAD + "Content-Encoding: gzip\n"), ["content-encoded"], id="a-body-unread"
+        ),
+        pytest.param(
+            request(CHAT, HEAD.replace("Authorization: Bearer sk-secret", "Content-Encoding: gzip")),
+            ["content-encoded", "no-credential"],
+            id="a-body-unread-of-nobody",
+        ),
+        pytest.param(
+            request('{"a": -0, "a": 1}', HEAD.replace("Authorization: Bearer sk-secret\n", "")),
+            ["duplicate-key", "no-credential", "negative-zero"],
+            id="all-faults-of-the-json",
+        ),
+        pytest.param(
+            request(head=HEAD.replace("chat/completions", "files") + "Range: bytes=0-1\n"),
+            ["stateful", "range"],
+            id="an-operation-that-is-never-looked-up",
+        ),
+        pytest.param(
+            request(head=HEAD.replace("127.0.0.1:7400", "evil.example") + "Origin: https://evil.example\n"),
+            ["foreign-host", "foreign-origin"],
+            id="led-here-by-a-web-page",
+        ),
+    ],
+)
+def test_all_reasons(rules, raw, reasons):
+    """Not the first alone, which the caller is told: all, each with the table's sentence and its remedy."""
+    said = parts(rules, raw)
+
+    assert said["decision"].startswith(f"bypass ({reasons[0]})")
+    assert [(reason, REASONS[reason].meaning) for reason in reasons] == listed(said, "why")
+    assert [(reason, REASONS[reason].remedy) for reason in reasons] == listed(said, "for a hit")
+    assert "hit" not in said
+
+
+def test_the_remedy_of_a_response_that_is_stored(rules):
+    """What the caller has in hand is named; then it is looked up."""
+    raw = request(RESPONSE % "", RESPONSES)
+
+    assert ("store", "Send `store: false`.") in listed(parts(rules, raw), "for a hit")
+    assert "look-up" == parts(rules, request(RESPONSE % ', "store": false', RESPONSES))["decision"]
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("", "a call with this key, within 3600 s of a whole answer to one"),
+        ("x-sidecar-ttl: 60s\n", "a call with this key, within 60 s of a whole answer to one"),
+        ("Cache-Control: no-cache\n", "never, for the caller wants a new answer (`no-cache`); leave that out"),
+        ("Cache-Control: max-age=0\n", "never, for the caller takes no stored answer (`max-age=0`); leave that out"),
+    ],
+    ids=["as it is", "sooner", "no-cache", "max-age"],
+)
+def test_what_makes_it_a_hit(rules, field, expected):
+    """Of a call that is looked up it is said, too, when it hits."""
+    assert expected == parts(rules, request(head=HEAD + field))["hit"]
+
+
+def test_what_makes_a_shared_answer_a_hit(routed):
+    """Where callers share, each has to be known to the service."""
+    said = parts(routed, request())
+
+    assert said["hit"].endswith(", once the service has accepted the caller's credential")
+
+
+def test_reasons_of_a_call_that_is_only_measured(routed):
+    """The mode is the reason."""
+    said = parts(routed, request(head=HEAD + "X-Team: docs\n"))
+
+    assert [("observe", REASONS["observe"].meaning)] == listed(said, "why")
+    assert "hit" not in said
 
 
 def test_observe(routed):

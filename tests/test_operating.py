@@ -403,7 +403,7 @@ async def test_fleet_away(desk):
 
 
 @pytest.mark.parametrize(
-    ("action", "state", "share"), [("open", "open", 0.0), ("close", "closed", 1.0)], ids=["open", "close"]
+    ("action", "state", "share"), [("stop", "open", 0.0), ("force", "closed", 1.0)], ids=["stop", "force"]
 )
 async def test_own_order(desk, action, state, share):
     """It holds for as long as was said, here alone; then the region judges for itself again."""
@@ -427,13 +427,13 @@ async def test_own_order(desk, action, state, share):
 
 async def test_order_without_an_end(desk):
     """It holds until it is taken back, which may be done twice."""
-    await desk.order("open")
+    await desk.order("stop")
     desk.now += 1e9
     desk.operations.tick()
     before = desk.standing()
     results = [await desk.order("auto"), await desk.order("auto")]
 
-    assert ("open", "open", None) == before
+    assert ("open", "stop", None) == before
     assert [("closed", ""), ("closed", "")] == [(each.state, each.order) for done in results for each in done.regions]
 
 
@@ -441,32 +441,32 @@ async def test_an_order_again(desk):
     """One that changes nothing disturbs nobody; another end is another order."""
     desk.regions.breaker(Place("openai", "", "west"), BreakerRule(), 6000.0)
     for seconds in (60.0, 60.0, 600.0):
-        await desk.order("open", seconds)
+        await desk.order("stop", seconds)
         desk.operations.tick()
 
     assert [("west", State.OPEN, "operator")] == desk.moves
-    assert ("open", "open", 600.0) == desk.standing()
+    assert ("open", "stop", 600.0) == desk.standing()
 
 
 async def test_fleets_order(desk):
     """The fleet's order goes before this process's own, which is there again when that ends."""
     desk.join()
-    await desk.order("close", 600.0)
-    done = await desk.order("open", 60.0, fleet=True)
+    await desk.order("force", 600.0)
+    done = await desk.order("stop", 60.0, fleet=True)
     within = desk.standing()
     desk.now += 60.0
     desk.operations.tick()
 
-    assert ("done", [("open", 60.0)]) == (done.fleet, [(each.order, each.order_seconds) for each in done.regions])
+    assert ("done", [("stop", 60.0)]) == (done.fleet, [(each.order, each.order_seconds) for each in done.regions])
     assert [("openai", "west", Order(State.OPEN, 1060.0))] == desk.orders.given
-    assert ("open", "open", 60.0) == within
-    assert ("closed", "close", 540.0) == desk.standing()
+    assert ("open", "stop", 60.0) == within
+    assert ("closed", "force", 540.0) == desk.standing()
 
 
 async def test_fleets_order_without_an_end(desk):
     """It ends after a month."""
     desk.join()
-    await desk.order("open", fleet=True)
+    await desk.order("stop", fleet=True)
 
     assert [("openai", "west", Order(State.OPEN, 1000.0 + FLEETS_SECONDS))] == desk.orders.given
 
@@ -474,8 +474,8 @@ async def test_fleets_order_without_an_end(desk):
 async def test_auto_in_the_fleet(desk):
     """Back to its own judgement is that, also where this process had an order of its own."""
     desk.join()
-    await desk.order("open", 600.0)
-    await desk.order("close", 600.0, fleet=True)
+    await desk.order("stop", 600.0)
+    await desk.order("force", 600.0, fleet=True)
     done = await desk.order("auto", fleet=True)
 
     assert ("done", [("closed", "")]) == (done.fleet, [(each.state, each.order) for each in done.regions])
@@ -485,10 +485,10 @@ async def test_auto_in_the_fleet(desk):
 async def test_own_auto_under_a_fleets_order(desk):
     """What the fleet said holds; the result says so."""
     desk.join()
-    await desk.order("open", 600.0, fleet=True)
+    await desk.order("stop", 600.0, fleet=True)
     done = await desk.order("auto")
 
-    assert ("local", [("open", "open")]) == (done.fleet, [(each.state, each.order) for each in done.regions])
+    assert ("local", [("open", "stop")]) == (done.fleet, [(each.state, each.order) for each in done.regions])
 
 
 async def test_news_of_orders(desk):
@@ -498,7 +498,7 @@ async def test_news_of_orders(desk):
     desk.now += 30.0
     desk.operations.tick()
 
-    assert ("open", "open", 30.0) == within
+    assert ("open", "stop", 30.0) == within
     assert ("closed", "", None) == desk.standing("east")
     assert [("east", State.OPEN, "operator"), ("east", State.CLOSED, "operator")] == desk.moves
 
@@ -507,7 +507,7 @@ async def test_order_with_the_fleet_away(desk):
     """An order for a fleet that cannot be told is refused, and is nobody's."""
     desk.join(away=True)
     with pytest.raises(Refused, match="look with `sidecar region ls`") as refused:
-        await desk.order("open", 60.0, fleet=True)
+        await desk.order("stop", 60.0, fleet=True)
 
     assert (503, "fleet-away") == (refused.value.status, refused.value.code)
     assert ("closed", "", None) == desk.standing()
@@ -517,11 +517,11 @@ async def test_order_that_redis_will_not_have(desk):
     """An order that the fleet's Redis lacks a right for is this process's own, and says which right."""
     desk.join()
     desk.orders.why = "grant +time"
-    done = await desk.order("open", 60.0, fleet=True)
+    done = await desk.order("stop", 60.0, fleet=True)
 
     assert ("local", "grant +time") == (done.fleet, done.why)
     assert {"fleet": "local", "why": "grant +time"} == done.told()
-    assert ("open", "open", 60.0) == desk.standing()
+    assert ("open", "stop", 60.0) == desk.standing()
 
     await desk.order("auto", fleet=True)
 
@@ -530,20 +530,20 @@ async def test_order_that_redis_will_not_have(desk):
 
 async def test_order_with_a_token_and_no_fleet(desk):
     """It is this process's own."""
-    done = await desk.order("open", fleet=True)
+    done = await desk.order("stop", fleet=True)
 
-    assert ("local", ("open", "open", None)) == (done.fleet, desk.standing())
+    assert ("local", ("open", "stop", None)) == (done.fleet, desk.standing())
 
 
 async def test_order_for_resources(desk):
     """Each resource that has been called is told of, and that it holds for those that haven't been."""
-    before = await desk.order("open", service="azure")
+    before = await desk.order("stop", service="azure")
     desk.regions.breaker(Place("azure", "contoso", "west"), BreakerRule(), 6000.0)
-    after = await desk.order("open", 60.0, service="azure")
+    after = await desk.order("stop", 60.0, service="azure")
 
-    assert [("*", "open", "open")] == [(each.resource, each.state, each.order) for each in before.regions]
+    assert [("*", "open", "stop")] == [(each.resource, each.state, each.order) for each in before.regions]
     assert ["*", "contoso"] == [each.resource for each in after.regions]
-    assert {("open", "open", 60.0)} == {(each.state, each.order, each.order_seconds) for each in after.regions}
+    assert {("open", "stop", 60.0)} == {(each.state, each.order, each.order_seconds) for each in after.regions}
 
 
 @pytest.mark.parametrize(
@@ -560,7 +560,7 @@ async def test_unknown_names(desk, service, region, code, message):
     """Told, with what was probably meant, before anything is done."""
     desk.join()
     with pytest.raises(Refused) as refused:
-        await desk.order("open", service=service, region=region, fleet=True)
+        await desk.order("stop", service=service, region=region, fleet=True)
 
     assert (404, code, message) == (refused.value.status, refused.value.code, refused.value.message)
     assert [] == desk.orders.given
@@ -579,7 +579,7 @@ async def test_the_clock_is_set_back(desk, fleet):
     if fleet:
         desk.join()
     await desk.change(Mode.CACHE_OFF, 60.0, fleet=fleet)
-    await desk.operations.region(RegionRequest("openai", "east", "open", 60.0, fleet))
+    await desk.operations.region(RegionRequest("openai", "east", "stop", 60.0, fleet))
     desk.now -= 3600.0
     desk.set_back += 3600.0
     ends = []
@@ -589,4 +589,4 @@ async def test_the_clock_is_set_back(desk, fleet):
         states = [each.order for each in desk.operations.table() if (each.service, each.region) == ("openai", "east")]
         ends.append((desk.operations.mode, desk.operations.standing().seconds, *states))
 
-    assert [(Mode.CACHE_OFF, 30.0, "open"), (Mode.NORMAL, None, "")] == ends
+    assert [(Mode.CACHE_OFF, 30.0, "stop"), (Mode.NORMAL, None, "")] == ends

@@ -127,6 +127,7 @@ async def test_runs_until_told_to_stop(start, number):
     """It says where it listens, is ready then, and a signal ends it well."""
     sidecar = await start("--port", "0")
     started = await sidecar.event("started")
+    assert "built-in settings" == started["config"]
     live = await get(f"http://127.0.0.1:{started['health_port']}/livez")
     code = await sidecar.end(number)
 
@@ -174,6 +175,8 @@ async def test_a_taken_port_is_named(start, taken):
     assert 1 == len(said)
     assert f"port {taken} of 127.0.0.1 is held by " in said[0]
     assert f"(process {os.getpid()}); choose another with --port or listen.port" in said[0]
+    assert said == sidecar.err[-1:]
+    assert not any(word in line for line in sidecar.err for word in ("draining", "stopped"))
 
 
 async def test_a_taken_health_port_is_named(start, taken):
@@ -183,6 +186,31 @@ async def test_a_taken_health_port_is_named(start, taken):
 
     assert 1 == code
     assert re.search(rf"port {taken} .*; choose another with health.port$", sidecar.err[-1].strip())
+
+
+async def test_the_file_that_it_runs(start, config):
+    """Its line says which configuration it has read, and a token that is not there is warned of."""
+    path = config("admin: {token_file: /nowhere/token}\n")
+    sidecar = await start("--port", "0", "--config", path)
+    started = await sidecar.event("started")
+    await sidecar.end(signal.SIGTERM)
+
+    assert path == started["config"]
+    warning = f"{path}:1: admin.token_file: /nowhere/token cannot be used: No such file or directory; write one there"
+    assert [warning] == [line["message"] for line in map(json.loads, sidecar.err) if line["event"] == "config-warning"]
+
+
+async def test_a_taken_port_is_told_alone(start, taken, tmp_path):
+    """The ports that this process holds itself by then are not named."""
+    config = tmp_path / "c.yaml"
+    config.write_text(f"services: {{anthropic: {{path: /a, port: {taken}}}}}\n")
+    sidecar = await start("--port", "0", "--config", str(config))
+    code = await sidecar.end()
+
+    assert 1 == code
+    said = [line for line in sidecar.err if line.startswith("sidecar: ")]
+    assert 1 == len(said)
+    assert said[0].strip().endswith("; choose another with services.anthropic.port")
 
 
 async def test_an_address_that_is_not_ours(start):

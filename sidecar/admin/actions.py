@@ -16,6 +16,7 @@ from msgspec import Struct, field, json
 
 from sidecar.core.durations import as_duration, seconds_of
 from sidecar.core.json_rule import UNREADABLE, fault
+from sidecar.core.orders import AUTO, FORMER
 from sidecar.core.regions import Standing
 from sidecar.core.rules import Mode
 from sidecar.core.unsafe import Unsafe
@@ -104,7 +105,7 @@ class ModeResult:
 @dataclass(frozen=True, slots=True)
 class RegionRequest:
     """
-    What to do about the *region* of a *service*: ``open`` its breaker (no calls go there), ``close`` it (calls go there
+    What to do about the *region* of a *service*: ``stop`` its traffic (no calls go there), ``force`` it (calls go there
     whatever happens), or ``auto``, back to its own judgement. *seconds* as in a mode, and *fleet* as in a purge.
     """
 
@@ -150,7 +151,7 @@ class _Mode(Struct, forbid_unknown_fields=True):
 class _Region(Struct, forbid_unknown_fields=True):
     service: str
     region: str
-    action: Literal["open", "close", "auto"]
+    action: Literal["stop", "force", "auto", "open", "close"]
     lasting: str | None = field(default=None, name="for")
 
 
@@ -196,9 +197,10 @@ def region_request(body: bytes, *, fleet: bool) -> RegionRequest:
     for member, value in (("service", said.service), ("region", said.region)):
         if not _WORD.match(value):
             raise _wrong(f"the name of a {member} is 1 to 256 printable characters without blanks")
-    if said.action == "auto" and said.lasting is not None:
+    if said.action == AUTO and said.lasting is not None:
         raise _wrong("auto takes an order back, so it has no end; leave `for` out")
-    return RegionRequest(said.service, said.region, said.action, _seconds(said.lasting), fleet)
+    action = FORMER.get(said.action, said.action)
+    return RegionRequest(said.service, said.region, action, _seconds(said.lasting), fleet)
 
 
 def _read(decoder: json.Decoder[Said], body: bytes) -> Said:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from sidecar.core.directives import Directives, read_directives
 from sidecar.core.fingerprint import partition_of, prefix
 from sidecar.core.memo import Memo
 from sidecar.core.model import Fields, Head
-from sidecar.core.policy import CONDITIONAL, Bypass, Reason, admit_head
+from sidecar.core.policy import CONDITIONAL, Bypass, Reason, admit_head, head_obstacles
 from sidecar.core.principal import Pod, Principal, counted_query, identify
 from sidecar.core.recognise import Site, Stray, recognise
 from sidecar.core.roles import MOST_NAMES, TOKEN_START, Role, Roles
@@ -165,7 +165,7 @@ class Approaches:
             raise Refused(421, "misdirected", meant)
         asked = read_directives(fields)
         lent = any(region.credential is not None for region in site.regions)
-        page = self._led_here(fields)
+        page = next(self._led_here(fields), "")
         if page and lent:
             raise _not_from_there(page, self._rules)
         bypass = admit_head(self._rules.mode, site, fields, asked) or (Bypass(page) if page else None)
@@ -173,18 +173,23 @@ class Approaches:
         self._guard(approach)
         return approach
 
-    def _led_here(self, fields: Fields) -> str:
+    def obstacles(self, approach: Approach) -> tuple[str, ...]:
+        """All reasons for which the head of *approach* rules a look-up out; the first is that of its ``bypass``."""
+        fields = approach.head.fields
+        own = head_obstacles(self._rules.mode, approach.site, fields, approach.asked)
+        return (*own, *self._led_here(fields))
+
+    def _led_here(self, fields: Fields) -> Iterator[str]:
         """
-        Why a web page may have led its reader's browser here, ``""`` where it can't have: by a name of its own that
+        Why a web page may have led its reader's browser here, nothing where it can't have: by a name of its own that
         leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and "Sec-Fetch-Site"). The
         other fields of Fetch Metadata tell nothing: Node.js sends ``Sec-Fetch-Mode`` from any program.
         """
         host = _PORT.sub("", fields.get(b"host", b"").decode("latin-1").lower())
         if host and host not in self._names and not _is_loopback(host):
-            return Reason.FOREIGN_HOST
+            yield Reason.FOREIGN_HOST
         if b"origin" in fields or fields.get(b"sec-fetch-site", b"none").strip().lower() not in _SAME_PAGE:
-            return Reason.FOREIGN_ORIGIN
-        return ""
+            yield Reason.FOREIGN_ORIGIN
 
     def _guard(self, approach: Approach) -> None:
         """A Microsoft-issued token never goes to another vendor's host. Who speaks Azure's API is no other vendor."""

@@ -52,6 +52,7 @@ class Draft(Struct, gc=False):
     cause: str = ""
     observed: str = ""
     finish: str = ""
+    key: bytes = b""
     told: bool = False
     ended: float | None = None
     running: int = 0
@@ -98,4 +99,5 @@ class Draft(Struct, gc=False):
             cause=self.cause,
             observed=self.observed,
             finish=self.finish,
+            key=self.key,
         )

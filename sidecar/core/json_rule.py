@@ -64,19 +64,24 @@ def first(faults: Iterable[Unsafe]) -> Unsafe | None:
 
 
 def fault(text: bytes) -> Unsafe | None:
-    """What makes *text* unsafe as a JSON object; None where nothing does."""
+    """What makes *text* unsafe as a JSON object, the first of ``faults``; None where nothing does."""
+    return first(faults(text))
+
+
+def faults(text: bytes) -> set[Unsafe]:
+    """All that makes *text* unsafe as a JSON object, as far as it can be read."""
     try:
         said = text.decode()
     except UnicodeDecodeError:
-        return Unsafe.INVALID_UTF8
+        return {Unsafe.INVALID_UTF8}
     levels = Levels()
     levels.feed(text)
     if levels.too_deep:
-        return Unsafe.NESTING
+        return {Unsafe.NESTING}
     begin = text.lstrip(BLANKS)[:1]
     if begin != b"{":
-        return Unsafe.NOT_AN_OBJECT if begin and begin in OTHER_VALUES else Unsafe.INVALID_JSON
-    return first(_found(text, said))
+        return {Unsafe.NOT_AN_OBJECT if begin and begin in OTHER_VALUES else Unsafe.INVALID_JSON}
+    return _found(text, said)
 
 
 def _found(text: bytes, said: str) -> set[Unsafe]:

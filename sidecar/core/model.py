@@ -61,9 +61,9 @@ class Facts(Struct, frozen=True, gc=False):
     What a dialect reads off a request's members.
 
     *model*: the model asked for, ``""`` where the endpoint has none. *deterministic*: the same question has the same
-    answer (temperature 0 said explicitly; embeddings and the like always). *seeded*: a seed was given. *bypass*: a
-    reason why this call is never looked up, else ``""``. *inject_usage*: the stream's usage must be asked for on the
-    caller's behalf, and can be, by naming it in the body.
+    answer (temperature 0 said explicitly; embeddings and the like always). *seeded*: a seed was given. *bypass*: the
+    first reason why this call is never looked up, else ``""``; *further*: the others, for people. *inject_usage*: the
+    stream's usage must be asked for on the caller's behalf, and can be, by naming it in the body.
 
     Two facts are for judging the answer. *expects*: how many results it must have, 0 where any number will do or the
     number is not known. *format*: the form of the answer as the caller names it (``srt``), ``""`` where it does not.
@@ -74,6 +74,7 @@ class Facts(Struct, frozen=True, gc=False):
     deterministic: bool = False
     seeded: bool = False
     bypass: str = ""
+    further: tuple[str, ...] = ()
     inject_usage: bool = False
     expects: int = 0
     format: str = ""
@@ -208,7 +209,8 @@ class Record(Struct, frozen=True, gc=False):
     *seconds* is from the whole request read to the last byte of the answer handed on; *upstream_seconds* the part of
     it spent waiting for a service; *reason* why it was bypassed, not stored or refused. *stored* tells that the
     answer is kept. *observed* (mode observe): whether it would have hit: ``first``, ``same`` or ``different``.
-    *finish*: by which word the answer said why it ended, where that word is not known to mean a good end.
+    *finish*: by which word the answer said why it ended, where that word is not known to mean a good end. *key* is the
+    address of the call's key, ``b""`` where it has none; calls are sampled by it, and no sink tells it.
     """
 
     at: float
@@ -237,3 +239,4 @@ class Record(Struct, frozen=True, gc=False):
     cause: str = ""
     observed: str = ""
     finish: str = ""
+    key: bytes = b""

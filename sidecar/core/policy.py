@@ -7,7 +7,7 @@ stands in ``Cache-Status``, in the metrics and in the log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from math import floor, log
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from sidecar.core.principal import Principal
 from sidecar.core.recognise import Site
 from sidecar.core.roles import foreign_charset
 from sidecar.core.rules import CacheMode, Mode, Route
+from sidecar.core.unsafe import Unsafe
 
 DEFAULT_TTL: Mapping[Kind, float] = MappingProxyType({
     Kind.EMBEDDINGS: 86400.0, Kind.OCR: 86400.0, Kind.RERANK: 86400.0, Kind.TRANSCRIPTION: 86400.0,
@@ -78,6 +79,10 @@ class Reason(StrEnum):
     VARY = "vary"
 
 
+_UNREAD = frozenset({*Unsafe, "unreadable", Reason.MEMORY_FULL}) - {Unsafe.FILE_ID}
+"""Reasons of calls of which nothing more is known, not even whether they are deterministic."""
+
+
 class Lookup(Struct, frozen=True, gc=False):
     """The call may be answered from the cache."""
 
@@ -98,35 +103,44 @@ class Bypass(Struct, frozen=True, gc=False):
 
 def admit_head(mode: Mode, site: Site, fields: Fields, asked: Directives) -> Bypass | None:
     """What the head alone rules out; None when the body has to be read to know."""
+    for reason in head_obstacles(mode, site, fields, asked):
+        return Bypass(reason)
+    return None
+
+
+def head_obstacles(mode: Mode, site: Site, fields: Fields, asked: Directives) -> Iterator[str]:
+    """All reasons for which the head alone rules a look-up out; the first is the one that is told."""
+    yield from _site_obstacles(mode, site)
+    yield from _field_obstacles(fields, asked)
+
+
+def _site_obstacles(mode: Mode, site: Site) -> Iterator[str]:
     if mode is Mode.PASSTHROUGH:
-        return Bypass(Reason.PASSTHROUGH)
+        yield Reason.PASSTHROUGH
     endpoint = site.endpoint
     if endpoint is None:
-        return Bypass(Reason.UNKNOWN_ENDPOINT)
-    if endpoint.bypass:
-        return Bypass(endpoint.bypass)
+        yield Reason.UNKNOWN_ENDPOINT
+    elif endpoint.bypass:
+        yield endpoint.bypass
     if mode is Mode.CACHE_OFF:
-        return Bypass(Reason.CACHE_OFF)
-    if not site.cacheable:
-        return Bypass(Reason.ROUTE_OFF)
-    reason = _rules_out(fields, asked)
-    return Bypass(reason) if reason else None
+        yield Reason.CACHE_OFF
+    if endpoint is not None and not endpoint.bypass and not site.cacheable:
+        yield Reason.ROUTE_OFF
 
 
-def _rules_out(fields: Fields, asked: Directives) -> str:
+def _field_obstacles(fields: Fields, asked: Directives) -> Iterator[str]:
     if asked.no_store:
-        return Reason.NO_STORE
+        yield Reason.NO_STORE
     if b"content-encoding" in fields:
-        return Reason.CONTENT_ENCODED
+        yield Reason.CONTENT_ENCODED
     if foreign_charset(fields.get(b"content-type", b"")):
-        return Reason.CHARSET  # the same bytes mean something else there
+        yield Reason.CHARSET  # the same bytes mean something else there
     if b"range" in fields:
-        return Reason.RANGE
+        yield Reason.RANGE
     if any(name in fields for name in CONDITIONAL):
-        return Reason.CONDITIONAL
+        yield Reason.CONDITIONAL
     if not named_by_connection(fields) <= PLAIN_OPTIONS:
-        return Reason.CONNECTION  # a field named there is not sent on, so no decision may go by it
-    return ""
+        yield Reason.CONNECTION  # a field named there is not sent on, so no decision may go by it
 
 
 def admit(facts: Facts, route: Route, principal: Principal) -> Lookup | Observe | Bypass:
@@ -134,20 +148,25 @@ def admit(facts: Facts, route: Route, principal: Principal) -> Lookup | Observe 
     What a call of *principal* whose body is read may do. Nothing is looked up for whom nobody can tell, nor for who has
     signed the call: another's signature could not be told from it.
     """
+    for reason in obstacles(facts, route, principal):
+        return Bypass(reason)
+    return Observe(route) if route.cache.mode is CacheMode.OBSERVE else Lookup(route)
+
+
+def obstacles(facts: Facts, route: Route, principal: Principal) -> Iterator[str]:
+    """All reasons for which such a call is not looked up; the first is the one that is told."""
     if facts.bypass:
-        return Bypass(facts.bypass)
+        yield facts.bypass
+        yield from facts.further
     mode = route.cache.mode
     if mode is CacheMode.OFF:
-        return Bypass(Reason.ROUTE_OFF)
+        yield Reason.ROUTE_OFF
     if principal.anonymous:
-        return Bypass(Reason.NO_CREDENTIAL)
+        yield Reason.NO_CREDENTIAL
     if principal.signed:
-        return Bypass(Reason.UNPROVABLE_SIGNATURE)
-    if mode is CacheMode.OBSERVE:
-        return Observe(route)
-    if mode is not CacheMode.ALWAYS and not _deterministic(facts, route):
-        return Bypass(Reason.NOT_DETERMINISTIC)
-    return Lookup(route)
+        yield Reason.UNPROVABLE_SIGNATURE
+    if mode is CacheMode.DETERMINISTIC and facts.bypass not in _UNREAD and not _deterministic(facts, route):
+        yield Reason.NOT_DETERMINISTIC
 
 
 def _deterministic(facts: Facts, route: Route) -> bool:

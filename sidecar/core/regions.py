@@ -16,11 +16,15 @@ from msgspec import Struct
 from sidecar.core.breaker import Breaker, State, Transition
 from sidecar.core.budget import Budget, HedgeBudget
 from sidecar.core.latency import Latency
+from sidecar.core.orders import FORCE, STOP
 from sidecar.core.rules import BreakerRule, Region, Service
 from sidecar.core.windows import Windows
 
 PLACES = 1024
 """So many places have a breaker at a time; only services with a resource in their path can have more."""
+
+ORDERS = {State.OPEN: STOP, State.CLOSED: FORCE}
+"""What an order is called, by the state that it keeps a breaker in: the word says what becomes of the traffic."""
 
 EVERY = "*"
 """Stands for all resources of a service, those that were not called yet included; no resource has this name."""
@@ -55,7 +59,7 @@ class Order(Struct, frozen=True):
 class Standing(Struct, frozen=True):
     """
     One place, told. *seconds* until it is tried again; *share* of the calls it would get that it gets now, from 0 to 1;
-    *order* is ``open``, ``close`` or ``""``, for *order_seconds* more, None for no end; *windows* is how many rate
+    *order* is ``stop``, ``force`` or ``""``, for *order_seconds* more, None for no end; *windows* is how many rate
     windows are open, the longest for *window_seconds*, *exhausted* in how many of them the credential has no money or
     quota left at all; *latency* is the recent mean to an answer's first content, seconds.
     """
@@ -203,7 +207,7 @@ class Regions:
             state=(breaker.state if breaker is not None else _state_by(order)).value,
             seconds=breaker.remaining(now) if breaker is not None else 0.0,
             share=breaker.share(now) if breaker is not None else float(order is None or order.state is State.CLOSED),
-            order="" if order is None else "open" if order.state is State.OPEN else "close",
+            order="" if order is None else ORDERS[order.state],
             order_seconds=None if order is None or order.until == float("inf") else max(order.until - wall, 0.0),
             windows=len(windows),
             window_seconds=max((window.until - now for window in windows), default=0.0),

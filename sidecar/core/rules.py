@@ -351,13 +351,28 @@ class UpstreamRule:
 
 
 @dataclass(frozen=True, slots=True)
+class LogRule:
+    """
+    Which calls the log tells of beside errors and slow ones: *sample* of them, 0 to 1, drawn *by* ``call``, or by
+    ``key``: then all calls of a key, or none.
+    """
+
+    sample: float = 0.01
+    by: str = "call"
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
-    """A whole configuration. *revision* is a digest of what it was built from; *warnings* one line each."""
+    """
+    A whole configuration. *source* is the file that it was read from, in words where there is none; *revision* a digest
+    of what it was built from; *warnings* one line each.
+    """
 
     services: tuple[Service, ...]
     routes: tuple[Route, ...]
     mode: Mode = Mode.NORMAL
     listen: Listen = Listen()
+    log: LogRule = LogRule()
     health: Listen = Listen(port=7491)
     admin: Listen = Listen(port=7490)
     admin_token_file: str = ""
@@ -367,5 +382,6 @@ class Rules:
     redis: RedisRule | None = None
     seal: SealRule = SealRule()
     upstream: UpstreamRule = UpstreamRule()
+    source: str = ""
     revision: str = ""
     warnings: tuple[str, ...] = ()

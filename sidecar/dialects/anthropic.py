@@ -9,6 +9,7 @@ that is not named here counts in its key. Facts from the API's documentation and
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -77,11 +78,15 @@ def _read(members: Members) -> Facts:
     model, stream, temperature = members.get("model"), members.get("stream", False), members.get("temperature")
     warmth = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     readable = isinstance(model, str) and isinstance(stream, bool) and (warmth or temperature is None)
+    found = tuple(dict.fromkeys(_reasons(members)))
+    if not readable:
+        found = ("unreadable", *(reason for reason in found if reason != "unreadable"))
     return Facts(
         model=model if isinstance(model, str) else "",
         view=View(stream=stream is True),
         deterministic=warmth and temperature == 0 and not _is_remote(members.get("messages")),
-        bypass=_bypass(members) if readable else "unreadable",
+        bypass=found[0] if found else "",
+        further=found[1:],
     )
 
 
@@ -96,38 +101,39 @@ def _read_nothing(_members: Members) -> Facts:
     return Facts()
 
 
-def _bypass(members: Members) -> str:
-    """Why a message request is never looked up, or ``""``."""
+def _reasons(members: Members) -> Iterator[str]:
+    """Why a message request is never looked up: all reasons, some more than once."""
     for name, reason in _STATEFUL:
         if members.get(name) is not None:
-            return reason
-    if reason := server_tools.of(members):
-        return reason
+            yield reason
+    yield from server_tools.of(members)
     tools = members.get("tools") or []
     # A large body is read without its messages; whoever scans it looks for file ids there.
     messages = members.get("messages", [])
     if not isinstance(messages, list) or not isinstance(tools, list):
-        return "unreadable"
-    return _tools(tools) or _messages(messages)
+        yield "unreadable"
+        return
+    yield from _tools(tools)
+    yield from _messages(messages)
 
 
-def _tools(tools: list[Any]) -> str:
-    """As ``_bypass``, for a list of tools."""
+def _tools(tools: list[Any]) -> Iterator[str]:
+    """As ``_reasons``, for a list of tools."""
     for tool in tools:
         kind = tool.get("type", "custom") if isinstance(tool, dict) else None
         if not isinstance(kind, str | None) or not isinstance(tool, dict):
-            return "unreadable"
-        if kind not in (None, "custom") and not kind.startswith(_CLIENT_TOOLS):
-            return "server-tools"
-    return ""
+            yield "unreadable"
+        elif kind not in (None, "custom") and not kind.startswith(_CLIENT_TOOLS):
+            yield "server-tools"
 
 
-def _messages(messages: list[Any]) -> str:
-    """As ``_bypass``, for what the messages hold: files of the account, and tools that are added on the way."""
+def _messages(messages: list[Any]) -> Iterator[str]:
+    """As ``_reasons``, for what the messages hold: files of the account, and tools that are added on the way."""
     blocks: list[Any] = []
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str | list):
-            return "unreadable"
+            yield "unreadable"
+            return
         blocks.append(message["content"])
     while blocks:
         block = blocks.pop()
@@ -135,12 +141,11 @@ def _messages(messages: list[Any]) -> str:
             blocks += block
         elif isinstance(block, dict):
             if block.get("file_id") is not None:
-                return "file-id"
+                yield "file-id"
             added = block.get("tool")
-            if isinstance(added, dict) and (reason := _tools([added.get("definition", {})])):
-                return reason
+            if isinstance(added, dict):
+                yield from _tools([added.get("definition", {})])
             blocks += (block.get("content"), block.get("source"))
-    return ""
 
 
 def _is_remote(messages: Any) -> bool:

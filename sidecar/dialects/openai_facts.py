@@ -14,8 +14,8 @@ from sidecar.core.dialect import Members
 from sidecar.core.model import Facts, View
 from sidecar.dialects import openai_counts, server_tools
 
-Reasons = tuple[tuple[str, Callable[[Members], bool | str]], ...]
-"""Why a call is never looked up, and the test for it, which may name another reason; the first that holds counts."""
+Reasons = tuple[tuple[str, Callable[[Members], bool | tuple[str, ...]]], ...]
+"""Why a call is never looked up, and the test for it, which may name other reasons; the first that holds counts."""
 
 _WHOLE = View()
 
@@ -30,21 +30,21 @@ changes: ``openrouter:*``, xAI's ``x_search``, Groq's ``browser_search``, Moonsh
 def chat(members: Members) -> Facts:
     """``POST /chat/completions``."""
     telling = _telling(members.get("messages"))
-    bypass = _first(_CHAT, members) or _refers(telling)
+    found = _found(_CHAT, members) + _refers(telling)
     remote, count = any(map(_is_remote_within, telling)), openai_counts.choices(members)
-    return _generated(members, bypass, count, remote=remote, usage_on_request=True)
+    return _generated(members, found, count, remote=remote, usage_on_request=True)
 
 
 def completions(members: Members) -> Facts:
     """``POST /completions``."""
-    bypass, count = _first(_COMPLETIONS, members), openai_counts.completions(members)
-    return _generated(members, bypass, count, usage_on_request=True)
+    found, count = _found(_COMPLETIONS, members), openai_counts.completions(members)
+    return _generated(members, found, count, usage_on_request=True)
 
 
 def responses(members: Members) -> Facts:
     """``POST /responses``. It is stored by the service, and so stateful, unless ``store`` is false."""
     remote = _input_is_remote(members)
-    return _generated(members, _first(_RESPONSES, members), remote=remote, usage_on_request=False)
+    return _generated(members, _found(_RESPONSES, members), remote=remote, usage_on_request=False)
 
 
 def input_tokens(members: Members) -> Facts:
@@ -66,19 +66,21 @@ def moderations(members: Members) -> Facts:
 
 def transcription(members: Members) -> Facts:
     """``POST /audio/transcriptions`` and ``/audio/translations``, whose members are text; no temperature means 0."""
-    model, stream = members.get("model", ""), members.get("stream")
+    model, stream, found = members.get("model", ""), members.get("stream"), _found(_ANY, members)
     return Facts(
         model=_text(model),
         view=View(stream=isinstance(stream, str) and stream.lower() in {"true", "1"}),
         deterministic=_is_zero_text(members.get("temperature", "0")),
-        bypass=_first(_ANY, members),
+        bypass=_first(found),
+        further=found[1:],
         format=_text(members.get("response_format")).strip().lower(),
     )
 
 
 def speech(members: Members) -> Facts:
     """``POST /audio/speech``: every reading of a text sounds a little different."""
-    return Facts(model=_text(members.get("model")), bypass=_first(_ANY, members))
+    found = _found(_ANY, members)
+    return Facts(model=_text(members.get("model")), bypass=_first(found), further=found[1:])
 
 
 def nothing(members: Members) -> Facts:
@@ -88,9 +90,12 @@ def nothing(members: Members) -> Facts:
 
 
 def _generated(
-    members: Members, bypass: str, expects: int = 0, *, remote: bool = False, usage_on_request: bool
+    members: Members, reasons: tuple[str, ...], expects: int = 0, *, remote: bool = False, usage_on_request: bool
 ) -> Facts:
-    """The facts of a generating call; *remote*: what stands behind a URL is part of it, and that changes."""
+    """
+    The facts of a generating call that is never looked up for these *reasons*. *remote*: what stands behind a URL is
+    part of it, and that changes.
+    """
     stream = members.get("stream") is True
     usage, inject = True, False
     if stream and usage_on_request:
@@ -103,26 +108,35 @@ def _generated(
         view=_WHOLE if not stream else View(stream=True, usage=usage),
         deterministic=_is_zero(members.get("temperature")) and not remote,
         seeded=_is_number(members.get("seed")) and not remote,
-        bypass=bypass,
-        inject_usage=inject and not bypass,
+        bypass=_first(reasons),
+        further=reasons[1:],
+        inject_usage=inject and not reasons,
         expects=expects,
     )
 
 
 def _computed(members: Members, reasons: Reasons, expects: int = 0) -> Facts:
+    found = _found(reasons, members)
     return Facts(
         model=_text(members.get("model")),
         deterministic=not _input_is_remote(members),
-        bypass=_first(reasons, members),
+        bypass=_first(found),
+        further=found[1:],
         expects=expects,
     )
 
 
-def _first(reasons: Reasons, members: Members) -> str:
+def _found(reasons: Reasons, members: Members) -> tuple[str, ...]:
+    """All reasons that hold, each once; nearly every call has none."""
+    found: tuple[str, ...] = ()
     for reason, holds in reasons:
-        if found := holds(members):
-            return reason if found is True else str(found)
-    return ""
+        if holding := holds(members):
+            found += holding if isinstance(holding, tuple) else (reason,)
+    return tuple(dict.fromkeys(found)) if found else found
+
+
+def _first(found: tuple[str, ...]) -> str:
+    return found[0] if found else ""
 
 
 def _given(name: str) -> Callable[[Members], bool]:
@@ -171,12 +185,11 @@ def _is_own(tool: Mapping[str, Any]) -> bool:
             return False
 
 
-def _refers(telling: Sequence[Mapping[str, Any]]) -> str:
-    """The reason of messages that name what only the service has: a file, or the sound of an earlier answer."""
-    if any(map(_names_file_within, telling)):
-        return "file-id"
+def _refers(telling: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The reasons of messages that name what only the service has: a file, or the sound of an earlier answer."""
     spoken = [audio for message in telling for audio in _objects(message.get("audio"))]
-    return "stateful" if any(audio.get("id") is not None for audio in spoken) else ""
+    named = ("file-id",) if any(map(_names_file_within, telling)) else ()
+    return (*named, "stateful") if any(audio.get("id") is not None for audio in spoken) else named
 
 
 def _input_names_file(members: Members) -> bool:

@@ -96,19 +96,16 @@ _WORDS: Final = frozenset({*MEMBERS, *SONAR_MEMBERS, *KEPT_MEMBERS, "preset", "m
 """All members that say anything here."""
 
 
-def of(members: Members) -> str:
+def of(members: Members) -> tuple[str, ...]:
     """
-    Why a call with these members is never looked up, or ``""``. What names something that one region has stored stands
-    first, for such a call goes to that region.
+    Why a call with these members is never looked up, all reasons. What names something that one region has stored
+    stands first, for such a call goes to that region.
     """
     model = members.get("model")
     if _WORDS.isdisjoint(members) and (type(model) is not str or _TELLING.search(model) is None):
-        return ""  # so it is with almost every call
-    if _names_preset(members):
-        return PRESET
-    if _names_kept(members):
-        return KEPT
-    return SERVER_TOOLS if _is_asked(members) else ""
+        return ()  # so it is with almost every call
+    tests = ((PRESET, _names_preset), (KEPT, _names_kept), (SERVER_TOOLS, _is_asked))
+    return tuple([reason for reason, holds in tests if holds(members)])
 
 
 def _names_preset(members: Members) -> bool:

@@ -36,6 +36,8 @@ AUTO_SECONDS = 60.0
 """How long it is told that an order was taken back: or who still knows it might give it again when data was lost."""
 
 _WORDS = {State.OPEN: "open", State.CLOSED: "close"}
+"""How an order stands in Redis: in the words of the first version, so that pods of every version understand them."""
+
 _STATES = {word: state for state, word in _WORDS.items()}
 _HEARSAY = {"fleet", "operator"}
 _FULL = "Redis takes no writes"

@@ -77,6 +77,7 @@ def load(
     return replace(
         rules,
         routes=mute(rules.routes, reading.unknown),
+        source=name,
         revision=_revision(text, changes),
         warnings=(*in_order([*warnings(reading.unknown), *left_alone(lacking), *files, *cautions(reading)]), *strange),
     )
@@ -109,6 +110,7 @@ def forwarding(*, environ: Mapping[str, str], overrides: Mapping[str, object]) -
     return replace(
         build(reading.values, state_dir=_state_dir(environ)),
         mode=Mode.PASSTHROUGH,
+        source=_BUILT_IN,
         revision=_revision("", changes),
         warnings=(_FORWARDING, *in_order(left_out), *strange),
     )

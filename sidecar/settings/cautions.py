@@ -7,20 +7,29 @@ The rule: a caution never refuses a configuration, not even in ``sidecar check``
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from sidecar.core.rules import Share
-from sidecar.settings.problems import Problem
+from sidecar.settings.pattern_cautions import patterns, shadows
+from sidecar.settings.problems import Path, Problem
 from sidecar.settings.reader import Reading
+from sidecar.settings.url_cautions import doubled
 
 
 def cautions(reading: Reading) -> Iterator[Problem]:
     """Each caution, at the key that it is about."""
+    for path, text in chain(_ignored(reading), patterns(reading.values), shadows(reading.values), doubled(reading)):
+        yield reading.problem(path, text)
+
+
+def _ignored(reading: Reading) -> Iterator[tuple[Path, str]]:
+    """Routes that share, and keep what a service calls private."""
     for at, route in enumerate(reading.values.get("routes", [])):
         cache = route.get("cache", {})
         share = cache.get("share", Share())
         if cache.get("directives") is False and share.kind != "principal":
-            yield reading.problem(
+            text = "together with `share` other callers get also what the service calls private or no-store"
+            yield (
                 ("routes", at, "cache", "directives"),
-                "together with `share` other callers get also what the service calls private or no-store; leave it out "
-                "unless the service says so of every answer",
+                f"{text}; leave it out unless the service says so of every answer",
             )

@@ -20,6 +20,9 @@ from sidecar.settings.reader import Reading
 NEEDED: Path = ("upstream", "ca_file")
 """The file without which no process starts: calls would be refused that it was named for."""
 
+_EXPECTED = frozenset({NEEDED, ("admin", "token_file")})
+"""Files that are missed where a process starts: without a token nobody can act on it."""
+
 
 def unsealed(reading: Reading) -> Iterator[Problem]:
     """What keeps a Redis that was asked for from being used: nothing goes there that is not sealed."""
@@ -30,22 +33,22 @@ def unsealed(reading: Reading) -> Iterator[Problem]:
 
 
 def unfit(reading: Reading, *, here: bool) -> Iterator[Problem]:
-    """The files that cannot be used, if they are here; the one that is *needed*, wherever it is, for a start *here*."""
+    """The files that cannot be used, if they are here; for a start *here* also those that are missed there."""
     for path, name in reading.said.items():
         kind = _kind(reading, path)
-        if kind is not None and (fault := _fault(kind, name, needed=here and path == NEEDED)):
+        if kind is not None and (fault := _fault(kind, name, missed=here and path in _EXPECTED)):
             file = f"{name if name.isprintable() else shown(name)} " if is_quotable(name) else ""
             yield reading.problem(path, f"{file}cannot be used: {fault}")
 
 
-def _fault(kind: Kind, name: str, *, needed: bool) -> str:
+def _fault(kind: Kind, name: str, *, missed: bool) -> str:
     try:
         return kind.fault(name)
     except OSError as error:
         reason = error.strerror or type(error).__name__
     except ValueError:
         reason = "is not a path"
-    return f"{reason}; {kind.remedy}" if needed else ""  # it is elsewhere, or not for us to see
+    return f"{reason}; {kind.remedy}" if missed else ""  # it is elsewhere, or not for us to see
 
 
 def _kind(reading: Reading, path: Path) -> Kind | None:

@@ -109,20 +109,26 @@ def as_count(number: int) -> str:
     return str(number)
 
 
-def percent() -> Form:
-    """A percentage above 0 and up to 100, with its sign; read as a fraction of 1."""
+def percent(*, off: bool = False) -> Form:
+    """
+    A percentage above 0 and up to 100, with its sign; read as a fraction of 1. Where it may be *off*, that word and any
+    zero are read as 0.
+    """
 
     def read(text: str) -> float:
+        if off and (text == "0" or text.lower() in OFF):
+            return 0.0
         found = _PERCENT.match(text)
         if found is None:
             near = _FRACTION.match(text)
             remedy = f"write {text}%" if near and float(text) >= 1 else "write it as 50%"
             raise ValueError(f"{shown(text)} is not a percentage; {remedy}")
-        if not 0 < float(found[1]) <= 100:
-            raise ValueError(f"{text} is out of bounds; use more than 0% and at most 100%")
+        if float(found[1]) > 100 or (float(found[1]) == 0 and not off):
+            bounds = "0% to 100%" if off else "more than 0% and at most 100%"
+            raise ValueError(f"{text} is out of bounds; use {bounds}")
         return float(found[1]) / 100
 
-    return Form("percentage", read)
+    return Form("percentage · `off`" if off else "percentage", read)
 
 
 def as_percent(fraction: float) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar.core.durations import as_duration
-from sidecar.core.rules import Limits, Listen, MemoryRule, Mode, RedisRule, SealRule, UpstreamRule
+from sidecar.core.rules import Limits, Listen, LogRule, MemoryRule, Mode, RedisRule, SealRule, UpstreamRule
 from sidecar.settings import forms
 from sidecar.settings.forms import choice
-from sidecar.settings.quantities import PORT, as_size, duration, size, whole
+from sidecar.settings.quantities import PORT, as_percent, as_size, duration, percent, size, whole
 from sidecar.settings.route_keys import ROUTE
 from sidecar.settings.service_keys import SERVICE
 from sidecar.settings.shapes import Form, Items, Key, Named, Table, in_file
@@ -21,7 +21,7 @@ from sidecar.settings.shapes import Form, Items, Key, Named, Table, in_file
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
-_LIMITS, _MEMORY, _REDIS, _SEAL = Limits(), MemoryRule(), RedisRule(""), SealRule()
+_LIMITS, _LOG, _MEMORY, _REDIS, _SEAL = Limits(), LogRule(), MemoryRule(), RedisRule(""), SealRule()
 
 
 def _address(at: Listen) -> dict[str, Key]:
@@ -139,6 +139,24 @@ SCHEMA = Table(
             ),
             "where applications call",
         ),
+        "log": Key(
+            Table(
+                {
+                    "sample": Key(
+                        percent(off=True),
+                        "how many of the calls that went well and were not slow it tells of",
+                        as_percent(_LOG.sample),
+                    ),
+                    "by": Key(
+                        choice({word: word for word in ("call", "key")}, what="way to draw the sample"),
+                        "`call`: each of so many; `key`: all calls of so many keys, to see what becomes of repeats; of "
+                        "calls that have no key, each of so many",
+                        _LOG.by,
+                    ),
+                }
+            ),
+            "which calls have a line in the log; each that fails or takes 30 s has one",
+        ),
         "health": Key(Table(_address(Listen(port=7491))), "`/livez`, `/readyz` and `/metrics`"),
         "admin": Key(
             Table(
@@ -181,7 +199,7 @@ SCHEMA = Table(
         "services": Key(Named(forms.NAME, SERVICE), "whom the application calls"),
         "routes": Key(Items(ROUTE), "groups of calls and their rules; the first match wins"),
     },
-    frozenset({"durable", "log"}),
+    frozenset({"durable"}),
 )
 
 

@@ -1,6 +1,6 @@
 """
-The log: a JSON line for each error, each slow call and one in a hundred of the rest, and for what happens to the
-process itself.
+The log: a JSON line for each error, each slow call and a sample of the rest, and for what happens to the process
+itself.
 
 The rule: a line holds the fields named here, never what a caller sent or a service answered: no body, header, query
 or credential. The one word taken from an answer is *finish*, cut short, where it is not a known one. Writing never
@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from msgspec import json
 
 from sidecar.core.model import Outcome, Record
+from sidecar.core.rules import LogRule
 
 LONGEST_TEXT = 200
 """Characters of one value of a request's line: callers choose the model's name, and services their request ids."""
@@ -27,6 +28,9 @@ Bytes. Messages of our own are told whole, for their remedy stands at their end;
 this they lose their middle.
 """
 
+_WHOLE = 10**8
+"""So many parts has a call; shares of it are counted whole, so that each hundredth is that."""
+
 Value = str | float | None
 
 
@@ -34,29 +38,31 @@ class AccessLog:
     """
     Writes lines through *write*, which may raise: *failed* counts the lines lost to that.
 
-    *now* is the wall clock. A call is slow from *slow_seconds* on; of those neither slow nor failed each *every*-th is
-    told, so that what is logged does not hang on chance.
+    *now* is the wall clock. A call is slow from *slow_seconds* on. Those neither slow nor failed are sampled by *rule*,
+    counted and not drawn, so that what is logged does not hang on chance: every hundredth for 1 %. By key, all calls of
+    a key are told or none: which keys depends on their address alone, and so is the same in every pod of a fleet.
     """
 
-    __slots__ = ("_every", "_now", "_passed", "_slow_seconds", "_write", "failed")
+    __slots__ = ("_by_key", "_now", "_passed", "_sample", "_slow_seconds", "_write", "failed")
 
     def __init__(
         self,
         write: Callable[[bytes], None],
         now: Callable[[], float],
         *,
+        rule: LogRule = LogRule(),  # noqa: B008  frozen
         slow_seconds: float = 30.0,
-        every: int = 100,
     ) -> None:
         self._write = write
         self._now = now
         self._slow_seconds = slow_seconds
-        self._every = every
+        self._sample = round(rule.sample * _WHOLE)
+        self._by_key = rule.by == "key"
         self._passed = 0
         self.failed = 0
 
     def __repr__(self) -> str:
-        return f"<AccessLog every {self._every}, {self.failed} lines lost>"
+        return f"<AccessLog of {self._sample / _WHOLE:.2%}, {self.failed} lines lost>"
 
     def record(self, record: Record) -> None:
         """Tell of *record*, if it is one of those to be told."""
@@ -64,13 +70,21 @@ class AccessLog:
             level, why = "error" if record.status >= 500 else "warning", "error"
         elif record.seconds >= self._slow_seconds:
             level, why = "warning", "slow"
-        else:
-            self._passed += 1
-            if self._passed < self._every:
-                return
-            self._passed = 0
+        elif self._is_sampled(record.key):
             level, why = "info", "sample"
+        else:
+            return
         self._tell(lambda: json.encode(_cut({**_opening(record.at, level, "request"), "why": why, **_fields(record)})))
+
+    def _is_sampled(self, key: bytes) -> bool:
+        """Whether a call that went well is told; *key* is its address, ``b""`` for none."""
+        if self._by_key and key:
+            return int.from_bytes(key) % _WHOLE < self._sample  # 128 bits, as good as even
+        self._passed += self._sample
+        if self._passed < _WHOLE:
+            return False
+        self._passed -= _WHOLE
+        return True
 
     def event(self, name: str, /, *, level: str = "info", **fields: Value) -> None:
         """

@@ -110,6 +110,11 @@ class Memory:
         )
 
     @property
+    def standing(self) -> str:
+        """How full it is, for people."""
+        return f"{self.entries} entries, {self.bytes} of {self._rule.max_bytes} bytes, {self.evictions} evicted"
+
+    @property
     def entries(self) -> int:
         """The number of entries."""
         return len(self._slots)

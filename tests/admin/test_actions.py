@@ -154,14 +154,16 @@ def test_modes_that_are_wrong(body, code):
 @pytest.mark.parametrize(
     ("members", "expected"),
     [
-        ({"action": "open", "for": "30m"}, ("open", 1800.0)),
-        ({"action": "close"}, ("close", None)),
+        ({"action": "stop", "for": "30m"}, ("stop", 1800.0)),
+        ({"action": "force"}, ("force", None)),
         ({"action": "auto", "for": None}, ("auto", None)),
+        ({"action": "open", "for": "30m"}, ("stop", 1800.0)),
+        ({"action": "close"}, ("force", None)),
     ],
-    ids=["open", "close", "auto"],
+    ids=["stop", "force", "auto", "formerly open", "formerly close"],
 )
 def test_regions(members, expected):
-    """A region of a service, what is to be done, and for how long."""
+    """A region of a service, what is to be done, and for how long; the last version's words mean what they meant."""
     asked = region_request(text(service="openai", region="eu-1", **members), fleet=True)
 
     assert RegionRequest("openai", "eu-1", *expected, fleet=True) == asked
@@ -170,15 +172,15 @@ def test_regions(members, expected):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"service": "openai", "action": "open"}, "`region`"),
+        ({"service": "openai", "action": "stop"}, "`region`"),
         ({"service": "openai", "region": "eu"}, "`action`"),
         ({"service": "openai", "region": "eu", "action": "half-open"}, "$.action"),
-        ({"service": "", "region": "eu", "action": "open"}, "the name of a service"),
-        ({"service": "openai", "region": "e u", "action": "open"}, "the name of a region"),
-        ({"service": "openai", "region": "eu", "action": "open", "for": "31d"}, "is a duration from 1s to 30d"),
-        ({"service": "openai", "region": "eu", "action": "open", "for": "500ms"}, "is a duration from 1s to 30d"),
+        ({"service": "", "region": "eu", "action": "stop"}, "the name of a service"),
+        ({"service": "openai", "region": "e u", "action": "stop"}, "the name of a region"),
+        ({"service": "openai", "region": "eu", "action": "stop", "for": "31d"}, "is a duration from 1s to 30d"),
+        ({"service": "openai", "region": "eu", "action": "stop", "for": "500ms"}, "is a duration from 1s to 30d"),
         ({"service": "openai", "region": "eu", "action": "auto", "for": "1h"}, "auto takes an order back"),
-        ({"service": "openai", "region": "eu", "action": "open", "until": "x"}, "`until`"),
+        ({"service": "openai", "region": "eu", "action": "stop", "until": "x"}, "`until`"),
     ],
     ids=["no-region", "no-action", "unknown", "nameless", "blank", "long", "short", "auto-lasting", "unknown-member"],
 )
@@ -193,7 +195,7 @@ def test_regions_that_are_wrong(members, message):
 
 def test_a_region_in_too_many_words():
     """As with every action."""
-    body = b" " * SMALL_BYTES + text(service="openai", region="eu", action="open")
+    body = b" " * SMALL_BYTES + text(service="openai", region="eu", action="stop")
     with pytest.raises(Refused) as caught:
         region_request(body, fleet=True)
 

@@ -24,10 +24,10 @@ from sidecar.errors import ConfigError, Refused
 
 TOKEN = "correct-horse-battery"  # pragma: allowlist secret
 ALL = {"scope": "all"}
-WEST = Standing("openai", "", "west", 1, 3, "us", "open", 4.5, 0.0, "open", None, 1, 7.0, 0, 0.25)
+WEST = Standing("openai", "", "west", 1, 3, "us", "open", 4.5, 0.0, "stop", None, 1, 7.0, 0, 0.25)
 TOLD = {
     "service": "openai", "resource": "", "region": "west", "priority": 1, "weight": 3, "residency": "us",
-    "state": "open", "seconds": 4.5, "share": 0.0, "order": "open", "order_seconds": None, "windows": 1,
+    "state": "open", "seconds": 4.5, "share": 0.0, "order": "stop", "order_seconds": None, "windows": 1,
     "window_seconds": 7.0, "exhausted": 0, "latency": 0.25,
 }  # fmt: skip
 
@@ -218,13 +218,13 @@ async def test_regions(process, port):
 
 async def test_a_region(process, guarded):
     """What is done about it comes back as how it stands, and leaves an audit line."""
-    asked = {"service": "openai", "region": "west", "action": "open", "for": "30m"}
+    asked = {"service": "openai", "region": "west", "action": "stop", "for": "30m"}
     status, _, answer = await ask(guarded, "/api/regions", asked, headers=bearer())
 
     assert (200, {"regions": [TOLD], "fleet": "done", "why": ""}) == (status, answer)
-    assert [RegionRequest("openai", "west", "open", 1800.0, fleet=True)] == process.asked
+    assert [RegionRequest("openai", "west", "stop", 1800.0, fleet=True)] == process.asked
     (line,) = process.lines
-    assert ("admin-region", "info", "openai", "west", "open", 1800.0, "done", "done") == tuple(
+    assert ("admin-region", "info", "openai", "west", "stop", 1800.0, "done", "done") == tuple(
         line[name] for name in ("event", "level", "service", "region", "action", "seconds", "fleet", "result")
     )
 

@@ -59,7 +59,7 @@ def place(**members) -> Place:
 
 def test_regions():
     """Those that take no calls: until when, or by whom."""
-    table = [place(), place(state="closed", order="close"), place(resource="*", order="open")]
+    table = [place(), place(state="closed", order="force"), place(resource="*", order="stop")]
 
     assert [
         "[-] region ai/us: open, tried again in 4.3 s",

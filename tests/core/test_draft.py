@@ -31,6 +31,7 @@ KNOWN = {
     "cause": "dns",
     "observed": "first",
     "finish": "abort",
+    "key": b"\x01" * 16,
 }
 
 

@@ -29,9 +29,11 @@ from sidecar.core.policy import (
     audience,
     form_of,
     freshness,
+    head_obstacles,
     judge,
     judge_spare,
     media_of,
+    obstacles,
     retain,
     share,
 )
@@ -123,6 +125,84 @@ def test_admit(mode, facts, trust, expected):
     route = Route("r", cache=CacheRule(mode, trust_seed=trust))
 
     assert (Bypass(expected) if isinstance(expected, str) else expected(route)) == admit(facts, route, SOMEBODY)
+
+
+NOBODY = Principal(b"p", b"c", anonymous=True)
+SIGNER = Principal(b"p", b"c", signed=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "site", "fields", "asked", "expected"),
+    [
+        pytest.param(Mode.NORMAL, site_of(), {}, NOTHING_ASKED, [], id="none"),
+        pytest.param(
+            Mode.PASSTHROUGH,
+            site_of(FILES),
+            {b"range": b"x"},
+            NOTHING_ASKED,
+            ["passthrough", "stateful", "range"],
+            id="mode",
+        ),
+        pytest.param(
+            Mode.CACHE_OFF,
+            site_of(mode=CacheMode.OFF),
+            {},
+            Directives(no_store=True),
+            ["cache-off", "route-off", "no-store"],
+            id="route",
+        ),
+        pytest.param(
+            Mode.NORMAL,
+            site_of(UNKNOWN),
+            {b"content-encoding": b"gzip", b"if-match": b"x"},
+            NOTHING_ASKED,
+            ["unknown-endpoint", "content-encoded", "conditional"],
+            id="fields",
+        ),
+    ],
+)
+def test_all_that_the_head_rules_out(mode, site, fields, asked, expected):
+    """The first is what ``admit_head`` tells."""
+    assert expected == [*head_obstacles(mode, site, fields, asked)]
+    assert [Bypass(reason) for reason in expected[:1]] == [
+        decision for decision in [admit_head(mode, site, fields, asked)] if decision is not None
+    ]
+
+
+@given(
+    mode=st.sampled_from(CacheMode),
+    facts=st.builds(
+        Facts,
+        bypass=st.sampled_from(["", "store", "unreadable", "invalid-json"]),
+        deterministic=st.booleans(),
+        seeded=st.booleans(),
+    ),
+    trust=st.booleans(),
+    principal=st.sampled_from([SOMEBODY, NOBODY, SIGNER]),
+)
+def test_the_first_obstacle_is_told(mode, facts, trust, principal):
+    """A call is admitted where there is no obstacle; else it is told the first, and each is there once."""
+    route = Route("r", cache=CacheRule(mode, trust_seed=trust))
+    found = [*obstacles(facts, route, principal)]
+    decision = admit(facts, route, principal)
+
+    assert len(found) == len(set(found))
+    if found:
+        assert Bypass(found[0]) == decision
+    else:
+        assert (Observe(route) if mode is CacheMode.OBSERVE else Lookup(route)) == decision
+
+
+def test_all_obstacles():
+    """What the body says, the route and the caller; of a body that cannot be read no more is said."""
+    off, deterministic = (Route("r", cache=CacheRule(mode)) for mode in (CacheMode.OFF, CacheMode.DETERMINISTIC))
+    told = Facts(bypass="store", further=("file-id",))
+
+    assert ["store", "file-id", "route-off", "no-credential"] == [*obstacles(told, off, NOBODY)]
+    assert ["store", "file-id", "unprovable-signature", "not-deterministic"] == [
+        *obstacles(told, deterministic, SIGNER)
+    ]
+    assert ["invalid-json"] == [*obstacles(Facts(bypass="invalid-json"), deterministic, SOMEBODY)]
 
 
 @pytest.mark.parametrize(

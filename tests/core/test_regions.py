@@ -184,15 +184,15 @@ def test_table(regions):
     ("order", "expected"),
     [
         pytest.param(
-            Order(State.OPEN, FOREVER), {"state": "open", "share": 0.0, "order": "open"}, id="open, without end"
+            Order(State.OPEN, FOREVER), {"state": "open", "share": 0.0, "order": "stop"}, id="open, without end"
         ),
         pytest.param(
             Order(State.OPEN, 5060.0),
-            {"state": "open", "share": 0.0, "order": "open", "order_seconds": 60.0},
+            {"state": "open", "share": 0.0, "order": "stop", "order_seconds": 60.0},
             id="open",
         ),
-        pytest.param(Order(State.CLOSED, 5060.0), {"order": "close", "order_seconds": 60.0}, id="closed"),
-        pytest.param(Order(State.CLOSED, 4000.0), {"order": "close", "order_seconds": 0.0}, id="over"),
+        pytest.param(Order(State.CLOSED, 5060.0), {"order": "force", "order_seconds": 60.0}, id="closed"),
+        pytest.param(Order(State.CLOSED, 4000.0), {"order": "force", "order_seconds": 0.0}, id="over"),
         pytest.param(None, {}, id="none"),
     ],
 )
@@ -221,7 +221,7 @@ def test_table_of_orders_for_resources(regions):
     """An order holds for resources that were not called yet, too; a line for all of them says so."""
     regions.breaker(Place("ai", "one", "us"), RULE, 0.0)
     regions.order("ai", "us", Order(State.OPEN, 60.0), 0.0)
-    ordered = {"state": "open", "share": 0.0, "order": "open", "order_seconds": 60.0}
+    ordered = {"state": "open", "share": 0.0, "order": "stop", "order_seconds": 60.0}
 
     assert [standing("us", 1, resource=resource, **ordered) for resource in ("*", "one")] == regions.table(
         [service("us", "eu", resource=True)], 0.0, 0.0

@@ -159,6 +159,16 @@ def test_bypass(members, reason):
     assert not (reason == "unreadable" and facts.deterministic)
 
 
+def test_further_reasons():
+    """All of them, each once, after the one that is told."""
+    tools = {"tools": [{"type": "web_search_20250305"}, {"type": "web_fetch_20260318"}]}
+    several = HELLO | said(FILE) | tools | {"container": "c", "thread": "t", "stream": "yes"}
+    facts, none = MESSAGES.read(several), MESSAGES.read(HELLO)
+
+    assert ("unreadable", ("container", "stateful", "server-tools", "file-id")) == (facts.bypass, facts.further)
+    assert ("", ()) == (none.bypass, none.further)
+
+
 def test_a_large_body_is_read_without_its_messages():
     """Above 256 KiB only short members are read: facts and tools, and file ids wherever they stand."""
     large = HELLO | said({"type": "image", "source": {"type": "base64", "data": "A" * 300_000}}) | {"temperature": 0}

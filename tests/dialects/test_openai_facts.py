@@ -322,3 +322,37 @@ JSON = st.recursive(
 def test_reading_never_raises(members):
     """Whatever JSON object comes, there are facts about it."""
     assert all(isinstance(read(members), Facts) for read in READ)
+
+
+@pytest.mark.parametrize(
+    ("read", "members", "reasons"),
+    [
+        (
+            openai_facts.responses,
+            {"conversation": "c", "tools": [{"type": "web_search"}], "plugins": [{"id": "web"}], "prompt": {"id": "p"}},
+            ("conversation", "prompt-template", "server-tools", "store"),
+        ),
+        (
+            openai_facts.chat,
+            {"store": True, "messages": [{"role": "user", "content": [{"type": "file", "file_id": "f"}]}]},
+            ("store", "file-id"),
+        ),
+        (
+            openai_facts.chat,
+            {"model": 5, "preset": "p", "search_parameters": {}},
+            ("unreadable", "prompt-template", "server-tools"),
+        ),
+        (
+            openai_facts.input_tokens,
+            {"previous_response_id": "r", "conversation": "c"},
+            ("previous-response-id", "conversation"),
+        ),
+        (openai_facts.chat, {}, ("",)),
+    ],
+    ids=["responses", "chat", "unreadable", "count", "none"],
+)
+def test_further_reasons(read, members, reasons):
+    """All that hold, each once, after the one that is told."""
+    facts = read(members)
+
+    assert reasons == (facts.bypass, *facts.further)

@@ -242,6 +242,21 @@ async def test_a_newer_order_is_not_taken_back(redis_server, pods, now):
     assert {("openai", "west"): State.CLOSED} == one.states == two.states
 
 
+@pytest.mark.parametrize(("word", "state"), [("open", State.OPEN), ("close", State.CLOSED)])
+async def test_an_older_pods_order(redis_server, pods, now, word, state):
+    """In Redis an order has the words that the last version writes and reads, whatever people call it."""
+    one = pods(redis_server)
+    west = board.Ordered("openai", "west")
+    await one.regions.board.exchange([board.Change(west, word, 60.0)])
+    await one.read()
+    learnt = dict(one.states)
+    await one.regions.order("openai", "west", Order(state, now[0] + 30.0))
+    answer = await one.regions.board.exchange([])
+
+    assert {("openai", "west"): state} == learnt
+    assert {west: word} == {subject: said.word for subject, said in answer.orders.items()}
+
+
 async def test_given_again_at_once(redis_server, pods):
     """What another has ordered between the look and the giving again stands."""
     one = pods(redis_server)

@@ -146,14 +146,14 @@ async def test_an_order_holds_in_the_fleet(build, pair, ask):
     first, _ = pair
     one, two = await build()
     await ask(one), await ask(two)
-    status, told = await order(one, "open", "1s")
+    status, told = await order(one, "stop", "1s")
 
     assert (200, "done") == (status, told["fleet"])
     await one.until(lambda: state(two)[0] == "open")
     assert ["second"] * 10 == await ask(one, 5) + await ask(two, 5)
     assert 2 == first.calls
     standing = (await standings(two))["first"]
-    assert ("open", "open", 0.0) == (standing["state"], standing["order"], standing["share"])
+    assert ("open", "stop", 0.0) == (standing["state"], standing["order"], standing["share"])
     await one.until(lambda: state(one)[0] == state(two)[0] == "closed")
     for lab in (one, two):
         async with asyncio.timeout(10):
@@ -167,7 +167,7 @@ async def test_an_order_holds_in_the_fleet(build, pair, ask):
 async def test_an_order_is_taken_back(build):
     """``auto`` by another sidecar than the one that was ordered; a wrong token changes nothing."""
     one, two = await build()
-    await order(one, "open")
+    await order(one, "stop")
     await one.until(lambda: state(two)[0] == "open")
 
     assert 401 == (await order(two, "auto", token="wrong-token-0123456789"))[0]
@@ -180,8 +180,8 @@ async def test_an_order_to_go_on(build, pair, ask):
     """``close``: calls go there whatever happens, by all sidecars, and are still answered."""
     first, second = pair
     one, two = await build()
-    await order(two, "close")
-    await one.until(lambda: {"close"} == {lab.sidecar.operations.table()[0].order for lab in (one, two)})
+    await order(two, "force")
+    await one.until(lambda: {"force"} == {lab.sidecar.operations.table()[0].order for lab in (one, two)})
     first.desk.says[b""] = AS_BROKEN
 
     assert ["second"] * 20 == await ask(one, 10) + await ask(two, 10)
@@ -193,7 +193,7 @@ async def test_all_regions_shut_by_order(build, pair, ask):
     first, second = pair
     one, two = await build()
     for region in ("first", "second"):
-        await order(one, "open", region=region)
+        await order(one, "stop", region=region)
     await one.until(lambda: {"open"} == {each.state for each in two.sidecar.operations.table()})
     reply = await two.ask(question(0))
 
@@ -207,8 +207,8 @@ async def test_redis_is_killed(build, pair, ask):
     first, _ = pair
     with RedisServer() as server:
         one, two = labs = await build(redis={"url": server.url, "timeout": 0.1}, open=1.0)
-        await order(one, "close", "30s", region="second")
-        await one.until(lambda: two.sidecar.operations.table()[1].order == "close")
+        await order(one, "force", "30s", region="second")
+        await one.until(lambda: two.sidecar.operations.table()[1].order == "force")
         server.kill()
         await one.until(lambda: not any(lab.sidecar.membership.link.up for lab in labs))
         first.desk.says[b""] = AS_BROKEN
@@ -216,8 +216,8 @@ async def test_redis_is_killed(build, pair, ask):
         assert ["second"] * 16 == await ask(one, 8) + await ask(two, 8)
         assert 10 == first.calls
         assert [[("open", "errors")]] * 2 == [causes(lab) for lab in labs]
-        assert ["close", "close"] == [lab.sidecar.operations.table()[1].order for lab in labs]
-        assert 503 == (await order(one, "open"))[0]
+        assert ["force", "force"] == [lab.sidecar.operations.table()[1].order for lab in labs]
+        assert 503 == (await order(one, "stop"))[0]
         assert "" == one.sidecar.operations.table()[0].order
         first.desk.says.clear()
         for lab in labs:

@@ -188,7 +188,7 @@ async def test_not_where_the_other_is_in_trouble(build_lab, pair):
     a.hold = MARKED
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=HEDGED))
     know_the_pace(lab)
-    assert 200 == await order(lab, "b", "open")
+    assert 200 == await order(lab, "b", "stop")
     asking = asyncio.create_task(lab.ask(chat(1000)))
     await lab.until(lambda: a.calls == 1)
     await asyncio.sleep(2 * PACE)

@@ -16,6 +16,7 @@ async def test_second_call_is_a_hit(lab, provider):
     assert first.json() == second.json()
     assert 1 == provider.calls
     assert [Outcome.MISS, Outcome.HIT_MEMORY] == [record.outcome for record in lab.records]
+    assert 1 == len({record.key for record in lab.records if len(record.key) == 16})
     assert "age" in second.headers
     assert "set-cookie" not in second.headers
     assert "x-request-id" not in second.headers
@@ -29,3 +30,4 @@ async def test_sampled_call_passes_through(lab, provider):
 
     assert ["sidecar; fwd=bypass; detail=not-deterministic"] * 2 == [reply.cache for reply in replies]
     assert 2 == provider.calls
+    assert [b"", b""] == [record.key for record in lab.records]

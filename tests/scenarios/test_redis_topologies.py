@@ -222,7 +222,7 @@ async def various(labs, server):
 
         assert "done" == changed.fleet
         await two.until(lambda mode=mode: two.sidecar.operations.mode is mode)
-    for action, state in (("open", "open"), ("auto", "closed")):
+    for action, state in (("stop", "open"), ("auto", "closed")):
         ordered = await one.sidecar.operations.region(RegionRequest("openai", "here", action, None, fleet=True))
 
         assert "done" == ordered.fleet
@@ -292,7 +292,7 @@ async def test_an_acl_user_without_the_time(build_fleet, box, tmp_path):
         await used(labs)
         for number in range(10):
             await asyncio.gather(*(ask(lab, number) for lab in labs))
-        told = await labs[0].sidecar.operations.region(RegionRequest("openai", "here", "open", None, fleet=True))
+        told = await labs[0].sidecar.operations.region(RegionRequest("openai", "here", "stop", None, fleet=True))
         assert ("local", "Redis forbids TIME to this user; grant +time") == (told.fleet, told.why)
         await labs[0].sidecar.operations.region(RegionRequest("openai", "here", "auto", None, fleet=True))
         for lab in labs:

@@ -223,7 +223,7 @@ async def test_operator_takes_a_region_out(build_lab, pair):
 
     callers = asyncio.gather(*(caller() for _ in range(10)))
     await lab.until(lambda: len(replies) >= 50)
-    assert 200 == await order(lab, "a", "open")
+    assert 200 == await order(lab, "a", "stop")
     under_way = a.calls
     await lab.until(lambda: b.calls >= 50)
     taken_out = a.calls
@@ -242,7 +242,7 @@ async def test_operator_closes_both(build_lab, pair):
     """Where every region is taken out, callers hear so at once and no byte leaves."""
     a, b = pair
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route())
-    assert [200, 200] == [await order(lab, name, "open") for name in ("a", "b")]
+    assert [200, 200] == [await order(lab, name, "stop") for name in ("a", "b")]
     replies = [await lab.ask(mixed(number)) for number in range(8)]
 
     assert [(503, "upstream-no-region")] * 8 == [(one.status, one.json()["error"]["code"]) for one in replies]
@@ -257,7 +257,7 @@ async def test_operator_keeps_a_failing_region(build_lab, pair):
     a, b = pair
     await a.become(Way.DOWN)
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route())
-    assert 200 == await order(lab, "a", "close")
+    assert 200 == await order(lab, "a", "force")
     replies = [await lab.ask(mixed(number)) for number in range(20)]
 
     assert ["b"] * 20 == seen_by(replies)

@@ -73,7 +73,7 @@ async def test_allowed_region_is_taken_out(build_lab, us_eu):
     """Not even an operator's order moves a call to where it may not go."""
     us, eu = us_eu
     lab = await build_lab("", services=tagged(us, eu), routes=route(allow=EU))
-    assert 200 == await order(lab, "eu", "open")
+    assert 200 == await order(lab, "eu", "stop")
     reply = await lab.ask(mixed(1))
 
     assert (503, "upstream-no-region") == (reply.status, reply.json()["error"]["code"])

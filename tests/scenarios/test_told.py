@@ -33,6 +33,15 @@ async def upstream(script):
     return await script(Desk("first"))
 
 
+async def test_nothing_is_told_as_programs_show_it(build_fleet, upstream):
+    """No part is a ``repr``: people read it."""
+    (lab, _) = await build_fleet(upstream.url)
+    _, found = lab.sidecar.readiness()
+
+    assert ["0 entries, 0 of 67108864 bytes, 0 evicted"] == [part.detail for part in found if part.name == "memory"]
+    assert [] == [part for part in found if any(mark in str(part) for mark in "<>")]
+
+
 async def test_a_mode(build_fleet, upstream, token_file):
     """Every sidecar says that it has changed, whose it is, how long it lasts, and that it is over."""
     labs = await build_fleet(upstream.url, admin_token_file=token_file)
@@ -89,13 +98,13 @@ async def test_an_order_for_resources_that_nobody_called(build_fleet, upstream, 
     """It shows everywhere, and is told when it is given and when it is taken back."""
     labs = await build_fleet(upstream.url, admin_token_file=token_file)
     asked = {"service": "azure-openai", "region": "here"}
-    _, told = await act(labs[0], "regions", {**asked, "action": "open"})
+    _, told = await act(labs[0], "regions", {**asked, "action": "stop"})
     for lab in labs:
         await lab.until(lambda lab=lab: parts(lab.sidecar, "region") != [])
 
         assert ["[-] region azure-openai/*/here: open, by an operator's order"] == parts(lab.sidecar, "region")
 
-    assert [("*", "open", "open")] == [(each["resource"], each["state"], each["order"]) for each in told["regions"]]
+    assert [("*", "open", "stop")] == [(each["resource"], each["state"], each["order"]) for each in told["regions"]]
 
     await act(labs[1], "regions", {**asked, "action": "auto"})
     for lab in labs:
@@ -111,7 +120,7 @@ async def test_an_order_that_redis_will_not_have(build_fleet, upstream, token_fi
     with RedisServer() as server:
         server.call("ACL", "SETUSER", "default", "-time")
         one, two = await build_fleet(upstream.url, admin_token_file=token_file, redis={"url": server.url})
-        status, told = await act(one, "regions", {"service": "openai", "region": "here", "action": "open"})
+        status, told = await act(one, "regions", {"service": "openai", "region": "here", "action": "stop"})
 
     assert (200, "local", "Redis forbids TIME to this user; grant +time") == (status, told["fleet"], told["why"])
     assert [["[-] region openai/here: open, by an operator's order"], []] == [

@@ -323,7 +323,7 @@ def test_an_unquoted_off_means_off(tmp_path, word):
         (
             '"a\\nb": 1',
             (
-                'c.yaml:1: "a\\nb": unknown key; use one of admin, cache, health, limits, listen, mode, routes, '
+                'c.yaml:1: "a\\nb": unknown key; use one of admin, cache, health, limits, listen, log, mode, routes, '
                 "services, state, upstream, version"
             ),
         ),
@@ -347,8 +347,8 @@ def test_an_unquoted_off_means_off(tmp_path, word):
         (
             "- a",
             (
-                "c.yaml:1: the file is not a table of keys; its keys are admin, cache, health, limits, listen, mode, "
-                "routes, services, state, upstream, version"
+                "c.yaml:1: the file is not a table of keys; its keys are admin, cache, health, limits, listen, log, "
+                "mode, routes, services, state, upstream, version"
             ),
         ),
         ("listen: 7400", "c.yaml:1: listen: is not a table of keys; its keys are host, names, port"),
@@ -650,7 +650,7 @@ def test_nothing_but_later_keys_is_wrong_with_the_design_example(tmp_path):
     lines = problems_of(tmp_path, text)
     later = [line for line in lines if "not supported by this version" in line]
     others = [line for line in lines if line not in later]
-    assert {"durable", "billing", "verify", "holdout", "batch", "model", "shape", "slo", "log"} == {
+    assert {"durable", "billing", "verify", "holdout", "batch", "model", "shape", "slo"} == {
         line.split(": ")[1].rpartition(".")[2] for line in later if "dialect" not in line
     }
     assert [] == others

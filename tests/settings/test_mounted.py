@@ -305,3 +305,13 @@ def test_a_path_that_is_none(path):
     (said,) = faults(path, strict=False, here=True)
 
     assert ":1: upstream.ca_file: cannot be used: is not a path; put certificates there, in PEM" == said
+
+
+def test_a_token_that_is_missing_where_it_starts(tmp_path):
+    """Nobody could act on it: a warning at the start, and none for a check far from there."""
+    path = tmp_path / "c.yaml"
+    path.write_text(f"admin: {{token_file: {tmp_path}/token}}\n")
+    warning = f"{path}:1: admin.token_file: {tmp_path}/token cannot be used: No such file or directory"
+
+    assert (f"{warning}; write one there",) == rules(str(path), strict=False, here=True).warnings
+    assert ((), ()) == (rules(str(path)).warnings, rules(str(path), strict=False).warnings)

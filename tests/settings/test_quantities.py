@@ -25,6 +25,7 @@ OFF_OR_DURATION = duration(0.001, DAY, off=True)
 SIZE = size(1024, 1024**3)
 COUNT = count(0, 10**9)
 PERCENT = percent()
+OFF_OR_PERCENT = percent(off=True)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,10 @@ PERCENT = percent()
         (PERCENT, "50%", 0.5),
         (PERCENT, "100%", 1.0),
         (PERCENT, "0.5%", 0.005),
+        (OFF_OR_PERCENT, "1%", 0.01),
+        (OFF_OR_PERCENT, "0%", 0.0),
+        (OFF_OR_PERCENT, "0", 0.0),
+        (OFF_OR_PERCENT, "off", 0.0),
     ],
 )
 def test_reads(form, text, expected):
@@ -96,6 +101,7 @@ def test_reads(form, text, expected):
         (PERCENT, "0.5", '"0.5" is not a percentage; write it as 50%'),
         (PERCENT, "half", '"half" is not a percentage; write it as 50%'),
         (PERCENT, "-5%", '"-5%" is not a percentage; write it as 50%'),
+        (OFF_OR_PERCENT, "101%", "101% is out of bounds; use 0% to 100%"),
         (PERCENT, "0%", "0% is out of bounds; use more than 0% and at most 100%"),
         (PERCENT, "0.0%", "0.0% is out of bounds; use more than 0% and at most 100%"),
         (PERCENT, "100.1%", "100.1% is out of bounds; use more than 0% and at most 100%"),

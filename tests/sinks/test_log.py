@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import select
 from datetime import datetime, timedelta
+from hashlib import blake2b
 
 import pytest
 from msgspec import json
 
 from sidecar.core.model import Outcome, Record, Usage
+from sidecar.core.rules import LogRule
 from sidecar.sinks.log import LONGEST_LINE, LONGEST_TEXT, AccessLog, Pipe
 
 AT = 1_795_426_800.25
@@ -65,6 +67,45 @@ def test_every_hundredth():
     samples = [line for line in lines if line["why"] == "sample"]
     assert [100, 200, 300] == [line["bytes_out"] for line in samples]
     assert {"info"} == {line["level"] for line in samples}
+
+
+@pytest.mark.parametrize(("sample", "count"), [(1.0, 8), (0.25, 2), (0.3, 2), (0.0, 0)])
+def test_a_share_of_calls(sample, count):
+    """As many of those that went well as the rule says, and errors whatever it says."""
+    lines = Lines()
+    log = log_to(lines.write, rule=LogRule(sample))
+    for number in range(8):
+        log.record(record(key=bytes([number] * 16)))
+    log.record(record(status=404))
+
+    assert ["sample"] * count + ["error"] == [line["why"] for line in lines]
+
+
+def test_a_share_of_keys():
+    """All calls of a key are told or none, the same keys by every process; no line says which key it is."""
+    keys = [blake2b(b"%d" % number, digest_size=16).digest() for number in range(400)]
+    chosen = []
+    for _ in range(2):
+        lines = Lines()
+        log = log_to(lines.write, rule=LogRule(0.25, "key"))
+        for number, key in [*enumerate(keys)] * 3:
+            log.record(record(bytes_out=number + 1, key=key))
+        chosen.append([line["bytes_out"] for line in lines])
+
+    first = chosen[0][: len(chosen[0]) // 3]
+    assert [first * 3] * 2 == chosen
+    assert 60 <= len(first) <= 140
+    assert not any(key.hex() in str(lines) or str(key) in str(lines) for key in keys)
+
+
+def test_calls_without_a_key():
+    """Of those each of so many is told, whatever the rest is drawn by."""
+    lines = Lines()
+    log = log_to(lines.write, rule=LogRule(0.5, "key"))
+    for number in range(6):
+        log.record(record(bytes_out=number + 1))
+
+    assert [2, 4, 6] == [line["bytes_out"] for line in lines]
 
 
 def test_whole_line():
@@ -174,7 +215,7 @@ def test_unwritable_record(told):
     log.record(told)
 
     assert [] == lines
-    assert "<AccessLog every 100, 1 lines lost>" == repr(log)
+    assert "<AccessLog of 1.00%, 1 lines lost>" == repr(log)
 
 
 def test_failing_writer():

@@ -1,0 +1,98 @@
+"""
+Patterns that don't say what was meant, and routes that take the calls of later ones.
+
+The rule: a caution, never a problem: each of these patterns matches something, and who wrote it may want just that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from sidecar.settings.problems import Path
+
+_SIGNS = (
+    (re.compile(r"\.\*"), "`.*`", "a dot is a dot; write `*` for any text"),
+    (re.compile(r"\A\^"), "`^`", "the whole text is matched anyway; leave it out"),
+    (re.compile(r"\$\Z"), "`$`", "the whole text is matched anyway; leave it out"),
+    (re.compile(r"\\[A-Za-z.]"), "a backslash", "it is a character like any other; write `[0-9]` for a digit"),
+    (re.compile(r"\([^()]*\|[^()]*\)"), "`(a|b)`", "it is text like any other; write a route for each"),
+    (re.compile(r"[.\])]\+|\+\Z"), "`+`", "it is a character like any other; write `*` for any text"),
+)
+"""By what a regular expression is known, how it is shown, and what it is in a shell pattern."""
+
+
+def patterns(values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Patterns that look like regular expressions, and those with a bracket that nothing closes."""
+    for at, route in enumerate(values.get("routes", ())):
+        match = route.get("match", {})
+        said: list[tuple[Path, str]] = [((key,), match[key]) for key in ("path", "model") if key in match]
+        said += [(("header", name), pattern) for name, pattern in match.get("header", {}).items()]
+        for path, pattern in said:
+            for text in _doubts(pattern):
+                yield ("routes", at, "match", *path), text
+
+
+def _doubts(pattern: str) -> Iterator[str]:
+    for sign, shown, remedy in _SIGNS:
+        if sign.search(pattern):
+            yield f"looks like a regular expression ({shown}), and is a shell pattern, in which {remedy}"
+            break  # one is enough to say what is wrong
+    if _is_open(pattern):
+        yield "has a `[` that no `]` closes, which matches only itself; close it, or write `[[]` for the character"
+
+
+def _is_open(pattern: str) -> bool:
+    """Whether a bracket is taken for a character, as ``fnmatch`` does."""
+    at = pattern.find("[")
+    while at >= 0:
+        inside = at + 1
+        if pattern[inside : inside + 1] == "!":
+            inside += 1
+        if pattern[inside : inside + 1] == "]":  # the first one in a set is a member of it
+            inside += 1
+        end = pattern.find("]", inside)
+        if end < 0:
+            return True
+        at = pattern.find("[", end + 1)
+    return False
+
+
+def shadows(values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Routes that never get a call, for an earlier one takes all of theirs."""
+    routes = values.get("routes", ())
+    for at, route in enumerate(routes):
+        for earlier in routes[:at]:
+            if _covers(earlier.get("match", {}), route.get("match", {})):
+                text = f"never gets a call, for the route {earlier.get('name', '')} above takes all of them"
+                yield ("routes", at), f"{text}; put this one first, or have that one match less"
+                break
+
+
+def _covers(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
+    """Whether every call that *later* matches is matched by *earlier*; False where that cannot be told."""
+    if "service" in earlier and earlier["service"] != later.get("service"):
+        return False
+    headers = {name.lower(): pattern for name, pattern in later.get("header", {}).items()}
+    return (
+        _is_within(later.get("path", "/*"), earlier.get("path", "/*"))
+        and _is_within(later.get("model", "*").casefold(), earlier.get("model", "*").casefold())
+        and all(
+            name.lower() in headers and _is_within(headers[name.lower()], pattern)
+            for name, pattern in earlier.get("header", {}).items()
+        )
+    )
+
+
+def _is_within(narrow: str, wide: str) -> bool:
+    """
+    Whether what *narrow* matches is matched by *wide*, as far as that shows: a ``*`` of *wide* takes in whatever stands
+    there in *narrow*. Sets and ``?`` are only compared.
+    """
+    if narrow == wide:
+        return True
+    if "[" in narrow or "[" in wide or "?" in wide:
+        return wide in {"*", "/*"}  # every path begins with a slash
+    return fnmatchcase(narrow, wide)
