@@ -101,7 +101,7 @@ class Proxy:
         self._secret = secret
         self._store = store
         self._flights = flights
-        reception = Reception(store, flights, accepted, now=now, clock=clock)
+        reception = Reception(store, flights, accepted, now=now, clock=clock, report=report)
         self._origin = Origin(
             dispatch=dispatch,
             standby=standby,

@@ -1,4 +1,4 @@
-"""A bug in what reads requests for the cache costs no call: it goes upstream as it came, and the bug is told."""
+"""A bug in what reads requests and answers for the cache costs no call: each goes on as it came, the bug is told."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sidecar import reception
 from sidecar.core import canonical
 from sidecar.core.members import Scanner
 from sidecar.core.multipart import Multipart
@@ -56,6 +57,29 @@ async def test_reader_fails(build_lab, script, monkeypatch, owner, name, body, p
     assert all(sent == body if isinstance(body, bytes) else json.loads(sent) == body for sent in bodies)
     assert bugs
     assert not any(b"prompt" in line for line in bugs)
+
+
+@pytest.mark.parametrize("size", [2, 400_000])
+async def test_judge_fails(build_lab, script, monkeypatch, size):
+    """An answer that cannot be judged is the caller's all the same; it is not kept."""
+
+    async def handler(_head, _sent, writer):
+        writer.write(whole(completion("x" * size)))
+
+    upstream = await script(handler)
+    lab = await build_lab(upstream.url)
+    monkeypatch.setattr(reception, "retain", fail)
+    for _ in range(2):
+        reply = await lab.ask()
+
+        assert 200 == reply.status
+        assert "x" * size == said(reply.body)
+
+    bugs = [line for line in lab.logs if b'"bug"' in line]
+    lab.logs.clear()
+
+    assert 2 == upstream.calls == len(bugs)
+    assert ["reader-failed"] * 2 == [record.reason for record in lab.records]
 
 
 @pytest.mark.parametrize("name", [["x"], {}, {"a": 1}, 7, True], ids=str)
