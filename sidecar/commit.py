@@ -188,13 +188,13 @@ async def _read_complaint(ahead: _Ahead) -> bytes:
 
 async def _read_document(ahead: _Ahead, most: int) -> None:
     """A whole answer; not for longer than ``TALK_SECONDS`` while nothing but blanks comes."""
-    first = await ahead.next()
-    if first and not first[:64].strip(_BLANKS):
+    chunk = await ahead.next()
+    if chunk and not chunk[:64].strip(_BLANKS):
         with suppress(TimeoutError):
             async with asyncio.timeout(TALK_SECONDS):
-                while not ahead.begun.strip(_BLANKS) and await ahead.next():
-                    pass
-        if not ahead.begun.strip(_BLANKS):
+                while chunk and not chunk.strip(_BLANKS) and not ahead.full and ahead.size < most:
+                    chunk = await ahead.next()
+        if not chunk.strip(_BLANKS):
             ahead.talks = True
             return
     await ahead.read(most)

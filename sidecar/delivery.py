@@ -25,6 +25,7 @@ from sidecar.net.base import Exchange, Response
 _EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 _JSON_TYPE = b"application/json"
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
+_LONGEST = 128  # characters of a name that are told, and remembered: callers choose the models'
 _PIECE = 64 * 1024
 _BROKE_OFF = "The AI service broke off in the middle of its answer."
 _FOUND = {
@@ -50,16 +51,16 @@ class Stamp(Struct, frozen=True, gc=False):
         """As header fields."""
         found: Pairs = ((b"cache-status", self.status), (b"x-sidecar-request-id", self.request_id))
         if self.model:
-            found += ((b"x-sidecar-model", clean(self.model)),)
+            found += ((b"x-sidecar-model", clean(self.model[:_LONGEST])),)
         if self.region:
-            found += ((b"x-sidecar-region", clean(self.region)),)
+            found += ((b"x-sidecar-region", clean(self.region[:_LONGEST])),)
         return found
 
 
 @lru_cache(maxsize=1024)
 def clean(text: str) -> bytes:
     """*text* as a header value: what cannot stand there becomes ``?``."""
-    return bytes(byte if 0x20 < byte < 0x7F else 0x3F for byte in text[:128].encode("latin-1", "replace"))
+    return bytes(byte if 0x20 < byte < 0x7F else 0x3F for byte in text[:_LONGEST].encode("latin-1", "replace"))
 
 
 def hit(
@@ -84,7 +85,7 @@ def hit(
         request_id,
     )  # fmt: skip
     if model:
-        head += b"x-sidecar-model: %b\r\n" % clean(model)
+        head += b"x-sidecar-model: %b\r\n" % clean(model[:_LONGEST])
     return Response(entry.status, head, body)
 
 

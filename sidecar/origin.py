@@ -35,6 +35,7 @@ from sidecar.standby import Standby, has_room
 from sidecar.store.base import NOTHING, Fetched, Store
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
+_REFUSES_BYTES = 64 * 1024  # of names by which deployments are remembered: callers choose the models'
 
 
 class Origin:
@@ -63,7 +64,7 @@ class Origin:
         self._lease_wait = lease_wait
         self._now = now
         self._clock = clock
-        self._refuses_usage: Memo[tuple[str, str, str], bool] = Memo(256)
+        self._refuses_usage: Memo[tuple[str, str, str], bool] = Memo(256, _REFUSES_BYTES)
 
     def __repr__(self) -> str:
         return f"<Origin {self._accepted!r}>"
@@ -219,7 +220,8 @@ class Origin:
                 if sent.answer.status in {400, 422}:
                     complaint = await _read_complaint(sent.answer)
                     if names_usage(complaint):
-                        self._refuses_usage.put(_deployment(errand), True)
+                        deployment = _deployment(errand)
+                        self._refuses_usage.put(deployment, True, sum(map(len, deployment)))
                         sent.answer.close()
                         flight.usage = False
                         sent = await self._dispatch.send(replace(trip, cause="usage-refused"))

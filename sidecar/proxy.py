@@ -16,7 +16,7 @@ from sidecar.boarding import Boarding
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches
 from sidecar.core.changes import SAFE, target_of
-from sidecar.core.dialect import BodyForm
+from sidecar.core.dialect import BodyForm, Endpoint
 from sidecar.core.draft import Draft
 from sidecar.core.fingerprint import seal
 from sidecar.core.ids import Ids
@@ -40,6 +40,7 @@ from sidecar.core.rescue import cause_of, is_callers, rescue
 from sidecar.core.routing import choose_model
 from sidecar.core.rules import Mode
 from sidecar.core.silent import Pieces, certain, cut
+from sidecar.core.steady import SteadyObserver
 from sidecar.core.variants import fits
 from sidecar.delivery import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.dispatch import Dispatch
@@ -62,6 +63,7 @@ _CALL_WEIGHT = 500
 _SEEN = 4096
 _SURELY = 5e-324  # the smallest draw there is
 _UNREAD = Reading(b"none", b"", Facts(bypass=Reason.MEMORY_FULL))
+_READER_FAILED = Reading(b"none", b"", Facts(bypass=Reason.READER_FAILED))
 _CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
 _CALLERS = frozenset({"client-gone", "slow-reader"})
 
@@ -99,7 +101,7 @@ class Proxy:
         self._secret = secret
         self._store = store
         self._flights = flights
-        reception = Reception(store, flights, accepted, now=now, clock=clock)
+        reception = Reception(store, flights, accepted, now=now, clock=clock, report=report)
         self._origin = Origin(
             dispatch=dispatch,
             standby=standby,
@@ -157,7 +159,7 @@ class Proxy:
         endpoint = approach.site.endpoint
         assert endpoint is not None
         content_type = head.fields.get(b"content-type", b"")
-        return Admission(True, approach, partial(canonical.observer, endpoint, content_type, self._secret))
+        return Admission(True, approach, partial(SteadyObserver, endpoint, content_type, self._secret))
 
     def answer(self, request: Request) -> Response | Pending:
         """Steps 3 to 7; see ``Application.answer``."""
@@ -212,12 +214,7 @@ class Proxy:
                 self._note(approach, body, known)
                 return known
         # 3, 4: what the body says, and its canonical form
-        if observer is not None:
-            reading = observer.reading()
-        elif isinstance(body, bytes):
-            reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), self._secret)
-        else:
-            reading = _UNREAD
+        reading = self._read(endpoint, head, body, observer)
         facts = reading.facts
         # 5: which model answers, and so by which route; whether that may be looked up
         model = choose_model(endpoint, facts)
@@ -233,14 +230,26 @@ class Proxy:
             observe = isinstance(decision, Observe)
             call = Call(endpoint, facts, route, model, caller.principal, fresh, key, observe=observe)
         if pieces is not None and certain(pieces, endpoint.silent):
-            self._calls.put((approach, pieces), call, sum(map(len, pieces)) + _CALL_WEIGHT)
+            self._calls.put((approach, pieces), call, sum(map(len, pieces)) + _CALL_WEIGHT + approach.excess)
         return call
+
+    def _read(self, endpoint: Endpoint, head: Head, body: bytes | Spool | Stream, observer: Observer | None) -> Reading:
+        """What a body says. Where reading it finds a bug of ours, the call is not looked up, but goes its way."""
+        try:
+            if observer is not None:
+                return observer.reading()
+            if isinstance(body, bytes):
+                return canonical.read(body, endpoint, head.fields.get(b"content-type", b""), self._secret)
+        except Exception as error:  # noqa: BLE001  a bug in what is only for the cache must fail no call
+            self._report(error)
+            return _READER_FAILED
+        return _UNREAD
 
     def _note(self, approach: Approach, body: bytes, call: Call) -> None:
         """Remember a whole body that comes back: it is found faster than its pieces, but most never come back."""
         digest = hash(body)
         if digest in self._seen:
-            self._calls.put((approach, body), call, len(body) + _CALL_WEIGHT)
+            self._calls.put((approach, body), call, len(body) + _CALL_WEIGHT + approach.excess)
         elif len(self._seen) < _SEEN:
             self._seen.add(digest)
         else:

@@ -44,10 +44,11 @@ from sidecar.standby import StandIn
 from sidecar.store.base import Store
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
+_UNJUDGED = (Drop(Reason.READER_FAILED), Usage(), "", "")
 
 
 class Reception:
-    """Takes in answers. *now* is wall-clock seconds, *clock* monotonic seconds."""
+    """Takes in answers. *now* is wall-clock seconds, *clock* monotonic seconds, *report* hears of bugs."""
 
     def __init__(
         self,
@@ -57,12 +58,14 @@ class Reception:
         *,
         now: Callable[[], float],
         clock: Callable[[], float],
+        report: Callable[[BaseException], None],
     ) -> None:
         self._store = store
         self._flights = flights
         self._accepted = accepted
         self._now = now
         self._clock = clock
+        self._report = report
 
     def __repr__(self) -> str:
         return f"<Reception {self._accepted!r}>"
@@ -264,7 +267,11 @@ class Reception:
             booked(errand, flight).reason = allowed.reason or Reason.ANSWER_TOO_LARGE
             return False
         judged = partial(_judge, call, asked, body, form, media_of(opening.shared))
-        verdict, usage, model, finish = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
+        try:
+            verdict, usage, model, finish = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
+        except Exception as error:  # noqa: BLE001  a bug in what is only for the cache must cost nobody the answer
+            self._report(error)
+            verdict, usage, model, finish = _UNJUDGED
         draft = booked(errand, flight)
         draft.usage, draft.finish = usage, finish
         if not isinstance(verdict, Keep):

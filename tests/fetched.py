@@ -157,7 +157,9 @@ class Desk:
             draw=lambda: 0.5,
             throttle=Throttle(quota=None, pods=lambda: None, clock=lambda: NOW, spawn=self.spawn),
         )
-        self.reception = Reception(self.store, self.flights, self.accepted, now=lambda: NOW, clock=self.clock)
+        self.reception = Reception(
+            self.store, self.flights, self.accepted, now=lambda: NOW, clock=self.clock, report=self.bugs.append
+        )
         self.origin = Origin(
             dispatch=dispatch,
             standby=Standby(dispatch, self.clock, self.bugs.append),

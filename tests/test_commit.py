@@ -76,6 +76,8 @@ async def committed(answer, endpoint=CHAT, memory=8 * COMMIT_BYTES, **how):
         pytest.param(events(b'{"a":', b"1}"), CHAT, b'{"a":1}', id="a document, misnamed"),
         pytest.param(events(b"\x1f", b"\x8b", more=[GZIPPED]), CHAT, b"\x1f", id="events, coded"),
         pytest.param(Answer(200, b'{"a":', b"1}"), CHAT, b'{"a":1}', id="a document"),
+        pytest.param(Answer(200, b" ", b"\n", b"{", b"}"), CHAT, b" \n{}", id="a document after blanks"),
+        pytest.param(Answer(200, *[b" " * KIB] * 1200), CHAT, b" " * COMMIT_BYTES, id="blanks without end"),
         pytest.param(Answer(200, b'{"a":', b"1}", length=7), CHAT, b'{"a":1}', id="its length known"),
         pytest.param(Answer(200, b"ID3", b"x", pairs=SOUND, length=4), SPEECH, b"ID3x", id="short sound"),
         pytest.param(Answer(200, b"ID3", b"x", pairs=SOUND), SPEECH, b"ID3", id="sound"),

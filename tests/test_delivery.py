@@ -80,6 +80,15 @@ def test_clean(text, expected):
     assert expected == clean(text)
 
 
+def test_long_names_are_not_remembered():
+    """A model's name is the caller's to choose: no more of it is remembered than is told."""
+    clean.cache_clear()
+    for end in "abc":
+        Stamp(b"", b"", model="m" * 128 + end, region="r" * 128 + end).pairs()
+
+    assert 2 == clean.cache_info().currsize
+
+
 @pytest.mark.parametrize(
     ("form", "wanted", "left", "detail", "kind"),
     [

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from sidecar.core.directives import Directives, read_directives
 from sidecar.core.fingerprint import partition_of, prefix
+from sidecar.core.headers import LONGEST_NAME
 from sidecar.core.memo import Memo
 from sidecar.core.model import Fields, Head
 from sidecar.core.policy import CONDITIONAL, Bypass, Reason, admit_head, head_obstacles
@@ -37,6 +38,7 @@ _ALWAYS = frozenset({
 _APPROACHES = 1024
 _APPROACH_BYTES = 2 * 1024 * 1024
 _APPROACH_WEIGHT = 1024
+_USUAL_HEAD = 4096
 
 _MICROSOFT = (".azure.com", ".azure.us", ".azure.cn", ".azure-api.net", ".microsoft.com", ".windows.net")
 _SAME_PAGE = frozenset({b"none", b"same-origin"})
@@ -65,7 +67,8 @@ class Approach(Struct, gc=False, eq=False):
 
     *head* is the first such head; of another one only the telling fields are the same. *bypass*: the head alone rules a
     look-up out. *callers* fills up with the principals, one for each way to share that the routes have. *noted*: the
-    fields that count have been looked at for what splits keys.
+    fields that count have been looked at for what splits keys. *excess*: bytes that the head takes beyond a usual one,
+    for whoever remembers something by its approach.
     """
 
     head: Head
@@ -74,6 +77,7 @@ class Approach(Struct, gc=False, eq=False):
     bypass: Bypass | None
     callers: dict[Share, Caller]
     noted: bool = False
+    excess: int = 0
 
 
 class Telling(dict[bytes, bool]):
@@ -92,7 +96,7 @@ class Telling(dict[bytes, bool]):
 
     def __missing__(self, name: bytes) -> bool:
         tells = any(roles.of(name) is not Role.NOISE for roles in self._roles)
-        if len(self) < MOST_NAMES:
+        if len(self) < MOST_NAMES and len(name) <= LONGEST_NAME:
             self[name] = tells
         return tells
 
@@ -126,7 +130,9 @@ class Approaches:
         if approach is None:
             approach = self._consider(head)
             weight = len(head.target) + sum(len(name) + len(value) for name, value in fields)
-            self._memo.put(told, approach, _APPROACH_WEIGHT + weight)
+            whole = len(head.target) + sum(len(name) + len(value) for name, value in head.pairs)
+            approach.excess = max(2 * whole - _USUAL_HEAD, 0)  # the head has its fields twice, as they came and by name
+            self._memo.put(told, approach, _APPROACH_WEIGHT + weight + approach.excess)
         return approach
 
     def switched(self, mode: Mode) -> Approaches:

@@ -6,14 +6,10 @@ The rule: only what is certainly cut off is called so. What is no JSON for anoth
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 from msgspec import Raw
 
 from sidecar.core.json_rule import UNREADABLE
-
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 _decode = msgspec.json.Decoder(Raw).decode
 
@@ -28,6 +24,10 @@ def is_cut(text: bytes) -> bool:
         pass
     else:
         return False
-    bare = _STRING.sub(b"", text)
+    # By leaps, not by looking at each string: this runs where all calls wait, on a text of whoever wrote it.
+    parts = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+    if len(parts) % 2 == 0:
+        return True
+    bare = b"".join(parts[::2])
     opened = bare.count(b"{") + bare.count(b"[")
-    return b'"' in bare or opened > bare.count(b"}") + bare.count(b"]")
+    return opened > bare.count(b"}") + bare.count(b"]")

@@ -77,13 +77,22 @@ _HARMLESS = frozenset({
 SELECTORS = frozenset({b"x-portkey-virtual-key", b"x-bf-vk"})
 """Credentials by which a gateway also chooses the provider (Portkey, Bifrost): they change the answer."""
 
+LONGEST_NAME = 64
+"""Bytes of a field's name about which anything is remembered. Callers choose names, up to the size of a whole head."""
+
 _ID = re.compile(rb"[\w.:/=+-]{1,128}\Z")
 
 
-@lru_cache(maxsize=4096)
 def is_secretive(name: bytes) -> bool:
     """Whether the request field *name*, in lower case, looks as if it carried a credential."""
+    return _remembered(name) if len(name) <= LONGEST_NAME else _looks_secretive(name)
+
+
+def _looks_secretive(name: bytes) -> bool:
     return name in CREDENTIALS or (_SECRETIVE.search(name) is not None and name not in _HARMLESS)
+
+
+_remembered = lru_cache(maxsize=4096)(_looks_secretive)
 
 
 def patience(fields: Fields) -> float | None:

@@ -21,11 +21,11 @@ _HEADERS = 8 * 1024
 _PARTS = 1024
 _PERSON = b"sidecar file"
 
-_TEXT = rb'"((?:[^"\\\r\n]|\\.)*)"|([^\s"(),/:;<=>?@\[\\\]{}]+)'
-_BOUNDARY = re.compile(rb"(?i:;\s*boundary)=(?:" + _TEXT + rb")")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
-_PARAMETER = re.compile(rb"\s*;\s*([A-Za-z*-]+)=(?:" + _TEXT + rb")")
-_PLAIN = re.compile(rb'(?i:text/plain(?:\s*;\s*charset=(?:utf-8|us-ascii|"utf-8"|"us-ascii"))?)')
+_TEXT = rb'"((?:[^"\\\r\n]|\\.)*+)"|([^\s"(),/:;<=>?@\[\\\]{}]++)'
+_BOUNDARY = re.compile(rb"(?i:;\s*+boundary)=(?:" + _TEXT + rb")")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):([^\r\n]*+)")
+_PARAMETER = re.compile(rb"\s*+;\s*+([A-Za-z*-]++)=(?:" + _TEXT + rb")")
+_PLAIN = re.compile(rb'(?i:text/plain(?:\s*+;\s*+charset=(?:utf-8|us-ascii|"utf-8"|"us-ascii"))?)')
 _IDENTITIES = {b"7bit", b"8bit", b"binary"}
 
 Field = tuple[str, str | dict[str, str]]
@@ -152,7 +152,7 @@ class Multipart:
             found = _FIELD.fullmatch(line)
             if found is None or found[1].lower() in headers:
                 return False
-            headers[found[1].lower()] = found[2]
+            headers[found[1].lower()] = found[2].strip(b" \t")
         disposition = headers.pop(b"content-disposition", b"")
         encoding = headers.pop(b"content-transfer-encoding", b"binary").lower()
         if encoding not in _IDENTITIES or not headers.keys() <= {b"content-type", b"content-length"}:

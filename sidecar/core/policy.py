@@ -64,6 +64,7 @@ class Reason(StrEnum):
     CONNECTION = "connection-options"
     BODY_TOO_LARGE = "body-too-large"
     MEMORY_FULL = "memory-full"
+    READER_FAILED = "reader-failed"
     OBSERVE = "observe"
     STATUS = "status"
     CONTENT_TYPE = "content-type"

@@ -148,6 +148,11 @@ _WHY_BYPASSED: Mapping[str, Told] = {
         "Send the prompt's text in the call.",
     ),
     "range": Told(_BYPASS, "The call asks for a part of an answer (`Range`).", "Leave `Range` out."),
+    "reader-failed": Told(
+        (Where.BYPASS, Where.UNKEPT),
+        "A bug of the sidecar: what reads such a request, or judges its answer, failed. The call went on all the same.",
+        "Report the log line `bug`, which says where it is; it quotes nothing of the call.",
+    ),
     "route-off": Told(
         _BYPASS,
         "The route has `cache.mode: off`.",

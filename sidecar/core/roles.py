@@ -11,20 +11,21 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from sidecar.core.headers import SELECTORS, is_secretive, without_waiting
+from sidecar.core.headers import LONGEST_NAME, SELECTORS, is_secretive, without_waiting
 from sidecar.core.model import Fields, Pairs
 from sidecar.core.noise import is_noise
 from sidecar.core.rules import Service
 
 MOST_NAMES = 2048
-"""Names whose role is remembered: callers choose them."""
+"""Names whose role is remembered, none longer than ``LONGEST_NAME``: callers choose them."""
 
 TOKEN_START = b"eyJ"
 """How the header of a token begins, ``{"`` in Base64: a cheap first look at a value."""
 
 _TOKEN = re.compile(rb"(?<![\w.-])eyJ[\w-]*(?:\.[\w-]*){2,4}(?![\w.-])", re.ASCII)
-_PARAMETER = re.compile(rb';[ \t]*([^ \t;="]+)[ \t]*(?:=[ \t]*("[^"]*"|[^;" \t]*))?[ \t]*')
-_PARAMETERS = re.compile(rb"(?:%b)*" % _PARAMETER.pattern)
+_PARAMETER = re.compile(rb';[ \t]*+([^ \t;="]++)[ \t]*+(?:=[ \t]*+("[^"]*+"|[^;" \t]*+)[ \t]*+)?+')
+_PARAMETERS = re.compile(rb"(?:%b)*+" % _PARAMETER.pattern)
+_LONGEST_PARAMETERS = 1024
 _NOTHING_PREFERRED = (b"prefer", b"")
 _SAME = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 
@@ -60,7 +61,7 @@ class Roles:
         role = self._known.get(name)
         if role is None:
             role = self._judge(name)
-            if len(self._known) < MOST_NAMES:
+            if len(self._known) < MOST_NAMES and len(name) <= LONGEST_NAME:
                 self._known[name] = role
         return role
 
@@ -130,18 +131,20 @@ def foreign_charset(content_type: bytes) -> bool:
 def counted_value(name: bytes, value: bytes) -> bytes:
     """
     What counts of a field's value. A boundary is drawn anew for each body, and UTF-8 is what is meant anyway; the wish
-    to wait for nothing is spoken to us.
+    to wait for nothing is spoken to us. The order of parameters means nothing, unless one is said twice: parsers differ
+    in which of the two they take.
     """
     if name == b"prefer":
         return without_waiting(value)
     if name != b"content-type":
         return value
     media, _, rest = value.partition(b";")
-    if _PARAMETERS.fullmatch(rest := b";" + rest if rest else b"") is None:
+    rest = b";" + rest if rest else b""
+    if len(rest) > _LONGEST_PARAMETERS or _PARAMETERS.fullmatch(rest) is None:
         return value
-    kept = sorted(
-        b"%b=%b" % (parameter.lower(), said)
-        for parameter, said in _PARAMETER.findall(rest)
-        if parameter.lower() not in {b"boundary", b"charset"}
-    )
+    pairs = [(parameter.lower(), said) for parameter, said in _PARAMETER.findall(rest)]
+    said_once = dict(pairs)
+    if len(said_once) < len(pairs):
+        return value
+    kept = sorted(b"%b=%b" % pair for pair in said_once.items() if pair[0] not in {b"boundary", b"charset"})
     return b";".join((media.strip().lower(), *kept))

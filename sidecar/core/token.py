@@ -78,12 +78,16 @@ def token_of(claims: Claims, ignored: frozenset[str] = frozenset()) -> Token | N
         return None
     if isinstance(expires, bool) or not isinstance(expires, int | float):
         return None
+    try:
+        end = float(expires)
+    except OverflowError:  # JSON has integers of any length
+        return None
     counted = {
         name: _less_kubernetes(value) if name == KUBERNETES else value
         for name, value in claims.items()
         if name not in CHANGING and name not in ignored and not name.startswith(CHANGING_PREFIX)
     }
-    return Token(_text(counted), tuple(sorted(counted)), float(expires))
+    return Token(_text(counted), tuple(sorted(counted)), end)
 
 
 def is_microsofts(value: bytes) -> bool:

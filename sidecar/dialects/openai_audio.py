@@ -24,7 +24,7 @@ _JSON: Final = frozenset({"", "json", "verbose_json", "diarized_json"})
 
 _MARK: Final = b"\xef\xbb\xbf"
 
-_CUE: Final = re.compile(rb"\s*+\d++\s*?\n\s*+\d++:\d\d:\d\d[,.]\d++[ \t]*+-->")
+_CUE: Final = re.compile(rb"\s*+\d++[^\S\n]*+\n\s*+\d++:\d\d:\d\d[,.]\d++[ \t]*+-->")
 """How subtitles begin (SubRip): a number, and from when to when."""
 
 _SUBTITLES: Final = re.compile(rb"WEBVTT(?:[ \t\r\n]|\Z)")

@@ -171,7 +171,8 @@ def _is_own(tool: Mapping[str, Any]) -> bool:
     match tool.get("type"):
         case "function":
             function = tool.get("function")
-            return (function if isinstance(function, Mapping) else tool).get("name") not in server_tools.FUNCTIONS
+            name = (function if isinstance(function, Mapping) else tool).get("name")
+            return name is None or (type(name) is str and name not in server_tools.FUNCTIONS)
         case str(kind) if kind in _OWN_TOOLS:
             return True
         case "shell":

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
-from sidecar.core.json_rule import UNREADABLE
+from sidecar.core.json_rule import BLANKS, UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 
 NULL: Final = Raw(b"null")
@@ -38,7 +38,11 @@ class _Tokens(Struct, gc=False):
     output_tokens_details: _Details | None = None
 
 
-class _Document(Struct, gc=False):
+class _Errors(Struct, gc=False):
+    errors: Raw = NULL
+
+
+class _Document(_Errors, gc=False):
     model: Raw = NULL
     usage: Raw = NULL
     error: Raw = NULL
@@ -46,6 +50,7 @@ class _Document(Struct, gc=False):
 
 _TOKENS: Final = msgspec.json.Decoder(_Tokens)
 _DOCUMENT: Final = msgspec.json.Decoder(_Document)
+_BATCH: Final = msgspec.json.Decoder(list[_Errors])
 _NAME: Final = msgspec.json.Decoder(str)
 
 
@@ -125,7 +130,7 @@ def failure_of(body: bytes) -> Completeness:
 def _complete_bytes(body: bytes, form: Form, _facts: Facts, media: str) -> Completeness:
     """
     Bytes are whole as they are framed. What is JSON, by its type or by its first byte, is whole only where it can be
-    read to its end; and an object of its own in ``error``, or words there, are a failure.
+    read to its end, and complains of nothing in ``error`` or ``errors``.
     """
     if form is not Form.WHOLE:
         return Completeness.UNREADABLE
@@ -136,7 +141,8 @@ def _complete_bytes(body: bytes, form: Form, _facts: Facts, media: str) -> Compl
     if not _is_json(body):
         return Completeness.UNREADABLE
     document = _read(body)
-    return Completeness.FAILED if document is not None and _complains(document.error) else Completeness.WHOLE
+    failed = _is_failed_batch(body) if document is None else _says(document.error) or _lists(document.errors)
+    return Completeness.FAILED if failed else Completeness.WHOLE
 
 
 def _is_json(body: bytes) -> bool:
@@ -147,9 +153,34 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def _complains(error: Raw) -> bool:
+def _says(error: Raw) -> bool:
     """Whether a member says that something went wrong: services also write ``false``, ``0`` or ``""`` there."""
-    return begins(error, b"{") or (begins(error, b'"') and bytes(error) != b'""')
+    if begins(error, b"{") or begins(error, b"["):
+        return not _is_empty(error)
+    try:
+        return bool(msgspec.json.decode(error))
+    except UNREADABLE:  # a number that is out of range
+        return True
+
+
+def _lists(errors: Raw) -> bool:
+    """
+    Whether a member tells what went wrong: a list of errors (GraphQL, "Response format"), or an object of them by
+    field. A number or a boolean there counts failures among other things that the answer holds.
+    """
+    return (begins(errors, b"[") or begins(errors, b"{")) and not _is_empty(errors)
+
+
+def _is_empty(container: Raw) -> bool:
+    return not bytes(container)[1:-1].strip(BLANKS)
+
+
+def _is_failed_batch(body: bytes) -> bool:
+    """Whether a list of GraphQL answers has one in it that has failed."""
+    try:
+        return any(_lists(answer.errors) for answer in _BATCH.decode(body))
+    except UNREADABLE:
+        return False
 
 
 def _usage(body: bytes, form: Form) -> Usage:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.approach import Approaches
+from sidecar.core.headers import LONGEST_NAME
 from sidecar.core.model import Head
 from sidecar.core.policy import Bypass, Reason
 from sidecar.core.principal import Pod
@@ -156,6 +157,27 @@ def test_names_are_bounded():
         assert finder.telling[b"x-%d" % number]
 
     assert MOST_NAMES == len(finder.telling)
+
+
+def test_long_names_are_not_remembered():
+    """A name may be as long as a head: whether it tells is known all the same, and takes no memory."""
+    finder = approaches()
+    before = len(finder.telling)
+
+    assert finder.telling[b"x" * LONGEST_NAME]
+    assert finder.telling[b"x" * (LONGEST_NAME + 1)]
+    assert finder.telling[b"x" * 60_000]
+    assert before + 1 == len(finder.telling)
+
+
+def test_large_heads_weigh():
+    """An approach holds the first head like it, noise included, so a large head takes the room of many."""
+    finder = approaches()
+    for number in range(256):
+        assert finder.find(head_of({b"traceparent": b"x" * 60_000}, b"/openai/v1/models/m-%d" % number)).excess > 60_000
+
+    assert len(finder._memo) < 40
+    assert not finder.find(head_of({b"traceparent": b"x" * 60}, b"/openai/v1/models/m")).excess
 
 
 def test_found_again():

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core import headers
 from sidecar.core.headers import (
     CREDENTIALS,
     HOP_BY_HOP,
+    LONGEST_NAME,
     NEVER_RELAYED,
     OURS,
     REPLAYED,
@@ -14,6 +16,7 @@ from sidecar.core.headers import (
     REWRITTEN,
     fields_of,
     forward,
+    is_secretive,
     lines,
     named_by_connection,
     relay,
@@ -309,3 +312,13 @@ def test_lines():
 
     assert b"a: 1\r\nB: \r\n" == lines(((b"a", b"1"), (b"B", b"")))
     assert b"" == lines(())
+
+
+def test_long_names_are_not_remembered():
+    """A name may be as long as a head: what it looks like is known all the same, and takes no memory."""
+    headers._remembered.cache_clear()
+    for size in (LONGEST_NAME, LONGEST_NAME + 1, 60_000):
+        assert is_secretive(b"a" * (size - 4) + b"-key")
+        assert not is_secretive(b"a" * size)
+
+    assert 2 == headers._remembered.cache_info().currsize

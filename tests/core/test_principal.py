@@ -220,6 +220,8 @@ def test_other_subjects(change):
         jwt(iss=""),
         jwt(exp="soon"),
         jwt(exp=True),
+        jwt(exp=10**400),
+        jwt(exp=-(10**400)),
         jwt(pad="x" * 20_000),
         jwt({}),
     ],

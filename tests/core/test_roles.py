@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.headers import HOP_BY_HOP, OURS, REWRITTEN, is_secretive
+from sidecar.core.headers import HOP_BY_HOP, LONGEST_NAME, OURS, REWRITTEN, is_secretive
 from sidecar.core.noise import NOISE, is_noise, without_balancers
 from sidecar.core.roles import MOST_NAMES, Role, Roles, foreign_charset, has_token
 from sidecar.core.rules import HeaderRule, Region, Service
@@ -128,6 +128,12 @@ def test_a_selector_is_both(name):
         (b"text/plain; a b", b"text/plain; a c", False),
         (b"text/plain; format=Flowed", b"text/plain; format=flowed", False),
         (b"a/b; x=y;", b"a/b; x=z;", False),
+        (b"a/b; x=1; x=2", b"a/b; x=2; x=1", False),
+        (b"a/b; x=1; X=2", b"a/b; X=2; x=1", False),
+        (b"a/b; boundary=1; boundary=2", b"a/b; boundary=2; boundary=1", False),
+        (b'a/b ;\tx = 1\t; y = "2 ; z" ', b'A/B;y="2 ; z";x=1', True),
+        (b"a/b; x=" + b"a" * 1000 + b"; y=b", b"a/b; y=b; x=" + b"a" * 1000, True),
+        (b"a/b; x=" + b"a" * 1100 + b"; y=b", b"a/b; y=b; x=" + b"a" * 1100, False),
     ],
 )
 def test_content_types(one, two, same):
@@ -212,6 +218,16 @@ def test_names_are_bounded():
         assert Role.COUNTS is found.of(b"x-%d" % number)
 
     assert f"<Roles at a gateway, {MOST_NAMES} names>" == repr(found)
+
+
+def test_long_names_are_not_remembered():
+    """A name may be as long as a head: it has its role, and takes no memory."""
+    found = roles()
+    for size in (LONGEST_NAME, LONGEST_NAME + 1, 60_000):
+        assert Role.CREDENTIAL is found.of(b"a" * (size - 4) + b"-key")
+        assert Role.COUNTS is found.of(b"a" * size)
+
+    assert "<Roles at a gateway, 2 names>" == repr(found)
 
 
 @given(
