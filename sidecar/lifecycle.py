@@ -151,6 +151,7 @@ class Sidecar:
                 "rate_windows": lambda: self.regions.spent(running()),
                 "credentials_unusable": self._credentials_unusable,
                 "retry_budget_left": lambda: self.regions.budgets_left(running()),
+                "upstream_connections_total": lambda: self.upstream.census.counts,
                 "calls_waiting": self.throttle.waiting,
                 "calls_shed_total": self.throttle.shed,
                 "key_splitting_headers": lambda: {

@@ -18,6 +18,7 @@ from msgspec import Struct
 from multidict import CIMultiDict
 from yarl import URL
 
+from sidecar.core.connections import Census
 from sidecar.core.model import Pairs
 from sidecar.core.rules import Timeouts, UpstreamRule
 from sidecar.errors import Cause, UpstreamFailed
@@ -56,7 +57,8 @@ class Upstream:
     Calls AI services over pooled connections.
 
     *environ* holds the proxy variables. *own* tells whether a host and port is one of our listeners: we never call
-    ourselves, neither directly nor through a proxy. *spawn* starts the task that sends a large body.
+    ourselves, neither directly nor through a proxy. *spawn* starts the task that sends a large body. *census*
+    counts the connections that were opened.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Upstream:
         self._spawn = spawn
         self._origins: dict[str, Origin] = {}
         self._pool: Pool | None = None
+        self.census = Census()
 
     def __repr__(self) -> str:
         state = "closed" if self._pool is None else "open"
@@ -76,7 +79,7 @@ class Upstream:
     async def start(self) -> None:
         """Get ready. Raises ``ConfigError`` when ``ca_file`` or the installed aiohttp cannot be used."""
         check_parser()
-        self._pool = Pool(trust(self._rule.ca_file))
+        self._pool = Pool(trust(self._rule.ca_file), self.census)
 
     async def close(self) -> None:
         """Close every connection, those of running calls too."""

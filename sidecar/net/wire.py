@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ import aiohttp
 from aiohttp import http_parser
 from aiohttp.client_proto import ResponseHandler
 
+from sidecar.core.connections import Census, Opened
 from sidecar.core.model import Pairs
 from sidecar.core.rules import KIB
 from sidecar.errors import Cause, ConfigError, UpstreamFailed
@@ -48,12 +50,14 @@ class Wire(ResponseHandler):
     One connection to an AI service or a proxy.
 
     *answered*: a byte of the current call's answer has come. *served*: how many calls it has carried to their end.
+    *on_lost* hears once, and at once, why it cannot be used any more.
     """
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop=loop)
         self.answered = False
         self.served = 0
+        self.on_lost: Callable[[Opened], None] | None = None
         self._resting = False
         self._heading = True
         self._head_bytes = 0
@@ -85,6 +89,17 @@ class Wire(ResponseHandler):
         self._body = None
         self.served += 1
 
+    def lose(self, reason: Opened) -> None:
+        """It cannot be used any more, for *reason*; the first one counts."""
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost(reason)
+
+    def close(self) -> None:
+        """Close it. By itself the pool closes what has been unused for long, or may not be kept."""
+        self.lose(Opened.IDLE if self._resting and not self.should_close else Opened.CLOSED)
+        super().close()
+
     def expect_body(self, idle: float) -> None:
         """From now on the body may stand still for *idle* seconds; not counted while its reader pauses us."""
         if self._body is not None and not self._body.is_eof():
@@ -102,6 +117,7 @@ class Wire(ResponseHandler):
             super().data_received(data)
             return
         if self._resting:
+            self.lose(Opened.CLOSED)
             self.abort()
             return
         self.answered = True
@@ -127,17 +143,28 @@ class Wire(ResponseHandler):
         if self._body is not None and not self._body.is_eof() and self._body.exception() is None:
             self._body.set_exception(exc)
 
+    def eof_received(self) -> None:
+        """The peer says no more: with nothing asked of it, it has closed the connection."""
+        if self._resting:
+            self.lose(Opened.CLOSED)
+        super().eof_received()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """A body that ends with its connection is whole only if that was closed, not reset."""
+        self.lose(Opened.CLOSED if self._resting else Opened.DIED)
         if exc is not None and self._body is not None and not self._body.is_eof():
             self._body.set_exception(aiohttp.ClientPayloadError(type(exc).__name__))
         super().connection_lost(exc)
 
 
 class Pool(aiohttp.TCPConnector):
-    """Connections by destination, without a limit: how many calls there are at once is decided elsewhere."""
+    """
+    Connections by destination, without a limit: how many calls there are at once is decided elsewhere. *census* counts
+    those that are opened.
+    """
 
-    def __init__(self, trust: ssl.SSLContext) -> None:
+    def __init__(self, trust: ssl.SSLContext, census: Census) -> None:
+        self._census = census
         super().__init__(
             ssl=trust, limit=0, ttl_dns_cache=DNS_SECONDS, keepalive_timeout=KEEP_IDLE, socket_factory=_dial
         )
@@ -149,6 +176,27 @@ class Pool(aiohttp.TCPConnector):
         for wire in tuple(self._acquired):
             wire.abort()
         await super().close(abort_ssl=abort_ssl)
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
+    ) -> ResponseHandler:
+        """Open a connection; aiohttp has no public way to hear of it."""
+        key, census = req.connection_key, self._census
+        reason = census.opening(key)
+        try:
+            wire = await super()._create_connection(req, traces, timeout)
+        except BaseException:
+            census.failed(key, reason)
+            raise
+        census.succeeded(reason)
+        if isinstance(wire, Wire):
+            wire.on_lost = partial(census.lost, key)
+            if wire.transport is None:
+                wire.lose(Opened.DIED)
+        return wire
 
 
 def trust(ca_file: str) -> ssl.SSLContext:

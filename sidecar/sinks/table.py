@@ -197,6 +197,15 @@ BREAKDOWNS = (
         "Why does a route behind a gateway never hit?",
     ),
     Metric(
+        "upstream_connections_total",
+        "counter",
+        ("reason",),
+        "Connections opened to services: there was none (first), each had a call on it (busy), or one had been unused "
+        "for long (idle), was closed by the service (closed), broke under a call (died), or was given up with its call "
+        "(dropped).",
+        "Do calls find a connection, or does each pay for a handshake?",
+    ),
+    Metric(
         "calls_waiting",
         "gauge",
         ("route",),
