@@ -1,7 +1,7 @@
 """
 aiohttp's client connection, with what it leaves open closed.
 
-The rule: of aiohttp only the pool (DNS, happy eyeballs, TLS, proxies, keep-alive) and the response parser are used;
+The rule: of aiohttp only the pool (happy eyeballs, TLS, proxies, keep-alive) and the response parser are used;
 what goes over a connection is written by ``net/call``. Nothing of its session is: no cookies, redirects, hidden
 retries or headers of its own.
 """
@@ -18,11 +18,13 @@ from typing import Any
 import aiohttp
 from aiohttp import http_parser
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 
-from sidecar.core.connections import Census, Opened
+from sidecar.core.connections import Census, Opened, Term, outlived, term
 from sidecar.core.model import Pairs
 from sidecar.core.rules import KIB
 from sidecar.errors import Cause, ConfigError, UpstreamFailed
+from sidecar.net.resolve import Resolver
 
 HEAD_LIMIT = 64 * KIB
 """Bytes of an answer's head, interim answers before it included."""
@@ -37,9 +39,6 @@ PROBE = {"TCP_KEEPIDLE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TI
 """A peer that vanished is noticed after 90 s, also by a call that waits ten minutes for its first byte; and the
 first probe comes before NAT gateways forget a silent connection (from 240 s)."""
 
-DNS_SECONDS = 15
-"""How long a resolved address is used without asking again."""
-
 FLOOR = (3, 14, 3)
 _SPLITTING = re.compile(rb"[\x00\r\n]")
 _FRAMING = frozenset({len(b"content-length"), len(b"transfer-encoding")})
@@ -50,7 +49,7 @@ class Wire(ResponseHandler):
     One connection to an AI service or a proxy.
 
     *answered*: a byte of the current call's answer has come. *served*: how many calls it has carried to their end.
-    *on_lost* hears once, and at once, why it cannot be used any more.
+    *on_lost* hears once, and at once, why it cannot be used any more. *term* says how long it may be used.
     """
 
     def __init__(self, loop: Any) -> None:
@@ -58,6 +57,7 @@ class Wire(ResponseHandler):
         self.answered = False
         self.served = 0
         self.on_lost: Callable[[Opened], None] | None = None
+        self.term: Term | None = None
         self._resting = False
         self._heading = True
         self._head_bytes = 0
@@ -160,13 +160,32 @@ class Wire(ResponseHandler):
 class Pool(aiohttp.TCPConnector):
     """
     Connections by destination, without a limit: how many calls there are at once is decided elsewhere. *census* counts
-    those that are opened.
+    those that are opened. Names are looked up by *resolver*; connections last for *old* seconds, *clock* is monotonic,
+    and *draw* uniform in [0, 1).
     """
 
-    def __init__(self, trust: ssl.SSLContext, census: Census) -> None:
+    def __init__(
+        self,
+        trust: ssl.SSLContext,
+        census: Census,
+        resolver: Resolver,
+        *,
+        old: float,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
         self._census = census
+        self._names = resolver
+        self._old = old
+        self._clock = clock
+        self._draw = draw
         super().__init__(
-            ssl=trust, limit=0, ttl_dns_cache=DNS_SECONDS, keepalive_timeout=KEEP_IDLE, socket_factory=_dial
+            ssl=trust,
+            limit=0,
+            resolver=resolver,
+            use_dns_cache=False,
+            keepalive_timeout=KEEP_IDLE,
+            socket_factory=_dial,
         )
         protocol: type[ResponseHandler] = Wire
         self._factory = partial(protocol, loop=self._loop)  # aiohttp has no public way to say it
@@ -194,9 +213,35 @@ class Pool(aiohttp.TCPConnector):
         census.succeeded(reason)
         if isinstance(wire, Wire):
             wire.on_lost = partial(census.lost, key)
+            wire.term = self._term(req, wire)
             if wire.transport is None:
                 wire.lose(Opened.DIED)
         return wire
+
+    async def _get(self, key: Any, traces: list[Any]) -> Connection | None:
+        """A kept connection, less those that have served for long enough; aiohttp has no public way to say so."""
+        kept = self._conns.get(key)
+        while kept:
+            wire = kept[0][0]
+            reason = self._outlived(wire) if wire.is_connected() else Opened.CLOSED
+            if reason is None:
+                break
+            kept.popleft()
+            if isinstance(wire, Wire):
+                wire.lose(reason)
+            wire.close()
+        return await super()._get(key, traces)
+
+    def _term(self, req: aiohttp.ClientRequest, wire: Wire) -> Term:
+        host = (req.proxy.raw_host if req.proxy is not None else req.url.raw_host) or ""
+        address = wire.transport.get_extra_info("peername") if wire.transport is not None else None
+        return term(host, str(address[0]) if address else "", self._clock(), self._old, self._draw())
+
+    def _outlived(self, wire: ResponseHandler) -> Opened | None:
+        if not isinstance(wire, Wire) or wire.term is None:
+            return None
+        missing = self._names.missing(wire.term.host, wire.term.address)
+        return outlived(wire.term, self._clock(), self._old, missing)
 
 
 def trust(ca_file: str) -> ssl.SSLContext:

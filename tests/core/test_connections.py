@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.connections import DESTINATIONS, Census, Opened
+from sidecar.core.connections import DESTINATIONS, OLD, SPREAD, Census, Opened, outlived, term
 
 
 def replay(census, *steps, key="a"):
@@ -82,3 +82,28 @@ def test_counts_add_up(steps):
 
     assert sum(step == "open" for _, step in steps) == counts.total()
     assert all(counts[reason] <= sum(step == reason for _, step in steps) for reason in LOST)
+
+
+@pytest.mark.parametrize(
+    ("age", "missing", "expected"),
+    [
+        (0.0, 0.0, None),
+        (299.0, 299.0, None),
+        (299.0, 300.0, Opened.MOVED),
+        (300.0, 0.0, Opened.AGED),
+        (300.0, 299.0, Opened.AGED),
+        (900.0, 300.0, Opened.MOVED),
+    ],
+)
+def test_terms(age, missing, expected):
+    """A connection ends by its age, or when its address has been missing for as long."""
+    assert expected == outlived(term("a", "192.0.2.1", 50.0, 300.0, 0.5), 50.0 + age, 300.0, missing)
+
+
+@given(draw=st.floats(0.0, 1.0, exclude_max=True))
+def test_terms_differ(draw):
+    """Connections that are opened together end within a span of time, not at once; none lasts much longer."""
+    ends = term("a", "192.0.2.1", 0.0, OLD, draw).ends
+
+    assert OLD * (1 - SPREAD) <= ends <= OLD * (1 + SPREAD)
+    assert ends == pytest.approx(OLD * (0.8 + 0.4 * draw))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.rules import Timeouts, UpstreamRule
 from sidecar.errors import Cause, ClientGone, ConfigError, Refused, SlowReader, UpstreamFailed
+from sidecar.net.resolve import Resolver
 from sidecar.net.upstream import Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -105,11 +106,21 @@ async def serve(script, *, tls=None):
 
 
 class Client:
-    """An ``Upstream`` with the tests' defaults."""
+    """An ``Upstream`` with the tests' defaults. *now* is its clock, which passes when told to."""
 
-    def __init__(self, *, own=lambda _host, _port: False, environ=None, **rule):
+    def __init__(self, *, own=lambda _host, _port: False, environ=None, nameservers=(), **rule):
         self.tasks = []
-        self.upstream = Upstream(UpstreamRule(**rule), environ=environ or {}, own=own, spawn=self.spawn)
+        self.now = 0.0
+        self.resolver = Resolver(nameservers, clock=lambda: self.now)
+        self.upstream = Upstream(
+            UpstreamRule(**rule),
+            environ=environ or {},
+            own=own,
+            spawn=self.spawn,
+            resolver=self.resolver,
+            clock=lambda: self.now,
+            draw=lambda: 0.5,
+        )
 
     def spawn(self, coroutine, *, name):
         self.tasks.append(asyncio.get_running_loop().create_task(coroutine, name=name))
@@ -153,6 +164,7 @@ async def client(**options):
         assert 0 == it.acquired
     finally:
         await it.upstream.close()
+        await it.resolver.close()
         for task in it.tasks:
             task.cancel()
         await asyncio.gather(*it.tasks, return_exceptions=True)
@@ -1156,7 +1168,6 @@ async def test_connect_timeout(stage):
             environ = {"https_proxy": base} if stage == "proxy" else {}
             async with client(environ=environ) as it:
                 if stage == "dns":
-                    await it.upstream._pool._resolver.close()
                     it.upstream._pool._resolver = Nowhere()
                 for sock in (first, second):
                     sock.setblocking(False)
