@@ -330,6 +330,7 @@ class Sidecar:
             limit=self.rules.memory.max_entry_bytes,
             shared=self._shared,
             spawn=self.tasks.spawn,
+            lookup=self.resolver.addresses,
             tell=self.log.event,
             report=self._report,
             on_purge=lambda scopes: self.operations.take(scopes),  # noqa: PLW0108  these are made later

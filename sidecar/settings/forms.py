@@ -131,11 +131,11 @@ def _host(text: str) -> str:
 def _nameserver(text: str) -> str:
     found = _SERVER.match(text)
     try:
-        address = ipaddress.ip_address(text if found is None else found[1] or found[2])
+        address = ipaddress.ip_address(text.replace("%", " ") if found is None else found[1] or found[2])
     except ValueError:
         raise ValueError(f"{shown(text)} is not a name server; give its IP address, or ADDRESS:PORT") from None
     port = 53 if found is None else int(found[3])
-    if not 0 < port < 65536 or "%" in text:
+    if not 0 < port < 65536:
         raise ValueError(f"{shown(text)} is not a name server; its port is from 1 to 65535")
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
