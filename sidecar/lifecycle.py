@@ -40,6 +40,7 @@ from sidecar.identity.key_sets import KeySets
 from sidecar.identity.secret_file import SecretFile
 from sidecar.net.egress import choose
 from sidecar.net.listener import Listener
+from sidecar.net.resolve import Resolver
 from sidecar.net.upstream import Upstream
 from sidecar.net.wire import trust
 from sidecar.operating import Operations
@@ -90,7 +91,16 @@ class Sidecar:
             limit=rules.memory.max_entry_bytes,
             report=self._report,
         )
-        self.upstream = Upstream(rules.upstream, environ=environ, own=self._is_own, spawn=self.tasks.spawn)
+        self.resolver = Resolver(rules.upstream.nameservers, clock=running)
+        self.upstream = Upstream(
+            rules.upstream,
+            environ=environ,
+            own=self._is_own,
+            spawn=self.tasks.spawn,
+            resolver=self.resolver,
+            clock=running,
+            draw=random.random,
+        )
         self.ports: set[int] = set()
         self.ready = False
         self.purges = Purges()
@@ -101,7 +111,7 @@ class Sidecar:
             now=time.time,  # noqa: TID251  as above
             environ=environ,
             spawn=self.tasks.spawn,
-            fetch=TokenClient(way=self._way, trust=lambda: trust(rules.upstream.ca_file)),
+            fetch=TokenClient(way=self._way, trust=lambda: trust(rules.upstream.ca_file), resolver=self.resolver),
             report=lambda line: self.log.event("credential-unusable", level="warning", message=line),
             draw=random.random,
         )
@@ -151,6 +161,8 @@ class Sidecar:
                 "rate_windows": lambda: self.regions.spent(running()),
                 "credentials_unusable": self._credentials_unusable,
                 "retry_budget_left": lambda: self.regions.budgets_left(running()),
+                "dns_lookups_total": lambda: self.resolver.results,
+                "upstream_connections_total": lambda: self.upstream.census.counts,
                 "calls_waiting": self.throttle.waiting,
                 "calls_shed_total": self.throttle.shed,
                 "key_splitting_headers": lambda: {
@@ -261,6 +273,7 @@ class Sidecar:
             await self.membership.stop()
         await self.tasks.cancel()
         await self.upstream.close()
+        await self.resolver.close()
         await self.control.stop()
         await self.health.stop()
         if served:
@@ -319,6 +332,7 @@ class Sidecar:
             limit=self.rules.memory.max_entry_bytes,
             shared=self._shared,
             spawn=self.tasks.spawn,
+            lookup=self.resolver.addresses,
             tell=self.log.event,
             report=self._report,
             on_purge=lambda scopes: self.operations.take(scopes),  # noqa: PLW0108  these are made later

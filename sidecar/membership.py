@@ -19,6 +19,7 @@ from sidecar.core.model import Entry, Key
 from sidecar.core.purges import Purges, Scope
 from sidecar.core.regions import Order, Place
 from sidecar.core.rules import Mode, RedisRule, SealRule
+from sidecar.fleet.client import Lookup
 from sidecar.fleet.lease import Leases
 from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
@@ -42,8 +43,8 @@ class Tell(Protocol):
 class Membership:
     """
     The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers
-    the fleet shares; *on_purge* and *on_mode* as ``PurgeLog`` has them, *on_orders* and *on_learn* as ``FleetRegions``;
-    *on_command* hears of each command's seconds.
+    the fleet shares; *lookup* finds addresses; *on_purge* and *on_mode* as ``PurgeLog`` has them, *on_orders* and
+    *on_learn* as ``FleetRegions``; *on_command* hears of each command's seconds.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Membership:
         limit: int,
         shared: Iterable[str],
         spawn: Callable[..., asyncio.Task[None]],
+        lookup: Lookup,
         tell: Tell,
         report: Callable[[BaseException], None],
         on_purge: Callable[[tuple[Scope, ...]], None],
@@ -71,6 +73,7 @@ class Membership:
             clock=running,
             draw=random.random,
             spawn=spawn,
+            lookup=lookup,
             tell=tell,
             largest=limit + ALLOWANCE,
             on_command=lambda _, seconds: on_command(seconds),

@@ -344,10 +344,14 @@ class SealRule:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRule:
-    """*proxy*: ``environment``, ``none`` or a URL. *ca_file*: extra trust anchors, ``""`` for the system's alone."""
+    """
+    *proxy*: ``environment``, ``none`` or a URL. *ca_file*: extra trust anchors, ``""`` for the system's alone.
+    *nameservers*: who is asked for addresses, none for those of resolv.conf.
+    """
 
     proxy: str = "environment"
     ca_file: str = ""
+    nameservers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

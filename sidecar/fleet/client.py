@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,6 +18,9 @@ from urllib.parse import urlsplit
 from sidecar.core.rules import RedisRule
 
 Spawn = Callable[..., asyncio.Task[None]]
+
+Lookup = Callable[[str], Awaitable[Sequence[str]]]
+"""``await lookup(host)``: its addresses. Raises ``OSError``."""
 
 SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
@@ -74,10 +77,10 @@ def locate(url: str) -> Address:
     return Address(kind or "single", family == "rediss", hosts, service, database)
 
 
-def build(rule: RedisRule, spawn: Spawn, *, largest: int = LARGEST) -> Any:
+def build(rule: RedisRule, spawn: Spawn, lookup: Lookup, *, largest: int = LARGEST) -> Any:
     """
-    A client for *rule*, not connected yet; *spawn* owns the tasks in which it connects. A value that it reads has at
-    most *largest* bytes; a server that sends more is told apart from Redis, and left.
+    A client for *rule*, not connected yet; *spawn* owns the tasks in which it connects, and *lookup* finds addresses. A
+    value that it reads has at most *largest* bytes; a server that sends more is told apart from Redis, and left.
 
     It has three methods of ours: ``ask(*command)``, the shortest way to a reply; ``probe()``, which raises unless Redis
     answers; and ``renew()``, which forgets what may have changed while it was away.
@@ -86,16 +89,16 @@ def build(rule: RedisRule, spawn: Spawn, *, largest: int = LARGEST) -> Any:
     if address.kind == "cluster":
         from sidecar.fleet.cluster import Cluster  # noqa: PLC0415  see the rule above
 
-        return Cluster(address.hosts, spawn=spawn, wiring=_wiring(rule, address, largest))
-    return _of_one(rule, address, spawn, rule.max_connections, largest)
+        return Cluster(address.hosts, spawn=spawn, wiring=_wiring(rule, address, lookup, largest))
+    return _of_one(rule, address, spawn, lookup, rule.max_connections, largest)
 
 
-def build_single(rule: RedisRule, spawn: Spawn, draw: float) -> Any:
+def build_single(rule: RedisRule, spawn: Spawn, lookup: Lookup, draw: float) -> Any:
     """As ``build``, with one connection, in a Cluster to any of the servers of the URL: *draw* from [0, 1) picks it."""
     address = locate(rule.url)
     if address.kind == "cluster":
         address = address._replace(kind="single", hosts=(address.hosts[int(draw * len(address.hosts))],))
-    return _of_one(rule, address, spawn, 1, LARGEST_NEWS)
+    return _of_one(rule, address, spawn, lookup, 1, LARGEST_NEWS)
 
 
 def user(rule: RedisRule) -> str:
@@ -103,12 +106,12 @@ def user(rule: RedisRule) -> str:
     return rule.username_file or "default"
 
 
-def _of_one(rule: RedisRule, address: Address, spawn: Spawn, connections: int, largest: int) -> Any:
+def _of_one(rule: RedisRule, address: Address, spawn: Spawn, lookup: Lookup, connections: int, largest: int) -> Any:
     """A client of one server, or of the one among several that Sentinels name."""
     from sidecar.fleet.pool import Pool, Single  # noqa: PLC0415  as above
     from sidecar.fleet.wire import Wire  # noqa: PLC0415  as above
 
-    wiring = _wiring(rule, address, largest)
+    wiring = _wiring(rule, address, lookup, largest)
     options = {"max_connections": connections, "spawn": spawn, "db": address.database, **wiring}
     if address.kind == "sentinel":
         from sidecar.fleet.sentinels import PrimaryPool, PrimaryWire, Sentinels  # noqa: PLC0415  as above
@@ -119,13 +122,14 @@ def _of_one(rule: RedisRule, address: Address, spawn: Spawn, connections: int, l
     return Single.from_pool(Pool(connection_class=Wire, host=host, port=port, **options))
 
 
-def _wiring(rule: RedisRule, address: Address, largest: int) -> dict[str, Any]:
+def _wiring(rule: RedisRule, address: Address, lookup: Lookup, largest: int) -> dict[str, Any]:
     """What every connection is made with. The library's defaults for retries, health checks and RESP2 are right."""
     from sidecar.fleet.wire import Credentials  # noqa: PLC0415  as above
 
     return {
         "credential_provider": Credentials(rule) if rule.username_file or rule.password_file else None,
         "trust": Trust(rule) if address.tls else None,
+        "lookup": lookup,
         "largest": largest,
         "lib_name": None,
         "lib_version": None,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.fleet.breaker import Breaker
-from sidecar.fleet.client import LARGEST, Spawn, build, build_single, user
+from sidecar.fleet.client import LARGEST, Lookup, Spawn, build, build_single, user
 from sidecar.fleet.deadline import Deadline
 from sidecar.fleet.fault import Fault, discreet, is_missing_script, judge
 
@@ -77,10 +77,10 @@ class Link:
     The client of *rule* with its breaker. Made within a running loop or before; ``close`` lets go of it. *largest*:
     bytes of the largest value that is read.
 
-    *clock* is monotonic seconds, *draw* uniform in [0, 1), *spawn* owns tasks. *on_command* hears of every command
-    sent: its name, and the seconds from sending it until its answer, or until it was given up. Counters, all since the
-    start: *commands* by result (``ok`` or a reason of ``FleetAway``), *waits* for a connection and those that *ran_out*
-    of time, *errors* of Redis by their kind; openings of the ``breaker``.
+    *clock* is monotonic seconds, *draw* uniform in [0, 1), *spawn* owns tasks, *lookup* finds addresses. *on_command*
+    hears of every command sent: its name, and the seconds from sending it until its answer, or until it was given up.
+    Counters, all since the start: *commands* by result (``ok`` or a reason of ``FleetAway``), *waits* for a connection
+    and those that *ran_out* of time, *errors* of Redis by their kind; openings of the ``breaker``.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Link:
         clock: Callable[[], float],
         draw: Callable[[], float],
         spawn: Spawn,
+        lookup: Lookup,
         tell: Tell,
         largest: int = LARGEST,
         on_command: Callable[[str, float], None] = lambda _, __: None,
@@ -98,6 +99,7 @@ class Link:
         self._clock = clock
         self._draw = draw
         self._spawn = spawn
+        self._lookup = lookup
         self._tell = tell
         self._on_command = on_command
         self._slots = asyncio.Semaphore(rule.max_connections)
@@ -106,7 +108,7 @@ class Link:
         self._silent_at = float("-inf")
         self._deadlines: set[Deadline] = set()
         self._closed = False
-        self.client: Any = build(rule, spawn, largest=largest)
+        self.client: Any = build(rule, spawn, lookup, largest=largest)
         self.breaker = Breaker()
         self.on_return: list[Callable[[], None]] = []
         self.commands: Counter[str] = Counter()
@@ -156,7 +158,7 @@ class Link:
         Another client, of one connection that no deadline binds, for subscriptions; whoever takes it closes it with
         ``aclose``. In a Cluster it leads to any of the servers: all of them hear all that is published.
         """
-        return build_single(self._rule, self._spawn, self._draw())
+        return build_single(self._rule, self._spawn, self._lookup, self._draw())
 
     async def close(self) -> None:
         """Stop probing and close all connections. What still runs fails, and what comes."""

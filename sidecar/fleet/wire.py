@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Thread
 from typing import Any, cast
 
 import hiredis
@@ -27,7 +25,7 @@ from redis.exceptions import (
 )
 
 from sidecar.core.rules import RedisRule
-from sidecar.fleet.client import LARGEST, Trust
+from sidecar.fleet.client import LARGEST, Lookup, Trust
 from sidecar.fleet.replies import ROOM, Garbled
 from sidecar.fleet.stream import Stream
 
@@ -37,35 +35,6 @@ CONNECT_SECONDS = 2.0
 _PACKER = HiredisRespSerializer()
 _PART = object()
 """A reply of which there is more to come."""
-
-
-_asking: dict[str, Future[list[str]]] = {}
-
-
-async def addresses(host: str) -> list[str]:
-    """
-    The addresses of *host*. Raises ``OSError``.
-
-    Each host is asked for in a thread of its own, one at a time: a name server that doesn't answer would otherwise take
-    the few threads in which everything else is looked up, the services' names and our own listeners among them.
-    """
-    asked = _asking.get(host)
-    if asked is None:
-        asked = _asking[host] = Future()
-        Thread(target=_ask, args=(host, asked), name="redis-dns", daemon=True).start()
-    answer = asyncio.wrap_future(asked)
-    answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # also where nobody waits any more
-    return await asyncio.shield(answer)
-
-
-def _ask(host: str, asked: Future[list[str]]) -> None:
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        asked.set_result(list(dict.fromkeys(str(address[0]) for *_, address in found)))
-    except Exception as error:  # noqa: BLE001 - whoever waits hears of it
-        asked.set_exception(error)
-    finally:
-        _asking.pop(host, None)
 
 
 class Parser(_AsyncHiredisParser):
@@ -87,11 +56,15 @@ class Parser(_AsyncHiredisParser):
 
 
 class Wire(Connection):
-    """A connection. *trust*: how TLS is spoken, or None; *largest*: the bytes of the largest value that is read."""
+    """
+    A connection. *lookup* finds the host's addresses; *trust*: how TLS is spoken, or None; *largest*: the bytes of the
+    largest value that is read.
+    """
 
     _parser: Parser
 
-    def __init__(self, *, trust: Trust | None = None, largest: int = LARGEST, **kwargs: Any) -> None:
+    def __init__(self, *, lookup: Lookup, trust: Trust | None = None, largest: int = LARGEST, **kwargs: Any) -> None:
+        self._lookup = lookup
         self._trust = trust
         self._most = largest + ROOM
         super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, "parser_class": Parser, **kwargs})
@@ -132,7 +105,7 @@ class Wire(Connection):
     async def _connect(self) -> None:
         """Try the addresses of the host, one after the other. Raises ``OSError``."""
         failure: Exception = OSError(f"no address for {self.host}")
-        for address in await addresses(self.host):
+        for address in await self._lookup(self.host):
             try:
                 await self._reach(address)
             except OSError as error:

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from sidecar.core.rules import KIB
@@ -28,11 +29,18 @@ LONGEST_ANSWER = 64 * KIB
 class TokenClient:
     """
     The real ``Fetch``. *way* gives the proxy's URL without credentials and its ``Proxy-Authorization``, for a URL, each
-    ``""`` for none; *trust* the trust anchors, asked for once and only when they are needed.
+    ``""`` for none; *trust* the trust anchors, asked for once and only when they are needed; *resolver* looks up names.
     """
 
-    def __init__(self, *, way: Callable[[str], tuple[str, str]], trust: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self,
+        *,
+        way: Callable[[str], tuple[str, str]],
+        trust: Callable[[], ssl.SSLContext],
+        resolver: AbstractResolver,
+    ) -> None:
         self._way = way
+        self._resolver = resolver
         self._trust = trust
         self._context: ssl.SSLContext | None = None
 
@@ -47,7 +55,9 @@ class TokenClient:
         try:
             async with (
                 aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=self._context or True, force_close=True),
+                    connector=aiohttp.TCPConnector(
+                        ssl=self._context or True, force_close=True, resolver=self._resolver, use_dns_cache=False
+                    ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=connect),
                     auto_decompress=False,

@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, StreamWriter
 
+from sidecar.core.connections import Opened
 from sidecar.core.model import Pairs
 from sidecar.core.rules import KIB
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
@@ -58,7 +59,7 @@ class Answer:
     ) -> None:
         self._call = call
         self._payload = payload
-        self._error: Exception | None = None
+        self._error: SidecarError | None = None
         self.status = status
         self.pairs = pairs
         self.length = length
@@ -89,7 +90,7 @@ class Answer:
             return data
         # What came before the break is the caller's; aiohttp would throw it away.
         rest = b"".join(payload._buffer)  # noqa: SLF001
-        self.close()
+        self._call.drop(lost_by(self._error))
         if rest:
             return rest
         raise self._error
@@ -163,10 +164,10 @@ class Call:
             message, payload = await wire.read()
         except FOREIGN as error:
             failure = self.explain(error)
-            await self._abandon()
+            await self._abandon(failure)
             raise failure from None  # the foreign error may quote header values
-        except SidecarError:
-            await self._abandon()
+        except SidecarError as error:
+            await self._abandon(error)
             raise
         except BaseException:
             self.drop()
@@ -176,7 +177,7 @@ class Call:
             fault = f"status {message.code}"
         if fault:
             failure = self._failed(Cause.MALFORMED, fault)
-            await self._abandon()
+            await self._abandon(failure)
             raise failure
         self._headed = True
         if self._timer is not None:
@@ -194,14 +195,18 @@ class Call:
             self._connection.release()
             self._connection = None
 
-    def drop(self) -> None:
-        """Give up the call and close its connection at once, whatever is still on its way. Harmless when over."""
+    def drop(self, reason: Opened = Opened.DROPPED) -> None:
+        """
+        Give up the call and close its connection at once, whatever is still on its way. Harmless when over. *reason* is
+        why another connection may have to be opened.
+        """
         if self._connection is None:
             return
         if self._timer is not None:
             self._timer.cancel()
         if self._upload is not None:
             self._upload.cancel()
+        self._wire.lose(reason)
         self._wire.abort()  # a mere close would first wait for the peer to take what is buffered
         self._connection.close()
         self._connection = None
@@ -222,11 +227,16 @@ class Call:
     def _failed(self, cause: Cause, detail: str) -> UpstreamFailed:
         return UpstreamFailed(cause, f"{self._peer}: {detail}", answered=self._wire.answered, reused=self.reused)
 
-    async def _abandon(self) -> None:
-        """Drop the call, and wait until nobody reads the request's body any more: it may be sent again."""
-        self.drop()
+    async def _abandon(self, error: SidecarError) -> None:
+        """Drop the failed call, and wait until nobody reads the request's body any more: it may be sent again."""
+        self.drop(lost_by(error))
         if self._upload is not None:
             await asyncio.wait((self._upload,))
+
+    def _fail(self, error: SidecarError, *cause: Exception) -> None:
+        """Tell whoever waits for the answer; once that was whole, the connection is another call's."""
+        if self._connection is not None:
+            self._wire.set_exception(error, *cause)
 
     def _all_sent(self) -> None:
         """The request is out: the peer's time to answer starts."""
@@ -255,12 +265,11 @@ class Call:
         except _Broken:
             pass
         except SidecarError as error:
-            self._wire.set_exception(error)
+            self._fail(error)
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
-            failure = self._failed(Cause.INTERNAL, f"the request's body could not be read: {type(error).__name__}")
-            self._wire.set_exception(failure, error)
-        else:
-            self._all_sent()
+            self._fail(
+                self._failed(Cause.INTERNAL, f"the request's body could not be read: {type(error).__name__}"), error
+            )
         finally:
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
@@ -268,7 +277,7 @@ class Call:
     async def _copy(self, head: bytes, chunks: AsyncIterator[bytes | memoryview], size: int | None) -> None:
         """Write *head* and *chunks*, which are *size* bytes together or, for None, chunked."""
         writer = StreamWriter(self._wire, asyncio.get_running_loop())
-        await self._write(writer, head)
+        await self._write(writer, head, last=size == 0)
         if size is None:
             writer.enable_chunking()
         written = 0
@@ -277,13 +286,19 @@ class Call:
             if size is not None and written > size:
                 break
             if chunk:
-                await self._write(writer, chunk)
+                await self._write(writer, chunk, last=written == size)
         if size is not None and written != size:
             raise self._failed(Cause.INTERNAL, "the request's body differs from its Content-Length")
-        await self._write(writer, b"")
+        if size is None:
+            await self._write(writer, b"", last=True)
 
-    async def _write(self, writer: StreamWriter, data: bytes | memoryview) -> None:
-        """Write *data*, nothing for the end of the body, and wait until the peer takes more."""
+    async def _write(self, writer: StreamWriter, data: bytes | memoryview, *, last: bool) -> None:
+        """
+        Write *data*, nothing for the end of a chunked body, and wait until the peer takes more.
+
+        With the *last* of it the request is sent, before anything else gets a turn: a service that answers at once
+        would otherwise seem to have answered early, and its connection could not be kept.
+        """
         try:
             async with asyncio.timeout(self._idle):
                 if data:
@@ -291,6 +306,8 @@ class Call:
                 else:
                     await writer.write_eof()
                 await writer.drain()
+            if last:
+                self._all_sent()
             # Other calls get their turn; and an early answer must be in before a write breaks the connection.
             await asyncio.sleep(0)
         except TimeoutError:
@@ -298,6 +315,11 @@ class Call:
             raise self._failed(Cause.IDLE_TIMEOUT, detail) from None
         except (OSError, RuntimeError, aiohttp.ClientError) as error:  # uvloop raises RuntimeError when it is closed
             raise _Broken from error
+
+
+def lost_by(error: SidecarError) -> Opened:
+    """How a connection was lost whose call failed with *error*: by itself, or because the request's sender failed."""
+    return Opened.DIED if isinstance(error, UpstreamFailed) else Opened.DROPPED
 
 
 class _Broken(Exception):

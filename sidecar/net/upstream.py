@@ -18,11 +18,13 @@ from msgspec import Struct
 from multidict import CIMultiDict
 from yarl import URL
 
+from sidecar.core.connections import OLD, Census
 from sidecar.core.model import Pairs
 from sidecar.core.rules import Timeouts, UpstreamRule
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.call import Answer, Body, Call, Spawn
 from sidecar.net.egress import PORTS, choose
+from sidecar.net.resolve import Resolver
 from sidecar.net.wire import Pool, Wire, check_parser, trust
 
 ORIGINS = 256
@@ -56,18 +58,36 @@ class Upstream:
     Calls AI services over pooled connections.
 
     *environ* holds the proxy variables. *own* tells whether a host and port is one of our listeners: we never call
-    ourselves, neither directly nor through a proxy. *spawn* starts the task that sends a large body.
+    ourselves, neither directly nor through a proxy. *spawn* starts the task that sends a large body. *resolver*
+    looks up names. Connections are used for *old* seconds, more or less; *clock* is monotonic, *draw* uniform in
+    [0, 1).
+
+    *census* counts the connections that were opened.
     """
 
     def __init__(
-        self, rule: UpstreamRule, *, environ: Mapping[str, str], own: Callable[[str, int], bool], spawn: Spawn
+        self,
+        rule: UpstreamRule,
+        *,
+        environ: Mapping[str, str],
+        own: Callable[[str, int], bool],
+        spawn: Spawn,
+        resolver: Resolver,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        old: float = OLD,
     ) -> None:
         self._rule = rule
+        self._resolver = resolver
+        self._clock = clock
+        self._draw = draw
+        self._old = old
         self._environ = environ
         self._own = own
         self._spawn = spawn
         self._origins: dict[str, Origin] = {}
         self._pool: Pool | None = None
+        self.census = Census()
 
     def __repr__(self) -> str:
         state = "closed" if self._pool is None else "open"
@@ -76,7 +96,8 @@ class Upstream:
     async def start(self) -> None:
         """Get ready. Raises ``ConfigError`` when ``ca_file`` or the installed aiohttp cannot be used."""
         check_parser()
-        self._pool = Pool(trust(self._rule.ca_file))
+        anchors = trust(self._rule.ca_file)
+        self._pool = Pool(anchors, self.census, self._resolver, old=self._old, clock=self._clock, draw=self._draw)
 
     async def close(self) -> None:
         """Close every connection, those of running calls too."""

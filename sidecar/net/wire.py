@@ -1,7 +1,7 @@
 """
 aiohttp's client connection, with what it leaves open closed.
 
-The rule: of aiohttp only the pool (DNS, happy eyeballs, TLS, proxies, keep-alive) and the response parser are used;
+The rule: of aiohttp only the pool (happy eyeballs, TLS, proxies, keep-alive) and the response parser are used;
 what goes over a connection is written by ``net/call``. Nothing of its session is: no cookies, redirects, hidden
 retries or headers of its own.
 """
@@ -11,16 +11,20 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import aiohttp
 from aiohttp import http_parser
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 
+from sidecar.core.connections import Census, Opened, Term, outlived, term
 from sidecar.core.model import Pairs
 from sidecar.core.rules import KIB
 from sidecar.errors import Cause, ConfigError, UpstreamFailed
+from sidecar.net.resolve import Resolver
 
 HEAD_LIMIT = 64 * KIB
 """Bytes of an answer's head, interim answers before it included."""
@@ -35,9 +39,6 @@ PROBE = {"TCP_KEEPIDLE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TI
 """A peer that vanished is noticed after 90 s, also by a call that waits ten minutes for its first byte; and the
 first probe comes before NAT gateways forget a silent connection (from 240 s)."""
 
-DNS_SECONDS = 15
-"""How long a resolved address is used without asking again."""
-
 FLOOR = (3, 14, 3)
 _SPLITTING = re.compile(rb"[\x00\r\n]")
 _FRAMING = frozenset({len(b"content-length"), len(b"transfer-encoding")})
@@ -48,12 +49,15 @@ class Wire(ResponseHandler):
     One connection to an AI service or a proxy.
 
     *answered*: a byte of the current call's answer has come. *served*: how many calls it has carried to their end.
+    *on_lost* hears once, and at once, why it cannot be used any more. *term* says how long it may be used.
     """
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop=loop)
         self.answered = False
         self.served = 0
+        self.on_lost: Callable[[Opened], None] | None = None
+        self.term: Term | None = None
         self._resting = False
         self._heading = True
         self._head_bytes = 0
@@ -85,6 +89,17 @@ class Wire(ResponseHandler):
         self._body = None
         self.served += 1
 
+    def lose(self, reason: Opened) -> None:
+        """It cannot be used any more, for *reason*; the first one counts."""
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost(reason)
+
+    def close(self) -> None:
+        """Close it. By itself the pool closes what has been unused for long, or may not be kept."""
+        self.lose(Opened.IDLE if self._resting and not self.should_close else Opened.CLOSED)
+        super().close()
+
     def expect_body(self, idle: float) -> None:
         """From now on the body may stand still for *idle* seconds; not counted while its reader pauses us."""
         if self._body is not None and not self._body.is_eof():
@@ -102,6 +117,7 @@ class Wire(ResponseHandler):
             super().data_received(data)
             return
         if self._resting:
+            self.lose(Opened.CLOSED)
             self.abort()
             return
         self.answered = True
@@ -127,19 +143,49 @@ class Wire(ResponseHandler):
         if self._body is not None and not self._body.is_eof() and self._body.exception() is None:
             self._body.set_exception(exc)
 
+    def eof_received(self) -> None:
+        """The peer says no more: with nothing asked of it, it has closed the connection."""
+        if self._resting:
+            self.lose(Opened.CLOSED)
+        super().eof_received()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """A body that ends with its connection is whole only if that was closed, not reset."""
+        self.lose(Opened.CLOSED if self._resting else Opened.DIED)
         if exc is not None and self._body is not None and not self._body.is_eof():
             self._body.set_exception(aiohttp.ClientPayloadError(type(exc).__name__))
         super().connection_lost(exc)
 
 
 class Pool(aiohttp.TCPConnector):
-    """Connections by destination, without a limit: how many calls there are at once is decided elsewhere."""
+    """
+    Connections by destination, without a limit: how many calls there are at once is decided elsewhere. *census* counts
+    those that are opened. Names are looked up by *resolver*; connections last for *old* seconds, *clock* is monotonic,
+    and *draw* uniform in [0, 1).
+    """
 
-    def __init__(self, trust: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        trust: ssl.SSLContext,
+        census: Census,
+        resolver: Resolver,
+        *,
+        old: float,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
+        self._census = census
+        self._names = resolver
+        self._old = old
+        self._clock = clock
+        self._draw = draw
         super().__init__(
-            ssl=trust, limit=0, ttl_dns_cache=DNS_SECONDS, keepalive_timeout=KEEP_IDLE, socket_factory=_dial
+            ssl=trust,
+            limit=0,
+            resolver=resolver,
+            use_dns_cache=False,
+            keepalive_timeout=KEEP_IDLE,
+            socket_factory=_dial,
         )
         protocol: type[ResponseHandler] = Wire
         self._factory = partial(protocol, loop=self._loop)  # aiohttp has no public way to say it
@@ -149,6 +195,53 @@ class Pool(aiohttp.TCPConnector):
         for wire in tuple(self._acquired):
             wire.abort()
         await super().close(abort_ssl=abort_ssl)
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
+    ) -> ResponseHandler:
+        """Open a connection; aiohttp has no public way to hear of it."""
+        key, census = req.connection_key, self._census
+        reason = census.opening(key)
+        try:
+            wire = await super()._create_connection(req, traces, timeout)
+        except BaseException:
+            census.failed(key, reason)
+            raise
+        census.succeeded(reason)
+        if isinstance(wire, Wire):
+            wire.on_lost = partial(census.lost, key)
+            wire.term = self._term(req, wire)
+            if wire.transport is None:
+                wire.lose(Opened.DIED)
+        return wire
+
+    async def _get(self, key: Any, traces: list[Any]) -> Connection | None:
+        """A kept connection, less those that have served for long enough; aiohttp has no public way to say so."""
+        kept = self._conns.get(key)
+        while kept:
+            wire = kept[0][0]
+            reason = self._outlived(wire) if wire.is_connected() else Opened.CLOSED
+            if reason is None:
+                break
+            kept.popleft()
+            if isinstance(wire, Wire):
+                wire.lose(reason)
+            wire.close()
+        return await super()._get(key, traces)
+
+    def _term(self, req: aiohttp.ClientRequest, wire: Wire) -> Term:
+        host = (req.proxy.raw_host if req.proxy is not None else req.url.raw_host) or ""
+        address = wire.transport.get_extra_info("peername") if wire.transport is not None else None
+        return term(host, str(address[0]) if address else "", self._clock(), self._old, self._draw())
+
+    def _outlived(self, wire: ResponseHandler) -> Opened | None:
+        if not isinstance(wire, Wire) or wire.term is None:
+            return None
+        missing = self._names.missing(wire.term.host, wire.term.address)
+        return outlived(wire.term, self._clock(), self._old, missing)
 
 
 def trust(ca_file: str) -> ssl.SSLContext:

@@ -91,6 +91,7 @@ def build(values: Mapping[str, Any], *, state_dir: str) -> Rules:
     services += [service for name, service in SERVICES.items() if name not in said]
     limits = {_LIMIT_FIELDS[name]: value for name, value in values.get("limits", {}).items()}
     cache = values.get("cache", {})
+    upstream = values.get("upstream", {})
     return Rules(
         services=tuple(services),
         routes=(*map(_route, values.get("routes", ())), *ROUTES),
@@ -105,7 +106,7 @@ def build(values: Mapping[str, Any], *, state_dir: str) -> Rules:
         memory=_memory(cache.get("memory", {})),
         redis=RedisRule(**cache["redis"]) if has_redis(values) and "secret_file" in cache else None,
         seal=SealRule(**{name: cache[name] for name in _SEAL_FIELDS & cache.keys()}),
-        upstream=UpstreamRule(**values.get("upstream", {})),
+        upstream=UpstreamRule(**{**upstream, "nameservers": tuple(upstream.get("nameservers", ()))}),
     )
 
 

@@ -38,6 +38,7 @@ _REDIS = re.compile(r"([A-Za-z+]{1,20})://([^/?#]*)((?:/[^?#]*)?)\Z")
 _REDIS_SCHEMES = frozenset(
     {f"{scheme}{kind}" for scheme in ("redis", "rediss") for kind in ("", "+sentinel", "+cluster")}
 )
+_SERVER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})\Z")
 _DATABASE = re.compile(r"/(0|[1-9][0-9]{0,4})\Z")
 _SENTINEL = re.compile(r"/[A-Za-z0-9._-]{1,64}(?:/(?:0|[1-9][0-9]{0,4}))?\Z")
 
@@ -125,6 +126,18 @@ def _host(text: str) -> str:
     if not _HOST.match(text):
         raise ValueError(f"{shown(text)} is not a host; give its name alone, without scheme, port, path or wildcard")
     return text.lower()
+
+
+def _nameserver(text: str) -> str:
+    found = _SERVER.match(text)
+    try:
+        address = ipaddress.ip_address(text.replace("%", " ") if found is None else found[1] or found[2])
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not a name server; give its IP address, or ADDRESS:PORT") from None
+    port = 53 if found is None else int(found[3])
+    if not 0 < port < 65536:
+        raise ValueError(f"{shown(text)} is not a name server; its port is from 1 to 65535")
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
 def _prefix(text: str) -> str:
@@ -299,6 +312,7 @@ SCOPE = Form("URL that ends in `/.default`", _scope)
 FILE = Form("file path", _file, file=True)
 ADDRESS = Form("IP address or host name", _address)
 HOST = Form("host name", _host)
+NAMESERVER = Form("IP address, with or without a port", _nameserver)
 PREFIX = Form("path prefix", _prefix)
 PATTERN = Form("path pattern", _pattern)
 MATCHED_HEADER = Form("header name", _matched_header)

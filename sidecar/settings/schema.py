@@ -190,6 +190,12 @@ SCHEMA = Table(
                 {
                     "proxy": Key(forms.PROXY, "the egress proxy", UpstreamRule().proxy),
                     "ca_file": Key(forms.FILE, "extra trust anchors, PEM", "the system's alone"),
+                    "nameservers": Key(
+                        Items(forms.NAMESERVER),
+                        "the name servers that are asked for every host, by address; the hosts file and the search "
+                        "domains of `/etc/resolv.conf` count as ever",
+                        "those of `/etc/resolv.conf`",
+                    ),
                 }
             ),
             "the way to the services",

@@ -197,6 +197,23 @@ BREAKDOWNS = (
         "Why does a route behind a gateway never hit?",
     ),
     Metric(
+        "dns_lookups_total",
+        "counter",
+        ("result",),
+        "Host names looked up: found, absent (there is no such name, or it has no address), failed (no answer; an "
+        "earlier one goes on serving), refused (too many at once).",
+        "Do the name servers answer?",
+    ),
+    Metric(
+        "upstream_connections_total",
+        "counter",
+        ("reason",),
+        "Connections opened to services: there was none (first), each had a call on it (busy), or the one before was "
+        "unused for long (idle), old (aged), at an address that its name no longer has (moved), closed by the service "
+        "(closed), broke under a call (died), or was given up with its call (dropped).",
+        "Do calls find a connection, or does each pay for a handshake?",
+    ),
+    Metric(
         "calls_waiting",
         "gauge",
         ("route",),

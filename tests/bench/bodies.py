@@ -91,6 +91,12 @@ def fresh() -> bytes:
     return request(_compact(members))
 
 
+def short_chat(path: str = PATH) -> bytes:
+    """About as much in two messages, to *path*: LiteLLM keeps no answer to a conversation of more than a few."""
+    messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n".join(_TURNS)}]
+    return request(_compact(chat(messages=messages)), path=path)
+
+
 def one_string(size: int) -> bytes:
     """A fresh question of *size* bytes: nearly all of it one picture in base64."""
     picture = base64.b64encode(random.Random(7).randbytes(size * 3 // 4 - 1500)).decode()
@@ -109,10 +115,10 @@ def many_messages(size: int) -> bytes:
     return request(_compact(chat(messages=[first, *short * (size // pair)])))
 
 
-def request(body: bytes, *, retry: int = 0) -> bytes:
-    """*body* in the head that a provider's SDK sends, with a trace of its own."""
+def request(body: bytes, *, retry: int = 0, path: str = PATH) -> bytes:
+    """*body*, to *path*, in the head that a provider's SDK sends, with a trace of its own."""
     head = (
-        f"POST {PATH} HTTP/1.1\r\n"
+        f"POST {path} HTTP/1.1\r\n"
         "Host: 127.0.0.1\r\n"
         "Accept-Encoding: gzip, deflate\r\n"
         "Connection: keep-alive\r\n"

@@ -10,7 +10,7 @@ from statistics import median
 
 from tests.bench import bodies
 from tests.bench.lab import Lab, Missing, Pace, Row, Side, alternate, spread
-from tests.bench.load import Caller, Measured, marked
+from tests.bench.load import Caller, marked
 from tests.bench.machine import Process
 
 _CONNECTIONS = 16
@@ -135,11 +135,5 @@ def _side(lab: Lab, port: int, process: Process, requests: list[bytes], *, conne
             for request in requests:
                 caller.call(marked(request))
 
-    def run(seconds: int) -> Measured:
-        before = lab.answered()
-        measured = lab.load(port, requests, connections=connections, seconds=seconds)
-        if hits and lab.answered() != before:
-            raise RuntimeError(f"{lab.answered() - before} of {measured.requests} calls to {process.name} were no hits")
-        return measured
-
-    return Side(run, process)
+    load = lab.hits if hits else lab.load
+    return Side(lambda seconds: load(port, requests, seconds=seconds, connections=connections), process)

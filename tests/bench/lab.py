@@ -214,6 +214,14 @@ class Lab(AbstractContextManager["Lab"]):
             raise Missing("wrk is not installed (Debian, Ubuntu: apt install wrk)")
         return wrk(port, requests, connections=connections, seconds=seconds, directory=self.home)
 
+    def hits(self, port: int, requests: Sequence[bytes], seconds: int, *, connections: int) -> Measured:
+        """Load of what is stored already. Raises ``RuntimeError`` where the provider is asked for any of it."""
+        before = self.answered()
+        measured = self.load(port, requests, connections=connections, seconds=seconds)
+        if missed := self.answered() - before:
+            raise RuntimeError(f"{missed} of {measured.requests} calls to port {port} were no hits")
+        return measured
+
     def answered(self) -> int:
         """How many calls the stand-in provider has answered so far."""
         with Caller(self.upstream_port) as caller:

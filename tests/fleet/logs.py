@@ -15,6 +15,7 @@ from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
 from sidecar.fleet.purge_log import PurgeLog
 from sidecar.store.seal import Seal
+from tests.fleet.lookups import as_it_is
 
 FRESH = itertools.count(1)
 
@@ -35,7 +36,9 @@ class Pod:
         self.heard = asyncio.Event()
         self.secret = secret
         rule = RedisRule(url, namespace=namespace, timeout=5.0)
-        self.link = Link(rule, clock=time.monotonic, draw=lambda: 0.5, spawn=self.spawn, tell=self.tell)
+        self.link = Link(
+            rule, clock=time.monotonic, draw=lambda: 0.5, lookup=as_it_is, spawn=self.spawn, tell=self.tell
+        )
         seal = Seal(lambda: parse(self.secret), SealRule(), random=bytes, limit=1024)
         self.purges = Purges()
         self.log = PurgeLog(

@@ -15,6 +15,7 @@ from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
 from sidecar.fleet.presence import Presence
 from sidecar.fleet.quota import Quota
+from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks
 
@@ -49,6 +50,7 @@ class Pods:
             RedisRule(url or self.server.url, timeout=5.0),
             clock=asyncio.get_running_loop().time,
             draw=lambda: 0.5,
+            lookup=as_it_is,
             spawn=self.tasks.spawn,
             tell=lambda *_, **__: None,
         )

@@ -10,6 +10,7 @@ from redis.exceptions import AuthenticationError, ConnectionError  # noqa: A004 
 
 from sidecar.core.rules import RedisRule
 from sidecar.fleet.client import Address, build, build_single, locate
+from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer, eventually, free_port
 
 
@@ -23,7 +24,7 @@ async def clients():
     built = []
 
     def make(rule, **kwargs):
-        built.append(build(rule, spawn, **kwargs))
+        built.append(build(rule, spawn, as_it_is, **kwargs))
         return built[-1]
 
     yield make
@@ -211,7 +212,7 @@ def test_a_single_connection_goes_to_one_host(kind):
     """For subscriptions: in a Cluster any server will do."""
     path = "/main" if kind == "redis+sentinel" else ""
     hosts = "a:1" if kind == "redis" else "a:1,b:2,c:3"
-    client = build_single(RedisRule(f"{kind}://{hosts}{path}"), spawn, 0.5)
+    client = build_single(RedisRule(f"{kind}://{hosts}{path}"), spawn, as_it_is, 0.5)
     options = client.connection_pool.connection_kwargs
 
     assert 1 == client.connection_pool.max_connections

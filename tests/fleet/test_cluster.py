@@ -10,6 +10,7 @@ from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names
+from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisCluster, free_port
 
 PLENTY = 30.0
@@ -39,6 +40,7 @@ async def links():
             RedisRule(url, **rule),
             clock=time.monotonic,
             draw=random.Random(20).random,
+            lookup=as_it_is,
             spawn=spawn,
             tell=lambda *_, **__: None,
         )

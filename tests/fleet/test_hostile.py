@@ -26,6 +26,7 @@ from sidecar.fleet.presence import Presence
 from sidecar.fleet.quota import Quota
 from sidecar.store.values import Values
 from sidecar.store.warm import _page
+from tests.fleet.lookups import as_it_is
 from tests.fleet.pods import ODD_REPLIES, impostor
 from tests.fleet.test_replies import GARBLED, replies
 from tests.store.remotes import Tasks, until
@@ -77,6 +78,7 @@ class Pod:
             RedisRule(url, timeout=PLENTY, **more),
             clock=clock,
             draw=lambda: 0.5,
+            lookup=as_it_is,
             spawn=self.tasks.spawn,
             tell=lambda event, /, **fields: self.told.append((event, fields)),
         )

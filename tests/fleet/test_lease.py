@@ -12,6 +12,7 @@ from sidecar.errors import FleetAway
 from sidecar.fleet.lease import MARK_SECONDS, SPREAD_SECONDS, Leases, Sight
 from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
+from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks, until
 
@@ -46,6 +47,7 @@ class Pods:
             RedisRule(self.server.url, timeout=timeout),
             clock=asyncio.get_running_loop().time,
             draw=lambda: draw,
+            lookup=as_it_is,
             spawn=self.tasks.spawn,
             tell=lambda *_, **__: None,
         )

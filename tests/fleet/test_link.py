@@ -14,6 +14,7 @@ from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.fleet.fault import judge
 from sidecar.fleet.link import Budget, Link, Script
+from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer, Sentinels, eventually, free_port
 
 PLENTY = 30.0
@@ -42,6 +43,7 @@ class Links:
             RedisRule(url, **rule),
             clock=clock,
             draw=random.Random(20).random,
+            lookup=as_it_is,
             spawn=self.spawn,
             tell=self.tell,
             on_command=lambda op, seconds: self.timed.append((op, seconds)),

@@ -12,6 +12,7 @@ from sidecar.errors import FleetAway
 from sidecar.fleet import news as module
 from sidecar.fleet.link import Budget, Link
 from sidecar.fleet.news import LONGEST, News
+from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks, until
 
@@ -28,6 +29,7 @@ class Pod:
             RedisRule(server.url),
             clock=asyncio.get_running_loop().time,
             draw=lambda: 0.0,
+            lookup=as_it_is,
             spawn=self.tasks.spawn,
             tell=lambda *_, **__: None,
         )

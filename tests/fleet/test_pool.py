@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError  # noqa: A004  the client's own
 
 from sidecar.core.rules import RedisRule
 from sidecar.fleet.client import build
+from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer, eventually
 
 KEYS = 64
@@ -27,7 +28,7 @@ async def building():
         return task
 
     def make(url, **kwargs):
-        built.append(build(RedisRule(url, **kwargs), spawn))
+        built.append(build(RedisRule(url, **kwargs), spawn, as_it_is))
         return built[-1]
 
     yield make

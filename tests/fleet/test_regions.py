@@ -19,6 +19,7 @@ from sidecar.fleet.link import Link
 from sidecar.fleet.names import Names
 from sidecar.fleet.regions import FleetRegions
 from sidecar.store.seal import Seal
+from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 
 WEST, EAST = Place("openai", "", "west"), Place("openai", "", "east")
@@ -42,7 +43,9 @@ class Pod:
         self.heard = asyncio.Event()
         self.secret = secret
         rule = RedisRule(url, namespace=namespace, timeout=5.0)
-        self.link = Link(rule, clock=time.monotonic, draw=lambda: 0.5, spawn=self.spawn, tell=self.tell)
+        self.link = Link(
+            rule, clock=time.monotonic, draw=lambda: 0.5, lookup=as_it_is, spawn=self.spawn, tell=self.tell
+        )
         self.regions = FleetRegions(
             self.link,
             Names(namespace),

@@ -3,10 +3,12 @@
 import asyncio
 import socket
 import ssl
+import time
 
 import pytest
 
 from sidecar.identity.client import TokenClient
+from sidecar.net.resolve import Resolver
 
 
 @pytest.fixture
@@ -17,7 +19,11 @@ def ways():
 
 @pytest.fixture
 def fetch(ways):
-    client = TokenClient(way=lambda url: ways.append(url) or ("", ""), trust=ssl.create_default_context)
+    client = TokenClient(
+        way=lambda url: ways.append(url) or ("", ""),
+        trust=ssl.create_default_context,
+        resolver=Resolver(clock=time.monotonic),
+    )
 
     async def fetch(url, method="GET", headers=None, body=b"", *, seconds=30.0, proxy=False):
         return await client(method, url, headers or {}, body, seconds=seconds, proxy=proxy)
@@ -51,7 +57,11 @@ async def test_post(fetch, endpoint, say, ways):
 async def test_proxy(endpoint, say):
     """A proxy is asked for a tunnel, and told its credentials; that it refuses is told."""
     endpoint.answers = [say("secret", 407)]
-    client = TokenClient(way=lambda _: (endpoint.url, "Basic dTpw"), trust=ssl.create_default_context)
+    client = TokenClient(
+        way=lambda _: (endpoint.url, "Basic dTpw"),
+        trust=ssl.create_default_context,
+        resolver=Resolver(clock=time.monotonic),
+    )
 
     with pytest.raises(OSError, match=r"^the proxy answered 407$"):
         await client("POST", "https://login.invalid/t", {}, b"assertion", seconds=30.0, proxy=True)
@@ -157,7 +167,7 @@ async def test_trust_is_loaded_once():
         loaded.append(1)
         return ssl.create_default_context()
 
-    client = TokenClient(way=lambda _: ("", ""), trust=trust)
+    client = TokenClient(way=lambda _: ("", ""), trust=trust, resolver=Resolver(clock=time.monotonic))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"

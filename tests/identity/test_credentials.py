@@ -3,12 +3,14 @@
 import asyncio
 import json
 import ssl
+import time
 
 import pytest
 
 from sidecar.core.rules import AzureIdentity, StoredCredential
 from sidecar.identity.client import TokenClient
 from sidecar.identity.credentials import Credentials, Standing
+from sidecar.net.resolve import Resolver
 
 MANAGED = AzureIdentity("managed")
 LONG = 60.0
@@ -32,7 +34,9 @@ class World:
             now=lambda: self.wall,
             environ={"AZURE_POD_IDENTITY_AUTHORITY_HOST": endpoint.url, **environ},
             spawn=self.spawn,
-            fetch=TokenClient(way=lambda _: ("", ""), trust=ssl.create_default_context),
+            fetch=TokenClient(
+                way=lambda _: ("", ""), trust=ssl.create_default_context, resolver=Resolver(clock=time.monotonic)
+            ),
             report=self.reports.append,
             draw=lambda: 0.0,
             sleep=self.sleep,

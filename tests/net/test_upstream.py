@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.rules import Timeouts, UpstreamRule
 from sidecar.errors import Cause, ClientGone, ConfigError, Refused, SlowReader, UpstreamFailed
+from sidecar.net.resolve import Resolver
 from sidecar.net.upstream import Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -105,11 +106,21 @@ async def serve(script, *, tls=None):
 
 
 class Client:
-    """An ``Upstream`` with the tests' defaults."""
+    """An ``Upstream`` with the tests' defaults. *now* is its clock, which passes when told to."""
 
-    def __init__(self, *, own=lambda _host, _port: False, environ=None, **rule):
+    def __init__(self, *, own=lambda _host, _port: False, environ=None, nameservers=(), **rule):
         self.tasks = []
-        self.upstream = Upstream(UpstreamRule(**rule), environ=environ or {}, own=own, spawn=self.spawn)
+        self.now = 0.0
+        self.resolver = Resolver(nameservers, clock=lambda: self.now)
+        self.upstream = Upstream(
+            UpstreamRule(**rule),
+            environ=environ or {},
+            own=own,
+            spawn=self.spawn,
+            resolver=self.resolver,
+            clock=lambda: self.now,
+            draw=lambda: 0.5,
+        )
 
     def spawn(self, coroutine, *, name):
         self.tasks.append(asyncio.get_running_loop().create_task(coroutine, name=name))
@@ -153,6 +164,7 @@ async def client(**options):
         assert 0 == it.acquired
     finally:
         await it.upstream.close()
+        await it.resolver.close()
         for task in it.tasks:
             task.cancel()
         await asyncio.gather(*it.tasks, return_exceptions=True)
@@ -177,6 +189,16 @@ class Chunks:
                     yield item
         finally:
             self.closed = True
+
+
+class Slow(Chunks):
+    """A body that is known to be at its end only some turns of the loop after its last chunk."""
+
+    async def chunks(self):
+        async for chunk in super().chunks():
+            yield chunk
+        for _ in range(10):
+            await asyncio.sleep(0)
 
 
 def fault(raised):
@@ -462,6 +484,116 @@ async def test_connection_is_reused():
 
         await asyncio.gather(it.call(base), it.call(base))
         assert (2, 2) == (script.connections, it.pooled)
+        assert {"first": 1, "busy": 1} == it.upstream.census.counts
+
+
+CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+EARLY = HEAD + b"Content-Length: 9\r\n\r\nhalf"
+
+
+async def give_up(it, base):
+    (await it.send(base)).close()
+
+
+async def break_off(it, base):
+    with pytest.raises(UpstreamFailed):
+        await it.call(base)
+
+
+async def run_late(it, base):
+    with pytest.raises(UpstreamFailed):
+        await it.call(base, idle=SOON)
+
+
+async def refuse_the_body(it, base):
+    with pytest.raises(Refused):
+        await it.send(base, body=Chunks(b"a", Refused(413, "too-large", "x")))
+
+
+async def unused_for_long(it, base):
+    await it.call(base)
+    it.upstream._pool._keepalive_timeout = -1.0
+
+
+async def unused_and_swept(it, base):
+    await it.call(base)
+    it.upstream._pool._keepalive_timeout = -1.0
+    it.upstream._pool._cleanup()
+
+
+async def leaving(reader, writer):
+    """A service that answers each connection's first request, and closes it."""
+    await read_request(reader)
+    writer.write(OK)
+
+
+async def left_by_the_service(it, base):
+    await it.call(base)
+    (((wire, _),),) = it.upstream._pool._conns.values()
+    await wire.closed
+
+
+@pytest.mark.parametrize(
+    ("before", "answers", "expected"),
+    [
+        (Client.call, [CLOSING, OK], "closed"),
+        (left_by_the_service, [], "closed"),
+        (unused_for_long, [OK], "idle"),
+        (unused_and_swept, [OK], "idle"),
+        (break_off, [None, OK], "died"),
+        (break_off, [b"HTTP/2 200 OK\r\n\r\n", OK], "died"),
+        (break_off, [HEAD + b"Content-Length: x\r\n\r\n", OK], "died"),
+        (run_late, [EARLY, OK], "died"),
+        (give_up, [EARLY, OK], "dropped"),
+        (refuse_the_body, [OK], "dropped"),
+    ],
+)
+@story
+async def test_why_a_connection_is_opened(before, answers, expected):
+    """Another connection is counted under what became of the one before, and only that one."""
+
+    async with serve(leaving if before is left_by_the_service else Script(*answers)) as base, client() as it:
+        await before(it, base)
+        await asyncio.gather(it.call(base), it.call(base))
+
+        assert {"first": 1, expected: 1, "busy": 1} == it.upstream.census.counts
+
+
+class Prompt(asyncio.Protocol):
+    """
+    A service that answers within the very turn of its loop in which a request's last byte comes. *ending* is how its
+    requests end; *connections* how many there have been.
+    """
+
+    def __init__(self, ending):
+        self.ending = ending
+        self.connections = 0
+        self.got = b""
+
+    def connection_made(self, transport):
+        self.connections += 1
+        self.transport = transport
+
+    def data_received(self, data):
+        self.got += data
+        if self.got.endswith(self.ending):
+            self.got = b""
+            self.transport.write(OK)
+
+
+@pytest.mark.parametrize("size", [4, None], ids=["sized", "chunked"])
+@story
+async def test_answer_at_once(size):
+    """An answer that comes as soon as the request's last byte was written is not early: its connection is kept."""
+    prompt = Prompt(b"last" if size else b"\r\n0\r\n\r\n")
+    server = await asyncio.get_running_loop().create_server(lambda: prompt, "127.0.0.1", 0)
+    async with server, client() as it:
+        for _ in range(10):
+            await it.call(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", body=Slow(b"last", size=size))
+
+        assert (1, 1) == (prompt.connections, it.pooled)
+        assert {"first": 1} == it.upstream.census.counts
+        prompt.transport.close()
 
 
 @story
@@ -1036,7 +1168,6 @@ async def test_connect_timeout(stage):
             environ = {"https_proxy": base} if stage == "proxy" else {}
             async with client(environ=environ) as it:
                 if stage == "dns":
-                    await it.upstream._pool._resolver.close()
                     it.upstream._pool._resolver = Nowhere()
                 for sock in (first, second):
                     sock.setblocking(False)

@@ -98,7 +98,7 @@ def test_a_service_and_a_route_whole(tmp_path):
         tmp_path,
         """
 mode: cache-off
-upstream: {proxy: none, ca_file: /ca.pem}
+upstream: {proxy: none, ca_file: /ca.pem, nameservers: [10.0.0.10, "10.0.0.11:5353"]}
 cache: {memory: {max_bytes: 2Mi, max_entries: 10, eviction: lru}}
 services:
   docs:
@@ -135,6 +135,7 @@ routes:
     )  # fmt: skip
     assert Timeouts(connect=1.0, first_byte=60.0, stream_first_byte=60.0) == route.timeouts
     assert (Mode.CACHE_OFF, "none", "/ca.pem") == (rules.mode, rules.upstream.proxy, rules.upstream.ca_file)
+    assert ("10.0.0.10:53", "10.0.0.11:5353") == rules.upstream.nameservers
     assert MemoryRule(2 * 1024**2, 2 * 1024**2, 10, "lru") == rules.memory
 
 

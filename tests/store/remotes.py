@@ -23,6 +23,7 @@ from sidecar.store.memory_remote import MemoryRemote, Shared
 from sidecar.store.redis import RedisRemote
 from sidecar.store.seal import Seal
 from sidecar.store.values import Values
+from tests.fleet.lookups import as_it_is
 
 LIMIT = 4 * 1024 * 1024
 NAMESPACE = "team-a"
@@ -164,6 +165,7 @@ class RedisFleet:
             rule,
             clock=time.monotonic,
             draw=draw,
+            lookup=as_it_is,
             spawn=tasks.spawn,
             tell=lambda event, /, **_: self.told.append(event),
         )

@@ -7,6 +7,7 @@ import pytest
 from sidecar.core.rules import RedisRule
 from sidecar.fleet.client import build
 from sidecar.store.values import Values
+from tests.fleet.lookups import as_it_is
 
 
 def spawn(work, *, name):
@@ -15,7 +16,7 @@ def spawn(work, *, name):
 
 @pytest.fixture
 async def values(redis_server):
-    values = Values(build(RedisRule(redis_server.url), spawn))
+    values = Values(build(RedisRule(redis_server.url), spawn, as_it_is))
     yield values
     await values.close()
 
