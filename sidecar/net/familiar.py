@@ -16,7 +16,7 @@ from typing import Any
 
 from sidecar.core.roles import TOKEN_START
 from sidecar.core.rules import Limits
-from sidecar.net.http1 import SINGLE
+from sidecar.net.http1 import SINGLE, looks_like_framing
 
 LONGEST_HEAD = 8 * 1024
 LONGEST_BODY = 32 * 1024
@@ -130,7 +130,7 @@ class Familiar:
         self._weight = 0
 
     def _tells(self, name: bytes, line: bytes) -> bool:
-        return self._telling[name] or name in _FRAMING or TOKEN_START in line
+        return self._telling[name] or name in _FRAMING or looks_like_framing(name) or TOKEN_START in line
 
     def _mark(self, line: bytes, *, first: bool) -> int:
         mark = self._marks.get(line)
