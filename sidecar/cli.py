@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sidecar import __version__
 from sidecar.core.durations import seconds_of
 from sidecar.errors import ConfigError
+from sidecar.standard_streams import open_standard_streams
 
 if TYPE_CHECKING:
     from sidecar.controlling import Told
@@ -30,6 +31,7 @@ expired, remove the old one."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    open_standard_streams()
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.command(arguments)
