@@ -22,13 +22,12 @@ MOST_FIELDS = 1024
 END = b"\r\n\r\n"
 
 _START = b"HTTP/1."
-_LONE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)").search
-_HEAD = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?\r\n"  # the reason, and its blank, may be missing
-    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*)\r\n"
-).fullmatch
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?").fullmatch  # a reason, and its blank, may be missing
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
 _BLANKS = b" \t"
 _HOP = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_HOP_SIZES = frozenset(map(len, _HOP))
 
 
 class Unreadable(Exception):
@@ -52,7 +51,8 @@ def check_begun(begun: bytes) -> None:
     """Raise ``Unreadable`` where no bytes that could follow make a head of *begun*, so that nobody waits for them."""
     if not begun.startswith(_START[: len(begun)]):
         raise Unreadable("it does not begin like an answer of HTTP/1.x")
-    if _LONE_BREAK(begun):
+    breaks = begun.count(b"\r\n")
+    if begun.count(b"\n") != breaks or begun.count(b"\r") - begun.endswith(b"\r") != breaks:
         raise Unreadable("a line of its head does not end with CRLF")
     if len(begun) > HEAD_LIMIT:
         raise Unreadable("its head is too large")
@@ -61,24 +61,26 @@ def check_begun(begun: bytes) -> None:
 def read_answer_head(raw: bytes) -> AnswerHead:
     """The head *raw*, its empty line included. Raises ``Unreadable``."""
     check_begun(raw)
-    found = _HEAD(raw)
+    first, *lines = raw[: -len(END)].split(b"\r\n")
+    found = _STATUS(first)
     if found is None:
-        raise Unreadable("its head is not well-formed")
-    minor, status, lines = found.groups()
-    pairs: list[tuple[bytes, bytes]] = []
-    framing = [b"HTTP/1.%b %b \r\n" % (minor, status)]
-    for line in lines.split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        value = value.strip(_BLANKS)
-        pairs.append((name, value))
-        if name.lower() in _HOP:
-            framing.append(b"%b: %b\r\n" % (name, value))
-    if len(pairs) > MOST_FIELDS:
+        raise Unreadable("its status line is not well-formed")
+    if len(raw.translate(None, _CONTROLS)) < len(raw):
+        raise Unreadable("a control character in its head")
+    minor, status = found.groups()
+    parts = [line.partition(b":") for line in lines]
+    names = [name for name, _, _ in parts]
+    if b"" in names or not all(colon for _, colon, _ in parts) or b"".join(names).translate(None, _TOKEN):
+        raise Unreadable("a header field is not well-formed")
+    if len(names) > MOST_FIELDS:
         raise Unreadable("its head has too many fields")
-    length, chunked = _framed(pairs)
+    pairs = tuple([(name, value.strip(_BLANKS)) for name, _, value in parts])
+    hop = [pair for pair in pairs if len(pair[0]) in _HOP_SIZES and pair[0].lower() in _HOP]
+    length, chunked = _framed(hop)
     if chunked and minor == b"0":
         raise Unreadable("a Transfer-Encoding in HTTP/1.0")
-    return AnswerHead(int(status), tuple(pairs), length, chunked, b"".join((*framing, b"\r\n")))
+    framing = b"HTTP/1.%b %b \r\n%b\r\n" % (minor, status, b"".join([b"%b: %b\r\n" % pair for pair in hop]))
+    return AnswerHead(int(status), pairs, length, chunked, framing)
 
 
 def _framed(pairs: list[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
