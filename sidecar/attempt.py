@@ -320,8 +320,8 @@ class Attempts:
         if answer.status < 400:  # an error may yet be exchanged for an answer
             trip.on_head(answer.status, fields)
         endpoint = trip.site.endpoint if trip.head.method != b"HEAD" else None
-        judged = trip.identity
-        return await commit(answer, fields, endpoint, self._ledger, self._now(), most=self._most, judged=judged)
+        how = {"judged": trip.identity, "streaming": trip.streaming}
+        return await commit(answer, fields, endpoint, self._ledger, self._now(), most=self._most, **how)
 
     def _timeouts(self, trip: Trip) -> Timeouts:
         timeouts = trip.route.timeouts

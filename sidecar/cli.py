@@ -17,6 +17,7 @@ from sidecar import __version__
 from sidecar.core.durations import seconds_of
 from sidecar.core.orders import AUTO, FORCE, FORMER, STOP
 from sidecar.errors import ConfigError
+from sidecar.standard_streams import open_standard_streams
 
 if TYPE_CHECKING:
     from sidecar.controlling import Told
@@ -44,6 +45,7 @@ _YES = "do not ask whether --all is meant; take a --route or --service that the 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    open_standard_streams()
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.command(arguments)

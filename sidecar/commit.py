@@ -1,8 +1,9 @@
 """
 The commit point: up to where an answer is ours to exchange for another one.
 
-The rule: of a stream it is the first event that is no ping, of a whole answer its last byte, up to 1 MiB; of what
-we don't know it is the head. Nothing is handed on before it, so a break before it is nobody's but ours.
+The rule: of a stream it is the first event that is no ping, of a whole answer its last byte, up to 1 MiB; of what a
+call for a stream got that is neither a stream nor JSON, its first byte; of what we don't know, the head. Nothing is
+handed on before it, so a break before it is nobody's but ours.
 """
 
 from __future__ import annotations
@@ -146,11 +147,13 @@ async def commit(
     *,
     most: int = COMMIT_BYTES,
     judged: bool = False,
+    streaming: bool = False,
 ) -> tuple[Committed, Verdict]:
     """
     Read *answer* up to its commit point, and say what it tells of its region. *fields* are its head's; *endpoint* is
     None where the operation is not known; *now* is wall-clock seconds; *most* is how far, at most, the commit point
-    lies, bytes. *judged*: the call was looked up, so what calls itself JSON has to be there to its end.
+    lies, bytes. *judged*: the call was looked up, so what calls itself JSON has to be there to its end. *streaming*: it
+    asked for a stream.
 
     Raises ``UpstreamFailed`` where it breaks before. An answer that is not returned is closed.
     """
@@ -166,7 +169,7 @@ async def commit(
             return await _commit_stream(ahead, endpoint.answers.watch(), most)
         if endpoint.kind is Kind.OTHER:
             return ahead.committed(), GOOD  # not one that we know what to expect of
-        if _ends_soon(fields, answer):
+        if _ends_soon(fields, answer, streaming=streaming):
             await _read_document(ahead, most)
             if judged:
                 _check_end(ahead, fields)
@@ -276,7 +279,7 @@ class _Ahead:
 def _check_end(ahead: _Ahead, fields: Fields) -> None:
     """Raises ``UpstreamFailed`` where all of a JSON document has come, and its end is not in it."""
     coded = fields.get(b"content-encoding", b"identity").lower() != b"identity"
-    if ahead.ended and not coded and _says_json(fields) and is_cut(ahead.begun):
+    if ahead.ended and not coded and says_json(fields) and is_cut(ahead.begun):
         raise UpstreamFailed(Cause.TRUNCATED, "the document ends in its middle", answered=True)
 
 
@@ -294,16 +297,18 @@ def _plain(body: bytes, fields: Fields) -> bytes:
             return b""
 
 
-def _ends_soon(fields: Fields, answer: Answer) -> bool:
+def _ends_soon(fields: Fields, answer: Answer, *, streaming: bool) -> bool:
     """Whether a whole answer is one to wait for; sound and the like may be heard while it comes."""
     if form_of(fields) is Form.EVENTS:
         return False  # coded, so that its events cannot be seen
+    if streaming and not says_json(fields):
+        return False
     if answer.length is not None:
         return answer.length <= COMMIT_BYTES
-    return _says_json(fields)
+    return says_json(fields)
 
 
-def _says_json(fields: Fields) -> bool:
+def says_json(fields: Fields) -> bool:
     """Whether an answer calls itself a JSON document."""
     kind = fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return kind == b"application/json" or kind.endswith(b"+json")

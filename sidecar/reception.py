@@ -12,7 +12,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from sidecar.commit import COMMIT_BYTES, Committed
+from sidecar.commit import COMMIT_BYTES, Committed, says_json
 from sidecar.core.allowance import Allowance, allowance, bounded
 from sidecar.core.dialect import Completeness, Watch
 from sidecar.core.directives import Directives
@@ -161,9 +161,14 @@ class Reception:
         awaited once all that counts has come, and says whether it is kept; so does this.
         """
         kept, form = False, opening.form
+        # a call for a stream got something else: nobody waits for its end, which alone tells what it is
+        live = errand.call.facts.view.stream and form is Form.WHOLE and 200 <= opening.status < 300
+        if live := live and not says_json(answer.fields):
+            opening = replace(opening, kept=False)
         while chunk := await self._read_on(errand, flight, answer):
             if watch is not None and not flight.size and _is_object(chunk):
                 watch = None  # a document that calls itself a stream
+                opening = replace(opening, kept=False)
             if watch is not None:
                 watch.feed(chunk)
                 flight.boundary = watch.boundary
@@ -173,7 +178,7 @@ class Reception:
                 flight.generating = False
                 kept = await settle()
                 flight.settled = True
-            if flight.opening is None and (answer.talks or _is_committed(flight, form, watch)):
+            if flight.opening is None and (live or answer.talks or _is_committed(flight, form, watch)):
                 flight.open(opening if not flight.windowed else replace(opening, kept=False))
         if watch is not None:
             watch.close()

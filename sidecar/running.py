@@ -20,8 +20,14 @@ from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError
 from sidecar.lifecycle import Sidecar
 from sidecar.settings import forwarding, load
+from sidecar.settings.overrides import variable_of
 from sidecar.sinks.log import Pipe
 from sidecar.sinks.strays import Strays
+
+_IGNORED = "SIGHUP changes nothing: the configuration is read at the start only; restart to change it"
+
+_OPTIONS = {"listen.port": "--port"}
+"""Keys that have an option of their own."""
 
 
 def run(
@@ -32,6 +38,7 @@ def run(
 
     Raises ``ConfigError`` for a configuration that cannot be used, unless that is to mean plain forwarding.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a log to tell of it
     overrides: Mapping[str, object] = {"listen.port": port}
     problems: tuple[str, ...] = ()
     try:
@@ -48,6 +55,7 @@ def run(
 async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
     stopping = _on_signals()
     sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()), refused=bool(problems))
+    _on_hangup(stopping, lambda: sidecar.log.event("hangup", level="warning", message=_IGNORED))
     Strays(sidecar.log.event).install()
     for problem in problems:
         sidecar.log.event("config-problem", level="warning", message=problem)
@@ -64,6 +72,7 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
     from sidecar.demo.show import LATENCY, TOKEN_INTERVAL, Show, staged, url_of  # noqa: PLC0415
 
     stopping = _on_signals()
+    _on_hangup(stopping, lambda: None)
     show = Show(sys.stdout, pace=pace)
     provider = DemoProvider(latency=LATENCY * pace, token_interval=TOKEN_INTERVAL * pace)
     stand_in = f"http://127.0.0.1:{await provider.start()}"
@@ -141,6 +150,22 @@ def _on_signals() -> asyncio.Event:
     return stopping
 
 
+def _on_hangup(stopping: asyncio.Event, tell: Callable[[], None]) -> None:
+    """
+    SIGHUP is what many daemons read their configuration anew on. We do not, but go on, and *tell*. Where the terminal
+    that we were started from has gone, it means the end.
+    """
+    terminals = [descriptor for descriptor in range(3) if os.isatty(descriptor)]
+
+    def hear() -> None:
+        if terminals and not any(map(os.isatty, terminals)):
+            stopping.set()
+        else:
+            tell()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hear)
+
+
 def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:
     """*rules* with the next free ports, so that a second demo runs beside the first, and a line for each that moved."""
     from sidecar.net.ports import holder, next_free  # noqa: PLC0415  for people, not on the way of a start
@@ -167,6 +192,12 @@ def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:
     return rules, moved
 
 
+def _ways(key: str) -> str:
+    """By what *key* is set: an option, a variable, and the configuration."""
+    *others, last = filter(None, (_OPTIONS.get(key), variable_of(key), f"{key} in the configuration"))
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def _why_not(sidecar: Sidecar, error: OSError) -> list[str]:
     """What to tell of a start that failed: which port is taken and by whom, else what the system says."""
     from sidecar.net.ports import holder, is_free  # noqa: PLC0415  as above
@@ -174,7 +205,7 @@ def _why_not(sidecar: Sidecar, error: OSError) -> list[str]:
     rules = sidecar.rules
     host = rules.listen.host
     wanted = [
-        ("--port or listen.port", host, rules.listen.port, sidecar.port),
+        ("listen.port", host, rules.listen.port, sidecar.port),
         ("health.port", rules.health.host, rules.health.port, sidecar.health_port),
         ("admin.port", rules.admin.host, rules.admin.port, sidecar.admin_port),
     ]
@@ -184,9 +215,9 @@ def _why_not(sidecar: Sidecar, error: OSError) -> list[str]:
         if service.port
     ]
     lines = []
-    for option, address, port, ours in wanted:
+    for key, address, port, ours in wanted:
         if not ours and not is_free(address, port):
             by = f"held by {who}" if (who := holder(port)) else "not to be had"
-            lines.append(f"sidecar: not started: port {port} of {address} is {by}; choose another with {option}")
+            lines.append(f"sidecar: not started: port {port} of {address} is {by}; choose another with {_ways(key)}")
     said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
     return lines or [f"sidecar: not started: {said}"]

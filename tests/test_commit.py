@@ -96,6 +96,31 @@ async def test_commit_point(answer, endpoint, expected):
     assert (expected, "ok") == await committed(answer, endpoint)
 
 
+TEXT = ((b"content-type", b"text/plain"),)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param(events(PING, CONTENT, DONE), PING + CONTENT, id="events"),
+        pytest.param(events(b"\x1f", b"\x8b", more=[GZIPPED]), b"\x1f", id="events, coded"),
+        pytest.param(Answer(200, b'{"a":', b"1}"), b'{"a":1}', id="a document"),
+        pytest.param(Answer(200, b'{"a":', b"1}", length=7), b'{"a":1}', id="a document, its length known"),
+        pytest.param(Answer(200, b"{", b"x", length=COMMIT_BYTES + 1), b"{", id="a long document"),
+        pytest.param(Answer(200, b"a", b"b", pairs=TEXT), b"a", id="text"),
+        pytest.param(Answer(200, b"a", b"b", pairs=TEXT, length=2), b"a", id="text, its length known"),
+        pytest.param(Answer(200, b"a", b"b", pairs=()), b"a", id="of no type"),
+        pytest.param(Answer(200, b"a", b"b", pairs=(), length=2), b"a", id="of no type, its length known"),
+        pytest.param(Answer(200, b"a", b"b", pairs=SOUND, length=2), b"a", id="sound"),
+        pytest.param(Answer(200, pairs=TEXT), b"", id="nothing"),
+    ],
+)
+async def test_commit_point_of_a_call_for_a_stream(answer, expected):
+    """Who asked for a stream waits for no end but that of a document."""
+
+    assert (expected, "ok") == await committed(answer, streaming=True)
+
+
 @pytest.mark.parametrize(
     ("steps", "pairs"),
     [

@@ -19,6 +19,10 @@ COMMAND = (sys.executable, "-m", "sidecar", "run")
 SECONDS = 15
 """The longest that any step may take; none of them comes near it."""
 
+LISTEN = "--port, SIDECAR_LISTEN_PORT or listen.port in the configuration"
+HEALTH = "SIDECAR_HEALTH_PORT or health.port in the configuration"
+OWN = "services.docs.port in the configuration"
+
 BAD = "version: 1\nlisten: {port: nowhere}\nroutes: [{cache: {}}]\n"
 
 ASK = {"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]}
@@ -174,7 +178,7 @@ async def test_a_taken_port_is_named(start, taken):
     said = [line for line in sidecar.err if line.startswith("sidecar: ")]
     assert 1 == len(said)
     assert f"port {taken} of 127.0.0.1 is held by " in said[0]
-    assert f"(process {os.getpid()}); choose another with --port or listen.port" in said[0]
+    assert f"(process {os.getpid()}); choose another with {LISTEN}" in said[0]
     assert said == sidecar.err[-1:]
     assert not any(word in line for line in sidecar.err for word in ("draining", "stopped"))
 
@@ -185,7 +189,32 @@ async def test_a_taken_health_port_is_named(start, taken):
     code = await sidecar.end()
 
     assert 1 == code
-    assert re.search(rf"port {taken} .*; choose another with health.port$", sidecar.err[-1].strip())
+    assert re.search(rf"port {taken} .*; choose another with {HEALTH}$", sidecar.err[-1].strip())
+
+
+async def test_each_taken_port_is_named(start, config):
+    """Beside another sidecar: each port that both want, and each way to choose another one."""
+    with contextlib.ExitStack() as held:
+        ports = [held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(4)]
+    listen, health, admin, own = ports
+    text = (
+        f"version: 1\nhealth: {{port: {health}}}\nadmin: {{port: {admin}}}\nservices:\n"
+        f"  docs: {{dialect: openai, port: {own}, regions: [{{name: a, url: 'https://nowhere.invalid'}}]}}\n"
+    )
+    arguments = ("--port", str(listen), "--config", config(text))
+    variables = {"SIDECAR_HEALTH_PORT": "", "SIDECAR_ADMIN_PORT": ""}
+    first = await start(*arguments, **variables)
+    await first.event("started")
+    second = await start(*arguments, **variables)
+    code = await second.end()
+    by = rf"is held by .* \(process {first.process.pid}\); choose another with"
+
+    assert 1 == code
+    said = [line.strip() for line in second.err if line.startswith("sidecar: ")]
+    ways = [LISTEN, HEALTH, "SIDECAR_ADMIN_PORT or admin.port in the configuration", OWN]
+    for port, way, line in zip(ports, ways, said, strict=True):
+        assert re.fullmatch(rf"sidecar: not started: port {port} of 127\.0\.0\.1 {by} {way}", line)
+    assert 0 == await first.end(signal.SIGTERM)
 
 
 async def test_the_file_that_it_runs(start, config):

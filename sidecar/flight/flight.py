@@ -443,11 +443,11 @@ class Reader:
 
     async def whole(self) -> bytes | None:
         """
-        The whole body, once it is there; None where it is too large to be kept whole. Raises the flight's error. What
-        ``read`` gives stays as it was.
+        The whole body, once all that counts of it is there; None where it is too large to be kept whole. Raises the
+        flight's error. What ``read`` gives stays as it was.
         """
         flight = self.flight
-        while not flight.over and not flight.windowed:
+        while not (flight.over or flight.complete or flight.windowed):
             await self._wait()
         if flight.windowed:
             return None

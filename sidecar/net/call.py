@@ -19,15 +19,16 @@ from sidecar.core.connections import Opened
 from sidecar.core.model import Pairs
 from sidecar.core.rules import KIB
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
-from sidecar.net.wire import Wire, framing
+from sidecar.net.answer_head import Unreadable
+from sidecar.net.wire import Wire
 
 AT_ONCE = 64 * KIB
 """Up to this size a body leaves in one write with its head; a larger one is written piece by piece, in a task."""
 
 PIECE = 256 * KIB
 
-FOREIGN = (aiohttp.ClientError, HttpProcessingError, aiohttp.EofStream, OSError, RuntimeError)
-"""What aiohttp raises while an answer is awaited."""
+BROKEN = (Unreadable, aiohttp.ClientError, HttpProcessingError, aiohttp.EofStream, OSError, RuntimeError)
+"""What our connection and aiohttp raise while an answer is awaited."""
 
 Spawn = Callable[..., "asyncio.Task[None]"]
 """``spawn(coroutine, name=…)``: starts a task that its owner keeps."""
@@ -80,7 +81,7 @@ class Answer:
         payload = self._payload
         try:
             data = await payload.readany()
-        except FOREIGN as error:
+        except BROKEN as error:
             self._error = self._call.explain(error)
         except SidecarError as error:
             self._error = error
@@ -161,30 +162,23 @@ class Call:
                 self._all_sent()
             else:
                 self._upload = spawn(self._send(head, body), name=f"upload to {self._peer}")
-            message, payload = await wire.read()
-        except FOREIGN as error:
+            answered, payload = await wire.answer()
+        except BROKEN as error:
             failure = self.explain(error)
             await self._abandon(failure)
-            raise failure from None  # the foreign error may quote header values
+            raise failure from None  # aiohttp's error may quote header values
         except SidecarError as error:
             await self._abandon(error)
             raise
         except BaseException:
             self.drop()
             raise
-        length, fault = framing(message.version.minor, message.raw_headers)
-        if message.code < 200:
-            fault = f"status {message.code}"
-        if fault:
-            failure = self._failed(Cause.MALFORMED, fault)
-            await self._abandon(failure)
-            raise failure
         self._headed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._sent:
             wire.expect_body(self._idle)
-        return Answer(self, payload, message.code, message.raw_headers, length)
+        return Answer(self, payload, answered.status, answered.pairs, answered.length)
 
     def finish(self) -> None:
         """The answer is whole: the connection may serve the next call, unless this one is still being sent."""
@@ -216,6 +210,8 @@ class Call:
         match error:
             case aiohttp.SocketTimeoutError():
                 return self._failed(Cause.IDLE_TIMEOUT, f"nothing came for {self._idle:g} s")
+            case Unreadable():
+                return self._failed(Cause.MALFORMED, str(error))
             case HttpProcessingError():
                 return self._failed(Cause.MALFORMED, type(error.__cause__ or error).__name__)
             case aiohttp.ClientPayloadError():

@@ -16,7 +16,7 @@ from typing import Any
 
 from sidecar.core.roles import TOKEN_START
 from sidecar.core.rules import Limits
-from sidecar.net.http1 import SINGLE
+from sidecar.net.http1 import SINGLE, looks_like_framing
 
 LONGEST_HEAD = 8 * 1024
 LONGEST_BODY = 32 * 1024
@@ -51,7 +51,7 @@ class _Reads(dict[bytes, bool]):
 
     def __missing__(self, name: bytes) -> bool:
         lower = name.lower()
-        reads = lower in _FRAMING or self._telling[lower]
+        reads = lower in _FRAMING or looks_like_framing(lower) or self._telling[lower]
         if len(name) <= _LONGEST_NAME and len(self) < _MOST_NAMES:
             self[name] = reads
         return reads

@@ -38,6 +38,8 @@ SINGLE = frozenset(
 )
 """Fields that decide about framing, identity or meaning: two of them are two readings of one request."""
 
+_LENGTHS = frozenset({len(b"content-length"), len(b"transfer-encoding")})
+_LIKE_FRAMING = re.compile(rb"content[^a-z0-9-]length|transfer[^a-z0-9-]encoding").fullmatch
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?").fullmatch
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: |$)").match
@@ -69,6 +71,8 @@ def read_head(
     fields = {name.lower(): value for name, value in pairs}
     if len(fields) != len(pairs):
         fields = _joined(pairs)
+    if any(looks_like_framing(name) for name in fields if len(name) in _LENGTHS):
+        raise _refused(400, "framing-lookalike", "A field's name only looks like Content-Length or Transfer-Encoding.")
     if method == b"CONNECT":
         raise _refused(501, "connect-unsupported", "CONNECT is not supported; use the base URL of the service instead.")
     host = fields.get(b"host")
@@ -83,6 +87,14 @@ def read_head(
         raise _refused(501, "upgrade-unsupported", "Switching protocols is not supported; speak HTTP/1.1.")
     head = Head(method=method, target=target, minor=minor, pairs=tuple(pairs), fields=fields, port=port)
     return head, Framing(_length(minor, fields), keep, _expects(minor, fields))
+
+
+def looks_like_framing(name: bytes) -> bool:
+    """
+    Whether *name*, in lower case, is one that frames a request for readers who take other characters for its hyphen:
+    CGI and its descendants turn both ``-`` and ``_`` into ``_``.
+    """
+    return _LIKE_FRAMING(name) is not None
 
 
 def upgrade_ignored(value: bytes) -> bool:

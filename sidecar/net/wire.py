@@ -1,9 +1,9 @@
 """
 aiohttp's client connection, with what it leaves open closed.
 
-The rule: of aiohttp only the pool (happy eyeballs, TLS, proxies, keep-alive) and the response parser are used;
-what goes over a connection is written by ``net/call``. Nothing of its session is: no cookies, redirects, hidden
-retries or headers of its own.
+The rule: of aiohttp only the pool (happy eyeballs, TLS, proxies, keep-alive) and the parser of bodies are used; what
+goes over a connection is written by ``net/call``, and the answer's head read by ``net/answer_head``. Nothing of its
+session is: no cookies, redirects, hidden retries or headers of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,15 +20,13 @@ import aiohttp
 from aiohttp import http_parser
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
 
 from sidecar.core.connections import Census, Opened, Term, outlived, term
-from sidecar.core.model import Pairs
 from sidecar.core.rules import KIB
-from sidecar.errors import Cause, ConfigError, UpstreamFailed
+from sidecar.errors import ConfigError
+from sidecar.net.answer_head import END, HEAD_LIMIT, MOST_FIELDS, AnswerHead, Unreadable, check_begun, read_answer_head
 from sidecar.net.resolve import Resolver
-
-HEAD_LIMIT = 64 * KIB
-"""Bytes of an answer's head, interim answers before it included."""
 
 READ_BUFFER = 64 * KIB
 """Unread bytes of an answer past whose double the socket is no longer read."""
@@ -40,8 +39,11 @@ PROBE = {"TCP_KEEPIDLE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TI
 first probe comes before NAT gateways forget a silent connection (from 240 s)."""
 
 FLOOR = (3, 14, 3)
-_SPLITTING = re.compile(rb"[\x00\r\n]")
-_FRAMING = frozenset({len(b"content-length"), len(b"transfer-encoding")})
+
+_PARSER: Any = sys.modules[http_parser.HttpResponseParser.__module__]
+_LAST = len(b"0\r\n\r\n")
+_ENDS_A_BODY = re.compile(rb"[^\r\n]\r\n\r\n").fullmatch
+_NO_LOOP: Any = object()  # for a parser that has nobody to wake
 
 
 class Wire(ResponseHandler):
@@ -50,6 +52,9 @@ class Wire(ResponseHandler):
 
     *answered*: a byte of the current call's answer has come. *served*: how many calls it has carried to their end.
     *on_lost* hears once, and at once, why it cannot be used any more. *term* says how long it may be used.
+
+    Until the first ``begin``, aiohttp itself may talk to a proxy over it. From then on heads are read by
+    ``answer_head``, and aiohttp's parser is given only what frames the body.
     """
 
     def __init__(self, loop: Any) -> None:
@@ -58,10 +63,15 @@ class Wire(ResponseHandler):
         self.served = 0
         self.on_lost: Callable[[Opened], None] | None = None
         self.term: Term | None = None
+        self._ours = False
         self._resting = False
-        self._heading = True
-        self._head_bytes = 0
+        self._begun = b""  # of a head
+        self._interim = 0  # bytes of interim answers
+        self._head: AnswerHead | None = None
         self._body: aiohttp.StreamReader | None = None
+        self._left: int | None = None  # bytes of the body that are still to come, where its length was said
+        self._last = b""  # the last bytes that have come of a body
+        self._barren = 0  # bytes that have come since the body last grew
 
     def __repr__(self) -> str:
         state = "resting" if self._resting else "answered" if self.answered else "waiting"
@@ -69,24 +79,36 @@ class Wire(ResponseHandler):
 
     def begin(self, *, bodiless: bool) -> None:
         """Get ready for the answer to a call; *bodiless* when none has a body (HEAD)."""
+        self._ours = True
         self._resting = self.answered = False
-        self._heading = True
-        self._head_bytes = 0
-        self._body = None
-        self.set_response_params(
-            skip_payload=bodiless,
-            read_until_eof=True,
-            auto_decompress=False,
-            read_bufsize=READ_BUFFER,
-            max_line_size=HEAD_LIMIT,
-            max_field_size=HEAD_LIMIT,
-            max_headers=1024,
-        )
+        self._begun = self._last = b""
+        self._interim = self._barren = 0
+        self._head = self._body = self._left = None
+        # this switch is aiohttp's only one, and others use its parser, too: on for as long as ours is made
+        before, _PARSER.DEBUG = _PARSER.DEBUG, True
+        try:
+            self.set_response_params(
+                skip_payload=bodiless,
+                read_until_eof=True,
+                auto_decompress=False,
+                read_bufsize=READ_BUFFER,
+                max_line_size=HEAD_LIMIT,
+                max_field_size=HEAD_LIMIT,
+                max_headers=MOST_FIELDS,
+            )
+        finally:
+            _PARSER.DEBUG = before
+
+    async def answer(self) -> tuple[AnswerHead, aiohttp.StreamReader]:
+        """The answer's head, once it is there, and its body. Raises what ``set_exception`` was given."""
+        _, body = await self.read()
+        assert self._head is not None, "an answer has a head"
+        return self._head, body
 
     def rest(self) -> None:
         """The call is over and its answer was whole: from now on the peer has nothing to say."""
         self._resting = True
-        self._body = None
+        self._head = self._body = None
         self.served += 1
 
     def lose(self, reason: Opened) -> None:
@@ -109,39 +131,50 @@ class Wire(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """
-        Parse the next bytes.
+        Take the next bytes.
 
-        An answer nobody asked for would be taken for the next call's: a resting connection that speaks is dropped.
+        An answer nobody asked for would be taken for the next call's: a resting connection that speaks is dropped, and
+        one that says more than its answer serves no other call.
         """
-        if not data:  # aiohttp resumes its parser this way
-            super().data_received(data)
-            return
-        if self._resting:
+        if self._resting and data:
             self.lose(Opened.CLOSED)
             self.abort()
-            return
-        self.answered = True
-        super().data_received(data)
-        if self._heading:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_LIMIT:
-                self.set_exception(UpstreamFailed(Cause.MALFORMED, "the answer's head is too large", answered=True))
-                self.abort()
+        elif not self._ours:
+            super().data_received(data)
+        elif self._body is not None:
+            self._take(self._body, data)
+        elif data:
+            self.answered = True
+            try:
+                rest = self._read_head(data)
+            except Unreadable as fault:
+                self._refuse(fault)
+                return
+            if rest and self._body is not None:
+                self._take(self._body, rest)
 
     def feed_data(self, data: tuple[Any, aiohttp.StreamReader], size: int = 0) -> None:
-        """Take an answer's head from the parser. Interim answers (1xx) are dropped, but for a switch of protocol."""
-        code = data[0].code
-        if 100 <= code < 200 and code != 101:
-            return
-        self._heading = False
-        self._body = data[1]
-        super().feed_data(data, size)
+        """Take from the parser what it knows of an answer: how its body is framed."""
+        if not self._ours:
+            super().feed_data(data, size)
+        elif self._body is None:
+            self._body = data[1]
+            super().feed_data(data, size)
+        else:
+            self.force_close()  # another answer behind this one
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Fail the call, whether it waits for the head or for the body: aiohttp tells only the former."""
+        """
+        Fail the call, whether it waits for the head or for the body: aiohttp tells only the former. What follows a
+        whole answer doesn't harm it.
+        """
+        body = self._body
+        if body is not None and body.is_eof():
+            self.force_close()
+            return
         super().set_exception(exc, *cause)
-        if self._body is not None and not self._body.is_eof() and self._body.exception() is None:
-            self._body.set_exception(exc)
+        if body is not None and body.exception() is None:
+            body.set_exception(exc)
 
     def eof_received(self) -> None:
         """The peer says no more: with nothing asked of it, it has closed the connection."""
@@ -152,9 +185,66 @@ class Wire(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """A body that ends with its connection is whole only if that was closed, not reset."""
         self.lose(Opened.CLOSED if self._resting else Opened.DIED)
-        if exc is not None and self._body is not None and not self._body.is_eof():
+        if self._body is not None and self._body.is_eof():
+            self._parser = None  # what it would say of bytes behind the answer is nothing to its reader
+        elif exc is not None and self._body is not None:
             self._body.set_exception(aiohttp.ClientPayloadError(type(exc).__name__))
         super().connection_lost(exc)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """
+        Read on in a head; returns what follows it. Interim answers (1xx) are dropped. A switch of protocol was not
+        asked for. Raises ``Unreadable``.
+        """
+        begun = self._begun + data
+        while True:
+            end = begun.find(END)
+            if end < 0:
+                check_begun(begun)
+                if self._interim + len(begun) > HEAD_LIMIT:
+                    raise Unreadable("its head is too large")
+                self._begun = begun
+                return b""
+            end += len(END)
+            head, begun = read_answer_head(begun[:end]), begun[end:]
+            self._interim += end
+            if head.status == 101 or self._interim > HEAD_LIMIT:
+                raise Unreadable("status 101" if head.status == 101 else "its head is too large")
+            if head.status >= 200:
+                break
+        self._begun = b""
+        self._head, self._left = head, head.length
+        super().data_received(head.framing)
+        return begun
+
+    def _take(self, body: aiohttp.StreamReader, data: bytes) -> None:
+        """Bytes of *body*, none where the parser is to go on with those it has."""
+        if body.is_eof():
+            if data:
+                self.force_close()
+            return
+        if self._left is not None:
+            if len(data) > self._left:
+                data = data[: self._left]
+                self.force_close()
+            self._left -= len(data)
+        elif data:
+            self._last = (self._last + data)[-_LAST:]
+        size = body.total_bytes
+        super().data_received(data)
+        if body.is_eof():
+            if self._head is not None and self._head.chunked and not _ENDS_A_BODY(self._last):
+                self.force_close()  # the parser has read on in what follows
+        elif body.total_bytes > size or self._reading_paused:
+            self._barren = 0
+        else:
+            self._barren += len(data)
+            if self._barren > HEAD_LIMIT:
+                self._refuse(Unreadable("its chunks are nothing but extensions, or its trailers too large"))
+
+    def _refuse(self, fault: Unreadable) -> None:
+        self.set_exception(fault)
+        self.abort()
 
 
 class Pool(aiohttp.TCPConnector):
@@ -260,8 +350,8 @@ def trust(ca_file: str) -> ssl.SSLContext:
 
 def check_parser() -> None:
     """
-    Refuse an aiohttp that is older than its known flaws, or runs without its parser in C, where most of the request
-    smuggling flaws were. Raises ``ConfigError``.
+    Refuse an aiohttp that is older than its known flaws, that runs without its parser in C, where most of the request
+    smuggling flaws were, or whose parser cannot be made strict. Raises ``ConfigError``.
     """
     problems = []
     if tuple(int(part) for part in re.findall(r"\d+", aiohttp.__version__)[:3]) < FLOOR:
@@ -269,38 +359,22 @@ def check_parser() -> None:
         problems.append(f"aiohttp {aiohttp.__version__} has known security flaws; install {floor} or later")
     if http_parser.HttpResponseParser is http_parser.HttpResponseParserPy:
         problems.append("aiohttp runs without its C parser; install its wheel, and unset AIOHTTP_NO_EXTENSIONS")
+    elif not _is_strict():
+        problems.append(f"aiohttp {aiohttp.__version__} cannot be made strict; install the one of requirements.txt")
     if problems:
         raise ConfigError(tuple(problems))
 
 
-def framing(minor: int, pairs: Pairs) -> tuple[int | None, str]:
-    """
-    The Content-Length of an answer's head (None for none), and what is wrong with the head, ``""`` for nothing.
-
-    The parser is lenient towards old servers. A head goes on to the caller byte for byte, so whatever two readers
-    could understand differently is refused (RFC 9112, 6.3 and 11.1).
-    """
-    if _SPLITTING.search(b"".join([value for _, value in pairs])):
-        return None, "a control character in a header field"
-    if b" " in b"".join([name for name, _ in pairs]):
-        return None, "a blank in a header field's name"
-    length: int | None = None
-    coded = False
-    for name, value in pairs:
-        if len(name) not in _FRAMING:
-            continue
-        lower = name.lower()
-        if lower == b"content-length":
-            if length is not None or not value.isdigit() or len(value) > 18:
-                return None, "Content-Length is not one number"
-            length = int(value)
-        elif lower == b"transfer-encoding":
-            if coded or value.lower() != b"chunked" or minor == 0:
-                return None, "a Transfer-Encoding that is not chunked"
-            coded = True
-    if coded and length is not None:
-        return None, "both Content-Length and Transfer-Encoding"
-    return length, ""
+def _is_strict() -> bool:
+    """Whether aiohttp's parser obeys its switch."""
+    wire = Wire(_NO_LOOP)
+    wire.begin(bodiless=False)
+    parser: Any = wire._parser  # noqa: SLF001
+    try:
+        parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\n")
+    except HttpProcessingError:
+        return True
+    return False
 
 
 def _dial(address: aiohttp.AddrInfoType) -> socket.socket:

@@ -25,6 +25,12 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
 }
 """The variables that set a key, and the key's path."""
 
+
+def variable_of(key: str) -> str:
+    """The variable that sets *key* (dotted), ``""`` where none does."""
+    return next((name for name, path in VARIABLES.items() if ".".join(path) == key), "")
+
+
 _KEYS = {".".join(path): form for path, form in scalars() if path != ("version",)}
 
 # Kubernetes: "Accessing the Service / Environment variables". A service named sidecar-health makes SIDECAR_HEALTH_PORT.

@@ -504,6 +504,26 @@ async def test_whole():
     assert b"one two" == await reader.read()
 
 
+async def test_whole_at_the_last_event():
+    """Once all that counts has come, nobody waits for the connection's end, nor minds how it ends."""
+    flight, _ = flight_of()
+    reader = flight.join()
+    flight.open(OPENING)
+    await flight.push(b"one ")
+    whole = reader.whole()
+
+    assert not steps(whole)
+
+    await flight.push(b"two")
+    flight.complete = True
+
+    with pytest.raises(StopIteration) as ended:
+        whole.send(None)
+
+    assert b"one two" == ended.value.value
+    assert not flight.over
+
+
 @pytest.mark.parametrize("limit", [1, 6], ids=["at once", "in the middle"])
 async def test_whole_of_too_much(limit):
     """An answer that cannot be kept whole is not waited for to its end, and loses nothing by that."""

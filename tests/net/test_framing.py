@@ -41,6 +41,20 @@ REFUSED = {
     "coding empty": (POST + b"Transfer-Encoding:\r\n\r\n0\r\n\r\n", 400),
     "coding, space before colon": (POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
     "coding on 1.0": (b"POST /a HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "coding with an underscore": (POST + b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "coding with an underscore beside a length": (
+        POST + b"Content-Length: 3\r\nTRANSFER_ENCODING: chunked\r\n\r\nabc",
+        400,
+    ),
+    "coding with a dot": (POST + b"Transfer.Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "coding with a blank": (POST + b"Transfer Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "coding after a blank": (POST + b"Content-Length: 3\r\n Transfer-Encoding: chunked\r\n\r\nabc", 400),
+    "length with an underscore": (POST + b"Content_Length: 3\r\n\r\nabc", 400),
+    "length with an underscore beside a length": (POST + b"Content-Length: 3\r\ncontent_length: 0\r\n\r\nabc", 400),
+    "length with a tilde": (POST + b"Content-Length: 3\r\ncontent~length: 0\r\n\r\nabc", 400),
+    "length with a blank": (POST + b"Content Length: 3\r\n\r\nabc", 400),
+    "length, space before colon": (POST + b"Content-Length : 3\r\n\r\nabc", 400),
+    "length, tab before colon": (POST + b"Content-Length\t: 3\r\n\r\nabc", 400),
     "chunk 0x": (CHUNKED + b"0x5\r\nabcde\r\n0\r\n\r\n", 400),
     "chunk plus": (CHUNKED + b"+5\r\nabcde\r\n0\r\n\r\n", 400),
     "chunk minus": (CHUNKED + b"-5\r\nabcde\r\n0\r\n\r\n", 400),
@@ -147,6 +161,11 @@ TAKEN = {
     ),
     "h2c offered, chunked": (
         POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+        b"abcde",
+    ),
+    "names like none that frames": (
+        POST
+        + b"Content_Lengths: 9\r\nX_Transfer_Encoding: chunked\r\ncontents-length: 1\r\nContent-Length: 5\r\n\r\nabcde",
         b"abcde",
     ),
     "upgrade without connection": (POST + b"Upgrade: h2c\r\nContent-Length: 5\r\n\r\nabcde", b"abcde"),

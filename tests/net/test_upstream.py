@@ -406,21 +406,6 @@ async def test_head_is_verbatim():
     assert head == b"".join(b"%b: %b\r\n" % pair for pair in pairs)
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        pytest.param(b"a: b\r\n c: d\r\nContent-Length: 0\r\n\r\n", (b"a", b"b c: d"), id="fold"),
-        pytest.param(b"a: b\nContent-Length: 0\n\n", (b"a", b"b"), id="bare-lf"),
-        pytest.param(b"a:  b \t\r\nContent-Length: 0\r\n\r\n", (b"a", b"b"), id="blanks"),
-    ],
-)
-@story
-async def test_old_ways_of_writing_a_head(lines, expected):
-    """What old servers do is understood, and comes out as every reader understands it."""
-    async with serve(Script(HEAD + lines)) as base, client() as it:
-        assert (expected, (b"Content-Length", b"0")) == (await it.call(base))[1]
-
-
 @story
 async def test_compressed_body_is_untouched():
     """A gzip body comes back as it is, however much it would unpack to."""

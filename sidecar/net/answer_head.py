@@ -1,0 +1,102 @@
+"""
+The head of an upstream's answer, read strictly.
+
+The rule: reject, never repair. A head goes on to the caller and into memory, so what two readers could understand
+differently is no answer (RFC 9112, 2.2, 5.2, 6.3 and 11.1). Pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from sidecar.core.model import Pairs
+from sidecar.core.rules import KIB
+
+HEAD_LIMIT = 64 * KIB
+"""Bytes of an answer's head, interim answers before it included."""
+
+MOST_FIELDS = 1024
+
+END = b"\r\n\r\n"
+
+_START = b"HTTP/1."
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?").fullmatch  # a reason, and its blank, may be missing
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
+_BLANKS = b" \t"
+_HOP = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_HOP_SIZES = frozenset(map(len, _HOP))
+
+
+class Unreadable(Exception):
+    """What came is no answer of HTTP/1.x; the text says why and quotes nothing of it."""
+
+
+class AnswerHead(Struct, frozen=True, gc=False):
+    """
+    A status and the fields as they were received, blanks around their values apart. *length* is the Content-Length,
+    None where there is none. *framing* is a head that says the same of the body and the connection, and no more.
+    """
+
+    status: int
+    pairs: Pairs
+    length: int | None
+    chunked: bool
+    framing: bytes
+
+
+def check_begun(begun: bytes) -> None:
+    """Raise ``Unreadable`` where no bytes that could follow make a head of *begun*, so that nobody waits for them."""
+    if not begun.startswith(_START[: len(begun)]):
+        raise Unreadable("it does not begin like an answer of HTTP/1.x")
+    breaks = begun.count(b"\r\n")
+    if begun.count(b"\n") != breaks or begun.count(b"\r") - begun.endswith(b"\r") != breaks:
+        raise Unreadable("a line of its head does not end with CRLF")
+    if len(begun) > HEAD_LIMIT:
+        raise Unreadable("its head is too large")
+
+
+def read_answer_head(raw: bytes) -> AnswerHead:
+    """The head *raw*, its empty line included. Raises ``Unreadable``."""
+    check_begun(raw)
+    first, *lines = raw[: -len(END)].split(b"\r\n")
+    found = _STATUS(first)
+    if found is None:
+        raise Unreadable("its status line is not well-formed")
+    if len(raw.translate(None, _CONTROLS)) < len(raw):
+        raise Unreadable("a control character in its head")
+    minor, status = found.groups()
+    parts = [line.partition(b":") for line in lines]
+    names = [name for name, _, _ in parts]
+    if b"" in names or not all(colon for _, colon, _ in parts) or b"".join(names).translate(None, _TOKEN):
+        raise Unreadable("a header field is not well-formed")
+    if len(names) > MOST_FIELDS:
+        raise Unreadable("its head has too many fields")
+    pairs = tuple([(name, value.strip(_BLANKS)) for name, _, value in parts])
+    hop = [pair for pair in pairs if len(pair[0]) in _HOP_SIZES and pair[0].lower() in _HOP]
+    length, chunked = _framed(hop)
+    if chunked and minor == b"0":
+        raise Unreadable("a Transfer-Encoding in HTTP/1.0")
+    framing = b"HTTP/1.%b %b \r\n%b\r\n" % (minor, status, b"".join([b"%b: %b\r\n" % pair for pair in hop]))
+    return AnswerHead(int(status), pairs, length, chunked, framing)
+
+
+def _framed(pairs: list[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
+    """The Content-Length, None where there is none, and whether the body is chunked. Raises ``Unreadable``."""
+    length: int | None = None
+    chunked = False
+    for name, value in pairs:
+        lower = name.lower()
+        if lower == b"content-length":
+            if length is not None or not value.isdigit() or len(value) > 18:
+                raise Unreadable("Content-Length is not one number")
+            length = int(value)
+        elif lower == b"transfer-encoding":
+            if chunked or value.lower() != b"chunked":
+                raise Unreadable("a Transfer-Encoding that is not chunked")
+            chunked = True
+    if chunked and length is not None:
+        raise Unreadable("both Content-Length and Transfer-Encoding")
+    return length, chunked
