@@ -239,7 +239,7 @@ async def test_a_taken_port_is_told_alone(start, taken, tmp_path):
     assert 1 == code
     said = [line for line in sidecar.err if line.startswith("sidecar: ")]
     assert 1 == len(said)
-    assert said[0].strip().endswith("; choose another with services.anthropic.port")
+    assert said[0].strip().endswith("; choose another with services.anthropic.port in the configuration")
 
 
 async def test_an_address_that_is_not_ours(start):
