@@ -16,6 +16,7 @@ from typing import Protocol
 from sidecar.core.breaker import Sign
 from sidecar.core.cut import is_cut
 from sidecar.core.dialect import Endpoint, Kind, Watch
+from sidecar.core.headers import NO_RETRY
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Fields, Form, Pairs
 from sidecar.core.policy import form_of
@@ -28,7 +29,6 @@ COMMIT_BYTES = 1024 * 1024
 COMPLAINT_BYTES = 64 * 1024
 """So much of an error is read to see what it says."""
 
-_NO_RETRY = (b"x-should-retry", b"false")
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # either header, told apart by zlib
 
 COMPLAINT_SECONDS = 1.0
@@ -113,9 +113,9 @@ class Committed:
             raise
 
     def discourage(self) -> None:
-        """Have it say that trying again is no use (``x-should-retry``, which the SDKs of OpenAI and Anthropic obey)."""
-        name, value = _NO_RETRY
-        self.pairs = (*(pair for pair in self.pairs if pair[0].lower() != name), _NO_RETRY)
+        """Have it say that trying again is no use."""
+        name, value = NO_RETRY
+        self.pairs = (*(pair for pair in self.pairs if pair[0].lower() != name), NO_RETRY)
         self.fields = {**self.fields, name: value}
 
     def unread(self, begun: bytes) -> None:
