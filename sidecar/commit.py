@@ -146,16 +146,18 @@ async def commit(
     *,
     most: int = COMMIT_BYTES,
     judged: bool = False,
+    on_sign: Callable[[], None] = lambda: None,
 ) -> tuple[Committed, Verdict]:
     """
     Read *answer* up to its commit point, and say what it tells of its region. *fields* are its head's; *endpoint* is
     None where the operation is not known; *now* is wall-clock seconds; *most* is how far, at most, the commit point
-    lies, bytes. *judged*: the call was looked up, so what calls itself JSON has to be there to its end.
+    lies, bytes. *judged*: the call was looked up, so what calls itself JSON has to be there to its end. *on_sign* is
+    called whenever bytes come.
 
     Raises ``UpstreamFailed`` where it breaks before. An answer that is not returned is closed.
     """
     status = answer.status
-    ahead = _Ahead(answer, fields, ledger)
+    ahead = _Ahead(answer, fields, ledger, on_sign)
     try:
         if status >= 400:
             body = _plain(await _read_complaint(ahead), fields) if needs_body(status) else b""
@@ -233,7 +235,8 @@ def _judge_stream(ahead: _Ahead, watch: Watch) -> Verdict:
 class _Ahead:
     """What is read of an answer before anybody has it; booked in the ledger while there is room."""
 
-    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger) -> None:
+    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger, on_sign: Callable[[], None]) -> None:
+        self._on_sign = on_sign
         self._answer = answer
         self._fields = fields
         self._ledger = ledger
@@ -251,6 +254,7 @@ class _Ahead:
     async def next(self) -> bytes:
         chunk = await self._answer.read()
         if chunk:
+            self._on_sign()
             self._chunks.append(chunk)
             self.size += len(chunk)
             if self._ledger.take(len(chunk)):
