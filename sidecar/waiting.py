@@ -80,6 +80,8 @@ class Waiting:
                 readers[:] = [found]
                 return await found.opening()
             flight = readers[0].flight
+            if len(readers) > 1 and readers[1].flight.error is not None:
+                self._leave(readers.pop(), errand.draft)  # it came to nothing; there may be another
             second = self._board(flight, errand) if flight.stuck and len(readers) == 1 else None
             if second is None:
                 await changed(*readers)
@@ -105,10 +107,10 @@ class Waiting:
         generating = call.endpoint.generating
         scopes = partial(scopes_within, errand)
         second = self._flights.reserve(None, generating=generating, scopes=scopes, target=first.target)
-        first.second = second
         reader = join(second, question=errand.question)
         self._flights.launch(second, partial(self._second, first, errand))
         lend(errand.request.body, second)
+        first.help(second)
         return reader
 
 

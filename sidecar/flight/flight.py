@@ -183,6 +183,11 @@ class Flight:
         if self._pulse is not None:
             self._pulse.sign()
 
+    def help(self, second: Flight) -> None:
+        """*second* brings the answer, if it can, to those who read along and board it, too."""
+        self.second = second
+        self._wake()
+
     def rest(self) -> None:
         """Nothing can be done about its silence now; so it is waited for once more."""
         if self._pulse is not None and not self.over:
