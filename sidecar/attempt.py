@@ -98,8 +98,8 @@ class Trip(Struct, frozen=True):
     call was before it, ``""`` for none.
 
     *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has come, which may not be
-    the last one, *on_sign* at each sign of life: a head, or bytes up to the commit point. *tries* fills up with what
-    was tried.
+    the last one, *on_sign* at each sign of life: an attempt is begun, its answer's head comes, or bytes up to the
+    commit point. *tries* fills up with what was tried.
     """
 
     site: Site

@@ -261,6 +261,7 @@ class Dispatch:
     # ---- one attempt, or two in a race ----
 
     async def _attempt(self, trip: Trip, pick: Pick, left: list[Leg]) -> End:
+        trip.on_sign()
         if isinstance(pick.leg.body, Rewindable) or trip.creates:
             return await self._make(trip, pick)
         route, after = trip.route, None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from enum import StrEnum
+from functools import partial
 
 from sidecar.core.draft import Draft
 from sidecar.core.ledger import Ledger
@@ -89,6 +90,7 @@ class Flight:
         self.second: Flight | None = None  # of a call that was begun because this one's is stuck
         self.seconded = False  # such a call has been sent, and there will be no other
         self._pulse: Pulse | None = None
+        self._watched: Callable[[], Pulse] | None = None
         self._limit = limit
         self._ledger = ledger
         self._on_supersede: Callable[[], None] | None = None
@@ -170,18 +172,20 @@ class Flight:
         self.sent = True
 
     def watch(self, patience: Callable[[], float], tell: Callable[[bool], None]) -> None:
-        """From now on its call has to show signs of life; see ``Pulse``."""
+        """From its first sign of life on its call has to show more; see ``Pulse``. A call may wait for its turn."""
 
         def heard(stuck: bool) -> None:  # noqa: FBT001  as Pulse calls it
             tell(stuck)
             self._wake()
 
-        self._pulse = Pulse(patience, heard)
+        self._watched = partial(Pulse, patience, heard)
 
     def sign(self) -> None:
         """Its call has shown a sign of life."""
         if self._pulse is not None:
             self._pulse.sign()
+        elif self._watched is not None and not self.over:
+            self._pulse = self._watched()
 
     def help(self, second: Flight) -> None:
         """*second* brings the answer, if it can, to those who read along and board it, too."""
@@ -394,6 +398,7 @@ class Flight:
         self.error = error
         if self._pulse is not None:
             self._pulse.end()
+        self._pulse = self._watched = None
         self._wake()
         if not self._readers:
             self._drop()

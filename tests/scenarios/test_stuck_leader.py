@@ -8,7 +8,7 @@ import json
 import pytest
 
 from sidecar.core.model import Outcome
-from sidecar.core.rules import CacheMode, CacheRule, Match, Route
+from sidecar.core.rules import CacheMode, CacheRule, Match, Route, RouteLimits
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.conftest import CHAT, Lab
 from tests.scenarios.desks import metric, question
@@ -228,6 +228,26 @@ async def test_no_extra_attempt_left(build_lab, script, dial):
     budget.give_back()
     pass_time(lab)
     assert right(await replies_of(*callers))
+    assert 2 == upstream.calls
+
+
+async def test_a_call_that_waits_for_its_turn(build_lab, script, dial):
+    """What the route's limits hold back has not been sent, and is not stuck: a second call would wait behind it."""
+    box = Box(hung=1)
+    upstream = await script(box)
+    route = Route("cached", cache=CacheRule(mode=CacheMode.ALWAYS), limits=RouteLimits(concurrency=1, queue=9))
+    lab = await build_lab(upstream.url, routes=(route,))
+    know(lab, QUICK)
+    ahead = await dial(lab, question(1))
+    await lab.until(lambda: upstream.calls == 1)
+    callers = [await dial(lab) for _ in range(9)]
+    await lab.until(lambda: lab.waiting == 10)
+    pass_time(lab)
+
+    assert 2 == len(lab.sidecar.flights)
+
+    box.go.set()
+    assert right(await replies_of(ahead, *callers))
     assert 2 == upstream.calls
 
 
