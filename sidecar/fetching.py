@@ -95,7 +95,9 @@ class Fetching:
         flight.inherits = partial(self._store.tags, errand.key)
 
         def beside() -> Beside:
-            return Beside.NOW if first.readers > 1 and self._origin.spares(errand) else Beside.LOOK
+            if first.readers <= 1 or not self._origin.spares(errand):
+                return Beside.LOOK
+            return Beside.NOW if first.leased else Beside.STUCK  # where another holds the lease, it is for it to say
 
         try:
             timeouts, streaming = errand.call.route.timeouts, errand.call.facts.view.stream
