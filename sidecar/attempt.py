@@ -98,7 +98,8 @@ class Trip(Struct, frozen=True):
     call was before it, ``""`` for none.
 
     *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has come, which may not be
-    the last one. *tries* fills up with what was tried.
+    the last one, *on_sign* at each sign of life: an attempt is begun, its answer's head comes, or bytes up to the
+    commit point. *tries* fills up with what was tried.
     """
 
     site: Site
@@ -119,6 +120,7 @@ class Trip(Struct, frozen=True):
     cause: str = ""
     on_sent: Callable[[], None] = lambda: None
     on_head: Callable[[int, Fields], None] = lambda _, __: None
+    on_sign: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"<Trip to {self.site.service.name}, {len(self.tries)} tries>"
@@ -317,11 +319,21 @@ class Attempts:
 
     async def _commit(self, trip: Trip, answer: Answer) -> tuple[Committed, Verdict]:
         fields = fields_of(answer.pairs)
+        trip.on_sign()
         if answer.status < 400:  # an error may yet be exchanged for an answer
             trip.on_head(answer.status, fields)
         endpoint = trip.site.endpoint if trip.head.method != b"HEAD" else None
-        how = {"judged": trip.identity, "streaming": trip.streaming}
-        return await commit(answer, fields, endpoint, self._ledger, self._now(), most=self._most, **how)
+        return await commit(
+            answer,
+            fields,
+            endpoint,
+            self._ledger,
+            self._now(),
+            most=self._most,
+            judged=trip.identity,
+            streaming=trip.streaming,
+            on_sign=trip.on_sign,
+        )
 
     def _timeouts(self, trip: Trip) -> Timeouts:
         timeouts = trip.route.timeouts

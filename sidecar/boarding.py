@@ -7,7 +7,7 @@ what serves in place of a service's answer is judged by each caller's own wishes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from sidecar.core.changes import target_of
@@ -93,6 +93,11 @@ class Boarding:
 
         draft.running += 1
         task.add_done_callback(land)
+
+    def leave_all(self, readers: Iterable[Reader], draft: Draft) -> None:
+        """Leave all flights that a caller waits in."""
+        for reader in readers:
+            self.leave(reader, draft)
 
     async def hand_on(
         self, errand: Errand, exchange: Exchange, reader: Reader, opening: Opening, *, collapsed: bool

@@ -17,6 +17,7 @@ from typing import Protocol
 from sidecar.core.breaker import Sign
 from sidecar.core.cut import is_cut
 from sidecar.core.dialect import Endpoint, Kind, Watch
+from sidecar.core.headers import NO_RETRY
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Fields, Form, Pairs
 from sidecar.core.policy import form_of
@@ -29,7 +30,6 @@ COMMIT_BYTES = 1024 * 1024
 COMPLAINT_BYTES = 64 * 1024
 """So much of an error is read to see what it says."""
 
-_NO_RETRY = (b"x-should-retry", b"false")
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # either header, told apart by zlib
 
 COMPLAINT_SECONDS = 1.0
@@ -114,9 +114,9 @@ class Committed:
             raise
 
     def discourage(self) -> None:
-        """Have it say that trying again is no use (``x-should-retry``, which the SDKs of OpenAI and Anthropic obey)."""
-        name, value = _NO_RETRY
-        self.pairs = (*(pair for pair in self.pairs if pair[0].lower() != name), _NO_RETRY)
+        """Have it say that trying again is no use."""
+        name, value = NO_RETRY
+        self.pairs = (*(pair for pair in self.pairs if pair[0].lower() != name), NO_RETRY)
         self.fields = {**self.fields, name: value}
 
     def unread(self, begun: bytes) -> None:
@@ -148,17 +148,18 @@ async def commit(
     most: int = COMMIT_BYTES,
     judged: bool = False,
     streaming: bool = False,
+    on_sign: Callable[[], None] = lambda: None,
 ) -> tuple[Committed, Verdict]:
     """
     Read *answer* up to its commit point, and say what it tells of its region. *fields* are its head's; *endpoint* is
     None where the operation is not known; *now* is wall-clock seconds; *most* is how far, at most, the commit point
     lies, bytes. *judged*: the call was looked up, so what calls itself JSON has to be there to its end. *streaming*: it
-    asked for a stream.
+    asked for a stream. *on_sign* is called whenever bytes come.
 
     Raises ``UpstreamFailed`` where it breaks before. An answer that is not returned is closed.
     """
     status = answer.status
-    ahead = _Ahead(answer, fields, ledger)
+    ahead = _Ahead(answer, fields, ledger, on_sign)
     try:
         if status >= 400:
             body = _plain(await _read_complaint(ahead), fields) if needs_body(status) else b""
@@ -236,7 +237,8 @@ def _judge_stream(ahead: _Ahead, watch: Watch) -> Verdict:
 class _Ahead:
     """What is read of an answer before anybody has it; booked in the ledger while there is room."""
 
-    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger) -> None:
+    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger, on_sign: Callable[[], None]) -> None:
+        self._on_sign = on_sign
         self._answer = answer
         self._fields = fields
         self._ledger = ledger
@@ -254,6 +256,7 @@ class _Ahead:
     async def next(self) -> bytes:
         chunk = await self._answer.read()
         if chunk:
+            self._on_sign()
             self._chunks.append(chunk)
             self.size += len(chunk)
             if self._ledger.take(len(chunk)):

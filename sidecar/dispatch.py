@@ -17,10 +17,9 @@ from sidecar.attempt import TICK, Attempts, Client, Credentials, End, Leg, Trip,
 from sidecar.candidates import Candidates, Nobody, Pick, Sharing
 from sidecar.commit import COMMIT_BYTES, Committed
 from sidecar.core.breaker import Sign
-from sidecar.core.latency import Quantile
+from sidecar.core.latency import Paces
 from sidecar.core.ledger import Ledger
 from sidecar.core.limits import declared_output, estimate
-from sidecar.core.memo import Memo
 from sidecar.core.policy import FAILING
 from sidecar.core.regions import Place, Regions
 from sidecar.ends import better, down, final, is_definite
@@ -40,11 +39,11 @@ backoff with jitter")."""
 LONGEST_PAUSE = 2.0
 """Seconds that a call waits here, at most, for a region that said when it may be asked again."""
 
-PACES = 256
-"""Routes whose pace is known for hedging."""
-
 FALLBACK = "fallback"
 """The cause of a stand-in's call: what it stands in for has been let in already, and may still be there."""
+
+SECOND = "second-leader"
+"""The cause of a call beside another for the same answer, which shows no sign of life."""
 
 _FULL = frozenset({429, 503, 529})
 """Statuses by which a service says that it has no room."""
@@ -105,7 +104,7 @@ class Dispatch:
         self._throttle = throttle
         self._candidates = Candidates(regions, clock=clock, draw=draw, sharing=sharing)
         self._sleep = sleep
-        self._paces: Memo[tuple[str, bool], Quantile] = Memo(PACES)
+        self.paces = Paces()
 
     def __repr__(self) -> str:
         return f"<Dispatch {self._regions!r}>"
@@ -140,6 +139,14 @@ class Dispatch:
 
         sent.answer.on_close = leave
         return sent
+
+    def spares(self, service: str) -> bool:
+        """Whether there is an extra attempt left for a call to *service*."""
+        return self._regions.budget(service).left(self._clock()) >= 1.0
+
+    def take(self, service: str) -> bool:
+        """Take an extra attempt for a call to *service*. False: there is none, and it must not be made."""
+        return self._regions.budget(service).take(self._clock())
 
     async def _send(self, trip: Trip) -> Sent:
         body = trip.body
@@ -254,18 +261,17 @@ class Dispatch:
     # ---- one attempt, or two in a race ----
 
     async def _attempt(self, trip: Trip, pick: Pick, left: list[Leg]) -> End:
-        if not trip.route.retry.hedge or isinstance(pick.leg.body, Rewindable) or trip.creates:
+        trip.on_sign()
+        if isinstance(pick.leg.body, Rewindable) or trip.creates:
             return await self._make(trip, pick)
-        pace = self._paces.get((trip.route.name, trip.streaming))
-        if pace is None:
-            pace = Quantile()
-            self._paces.put((trip.route.name, trip.streaming), pace)
-        self._regions.hedges(trip.site.service.name).call(self._clock())
+        route, after = trip.route, None
+        if route.retry.hedge:
+            self._regions.hedges(trip.site.service.name).call(self._clock())
+            after = self.paces.usual(route.name, streaming=trip.streaming)
         began = self._clock()
-        after = pace.value
         end = await (self._make(trip, pick) if after is None else self._race(trip, pick, left, after))
         if end.verdict.sign is Sign.GOOD:
-            pace.add(self._clock() - began)
+            self.paces.note(route.name, self._clock() - began, streaming=trip.streaming)
         return end
 
     async def _make(self, trip: Trip, pick: Pick) -> End:

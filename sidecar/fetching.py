@@ -11,11 +11,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from sidecar.core.beside import Beside
 from sidecar.core.model import Entry, Key, Outcome
 from sidecar.core.policy import Refresh, Serve, judge
 from sidecar.core.variants import fitting
 from sidecar.delivery import as_it_stands
+from sidecar.dispatch import SECOND
 from sidecar.errand import Errand, Way, lend
+from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.table import Flights
 from sidecar.origin import Origin, substitute
@@ -54,7 +57,7 @@ class Fetching:
         try:
             fetched = NOTHING
             if way is not Way.PAST:
-                fetched = await self._origin.look(errand, patience=flight.patience)
+                fetched = await self._look(errand, flight)
             flight.patience = 0.0
             found = self._judge_as_it_stands(errand, flight, fetched)
         except BaseException:
@@ -75,18 +78,73 @@ class Fetching:
         """Fetch one answer in a flight's own task, for whoever reads along."""
         flight.position = self._store.position
         flight.inherits = partial(self._store.tags, errand.key)
-        fetched = await self._origin.look(errand, patience=flight.patience)
+        fetched = await self._look(errand, flight)
         flight.patience = 0.0
         self._hold(errand, flight, fetched, late=late)
         await self._bring(errand, fetched, flight)
+
+    async def second(self, first: Flight, errand: Errand, flight: Flight) -> None:
+        """
+        Fetch beside *first*, whose call is stuck, for those who wait for it: from behind memory what another process
+        fetches beside it, or by a call, if there is an extra attempt left and more than one waits.
+
+        Raises ``UpstreamFailed`` where there is nothing; then it can be tried again when *first* has been silent for as
+        long once more.
+        """
+        flight.position = self._store.position
+        flight.inherits = partial(self._store.tags, errand.key)
+
+        def beside() -> Beside:
+            if first.readers <= 1 or not self._origin.spares(errand):
+                return Beside.LOOK
+            return Beside.NOW if first.leased else Beside.STUCK  # where another holds the lease, it is for it to say
+
+        try:
+            timeouts, streaming = errand.call.route.timeouts, errand.call.facts.view.stream
+            patience = timeouts.stream_first_byte if streaming else timeouts.first_byte
+            fetched = await self._origin.look(errand, patience=patience, beside=beside)
+            if self._judge(errand, fetched.entry) is None:
+                free = fetched.lease is not None or not (fetched.waited or first.readers <= 1)
+                if not (free and self._origin.take(errand)):
+                    if fetched.lease is not None:
+                        fetched.lease.release(failed=True)
+                    raise UpstreamFailed(Cause.NO_REGION, "there is no second call", sent=False)
+                first.seconded = True
+            self._hold(errand, flight, fetched, second=True)
+            await self._bring(errand, fetched, flight, cause=SECOND)
+        finally:
+            if not first.seconded:
+                first.second = None
+                first.rest()
+
+    async def _look(self, errand: Errand, flight: Flight) -> Fetched:
+        """What lies behind memory, waited for as long as *flight* may; beside a process that is stuck it is fetched."""
+
+        def beside() -> Beside:
+            return Beside.STUCK if flight.patience and self._origin.spares(errand) else Beside.NEVER
+
+        while True:
+            fetched = await self._origin.look(errand, patience=flight.patience, beside=beside)
+            if not fetched.second or self._origin.take(errand):
+                return fetched
+            assert fetched.lease is not None
+            fetched.lease.release(failed=True)  # the attempt has gone to another call; the first is waited for
 
     def _launch(self, errand: Errand, flight: Flight, fetch: Callable[[Flight], Awaitable[None]]) -> None:
         self._flights.launch(flight, fetch)
         lend(errand.request.body, flight)
 
-    def _hold(self, errand: Errand, flight: Flight, fetched: Fetched, *, late: bool) -> None:
-        """See to it that a lease is given back, whatever becomes of the flight, and that others get what is kept."""
+    def _hold(
+        self, errand: Errand, flight: Flight, fetched: Fetched, *, late: bool = False, second: bool = False
+    ) -> None:
+        """
+        See to it that a lease is given back, whatever becomes of the flight, and that others get what is kept. Unless
+        it is *late* or *second*, others may fetch beside it once it shows no sign of life.
+        """
         lease = fetched.lease
+        if not (late or second or fetched.second):
+            flight.leased = lease is not None
+            flight.watch(partial(self._origin.silence, errand), partial(_stall, lease))
         alone = fetched.waited or late or errand.call.principal.local
         flight.on_verdict(partial(self._share, errand.key, lease, alone=alone))
         if lease is None:
@@ -95,7 +153,7 @@ class Fetching:
         assert flight.task is not None
         flight.task.add_done_callback(partial(_give_back, lease, flight))
 
-    async def _bring(self, errand: Errand, fetched: Fetched, flight: Flight) -> None:
+    async def _bring(self, errand: Errand, fetched: Fetched, flight: Flight, *, cause: str = "") -> None:
         known, entry = errand.known, fetched.entry
         found = self._judge(errand, entry)
         if found is not None and (known is None or found.entry.at > known.at):
@@ -107,7 +165,8 @@ class Fetching:
             # 10: a region; 11: share at its head, retain at its end
             if entry is not None:
                 flight.tags.update(entry.tags)
-            await self._origin.fetch(errand, flight, None if entry is None else self._store.hold(entry))
+            behind = None if entry is None else self._store.hold(entry)
+            await self._origin.fetch(errand, flight, behind, cause=SECOND if fetched.second else cause)
 
     def _judge_as_it_stands(self, errand: Errand, flight: Flight, fetched: Fetched) -> Serve | None:
         """What serves the flight's leader, where that needs no fetch, no form but its own, and nobody has joined."""
@@ -134,6 +193,11 @@ class Fetching:
             lease.release(failed=True)  # who waits elsewhere need not wait for its end
         elif entry is not None and not alone:
             self._store.share(key, entry)
+
+
+def _stall(lease: Lease | None, stuck: bool) -> None:  # noqa: FBT001  as Pulse calls it
+    if lease is not None:
+        lease.stall(stuck=stuck)
 
 
 def _give_back(lease: Lease, flight: Flight, task: asyncio.Task[None]) -> None:

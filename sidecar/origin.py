@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from sidecar.attempt import Trip, Try
 from sidecar.commit import COMPLAINT_BYTES, Committed
+from sidecar.core.beside import Asked, never
 from sidecar.core.held import Held
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
@@ -25,10 +26,11 @@ from sidecar.core.usage import names_usage, with_usage
 from sidecar.core.variants import fitting
 from sidecar.delivery import viewed
 from sidecar.dispatch import Dispatch, Sent
-from sidecar.errand import Call, Errand, book, booked, tags_of, trip_of
-from sidecar.errors import Cause, Refused, UpstreamFailed
-from sidecar.flight.flight import Flight, Reader
+from sidecar.errand import Errand, book, booked, tags_of, trip_of
+from sidecar.errors import Refused, UpstreamFailed
+from sidecar.flight.flight import Flight
 from sidecar.flight.opening import Opening
+from sidecar.flight.pulse import patience as silence
 from sidecar.net.base import Spool, Stream
 from sidecar.reception import Reception
 from sidecar.standby import Standby, has_room
@@ -73,16 +75,34 @@ class Origin:
         """How long another process's answer is waited for, seconds."""
         call = errand.call
         seconds = self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
-        left = self._left(errand)
+        left = self.left(errand)
         return seconds if left is None else max(min(seconds, left), 0.0)
 
-    def _left(self, errand: Errand) -> float | None:
+    def silence(self, errand: Errand) -> float:
+        """For how many seconds its call may show no sign of life: by what is usual for its route, once it is known."""
+        route, streaming = errand.call.route, errand.call.facts.view.stream
+        timeouts = route.timeouts
+        first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
+        return silence(self._dispatch.paces.usual(route.name, streaming=streaming), first_byte)
+
+    def spares(self, errand: Errand) -> bool:
+        """Whether there is an extra attempt left for its service."""
+        return self._dispatch.spares(errand.approach.site.service.name)
+
+    def take(self, errand: Errand) -> bool:
+        """Take an extra attempt for it. False: there is none."""
+        return self._dispatch.take(errand.approach.site.service.name)
+
+    def left(self, errand: Errand) -> float | None:
         """How many seconds more the caller waits, where it has said that."""
         deadline = errand.deadline
         return None if deadline is None else deadline - self._clock()
 
-    async def look(self, errand: Errand, *, patience: float) -> Fetched:
-        """What lies behind memory, if it is for this caller; *patience* is for what another process fetches."""
+    async def look(self, errand: Errand, *, patience: float, beside: Asked = never) -> Fetched:
+        """
+        What lies behind memory, if it is for this caller; *patience* is for what another process fetches, and *beside*
+        tells when to fetch beside it.
+        """
         approach, call, known, now = errand.approach, errand.call, errand.known, self._now
         principal, asked, fields = call.principal, approach.asked, errand.request.head.fields
         if (
@@ -96,48 +116,20 @@ class Origin:
             verdict = judge(fitting(entry, errand.key, fields), asked, call.fresh, now())
             return verdict is not ABSENT and (known is None or entry.at > known.at)
 
-        return await self._store.fetch(errand.key, suffices, patience=patience)
+        return await self._store.fetch(errand.key, suffices, patience=patience, beside=beside)
 
     def note(self, errand: Errand, entry: Entry) -> bool:
         """*entry* answers this call: its tags are noted beside it. False: they cannot be, so it must not."""
         tags = tags_of(errand.call, errand.approach)
         return not tags or self._store.note(errand.key, entry, tags)
 
-    async def opening(self, reader: Reader, errand: Errand) -> Opening | None:
-        """
-        The answer's head. None when the answer is not for this caller, whom the flight has *released* then, or when a
-        stream has waited long enough for another process, in a flight of callers who wait longer.
-
-        Raises the flight's error, or ``UpstreamFailed`` when the caller's own time is over.
-        """
-        flight, left = reader.flight, self._left(errand)
-        if left is None:
-            return await self._opening_of(reader, errand.call)
-        try:
-            async with asyncio.timeout(max(left, 0.0)):
-                return await self._opening_of(reader, errand.call)
-        except TimeoutError:
-            detail = "the caller waits no longer"
-            raise UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, detail, sent=flight.sent) from None
-
-    async def _opening_of(self, reader: Reader, call: Call) -> Opening | None:
-        flight, wait = reader.flight, self._lease_wait
-        if call.facts.view.stream and flight.patience > wait:
-            try:
-                async with asyncio.timeout(wait):
-                    return await reader.opening()
-            except TimeoutError:
-                if flight.patience > wait:
-                    return None
-        return await reader.opening()
-
-    async def fetch(self, errand: Errand, flight: Flight, behind: Held | None) -> None:
+    async def fetch(self, errand: Errand, flight: Flight, behind: Held | None, *, cause: str = "") -> None:
         """
         Send a call and pour its answer into *flight*. Where none can be had, something else serves, if it may: what
-        lies *behind* memory or in it, or a stand-in.
+        lies *behind* memory or in it, or a stand-in. *cause*: why it is sent although another was before it.
         """
         try:
-            sent = await self.send(errand, flight)
+            sent = await self.send(errand, flight, cause=cause)
         except (UpstreamFailed, Refused) as failure:
             if not await self._make_do(errand, flight, behind, failure):
                 raise
@@ -208,11 +200,13 @@ class Origin:
         body = convert() if len(found.entry.body) <= _INLINE_BYTES else await asyncio.to_thread(convert)
         return found if body is not None else None
 
-    async def send(self, errand: Errand, flight: Flight) -> Sent:
+    async def send(self, errand: Errand, flight: Flight, *, cause: str = "") -> Sent:
         """Send a call; with its stream's usage asked for where the caller did not, without it where that is refused."""
         call, facts, body = errand.call, errand.call.facts, errand.request.body
         began = self._clock()
-        trip = self._trip(errand, body, [], flight.mark_sent, partial(self._reception.on_head, errand, flight))
+        on_head = partial(self._reception.on_head, errand, flight)
+        trip = self._trip(errand, body, [], flight.mark_sent, on_head)
+        trip = replace(trip, cause=cause, on_sign=flight.sign)
         try:
             if facts.inject_usage and isinstance(body, bytes) and self._takes_usage(errand):
                 flight.usage = True

@@ -55,6 +55,7 @@ from sidecar.refreshing import Refreshes
 from sidecar.relaying import Passage, Relay
 from sidecar.standby import Standby
 from sidecar.store.base import Store
+from sidecar.waiting import Waiting
 
 _CONVERTED_AT_ONCE = 64 * 1024
 _MEMO_CALLS = 1024
@@ -123,6 +124,9 @@ class Proxy:
         self._seen: set[int] = set()
         self._boarding = Boarding(flights, self._origin, accepted, record=record, now=now, clock=clock)
         self._fetching = Fetching(self._origin, store, flights, self._refresh_behind, now)
+        self._waiting = Waiting(
+            flights, self._origin, second=self._fetching.second, leave=self._boarding.leave, lease_wait=lease_wait
+        )
         self.refreshes = Refreshes(flights, self._fetching.fly, lambda errand: self._tell(errand.draft), clock)
         self._urged: Key | None = None
         self._calls: Memo[tuple[Approach, bytes | Pieces], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
@@ -344,12 +348,15 @@ class Proxy:
         if found is not None and await self._reply(errand, found, exchange):
             return None
         reader, collapsed = self._boarding.board(errand, way, proven=proven)
+        readers = [reader]
         try:
             if not collapsed:
                 behind = await self._fetching.lead(errand, reader, way)
                 if behind is not None:
                     return self._boarding.pass_on(errand, behind, exchange, proven=proven)
-            opening = await self._origin.opening(reader, errand)
+            opening = await self._waiting.opening(readers, errand)
+            reader = readers[0]
+            collapsed = not reader.owner
             if opening is None:
                 again = not reader.released or (reader.together and way is Way.SHARED)
                 return Way.LATE if again else Way.ALONE
@@ -367,7 +374,7 @@ class Proxy:
                 raise
             return way  # somebody else had no more patience; we have
         finally:
-            self._boarding.leave(reader, draft)
+            self._boarding.leave_all(readers, draft)
 
     async def _reply(self, errand: Errand, found: Serve | Refresh, exchange: Exchange) -> bool:
         """Answer from memory after all; False where this caller's view of the entry cannot be had."""

@@ -82,12 +82,12 @@ class Held:
     def __getattr__(self, name):
         return getattr(self.store, name)
 
-    async def fetch(self, key, suffices, *, patience):
+    async def fetch(self, key, suffices, *, patience, beside):
         self.reached += 1
         await self.go.wait()
         if self.error is not None:
             raise self.error
-        return await self.store.fetch(key, suffices, patience=patience)
+        return await self.store.fetch(key, suffices, patience=patience, beside=beside)
 
 
 async def test_found(fleet):

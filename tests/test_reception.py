@@ -308,8 +308,9 @@ async def test_private_error(desks):
 
     assert errand.key == stranger.key
     assert other.released
-    assert (b"retry-after", b"60") in opening.pairs
-    assert ((b"content-type", b"application/json"), (b"retry-after", b"60")) == shared.shared
+    told = ((b"x-should-retry", b"false"), (b"retry-after", b"600"))
+    assert told == opening.pairs[-2:]
+    assert ((b"content-type", b"application/json"), *told) == shared.shared
     assert not desk.flights.marked(errand.key, 0.0)
 
 

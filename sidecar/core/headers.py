@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from math import ceil
 
 from sidecar.core import retry_after
 from sidecar.core.model import Fields, Pairs
@@ -55,6 +54,10 @@ CREDENTIAL_QUERY = frozenset({
 
 RETRY_AFTER = retry_after.FIELDS
 LONGEST_RETRY_AFTER = retry_after.LONGEST
+
+_SHOULD_RETRY = b"x-should-retry"
+NO_RETRY = (_SHOULD_RETRY, b"false")
+"""Says that trying again is no use; the SDKs of OpenAI and Anthropic obey it."""
 
 UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
 """Answer fields by which a provider finds a call again, for the log; the first that holds an id counts."""
@@ -153,8 +156,8 @@ def forward(
 
 def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pairs:
     """
-    The fields of an upstream's answer as its own caller gets them. No wait is longer than a minute. *own*: the caller's
-    own credential has earned it; else its cookies are the region's business.
+    The fields of an upstream's answer as its own caller gets them. *own*: the caller's own credential has earned it;
+    else its cookies are the region's business.
     """
     dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
     if not own:
@@ -162,25 +165,22 @@ def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pair
     kept = tuple(pair for pair in pairs if pair[0].lower() not in dropped)
     if RETRY_AFTER.keys().isdisjoint(fields):
         return kept
-    plain = tuple(pair for pair in kept if pair[0].lower() not in {*RETRY_AFTER, b"x-should-retry"})
+    plain = tuple(pair for pair in kept if pair[0].lower() not in {*RETRY_AFTER, _SHOULD_RETRY})
     return (*plain, *retry_fields(fields, now))
 
 
 def retry_fields(fields: Fields, now: float) -> Pairs:
     """
-    What an answer says about trying again: whether, and when, at most ``LONGEST_RETRY_AFTER`` from now; in seconds,
-    milliseconds or as an HTTP date (RFC 9110, 10.2.3). What cannot be read is left out, for some clients would try
-    again at once.
+    What an answer says about trying again: whether, and when, in seconds, milliseconds or as an HTTP date (RFC 9110,
+    10.2.3), in the service's own words. What cannot be read is left out, for some clients would try again at once.
+    Where every wait is longer than ``retry_after.HOPELESS``, so that it is whichever of them a client reads, the answer
+    says not to try again.
     """
-    found = [(b"x-should-retry", fields[b"x-should-retry"])] if b"x-should-retry" in fields else []
-    for name, units in RETRY_AFTER.items():
-        value = fields.get(name)
-        if value is None:
-            continue
-        seconds = retry_after.read(value.decode("latin-1").strip(), units, now)
-        if seconds is not None:
-            found.append((name, b"%d" % ceil(min(seconds, LONGEST_RETRY_AFTER) * units)))
-    return tuple(found)
+    waits = retry_after.waits(fields, now)
+    told = tuple((name, fields[name]) for name in waits)
+    if waits and min(waits.values()) > retry_after.HOPELESS:
+        return (NO_RETRY, *told)
+    return ((_SHOULD_RETRY, fields[_SHOULD_RETRY]), *told) if _SHOULD_RETRY in fields else told
 
 
 def replay(pairs: Pairs) -> Pairs:

@@ -10,6 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from math import ceil, exp
 
+from sidecar.core.memo import Memo
+
 MEMORY_SECONDS = 60.0
 """After so long, what was seen weighs 1/e of what is seen now."""
 
@@ -79,6 +81,34 @@ class Quantile:
             self._found = sorted(self._values)[max(rank, 1) - 1]
             self._stale = False
         return self._found
+
+
+class Paces:
+    """
+    How long an answer of a route takes to its commit point, whole answers and streams apart; at most *limit* of them,
+    the oldest out first.
+    """
+
+    __slots__ = ("_seen",)
+
+    def __init__(self, limit: int = 256) -> None:
+        self._seen: Memo[tuple[str, bool], Quantile] = Memo(limit)
+
+    def __repr__(self) -> str:
+        return f"<Paces of {len(self._seen)} routes>"
+
+    def note(self, route: str, seconds: float, *, streaming: bool) -> None:
+        """A good answer of *route* took *seconds*."""
+        pace = self._seen.get((route, streaming))
+        if pace is None:
+            pace = Quantile()
+            self._seen.put((route, streaming), pace)
+        pace.add(seconds)
+
+    def usual(self, route: str, *, streaming: bool) -> float | None:
+        """The seconds that 95 % of the last answers of *route* did not exceed, None for fewer than ``FEWEST``."""
+        pace = self._seen.get((route, streaming))
+        return None if pace is None else pace.value
 
 
 def _kept(age: float) -> float:

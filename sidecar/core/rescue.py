@@ -14,7 +14,7 @@ from types import MappingProxyType
 from msgspec import Struct, json
 
 from sidecar.core.dialect import Dialect
-from sidecar.core.headers import LONGEST_RETRY_AFTER
+from sidecar.core.headers import LONGEST_RETRY_AFTER, NO_RETRY
 from sidecar.core.model import Pairs
 from sidecar.errors import Cause, ClientGone, Refused, SlowReader, UpstreamFailed
 
@@ -62,16 +62,16 @@ def rescue(error: Exception, dialect: Dialect | None) -> Rescued:
     if isinstance(error, Refused):
         status, code, message = error.status, error.code, error.message
         if code in _LASTING:
-            pairs += (_retry_after(_LASTING[code]), (b"x-should-retry", b"false"))
+            pairs += (_retry_after(_LASTING[code]), NO_RETRY)
         elif error.retry_after:
             pairs += (_retry_after(error.retry_after),)
         elif status < 500 or status in {501, 504}:
-            pairs += ((b"x-should-retry", b"false"),)
+            pairs += (NO_RETRY,)
     elif isinstance(error, UpstreamFailed):
         status, message = _FAILURES[error.cause]
         code = f"upstream-{error.cause}"
         if error.cause is Cause.INTERNAL or error.final:
-            pairs += ((b"x-should-retry", b"false"),)
+            pairs += (NO_RETRY,)
         if error.cause is Cause.DRAINING:
             pairs += ((b"retry-after", b"1"),)
         if error.retry_after:
@@ -81,7 +81,7 @@ def rescue(error: Exception, dialect: Dialect | None) -> Rescued:
     else:
         status, message = _FAILURES[Cause.INTERNAL]
         code = "internal"
-        pairs += ((b"x-should-retry", b"false"),)
+        pairs += (NO_RETRY,)
     return Rescued(status, code, message, pairs, shape(status, code, message))
 
 

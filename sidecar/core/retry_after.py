@@ -2,7 +2,7 @@
 When a service says to try again, in every spelling that is in use.
 
 The rule: what is certain beats what is precise, and what is precise beats what is guessed. What cannot be read says
-nothing; what is said is never longer than a minute.
+nothing. Callers are told what the service said; the sidecar itself waits a minute at most.
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ from sidecar.core.complaint import Complaint
 from sidecar.core.model import Fields
 
 FIELDS = {b"retry-after": 1.0, b"retry-after-ms": 1000.0, b"x-ms-retry-after-ms": 1000.0}
-"""Answer fields that say when to try again, and their units in a second. Some clients wait for days if told to."""
+"""Answer fields that say when to try again, and their units in a second."""
 
 LONGEST = 60.0
-"""Seconds that anybody waits because a service said so."""
+"""Seconds that the sidecar itself goes by, at most, whatever a service said; its own errors name no longer wait."""
+
+HOPELESS = 120.0
+"""
+Seconds of a wait above which trying again within one call is no use: OpenAI's SDK gives up there by itself, others
+would hold their callers for hours.
+"""
 
 _PRECISE_FIRST = (b"retry-after-ms", b"x-ms-retry-after-ms", b"retry-after")
 
@@ -76,6 +82,16 @@ def read(text: str, units: float, now: float) -> float | None:
         return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
     except (ValueError, OverflowError):
         return None
+
+
+def waits(fields: Fields, now: float) -> dict[bytes, float]:
+    """The seconds of each field that can be read, by its name and without upper bound."""
+    found = {
+        name: read(fields[name].decode("latin-1").strip(), units, now)
+        for name, units in FIELDS.items()
+        if name in fields
+    }
+    return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 
 def _duration(text: str) -> float | None:

@@ -6,15 +6,21 @@ lease was taken with; so a process that has lost its lease, however it came to t
 
 A lease is a string with a time to live: the holder's token, and after it a ``+`` for every process that waits, so that
 news is told only where somebody listens. ``-`` alone is the mark left by a fetch that had no answer to share.
+
+Among the ``+`` stands a ``?`` while the holder's own call shows no sign of life. Then one process more may fetch: that
+which takes the second lease, of the same form, which there is beside no other. Releases that know nothing of that take
+the ``?`` for one that waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
+from sidecar.core.beside import Beside
 from sidecar.errors import FleetAway
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names
@@ -50,8 +56,8 @@ def _sight(reply: Any) -> tuple[str, float, bytes | None]:
     match reply:
         case [b"value", int(left), bytes(value)] if left >= 0:
             return "value", left / 1000, value
-        case [b"taken", bytes()]:
-            return "taken", 0.0, None
+        case [(b"taken" | b"second") as what, bytes()]:
+            return what.decode(), 0.0, None
         case [(b"held" | b"none") as what, int(left)] if 0 <= left <= _LONGEST_LEASE:
             return what.decode(), left / 1000, None
         case _:
@@ -60,8 +66,9 @@ def _sight(reply: Any) -> tuple[str, float, bytes | None]:
 
 _LOOK = Script(
     """
--- KEYS: entry, lease. ARGV: a new token, its milliseconds, the end of a value of no use, 1 where we start to wait, the
--- most bytes that a value of ours can have.
+-- KEYS: entry, lease, second lease. ARGV: a new token, its milliseconds, the end of a value of no use, 1 where we start
+-- to wait, the most bytes that a value of ours can have, when we take the second lease: 1 now, ? if the holder of the
+-- first is stuck; 0: we take none at all.
 local tail = redis.pcall('GETRANGE', KEYS[1], -32, -1)
 if type(tail) ~= 'string' and not string.find(tail.err, 'WRONGTYPE', 1, true) then return tail end  -- no right to read
 local life = redis.call('PTTL', KEYS[1])
@@ -73,11 +80,16 @@ end
 local held = redis.pcall('GET', KEYS[2])
 local left = redis.call('PTTL', KEYS[2])
 if type(held) ~= 'string' or left < 0 or left > 60000 then
+  if ARGV[6] == '0' then return {'none', 0} end
   local taken = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
   if taken.err then return {'none', 0} end  -- no memory left, or no right to write
   return {'taken', ARGV[2]}
 end
 if held == '-' then return {'none', left} end
+if ARGV[6] == '1' or (ARGV[6] == '?' and string.find(held, '?', #ARGV[1] + 1, true)) then
+  local taken = redis.pcall('SET', KEYS[3], ARGV[1], 'NX', 'PX', ARGV[2])
+  if taken and taken.ok then return {'second', ARGV[2]} end
+end
 if ARGV[4] ~= '' and (ARGV[4] == '1' or #held == #ARGV[1]) and #held < 4096 then
   redis.pcall('APPEND', KEYS[2], '+')
 end
@@ -103,10 +115,32 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
     one_of(0, 1),
 )
 
+_STALL = Script(
+    _OURS
+    + """
+-- KEYS: lease. ARGV: token, 1 where its holder's call is stuck, 0 where it goes on after all, channel, news.
+local marked = string.find(held, '?', #ARGV[1] + 1, true)
+if ARGV[2] == '1' and not marked then
+  if type(redis.pcall('APPEND', KEYS[1], '?')) == 'number' and waiting > 0 then
+    redis.pcall('PUBLISH', ARGV[3], ARGV[4] .. ':' .. waiting)
+  end
+elseif ARGV[2] == '0' and marked then
+  local left = redis.call('PTTL', KEYS[1])
+  held = string.sub(held, 1, marked - 1) .. string.sub(held, marked + 1)
+  if left > 0 then redis.pcall('SET', KEYS[1], held, 'PX', left) end
+end
+return 1
+""",
+    "stall",
+    one_of(0, 1),
+)
+
 _KEEP = Script(
     _OURS
     + """
--- KEYS: lease, entry. ARGV: token, value, its milliseconds, channel, news.
+-- KEYS: lease, entry, first lease. ARGV: token, value, its milliseconds, channel, news.
+local first = redis.pcall('GET', KEYS[3])
+if type(first) == 'string' then waiting = math.max(waiting, #first - #ARGV[1]) end
 local kept = redis.pcall('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('DEL', KEYS[1])
 if waiting > 0 then redis.pcall('PUBLISH', ARGV[4], ARGV[5] .. ':' .. waiting) end
@@ -144,12 +178,16 @@ class News(Protocol):
 
 
 class Grant:
-    """A lease that this process took. *lost*: it is ours no more, for it ran out or Redis forgot it."""
+    """
+    A lease that this process took. *second*: beside a holder that is stuck. *lost*: it is ours no more, for it ran out
+    or Redis forgot it.
+    """
 
-    __slots__ = ("__weakref__", "lost", "name", "token")
+    __slots__ = ("__weakref__", "lost", "name", "second", "token")
 
-    def __init__(self, name: bytes, token: bytes) -> None:
+    def __init__(self, name: bytes, token: bytes, *, second: bool = False) -> None:
         self.name = name
+        self.second = second
         self.token = token
         self.lost = False
 
@@ -200,7 +238,7 @@ class Leases:
         self._seconds = seconds
         self._largest = largest
         self._grants: WeakSet[Grant] = WeakSet()
-        self._forsaken: dict[bytes, Grant] = {}
+        self._forsaken: dict[tuple[bytes, bool], Grant] = {}
         self._waiting: dict[bytes, set[asyncio.Future[float]]] = {}
         self._begun: set[asyncio.Task[None]] = set()
         self._minding: asyncio.Task[None] | None = None
@@ -222,27 +260,30 @@ class Leases:
         """The time that Redis has for one call, in which *size* bytes are written."""
         return Budget(self._timeout + size / WRITE_BYTES_A_SECOND)
 
-    async def look(self, name: bytes, budget: Budget, *, seen: bytes = b"", note: bytes = b"") -> Sight:
+    async def look(
+        self, name: bytes, budget: Budget, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
+    ) -> Sight:
         """
         Read the value of *name* or take its lease. Raises ``FleetAway``; then, and when cancelled, no lease is left.
 
         *seen*: the last 32 bytes of a value that is of no use. *note*: ``1`` where this process
-        starts to wait for another's answer, ``0`` where it goes on waiting.
+        starts to wait for another's answer, ``0`` where it goes on waiting. *beside*: when it takes the second lease.
         """
         token = self._random(12).hex().encode()
-        keys = [self._names.entry(name), self._names.lease(name)]
-        arguments = [token, _milliseconds(self._seconds), seen, note, self._largest]
+        keys = [self._names.entry(name), self._names.lease(name), self._names.second(name)]
+        arguments = [token, _milliseconds(self._seconds), seen, note, self._largest, beside.value]
         try:
             what, seconds, value = await self._link.evaluate(_LOOK, keys, arguments, budget)
         except FleetAway as away:
             if away.reason in {"timeout", "malformed", "error"}:
-                self._forsake(Grant(name, token))
+                for grant in _perhaps(name, token, beside):
+                    self._forsake(grant)
             raise
         except BaseException:
-            self.begin(self._give_back(Grant(name, token), failed=False))
+            self.begin(self._give_all_back(_perhaps(name, token, beside)))
             raise
-        if what == "taken":
-            return Sight(grant=self._grant(name, token))
+        if what in {"taken", "second"}:
+            return Sight(grant=self._grant(name, token, second=what == "second"))
         return Sight(value, seconds, held=what == "held")
 
     async def wait(self, name: bytes, seconds: float) -> None:
@@ -265,7 +306,7 @@ class Leases:
         Store *value* for *seconds* if *grant* still holds, and give it back. Tells whether it was stored; whatever
         happens, the lease is ours no more, or not for longer than Redis is away. Raises nothing but cancellation.
         """
-        keys = [self._names.lease(grant.name), self._names.entry(grant.name)]
+        keys = [self._where(grant), self._names.entry(grant.name), self._names.lease(grant.name)]
         arguments = [grant.token, value, _milliseconds(seconds), self._names.news, b"w:" + grant.name]
         try:
             kept = await self._link.evaluate(_KEEP, keys, arguments, self._own_budget(len(value)))
@@ -282,6 +323,10 @@ class Leases:
         """Begin to give *grant* back; *failed*: with the mark that there will be no answer to share."""
         self._grants.discard(grant)
         self.begin(self._give_back(grant, failed=failed))
+
+    def stall(self, grant: Grant, *, stuck: bool) -> None:
+        """Begin to tell those who wait that the call of *grant* is *stuck*, or goes on after all."""
+        self.begin(self._stall(grant, stuck=stuck))
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do *work* in a task that ``close`` waits for."""
@@ -305,8 +350,11 @@ class Leases:
     def _own_budget(self, size: int = 0) -> Budget:
         return Budget(max(self._timeout, OWN_SECONDS) + size / WRITE_BYTES_A_SECOND)
 
-    def _grant(self, name: bytes, token: bytes) -> Grant:
-        grant = Grant(name, token)
+    def _where(self, grant: Grant) -> bytes:
+        return self._names.second(grant.name) if grant.second else self._names.lease(grant.name)
+
+    def _grant(self, name: bytes, token: bytes, *, second: bool) -> Grant:
+        grant = Grant(name, token, second=second)
         self._grants.add(grant)
         self.granted += 1
         self._mind()
@@ -314,7 +362,7 @@ class Leases:
 
     def _forsake(self, grant: Grant) -> None:
         """Redis is away: *grant*, if it was ever ours, is given back when it returns."""
-        self._forsaken[grant.token] = grant
+        self._forsaken[grant.token, grant.second] = grant
         if len(self._forsaken) > _REMEMBERED:
             del self._forsaken[next(iter(self._forsaken))]
         self._mind()
@@ -332,9 +380,14 @@ class Leases:
         mark = _milliseconds(MARK_SECONDS) if failed else b"0"
         arguments = [grant.token, mark, self._names.news, b"w:" + grant.name]
         try:
-            await self._link.evaluate(_GIVE_BACK, [self._names.lease(grant.name)], arguments, self._own_budget())
+            await self._link.evaluate(_GIVE_BACK, [self._where(grant)], arguments, self._own_budget())
         except FleetAway:
             self._forsake(grant)
+
+    async def _stall(self, grant: Grant, *, stuck: bool) -> None:
+        arguments = [grant.token, b"1" if stuck else b"0", self._names.news, b"w:" + grant.name]
+        with suppress(FleetAway):  # then others wait as long as they would have
+            await self._link.evaluate(_STALL, [self._where(grant)], arguments, self._own_budget())
 
     def _mind(self) -> None:
         if self._minding is None or self._minding.done():
@@ -355,7 +408,7 @@ class Leases:
 
     async def _renew_one(self, grant: Grant) -> None:
         arguments = [grant.token, _milliseconds(self._seconds)]
-        ours = await self._link.evaluate(_RENEW, [self._names.lease(grant.name)], arguments, self._own_budget())
+        ours = await self._link.evaluate(_RENEW, [self._where(grant)], arguments, self._own_budget())
         if not ours and grant in self._grants:
             self._grants.discard(grant)
             self._lose(grant)
@@ -373,6 +426,12 @@ class Leases:
             for heard in waiting:
                 if not heard.done():
                     heard.set_result(spread * self._draw())
+
+
+def _perhaps(name: bytes, token: bytes, beside: Beside) -> list[Grant]:
+    """The leases that a look may have taken of which nobody knows how it ended."""
+    grants = [] if beside is Beside.LOOK else [Grant(name, token)]
+    return grants + [Grant(name, token, second=True)] * (beside in {Beside.STUCK, Beside.NOW})
 
 
 def _milliseconds(seconds: float) -> bytes:

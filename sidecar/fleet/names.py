@@ -36,6 +36,10 @@ class Names:
         """Where it stands who fetches that answer, in the same slot."""
         return b"%b{%b}:l" % (self._prefix, name)
 
+    def second(self, name: bytes) -> bytes:
+        """Where it stands who fetches it beside a holder of the lease that is stuck, in the same slot."""
+        return b"%b{%b}:s" % (self._prefix, name)
+
     def tagged(self, digest: bytes) -> bytes:
         """Where it stands which answers served calls with a tag, by its *digest*: in the slot of the log."""
         return b"%bt:%b" % (self._log, digest)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from enum import StrEnum
+from functools import partial
 
 from sidecar.core.draft import Draft
 from sidecar.core.ledger import Ledger
@@ -21,6 +22,7 @@ from sidecar.core.model import Entry, Fields, Position, View
 from sidecar.core.purges import ALL, Scope, ScopeKind
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.opening import Opening
+from sidecar.flight.pulse import Pulse
 
 WINDOW = 256 * 1024
 """Bytes that a flight past its limit may be ahead of its slowest reader."""
@@ -84,6 +86,11 @@ class Flight:
         self.views: dict[View, bytes | None] = {}  # the whole answer, as converted for some callers
         self.size = 0
         self.task: asyncio.Task[None] | None = None
+        self.leased = False  # set by the fetch: other processes wait for its answer
+        self.second: Flight | None = None  # of a call that was begun because this one's is stuck
+        self.seconded = False  # such a call has been sent, and there will be no other
+        self._pulse: Pulse | None = None
+        self._watched: Callable[[], Pulse] | None = None
         self._limit = limit
         self._ledger = ledger
         self._on_supersede: Callable[[], None] | None = None
@@ -124,6 +131,11 @@ class Flight:
         """Whether no more bytes will come."""
         return self.stage is Stage.DONE or self.stage is Stage.FAILED
 
+    @property
+    def stuck(self) -> bool:
+        """Whether its call has shown no sign of life for too long, and nobody has any of its answer."""
+        return self._pulse is not None and self._pulse.stuck and self.opening is None
+
     def fits(self, fields: Fields) -> bool:
         """Whether the answer is for a request with these *fields*, as far as is known by now."""
         return self._fits is None or self._fits(fields)
@@ -158,6 +170,32 @@ class Flight:
     def mark_sent(self) -> None:
         """The whole request is on its way: what it costs is spent."""
         self.sent = True
+
+    def watch(self, patience: Callable[[], float], tell: Callable[[bool], None]) -> None:
+        """From its first sign of life on its call has to show more; see ``Pulse``. A call may wait for its turn."""
+
+        def heard(stuck: bool) -> None:  # noqa: FBT001  as Pulse calls it
+            tell(stuck)
+            self._wake()
+
+        self._watched = partial(Pulse, patience, heard)
+
+    def sign(self) -> None:
+        """Its call has shown a sign of life."""
+        if self._pulse is not None:
+            self._pulse.sign()
+        elif self._watched is not None and not self.over:
+            self._pulse = self._watched()
+
+    def help(self, second: Flight) -> None:
+        """*second* brings the answer, if it can, to those who read along and board it, too."""
+        self.second = second
+        self._wake()
+
+    def rest(self) -> None:
+        """Nothing can be done about its silence now; so it is waited for once more."""
+        if self._pulse is not None and not self.over:
+            self._pulse.rest()
 
     def on_verdict(self, act: Callable[[Entry | None], None]) -> None:
         """Have *act* called, once, when it is known what is kept of the answer; None: nothing."""
@@ -262,6 +300,7 @@ class Flight:
         size = len(chunk)
         if not size:
             return
+        self.sign()
         if not self._windowed:
             if self.size + size <= self._limit and self._ledger.take(size):
                 self._taken += size
@@ -357,6 +396,9 @@ class Flight:
         self.close()
         self.stage = stage
         self.error = error
+        if self._pulse is not None:
+            self._pulse.end()
+        self._pulse = self._watched = None
         self._wake()
         if not self._readers:
             self._drop()
@@ -477,8 +519,16 @@ class Reader:
             self._waiter.set_result(None)
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await changed(self)
+
+
+async def changed(*readers: Reader) -> None:
+    """Until something has changed in the flight of one of *readers*, which are one caller's."""
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    for reader in readers:
+        reader._waiter = waiter  # noqa: SLF001  as in Reader
+    try:
+        await waiter
+    finally:
+        for reader in readers:
+            reader._waiter = None  # noqa: SLF001  as above

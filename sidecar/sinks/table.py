@@ -87,7 +87,8 @@ FAILOVERS = Metric(
     "failovers_total",
     "counter",
     ("service", "reason"),
-    "Attempts beyond a call's first, by what was wrong with the one before it; hedge: it only took long.",
+    "Attempts beyond a call's first, by what was wrong with the one before it; hedge: it only took long; "
+    "second-leader: others waited for its answer, and it showed no sign of life.",
     "What do failures cost in extra calls?",
 )
 THROTTLED = Metric(

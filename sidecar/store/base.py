@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+from sidecar.core.beside import Asked, never
 from sidecar.core.held import Held
 from sidecar.core.model import Entry, Key, Position
 from sidecar.core.purges import Purges
@@ -27,6 +28,9 @@ class Lease(Protocol):
     def keep(self, entry: Entry) -> None:
         """Store *entry* for the fleet, if the lease is still ours, give the lease back and wake who waits."""
 
+    def stall(self, *, stuck: bool) -> None:
+        """The call is *stuck*, so another process may fetch beside it; or it goes on after all. Returns at once."""
+
     def release(self, *, failed: bool) -> None:
         """
         Give the lease back without an answer. *failed*: there will be none that others may have, so who waits goes
@@ -38,11 +42,13 @@ class Fetched(NamedTuple):
     """
     What lies behind memory. An *entry* need not suffice (it may be stale). *lease*: nobody else fetches, so this
     process should; without one it fetches for itself alone. *waited*: another process held the lease meanwhile.
+    *second*: it holds it still, and is stuck; this *lease* is the one beside it.
     """
 
     entry: Entry | None = None
     lease: Lease | None = None
     waited: bool = False
+    second: bool = False
 
 
 NOTHING = Fetched()
@@ -84,7 +90,7 @@ class Store(Protocol):
     async def catch_up(self) -> None:
         """Where this process has not run for a while: learn what has been purged since, if Redis answers in time."""
 
-    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
         """As ``Remote.fetch``. What is found there is in memory afterwards, if it fits."""
 
     def put(self, key: Key, entry: Entry) -> bool:
@@ -113,12 +119,13 @@ class Remote(Protocol):
     None of the methods raises but for cancellation: a tier that is sick finds nothing, keeps nothing, and counts that.
     """
 
-    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
         """
         Read the entry of *key*, or take the lease on it, in one round trip.
 
         Where another process holds the lease, waits up to *patience* seconds for its answer, for the lease, or for
-        word that there will be no answer; 0: doesn't wait. All commands of one call of this together have one deadline.
+        word that there will be no answer; 0: doesn't wait. *beside* tells when it takes the lease beside that process.
+        All commands of one call of this together have one deadline.
         """
 
     def keep(self, key: Key, entry: Entry) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from sidecar.core.beside import Asked, Beside, never
 from sidecar.core.model import Entry, Key
 from sidecar.store.base import NOTHING, Fetched, Suffices
 from sidecar.store.lifetime import aligned, life
@@ -24,13 +25,15 @@ MOST = 1024
 class Shared:
     """What several ``MemoryRemote`` share. *clock* is monotonic seconds, the one time of all of them."""
 
-    __slots__ = ("_waiting", "clock", "entries", "leases", "marks")
+    __slots__ = ("_waiting", "clock", "entries", "leases", "marks", "seconds", "stuck")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.entries: dict[Key, tuple[Entry, float]] = {}
         self.leases: dict[Key, MemoryLease] = {}
-        self.marks: dict[Key, float] = {}
+        self.seconds: dict[Key, MemoryLease] = {}
+        self.stuck: set[Key] = set()
+        self.marks: dict[tuple[Key, bool], float] = {}  # by key, and whether of the second lease
         self._waiting: dict[Key, set[asyncio.Future[None]]] = {}
 
     def __repr__(self) -> str:
@@ -55,13 +58,14 @@ class Shared:
     def expire(self, key: Key) -> None:
         """The lease on *key* runs out, as it does when its holder dies."""
         self.leases.pop(key, None)
+        self.stuck.discard(key)
         self.wake(key)
 
-    def marked(self, key: Key) -> bool:
-        """Whether a fetch had no answer to share, a moment ago."""
-        if self.marks.get(key, 0.0) > self.clock():
+    def marked(self, key: Key, *, second: bool = False) -> bool:
+        """Whether a fetch had no answer to share, a moment ago; *second*: one beside another."""
+        if self.marks.get((key, second), 0.0) > self.clock():
             return True
-        self.marks.pop(key, None)
+        self.marks.pop((key, second), None)
         return False
 
     def wake(self, key: Key) -> None:
@@ -115,7 +119,7 @@ class MemoryRemote:
     def __repr__(self) -> str:
         return f"<MemoryRemote {self.hits} hits, {self.waits} waits, {self._shared!r}>"
 
-    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
         """See ``Remote``."""
         shared = self._shared
         until = shared.clock() + patience
@@ -129,10 +133,13 @@ class MemoryRemote:
             except Exception as error:  # noqa: BLE001 - a bug here must cost the caller no more than a look-up
                 self._report(error)
                 return NOTHING
-            lease = self._take(key)
+            when = beside()
+            if when is Beside.LOOK and key not in shared.leases:
+                return Fetched(entry, None, waited)
+            lease = self._take(key, when)
             if lease is not None:
-                self.takeovers += waited
-                return Fetched(entry, lease, waited)
+                self.takeovers += waited and not lease.second
+                return Fetched(entry, lease, waited, lease.second)
             left = until - shared.clock()
             if left <= 0 or shared.marked(key):
                 return Fetched(entry, None, waited)
@@ -155,13 +162,16 @@ class MemoryRemote:
     def hand_in(self, lease: MemoryLease, entry: Entry | None, *, failed: bool) -> None:
         """Store *entry*, or remember that there is none, if *lease* still holds, and give it back."""
         shared, key = self._shared, lease.key
-        if shared.leases.get(key) is not lease:
+        leases = shared.seconds if lease.second else shared.leases
+        if leases.get(key) is not lease:
             return
-        del shared.leases[key]
+        del leases[key]
+        if not lease.second:
+            shared.stuck.discard(key)
         if entry is not None:
             failed = not self._store(key, entry) and self._admitted(key, entry)
         if failed:
-            shared.marks[key] = shared.clock() + MARK_SECONDS
+            shared.marks[key, lease.second] = shared.clock() + MARK_SECONDS
         shared.wake(key)
 
     def _admitted(self, key: Key, entry: Entry) -> bool:
@@ -177,10 +187,29 @@ class MemoryRemote:
             return None
         return aligned(*found, self._now())
 
-    def _take(self, key: Key) -> MemoryLease | None:
-        if key in self._shared.leases or self._shared.marked(key):
+    def stall(self, lease: MemoryLease, *, stuck: bool) -> None:
+        """The call of *lease* is *stuck*, or goes on after all, if it still holds."""
+        shared, key = self._shared, lease.key
+        if lease.second or shared.leases.get(key) is not lease:
+            return
+        if stuck:
+            shared.stuck.add(key)
+            shared.wake(key)
+        else:
+            shared.stuck.discard(key)
+
+    def _take(self, key: Key, when: Beside) -> MemoryLease | None:
+        shared = self._shared
+        if shared.marked(key):
             return None
-        lease = self._shared.leases[key] = MemoryLease(self, key)
+        leases, second = shared.leases, key in shared.leases
+        if second:
+            if when is not Beside.NOW and not (when is Beside.STUCK and key in shared.stuck):
+                return None
+            leases = shared.seconds
+        if key in leases or shared.marked(key, second=second):
+            return None
+        lease = leases[key] = MemoryLease(self, key, second=second)
         return lease
 
     def _store(self, key: Key, entry: Entry) -> bool:
@@ -194,10 +223,11 @@ class MemoryRemote:
 class MemoryLease:
     """A ``Lease`` of *remote* on *key*."""
 
-    __slots__ = ("_remote", "key")
+    __slots__ = ("_remote", "key", "second")
 
-    def __init__(self, remote: MemoryRemote, key: Key) -> None:
+    def __init__(self, remote: MemoryRemote, key: Key, *, second: bool) -> None:
         self._remote = remote
+        self.second = second
         self.key = key
 
     def __repr__(self) -> str:
@@ -206,6 +236,10 @@ class MemoryLease:
     def keep(self, entry: Entry) -> None:
         """See ``Lease``."""
         self._remote.hand_in(self, entry, failed=False)
+
+    def stall(self, *, stuck: bool) -> None:
+        """See ``Lease``."""
+        self._remote.stall(self, stuck=stuck)
 
     def release(self, *, failed: bool) -> None:
         """See ``Lease``."""

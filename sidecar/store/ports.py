@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from sidecar.core.beside import Beside
 from sidecar.core.model import Entry, Key
 
 T = TypeVar("T")
@@ -45,7 +46,9 @@ class Leases(Protocol):
     def budget(self, size: int = 0) -> Any:
         """The time that Redis has for one call that writes *size* bytes."""
 
-    async def look(self, name: bytes, budget: Any, *, seen: bytes = b"", note: bytes = b"") -> Sight:
+    async def look(
+        self, name: bytes, budget: Any, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
+    ) -> Sight:
         """Read, or take the lease."""
 
     async def wait(self, name: bytes, seconds: float) -> None:
@@ -53,6 +56,9 @@ class Leases(Protocol):
 
     async def keep(self, grant: Any, value: bytes, seconds: float) -> bool:
         """Store and give back, if the lease is ours."""
+
+    def stall(self, grant: Any, *, stuck: bool) -> None:
+        """Tell those who wait that its call is stuck, or goes on after all."""
 
     def release(self, grant: Any, *, failed: bool) -> None:
         """Give back."""

@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from sidecar.core.beside import Asked, never
 from sidecar.core.keyring import Keyring
 from sidecar.core.keyring import name as name_of
 from sidecar.core.model import Entry, Key
 from sidecar.errors import FleetAway
 from sidecar.store.base import NOTHING, Fetched, Suffices
 from sidecar.store.lifetime import aligned, life
-from sidecar.store.ports import Leases, Link, Names, Values
+from sidecar.store.ports import Leases, Link, Names, Sight, Values
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.warm import pages
 from sidecar.store.write_behind import WriteBehind
@@ -95,10 +96,11 @@ class RedisRemote:
     def __repr__(self) -> str:
         return f"<RedisRemote {self.hits} hits, {self.waits} waits, {self.leases!r}, {self.behind!r}>"
 
-    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
         """See ``Remote``."""
         try:
-            search = _Search(self, key, suffices, [name_of(secret, key) for secret in self._keyring().keys])
+            names = [name_of(secret, key) for secret in self._keyring().keys]
+            search = _Search(self, key, suffices, names, beside)
         except Exception as error:  # noqa: BLE001 - a bug here must cost the caller no more than a look-up
             self._report(error)
             return NOTHING
@@ -114,7 +116,7 @@ class RedisRemote:
             raise
         if search.entry is not None and not self.admits(key, search.entry):
             search.entry = None  # purged while we waited
-        return Fetched(search.entry, search.lease, search.waited)
+        return Fetched(search.entry, search.lease, search.waited, search.second)
 
     def keep(self, key: Key, entry: Entry) -> None:
         """See ``Remote``."""
@@ -287,6 +289,11 @@ class RedisLease:
         if grant is not None:
             self._remote.leases.begin(self._remote.hand_in(grant, self._key, entry))
 
+    def stall(self, *, stuck: bool) -> None:
+        """See ``Lease``."""
+        if self._grant is not None:
+            self._remote.leases.stall(self._grant, stuck=stuck)
+
     def release(self, *, failed: bool) -> None:
         """See ``Lease``."""
         grant, self._grant = self._grant, None
@@ -302,9 +309,15 @@ class _Search:
     isn't lost when Redis goes away in the middle.
     """
 
-    __slots__ = ("_budget", "_elsewhere", "_key", "_name", "_remote", "_seen", "_suffices", "entry", "lease", "waited")
+    __slots__ = (
+        "_beside", "_budget", "_elsewhere", "_key", "_name", "_remote", "_seen", "_suffices", "entry", "lease",
+        "second", "waited",
+    )  # fmt: skip
 
-    def __init__(self, remote: RedisRemote, key: Key, suffices: Suffices, names: Sequence[bytes]) -> None:
+    def __init__(
+        self, remote: RedisRemote, key: Key, suffices: Suffices, names: Sequence[bytes], beside: Asked
+    ) -> None:
+        self._beside = beside
         self._remote = remote
         self._key = key
         self._suffices = suffices
@@ -314,6 +327,7 @@ class _Search:
         self.entry: Entry | None = None
         self.lease: RedisLease | None = None
         self.waited = False
+        self.second = False
 
     async def run(self, patience: float) -> None:
         """Look, and wait up to *patience* seconds where another process fetches. Raises ``FleetAway``."""
@@ -339,19 +353,20 @@ class _Search:
         """Whether there is no more to look for; else the seconds for which another process holds the lease."""
         remote = self._remote
         try:
-            sight = await remote.leases.look(self._name, self._budget, seen=self._seen, note=note)
+            sight = await self._sight(note)
             while sight.value is not None:
                 if await self._take(self._name, sight.value, sight.seconds):
                     return True, 0.0
                 self._seen = sight.value[-TAIL:]
-                sight = await remote.leases.look(self._name, self._budget, seen=self._seen, note=note)
+                sight = await self._sight(note)
         except FleetAway as away:
             if self.waited and away.reason == "busy":
                 return False, remote.leases.ceiling  # so many wait here that this look had no turn; Redis is well
             raise
         if sight.grant is not None:
             self.lease = RedisLease(remote, self._key, sight.grant)
-            remote.takeovers += self.waited
+            self.second = sight.grant.second
+            remote.takeovers += self.waited and not self.second
         if self.entry is None and await self._move():
             return True, 0.0
         if sight.held:
@@ -359,6 +374,10 @@ class _Search:
         if self.waited and self.lease is None:
             await asyncio.sleep(remote.draw() * JITTER)
         return True, 0.0
+
+    async def _sight(self, note: bytes) -> Sight:
+        leases, beside = self._remote.leases, self._beside()
+        return await leases.look(self._name, self._budget, seen=self._seen, note=note, beside=beside)
 
     async def _take(self, name: bytes, value: bytes, seconds: float) -> bool:
         """Take note of what was found under *name*. Tells whether it suffices."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from sidecar.core.beside import Asked, never
 from sidecar.core.model import Entry, Key, Position
 from sidecar.core.purges import Purges
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
@@ -20,7 +21,14 @@ from sidecar.store.ports import Log
 class Nowhere:
     """The remote tier of a process that has none."""
 
-    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:  # noqa: ARG002 - the port's
+    async def fetch(
+        self,
+        key: Key,  # noqa: ARG002 - the port's, as the others
+        suffices: Suffices,  # noqa: ARG002
+        *,
+        patience: float,  # noqa: ARG002
+        beside: Asked = never,  # noqa: ARG002
+    ) -> Fetched:
         """Nothing, at once."""
         return NOTHING
 
@@ -79,9 +87,9 @@ class Tiered:
         """See ``Store``."""
         return self.purges.position
 
-    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
         """See ``Store``."""
-        fetched = await self._remote.fetch(key, suffices, patience=patience)
+        fetched = await self._remote.fetch(key, suffices, patience=patience, beside=beside)
         entry = fetched.entry
         if entry is None:
             return fetched

@@ -29,6 +29,7 @@ from tests.bench import (
     outage,
     regions,
     tokens,
+    waits,
 )
 from tests.bench.lab import Lab, Missing, Pace, Row, to_json
 from tests.bench.load import Caller, marked
@@ -56,6 +57,7 @@ ROWS: dict[str, Callable[[Lab, Pace], list[Row]]] = {
     "hedging": hedging.hedging,
     "tokens": tokens.tokens,
     "identity": identity.identity,
+    "sdk-waits": waits.waits,
     "envelope": envelope.rows,
     "litellm": litellm.hits_litellm,
     "key-micro": micro.key_micro,

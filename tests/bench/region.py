@@ -27,9 +27,6 @@ from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks
 SLOW = 20.0
 """Seconds until a slow answer's head."""
 
-RETRY_AFTER = 5
-"""Seconds that a 429 asks for."""
-
 _GAP = 0.005  # between the parts of a stream
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close sends a RST
 _PING = b": ping\n\n"
@@ -45,7 +42,7 @@ class Behaviour:
 
     *seconds*: until an answer's head; *share* of the answers, by chance, take *times* as long. *keys*: the only bearer
     tokens that are taken, separated by commas; *expiring*: they end in the epoch second at which they expire.
-    *tokens*: of each answer, at least and at most.
+    *tokens*: of each answer, at least and at most. *retry_after*: seconds that a 429 asks for.
     """
 
     how: str = "well"
@@ -55,6 +52,7 @@ class Behaviour:
     keys: str = ""
     expiring: bool = False
     tokens: str = "5-5"
+    retry_after: int = 5
 
 
 class Place:
@@ -196,7 +194,7 @@ def _answer(be: Behaviour, head: bytes, body: bytes, place: Place, name: str) ->
             place.calls["unauthorized"] += 1
             return [_error("401 Unauthorized", "invalid_api_key")]
     if be.how == "429":
-        return [_error("429 Too Many Requests", "rate_limit_exceeded", b"retry-after: %d\r\n" % RETRY_AFTER)]
+        return [_error("429 Too Many Requests", "rate_limit_exceeded", b"retry-after: %d\r\n" % be.retry_after)]
     if be.how == "500-half" and place.draw.random() < 0.5:
         return [_error("500 Internal Server Error", "server_error")]
     if b'"stream":true' not in body:

@@ -1,5 +1,7 @@
 """Which header fields go where."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ from sidecar.core.headers import (
     upstream_id,
     upstream_region,
 )
+from sidecar.core.retry_after import read
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 
@@ -132,60 +135,98 @@ def test_relayed():
     assert pairs == relayed(*pairs)
 
 
+READ = [
+    (b"retry-after", b"0", 0.0),
+    (b"retry-after", b"7", 7.0),
+    (b"retry-after", b" 7 ", 7.0),
+    (b"retry-after", b"0.5", 0.5),
+    (b"retry-after", b"61", 61.0),
+    (b"retry-after", b"120", 120.0),
+    (b"retry-after", b"121", 121.0),
+    (b"retry-after", b"1000000000", 1e9),
+    (b"retry-after", b"9" * 400, inf),
+    (b"retry-after", b"Fri, 15 Jan 2027 08:00:20 GMT", 20.0),
+    (b"retry-after", b"Fri, 15 Jan 2027 10:00:20 +0200", 20.0),
+    (b"retry-after", b"Fri, 15 Jan 2027 08:00:20", 20.0),
+    (b"retry-after", b"Fri, 15 Jan 2027 08:00:20 -0000", 20.0),
+    (b"retry-after", b"Friday, 15-Jan-27 08:00:20 GMT", 20.0),
+    (b"retry-after", b"Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
+    (b"retry-after", b"Fri, 15 Jan 2027 08:02:00 GMT", 120.0),
+    (b"retry-after", b"Fri, 15 Jan 2027 08:02:01 GMT", 121.0),
+    (b"retry-after", b"Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
+    (b"retry-after-ms", b"1500", 1.5),
+    (b"retry-after-ms", b"1500.2", 1.5002),
+    (b"retry-after-ms", b"120000", 120.0),
+    (b"retry-after-ms", b"3600000", 3600.0),
+    (b"x-ms-retry-after-ms", b"250", 0.25),
+    (b"x-ms-retry-after-ms", b"120001", 120.001),
+]  # fmt: skip
+
+UNREADABLE = [
+    (b"retry-after", b"-1"),
+    (b"retry-after", b"1e9"),
+    (b"retry-after", b"nan"),
+    (b"retry-after", b""),
+    (b"retry-after", b"."),
+    (b"retry-after", b"soon"),
+    (b"retry-after", b"5, 5"),
+    (b"retry-after", b"\xb2"),
+    (b"retry-after", b"Fri, 15 Jan 2027 99:00:00 GMT"),
+    (b"retry-after", b"Fri, 15 Jan 99999999999999999999 08:00:00 GMT"),
+    (b"retry-after", b"Fri, 15 Jan 2027 08:00:00 +99999999999999"),
+    (b"retry-after-ms", b"-5"),
+    (b"x-ms-retry-after-ms", b"Fri, 15 Jan 2027 99:00:00 GMT"),
+]
+
+OWN = (b"x-request-id", b"1")
+AGAIN, NOT_AGAIN = (b"x-should-retry", b"true"), (b"x-should-retry", b"false")
+
+
+@pytest.mark.parametrize(("name", "value", "seconds"), READ)
+@pytest.mark.parametrize("said", [(), (AGAIN,), (NOT_AGAIN,)], ids=["no word", "again", "not again"])
+def test_retry_fields(name, value, seconds, said):
+    """When to try again stands as the service said it; above two minutes, whatever it said, trying again is no use."""
+    pairs = (*said, (name.title(), value))
+    told = ((NOT_AGAIN,) if seconds > 120 else said) + ((name, value),)
+
+    assert told == retry_fields(fields_of(pairs), NOW)
+    assert (OWN, *told) == relayed(*pairs, OWN)
+
+
+@pytest.mark.parametrize(("name", "value"), UNREADABLE)
+def test_unreadable_retry_fields(name, value):
+    """What cannot be read is not said, in no spelling and no part of it; whether to try again is another matter."""
+
+    assert () == retry_fields({name: value}, NOW)
+    assert (OWN,) == relayed((name.title(), value), OWN)
+    assert (OWN, AGAIN) == relayed((name.title(), value), AGAIN, OWN)
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "expected"),
+    ("said", "hopeless"),
     [
-        (b"retry-after", b"0", b"0"),
-        (b"retry-after", b"7", b"7"),
-        (b"retry-after", b" 7 ", b"7"),
-        (b"retry-after", b"0.5", b"1"),
-        (b"retry-after", b"60", b"60"),
-        (b"retry-after", b"61", b"60"),
-        (b"retry-after", b"1000000000", b"60"),
-        (b"retry-after", b"9" * 400, b"60"),
-        (b"retry-after", b"-1", None),
-        (b"retry-after", b"1e9", None),
-        (b"retry-after", b"nan", None),
-        (b"retry-after", b"", None),
-        (b"retry-after", b".", None),
-        (b"retry-after", b"soon", None),
-        (b"retry-after", b"5, 5", None),
-        (b"retry-after", b"\xb2", None),
-        (b"retry-after", b"Fri, 15 Jan 2027 08:00:20 GMT", b"20"),
-        (b"retry-after", b"Fri, 15 Jan 2027 10:00:20 +0200", b"20"),
-        (b"retry-after", b"Fri, 15 Jan 2027 08:00:20", b"20"),
-        (b"retry-after", b"Fri, 15 Jan 2027 08:00:20 -0000", b"20"),
-        (b"retry-after", b"Friday, 15-Jan-27 08:00:20 GMT", b"20"),
-        (b"retry-after", b"Fri, 15 Jan 2027 07:00:00 GMT", b"0"),
-        (b"retry-after", b"Wed, 01 Jan 2031 00:00:00 GMT", b"60"),
-        (b"retry-after", b"Fri, 15 Jan 2027 99:00:00 GMT", None),
-        (b"retry-after", b"Fri, 15 Jan 99999999999999999999 08:00:00 GMT", None),
-        (b"retry-after", b"Fri, 15 Jan 2027 08:00:00 +99999999999999", None),
-        (b"retry-after", b"Mon, 01 Jan 0001 00:00:00 +2359", b"0"),
-        (b"retry-after-ms", b"1500", b"1500"),
-        (b"retry-after-ms", b"1500.2", b"1501"),
-        (b"retry-after-ms", b"3600000", b"60000"),
-        (b"retry-after-ms", b"-5", None),
-        (b"x-ms-retry-after-ms", b"250", b"250"),
-        (b"x-ms-retry-after-ms", b"1000000000", b"60000"),
+        ({b"retry-after": b"3600", b"retry-after-ms": b"3600000"}, True),
+        ({b"retry-after": b"3600", b"retry-after-ms": b"junk"}, True),
+        ({b"retry-after": b"3600", b"retry-after-ms": b"1000"}, False),
+        ({b"retry-after": b"1", b"x-ms-retry-after-ms": b"3600000"}, False),
+        ({b"retry-after": b"junk"}, False),
+        ({}, False),
     ],
+    ids=["all long", "the only one", "seconds long", "milliseconds long", "none", "nothing"],
 )  # fmt: skip
-def test_retry_fields(name, value, expected):
-    """When to try again is at most a minute away, in the unit in which it was said; what cannot be read is not said."""
-    own = (b"x-request-id", b"1")
+def test_retry_fields_together(said, hopeless):
+    """Clients read different fields: only where each of them is too long is there no use for any."""
+    told = dict(retry_fields(said, NOW))
 
-    assert (() if expected is None else ((name, expected),)) == retry_fields({name: value}, NOW)
-    assert (own, *(() if expected is None else ((name, expected),))) == relayed((name.title(), value), own)
+    assert hopeless == (told.pop(b"x-should-retry", b"") == b"false")
+    assert {name: value for name, value in said.items() if value != b"junk"} == told
 
 
-def test_retry_fields_together():
-    """Each field by itself; whether to try at all stays as the service says it."""
-    said = {b"x-should-retry": b"false", b"retry-after": b"3600", b"retry-after-ms": b"junk", b"content-type": b"a"}
+def test_whether_to_try_again():
+    """Without a wait, whether to try at all stays as the service says it."""
 
-    assert ((b"x-should-retry", b"false"), (b"retry-after", b"60")) == retry_fields(said, NOW)
     assert ((b"X-Should-Retry", b"false"),) == relayed((b"X-Should-Retry", b"false"))
-    assert (b"x-should-retry", b"true") in relayed((b"X-Should-Retry", b"true"), (b"Retry-After", b"1"))
-    assert () == retry_fields({}, NOW)
+    assert (AGAIN,) == retry_fields({b"x-should-retry": b"true", b"content-type": b"a"}, NOW)
 
 
 @given(
@@ -194,11 +235,18 @@ def test_retry_fields_together():
         rb"(Mon|Fri), [0-9]{1,3} (Jan|Dec) [0-9]{1,20} [0-9]{1,2}:[0-9]{1,3}:[0-9]{2}( (GMT|[+-][0-9]{1,12}))?",
         fullmatch=True,
     ),
+    st.sampled_from([b"true", b"false", None]),
 )  # fmt: skip
-def test_no_wait_is_longer_than_a_minute(name, value):
-    """Whatever a service says, nobody is told to wait longer than a minute, and nothing breaks."""
-    for _, told in retry_fields({name: value}, NOW):
-        assert 0 <= int(told) <= 60 * RETRY_AFTER[name]
+def test_nobody_is_invited_to_wait_for_long(name, value, should):
+    """Whatever a service says, it is said again in the same bytes or not at all, and invites nobody to a long wait."""
+    said = {name: value} | ({} if should is None else {b"x-should-retry": should})
+    told = dict(retry_fields(said, NOW))
+
+    assert told.get(name, value) == value
+    if name in told and read(value.decode("latin-1").strip(), RETRY_AFTER[name], NOW) > 120:
+        assert told[b"x-should-retry"] == b"false"
+    else:
+        assert told.get(b"x-should-retry") == should
 
 
 def test_replayed():

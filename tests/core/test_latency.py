@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.latency import FEWEST, MEMORY_SECONDS, Latency, Quantile
+from sidecar.core.latency import FEWEST, MEMORY_SECONDS, Latency, Paces, Quantile
 
 
 def test_unknown():
@@ -114,3 +114,22 @@ def test_quantile_forgets():
 
     assert 1.0 == quantile.value
     assert "<Quantile 0.95 of 32 values>" == repr(quantile)
+
+
+def test_paces():
+    """What is usual for a route, whole answers and streams apart, is known from 20 good ones on."""
+    paces = Paces(limit=2)
+    for seconds in range(1, 20):
+        paces.note("chat", float(seconds), streaming=False)
+
+    assert None is paces.usual("chat", streaming=False)
+
+    paces.note("chat", 20.0, streaming=False)
+
+    assert 19.0 == paces.usual("chat", streaming=False)
+    assert None is paces.usual("chat", streaming=True)
+    assert None is paces.usual("other", streaming=False)
+
+    for route in ("b", "c"):
+        paces.note(route, 1.0, streaming=True)
+    assert None is paces.usual("chat", streaming=False)

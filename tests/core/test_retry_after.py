@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.retry_after import FIELDS, LONGEST, read, seconds_to_wait
+from sidecar.core.retry_after import FIELDS, LONGEST, read, seconds_to_wait, waits
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 
@@ -233,3 +233,11 @@ def test_read_is_not_capped():
 
     assert 3600.0 == read("3600", 1.0, NOW)
     assert math.inf == read("9" * 400, 1000.0, NOW)
+
+
+def test_waits_of_each_field():
+    """Every field that can be read, by itself and uncapped."""
+    fields = {b"retry-after": b"3600", b"retry-after-ms": b"soon", b"x-ms-retry-after-ms": b"250", b"age": b"7"}
+
+    assert {b"retry-after": 3600.0, b"x-ms-retry-after-ms": 0.25} == waits(fields, NOW)
+    assert {} == waits({}, NOW)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from sidecar.core.beside import Beside
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.fleet.lease import MARK_SECONDS, SPREAD_SECONDS, Leases, Sight
@@ -207,6 +208,59 @@ async def test_died(pods: Pods):
 
     assert not await one.keep(dead, b"value", 30.0)
     assert sight.grant.token == pods.server.call("GET", LEASE)
+
+
+async def idle(leases: Leases) -> None:
+    """Wait for what was begun."""
+    await asyncio.gather(*leases._begun)
+
+
+async def test_stuck(pods: Pods):
+    """That the holder is stuck stands in its lease once, beside those who wait, and is taken away; it lives on."""
+    one, other = pods.pod()[0], pods.pod()[0]
+    grant = (await look(one)).grant
+    await look(other, note=b"1")
+    for _ in range(2):
+        one.stall(grant, stuck=True)
+        await idle(one)
+    marked = pods.server.call("GET", LEASE)
+    await look(other, note=b"1")
+    one.stall(grant, stuck=False)
+    await idle(one)
+
+    assert grant.token + b"+?" == marked
+    assert grant.token + b"++" == pods.server.call("GET", LEASE)
+    assert 40_000 < pods.server.call("PTTL", LEASE) <= 50_000
+    assert await one.keep(grant, b"value", 30.0)
+
+
+async def test_stuck_and_lost(pods: Pods):
+    """Nothing is said of a lease that is another's by now."""
+    one, other = pods.pod()[0], pods.pod()[0]
+    lost = (await look(one)).grant
+    pods.server.call("DEL", LEASE)
+    held = (await look(other)).grant
+    one.stall(lost, stuck=True)
+    await idle(one)
+
+    assert held.token == pods.server.call("GET", LEASE)
+
+
+async def test_second(pods: Pods):
+    """Of those who wait one takes the second lease, which is given back with the value; the first stays as it is."""
+    one, other = pods.pod()[0], pods.pod()[0]
+    grant = (await look(one)).grant
+    await look(other, note=b"1")
+    one.stall(grant, stuck=True)
+    await idle(one)
+    second = await other.look(NAME, other.budget(), beside=Beside.STUCK)
+    third = await one.look(NAME, one.budget(), beside=Beside.NOW)
+
+    assert second.grant is not None
+    assert second.grant.second
+    assert (None, True) == (third.grant, third.held)
+    assert await other.keep(second.grant, b"value", 30.0)
+    assert [grant.token + b"+?", None] == [pods.server.call("GET", key) for key in (LEASE, NAMES.second(NAME))]
 
 
 @pytest.mark.parametrize("failed", [False, True])

@@ -29,14 +29,15 @@ def test_everything_stands_under_the_namespace(attribute, expected):
     assert expected == getattr(Names("team-a"), attribute)
 
 
-def test_an_entry_and_its_lease_are_neighbours():
+def test_an_entry_and_its_leases_are_neighbours():
     """A Cluster keeps them in one slot, so that one script may use both."""
     names = Names("team-a")
-    entry, lease = names.entry(NAME), names.lease(NAME)
+    entry, lease, second = names.entry(NAME), names.lease(NAME), names.second(NAME)
 
     assert b"team-a:{%b}:e" % NAME == entry
     assert b"team-a:{%b}:l" % NAME == lease
-    assert NAME == slot_part(entry) == slot_part(lease)
+    assert b"team-a:{%b}:s" % NAME == second
+    assert NAME == slot_part(entry) == slot_part(lease) == slot_part(second)
 
 
 def test_the_log_is_in_one_slot():

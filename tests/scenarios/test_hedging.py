@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from sidecar.core.breaker import State
-from sidecar.core.latency import Quantile
 from sidecar.core.rules import RetryRule
 from tests.scenarios.answers import said
 from tests.scenarios.conftest import Lab
@@ -46,10 +45,8 @@ async def pair():
 def know_the_pace(lab: Lab) -> None:
     """Have *lab* know that calls take no longer than ``PACE`` seconds."""
     for streaming in (False, True):
-        pace = Quantile()
         for _ in range(256):
-            pace.add(PACE)
-        dispatch_of(lab)._paces.put(("cached", streaming), pace)
+            dispatch_of(lab).paces.note("cached", PACE, streaming=streaming)
 
 
 @FORMS

@@ -96,6 +96,12 @@ class Fleet(Protocol):
     async def expire(self, key: Key) -> None:
         """The lease on *key* runs out."""
 
+    def leased(self, key: Key, *, second: bool = False) -> bool:
+        """Whether a process fetches for *key*; *second*: beside another."""
+
+    async def idle(self) -> None:
+        """All that was begun is done."""
+
     async def life(self, key: Key) -> float:
         """How many seconds what is kept for *key* has to live, 0 where there is nothing."""
 
@@ -115,6 +121,12 @@ class MemoryFleet:
 
     async def expire(self, key: Key) -> None:
         self.shared.expire(key)
+
+    def leased(self, key: Key, *, second: bool = False) -> bool:
+        return key in (self.shared.seconds if second else self.shared.leases)
+
+    async def idle(self) -> None:
+        pass
 
     async def life(self, key: Key) -> float:
         found = self.shared.find(key)
@@ -217,6 +229,13 @@ class RedisFleet:
 
     async def expire(self, key: Key) -> None:
         self.call("DEL", self.lease_key(key))
+
+    def leased(self, key: Key, *, second: bool = False) -> bool:
+        where = self.names.second if second else self.names.lease
+        return self.call("GET", where(name(NEW, key))) not in {None, b"-"}
+
+    async def idle(self) -> None:
+        await until(lambda: not any(pod.leases._begun for pod in self.pods))
 
     async def life(self, key: Key) -> float:
         left: int = self.call("PTTL", self.entry_key(key))

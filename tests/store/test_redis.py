@@ -186,7 +186,7 @@ async def test_frozen_while_waiting(fleet: RedisFleet, redis_server: RedisServer
     found = await waiting
     redis_server.resume()
 
-    assert (None, None, True) == found
+    assert NOTHING._replace(waited=True) == found
 
 
 async def test_killed(fleet: RedisFleet, redis_server: RedisServer):

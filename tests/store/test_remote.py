@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from sidecar.core.beside import Beside
 from sidecar.core.model import Entry, Key
 from sidecar.store.base import NOTHING, Fetched
 from tests.redis_servers import RedisServer
@@ -142,6 +143,111 @@ async def test_failed(fleet: Fleet):
 
     assert Fetched(None, None, waited=True) == await waiting
     assert NOTHING == await one.fetch(key(1), enough, patience=LONG)
+
+
+def beside(when: Beside):
+    return lambda: when
+
+
+async def test_second_lease(fleet: Fleet):
+    """Beside a holder that is stuck one process may fetch, and no more; all have the answer of whoever is first."""
+    one, others = fleet.pod(), [fleet.pod() for _ in range(4)]
+    lease = (await one.fetch(key(1), enough, patience=0)).lease
+    stuck = beside(Beside.STUCK)
+    waiting = [asyncio.create_task(pod.fetch(key(1), enough, patience=LONG, beside=stuck)) for pod in others]
+    await until(lambda: all(pod.waits for pod in others))
+
+    assert not any(task.done() for task in waiting)
+
+    lease.stall(stuck=True)
+    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    (second,) = [task.result() for task in done]
+    watching = asyncio.create_task(one.fetch(key(1), enough, patience=LONG, beside=beside(Beside.NOW)))
+    await until(lambda: one.waits)
+
+    assert (None, True, True) == (second.entry, second.waited, second.second)
+    assert not any(task.done() for task in (*rest, watching))
+
+    second.lease.keep(entry(b"the second"))
+    found = [(each.entry.body, each.lease, each.second) for each in await asyncio.gather(*rest, watching)]
+
+    assert [(b"the second", None, False)] * 4 == found
+    assert 0 == sum(pod.takeovers for pod in (one, *others))
+
+    lease.keep(entry(b"the first"))
+    await until(lambda: not fleet.leased(key(1)))
+    assert b"the first" == (await one.fetch(key(1), enough, patience=0)).entry.body
+
+
+async def test_second_lease_of_the_holder_itself(fleet: Fleet):
+    """The holder's own process need not wait for its own word; nobody else gets a third."""
+    one, other = fleet.pod(), fleet.pod()
+    lease = (await one.fetch(key(1), enough, patience=0)).lease
+    second = await one.fetch(key(1), enough, patience=0, beside=beside(Beside.NOW))
+    lease.stall(stuck=True)
+    third = [
+        await pod.fetch(key(1), enough, patience=0, beside=beside(when))
+        for when in (Beside.STUCK, Beside.NOW)
+        for pod in (one, other)
+    ]
+
+    assert (True, False) == (second.second, second.waited)
+    assert [NOTHING] * 4 == third
+
+    second.lease.release(failed=False)
+    await until(lambda: not fleet.leased(key(1), second=True))
+    again = await other.fetch(key(1), enough, patience=0, beside=beside(Beside.NOW))
+    assert again.second
+
+
+async def test_second_lease_that_failed(fleet: Fleet):
+    """A second call that came to nothing is no word about the first: it is waited for, and nobody begins at once."""
+    one, other = fleet.pod(), fleet.pod()
+    lease = (await one.fetch(key(1), enough, patience=0)).lease
+    second = (await one.fetch(key(1), enough, patience=0, beside=beside(Beside.NOW))).lease
+    waiting = asyncio.create_task(other.fetch(key(1), enough, patience=LONG))
+    await until(lambda: other.waits)
+    second.release(failed=True)
+    await until(lambda: not fleet.leased(key(1), second=True))
+
+    assert NOTHING == await one.fetch(key(1), enough, patience=0, beside=beside(Beside.NOW))
+    assert not waiting.done()
+
+    lease.keep(entry(b"the first"))
+    assert b"the first" == (await waiting).entry.body
+
+
+async def test_no_longer_stuck(fleet: Fleet):
+    """A holder that goes on after all is waited for; a lease that is not stuck, or gone, tells of nothing."""
+    one, other = fleet.pod(), fleet.pod()
+    lease = (await one.fetch(key(1), enough, patience=0)).lease
+    for stuck in (True, True, False, False):
+        lease.stall(stuck=stuck)
+        await fleet.idle()
+    found = await other.fetch(key(1), enough, patience=0, beside=beside(Beside.STUCK))
+
+    assert NOTHING == found
+
+    waiting = asyncio.create_task(other.fetch(key(1), enough, patience=LONG))
+    await until(lambda: other.waits)
+    lease.keep(entry())
+    lease.stall(stuck=True)
+    assert (await waiting).entry.body == entry().body
+
+
+async def test_only_looking(fleet: Fleet):
+    """Who only looks takes no lease, though there is one to be had; and hears of what another fetches."""
+    one, other = fleet.pod(), fleet.pod()
+    look = beside(Beside.LOOK)
+
+    assert NOTHING == await one.fetch(key(1), enough, patience=LONG, beside=look)
+
+    lease = (await other.fetch(key(1), enough, patience=0)).lease
+    waiting = asyncio.create_task(one.fetch(key(1), enough, patience=LONG, beside=look))
+    await until(lambda: one.waits)
+    lease.keep(entry(b"an answer"))
+
+    assert b"an answer" == (await waiting).entry.body
 
 
 async def test_not_enough(fleet: Fleet):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import pytest
 from msgspec.structs import replace
 
+from sidecar.core.beside import Asked
 from sidecar.core.model import Entry, Form, Key, Position
 from sidecar.core.purges import Purges, Scope, ScopeKind, Tail
 from sidecar.core.rules import MemoryRule
@@ -41,7 +42,7 @@ class Shelf:
         self.kept: list[tuple[Key, Entry]] = []
         self.deleted: list[Key] = []
 
-    async def fetch(self, key: Key, suffices: Suffices, *, patience: float) -> Fetched:
+    async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked) -> Fetched:
         self.asked.append((key, suffices, patience))
         self.meanwhile()
         return self.fetched
