@@ -15,6 +15,7 @@ from typing import Any
 from sidecar.boarding import Boarding
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches
+from sidecar.core.blame import Blame, blame
 from sidecar.core.changes import SAFE, target_of
 from sidecar.core.dialect import BodyForm
 from sidecar.core.draft import Draft
@@ -296,12 +297,13 @@ class Proxy:
     ) -> Response:
         entry, request_id = verdict.entry, self.ids.give(call.key)
         body, form = view
+        seconds = self._clock() - started
         self._record(
             Record(
                 self._now(), request_id, approach.site.service.name, call.route.name, call.endpoint.name,
                 Outcome.HIT_MEMORY if verdict.ttl >= 0 else Outcome.STALE, entry.status, approach.head.method,
-                entry.model, seconds=self._clock() - started, bytes_in=size, bytes_out=len(body), usage=entry.usage,
-                streamed=call.facts.view.stream,
+                entry.model, seconds=seconds, bytes_in=size, bytes_out=len(body), usage=entry.usage,
+                streamed=call.facts.view.stream, first_content_seconds=seconds,
             )
         )  # fmt: skip
         return hit(verdict, body, form, request_id, call.model)
@@ -422,7 +424,7 @@ class Proxy:
 
     def _settle(self, error: Exception, approach: Approach, draft: Draft, exchange: Exchange, status: bytes) -> None:
         """The one place where an error becomes an answer, or a break in one that has begun."""
-        draft.cause = cause_of(error)
+        draft.cause, draft.error_origin = cause_of(error), blame(error)
         if not isinstance(error, SidecarError):
             self._report(error)
         if exchange.started or is_callers(error):
@@ -442,7 +444,7 @@ class Proxy:
         if draft.told:
             return
         if draft.cause in _CALLERS:
-            draft.status = _CLIENT_GONE
+            draft.status, draft.error_origin = _CLIENT_GONE, Blame.CALLER
         draft.ended = self._clock()
         if not draft.running:
             self._record(draft.freeze())
@@ -455,6 +457,7 @@ class Proxy:
             Record(
                 at=self._now(), request_id=request_id, service="", route="", endpoint="", outcome=Outcome.ERROR,
                 status=answer.status, method=head.method if head is not None else b"", cause=error.code,
+                error_origin=blame(error),
             )
         )  # fmt: skip
         status = b"sidecar; detail=%b" % error.code.encode("ascii")  # not forwarded, and not stored either

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from sidecar.attempt import Trip
+from sidecar.core.blame import blame_of_answer
 from sidecar.core.dialect import Watch
 from sidecar.core.draft import Draft
 from sidecar.core.headers import relay
@@ -137,6 +138,8 @@ class Relay:
             if watch is not None:
                 watch.feed(chunk)
                 answer.complete = watch.ended
+            if draft.began is None and draft.status < 400:
+                draft.began = self._clock()
             draft.bytes_out += len(chunk)
             if seen is not None and draft.bytes_out <= _OBSERVED_BYTES:
                 seen.append(chunk)
@@ -159,4 +162,5 @@ class Relay:
         pairs = (*relay(answer.pairs, fields, self._now(), own=sent.own), *stamp.pairs())
         passage.exchange.begin(answer.status, pairs, answer.length)
         draft.status = answer.status
+        draft.error_origin = blame_of_answer(answer.status, own=sent.own)
         return fields

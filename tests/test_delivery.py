@@ -239,7 +239,15 @@ async def delivered(body, form, view, *, owner=True, usage=True, error=None, sta
     else:
         flight.fail(error)
     exchange = exchange or Exchange()
-    return await deliver(exchange, reader, opening, view, CHAT, OPENAI, STAMP), exchange
+    began = []
+
+    def begin():
+        began.append((exchange.started, exchange.body))
+
+    try:
+        return await deliver(exchange, reader, opening, view, CHAT, OPENAI, STAMP, begin), exchange
+    finally:
+        assert began == ([(True, b"")] if exchange.body else [])  # once, with the first of it
 
 
 @pytest.mark.parametrize("owner", [True, False], ids=["owner", "another"])
