@@ -108,9 +108,10 @@ class Boarding:
             draft.region, draft.upstream_status = opening.region, opening.status
         status = miss_status(opening, collapsed=collapsed)
         model = opening.model if opening.outcome is Outcome.FALLBACK else call.model  # none has written a file
-        stamp = Stamp(draft.request_id, status, model, opening.region)
-        draft.status, draft.error_origin = opening.status, opening.blame
         dialect = errand.approach.site.service.dialect
+        ours = opening.found is not None or not (reader.owner and opening.region)  # no service's id of it is shown
+        stamp = Stamp(draft.request_id, status, model, opening.region, dialect.request_id if ours else b"")
+        draft.status, draft.error_origin = opening.status, opening.blame
 
         def begin() -> None:
             if opening.status < 400:
@@ -131,8 +132,8 @@ class Boarding:
         draft, entry = errand.draft, found.entry
         draft.outcome = Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE
         draft.status, draft.bytes_out = entry.status, len(entry.body)
-        model = errand.call.model
-        exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS))
+        model, id_field = errand.call.model, errand.approach.site.service.dialect.request_id
+        exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS, id_field))
         draft.began = self._clock()
         return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
 from msgspec import Struct
 
@@ -37,19 +37,26 @@ _FOUND = {
 _HIT = (
     b"%bcontent-length: %d\r\nage: %d\r\ncache-status: sidecar; hit; ttl=%d; detail=%b\r\nx-sidecar-request-id: %b\r\n"
 )
+_SHOWN_ID = b"%b: %%b\r\n"
 
 
 class Stamp(Struct, frozen=True, gc=False):
-    """What we add to every answer's head."""
+    """
+    What we add to every answer's head. *id_field* is the one in which an SDK looks for the vendor's id of the call,
+    where our own stands in for it; ``b""`` where the answer brings its own, or the API has no such field.
+    """
 
     request_id: bytes
     status: bytes
     model: str = ""
     region: str = ""
+    id_field: bytes = b""
 
     def pairs(self) -> Pairs:
         """As header fields."""
         found: Pairs = ((b"cache-status", self.status), (b"x-sidecar-request-id", self.request_id))
+        if self.id_field:
+            found += ((self.id_field, self.request_id),)
         if self.model:
             found += ((b"x-sidecar-model", clean(self.model)),)
         if self.region:
@@ -70,10 +77,11 @@ def hit(
     request_id: bytes,
     model: str,
     found: Outcome = Outcome.HIT_MEMORY,
+    id_field: bytes = b"",
 ) -> Response:
     """
     An entry as an answer; *body* and *form* are the caller's view of it, *model* is the one that was asked, as a miss
-    names it, *found* tells where it was.
+    names it, *found* tells where it was, *id_field* is as in ``Stamp``.
     """
     entry = serve.entry
     head = _HIT % (
@@ -84,9 +92,17 @@ def hit(
         _FOUND[found] if serve.ttl >= 0 else b"stale",
         request_id,
     )  # fmt: skip
+    if id_field:
+        head += _id_line(id_field) % request_id
     if model:
         head += b"x-sidecar-model: %b\r\n" % clean(model)
     return Response(entry.status, head, body)
+
+
+@cache
+def _id_line(field: bytes) -> bytes:
+    """The format of the line with a call's id; there are as many as dialects have fields."""
+    return _SHOWN_ID % field
 
 
 def miss_status(opening: Opening, *, collapsed: bool) -> bytes:

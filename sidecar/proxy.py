@@ -306,7 +306,8 @@ class Proxy:
                 streamed=call.facts.view.stream, first_content_seconds=seconds,
             )
         )  # fmt: skip
-        return hit(verdict, body, form, request_id, call.model)
+        id_field = approach.site.service.dialect.request_id
+        return hit(verdict, body, form, request_id, call.model, id_field=id_field)
 
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
@@ -407,7 +408,8 @@ class Proxy:
             if approach.asked.only_if_cached:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
             principal = self._approaches.caller(approach, route).principal
-            passage = Passage(draft, status, exchange, self._changes(approach, head))
+            id_field = site.service.dialect.request_id
+            passage = Passage(draft, status, exchange, self._changes(approach, head), id_field)
             await self._relaying.run(request, call, route, principal, passage)
         except Exception as error:  # noqa: BLE001  as in _fetch
             self._settle(error, approach, draft, exchange, status)
@@ -437,7 +439,9 @@ class Proxy:
             status = b"sidecar; detail=%b" % error.code.encode("ascii")
         draft.outcome, draft.status = Outcome.ERROR, answer.status
         close = isinstance(error, Refused) and error.close
-        exchange.respond(rescued(answer, Stamp(draft.request_id, status, draft.model, draft.region), close=close))
+        id_field = approach.site.service.dialect.request_id
+        stamp = Stamp(draft.request_id, status, draft.model, draft.region, id_field)
+        exchange.respond(rescued(answer, stamp, close=close))
 
     def _tell(self, draft: Draft) -> None:
         """Step 12: one record."""

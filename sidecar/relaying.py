@@ -36,13 +36,14 @@ _OBSERVED_BYTES = 1024 * 1024
 class Passage(Struct):
     """
     Where a call's answer goes, and what is said of it: *status* is its ``Cache-Status``. *changes*: the targets of
-    which what is kept is out of date once the call has succeeded.
+    which what is kept is out of date once the call has succeeded. *id_field* is as in ``Stamp``.
     """
 
     draft: Draft
     status: bytes
     exchange: Exchange
     changes: tuple[bytes, ...] = ()
+    id_field: bytes = b""
 
 
 class Relay:
@@ -158,7 +159,8 @@ class Relay:
         answer, draft = sent.answer, passage.draft
         fields = answer.fields
         written = draft.outcome is Outcome.FALLBACK and not sent.region  # a file, which no model has given
-        stamp = Stamp(draft.request_id, passage.status, "" if written else draft.model, sent.region)
+        id_field = passage.id_field if written else b""
+        stamp = Stamp(draft.request_id, passage.status, "" if written else draft.model, sent.region, id_field)
         pairs = (*relay(answer.pairs, fields, self._now(), own=sent.own), *stamp.pairs())
         passage.exchange.begin(answer.status, pairs, answer.length)
         draft.status = answer.status

@@ -47,7 +47,7 @@ def _measure(seconds: float) -> list[Row]:
     secret = bytes(32)
     before = prefix(
         partition=bytes(16), service="openai", resource="", endpoint=endpoint.name, method=b"POST",
-        path="/v1/chat/completions", query=b"", headers=(), content_type=b"",
+        path="/v1/chat/completions", query=b"", headers=(),
     )  # fmt: skip
     rows = []
     for size in (2, 32, 256):

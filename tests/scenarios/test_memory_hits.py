@@ -18,7 +18,8 @@ async def test_second_call_is_a_hit(lab, provider):
     assert [Outcome.MISS, Outcome.HIT_MEMORY] == [record.outcome for record in lab.records]
     assert "age" in second.headers
     assert "set-cookie" not in second.headers
-    assert "x-request-id" not in second.headers
+    assert second.headers["x-request-id"] == second.headers["x-sidecar-request-id"]  # ours, where SDKs look for one
+    assert first.headers["x-request-id"] != first.headers["x-sidecar-request-id"]
 
 
 async def test_sampled_call_passes_through(lab, provider):
