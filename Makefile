@@ -17,6 +17,8 @@ UV_PIN  := uv==0.13.9
 COMPILE  = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),$(if $(filter all,$(UPGRADE)),--upgrade,$(UPGRADE:%=--upgrade-package %)))
 
+SDKS := openai anthropic langchain-openai llama-index-llms-openai litellm 'pydantic-ai-slim[openai]' instructor
+
 PIP := -m pip --quiet --disable-pip-version-check
 
 define VENV_NEEDED
@@ -25,7 +27,7 @@ define VENV_NEEDED
 	{ echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)."; rm -rf $(1); exit 1; }; }
 endef
 
-.PHONY: setup run test test-newest test-lowest check bench format lock clean
+.PHONY: setup run test test-newest test-lowest check bench sdk-matrix format lock clean
 
 setup: $(STAMP)
 
@@ -64,6 +66,12 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m tests.bench
+
+# Other people's clients, at their newest, in an environment of their own; see tests/sdk_matrix.
+sdk-matrix: $(STAMP)
+	$(call VENV_NEEDED,.venv-sdks)
+	@.venv-sdks/bin/python $(PIP) install --upgrade $(SDKS)
+	@$(BIN)/python -m tests.sdk_matrix
 
 # What is locked stays where it still fits. UPGRADE=all takes the newest of everything, UPGRADE=NAME of one package.
 lock: $(UV)

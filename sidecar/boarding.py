@@ -109,14 +109,20 @@ class Boarding:
             draft.model = opening.model or draft.model
         else:
             draft.outcome = Outcome.COLLAPSED if collapsed else Outcome.MISS
-        if collapsed:
+        if collapsed and not draft.attempts:  # else it has taken over the call's cost, and whose that is
             draft.region, draft.upstream_status = opening.region, opening.status
         status = miss_status(opening, collapsed=collapsed)
         model = opening.model if opening.outcome is Outcome.FALLBACK else call.model  # none has written a file
-        stamp = Stamp(draft.request_id, status, model, opening.region)
-        draft.status = opening.status
         dialect = errand.approach.site.service.dialect
-        written = await deliver(exchange, reader, opening, call.facts.view, call.endpoint, dialect, stamp)
+        ours = opening.found is not None or not (reader.owner and opening.region)  # no service's id of it is shown
+        stamp = Stamp(draft.request_id, status, model, opening.region, dialect.request_id if ours else b"")
+        draft.status, draft.error_origin = opening.status, opening.blame
+
+        def begin() -> None:
+            if opening.status < 400:
+                draft.began = self._clock()
+
+        written = await deliver(exchange, reader, opening, call.facts.view, call.endpoint, dialect, stamp, begin)
         draft.bytes_out = written or 0
         if collapsed:
             draft.upstream_seconds = self._clock() - draft.started  # it waited for the service all the while
@@ -131,8 +137,9 @@ class Boarding:
         draft, entry = errand.draft, found.entry
         draft.outcome = Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE
         draft.status, draft.bytes_out = entry.status, len(entry.body)
-        model = errand.call.model
-        exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS))
+        model, id_field = errand.call.model, errand.approach.site.service.dialect.request_id
+        exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS, id_field))
+        draft.began = self._clock()
         return None
 
     def divert(self, errand: Errand, opening: Opening, *, collapsed: bool, proven: bool) -> Way | None:

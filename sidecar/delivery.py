@@ -8,7 +8,8 @@ answer that breaks is broken for it too: it never looks whole.
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache, partial
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 
 from msgspec import Struct
 
@@ -37,19 +38,26 @@ _FOUND = {
 _HIT = (
     b"%bcontent-length: %d\r\nage: %d\r\ncache-status: sidecar; hit; ttl=%d; detail=%b\r\nx-sidecar-request-id: %b\r\n"
 )
+_SHOWN_ID = b"%b: %%b\r\n"
 
 
 class Stamp(Struct, frozen=True, gc=False):
-    """What we add to every answer's head."""
+    """
+    What we add to every answer's head. *id_field* is the one in which an SDK looks for the vendor's id of the call,
+    where our own stands in for it; ``b""`` where the answer brings its own, or the API has no such field.
+    """
 
     request_id: bytes
     status: bytes
     model: str = ""
     region: str = ""
+    id_field: bytes = b""
 
     def pairs(self) -> Pairs:
         """As header fields."""
         found: Pairs = ((b"cache-status", self.status), (b"x-sidecar-request-id", self.request_id))
+        if self.id_field:
+            found += ((self.id_field, self.request_id),)
         if self.model:
             found += ((b"x-sidecar-model", clean(self.model[:_LONGEST])),)
         if self.region:
@@ -70,10 +78,11 @@ def hit(
     request_id: bytes,
     model: str,
     found: Outcome = Outcome.HIT_MEMORY,
+    id_field: bytes = b"",
 ) -> Response:
     """
     An entry as an answer; *body* and *form* are the caller's view of it, *model* is the one that was asked, as a miss
-    names it, *found* tells where it was.
+    names it, *found* tells where it was, *id_field* is as in ``Stamp``.
     """
     entry = serve.entry
     head = _HIT % (
@@ -84,9 +93,17 @@ def hit(
         _FOUND[found] if serve.ttl >= 0 else b"stale",
         request_id,
     )  # fmt: skip
+    if id_field:
+        head += _id_line(id_field) % request_id
     if model:
         head += b"x-sidecar-model: %b\r\n" % clean(model[:_LONGEST])
     return Response(entry.status, head, body)
+
+
+@cache
+def _id_line(field: bytes) -> bytes:
+    """The format of the line with a call's id; there are as many as dialects have fields."""
+    return _SHOWN_ID % field
 
 
 def miss_status(opening: Opening, *, collapsed: bool) -> bytes:
@@ -140,10 +157,11 @@ async def deliver(
     endpoint: Endpoint,
     dialect: Dialect,
     stamp: Stamp,
+    begin: Callable[[], None],
 ) -> int | None:
     """
     Hand a flight's answer on as it comes; returns the body's size, or None where this caller's view of it cannot be
-    had and nothing has been sent.
+    had and nothing has been sent. *begin* is called when the first of it is handed on.
 
     Raises what the caller's connection raises, and the flight's failure when nothing has been sent yet.
     """
@@ -152,28 +170,48 @@ async def deliver(
     wanted = Form.EVENTS if view.stream else Form.WHOLE
     as_asked = reader.owner and opening.found is None  # then the service chose the form itself
     if opening.status == 200 and opening.form is not wanted and not as_asked:
-        return await _deliver_converted(exchange, reader, opening, view, endpoint, pairs)
+        return await _deliver_converted(exchange, reader, opening, view, endpoint, pairs, begin)
     if opening.form is Form.EVENTS and view.usage and not opening.usage and not as_asked:
         return None
     found = opening.found
     if found is not None and as_it_stands(found.entry, view):
         body = found.entry.body
         exchange.respond(Response(opening.status, lines((*pairs, (b"content-length", b"%d" % len(body)))), body))
+        begin()
         return len(body)
+    return await _deliver_live(exchange, reader, opening, view, endpoint, dialect, pairs, begin)
+
+
+async def _deliver_live(
+    exchange: Exchange,
+    reader: Reader,
+    opening: Opening,
+    view: View,
+    endpoint: Endpoint,
+    dialect: Dialect,
+    pairs: Pairs,
+    begin: Callable[[], None],
+) -> int:
     narrow = endpoint.answers.narrow(view) if opening.form is Form.EVENTS else None
     size = 0
+
+    async def write(out: bytes) -> None:
+        nonlocal size
+        if not out:
+            return
+        if not size:
+            begin()
+        size += len(out)
+        await exchange.write(out)
+
     try:
         chunk = await reader.read()  # a failure before the first byte is still an error answer
         exchange.begin(opening.status, pairs, opening.length if opening.form is Form.WHOLE else None)
         while chunk:
-            out = chunk if narrow is None else narrow.feed(chunk)
-            if out:
-                size += len(out)
-                await exchange.write(out)
+            await write(chunk if narrow is None else narrow.feed(chunk))
             chunk = await reader.read()
-        if narrow is not None and (rest := narrow.close()):
-            size += len(rest)
-            await exchange.write(rest)
+        if narrow is not None:
+            await write(narrow.close())
     except UpstreamFailed as failure:
         if not exchange.started:
             raise
@@ -184,7 +222,13 @@ async def deliver(
 
 
 async def _deliver_converted(
-    exchange: Exchange, reader: Reader, opening: Opening, view: View, endpoint: Endpoint, pairs: Pairs
+    exchange: Exchange,
+    reader: Reader,
+    opening: Opening,
+    view: View,
+    endpoint: Endpoint,
+    pairs: Pairs,
+    begin: Callable[[], None],
 ) -> int | None:
     views = reader.flight.views
     if view not in views:
@@ -199,6 +243,7 @@ async def _deliver_converted(
         return None
     form = Form.EVENTS if view.stream else Form.WHOLE
     exchange.begin(opening.status, in_form(pairs, form), len(body))
+    begin()
     for start in range(0, len(body), _PIECE):
         await exchange.write(body[start : start + _PIECE])
     exchange.end()

@@ -47,6 +47,7 @@ from sidecar.operating import Operations
 from sidecar.proxy import Proxy
 from sidecar.sinks.log import AccessLog
 from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.series import names_of
 from sidecar.sinks.strays import trail
 from sidecar.standby import Standby
 from sidecar.store.memory import Memory
@@ -142,6 +143,7 @@ class Sidecar:
         loaded = 0.0 if refused else time.time()  # noqa: TID251  as above
         self.metrics = Metrics(
             __version__,
+            names_of(rules),
             {
                 "cache_bytes": lambda: self.memory.bytes,
                 "cache_entries": lambda: self.memory.entries,

@@ -15,6 +15,7 @@ from typing import Any
 from sidecar.boarding import Boarding
 from sidecar.core import canonical
 from sidecar.core.approach import Approach, Approaches
+from sidecar.core.blame import Blame, blame
 from sidecar.core.changes import SAFE, target_of
 from sidecar.core.dialect import BodyForm, Endpoint
 from sidecar.core.draft import Draft
@@ -309,15 +310,18 @@ class Proxy:
     ) -> Response:
         entry, request_id = verdict.entry, self.ids.give(call.key)
         body, form = view
+        seconds = self._clock() - started
         self._record(
             Record(
                 self._now(), request_id, approach.site.service.name, call.route.name, call.endpoint.name,
                 Outcome.HIT_MEMORY if verdict.ttl >= 0 else Outcome.STALE, entry.status, approach.head.method,
-                entry.model, seconds=self._clock() - started, bytes_in=size, bytes_out=len(body), usage=entry.usage,
+                entry.model, seconds=seconds, bytes_in=size, bytes_out=len(body), usage=entry.usage,
                 streamed=call.facts.view.stream, key=call.key.address if call.key is not None else b"",
+                first_content_seconds=seconds,
             )
         )  # fmt: skip
-        return hit(verdict, body, form, request_id, call.model)
+        id_field = approach.site.service.dialect.request_id
+        return hit(verdict, body, form, request_id, call.model, id_field=id_field)
 
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
@@ -421,7 +425,8 @@ class Proxy:
             if approach.asked.only_if_cached:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
             principal = self._approaches.caller(approach, route).principal
-            passage = Passage(draft, status, exchange, self._changes(approach, head))
+            id_field = site.service.dialect.request_id
+            passage = Passage(draft, status, exchange, self._changes(approach, head), id_field)
             await self._relaying.run(request, call, route, principal, passage)
         except Exception as error:  # noqa: BLE001  as in _fetch
             self._settle(error, approach, draft, exchange, status)
@@ -438,7 +443,7 @@ class Proxy:
 
     def _settle(self, error: Exception, approach: Approach, draft: Draft, exchange: Exchange, status: bytes) -> None:
         """The one place where an error becomes an answer, or a break in one that has begun."""
-        draft.cause = cause_of(error)
+        draft.cause, draft.error_origin = cause_of(error), blame(error)
         if not isinstance(error, SidecarError):
             self._report(error)
         if exchange.started or is_callers(error):
@@ -451,14 +456,16 @@ class Proxy:
             status = b"sidecar; detail=%b" % error.code.encode("ascii")
         draft.outcome, draft.status = Outcome.ERROR, answer.status
         close = isinstance(error, Refused) and error.close
-        exchange.respond(rescued(answer, Stamp(draft.request_id, status, draft.model, draft.region), close=close))
+        id_field = approach.site.service.dialect.request_id
+        stamp = Stamp(draft.request_id, status, draft.model, draft.region, id_field)
+        exchange.respond(rescued(answer, stamp, close=close))
 
     def _tell(self, draft: Draft) -> None:
         """Step 12: one record."""
         if draft.told:
             return
         if draft.cause in _CALLERS:
-            draft.status = _CLIENT_GONE
+            draft.status, draft.error_origin = _CLIENT_GONE, Blame.CALLER
         draft.ended = self._clock()
         if not draft.running:
             self._record(draft.freeze())
@@ -471,6 +478,7 @@ class Proxy:
             Record(
                 at=self._now(), request_id=request_id, service="", route="", endpoint="", outcome=Outcome.ERROR,
                 status=answer.status, method=head.method if head is not None else b"", cause=error.code,
+                error_origin=blame(error),
             )
         )  # fmt: skip
         status = b"sidecar; detail=%b" % error.code.encode("ascii")  # not forwarded, and not stored either

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from sidecar.commit import COMMIT_BYTES, Committed, says_json
 from sidecar.core.allowance import Allowance, allowance, bounded
+from sidecar.core.blame import blame_of_answer
 from sidecar.core.dialect import Completeness, Watch
 from sidecar.core.directives import Directives
 from sidecar.core.draft import Draft, shown
@@ -258,7 +259,17 @@ class Reception:
         if answer.status >= 400:
             shared += retry_fields(fields, now)
         own = relay(answer.pairs, fields, now, own=sent.own)
-        return Opening(answer.status, own, shared, form, answer.length, kept, sent.region, usage=usage)
+        return Opening(
+            answer.status,
+            own,
+            shared,
+            form,
+            answer.length,
+            kept,
+            sent.region,
+            usage=usage,
+            blame=blame_of_answer(answer.status, own=sent.own),
+        )
 
     async def _keep(self, errand: Errand, flight: Flight, opening: Opening, allowed: Allowance, *, own: bool) -> bool:
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from sidecar.core.blame import blame
 from sidecar.core.changes import target_of
 from sidecar.core.memo import Memo
 from sidecar.core.model import Key
@@ -74,7 +75,9 @@ class Refreshes:
             pause = 0.0 if draft.stored else min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
             self._failed.put(errand.key, (self._clock() + pause, pause))
         if flight.error is not None:
-            draft.cause = cause_of(flight.error)
+            draft.cause, draft.error_origin = cause_of(flight.error), blame(flight.error)
+        elif flight.opening is not None:
+            draft.error_origin = flight.opening.blame
         if draft.attempts:
             draft.status = draft.upstream_status
             self._tell(errand)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from sidecar.attempt import Trip
+from sidecar.core.blame import blame_of_answer
 from sidecar.core.dialect import Watch
 from sidecar.core.draft import Draft
 from sidecar.core.headers import relay
@@ -35,13 +36,14 @@ _OBSERVED_BYTES = 1024 * 1024
 class Passage(Struct):
     """
     Where a call's answer goes, and what is said of it: *status* is its ``Cache-Status``. *changes*: the targets of
-    which what is kept is out of date once the call has succeeded.
+    which what is kept is out of date once the call has succeeded. *id_field* is as in ``Stamp``.
     """
 
     draft: Draft
     status: bytes
     exchange: Exchange
     changes: tuple[bytes, ...] = ()
+    id_field: bytes = b""
 
 
 class Relay:
@@ -137,6 +139,8 @@ class Relay:
             if watch is not None:
                 watch.feed(chunk)
                 answer.complete = watch.ended
+            if draft.began is None and draft.status < 400:
+                draft.began = self._clock()
             draft.bytes_out += len(chunk)
             if seen is not None and draft.bytes_out <= _OBSERVED_BYTES:
                 seen.append(chunk)
@@ -155,8 +159,10 @@ class Relay:
         answer, draft = sent.answer, passage.draft
         fields = answer.fields
         written = draft.outcome is Outcome.FALLBACK and not sent.region  # a file, which no model has given
-        stamp = Stamp(draft.request_id, passage.status, "" if written else draft.model, sent.region)
+        id_field = passage.id_field if written else b""
+        stamp = Stamp(draft.request_id, passage.status, "" if written else draft.model, sent.region, id_field)
         pairs = (*relay(answer.pairs, fields, self._now(), own=sent.own), *stamp.pairs())
         passage.exchange.begin(answer.status, pairs, answer.length)
         draft.status = answer.status
+        draft.error_origin = blame_of_answer(answer.status, own=sent.own)
         return fields

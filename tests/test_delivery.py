@@ -48,13 +48,14 @@ def events_of(view):
         (Stamp(ID, b"sidecar; fwd=miss"), ()),
         (Stamp(ID, b"sidecar; fwd=miss", "gpt-4o"), ((b"x-sidecar-model", b"gpt-4o"),)),
         (Stamp(ID, b"sidecar; fwd=miss", region="us"), ((b"x-sidecar-region", b"us"),)),
+        (Stamp(ID, b"sidecar; fwd=miss", id_field=b"request-id"), ((b"request-id", ID),)),
         (
             Stamp(ID, b"sidecar; fwd=miss", "m", "us"),
             ((b"x-sidecar-model", b"m"), (b"x-sidecar-region", b"us")),
         ),
         (Stamp(ID, b"sidecar; fwd=miss", "a\r\nset-cookie: b"), ((b"x-sidecar-model", b"a??set-cookie:?b"),)),
     ],
-    ids=["bare", "model", "region", "both", "a name that breaks lines"],
+    ids=["bare", "model", "region", "id", "both", "a name that breaks lines"],
 )
 def test_stamp(stamp, expected):
     """What we add to every head: what happened, its id, and who answered where that is known."""
@@ -119,6 +120,18 @@ def test_hit_without_a_model():
         (b"content-length", b"0"), (b"age", b"0"), (b"cache-status", b"sidecar; hit; ttl=60; detail=memory"),
         (b"x-sidecar-request-id", ID),
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_hit_with_the_id_where_sdks_look_for_it(name):
+    """Our own id stands in the field of the vendor's, too, where the API has one."""
+    field = DIALECTS[name].request_id
+    plain, told = (hit(Serve(entry_of(), 0, 60), BODY, Form.WHOLE, ID, "m", id_field=name) for name in (b"", field))
+    added = b"%b: %b\r\n" % (field, ID) if field else b""
+
+    assert told.head.count(ID) == (2 if field else 1)
+    assert plain.head == told.head.replace(added, b"", 1)
+    assert field in {b"", b"x-request-id", b"request-id"}
 
 
 def test_hit_of_a_hostile_model():
@@ -248,7 +261,15 @@ async def delivered(body, form, view, *, owner=True, usage=True, error=None, sta
     else:
         flight.fail(error)
     exchange = exchange or Exchange()
-    return await deliver(exchange, reader, opening, view, CHAT, OPENAI, STAMP), exchange
+    began = []
+
+    def begin():
+        began.append((exchange.started, exchange.body))
+
+    try:
+        return await deliver(exchange, reader, opening, view, CHAT, OPENAI, STAMP, begin), exchange
+    finally:
+        assert began == ([(True, b"")] if exchange.body else [])  # once, with the first of it
 
 
 @pytest.mark.parametrize("owner", [True, False], ids=["owner", "another"])

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from sidecar.core.base_url import astray
 from sidecar.core.directives import Directives, read_directives
 from sidecar.core.fingerprint import partition_of, prefix
 from sidecar.core.headers import LONGEST_NAME
@@ -166,7 +167,7 @@ class Approaches:
         if isinstance(site, Stray):
             raise Refused(site.status, site.code, site.message)
         dialect = site.service.dialect
-        meant = dialect.misdirected(head, site.path, site.query.decode("latin-1"))
+        meant = dialect.misdirected(head, site.path, site.query.decode("latin-1")) or astray(head, site)
         if meant is not None:
             raise Refused(421, "misdirected", meant)
         asked = read_directives(fields)

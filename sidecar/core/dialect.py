@@ -185,6 +185,10 @@ class Dialect:
     another service, one sentence with the right base URL, else None. *one_credential_domain*: a key of this API works
     in each of its regions. *honours*: the service speaks HTTP as RFC 9111 has it: its answers mean what they say about
     caching, and its unsafe methods change what others fetch.
+
+    *root*: below which everything of the API lies, ``""`` where that is not so; *base*: what of it an SDK's base URL
+    has, which is set by *setting*. *request_id*: the answer's field in which an SDK looks for the call's id (lower
+    case), ``b""`` for none.
     """
 
     name: str
@@ -201,6 +205,10 @@ class Dialect:
     one_credential_domain: bool = True
     own_hosts: tuple[str, ...] = ()
     honours: bool = False
+    root: str = ""
+    base: str = ""
+    setting: str = ""
+    request_id: bytes = b""
 
     def is_own(self, host: str) -> bool:
         """Whether *host*, in lower case, is one of the vendor's own."""

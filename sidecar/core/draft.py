@@ -22,8 +22,9 @@ def shown(word: str) -> str:
 
 class Draft(Struct, gc=False):
     """
-    What is known of a request so far; see ``Record`` for the fields. *told*: its record is out already. *ended*: when
-    its caller had all, or left, monotonic seconds; *running*: calls that go on without it, and are its cost.
+    What is known of a request so far; see ``Record`` for the fields. *told*: its record is out already. *began*: when
+    its caller got its first content, *ended*: when it had all, or left, monotonic seconds; *running*: calls that go on
+    without it, and are its cost.
     """
 
     request_id: bytes
@@ -53,7 +54,9 @@ class Draft(Struct, gc=False):
     observed: str = ""
     finish: str = ""
     key: bytes = b""
+    error_origin: str = ""
     told: bool = False
+    began: float | None = None
     ended: float | None = None
     running: int = 0
 
@@ -100,4 +103,6 @@ class Draft(Struct, gc=False):
             observed=self.observed,
             finish=self.finish,
             key=self.key,
+            first_content_seconds=None if self.began is None else self.began - self.started,
+            error_origin=self.error_origin,
         )

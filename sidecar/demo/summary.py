@@ -70,7 +70,7 @@ def totals(exposition: str) -> Totals:
     """
     Read the metrics of a process.
 
-    Time saved: each request that was served counts the average time of a miss on its own route, less what it took.
+    Time saved: each request that was served counts the average time of a miss of its own service, less what it took.
     """
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -85,15 +85,15 @@ def totals(exposition: str) -> Totals:
                 case "sidecar_bypass_total":
                     reasons[labels["reason"]] += int(sample.value)
                 case "sidecar_request_duration_seconds_count":
-                    counts[labels["route"], labels["outcome"]] = sample.value
+                    counts[labels["service"], labels["outcome"]] = sample.value
                 case "sidecar_request_duration_seconds_sum":
-                    sums[labels["route"], labels["outcome"]] = sample.value
+                    sums[labels["service"], labels["outcome"]] = sample.value
                 case _:
                     pass
     saved = 0.0
-    for (route, outcome), count in counts.items():
-        if outcome in _SERVED and (misses := counts.get((route, "miss"))):
-            saved += max(0.0, count * sums[route, "miss"] / misses - sums[route, outcome])
+    for (service, outcome), count in counts.items():
+        if outcome in _SERVED and (misses := counts.get((service, "miss"))):
+            saved += max(0.0, count * sums[service, "miss"] / misses - sums[service, outcome])
     return Totals(outcomes, reasons, saved)
 
 
@@ -111,7 +111,7 @@ def happened(total: Totals, bill: Bill, upstream_calls: int) -> Iterator[str]:
     if failed := total.outcomes.get("error", 0):
         yield _line("failed", str(failed), "see the log lines above")
     yield _line("upstream calls", str(upstream_calls), f"of {calls}; counted by the stand-in")
-    yield _line("waiting time saved", f"{total.seconds_saved:.1f} s", "per hit the average miss of its route, less")
+    yield _line("waiting time saved", f"{total.seconds_saved:.1f} s", "per hit an average miss of its service, less")
     yield _line("", "", "its own time; from /metrics")
     whole = dollars(bill.spent + bill.saved)
     yield _line("simulated money saved", dollars(bill.saved), f"of {whole}: list prices for the tokens of")

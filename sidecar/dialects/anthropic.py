@@ -249,5 +249,8 @@ ANTHROPIC: Final = Dialect(
     scopes=(b"anthropic-workspace-id", b"anthropic-user-profile-id", b"cookie"),
     counting=(b"anthropic-version", b"anthropic-beta"),
     own_hosts=("api.anthropic.com",),
+    root="/v1",
+    setting="ANTHROPIC_BASE_URL",
+    request_id=b"request-id",
 )
 """``api.anthropic.com``, and what speaks like it. ``?beta=true`` counts: it selects other answers."""

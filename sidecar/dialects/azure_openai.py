@@ -90,6 +90,7 @@ AZURE_OPENAI = Dialect(
     # extra-parameters: what becomes of unknown members; x-policy-id: which content filter judges the call;
     # azureml-model-deployment: which deployment behind an endpoint answers.
     counting=(b"openai-beta", b"extra-parameters", b"x-policy-id", b"azureml-model-deployment"),
+    request_id=b"x-request-id",
     credential_query=frozenset({"api-key", "subscription-key"}),
     one_credential_domain=False,
     # azure-api.net is no such host: what stands there is a gateway of somebody's own.

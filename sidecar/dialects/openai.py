@@ -7,10 +7,9 @@ and what the ``openai`` SDK does.
 
 from __future__ import annotations
 
-import re
-
 from msgspec import json
 
+from sidecar.core.base_url import address
 from sidecar.core.dialect import Dialect, Endpoint
 from sidecar.core.model import Head
 from sidecar.dialects.openai_endpoints import find
@@ -18,10 +17,6 @@ from sidecar.dialects.openai_endpoints import find
 _ROOT = "/v1/"
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-
-_OWN_ADDRESS = "127.0.0.1:7400"
-
-_ADDRESS = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
 def locate(method: bytes, path: str) -> Endpoint | None:
@@ -52,12 +47,9 @@ def misdirected(head: Head, path: str, query: str) -> str | None:
     )
     if not of_azure:
         return None
-    # A host without a port is the service's own name on an intercepted connection, not ours.
-    host = fields.get(b"host", b"")
-    address = host.decode("ascii") if _ADDRESS.fullmatch(host) else _OWN_ADDRESS
     return (
         "This call has the form of Azure OpenAI, and this is the base URL of OpenAI: set "
-        f"AZURE_OPENAI_ENDPOINT=http://{address}/azure/RESOURCE, where RESOURCE is the first part of "
+        f"AZURE_OPENAI_ENDPOINT=http://{address(head)}/azure/RESOURCE, where RESOURCE is the first part of "
         "RESOURCE.openai.azure.com."
     )
 
@@ -78,4 +70,8 @@ OPENAI = Dialect(
     counting=(b"openai-beta", b"azureml-model-deployment"),
     one_credential_domain=True,
     own_hosts=("api.openai.com",),
+    root="/v1",
+    base="/v1",
+    setting="OPENAI_BASE_URL",
+    request_id=b"x-request-id",
 )

@@ -18,7 +18,7 @@ class Opening(Struct, frozen=True, gc=False):
     *length* is the body's size where the upstream said it; *usage* tells that a stream shows its token counts. *kept*
     tells that the answer will be stored if it turns out whole. *found* is an entry that serves instead of an answer of
     the service, and *outcome* how that came about; FALLBACK where something else stands in, a *model* that was not
-    asked for, or a file.
+    asked for, or a file. *blame*: whose error the answer tells of, ``""`` where it is none.
     """
 
     status: int
@@ -32,3 +32,4 @@ class Opening(Struct, frozen=True, gc=False):
     outcome: Outcome = Outcome.HIT_REDIS
     usage: bool = True
     model: str = ""
+    blame: str = ""

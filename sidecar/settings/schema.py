@@ -46,9 +46,10 @@ _LIMIT = Table({
     "body": Key(duration(0.1, HOUR), "how long a request body may stand still", as_duration(_LIMITS.body_seconds)),
     "idle": Key(duration(0.1, DAY), "how long a kept-alive connection may be silent",
                 as_duration(_LIMITS.idle_seconds)),
-    "reader": Key(duration(0.1, HOUR), "how long a caller that reads nothing is waited for",
-                  as_duration(_LIMITS.reader_seconds)),
-    "drain": Key(duration(0, HOUR), "grace after SIGTERM for calls that run", as_duration(_LIMITS.drain_seconds)),
+    "reader": Key(duration(0.1, HOUR), "how long a caller that reads nothing is waited for; one that closes its "
+                  "sending side (a half-close) counts as gone at once", as_duration(_LIMITS.reader_seconds)),
+    "drain": Key(duration(0, HOUR), "grace after SIGTERM for calls that run; connections without one close at once",
+                 as_duration(_LIMITS.drain_seconds)),
 })  # fmt: skip
 
 _MEMORY_TIER = Table(

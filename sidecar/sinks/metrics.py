@@ -2,8 +2,8 @@
 What Prometheus reads of this process.
 
 The rule: ``record`` runs once a request, memory hits included, so it adds to plain numbers and does nothing else;
-the library sees them at a scrape only. Labels come from closed sets, and the number of series is bounded: past the
-bound, further label sets of a metric are counted together as ``other``, so that sums stay right.
+the library sees them at a scrape only. Labels come from closed sets, and the number of series is bounded; see
+``sinks/series``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from prometheus_client.metrics_core import Metric as Exposed
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sidecar.core.model import Outcome, Record
+from sidecar.sinks.series import Labels, Names, Places, plan
 from sidecar.sinks.table import (
     BREAKDOWNS,
     BUILD_INFO,
     BYPASSES,
     DURATIONS,
+    ERRORS,
     FAILOVERS,
+    FIRST_CONTENT,
     FLEET_READINGS,
     LATENCIES,
     NOT_STORED,
     OBSERVED,
+    OVERFLOW,
     OVERHEAD_DURATION,
     OVERHEADS,
     PREFIX,
@@ -45,14 +49,12 @@ from sidecar.sinks.table import (
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of ``Metrics.exposition``."""
 
-OTHER = "other"
-
 Breakdown = Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tuple[str, str, str], float]
 """Numbers by their label, or by their labels in the order of the metric."""
 
 _TOO_MANY = 429
+_LAST = 5  # a status past the known ones is read as the last class (RFC 9110, 15)
 _LIMIT = "route-limit"  # why a call was refused for a limit of our own
-_NOT_STORED = 9  # series about answers that were not stored: of many reasons few occur
 
 _LOOKED_UP = frozenset({Outcome.MISS, Outcome.COLLAPSED, Outcome.REFRESH})
 """Outcomes of calls whose answer is stored if it may be; a collapsed one has made a call where its leader left."""
@@ -84,40 +86,28 @@ class _Histogram:
         self.total += value
 
 
-class _Room:
-    """How many more series there may be."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def take(self, width: int) -> bool:
-        if width > self.left:
-            return False
-        self.left -= width
-        return True
-
-
 class _Family(Generic[T]):
-    """One metric's cells by their labels. The series of ``other`` are set aside from the start."""
+    """One metric's cells by the labels that are exposed."""
 
-    __slots__ = ("_make", "_metric", "_room", "cells")
+    __slots__ = ("_known", "_make", "_places", "cells")
 
-    def __init__(self, metric: Metric, make: Callable[[], T], room: _Room) -> None:
-        self._metric = metric
+    def __init__(self, places: Places, make: Callable[[], T]) -> None:
+        self._places = places
         self._make = make
-        self._room = room
-        room.left -= metric.width
-        self.cells: dict[tuple[str, ...], T] = {}
+        self._known: dict[Labels, T] = {}
+        self.cells: dict[Labels, T] = {}
 
     def cell(self, *labels: str) -> T:
         """The cell that counts for *labels*."""
-        cell = self.cells.get(labels)
+        cell = self._known.get(labels)
         if cell is None:
-            if not self._room.take(self._metric.width):
-                labels = (OTHER,) * len(labels)
-            cell = self.cells.setdefault(labels, self._make())
+            shown = self._places.of(labels)
+            cell = self.cells.get(shown) if shown is not None else None
+            if cell is None:
+                cell = self._make()
+                if shown is not None:
+                    self.cells[shown] = cell
+            self._known[labels] = cell
         return cell
 
 
@@ -125,18 +115,17 @@ class Metrics(Collector):
     """
     The metrics of this process.
 
-    *version* is the program's. *readings* give what others know, by the names in ``READINGS``: whatever is not handed
-    in is not exposed; *breakdowns* give numbers by label, by the names in ``BREAKDOWNS``. There are never more than
-    *series* series, those about Redis, about configured regions and about answers that were not stored not counted:
-    their number is fixed, or has a bound of its own.
+    *version* is the program's; *names* are the configuration's. *readings* give what others know, by the names in
+    ``READINGS``: whatever is not handed in is not exposed; *breakdowns* give numbers by label, by the names in
+    ``BREAKDOWNS``. There are never more than ``names.bound`` series.
     """
 
     def __init__(
         self,
         version: str,
+        names: Names,
         readings: Mapping[str, Callable[[], float]],
         breakdowns: Mapping[str, Callable[[], Breakdown]] | None = None,
-        series: int = 150,
     ) -> None:
         self._breakdowns = breakdowns or {}
         unknown = {*readings, *self._breakdowns} - {metric.name for metric in (*READINGS, *FLEET_READINGS, *BREAKDOWNS)}
@@ -144,25 +133,31 @@ class Metrics(Collector):
             raise ValueError(f"no such metrics: {', '.join(sorted(unknown))}")
         self._version = version
         self._readings = readings
-        self._tokens = dict.fromkeys(("prompt", "completion", "cached", "reasoning"), 0)
+        self._tokens = dict.fromkeys(TOKENS.closed, 0)
         self._overhead = _Histogram(OVERHEADS)
         self._redis = _Histogram(LATENCIES)
-        self._throttled = dict.fromkeys(("service", "limit"), 0)
-        self._refreshes = dict.fromkeys(("stored", "failed"), 0)
-        # Counters have room of their own: how finely durations are told apart should not cost the hit ratio its labels.
-        own = sum(metric.name in readings for metric in READINGS) + len(self._tokens) + len(self._refreshes)
-        own += len(self._throttled)
-        free = series - own - OVERHEAD_DURATION.width - BUILD_INFO.width
-        numbers, histograms = _Room(series // 6), _Room(free - series // 6)
-        self._requests = _Family(REQUESTS, _Counter, numbers)
-        self._bypasses = _Family(BYPASSES, _Counter, numbers)
-        self._upstream_responses = _Family(UPSTREAM_RESPONSES, _Counter, numbers)
-        self._observed = _Family(OBSERVED, _Counter, numbers)
-        self._not_stored = _Family(NOT_STORED, _Counter, _Room(_NOT_STORED))
-        self._failovers = _Family(FAILOVERS, _Counter, numbers)
-        self._durations = _Family(REQUEST_DURATION, lambda: _Histogram(DURATIONS), histograms)
-        self._upstream_durations = _Family(UPSTREAM_DURATION, lambda: _Histogram(DURATIONS), histograms)
-        self._known: dict[tuple[str, str, Outcome, int], tuple[_Counter, _Histogram]] = {}
+        self._throttled = dict.fromkeys(THROTTLED.closed, 0)
+        self._refreshes = dict.fromkeys(REFRESHES.closed, 0)
+        self._plan = plan(names)
+
+        def counters(metric: Metric) -> _Family[_Counter]:
+            return _Family(self._plan.places(metric), _Counter)
+
+        def histograms(metric: Metric) -> _Family[_Histogram]:
+            return _Family(self._plan.places(metric), lambda: _Histogram(metric.buckets))
+
+        self._requests = counters(REQUESTS)
+        self._errors = counters(ERRORS)
+        self._bypasses = counters(BYPASSES)
+        self._upstream_responses = counters(UPSTREAM_RESPONSES)
+        self._observed = counters(OBSERVED)
+        self._not_stored = counters(NOT_STORED)
+        self._failovers = counters(FAILOVERS)
+        self._durations = histograms(REQUEST_DURATION)
+        self._first_contents = histograms(FIRST_CONTENT)
+        self._upstream_durations = histograms(UPSTREAM_DURATION)
+        self._told = {metric.name: self._plan.places(metric) for metric in BREAKDOWNS}
+        self._known: dict[tuple[str, str, Outcome, int], tuple[_Counter, _Histogram, _Histogram | None]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -180,12 +175,19 @@ class Metrics(Collector):
         cells = self._known.get(known)
         if cells is None:
             cells = self._known[known] = self._open(*known)
-        requests, durations = cells
+        requests, durations, firsts = cells
         requests.value += 1
-        # Both observations are written out: on a memory hit a call of ``observe`` would cost as much as the rest.
+        # All observations are written out: on a memory hit a call of ``observe`` would cost as much as the rest.
         seconds = record.seconds
-        durations.counts[bisect_left(DURATIONS, seconds)] += 1
+        bucket = bisect_left(DURATIONS, seconds)
+        durations.counts[bucket] += 1
         durations.total += seconds
+        first = record.first_content_seconds
+        if first is not None:
+            if firsts is None:
+                firsts = self._first(known)
+            firsts.counts[bucket if first == seconds else bisect_left(DURATIONS, first)] += 1
+            firsts.total += first
         added = seconds - record.upstream_seconds
         overhead = self._overhead
         overhead.counts[bisect_left(OVERHEADS, added)] += 1
@@ -195,10 +197,10 @@ class Metrics(Collector):
             self._record_upstream(record)
         elif record.cause == _LIMIT:
             self._throttled["limit"] += 1
+        if record.error_origin:
+            self._errors.cell(record.service, record.error_origin).value += 1
         if record.outcome is Outcome.BYPASS:
-            self._bypasses.cell(record.reason).value += 1
-            if record.observed:
-                self._observed.cell(record.route, record.observed).value += 1
+            self._record_bypass(record)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format, of ``CONTENT_TYPE``."""
@@ -207,8 +209,10 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Exposed]:
         """All metrics as the library wants them; only what was observed is among them."""
         yield _counters(REQUESTS, self._requests)
+        yield _counters(ERRORS, self._errors)
         yield _counters(BYPASSES, self._bypasses)
         yield _histograms(REQUEST_DURATION, self._durations.cells)
+        yield _histograms(FIRST_CONTENT, self._first_contents.cells)
         yield _histograms(UPSTREAM_DURATION, self._upstream_durations.cells)
         yield _histograms(OVERHEAD_DURATION, {(): self._overhead} if any(self._overhead.counts) else {})
         yield _counters(UPSTREAM_RESPONSES, self._upstream_responses)
@@ -221,23 +225,47 @@ class Metrics(Collector):
         yield _histograms(REDIS_DURATION, {(): self._redis} if any(self._redis.counts) else {})
         for metric in BREAKDOWNS:
             if metric.name in self._breakdowns:
-                told = self._breakdowns[metric.name]().items()
-                yield _exposed(metric, {(of,) if isinstance(of, str) else of: value for of, value in told})
+                yield _exposed(metric, self._tell(metric))
         for metric in (*FLEET_READINGS, *READINGS):
             if metric.name in self._readings:
                 yield _exposed(metric, {(): self._readings[metric.name]()})
+        yield _exposed(OVERFLOW, {(): self._plan.refused})
         yield _exposed(BUILD_INFO, {(self._version,): 1})
 
-    def _open(self, service: str, route: str, outcome: Outcome, hundreds: int) -> tuple[_Counter, _Histogram]:
+    def _tell(self, metric: Metric) -> Mapping[Labels, float]:
+        """Numbers by label that others know; those without a place of their own are added up."""
+        places, told = self._told[metric.name], dict[Labels, float]()
+        for of, value in self._breakdowns[metric.name]().items():
+            shown = places.of((of,) if isinstance(of, str) else of)
+            if shown is not None:
+                told[shown] = told.get(shown, 0) + value
+        return told
+
+    def _open(
+        self, service: str, route: str, outcome: Outcome, hundreds: int
+    ) -> tuple[_Counter, _Histogram, _Histogram | None]:
         return (
-            self._requests.cell(service, route, outcome.value, f"{hundreds}xx"),
-            self._durations.cell(route, outcome.value),
+            self._requests.cell(service, route, outcome.value, f"{min(hundreds, _LAST)}xx"),
+            self._durations.cell(service, outcome.value),
+            None,
         )
+
+    def _first(self, known: tuple[str, str, Outcome, int]) -> _Histogram:
+        """The cell for first content: opened when there is some, for most errors have none."""
+        requests, durations, _ = self._known[known]
+        firsts = self._first_contents.cell(known[0])
+        self._known[known] = requests, durations, firsts
+        return firsts
+
+    def _record_bypass(self, record: Record) -> None:
+        self._bypasses.cell(record.reason).value += 1
+        if record.observed:
+            self._observed.cell(record.route, record.observed).value += 1
 
     def _record_upstream(self, record: Record) -> None:
         service, region, status = record.service, record.region, record.upstream_status
         self._upstream_durations.cell(service, region).observe(record.upstream_seconds)
-        self._upstream_responses.cell(service, region, f"{status // 100}xx" if status else "none").value += 1
+        self._upstream_responses.cell(service, region, _class(status)).value += 1
         if status == _TOO_MANY:
             self._throttled["service"] += 1
         for cause in record.again:
@@ -251,6 +279,13 @@ class Metrics(Collector):
             tokens["completion"] += usage.completion
             tokens["cached"] += usage.cached
             tokens["reasoning"] += usage.reasoning
+
+
+def _class(status: int) -> str:
+    """One of ``CLASSES``."""
+    if status == _TOO_MANY:
+        return str(status)
+    return f"{min(status // 100, _LAST)}xx" if status >= 200 else "none"
 
 
 def _exposed(metric: Metric, values: Mapping[tuple[str, ...], float]) -> Exposed:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 PREFIX = "sidecar_"
 
-DURATIONS = (0.0005, 0.005, 0.5, 3.0, 15.0, 600.0)
-"""Buckets in seconds: own memory, the fleet's, short answers, chats, long ones, and up to the first-byte timeout."""
+DURATIONS = (0.005, 0.05, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 180.0, 600.0)
+"""
+Buckets in seconds, 14 with the one for infinity: what memory and the fleet answer, then doubled as far as models take,
+so that a quantile is told within a factor of two, and up to the first-byte timeout.
+"""
 
 OVERHEADS = (0.0005, 0.001, 0.01, 0.1)
 """Buckets in seconds for what we add ourselves."""
@@ -23,7 +26,12 @@ LATENCIES = (0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A line of the reference. *question* is what its reader wants to know; *buckets* are a histogram's bounds."""
+    """
+    A line of the reference. *question* is what its reader wants to know; *buckets* are a histogram's bounds.
+
+    *yields*: the labels in the order in which they become ``other`` where there is no room for a series of their own;
+    as they stand in *labels* where it does not say. *closed*: every value of the one label, which all have their place.
+    """
 
     name: str
     kind: str
@@ -31,6 +39,8 @@ class Metric:
     help: str
     question: str
     buckets: tuple[float, ...] = ()
+    yields: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -44,6 +54,15 @@ REQUESTS = Metric(
     ("service", "route", "outcome", "code_class"),
     "Requests answered.",
     "What share is answered without a call, and what share fails?",
+    yields=("outcome", "service", "route", "code_class"),
+)
+ERRORS = Metric(
+    "errors_total",
+    "counter",
+    ("service", "origin"),
+    "Requests that ended in an error, by whose it is: caller (its request, credential or patience), sidecar (a bug, a "
+    "limit, its configuration), upstream (the service failed, or had no room). No service: nobody could tell which.",
+    "Who has to do something about the errors?",
 )
 BYPASSES = Metric(
     "bypass_total",
@@ -55,9 +74,18 @@ BYPASSES = Metric(
 REQUEST_DURATION = Metric(
     "request_duration_seconds",
     "histogram",
-    ("route", "outcome"),
+    ("service", "outcome"),
     "From the whole request read to the last byte of its answer handed on.",
     "How long do callers wait?",
+    DURATIONS,
+    yields=("outcome", "service"),
+)
+FIRST_CONTENT = Metric(
+    "first_content_seconds",
+    "histogram",
+    ("service",),
+    "From the whole request read to the first byte of content handed on; errors are not counted.",
+    "How soon do callers see something, however long the answer is?",
     DURATIONS,
 )
 UPSTREAM_DURATION = Metric(
@@ -67,6 +95,7 @@ UPSTREAM_DURATION = Metric(
     "The part of a request's duration spent waiting for a service.",
     "Which region is slow?",
     DURATIONS,
+    yields=("region", "service"),
 )
 OVERHEAD_DURATION = Metric(
     "overhead_duration_seconds",
@@ -80,8 +109,10 @@ UPSTREAM_RESPONSES = Metric(
     "upstream_responses_total",
     "counter",
     ("service", "region", "class"),
-    "Requests that were sent upstream, by the class of the last answer; none where no answer came.",
+    "Requests that were sent upstream, by the class of the last answer: 2xx, 3xx, 429 (no room), 4xx (any other), 5xx; "
+    "none where no answer came.",
     "Which region fails, and how?",
+    yields=("region", "service", "class"),
 )
 FAILOVERS = Metric(
     "failovers_total",
@@ -90,6 +121,7 @@ FAILOVERS = Metric(
     "Attempts beyond a call's first, by what was wrong with the one before it; hedge: it only took long; "
     "second-leader: others waited for its answer, and it showed no sign of life.",
     "What do failures cost in extra calls?",
+    yields=("reason", "service"),
 )
 THROTTLED = Metric(
     "throttled_total",
@@ -97,6 +129,7 @@ THROTTLED = Metric(
     ("by",),
     "Calls without room: the service said so, and no other region had any, or a limit of the route's own.",
     "Are quotas, or our own limits, too small?",
+    closed=("service", "limit"),
 )
 TOKENS = Metric(
     "tokens_total",
@@ -104,6 +137,7 @@ TOKENS = Metric(
     ("type",),
     "Tokens that services reported for calls made; cached is part of prompt, reasoning of completion.",
     "How many tokens are paid for?",
+    closed=("prompt", "completion", "cached", "reasoning"),
 )
 
 NOT_STORED = Metric(
@@ -113,6 +147,7 @@ NOT_STORED = Metric(
     "Answers to looked-up calls that were not stored: they were errors, not complete, not of the asked shape, or ended "
     "for a reason that is not known to be good (unknown-finish; the log names it).",
     "Why do so many misses leave nothing behind?",
+    yields=("reason", "service"),
 )
 
 OBSERVED = Metric(
@@ -129,6 +164,7 @@ REFRESHES = Metric(
     ("result",),
     "Calls of our own for answers that were getting old: stored, or failed.",
     "Do stale answers get renewed?",
+    closed=("stored", "failed"),
 )
 REDIS_DURATION = Metric(
     "redis_duration_seconds",
@@ -147,6 +183,7 @@ BREAKDOWNS = (
         "Times that Redis could not be asked: timeout, error, refused (credentials), malformed (no answer of Redis'), "
         "busy (no connection free), open (its breaker).",
         "Is the fleet's cache in use?",
+        closed=("timeout", "error", "refused", "malformed", "busy", "open"),
     ),
     Metric(
         "envelope_faults_total",
@@ -154,6 +191,7 @@ BREAKDOWNS = (
         ("reason",),
         "Entries from Redis that were not used, for they did not verify.",
         "Is a secret missing, or somebody writing into our cache?",
+        closed=("format", "version", "secret", "forged", "key", "size", "payload"),
     ),
     Metric(
         "mode",
@@ -161,6 +199,7 @@ BREAKDOWNS = (
         ("mode",),
         "1 for the mode in force where that is not normal: cache-off or passthrough.",
         "Has somebody switched the cache off, and forgotten?",
+        closed=("cache-off", "passthrough"),
     ),
     Metric(
         "breaker_state",
@@ -168,6 +207,7 @@ BREAKDOWNS = (
         ("service", "region", "state"),
         "Breakers in this state: of a region 1, of one with resources in its path as many as were called.",
         "Which region is down?",
+        yields=("region", "service", "state"),
     ),
     Metric(
         "rate_windows",
@@ -175,6 +215,7 @@ BREAKDOWNS = (
         ("service", "region"),
         "Quotas, of a deployment and a credential, that are spent for the time being.",
         "Where do we run into quotas?",
+        yields=("region", "service"),
     ),
     Metric(
         "credentials_unusable",
@@ -182,6 +223,7 @@ BREAKDOWNS = (
         ("service", "region"),
         "1 while the credential that a region brings cannot be had, and no call can be sent there; else 0.",
         "Is a credential not mounted, or an identity not set up?",
+        yields=("region", "service"),
     ),
     Metric(
         "retry_budget_left",
@@ -235,6 +277,7 @@ BREAKDOWNS = (
         ("form",),
         "Bytes of entries as they are (plain) and as they went into Redis (sealed).",
         "What does compression save?",
+        closed=("plain", "sealed"),
     ),
 )
 """As ``READINGS``, told apart by labels of closed sets."""
@@ -346,12 +389,21 @@ READINGS = (
 )
 """What is not counted here but read from whoever knows it, at a scrape."""
 
+OVERFLOW = Metric(
+    "series_overflow_total",
+    "counter",
+    (),
+    "Series that found no room and are counted under `other`.",
+    "Are there more services, routes, regions and reasons than are told apart?",
+)
 BUILD_INFO = Metric("build_info", "gauge", ("version",), "Always 1.", "Which version runs where?")
 
 METRICS = (
     REQUESTS,
+    ERRORS,
     BYPASSES,
     REQUEST_DURATION,
+    FIRST_CONTENT,
     UPSTREAM_DURATION,
     OVERHEAD_DURATION,
     UPSTREAM_RESPONSES,
@@ -365,6 +417,7 @@ METRICS = (
     *BREAKDOWNS,
     *FLEET_READINGS,
     *READINGS,
+    OVERFLOW,
     BUILD_INFO,
 )
 

@@ -32,6 +32,7 @@ KNOWN = {
     "observed": "first",
     "finish": "abort",
     "key": b"\x01" * 16,
+    "error_origin": "upstream",
 }
 
 
@@ -75,7 +76,7 @@ def test_shown(word, expected):
 
 def test_freeze():
     """Nothing that a draft knows is lost, and it lasted until its caller had all."""
-    draft = Draft(started=100.0, ended=107.5, **KNOWN)
+    draft = Draft(started=100.0, began=101.25, ended=107.5, **KNOWN)
 
-    assert Record(seconds=7.5, **KNOWN) == draft.freeze()
-    assert {*KNOWN, "seconds"} == set(Record.__struct_fields__)
+    assert Record(seconds=7.5, first_content_seconds=1.25, **KNOWN) == draft.freeze()
+    assert {*KNOWN, "seconds", "first_content_seconds"} == set(Record.__struct_fields__)

@@ -8,20 +8,21 @@ from sidecar.core.model import Outcome, Record
 from sidecar.demo.summary import Bill, Places, Totals, happened, totals, try_it
 from sidecar.demo.workload import Answer, Way
 from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.series import Names
 
 COLUMNS = 100
 
 
-def record(outcome, seconds, *, route="chat", reason="", attempts=0):
+def record(outcome, seconds, *, service="openai", route="chat", reason="", attempts=0):
     return Record(
-        0.0, b"r", "openai", route, "chat", outcome, 200, seconds=seconds, upstream_seconds=seconds * attempts,
+        0.0, b"r", service, route, "chat", outcome, 200, seconds=seconds, upstream_seconds=seconds * attempts,
         reason=reason, attempts=attempts,
     )  # fmt: skip
 
 
 def told(*records):
     """The totals of the metrics that have heard of *records*."""
-    metrics = Metrics("1", {})
+    metrics = Metrics("1", Names({"openai": ("us",), "anthropic": ("us",)}), {})
     for each in records:
         metrics.record(each)
     return totals(metrics.exposition().decode())
@@ -54,7 +55,7 @@ def test_totals_count_outcomes_and_reasons():
             id="average-miss-less-own-time",
         ),
         pytest.param(
-            [record(Outcome.MISS, 2.0), record(Outcome.HIT_MEMORY, 0.5, route="embeddings")], 0.0, id="another-route"
+            [record(Outcome.MISS, 2.0), record(Outcome.HIT_MEMORY, 0.5, service="anthropic")], 0.0, id="another-service"
         ),
         pytest.param([record(Outcome.MISS, 2.0), record(Outcome.COLLAPSED, 1.5)], 0.5, id="shared"),
         pytest.param([record(Outcome.MISS, 2.0), record(Outcome.COLLAPSED, 2.5)], 0.0, id="never-below-nothing"),
@@ -62,7 +63,7 @@ def test_totals_count_outcomes_and_reasons():
     ],
 )
 def test_time_saved(records, expected):
-    """Each served request counts the average miss of its route, less what it took itself."""
+    """Each served request counts the average miss of its service, less what it took itself."""
 
     assert expected == pytest.approx(told(*records).seconds_saved)
 

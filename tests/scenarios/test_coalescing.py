@@ -74,7 +74,8 @@ async def test_one_hundred_cost_one(first, build_lab, script, dial):
     assert ["text/event-stream" if call.get("stream") else "application/json" for call in asked] == [
         reply.headers["content-type"].partition(";")[0] for reply in replies[1:]
     ]
-    assert not any("set-cookie" in reply.headers or "x-request-id" in reply.headers for reply in replies[1:])
+    assert not any("set-cookie" in reply.headers for reply in replies[1:])
+    assert all(reply.headers["x-request-id"] == reply.headers["x-sidecar-request-id"] for reply in replies[1:])
     await lab.until(lambda: len(lab.records) == 100)
     assert 99 == sum(record.outcome is Outcome.COLLAPSED for record in lab.records)
     assert len({record.request_id for record in lab.records}) == 100

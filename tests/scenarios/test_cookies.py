@@ -87,7 +87,9 @@ async def test_one_after_the_other(stream, build_lab, script, dial):
     for reply in (*others, again):
         assert "sidecar; hit" == reply.cache.partition("; ttl")[0]
         assert set() == marks(reply)
-        assert set() == reply.headers.keys() & {*PER_CALL, "alt-svc", "strict-transport-security"}
+        said = reply.headers.keys() & {*PER_CALL, "alt-svc", "strict-transport-security"}
+        assert {"x-request-id"} == said  # ours stands there
+        assert reply.headers["x-request-id"] == reply.headers["x-sidecar-request-id"]
     assert not any(ANCIENT in repr(reply.headers) for reply in (first, *others, again))
     assert all("date" in reply.headers for reply in (first, *others, again))
     assert 3 == upstream.calls

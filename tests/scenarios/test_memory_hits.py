@@ -19,7 +19,8 @@ async def test_second_call_is_a_hit(lab, provider):
     assert 1 == len({record.key for record in lab.records if len(record.key) == 16})
     assert "age" in second.headers
     assert "set-cookie" not in second.headers
-    assert "x-request-id" not in second.headers
+    assert second.headers["x-request-id"] == second.headers["x-sidecar-request-id"]  # ours, where SDKs look for one
+    assert first.headers["x-request-id"] != first.headers["x-sidecar-request-id"]
 
 
 async def test_sampled_call_passes_through(lab, provider):

@@ -91,6 +91,7 @@ async def test_messages(voice, provider, more, before):
     assert plain(entire.parsed) == plain(helped)
     assert _message(first) == _message(entire) == _message(streamed)
     assert ["application/json", "text/event-stream"] == [entire.kind, streamed.kind]
+    assert entire.parsed._request_id == entire.http.headers["x-sidecar-request-id"]
     assert 1 == provider.calls
 
 

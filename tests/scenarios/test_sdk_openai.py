@@ -84,6 +84,7 @@ async def test_chat(voice, provider, more, before):
     assert gathered(first)["usage"]["total_tokens"] > 0
     assert ["stored", "hit", "hit"] == told(first, entire, streamed)
     assert ["application/json", "text/event-stream"] == [entire.kind, streamed.kind]
+    assert entire.parsed._request_id == entire.http.headers["x-sidecar-request-id"]
     assert 1 == provider.calls
 
 

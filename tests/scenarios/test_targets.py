@@ -111,6 +111,33 @@ async def test_misdirected(path, headers, remedy, build_lab, script):
     assert [421] == [record.status for record in lab.records]
 
 
+OTHER_BASES = {
+    "no root": ("POST", "/openai/chat/completions", "OPENAI_BASE_URL={url}/openai/v1.", "lacks /v1"),
+    "root twice": ("POST", "/openai/v1/v1/chat/completions", "OPENAI_BASE_URL={url}/openai/v1.", "has /v1 twice"),
+    "no root, models": ("GET", "/openai/models", "OPENAI_BASE_URL={url}/openai/v1.", "lacks /v1"),
+    "no root, not cached": ("POST", "/openai/files", "OPENAI_BASE_URL={url}/openai/v1.", "lacks /v1"),
+    "no root, anthropic": ("POST", "/anthropic/messages", "ANTHROPIC_BASE_URL={url}/anthropic.", "lacks /v1"),
+    "root twice, anthropic": (
+        "POST", "/anthropic/v1/v1/messages", "ANTHROPIC_BASE_URL={url}/anthropic.", "has /v1 twice",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "remedy", "why"), OTHER_BASES.values(), ids=OTHER_BASES)
+async def test_root_missing_or_doubled(method, path, remedy, why, build_lab, script):
+    """A call whose base URL is wrong by the API's root goes nowhere, and is told the right one."""
+    upstream = await script(answer)
+    lab = await build_lab(upstream.url)
+    body = b"" if method == "GET" else CHAT
+
+    reply = await lab.ask(body, method=method, path=path)
+
+    assert (421, 0) == (reply.status, upstream.calls)
+    assert "false" == reply.headers["x-should-retry"]
+    assert remedy.format(url=lab.url) in reply.json()["error"]["message"]
+    assert why in reply.json()["error"]["message"]
+
+
 async def test_azure_takes_microsofts_token(build_lab, script):
     """Where the token is meant to go, it goes."""
     upstream = await script(answer)

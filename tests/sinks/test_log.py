@@ -125,6 +125,8 @@ def test_whole_line():
         upstream_status=503,
         upstream_id="req_abc",
         cause="disconnected",
+        first_content_seconds=0.25,
+        error_origin="upstream",
     )
     log_to(lines.write).record(told)
 
@@ -145,8 +147,10 @@ def test_whole_line():
             "reason": "unknown-finish",
             "finish": "abort",
             "cause": "disconnected",
+            "error_origin": "upstream",
             "region": "us",
             "seconds": 0.5,
+            "first_content_seconds": 0.25,
             "upstream_seconds": 0.5,
             "upstream_status": 503,
             "upstream_id": "req_abc",

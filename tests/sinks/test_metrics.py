@@ -1,14 +1,13 @@
-"""What is counted of a request, how it reads at a scrape, and that the number of series is bounded."""
+"""What is counted of a request, and how it reads at a scrape."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.core.model import Outcome, Record, Usage
 from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.series import Names
 from sidecar.sinks.table import (
     BREAKDOWNS,
     DURATIONS,
@@ -19,6 +18,10 @@ from sidecar.sinks.table import (
     reference,
 )
 
+NAMES = Names(
+    {"openai": ("us", "eu"), "anthropic": ("us",)},
+    {"chat": ("openai", "anthropic"), "embeddings": ("openai",), "default": ("openai", "anthropic")},
+)
 ALL_READINGS = {metric.name: (lambda: 1.0) for metric in READINGS}
 
 
@@ -45,43 +48,42 @@ def total(series: dict[tuple[str, ...], float], name: str) -> float:
     return sum(value for (found, *_), value in series.items() if found == name)
 
 
-def series_of(metrics: Metrics) -> int:
-    """The number of series as Prometheus counts them: lines that are no comments."""
-    return sum(not line.startswith(b"#") for line in metrics.exposition().splitlines())
-
-
 def test_nothing_happened():
     """A fresh process exposes its readings and its version only."""
-    metrics = Metrics("1.2.3", {"cache_bytes": lambda: 42.0, "cache_evictions_total": lambda: 0})
+    metrics = Metrics("1.2.3", NAMES, {"cache_bytes": lambda: 42.0, "cache_evictions_total": lambda: 0})
 
     assert {
         ("sidecar_cache_bytes",): 42.0,
         ("sidecar_cache_evictions_total",): 0.0,
+        ("sidecar_series_overflow_total",): 0.0,
         ("sidecar_build_info", "1.2.3"): 1.0,
     } == scrape(metrics)
 
 
 def test_memory_hits():
     """Hits are counted with their durations, and nothing upstream is."""
-    metrics = Metrics("1", {})
-    for seconds in (0.0001, 0.0005, 0.05):
-        metrics.record(record(seconds=seconds))
+    metrics = Metrics("1", NAMES, {})
+    for seconds in (0.0001, 0.005, 0.1):
+        metrics.record(record(seconds=seconds, first_content_seconds=seconds))
     series = scrape(metrics)
 
     assert 3 == series["sidecar_requests_total", "2xx", "hit_memory", "chat", "openai"]
-    assert [2, 2, 3, 3, 3, 3, 3] == [
-        series["sidecar_request_duration_seconds_bucket", str(bound), "hit_memory", "chat"]
-        for bound in (*DURATIONS, "+Inf")
-    ]
-    assert 3 == series["sidecar_request_duration_seconds_count", "hit_memory", "chat"]
-    assert pytest.approx(0.0506) == series["sidecar_request_duration_seconds_sum", "hit_memory", "chat"]
-    assert pytest.approx(0.0506) == series["sidecar_overhead_duration_seconds_sum",]
+    for name, labels in (
+        ("sidecar_request_duration_seconds", ("hit_memory", "openai")),
+        ("sidecar_first_content_seconds", ("openai",)),
+    ):
+        buckets = [series[f"{name}_bucket", str(bound), *labels] for bound in (*DURATIONS, "+Inf")]
+
+        assert [2, 2, 3, *[3] * 11] == buckets
+        assert 3 == series[f"{name}_count", *labels]
+        assert pytest.approx(0.1051) == series[f"{name}_sum", *labels]
+    assert pytest.approx(0.1051) == series["sidecar_overhead_duration_seconds_sum",]
     assert not [name for name, *_ in series if "upstream" in name or "tokens" in name]
 
 
 def test_sent_upstream():
-    """A call that was made is counted by region and class of answer, with its wait and its tokens."""
-    metrics = Metrics("1", {})
+    """A call that was made is counted by region and class of answer, with its wait and its tokens; 429 is a class."""
+    metrics = Metrics("1", NAMES, {})
     metrics.record(sent(usage=Usage(prompt=10, completion=5, cached=4)))
     metrics.record(sent(usage=Usage(prompt=1, completion=1)))
     metrics.record(sent(Outcome.MISS, 429))
@@ -89,7 +91,7 @@ def test_sent_upstream():
     series = scrape(metrics)
 
     assert 2 == series["sidecar_upstream_responses_total", "2xx", "us", "openai"]
-    assert 1 == series["sidecar_upstream_responses_total", "4xx", "us", "openai"]
+    assert 1 == series["sidecar_upstream_responses_total", "429", "us", "openai"]
     assert 1 == series["sidecar_upstream_responses_total", "none", "eu", "openai"]
     assert 3 == series["sidecar_upstream_duration_seconds_count", "us", "openai"]
     assert 3.75 == series["sidecar_upstream_duration_seconds_sum", "us", "openai"]
@@ -101,7 +103,7 @@ def test_sent_upstream():
 
 def test_tokens_of_a_hit_are_not_paid_for():
     """The tokens of an answer that was remembered are not counted again."""
-    metrics = Metrics("1", {})
+    metrics = Metrics("1", NAMES, {})
     metrics.record(record(usage=Usage(prompt=10, completion=5)))
 
     assert 0 == total(scrape(metrics), "sidecar_tokens_total")
@@ -109,7 +111,7 @@ def test_tokens_of_a_hit_are_not_paid_for():
 
 def test_bypass_reasons():
     """Bypassed requests are counted by reason; the reason of another outcome is not."""
-    metrics = Metrics("1", {})
+    metrics = Metrics("1", NAMES, {})
     metrics.record(sent(Outcome.BYPASS, reason="server-tools"))
     metrics.record(sent(Outcome.MISS, reason="truncated"))
     series = scrape(metrics)
@@ -120,7 +122,7 @@ def test_bypass_reasons():
 
 def test_answers_that_are_not_stored():
     """What a call that was looked up got and could not keep is counted by its reason, whoever pays for the call."""
-    metrics = Metrics("1", {})
+    metrics = Metrics("1", NAMES, {})
     metrics.record(sent(Outcome.MISS, reason="unknown-finish", finish="abort"))
     metrics.record(sent(Outcome.COLLAPSED, reason="unknown-finish"))
     metrics.record(sent(Outcome.REFRESH, reason="truncated"))
@@ -139,7 +141,7 @@ def test_answers_that_are_not_stored():
 
 def test_refreshes_are_no_requests():
     """A call of our own counts for the service and its tokens, and as no request of anybody."""
-    metrics = Metrics("1", {})
+    metrics = Metrics("1", NAMES, {})
     metrics.record(sent(Outcome.REFRESH, stored=True, usage=Usage(1, 2, 0, 0)))
     metrics.record(sent(Outcome.REFRESH, 500))
     series = scrape(metrics)
@@ -152,7 +154,7 @@ def test_refreshes_are_no_requests():
 
 def test_fleets_numbers():
     """Commands to Redis by their time, and what others count by label."""
-    metrics = Metrics("1", {"redis_up": lambda: 1.0}, {"redis_errors_total": lambda: {"timeout": 3.0}})
+    metrics = Metrics("1", NAMES, {"redis_up": lambda: 1.0}, {"redis_errors_total": lambda: {"timeout": 3.0}})
     metrics.redis(0.0004)
     metrics.redis(0.3)
     series = scrape(metrics)
@@ -164,7 +166,7 @@ def test_fleets_numbers():
 
 def test_clocks_that_disagree():
     """A wait measured longer than the whole adds nothing, for a sum must not shrink."""
-    metrics = Metrics("1", {})
+    metrics = Metrics("1", NAMES, {})
     metrics.record(sent(seconds=1.0, upstream_seconds=1.1))
     series = scrape(metrics)
 
@@ -175,7 +177,7 @@ def test_clocks_that_disagree():
 def test_readings_are_read_at_each_scrape():
     """A reading is whatever its owner says at that moment."""
     values = iter([1.0, 2.0])
-    metrics = Metrics("1", {"connections": lambda: next(values)})
+    metrics = Metrics("1", NAMES, {"connections": lambda: next(values)})
 
     assert [1.0, 2.0] == [scrape(metrics)["sidecar_connections",] for _ in range(2)]
 
@@ -183,84 +185,58 @@ def test_readings_are_read_at_each_scrape():
 def test_unknown_reading():
     """A reading that the table does not know is a mistake of whoever wires things up."""
     with pytest.raises(ValueError, match="no such metrics: cache_byte"):
-        Metrics("1", {"cache_byte": lambda: 0.0})
+        Metrics("1", NAMES, {"cache_byte": lambda: 0.0})
 
 
-def test_a_usual_pod_fits():
-    """One service, chat and embeddings, every usual outcome: nothing is counted as other."""
-    metrics = Metrics("1", ALL_READINGS)
-    for usual in (
-        record(),
-        sent(usage=Usage(1, 2, 3, 4)),
-        sent(status=400),
-        sent(status=429),
-        sent(status=500),
-        record(Outcome.COLLAPSED),
-        sent(Outcome.ERROR, 502, upstream_status=0),
-        record(route="embeddings"),
-        sent(route="embeddings"),
-        sent(Outcome.BYPASS, route="default", reason="unknown-path"),
-        sent(Outcome.BYPASS, 404, route="default", reason="server-tools"),
-        sent(Outcome.BYPASS, route="chat", reason="not-deterministic"),
-    ):
-        metrics.record(usual)
-
-    assert '"other"' not in metrics.exposition().decode()
-    assert series_of(metrics) <= 150
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    records=st.lists(
-        st.builds(
-            sent,
-            outcome=st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.REFRESH]),
-            status=st.sampled_from([200, 302, 400, 429, 500, 503]),
-            service=st.sampled_from(["openai", "anthropic", "azure-openai"]),
-            route=st.sampled_from(["chat", "embeddings", "ocr", "rerank", "off", "default"]),
-            region=st.sampled_from(["us", "eu", "asia"]),
-            reason=st.sampled_from([f"reason-{number}" for number in range(30)]),
-            usage=st.just(Usage(1, 1, 1, 1)),
-        ),
-        min_size=50,
-        max_size=120,
-    )
-)
-def test_series_are_bounded(records):
-    """Whatever happens there are at most 150 series, and each metric's sum is right all the same."""
-    metrics = Metrics("1", ALL_READINGS)
-    for one in records:
-        metrics.record(one)
+def test_first_content_comes_before_the_end():
+    """What a caller sees first is counted apart from the whole; of an error it sees none."""
+    metrics = Metrics("1", NAMES, {})
+    metrics.record(sent(seconds=20.0, first_content_seconds=0.3))
+    metrics.record(sent(status=500, seconds=0.1))
     series = scrape(metrics)
 
-    not_stored = [name for name, *_ in series if name == "sidecar_not_stored_total"]
-
-    assert series_of(metrics) == len(series) <= 150 + len(not_stored)
-    assert len(not_stored) <= 9
-    assert len(records) == total(series, "sidecar_requests_total")
-    assert len(records) == total(series, "sidecar_request_duration_seconds_count")
-    assert len(records) == total(series, "sidecar_upstream_duration_seconds_count")
-    assert len(records) == total(series, "sidecar_upstream_responses_total")
-    assert sum(one.outcome is Outcome.BYPASS for one in records) == total(series, "sidecar_bypass_total")
+    assert 2 == series["sidecar_request_duration_seconds_count", "miss", "openai"]
+    assert 1 == series["sidecar_first_content_seconds_count", "openai"]
+    assert 0.3 == series["sidecar_first_content_seconds_sum", "openai"]
+    assert [0, 1] == [series["sidecar_first_content_seconds_bucket", bound, "openai"] for bound in ("0.25", "0.5")]
 
 
-def test_room_for_counters():
-    """Durations told apart finely don't cost the next counters their labels."""
-    metrics = Metrics("1", ALL_READINGS)
-    for number in range(20):
-        metrics.record(record(route=f"route-{number}"))
-    series = scrape(metrics)
+def test_errors_by_whose_they_are():
+    """Each request that failed counts for whoever has to see to it; a refresh is nobody's request."""
+    metrics = Metrics("1", NAMES, {})
+    metrics.record(sent(status=500, error_origin="upstream"))
+    metrics.record(sent(status=400, error_origin="caller"))
+    metrics.record(record(Outcome.ERROR, 503, error_origin="sidecar"))
+    metrics.record(record(Outcome.ERROR, 400, route="", service="", error_origin="caller"))
+    metrics.record(sent(Outcome.REFRESH, 500, error_origin="upstream"))
+    metrics.record(record())
 
-    assert 20 == sum(name == "sidecar_requests_total" for name, *_ in series)
-    assert not [labels for name, *labels in series if name == "sidecar_requests_total" and "other" in labels]
-    assert [
-        labels for name, *labels in series if name == "sidecar_request_duration_seconds_count" and "other" in labels
-    ]
+    assert {
+        ("sidecar_errors_total", "upstream", "openai"): 1.0,
+        ("sidecar_errors_total", "caller", "openai"): 1.0,
+        ("sidecar_errors_total", "sidecar", "openai"): 1.0,
+        ("sidecar_errors_total", "caller", ""): 1.0,
+    } == {series: value for series, value in scrape(metrics).items() if series[0] == "sidecar_errors_total"}
+
+
+def test_numbers_without_a_place():
+    """What others count is added up under ``other`` where there is no room, in the same way at each scrape."""
+    regions = {("crowded", f"region-{number}"): number for number in range(300)}
+    names = Names({"crowded": tuple(region for _, region in regions)})
+    metrics = Metrics("1", names, {}, {"rate_windows": lambda: regions})
+    first, again = scrape(metrics), scrape(metrics)
+
+    assert first == again
+    assert len(first) <= names.bound
+    assert sum(regions.values()) == total(first, "sidecar_rate_windows")
+    assert 1 == first["sidecar_rate_windows", "region-1", "crowded"]
+    assert 0 < first["sidecar_rate_windows", "other", "crowded"]
+    assert 0 < first["sidecar_series_overflow_total",]
 
 
 def test_again():
     """Each attempt beyond a call's first counts by what was wrong before it; calls without room by who had none."""
-    metrics = Metrics("1", {})
+    metrics = Metrics("1", NAMES, {})
     metrics.record(sent(Outcome.MISS, again=("connect", "hedge")))
     metrics.record(sent(Outcome.MISS, again=("connect",), upstream_status=429))
     metrics.record(record(Outcome.ERROR, cause="route-limit"))
@@ -278,10 +254,17 @@ def test_exposed_as_the_table_says():
     """Names, types, labels and help texts of an exposition are those of the table."""
     fleets = {metric.name: (lambda: 1.0) for metric in FLEET_READINGS}
     breakdowns = {
-        metric.name: (lambda labels=metric.labels: {labels if len(labels) > 1 else "one": 1.0}) for metric in BREAKDOWNS
+        metric.name: (
+            lambda labels=metric.labels, closed=metric.closed: {
+                labels if len(labels) > 1 else (closed or ("one",))[0]: 1.0
+            }
+        )
+        for metric in BREAKDOWNS
     }
-    metrics = Metrics("1", ALL_READINGS | fleets, breakdowns)
+    metrics = Metrics("1", NAMES, ALL_READINGS | fleets, breakdowns)
     metrics.record(sent(Outcome.BYPASS, reason="observe", observed="first", usage=Usage(1, 1, 1, 1)))
+    metrics.record(record(first_content_seconds=0.1))
+    metrics.record(sent(status=500, error_origin="upstream"))
     metrics.record(sent(Outcome.REFRESH, stored=True))
     metrics.record(sent(Outcome.MISS, upstream_status=429, again=("connect", "hedge"), reason="status"))
     metrics.redis(0.001)
@@ -300,6 +283,6 @@ def test_reference():
     rows = reference().splitlines()
 
     assert len(METRICS) == len(rows) - 2
-    assert "| `sidecar_bypass_total` | counter | `reason` | Requests that were not looked up. " in rows[3]
+    assert "| `sidecar_bypass_total` | counter | `reason` | Requests that were not looked up. " in rows[4]
     assert all(metric.help.endswith(".") and metric.question.endswith("?") for metric in METRICS)
     assert {5} == {row.count("|") - 1 for row in rows}
