@@ -32,8 +32,8 @@ upper and lower case apart, those of models don't. An unquoted `off` is `false` 
 Anchors, aliases and merges (`<<`) work; a key said twice is a problem. Secrets are refused: they stand in mounted
 files, which are read again when they change. Where a file's path belongs and the secret itself seems to stand,
 `sidecar check` says so, and `sidecar run` warns and goes on as without that file; nobody shows it. A file in the
-working directory is named as `./NAME`. `sidecar check` reads the files that are there, too: secrets, credentials,
-certificates, answers. Those that are elsewhere are no problem for it.
+working directory is named as `./NAME`: a word that stands alone may be a password. `sidecar check` reads the files that
+are there, too: secrets, credentials, certificates, answers. Those that are elsewhere are no problem for it.
 
 `sidecar run` lives with keys that it doesn't know, for pods of several versions share one ConfigMap: each is a warning;
 inside a route it switches that route's cache off, inside a service the cache of all its calls, under `cache` the whole
