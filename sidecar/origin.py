@@ -15,11 +15,13 @@ from msgspec.structs import replace
 
 from sidecar.attempt import Trip, Try
 from sidecar.commit import COMPLAINT_BYTES, Committed
+from sidecar.core.approach import Approach
 from sidecar.core.held import Held
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
 from sidecar.core.policy import ABSENT, FAILING, Audience, Serve, audience, judge, judge_spare
 from sidecar.core.principal import Accepted
+from sidecar.core.purges import mark_of
 from sidecar.core.rescue import cause_of
 from sidecar.core.usage import names_usage, with_usage
 from sidecar.core.variants import fitting
@@ -35,6 +37,12 @@ from sidecar.standby import Standby, has_room
 from sidecar.store.base import NOTHING, Fetched, Store
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
+
+
+def tags_beside(entry: Entry, call: Call, approach: Approach) -> tuple[str, ...]:
+    """The tags that come with a call which *entry* answers; its route's mark among them where another one stored it."""
+    tags = tags_of(call, approach)
+    return tags if entry.route == call.route.name else (*tags, mark_of(call.route.name))
 
 
 class Origin:
@@ -98,8 +106,8 @@ class Origin:
         return await self._store.fetch(errand.key, suffices, patience=patience)
 
     def note(self, errand: Errand, entry: Entry) -> bool:
-        """*entry* answers this call: its tags are noted beside it. False: they cannot be, so it must not."""
-        tags = tags_of(errand.call, errand.approach)
+        """*entry* answers this call: what purges it then is noted beside it. False: it cannot be, so it must not."""
+        tags = tags_beside(entry, errand.call, errand.approach)
         return not tags or self._store.note(errand.key, entry, tags)
 
     async def opening(self, reader: Reader, errand: Errand) -> Opening | None:
