@@ -92,7 +92,8 @@ they have in memory until its `ttl` is over, so give a short one to routes whose
 
 Of what a request asks, `max-age`, `min-fresh`, `no-cache` (also as `Pragma` where there is no `Cache-Control`),
 `no-store` and `only-if-cached` hold. A `max-age` that cannot be read is 0. `max-stale` changes nothing: the route says
-whether a stale answer may serve.
+whether a stale answer may serve. `x-sidecar-tags` takes up to 32 tags, with commas between; a call with more of them is
+neither looked up nor kept (`no-store`), for a purge by one that was left out would miss its answer.
 """
 
 _VARIABLES_HEAD = """\
