@@ -28,10 +28,12 @@ SHORTEST_RANDOM = 8
 MOST_STRANGE = 12
 """Characters in shorter parts that read as no words do, all together."""
 
-_PREFIX = re.compile(
+KEY_START = re.compile(
     r"(?:sk|pk|rk)[-_][\w-]{3}|xox[a-z]-|gh[a-z]_|github_pat_|glpat-|hf_|AKIA|ASIA|AIza|ya29\.|eyJ"
     r"|(?:[Bb]earer|[Bb]asic)\s|-----BEGIN|[{\[\"']"
 )
+"""How keys and tokens begin, and what is pasted with its quotes."""
+
 _LINE = re.compile(r"[A-Za-z0-9._-]{1,32}:[A-Za-z0-9+/]{40,}={0,2}\Z")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}={1,2}\Z|[A-Za-z0-9+/]{43}=\Z")
 _RUN = re.compile(r"[A-Za-z0-9]{20,}")
@@ -56,9 +58,9 @@ def is_secret(text: str) -> bool:
     if _LINE.match(text) or _BASE64.match(text):
         return True
     parts = text.split("/")
-    if any(_PREFIX.match(part) and not _ENDING.search(part) for part in (text, parts[-1])):
+    if any(KEY_START.match(part) and not _ENDING.search(part) for part in (text, parts[-1])):
         return True
-    if any(map(_is_random, _RUN.findall(text))):
+    if any(map(is_random, _RUN.findall(text))):
         return True
     if _ANCHORED.match(text):
         return _is_strange(parts)
@@ -78,7 +80,7 @@ def is_plain(text: str) -> bool:
     return all(_PLAIN.match(part) for part in text.split("/") if part)
 
 
-def _is_random(run: str) -> bool:
+def is_random(run: str) -> bool:
     """Whether *run*, letters and digits without a break, changes between the two as no name does."""
     return sum(one.isdigit() != other.isdigit() for one, other in pairwise(run)) > MOST_CHANGES
 
@@ -91,10 +93,10 @@ def _is_strange(parts: list[str]) -> bool:
 
 def _reads(part: str) -> bool:
     """Whether *part* is made of words and numbers, ``OpenAiKey-2024`` say, with nothing odd between."""
-    return not _ODD.search(part) and all(map(_is_word, _WORD.findall(part)))
+    return not _ODD.search(part) and all(map(is_word, _WORD.findall(part)))
 
 
-def _is_word(word: str) -> bool:
+def is_word(word: str) -> bool:
     """Whether *word* is written in one case, or in pieces that could be words: ``Open``, ``AI``, ``Key``, ``2024``."""
     if _UNSPEAKABLE.search(word):
         return False
@@ -106,7 +108,7 @@ def _is_word(word: str) -> bool:
 
 
 def _could_be_word(piece: str) -> bool:
-    """Whether *piece* is a number, an acronym, or has a vowel."""
+    """Whether *piece* is a number, an acronym (``AI``, ``Gpt``), or has a vowel."""
     if piece.isdigit():
         return True
-    return 1 < len(piece) < 6 if piece.isupper() else len(piece) > 1 and bool(_VOWEL.search(piece))
+    return 1 < len(piece) < 6 if piece.isupper() else 1 < len(piece) < 4 or bool(_VOWEL.search(piece[1:]))
