@@ -132,7 +132,9 @@ SCHEMA = Table(
                     "names": Key(
                         Items(forms.HOST),
                         "names under which callers reach it, beside `localhost`, addresses and the services' hosts: "
-                        "a call under any other `Host` is not looked up, and gets no credential of a region",
+                        "a call under any other `Host` is not looked up, and gets no credential of a region; "
+                        "a browser that comes to the health port under another one gets neither metrics nor "
+                        "parts of readiness",
                     ),
                 },
                 frozenset({"tls_port"}),
