@@ -225,7 +225,8 @@ class Sidecar:
         if self.membership is not None:
             self.operations.log = self.membership.log
             self.operations.orders = self.membership.regions
-        self.health = HealthServer(self.readiness, self.metrics.exposition, self._report)
+        names = {rules.health.host, *rules.listen.names, *[host for each in rules.services for host in each.hosts]}
+        self.health = HealthServer(self.readiness, self.metrics.exposition, self._report, names=frozenset(names))
         self.control = ControlServer(
             purge=self.operations.purge,
             mode=self.operations.change,

@@ -15,18 +15,20 @@ from msgspec.structs import replace
 
 from sidecar.attempt import Trip, Try
 from sidecar.commit import COMPLAINT_BYTES, Committed
+from sidecar.core.approach import Approach
 from sidecar.core.beside import Asked, never
 from sidecar.core.held import Held
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
 from sidecar.core.policy import ABSENT, FAILING, Audience, Serve, audience, judge, judge_spare
 from sidecar.core.principal import Accepted
+from sidecar.core.purges import mark_of
 from sidecar.core.rescue import cause_of
 from sidecar.core.usage import names_usage, with_usage
 from sidecar.core.variants import fitting
 from sidecar.delivery import viewed
 from sidecar.dispatch import Dispatch, Sent
-from sidecar.errand import Errand, book, booked, tags_of, trip_of
+from sidecar.errand import Call, Errand, book, booked, tags_of, trip_of
 from sidecar.errors import Refused, UpstreamFailed
 from sidecar.flight.flight import Flight
 from sidecar.flight.opening import Opening
@@ -38,6 +40,12 @@ from sidecar.store.base import NOTHING, Fetched, Store
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
 _REFUSES_BYTES = 64 * 1024  # of names by which deployments are remembered: callers choose the models'
+
+
+def tags_beside(entry: Entry, call: Call, approach: Approach) -> tuple[str, ...]:
+    """The tags that come with a call which *entry* answers; its route's mark among them where another one stored it."""
+    tags = tags_of(call, approach)
+    return tags if entry.route == call.route.name else (*tags, mark_of(call.route.name))
 
 
 class Origin:
@@ -119,8 +127,8 @@ class Origin:
         return await self._store.fetch(errand.key, suffices, patience=patience, beside=beside)
 
     def note(self, errand: Errand, entry: Entry) -> bool:
-        """*entry* answers this call: its tags are noted beside it. False: they cannot be, so it must not."""
-        tags = tags_of(errand.call, errand.approach)
+        """*entry* answers this call: what purges it then is noted beside it. False: it cannot be, so it must not."""
+        tags = tags_beside(entry, errand.call, errand.approach)
         return not tags or self._store.note(errand.key, entry, tags)
 
     async def fetch(self, errand: Errand, flight: Flight, behind: Held | None, *, cause: str = "") -> None:

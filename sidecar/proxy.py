@@ -45,12 +45,12 @@ from sidecar.core.steady import SteadyObserver
 from sidecar.core.variants import fits
 from sidecar.delivery import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand, Way, draft_of, tags_of
+from sidecar.errand import Call, Errand, Way, draft_of
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.fetching import Fetching
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
-from sidecar.origin import Origin
+from sidecar.origin import Origin, tags_beside
 from sidecar.reception import Reception
 from sidecar.refreshing import Refreshes
 from sidecar.relaying import Passage, Relay
@@ -301,8 +301,7 @@ class Proxy:
         if isinstance(verdict, Absent):
             return None
         if asked.tags or entry.route != call.route.name:  # else it has all the tags that come with the call
-            noted = self._store.note(key, entry, tags_of(call, approach))
-            return verdict if noted else None
+            return verdict if self._store.note(key, entry, tags_beside(entry, call, approach)) else None
         return verdict
 
     def _serve(

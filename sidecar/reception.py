@@ -33,6 +33,7 @@ from sidecar.core.policy import (
     share,
 )
 from sidecar.core.principal import Accepted, Principal
+from sidecar.core.purges import mark_of
 from sidecar.core.recognise import Site
 from sidecar.core.variants import fits, variant
 from sidecar.dispatch import Sent
@@ -306,7 +307,9 @@ class Reception:
             draft.reason = Reason.SUPERSEDED
             return False
         said = tags_of(call, errand.approach)
-        tags = tuple(dict.fromkeys((*said, *sorted(flight.tags), *flight.inherits())))
+        route = mark_of(call.route.name)  # it is the answer's own route from now on
+        others = (*sorted(flight.tags), *flight.inherits())
+        tags = tuple(dict.fromkeys((*said, *[tag for tag in others if tag != route])))
         entry = Entry(
             status=200,
             headers=opening.shared,

@@ -3,11 +3,17 @@ Where kubelet asks whether this process lives and may be sent calls, and Prometh
 
 The rule: it answers GET, reads, and changes nothing; nothing it says is a secret. Readiness is this process's own
 affair: that a service or the fleet's store is sick is no reason to send callers away.
+
+A page whose own name was made to lead here (DNS rebinding) could read what it says of services and traffic. So a
+browser that was sent here by a name that isn't ours gets neither metrics nor parts; probes and scrapers call by
+whatever name they like, and nothing keeps ``/livez`` and ``/readyz`` from anybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -25,6 +31,18 @@ sidecar: health
 /readyz            200 while it takes calls; /readyz?verbose names the parts
 /metrics           for Prometheus
 """
+
+_PORT = re.compile(r":[0-9]*\Z")
+_BROWSERS = ("origin", "referer", "sec-fetch-site", "sec-fetch-mode", "accept-language")
+"""
+Fields that browsers send. The last goes with each of their requests, and no page can take it away; to a plain address
+they send no ``Sec-Fetch-*``, and to a page's own origin no ``Origin``.
+"""
+
+_FOREIGN = (
+    "the Host of this request is no name of this sidecar's, so a web page may have led a browser here; call it by its "
+    "address, or add the name to listen.names"
+)
 
 _HEADERS = {"server": "sidecar", "cache-control": "no-store"}
 
@@ -51,7 +69,7 @@ class Readiness(NamedTuple):
 class HealthServer:
     """
     The health server. *ready* and *metrics* are asked at each request, so they have to be quick; *report* hears of what
-    goes wrong inside.
+    goes wrong inside. *names* are the values of ``Host``, in lower case, that mean this sidecar.
 
     Started once, stopped once; ``stop`` without ``start`` does nothing.
     """
@@ -61,10 +79,13 @@ class HealthServer:
         ready: Callable[[], Readiness],
         metrics: Callable[[], bytes],
         report: Callable[[BaseException], None] = lambda _: None,
+        *,
+        names: frozenset[str] = frozenset(),
     ) -> None:
         self._ready = ready
         self._metrics = metrics
         self._report = report
+        self._names = names | {"localhost"}
         self._server: WebServer | None = None
         self._address = ""
 
@@ -106,13 +127,35 @@ class HealthServer:
         return _text(200, "ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
+        if "verbose" in request.query and self._is_foreign(request):
+            return _refusal(403, "foreign-host", _FOREIGN)
         ready, parts = self._ready()
         lines = [str(part) for part in parts] if "verbose" in request.query else []
         lines.append("ok" if ready else "not ready")
         return _text(200 if ready else 503, "".join(f"{line}\n" for line in lines))
 
-    async def _expose(self, _: web.Request) -> web.Response:
+    async def _expose(self, request: web.Request) -> web.Response:
+        if self._is_foreign(request):
+            return _refusal(403, "foreign-host", _FOREIGN)
         return _reply(200, self._metrics(), METRICS_TYPE)
+
+    def _is_foreign(self, request: web.Request) -> bool:
+        """Whether a browser came by a name which isn't ours."""
+        hosts = [_PORT.sub("", host).lower() for host in request.headers.getall("host", ())]
+        return _is_browsers(request.headers) and not all(host in self._names or _is_address(host) for host in hosts)
+
+
+def _is_browsers(headers: Mapping[str, str]) -> bool:
+    return any(name in headers for name in _BROWSERS) or headers.get("user-agent", "").startswith("Mozilla/")
+
+
+def _is_address(host: str) -> bool:
+    """Whether *host* is an address, or empty: no name server can have it lead elsewhere."""
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return not host
+    return True
 
 
 async def _head(_: web.Request, response: web.StreamResponse) -> None:

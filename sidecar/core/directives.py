@@ -16,7 +16,7 @@ from math import inf
 from msgspec import Struct
 
 from sidecar.core.headers import OURS, REPLAYED
-from sidecar.core.model import Fields
+from sidecar.core.model import MOST_TAGS, Fields
 
 MOST_VARIED = 32
 """Fields that ``Vary`` may name; an answer that names more is as good as one that names them all."""
@@ -78,7 +78,10 @@ NOTHING_SAID = Said()
 
 
 def read_directives(fields: Fields) -> Directives:
-    """What the caller asks. A TTL that cannot be read is 0; a tag that is none is as if it were not there."""
+    """
+    What the caller asks. A TTL that cannot be read is 0; a tag that is none is as if it were not there. A call with
+    more tags than an entry has is neither looked up nor kept.
+    """
     if not any(name in fields for name in _ASKING):
         return NOTHING_ASKED
     no_cache = no_store = only_if_cached = False
@@ -102,12 +105,16 @@ def read_directives(fields: Fields) -> Directives:
     if (asked := fields.get(b"x-sidecar-ttl")) is not None:
         found = _DURATION.match(asked.decode("latin-1").strip())
         ttl = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    tags = tuple(
-        tag
-        for part in fields.get(b"x-sidecar-tags", b"").decode("latin-1").split(",")
-        if _TAG.match(tag := part.strip())
-    )
-    return Directives(no_cache, no_store, only_if_cached, max_age, ttl, tags[:16], min_fresh)
+    tags = _tags(fields)
+    no_store |= tags is None
+    return Directives(no_cache, no_store, only_if_cached, max_age, ttl, tags or (), min_fresh)
+
+
+def _tags(fields: Fields) -> tuple[str, ...] | None:
+    """The caller's tags; None where they are too many: a purge by one that is left out would miss the answer."""
+    said = fields.get(b"x-sidecar-tags", b"").decode("latin-1").split(",")
+    tags = tuple(dict.fromkeys(tag for part in said if _TAG.match(tag := part.strip())))
+    return tags if len(tags) <= MOST_TAGS else None
 
 
 def read_said(fields: Fields, now: float) -> Said:

@@ -18,7 +18,8 @@ MOST_NOTED = 32
 class Held(Struct, frozen=True, gc=False):
     """
     *born* is when the answer was complete by the clock that runs on, as far as the wall clock told when this process
-    got the entry. *noted* are tags of calls that it answered, beyond the entry's own.
+    got the entry. *noted* are tags of calls that it answered, beyond the entry's own, and the marks of their routes
+    (``purges.mark_of``).
     """
 
     entry: Entry

@@ -47,18 +47,22 @@ _NOBODY = b"basic og=="
 """Basic's colon between no name and no password."""
 
 _SIGNED = re.compile(
-    rb"(?:aws4-[a-z0-9-]+|aws|goog[14]-[a-z0-9-]+|acs3-[a-z0-9-]+|tc3-[a-z0-9-]+|sdk-[a-z0-9-]+|hmac(?:-[a-z0-9-]+)?"
-    rb"|sharedkey(?:lite)?|signature|hawk|digest|dpop|mac|eg1-[a-z0-9-]+|negotiate|ntlm)(?:\s|\Z)"
-    rb"|oauth\s.*oauth_signature",
+    rb"(?:aws[0-9]?(?:-[a-z0-9-]+)?|goog[14]-[a-z0-9-]+|acs3-[a-z0-9-]+|tc3-[a-z0-9-]+|sdk-[a-z0-9-]+|oss|obs|cos|kss|qiniu"
+    rb"|qbox|upyun|hmac|sharedkey(?:lite)?|signature|hawk|digest|dpop|mac|eg1-[a-z0-9-]+|negotiate|ntlm)(?:\s|\Z)"
+    rb"|[a-z0-9._-]{0,64}(?:hmac|sha-?(?:1|256|384|512)|signature)[a-z0-9._-]{0,64}\s"
+    rb"|bce-auth-v[0-9]+/|q-sign-algorithm=|oauth\s.*oauth_signature",
     re.IGNORECASE | re.DOTALL,
 )
 """
 Schemes in which the caller signs each request, or answers a challenge: AWS Signature Version 4 and its kin (Google,
-Alibaba, Tencent, Huawei, Akamai), HMAC of Azure, RFC 9421 and its drafts, OAuth 1.0, Hawk, Digest, DPoP, MAC, SPNEGO.
+Alibaba, Tencent, Huawei, Baidu, Volcano Engine, Akamai), the older ones of object stores, HMAC and shared access
+signatures of Azure, RFC 9421 and its drafts, OAuth 1.0, Hawk, Digest, DPoP, MAC, SPNEGO; and whatever else is named by
+how it signs.
 """
 
 _SIGNATURES = frozenset({b"signature", b"signature-input", b"dpop"})
-_SIGNED_QUERY = re.compile(rb"(?:\A|&)x-(?:amz|goog|oss|tos)-signature=", re.IGNORECASE)
+_SIGNED_QUERY = re.compile(rb"(?:(?:x-[a-z0-9._-]*|q-)?signature|sig)\Z")
+"""A query member, by its name in lower case, that holds the signature of a URL; ``sig`` is Azure's."""
 
 
 class Pod(Struct, frozen=True, gc=False):
@@ -321,8 +325,9 @@ def _words(roles: Roles, fields: Fields, query: bytes) -> list[bytes]:
 
 
 def _is_signed(roles: Roles, fields: Fields, query: bytes) -> bool:
-    """Whether a request carries a signature of its own, in a field or in the query."""
-    if not _SIGNATURES.isdisjoint(fields) or _SIGNED_QUERY.search(query) is not None:
+    """Whether a request carries a signature of its own, in a field or in the query; its services decode names."""
+    names = [unquote_to_bytes(member.partition(b"=")[0]).lower() for member in _SEPARATORS.split(query)]
+    if not _SIGNATURES.isdisjoint(fields) or any(map(_SIGNED_QUERY.match, names)):
         return True
     return any(_SIGNED.match(value) for _, value in roles.credentials(fields))
 

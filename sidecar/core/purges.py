@@ -66,6 +66,20 @@ class Scope(NamedTuple):
 
 ALL = Scope(ScopeKind.ALL)
 
+_ROUTE = "route "
+
+
+def mark_of(route: str) -> str:
+    """What stands among an answer's tags once *route* has served it that another route stored. No tag has a blank."""
+    return _ROUTE + route
+
+
+def scope_of(tag: str) -> Scope:
+    """The scope whose purge takes the answers with *tag*, which may be the mark of a route."""
+    if tag.startswith(_ROUTE):
+        return Scope(ScopeKind.ROUTE, tag.removeprefix(_ROUTE))
+    return Scope(ScopeKind.TAG, tag)
+
 
 def scopes_of(key: Key, entry: Entry) -> tuple[Scope, ...]:
     """The scopes whose purge takes *entry*."""
@@ -78,7 +92,7 @@ def scopes(key: Key, service: str, route: str, tags: tuple[str, ...], partition:
         ALL,
         Scope(ScopeKind.SERVICE, service),
         Scope(ScopeKind.ROUTE, route),
-        *[Scope(ScopeKind.TAG, tag) for tag in tags],
+        *map(scope_of, tags),
         Scope(ScopeKind.KEY, key.address.hex()),
         Scope(ScopeKind.PARTITION, partition.hex()),
     )
@@ -90,7 +104,8 @@ def taking(purged: Iterable[Scope]) -> Callable[[Key, Held], bool]:
     for scope in purged:
         values[scope.kind].add(scope.value)
     everything = bool(values[ScopeKind.ALL])
-    services, routes, tags = values[ScopeKind.SERVICE], values[ScopeKind.ROUTE], values[ScopeKind.TAG]
+    services, routes = values[ScopeKind.SERVICE], values[ScopeKind.ROUTE]
+    tags = values[ScopeKind.TAG] | set(map(mark_of, routes))
     keys, partitions = values[ScopeKind.KEY], values[ScopeKind.PARTITION]
 
     def taken(key: Key, held: Held) -> bool:

@@ -42,7 +42,10 @@ SKEW_SECONDS = 600.0
 """So far the wall clock of who set a mode may be ahead of ours."""
 
 LONGEST_TAG = 64
-"""Characters; nobody can send a longer one with a call."""
+"""Characters; nobody can send a longer one with a call, and no route's name is longer."""
+
+_NOTED = frozenset({ScopeKind.TAG, ScopeKind.ROUTE})
+"""What answers are noted by, beside what they carry themselves."""
 
 MOST_PURGES = 1000
 """Purges in the log; the oldest beyond are one of all."""
@@ -235,8 +238,8 @@ class Journal:
 
     async def exchange(self, known: Position, purges: Mapping[Scope, Due]) -> Answer:
         """
-        Write *purges*, unless they stand there by now, and read what has come since *known*. A purge by a tag brings
-        with it the purges of the answers that have served calls with the tag.
+        Write *purges*, unless they stand there by now, and read what has come since *known*. A purge by a tag or a
+        route brings with it the purges of the answers that have served its calls.
         """
         keys, words = self._request(known, purges)
         told: _Told = await self._link.evaluate(_LOG, keys, words, Budget(EXCHANGE_SECONDS))
@@ -280,7 +283,7 @@ class Journal:
 
     def _sets(self, scope: Scope) -> list[bytes]:
         """Where it stands what else *scope* purges: under a name by each secret, for either may have noted it."""
-        if scope.kind is not ScopeKind.TAG or len(scope.value) > LONGEST_TAG:
+        if scope.kind not in _NOTED or len(scope.value) > LONGEST_TAG:
             return []
         return [self._names.tagged(digest(note)) for note in self._scopes.seal_by_each(scope)]
 

@@ -1,6 +1,8 @@
 """
 Which answers have served calls with tags that the answers themselves do not carry.
 
+The mark of a route is a tag here (``purges.mark_of``): that of a route which served what another one stored.
+
 The rule: whoever serves such a call notes it, nobody waits for that, and no note is lost for lack of room: one that
 there is no room for is refused, and then the answer does not serve the call.
 
@@ -22,7 +24,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from sidecar.core.model import Entry, Key, Position
-from sidecar.core.purges import Scope, ScopeKind
+from sidecar.core.purges import Scope, ScopeKind, scope_of
 from sidecar.fleet.link import Budget, Link, Script
 from sidecar.fleet.names import Names
 from sidecar.fleet.scope_notes import ScopeNotes
@@ -148,7 +150,7 @@ class Tagged:
         return late
 
     async def _write(self, tag: str, batch: list[tuple[tuple[str, bytes], _Noted]]) -> list[Scope]:
-        own = self._notes.seal_by_each(Scope(ScopeKind.TAG, tag))
+        own = self._notes.seal_by_each(scope_of(tag))
         keys = [self._names.log_meta, self._names.log_purges, self._names.tagged(digest(own[0]))]
         scopes = [Scope(ScopeKind.KEY, address.hex()) for (_, address), _ in batch]
         words: list[Any] = [MOST_KEYS, len(own), *own]

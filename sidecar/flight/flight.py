@@ -19,7 +19,7 @@ from functools import partial
 from sidecar.core.draft import Draft
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Entry, Fields, Position, View
-from sidecar.core.purges import ALL, Scope, ScopeKind
+from sidecar.core.purges import ALL, Scope, scope_of
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.opening import Opening
 from sidecar.flight.pulse import Pulse
@@ -163,7 +163,7 @@ class Flight:
         """Whether a purge of *purged* takes the answer."""
         if ALL in purged or not purged.isdisjoint(self.scopes()):
             return True
-        return any(Scope(ScopeKind.TAG, tag) in purged for tag in (*self.tags, *self.inherits()))
+        return any(scope_of(tag) in purged for tag in (*self.tags, *self.inherits()))
 
     # ---- the feeding side ----
 

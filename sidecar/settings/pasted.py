@@ -19,27 +19,37 @@ NOWHERE = "/dev/null/"
 
 _TEXT = "looks like the secret itself, and not like the path of a file; write the secret into a file and name that here"
 _HINT = " (a file of that name in the working directory is written ./NAME)"
+_ANCHORS = ("/", "./", "../", "~/")
 
 
 def pasted(reading: Reading) -> Iterator[Problem]:
     """Each file key that looks like a secret; nothing of it is shown."""
     for path in sorted(reading.files, key=str):
         text = reading.said.get(path)
-        if text is not None and not is_here(text) and is_secret(text):
-            yield reading.problem(path, _TEXT + (_HINT if "/" not in text else ""))
+        if text is not None and not _is_path(path, text) and not _is_placeholder(text):
+            yield reading.problem(path, _TEXT + ("" if text.startswith(_ANCHORS) else _HINT))
 
 
 def hide(reading: Reading) -> None:
-    """
-    Put a path that names the key in the place of what is no path, in what *reading* says. A word that could be a
-    password as well as a file's name is none, unless there is that file, or it is a folder that would be made.
-    """
+    """Put a path that names the key in the place of what is no path, in what *reading* says."""
     for path in reading.files:
         text = reading.said.get(path)
-        if text is None or is_quotable(text) or (path == ("state", "dir") and not is_secret(text)):
-            continue
-        reading.said[path] = NOWHERE + dotted(path)
-        _put(reading, path, NOWHERE + dotted(path))
+        if text is not None and not _is_path(path, text):
+            reading.said[path] = NOWHERE + dotted(path)
+            _put(reading, path, NOWHERE + dotted(path))
+
+
+def _is_path(path: Path, text: str) -> bool:
+    """
+    Whether *text*, the value at *path*, is a path. A word that could be a password as well as a file's name is none,
+    unless there is that file, or it is a folder that would be made.
+    """
+    return is_quotable(text) or (path == ("state", "dir") and not is_secret(text))
+
+
+def _is_placeholder(text: str) -> bool:
+    """Whether *text* says nothing: an ellipsis in an example, say."""
+    return not any(map(str.isalnum, text))
 
 
 def is_quotable(text: str) -> bool:

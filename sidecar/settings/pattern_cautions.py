@@ -13,13 +13,20 @@ from typing import Any
 
 from sidecar.settings.problems import Path
 
+_ANY = re.compile(r"\.\*")
+_START = re.compile(r"\A\^")
+_END = re.compile(r"\$\Z")
+_BACKSLASH = re.compile(r"\\[A-Za-z.]")
+_CHOICE = re.compile(r"\([^()|]*+\|[^()]*+\)")
+_REPEATED = re.compile(r"[.\])]\+|\+\Z")
+
 _SIGNS = (
-    (re.compile(r"\.\*"), "`.*`", "a dot is a dot; write `*` for any text"),
-    (re.compile(r"\A\^"), "`^`", "the whole text is matched anyway; leave it out"),
-    (re.compile(r"\$\Z"), "`$`", "the whole text is matched anyway; leave it out"),
-    (re.compile(r"\\[A-Za-z.]"), "a backslash", "it is a character like any other; write `[0-9]` for a digit"),
-    (re.compile(r"\([^()]*\|[^()]*\)"), "`(a|b)`", "it is text like any other; write a route for each"),
-    (re.compile(r"[.\])]\+|\+\Z"), "`+`", "it is a character like any other; write `*` for any text"),
+    (_ANY, "`.*`", "a dot is a dot; write `*` for any text"),
+    (_START, "`^`", "the whole text is matched anyway; leave it out"),
+    (_END, "`$`", "the whole text is matched anyway; leave it out"),
+    (_BACKSLASH, "a backslash", "it is a character like any other; write `[0-9]` for a digit"),
+    (_CHOICE, "`(a|b)`", "it is text like any other; write a route for each"),
+    (_REPEATED, "`+`", "it is a character like any other; write `*` for any text"),
 )
 """By what a regular expression is known, how it is shown, and what it is in a shell pattern."""
 

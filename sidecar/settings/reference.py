@@ -32,8 +32,8 @@ upper and lower case apart, those of models don't. An unquoted `off` is `false` 
 Anchors, aliases and merges (`<<`) work; a key said twice is a problem. Secrets are refused: they stand in mounted
 files, which are read again when they change. Where a file's path belongs and the secret itself seems to stand,
 `sidecar check` says so, and `sidecar run` warns and goes on as without that file; nobody shows it. A file in the
-working directory is named as `./NAME`. `sidecar check` reads the files that are there, too: secrets, credentials,
-certificates, answers. Those that are elsewhere are no problem for it.
+working directory is named as `./NAME`: a word that stands alone may be a password. `sidecar check` reads the files that
+are there, too: secrets, credentials, certificates, answers. Those that are elsewhere are no problem for it.
 
 `sidecar run` lives with keys that it doesn't know, for pods of several versions share one ConfigMap: each is a warning;
 inside a route it switches that route's cache off, inside a service the cache of all its calls, under `cache` the whole
@@ -92,7 +92,8 @@ they have in memory until its `ttl` is over, so give a short one to routes whose
 
 Of what a request asks, `max-age`, `min-fresh`, `no-cache` (also as `Pragma` where there is no `Cache-Control`),
 `no-store` and `only-if-cached` hold. A `max-age` that cannot be read is 0. `max-stale` changes nothing: the route says
-whether a stale answer may serve.
+whether a stale answer may serve. `x-sidecar-tags` takes up to 32 tags, with commas between; a call with more of them is
+neither looked up nor kept (`no-store`), for a purge by one that was left out would miss its answer.
 """
 
 _VARIABLES_HEAD = """\

@@ -133,7 +133,9 @@ SCHEMA = Table(
                     "names": Key(
                         Items(forms.HOST),
                         "names under which callers reach it, beside `localhost`, loopback addresses and the services' "
-                        "hosts: a call under any other `Host` is not looked up, and gets no credential of a region",
+                        "hosts: a call under any other `Host` is not looked up, and gets no credential of a region; "
+                        "a browser that comes to the health port under another name gets neither metrics nor "
+                        "parts of readiness",
                     ),
                 },
                 frozenset({"tls_port"}),

@@ -3,8 +3,8 @@ The log: a JSON line for each error, each slow call and a sample of the rest, an
 itself.
 
 The rule: a line holds the fields named here, never what a caller sent or a service answered: no body, header, query
-or credential. The one word taken from an answer is *finish*, cut short, where it is not a known one. Writing never
-waits and never fails a call; what is lost is counted.
+or credential. A model that looks like a key is not told. The one word taken from an answer is *finish*, cut short,
+where it is not a known one. Writing never waits and never fails a call; what is lost is counted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from msgspec import json
 
 from sidecar.core.model import Outcome, Record
+from sidecar.core.model_name import told
 from sidecar.core.rules import LogRule
 
 LONGEST_TEXT = 200
@@ -162,7 +163,7 @@ def _fields(record: Record) -> dict[str, Value]:
         "route": record.route,
         "endpoint": record.endpoint,
         "method": record.method.decode("ascii", "replace"),
-        "model": record.model,
+        "model": told(record.model),
         "outcome": record.outcome.value,
         "status": record.status,
         "reason": record.reason,

@@ -27,11 +27,13 @@ class Process:
         return METRICS
 
 
-async def ask(port: int, target: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
+async def ask(
+    port: int, target: str, method: str = "GET", *, fields: str = "Host: 127.0.0.1\r\n"
+) -> tuple[int, dict[str, str], str]:
     """One request on a connection of its own: status, headers, body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"{method} {target} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode())
         answer = await reader.read()
     finally:
         writer.close()
@@ -49,7 +51,7 @@ def process() -> Process:
 @pytest.fixture
 async def port(process):
     """A started server's port."""
-    server = HealthServer(process.ready, process.metrics)
+    server = HealthServer(process.ready, process.metrics, names=frozenset({"sidecar.team.svc"}))
     yield await server.start("127.0.0.1", 0)
     await server.stop()
 
@@ -164,3 +166,55 @@ async def test_taken_port(process):
             await server.start("127.0.0.1", holder.getsockname()[1])
 
         assert "<HealthServer stopped>" == repr(server)
+
+
+BROWSERS = [
+    "Accept-Language: en\r\n",
+    "Accept-Language:\r\n",
+    "Origin: http://evil.example\r\n",
+    "Sec-Fetch-Site: same-origin\r\n",
+    "Referer: http://evil.example/\r\n",
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n",
+]
+
+
+@pytest.mark.parametrize("marks", BROWSERS)
+@pytest.mark.parametrize(
+    "host", ["evil.example", "EVIL.example:7480", "7f000001.rebind", "localhost.evil.example", "team"]
+)
+async def test_a_page_that_led_a_browser_here(process, port, host, marks):
+    """It reads neither metrics nor the parts, and readiness itself hangs on nobody's name."""
+    process.readiness = Readiness(True, (Part("listener", True),))
+    fields = f"Host: {host}\r\n{marks}"
+    refused = [
+        await ask(port, target, fields=fields) for target in ("/metrics", "/readyz?verbose", "/readyz?verbose=0")
+    ]
+    plain = [await ask(port, target, fields=fields) for target in ("/livez", "/readyz")]
+
+    assert [403] * 3 == [status for status, _, _ in refused]
+    assert all(body.startswith("foreign-host: ") and "listener" not in body for _, _, body in refused)
+    assert (0, [(200, "ok\n")] * 2) == (process.scrapes, [(status, body) for status, _, body in plain])
+
+
+@pytest.mark.parametrize("target", ["/metrics", "/readyz?verbose"])
+@pytest.mark.parametrize("marks", ["", *BROWSERS])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:7480", "127.0.0.1:7480", "10.1.2.3", "[::1]:7480", "[fd00::5]", "Sidecar.team.svc:80"],
+)
+async def test_names_of_ours(port, host, marks, target):
+    """An address names itself, and a name that is listed is ours: whoever calls by them is answered."""
+    status, _, _ = await ask(port, target, fields=f"Host: {host}\r\n{marks}")
+
+    assert 200 == status
+
+
+@pytest.mark.parametrize("target", ["/metrics", "/readyz?verbose", "/livez", "/readyz"])
+@pytest.mark.parametrize(
+    "fields", ["Host: prometheus-target\r\n", "Host: x.example\r\nUser-Agent: Prometheus/3.0\r\n", "Host:\r\n"]
+)
+async def test_probes_and_scrapers(port, fields, target):
+    """They are no browsers, and call by whatever name they have."""
+    status, _, _ = await ask(port, target, fields=fields)
+
+    assert 200 == status

@@ -18,6 +18,7 @@ from sidecar.core.directives import (
     read_directives,
     read_said,
 )
+from sidecar.core.model import MOST_TAGS
 
 NOW = 1_800_000_000.0
 
@@ -121,7 +122,12 @@ def test_parse_takes_its_time_once():
         ({b"x-sidecar-ttl": b"60, 60"}, Directives(ttl=0.0)),
         ({b"x-sidecar-ttl": b"1e9"}, Directives(ttl=0.0)),
         ({b"x-sidecar-tags": b"a, b/c:d.e@f-g,,c d,\xe9," + b"x" * 65}, Directives(tags=("a", "b/c:d.e@f-g"))),
-        ({b"x-sidecar-tags": b",".join(b"%d" % n for n in range(20))}, Directives(tags=tuple(map(str, range(16))))),
+        ({b"x-sidecar-tags": b",".join(b"%d" % n for n in range(32))}, Directives(tags=tuple(map(str, range(32))))),
+        (
+            {b"x-sidecar-tags": b",".join(b"%d" % (n % 32) for n in range(99))},
+            Directives(tags=tuple(map(str, range(32)))),
+        ),
+        ({b"x-sidecar-tags": b",".join(b"%d" % n for n in range(33))}, Directives(no_store=True)),
     ],
     ids=repr,
 )
@@ -145,7 +151,7 @@ def test_read_directives_of_anything(fields):
     assert (asked.ttl is None) == (b"x-sidecar-ttl" not in fields)
     assert asked.max_age is None or 0 <= asked.max_age <= LONGEST
     assert asked.min_fresh is None or asked.min_fresh >= 0
-    assert len(asked.tags) <= 16
+    assert len(asked.tags) <= MOST_TAGS
 
 
 def test_nothing_asked():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import string
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,17 @@ SECRETS = [
     "/mnt/0123456789abcdef0a1b2c3d4e5f6071",  # pragma: allowlist secret
     "/sk-abcdefgh",
     "A" * (LONGEST_WORD + 1),
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",  # pragma: allowlist secret
+    "/wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",  # pragma: allowlist secret
+    "./wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",  # pragma: allowlist secret
+    "/mnt/wJalrXUtnFEMIK7",  # pragma: allowlist secret
+    "/aB3/xY9/Qw4/zT1/Kp7/x",
+    "p@ssw0rd/with/slash",
+    "Pass/Word",
+    "hunter2",
+    "winter/2024",
+    "clé",
+    "/mnt/p=ssw&rd",
 ]
 PATHS = [
     "/var/run/secrets/sidecar/cache.key",
@@ -42,12 +54,41 @@ PATHS = [
     "/mnt/task-token",
     "./correct-horse-battery",
     "secrets/token",
+    "secrets/redis-password",
+    "certs/redis/tls.crt",
     "busy.json",
+    "/var/run/secrets/azure/tokens/azure-identity-token",
+    "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
+    "/var/run/secrets/tokens/vault-token",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/ssl/certs/GlobalSign_Root_CA_-_R3.pem",
+    "/etc/ssl/certs/ISRG_Root_X1.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/usr/local/share/ca-certificates/company-root-2024.crt",
+    "/run/secrets/redis_password",
+    "/run/secrets/REDIS_PASSWORD",
+    "/run/secrets/OPENAI_API_KEY_2",
+    "/etc/sidecar/ca.pem",
+    "/mnt/secrets-store/redis-password-2024",
+    "/mnt/secrets-store/OpenAIKey",
+    "/mnt/secrets-store/openai-key-v2",
+    "/vault/secrets/redis",
+    "/etc/secret-volume/..data/token",
+    "/etc/secret-volume/..2026_11_30_12_00_00.123456789/token",
+    "/home/app/.config/sidecar/token",
+    "/Users/anna/Library/ApplicationSupport/sidecar/token",
+    "/var/lib/docker/volumes/app_secrets/_data/redis.key",
+    "/lost+found/token",
+    "/opt/app-1.2.3/conf/admin.token",
+    "/srv/AppData2024/token",
+    "../secrets/token",
+    "~/.config/sidecar/admin.token",
     "sk-key.pem",
     "/",
     "~/x",
 ]
-EITHER = ["token", "hunter2", "certificate", "clé", "…", ".", ".."]
+EITHER = ["token", "certificate", "…", ".", ".."]
 
 
 @pytest.mark.parametrize("text", SECRETS)
@@ -78,6 +119,35 @@ def test_random_names(alphabet: str):
     texts = ["/mnt/" + "".join(draw.choices(alphabet, k=40)) for _ in range(500)]
 
     assert sum(map(is_secret, texts)) > 495
+
+
+ALPHABETS = {
+    "base64": string.ascii_letters + string.digits + "+/",
+    "base64url": string.ascii_letters + string.digits + "-_",
+    "letters and digits": string.ascii_letters + string.digits,
+    "hex": "0123456789abcdef",
+    "HEX": "0123456789ABCDEF",
+}
+
+
+@pytest.mark.parametrize("before", ["", "/", "./", "/mnt/"])
+@pytest.mark.parametrize("alphabet", ALPHABETS.values(), ids=ALPHABETS)
+def test_random_keys(alphabet: str, before: str):
+    """Of 10 000 random ones of 32 to 64 characters, slashes included, at most five pass as paths (40: those of AWS)."""
+    draw = random.Random(11)
+    texts = [before + "".join(draw.choices(alphabet, k=draw.choice((32, 40, 40, 43, 64)))) for _ in range(10_000)]
+
+    assert len([text for text in texts if not is_secret(text)]) <= 5
+
+
+@pytest.mark.parametrize("alphabet", list(ALPHABETS.values())[:3], ids=list(ALPHABETS)[:3])
+def test_short_random_keys(alphabet: str):
+    """Those of 20 characters are found without a folder, and 99 of 100 are in one."""
+    draw = random.Random(13)
+    texts = ["".join(draw.choices(alphabet, k=20)) for _ in range(10_000)]
+
+    assert [] == [text for text in texts if not (is_secret(text) or text.startswith("/"))]
+    assert sum(is_secret("/mnt/" + text) for text in texts) > 9_900
 
 
 @given(st.text(max_size=80))

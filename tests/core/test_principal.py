@@ -603,6 +603,28 @@ def test_an_empty_credential_is_none(value):
         ({b"x-forwarded-authorization": b"AWS4-HMAC-SHA256 Credential=A"}, b""),
         ({b"authorization": b"Bearer k"}, b"a=1&X-Amz-Signature=c2ln"),
         ({b"authorization": b"Bearer k"}, b"X-Goog-Signature=c2ln&a=1"),
+        ({b"authorization": b"Bearer k"}, b"AWSAccessKeyId=AKID&Expires=1&Signature=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"a;signature=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"X-Obs-Signature=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"x-volc-signature=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"X-TOS-SIGNATURE=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"X%2DAmz%2dSignature=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"a=1&%58-Amz-Signatur%65=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"q-sign-algorithm=sha1&q-signature=c2ln"),
+        ({b"authorization": b"Bearer k"}, b"sv=2024-01-01&se=2026&sig=c2ln"),
+        ({b"authorization": b"bce-auth-v1/AKID/2026-11-30T00:00:00Z/1800/host/c2ln"}, b""),
+        ({b"authorization": b"OSS AKID:c2ln"}, b""),
+        ({b"authorization": b"OSS4-HMAC-SHA256 Credential=AKID"}, b""),
+        ({b"authorization": b"OBS AKID:c2ln"}, b""),
+        ({b"authorization": b"COS AKID:c2ln"}, b""),
+        ({b"authorization": b"q-sign-algorithm=sha1&q-ak=AKID&q-signature=c2ln"}, b""),
+        ({b"authorization": b"VOLC-HMAC-SHA256 Credential=AKID"}, b""),
+        ({b"authorization": b"JDCLOUD2-HMAC-SHA256 Credential=AKID"}, b""),
+        ({b"authorization": b"hmac username=u, signature=c2ln"}, b""),
+        ({b"authorization": b"AWS3-HTTPS AWSAccessKeyId=AKID,Signature=c2ln"}, b""),
+        ({b"authorization": b"SharedAccessSignature sr=a&sig=c2ln"}, b""),
+        ({b"authorization": b"acme_sha-512 id c2ln"}, b""),
+        ({b"authorization": b"XSignatureV9\tc2ln"}, b""),
     ],
 )
 def test_a_signature_proves_nothing_here(fields, query):
@@ -613,12 +635,31 @@ def test_a_signature_proves_nothing_here(fields, query):
 
 
 @pytest.mark.parametrize(
-    "value", [b"Bearer aws4-hmac", b"OAuth y0_token", b"Basic dTpw", b"signature-key-1", b"sk-mac"]
+    "value",
+    [
+        b"Bearer aws4-hmac",
+        b"Bearer hmac sha256",
+        b"OAuth y0_token",
+        b"Basic dTpw",
+        b"signature-key-1",
+        b"sk-mac",
+        b"sk-hmac-sha256",
+        b"cosmos key",
+        b"key q-sign-algorithm=sha1",
+        b"bce-auth-v1",
+    ],
 )
 def test_other_credentials_are_no_signatures(value):
     """A bearer's credential is the same on each call."""
 
-    assert not who({b"authorization": value}, b"x-amz-signature-version=4").signed
+    assert not who({b"authorization": value}, b"x-amz-signature-version=4&design=signature&x-signatures=1").signed
+
+
+@pytest.mark.parametrize("value", [b"a" * 60_000, b"a-" * 30_000, b"hmac" * 15_000, b"oauth " + b"oauth_" * 10_000])
+def test_a_long_credential_is_looked_through_once(value):
+    """Steps of the search grow with the value, and not with its square: else this would take minutes."""
+
+    assert not who({b"authorization": value}, value + b"=").signed
 
 
 # ---- who a token is ----

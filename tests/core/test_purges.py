@@ -19,6 +19,7 @@ from sidecar.core.purges import (
     Scope,
     ScopeKind,
     Tail,
+    mark_of,
     read_scope,
     scopes,
     scopes_of,
@@ -57,6 +58,7 @@ def of(scope) -> tuple[Scope, ...]:
         pytest.param(Scope(ScopeKind.ROUTE, "openai"), False, id="a-route-called-as-its-service"),
         pytest.param(Scope(ScopeKind.TAG, "ocr"), True, id="one-of-its-tags"),
         pytest.param(Scope(ScopeKind.TAG, "chat"), False, id="a-tag-called-as-its-route"),
+        pytest.param(Scope(ScopeKind.ROUTE, "ocr"), False, id="a-route-called-as-its-tag"),
         pytest.param(Scope(ScopeKind.KEY, key(5).address.hex()), True, id="its-key"),
         pytest.param(Scope(ScopeKind.KEY, key(6).address.hex()), False, id="another-key"),
         pytest.param(Scope(ScopeKind.PARTITION, OTHER.hex()), True, id="its-partition"),
@@ -77,15 +79,19 @@ def test_scopes(scope, taken):
     ("scope", "taken"),
     [
         pytest.param(Scope(ScopeKind.TAG, "noted"), True, id="a-tag-noted-beside-it"),
-        pytest.param(Scope(ScopeKind.TAG, "other"), False, id="another-tag"),
+        pytest.param(Scope(ScopeKind.ROUTE, "team"), True, id="a-route-noted-beside-it"),
+        pytest.param(Scope(ScopeKind.TAG, "team"), False, id="a-tag-called-as-a-noted-route"),
         pytest.param(Scope(ScopeKind.ROUTE, "noted"), False, id="a-route-called-as-a-noted-tag"),
+        pytest.param(Scope(ScopeKind.TAG, "other"), False, id="another-tag"),
     ],
 )
 def test_taking_what_is_noted(scope, taken):
-    """A purge by a tag takes what has it noted beside it, too."""
-    held = hold(entry(tags=("own",)), 0.0, 0.0, ("noted",))
+    """A purge by a tag, or by a route, takes what has it noted beside it, too, or among the tags it took over."""
+    noted = ("noted", mark_of("team"))
 
-    assert taken == taking([scope])(key(), held)
+    assert taken == taking([scope])(key(), hold(entry(tags=("own",)), 0.0, 0.0, noted))
+    assert taken == taking([scope])(key(), hold(entry(tags=("own", *noted)), 0.0, 0.0))
+    assert taken == (scope in scopes_of(key(), entry(tags=("own", *noted))))
 
 
 SCOPES = st.one_of(

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.admin.actions import PurgeRequest
 from sidecar.core.held import MOST_NOTED
-from sidecar.core.model import Outcome
+from sidecar.core.model import MOST_TAGS, Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Match, Route
 from sidecar.fleet import tagged
 from tests.scenarios.answers import said
@@ -157,6 +157,21 @@ async def test_more_tags_than_there_is_room_for(build_lab, oracle):
 
     assert ({"answer 1"}, 0) == (set(before), lab.sidecar.memory.entries)
     assert ["answer 2"] * 2 == await texts(lab, {}, *calls[:1])
+
+
+async def test_many_tags(build_lab, oracle):
+    """A call may have 32 tags, and each purges its answer; one with more is not served from here, nor kept."""
+    lab = await build_lab(oracle.url)
+    most = {"x-sidecar-tags": ",".join(f"tag-{number}" for number in range(MOST_TAGS))}
+    before = await texts(lab, {"headers": most}, {"headers": most})
+    more = {"x-sidecar-tags": most["x-sidecar-tags"] + ",invoice"}
+    beside = await texts(lab, {"headers": more}, {"headers": more})
+    record = lab.records[-1]
+    await purge(lab, asked=replace(INVOICE, value=f"tag-{MOST_TAGS - 1}"))
+
+    assert (["answer 1"] * 2, ["answer 2", "answer 3"]) == (before, beside)
+    assert (Outcome.BYPASS, "no-store") == (record.outcome, record.reason)
+    assert 0 == lab.sidecar.memory.entries
 
 
 # ---- a fleet ----

@@ -13,7 +13,12 @@ from sidecar.settings.pasted import NOWHERE
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.test_malformed import Running, send
 
-SECRETS = ("sk-canary-0a1b2c3d4e5f", "correct-horse-battery", "hunter2")  # pragma: allowlist secret
+SECRETS = (
+    "sk-canary-0a1b2c3d4e5f",  # pragma: allowlist secret
+    "correct-horse-battery",
+    "hunter2",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",  # pragma: allowlist secret
+)
 
 
 def rules(secret: str, *, fleet: bool) -> dict[str, object]:
@@ -43,7 +48,7 @@ def rules(secret: str, *, fleet: bool) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("fleet", [False, True], ids=["alone", "fleet"])
-@pytest.mark.parametrize("secret", SECRETS, ids=["key", "phrase", "word"])
+@pytest.mark.parametrize("secret", SECRETS, ids=["key", "phrase", "word", "slashes"])
 async def test_nobody_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str, *, fleet: bool):
     """Neither the log, nor /readyz, nor the API, nor metrics; each names the key."""
     monkeypatch.chdir(tmp_path)
@@ -79,3 +84,18 @@ async def test_nobody_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert f"credential {NOWHERE}services.openai.regions[0].credential.file".encode() in ready
     for event in ("credential-unusable", "answer-file-unusable"):
         assert any(event == each["event"] and NOWHERE in json.dumps(each) for each in events)
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=["key", "phrase", "word", "slashes"])
+async def test_trust_anchors(tmp_path: Path, secret: str):
+    """The start that is refused for want of them names the key alone; so does the warning of a seal without secret."""
+    running = Running(tmp_path, {"upstream": {"ca_file": secret}, "cache": {"secret_file": secret}})
+    try:
+        assert 0 != await asyncio.to_thread(running.child.wait, 20)
+    finally:
+        running.child.kill()
+        running.child.wait()
+    told = running.log.read_text() + running.output.read_text()
+
+    assert "upstream.ca_file: looks like the secret itself" in told
+    assert secret not in told

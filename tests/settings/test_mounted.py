@@ -20,29 +20,29 @@ TOKEN = "0123456789abcdef"  # pragma: allowlist secret
 CLEAR = serialization.NoEncryption()
 
 CONFIG = """\
-admin: {token_file: token}
-upstream: {ca_file: anchors}
+admin: {token_file: ./token}
+upstream: {ca_file: ./anchors}
 cache:
-  secret_file: secret
+  secret_file: ./secret
   redis:
     url: rediss://cache
-    username_file: user
-    password_file: password
-    ca_file: authority
-    cert_file: certificate
-    key_file: key
+    username_file: ./user
+    password_file: ./password
+    ca_file: ./authority
+    cert_file: ./certificate
+    key_file: ./key
 services:
   openai:
     regions:
-      - {name: a, url: "https://a", credential: {header: x-key, file: credential}}
+      - {name: a, url: "https://a", credential: {header: x-key, file: ./credential}}
       - name: b
         url: https://b.azure.com
-        credential: {workload_identity: {token_file: assertion}}
+        credential: {workload_identity: {token_file: ./assertion}}
 routes:
   - name: r
     fallback:
       - stale
-      - answer_file: answer
+      - answer_file: ./answer
 """
 PATHS = {
     "token": ":1: admin.token_file",
@@ -146,7 +146,7 @@ def test_a_folder(path, name):
     put(FIT)
     Path(name).unlink()
     Path(name).mkdir()
-    expected = f"{PATHS[name]}: {name} cannot be used: is a folder; {REMEDIES[name]}"
+    expected = f"{PATHS[name]}: ./{name} cannot be used: is a folder; {REMEDIES[name]}"
 
     assert [expected] == faults(path)
     assert (path + expected,) == rules(path, strict=False).warnings
@@ -188,7 +188,7 @@ def test_a_folder(path, name):
 def test_an_unfit_file(path, name, content, expected):
     """The line of the configuration, the reason, the remedy, and nothing of what stands there."""
     put(FIT | {name: content})
-    said = f"{PATHS[name]}: {name} cannot be used: {expected}"
+    said = f"{PATHS[name]}: ./{name} cannot be used: {expected}"
     said += "" if "; " in expected else f"; {REMEDIES[name]}"
 
     assert [said] == faults(path)
@@ -200,7 +200,7 @@ def test_what_needs_a_password(path):
     """Nobody is there to type one, neither for ``check`` nor in a pod."""
     put(FIT | {"certificate": LOCKED[0], "key": LOCKED[1]})
 
-    assert [f"{PATHS['key']}: key cannot be used: needs a password; {REMEDIES['key']}"] == faults(path)
+    assert [f"{PATHS['key']}: ./key cannot be used: needs a password; {REMEDIES['key']}"] == faults(path)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_what_needs_a_password(path):
             CERTIFICATE,
             (
                 (
-                    f"{PATHS['certificate']}: certificate cannot be used: holds no private key; put a certificate and "
-                    "its private key there, in PEM and without a password"
+                    f"{PATHS['certificate']}: ./certificate cannot be used: holds no private key; put a certificate "
+                    "and its private key there, in PEM and without a password"
                 ),
             ),
         ),
@@ -222,7 +222,7 @@ def test_what_needs_a_password(path):
 def test_a_key_beside_its_certificate(path, content, expected):
     """Where no file of its own is named, the key stands in the certificate's."""
     put({"certificate": content})
-    Path(path).write_text(CONFIG.replace("    key_file: key\n", ""))
+    Path(path).write_text(CONFIG.replace("    key_file: ./key\n", ""))
 
     assert tuple(path + line for line in expected) == rules(path, strict=False).warnings
 
@@ -240,7 +240,7 @@ def test_a_pipe_is_not_waited_for(path):
     """What is no plain file is not read: it could keep us for ever."""
     os.mkfifo("secret")
 
-    assert [f"{PATHS['secret']}: secret cannot be used: is not a plain file; {REMEDIES['secret']}"] == faults(path)
+    assert [f"{PATHS['secret']}: ./secret cannot be used: is not a plain file; {REMEDIES['secret']}"] == faults(path)
 
 
 def test_a_file_in_a_variable(path):
@@ -271,6 +271,13 @@ def test_items_that_were_refused(path):
     assert [":22: routes[0].fallback[0]", PATHS["answer"]] == [":".join(text.split(":")[:3]) for text in faults(path)]
 
 
+def test_bare_words(path):
+    """A word that stands alone may be a password: what isn't here is named with its folder, or not used."""
+    Path(path).write_text(CONFIG.replace("./", ""))
+
+    assert list(PATHS.values()) == [said.partition(": looks like the secret itself")[0] for said in faults(path)]
+
+
 # What a process can't start without.
 
 
@@ -283,8 +290,7 @@ def test_trust_anchors_here(path, content, expected):
     """Who runs by a configuration needs the anchors that it names; others may be elsewhere."""
     if content is not None:
         put({"anchors": content})
-    file = "anchors " if content else ""  # what isn't here might be a password
-    said = f"{PATHS['anchors']}: {file}cannot be used: {expected}; put certificates there, in PEM"
+    said = f"{PATHS['anchors']}: ./anchors cannot be used: {expected}; put certificates there, in PEM"
 
     assert [said] == faults(path, strict=False, here=True)
     assert ((path + said,) if content else ()) == rules(path, strict=False).warnings
@@ -294,9 +300,11 @@ def test_trust_anchors_in_a_variable(path):
     """The variable is what is named."""
     put({"anchors": CERTIFICATE})
 
-    (said,) = faults(path, strict=False, here=True, SIDECAR_UPSTREAM_CA_FILE="none")
+    (said,) = faults(path, strict=False, here=True, SIDECAR_UPSTREAM_CA_FILE="./none")
 
-    assert said.startswith("environment SIDECAR_UPSTREAM_CA_FILE: upstream.ca_file: cannot be used: No such file ")
+    assert said.startswith(
+        "environment SIDECAR_UPSTREAM_CA_FILE: upstream.ca_file: ./none cannot be used: No such file "
+    )
 
 
 def test_a_path_that_is_none(path):
@@ -304,7 +312,7 @@ def test_a_path_that_is_none(path):
     Path(path).write_text('upstream: {ca_file: "a\\0b"}\nadmin: {token_file: "a\\0b"}')
     (said,) = faults(path, strict=False, here=True)
 
-    assert ":1: upstream.ca_file: cannot be used: is not a path; put certificates there, in PEM" == said
+    assert said.startswith(":1: upstream.ca_file: looks like the secret itself, and not like the path of a file; ")
 
 
 def test_a_token_that_is_missing_where_it_starts(tmp_path):

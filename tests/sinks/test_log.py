@@ -11,6 +11,7 @@ import pytest
 from msgspec import json
 
 from sidecar.core.model import Outcome, Record, Usage
+from sidecar.core.model_name import HIDDEN
 from sidecar.core.rules import LogRule
 from sidecar.sinks.log import LONGEST_LINE, LONGEST_TEXT, AccessLog, Pipe
 
@@ -193,6 +194,15 @@ def test_messages_that_fit_no_line(letter):
     assert lines[0]["message"].endswith(f"{letter} last")
     assert "a.yaml" == lines[0]["file"]
     assert LONGEST_LINE // 8 < len(json.encode(lines[0])) < LONGEST_LINE
+
+
+def test_a_key_for_a_model():
+    """Nothing of it is told."""
+    lines = Lines()
+    log_to(lines.write).record(record(status=404, model="sk-canary-0a1b2c3d"))
+
+    assert HIDDEN == lines[0]["model"]
+    assert "canary" not in str(lines)
 
 
 def test_hostile_texts():

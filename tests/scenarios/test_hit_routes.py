@@ -1,0 +1,151 @@
+"""A purge by a route takes the answers that have served its calls, also where another route stored them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.admin.actions import PurgeRequest
+from sidecar.core.purges import mark_of
+from sidecar.core.rules import CacheMode, CacheRule, Match, Route
+from tests.scenarios.answers import said
+from tests.scenarios.conftest import CHAT
+from tests.scenarios.test_fleet import released, written
+from tests.scenarios.test_freshness import REVALIDATE, Clock, Oracle, refreshed
+from tests.scenarios.test_hit_tags import all_keys, noted, texts
+from tests.scenarios.test_purges import all_say, purge, valid
+
+STREAM = {**CHAT, "stream": True}
+TEAM = {"x-team": "a"}
+RULE = CacheRule(mode=CacheMode.DETERMINISTIC)
+ROUTES = (Route("team", Match(header={"x-team": "a"}), RULE), Route("others", cache=RULE))
+
+
+def by_route(name: str, *, dry_run: bool = False) -> PurgeRequest:
+    return PurgeRequest("route", name, b"", dry_run=dry_run, fleet=True)
+
+
+@pytest.fixture
+async def oracle(script):
+    """A provider whose every answer is another one."""
+    handler = Oracle()
+    upstream = await script(handler)
+    upstream.oracle = handler
+    return upstream
+
+
+async def test_route_of_a_hit(build_lab, oracle):
+    """A dry run counts the answer, and a purge takes it; before the hit, and by a third route, neither does."""
+    lab = await build_lab(oracle.url, routes=ROUTES)
+    before = await texts(lab, {})
+    await purge(lab, asked=by_route("team"))
+    before += await texts(lab, {}, {"headers": TEAM})
+    await purge(lab, asked=by_route("none"))
+    before += await texts(lab, {"headers": TEAM}, {})
+    counted = (await lab.sidecar.operations.purge(by_route("team", dry_run=True))).entries
+    done = await purge(lab, asked=by_route("team"))
+
+    assert (["answer 1"] * 5, 1, 1) == (before, counted, done.entries)
+    assert ["answer 2"] * 2 == await texts(lab, {"headers": TEAM}, {})
+
+
+async def test_own_route(build_lab, oracle):
+    """Nothing is noted where the answer is the route's own."""
+    lab = await build_lab(oracle.url, routes=ROUTES)
+    await texts(lab, {}, {}, {})
+    (key,) = all_keys(lab)
+
+    assert () == lab.sidecar.memory.tags(key)
+
+
+async def test_refreshed_by_its_own(build_lab, oracle):
+    """The mark stays with the answer that takes its place, unless that is of this very route."""
+    routes = (Route("team", Match(header={"x-team": "a"}), REVALIDATE), Route("others", cache=REVALIDATE))
+    lab = await build_lab(oracle.url, routes=routes)
+    clock = Clock([lab])
+    await texts(lab, {}, {"headers": TEAM})
+    clock.later(70.0)
+    await texts(lab, {})
+    await refreshed(lab)
+    (key,) = all_keys(lab)
+    others = lab.sidecar.memory.tags(key)
+    clock.later(70.0)
+    await texts(lab, {"headers": TEAM})
+    await refreshed(lab)
+    own = lab.sidecar.memory.tags(key)
+    await purge(lab, asked=by_route("team"))
+
+    assert ((mark_of("team"),), ()) == (others, own)
+    assert ["answer 4"] == await texts(lab, {})
+
+
+async def test_purged_while_it_is_refreshed(build_lab, oracle):
+    """A purge by such a route takes the newer answer, too, that was asked for before it."""
+    routes = (Route("team", Match(header={"x-team": "a"}), REVALIDATE), Route("others", cache=REVALIDATE))
+    lab = await build_lab(oracle.url, routes=routes)
+    clock = Clock([lab])
+    await texts(lab, {}, {"headers": TEAM})
+    clock.later(70.0)
+    oracle.oracle.go.clear()
+    stale = await texts(lab, {})
+    await lab.until(lambda: oracle.calls == 2)
+    await purge(lab, asked=by_route("team"))
+    oracle.oracle.go.set()
+    await refreshed(lab)
+
+    assert ["answer 1"] == stale
+    assert ["answer 3"] == await texts(lab, {})
+
+
+async def test_each_its_own_call(build_lab, oracle):
+    """Callers of two routes who wait at once are of two calls; whichever is kept, a purge of either route takes it."""
+    lab = await build_lab(oracle.url, routes=ROUTES)
+    oracle.oracle.go.clear()
+    waiting = [asyncio.ensure_future(lab.ask(headers=headers)) for headers in (None, TEAM)]
+    await lab.until(lambda: lab.waiting == 2)
+    oracle.oracle.go.set()
+    await asyncio.gather(*waiting)
+    await texts(lab, {}, {"headers": TEAM})
+    calls = oracle.calls
+    await purge(lab, asked=by_route("team"))
+    await texts(lab, {"headers": TEAM})
+
+    assert calls + 1 == oracle.calls
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["as it stands", "converted"])
+@pytest.mark.parametrize("asked", [0, 1], ids=["from memory", "from redis"])
+async def test_noted_by_another(asked, body, build_fleet, oracle, redis_server):
+    """What one sidecar has noted a purge by way of another takes everywhere: in Redis, and in a third one's memory."""
+    labs = await build_fleet(oracle.url, 3, routes=ROUTES)
+    await labs[0].ask()
+    await written(redis_server)
+    await labs[2].ask()
+    await labs[asked].ask(body, headers=TEAM)
+    await noted(labs[asked], redis_server)
+    before = valid(labs[0], redis_server)
+    await purge(labs[2], labs, by_route("team"))
+
+    assert (["answer 1"], []) == (before, valid(labs[0], redis_server))
+    assert {"answer 2"} == await all_say(labs, redis_server)
+    assert [] == redis_server.call("KEYS", "*{log}:t:*")
+
+
+async def test_spare(build_fleet, oracle, redis_server):
+    """A route is noted where an old answer serves because no new one can be had."""
+    rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
+    routes = (Route("team", Match(header={"x-team": "a"}), rule), Route("others", cache=rule))
+    labs = await build_fleet(oracle.url, 2, routes=routes)
+    clock = Clock(labs)
+    await labs[0].ask()
+    await written(redis_server)
+    await released(redis_server)
+    clock.later(70.0)
+    oracle.oracle.way = "500"
+    spare = await labs[0].ask(headers=TEAM)
+    await noted(labs[0], redis_server)
+    await purge(labs[1], labs, by_route("team"))
+    reply = await labs[0].ask()
+
+    assert ("answer 1", 500) == (said(spare.body), reply.status)
