@@ -238,6 +238,7 @@ ANSWERS: Final = Answers(
     watch=MessageWatch,
     narrow=lambda _view: None,
     streams=True,
+    documents=True,
     finish=_finish,
 )
 """The answers of ``/v1/messages``."""

@@ -126,6 +126,7 @@ class Layout:
             watch=_watch,
             narrow=_narrow,
             streams=True,
+            documents=True,
             finish=self.finish,
         )
 

@@ -271,5 +271,6 @@ ANSWERS: Final = Answers(
     watch=_watch,
     narrow=_unchanged,
     streams=True,
+    documents=True,
     finish=_finish,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -82,7 +83,7 @@ def _shaped(kind: type[_T], holds: Callable[[_T, Facts], bool]) -> Answers:
             return Completeness.FAILED
         return Completeness.WHOLE if holds(found, facts) else Completeness.MISSHAPEN
 
-    return document(complete)
+    return replace(document(complete), documents=True)
 
 
 def _vectors(found: _Vectors, facts: Facts) -> bool:
