@@ -20,6 +20,7 @@ from sidecar.core.dialect import Endpoint, Kind, Watch
 from sidecar.core.headers import NO_RETRY
 from sidecar.core.ledger import Ledger
 from sidecar.core.model import Fields, Form, Pairs
+from sidecar.core.nesting import Nesting
 from sidecar.core.policy import form_of
 from sidecar.core.verdict import GOOD, Verdict, judge_answer, judge_event_error, needs_body
 from sidecar.errors import Cause, UpstreamFailed
@@ -39,6 +40,8 @@ TALK_SECONDS = 1.0
 """So long an answer may consist of pings, or of blanks, before its caller hears them: some are meant for its timer."""
 
 _BLANKS = b" \t\r\n"
+_CUT = "the document ends in its middle"
+_INLINE_BYTES = 256 * 1024  # more is looked through in a thread
 _EMPTY = Verdict(Sign.ERROR, "truncated", elsewhere=True)
 
 
@@ -63,12 +66,17 @@ class Committed:
     *talks*: it has consisted of pings or blanks for so long that its callers are to hear them. Who reads it sets
     *complete* when all that counts has come, and *tokens* when it is known how many the call took, which somebody waits
     for where it *counts*. *on_break* hears when it breaks after all, *on_close*, once, that it is over.
+
+    *document*: what follows whether it ends in its middle, where that is to be known. Then it breaks there; and the
+    last byte of one whose length was said is given out only when it is known not to, for with it a caller has it all.
     """
 
     __slots__ = (
         "_answer",
         "_begun",
+        "_document",
         "_held",
+        "_last",
         "_ledger",
         "complete",
         "counts",
@@ -83,7 +91,13 @@ class Committed:
     )
 
     def __init__(
-        self, answer: Answer, fields: Fields, begun: bytes = b"", ledger: Ledger | None = None, held: int = 0
+        self,
+        answer: Answer,
+        fields: Fields,
+        begun: bytes = b"",
+        ledger: Ledger | None = None,
+        held: int = 0,
+        document: Nesting | None = None,
     ) -> None:
         self.status, self.pairs, self.length = answer.status, answer.pairs, answer.length
         self.fields = fields
@@ -93,6 +107,8 @@ class Committed:
         self.on_close: Callable[[Committed], None] | None = None
         self._answer = answer
         self._begun = begun
+        self._document = document
+        self._last = b""
         self._ledger = ledger
         self._held = held
 
@@ -102,16 +118,34 @@ class Committed:
     async def read(self) -> bytes:
         """The next bytes, ``b""`` at the clean end. Raises ``UpstreamFailed``."""
         begun = self._begun
-        if begun:
-            self._let_go()
-            return begun
         try:
-            return await self._answer.read()
+            if begun:
+                self._let_go()
+            else:
+                begun = await self._answer.read()
+            return begun if self._document is None else await self._follow(self._document, begun)
         except UpstreamFailed:
             on_break, self.on_break = self.on_break, None
             if on_break is not None and not self.complete:
                 on_break()
             raise
+
+    async def _follow(self, document: Nesting, chunk: bytes) -> bytes:
+        while chunk:
+            if len(chunk) <= _INLINE_BYTES:
+                document.feed(chunk)
+            else:
+                await asyncio.to_thread(document.feed, chunk)
+            if self.length is None:
+                return chunk  # its callers see where it breaks: the last chunk is missing
+            given, self._last = self._last + chunk[:-1], chunk[-1:]
+            if given:
+                return given
+            chunk = await self._answer.read()
+        if document.cut:
+            raise UpstreamFailed(Cause.TRUNCATED, _CUT, answered=True)
+        last, self._last = self._last, b""
+        return last
 
     def discourage(self) -> None:
         """Have it say that trying again is no use."""
@@ -153,13 +187,15 @@ async def commit(
     """
     Read *answer* up to its commit point, and say what it tells of its region. *fields* are its head's; *endpoint* is
     None where the operation is not known; *now* is wall-clock seconds; *most* is how far, at most, the commit point
-    lies, bytes. *judged*: the call was looked up, so what calls itself JSON has to be there to its end. *streaming*: it
-    asked for a stream. *on_sign* is called whenever bytes come.
+    lies, bytes. *judged*: the call was looked up, so what has to be JSON, or calls itself so, has to be there to its
+    end. *streaming*: it asked for a stream. *on_sign* is called whenever bytes come.
 
     Raises ``UpstreamFailed`` where it breaks before. An answer that is not returned is closed.
     """
     status = answer.status
     ahead = _Ahead(answer, fields, ledger, on_sign)
+    strict = judged and not streaming and endpoint is not None and endpoint.answers.documents
+    document = strict or (judged and says_json(fields))
     try:
         if status >= 400:
             body = _plain(await _read_complaint(ahead), fields) if needs_body(status) else b""
@@ -167,16 +203,17 @@ async def commit(
         if endpoint is None or not 200 <= status < 300:
             return ahead.committed(), GOOD
         if form_of(fields) is Form.EVENTS and b"content-encoding" not in fields:
-            return await _commit_stream(ahead, endpoint.answers.watch(), most)
-        if endpoint.kind is Kind.OTHER:
+            return await _commit_stream(ahead, endpoint.answers.watch(), most, judged=judged)
+        if endpoint.kind is Kind.OTHER and not document:
             return ahead.committed(), GOOD  # not one that we know what to expect of
-        if _ends_soon(fields, answer, streaming=streaming):
+        if _ends_soon(fields, answer, streaming=streaming, document=document):
             await _read_document(ahead, most)
-            if judged:
-                _check_end(ahead, fields)
+            if document:
+                _check_end(ahead, fields, empty=strict and status == 200)
         else:
             await ahead.read(1)
-        return ahead.committed(), GOOD
+        follows = document and not ahead.ended and not _is_coded(fields)
+        return ahead.committed(Nesting(blank=not strict) if follows else None), GOOD
     except BaseException:
         ahead.committed().close()
         raise
@@ -204,7 +241,7 @@ async def _read_document(ahead: _Ahead, most: int) -> None:
     await ahead.read(most)
 
 
-async def _commit_stream(ahead: _Ahead, watch: Watch, most: int) -> tuple[Committed, Verdict]:
+async def _commit_stream(ahead: _Ahead, watch: Watch, most: int, *, judged: bool) -> tuple[Committed, Verdict]:
     watch.feed(await ahead.next())
     if _is_told(watch):
         return ahead.committed(), _judge_stream(ahead, watch)
@@ -223,6 +260,8 @@ async def _commit_stream(ahead: _Ahead, watch: Watch, most: int) -> tuple[Commit
         return ahead.committed(), GOOD
     told = _is_told(watch)
     document = ahead.begun.lstrip().startswith(b"{")  # misnamed
+    if document and judged and not told:
+        _check_end(ahead, {}, empty=False)
     return ahead.committed(), _judge_stream(ahead, watch) if told or document else _EMPTY
 
 
@@ -273,17 +312,25 @@ class _Ahead:
             pass
         return self.begun
 
-    def committed(self) -> Committed:
-        found = Committed(self._answer, self._fields, self.begun, self._ledger, self._held)
+    def committed(self, document: Nesting | None = None) -> Committed:
+        found = Committed(self._answer, self._fields, self.begun, self._ledger, self._held, document)
         found.talks = self.talks
         return found
 
 
-def _check_end(ahead: _Ahead, fields: Fields) -> None:
-    """Raises ``UpstreamFailed`` where all of a JSON document has come, and its end is not in it."""
-    coded = fields.get(b"content-encoding", b"identity").lower() != b"identity"
-    if ahead.ended and not coded and says_json(fields) and is_cut(ahead.begun):
-        raise UpstreamFailed(Cause.TRUNCATED, "the document ends in its middle", answered=True)
+def _check_end(ahead: _Ahead, fields: Fields, *, empty: bool) -> None:
+    """
+    Raises ``UpstreamFailed`` where all of a JSON document has come, and its end is not in it; nothing at all has no end
+    either, where an *empty* one is none.
+    """
+    if not ahead.ended:
+        return
+    if (empty and not ahead.begun.strip(_BLANKS)) or (not _is_coded(fields) and is_cut(ahead.begun)):
+        raise UpstreamFailed(Cause.TRUNCATED, _CUT, answered=True)
+
+
+def _is_coded(fields: Fields) -> bool:
+    return fields.get(b"content-encoding", b"identity").strip().lower() != b"identity"
 
 
 def _plain(body: bytes, fields: Fields) -> bytes:
@@ -300,15 +347,15 @@ def _plain(body: bytes, fields: Fields) -> bytes:
             return b""
 
 
-def _ends_soon(fields: Fields, answer: Answer, *, streaming: bool) -> bool:
-    """Whether a whole answer is one to wait for; sound and the like may be heard while it comes."""
+def _ends_soon(fields: Fields, answer: Answer, *, streaming: bool, document: bool) -> bool:
+    """Whether a whole answer is one to wait for: a *document*; sound and the like may be heard while it comes."""
     if form_of(fields) is Form.EVENTS:
         return False  # coded, so that its events cannot be seen
     if streaming and not says_json(fields):
         return False
     if answer.length is not None:
         return answer.length <= COMMIT_BYTES
-    return says_json(fields)
+    return document or says_json(fields)
 
 
 def says_json(fields: Fields) -> bool:

@@ -110,7 +110,8 @@ class Reception:
         allowed = self.allowance(errand.call, errand.approach.site, fields)
         unshareable = self._share(errand, flight, sent, form, allowed)
         fits = flight.holds(answer.length or 0) and (form is Form.WHOLE or errand.call.endpoint.answers.streams)
-        kept = not (unshareable or allowed.reason) and errand.call.fresh.ttl > 0 and fits
+        lasts = bounded(errand.call.fresh, allowed, self._now()).ttl > 0
+        kept = not (unshareable or allowed.reason) and lasts and fits
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
 
         async def settle() -> bool:

@@ -142,39 +142,108 @@ async def test_broken_before(steps, pairs):
     assert (1, 0) == (answer.closed, ledger.held)
 
 
+PLAIN = ((b"content-type", b"text/plain"),)
+GENERIC = DIALECTS["generic"].locate(b"POST", "/x")
+EMBEDDINGS = OPENAI.locate(b"POST", "/v1/embeddings")
+RESPONSES = OPENAI.locate(b"POST", "/v1/responses")
+MODELS = OPENAI.locate(b"GET", "/v1/models")
+
+
 @pytest.mark.parametrize(
-    ("answer", "cut"),
+    ("answer", "endpoint", "cut"),
     [
-        pytest.param(Answer(200, b'{"a":', b"1"), True, id="cut"),
-        pytest.param(Answer(200, b'{"a":1', length=6), True, id="cut, its length met"),
-        pytest.param(Answer(200, b" [1,", pairs=((b"content-type", b"application/vnd.x+json"),)), True, id="an array"),
-        pytest.param(Answer(200, b'{"a":1}'), False, id="whole"),
-        pytest.param(Answer(200, b"{'a':1}"), False, id="no JSON"),
-        pytest.param(Answer(200), False, id="nothing"),
-        pytest.param(Answer(200, b"Bad gateway"), False, id="text"),
-        pytest.param(Answer(200, b'{"a":', pairs=((b"content-type", b"text/plain"),), length=5), False, id="as text"),
-        pytest.param(Answer(200, b"{\x1f\x8b", pairs=(*JSON, GZIPPED)), False, id="coded"),
-        pytest.param(Answer(200, b"{" + b" " * COMMIT_BYTES, b"x"), False, id="past the commit point"),
+        pytest.param(Answer(200, b'{"a":', b"1"), CHAT, True, id="cut"),
+        pytest.param(Answer(200, b'{"a":1', length=6), CHAT, True, id="cut, its length met"),
+        pytest.param(
+            Answer(200, b" [1,", pairs=((b"content-type", b"application/vnd.x+json"),)), CHAT, True, id="an array"
+        ),
+        pytest.param(Answer(200, b'{"a":1}'), CHAT, False, id="whole"),
+        pytest.param(Answer(200, b"{'a':1}"), CHAT, False, id="no JSON"),
+        pytest.param(Answer(200, b"Bad gateway"), CHAT, False, id="text"),
+        pytest.param(Answer(200, b'{"a":', pairs=PLAIN, length=5), CHAT, True, id="as text"),
+        pytest.param(Answer(200, b'{"a":', b"1", pairs=PLAIN), EMBEDDINGS, True, id="as text, its length not known"),
+        pytest.param(Answer(200, b'{"a":', b"1", pairs=()), RESPONSES, True, id="of no type"),
+        pytest.param(Answer(200, b'{"a":', pairs=()), MODELS, True, id="of no type, models"),
+        pytest.param(Answer(200, b'{"a":', pairs=()), MESSAGES, True, id="of no type, messages"),
+        pytest.param(events(b'{"a":', b"1"), CHAT, True, id="as a stream"),
+        pytest.param(events(b'{"a":', b"1}"), CHAT, False, id="a whole one, as a stream"),
+        pytest.param(Answer(200, b'{"a":', pairs=PLAIN), TRANSCRIPTION, False, id="what may be text"),
+        pytest.param(Answer(200), CHAT, True, id="nothing"),
+        pytest.param(Answer(200, length=0, pairs=()), EMBEDDINGS, True, id="nothing, of no type"),
+        pytest.param(Answer(200, b" \r\n", b"\n"), CHAT, True, id="blanks"),
+        pytest.param(Answer(202), CHAT, False, id="nothing, and another status"),
+        pytest.param(Answer(200, b"{\x1f\x8b", pairs=(*JSON, GZIPPED)), CHAT, False, id="coded"),
+        pytest.param(Answer(200, b'{"a":[1,2'), GENERIC, True, id="generic"),
+        pytest.param(Answer(200, b'{"a":[1,2', length=9), GENERIC, True, id="generic, its length met"),
+        pytest.param(Answer(200, b'{"a":[1,2', pairs=PLAIN), GENERIC, False, id="generic, as text"),
+        pytest.param(Answer(200), GENERIC, False, id="generic, nothing"),
     ],
 )
-async def test_document_that_ends_in_its_middle(answer, cut):
+async def test_document_that_ends_in_its_middle(answer, endpoint, cut):
     """To a call that was looked up that is a broken answer, however cleanly it was sent."""
     if cut:
         with pytest.raises(UpstreamFailed) as caught:
-            await committed(answer, judged=True)
+            await committed(answer, endpoint, judged=True)
 
         assert (Cause.TRUNCATED, True, 1) == (caught.value.cause, caught.value.answered, answer.closed)
     else:
-        assert "ok" == (await committed(answer, judged=True))[1]
+        assert "ok" == (await committed(answer, endpoint, judged=True))[1]
 
 
 async def test_whose_document_is_judged():
     """A call that goes by is handed on what there is; of an operation that is not known nothing is expected."""
-    generic = DIALECTS["generic"].locate(b"POST", "/x")
 
     assert (b'{"a":', "ok") == await committed(Answer(200, b'{"a":'))
-    assert (b"", "ok") == await committed(Answer(200, b'{"a":'), generic, judged=True)
+    assert (b"", "ok") == await committed(Answer(200))
+    assert (b"", "ok") == await committed(Answer(200, b'{"a":'), GENERIC)
     assert (b"", "ok") == await committed(Answer(200, b'{"a":'), None, judged=True)
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, GENERIC], ids=["chat", "generic"])
+@pytest.mark.parametrize("known", [False, True], ids=["chunked", "its length met"])
+@pytest.mark.parametrize(
+    ("end", "cut"),
+    [(b"", True), (b"x", True), (b'x"', True), (b'x"]}', False)],
+    ids=["string", "byte", "array", "whole"],
+)
+async def test_end_past_the_commit_point(endpoint, known, end, cut):
+    """Then it breaks where it ends; and what has been given out by then is less than its length, if that was said."""
+    steps = [b'{"a":["', *[b"x" * 300 * KIB] * 5, *([end] if end else [])]
+    size = sum(map(len, steps))
+    answer, broken, given = Answer(200, *steps, length=size if known else None), [], []
+    found, _ = await ahead(answer, endpoint, Ledger(8 * COMMIT_BYTES), judged=True)
+    found.on_break = lambda: broken.append(True)
+
+    async def read():
+        while chunk := await found.read():
+            given.append(chunk)
+
+    if cut:
+        with pytest.raises(UpstreamFailed) as caught:
+            await read()
+
+        assert (Cause.TRUNCATED, True) == (caught.value.cause, caught.value.answered)
+    else:
+        await read()
+
+    assert b"".join(steps)[: size - (known and cut)] == b"".join(given)
+    assert [True] * cut == broken
+    found.close()
+
+
+async def test_blanks_past_the_commit_point(monkeypatch):
+    """A document of nothing but blanks, of which its caller has heard, is broken too."""
+    monkeypatch.setattr("sidecar.commit.TALK_SECONDS", 0.0)
+    later = asyncio.Event()
+    answer = Answer(200, b" ", later, b"\n")
+    found, _ = await ahead(answer, CHAT, Ledger(KIB), judged=True)
+    later.set()
+
+    assert (True, b" ", b"\n") == (found.talks, await found.read(), await found.read())
+
+    with pytest.raises(UpstreamFailed):
+        await found.read()
+    found.close()
 
 
 @pytest.mark.parametrize("steps", [[], [b": x\n\n"], [PING, PING]], ids=["nothing", "comments", "pings"])

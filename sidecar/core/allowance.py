@@ -64,6 +64,12 @@ def allowance(fields: Fields, rule: CacheRule, *, honours: bool, shared: bool, n
 
 
 def bounded(fresh: Freshness, allowed: Allowance, now: float) -> Freshness:
-    """How long an answer serves that is complete at *now*: as *fresh* says, and no longer than it allows itself."""
-    left = fresh.ttl if allowed.until is None else min(fresh.ttl, max(allowed.until - now, 0.0))
+    """
+    How long an answer serves that is complete at *now*: as *fresh* says, and no longer than it allows itself. Where it
+    says nothing but how old it is, it has been fresh for that long already.
+    """
+    if allowed.until is None:
+        left = max(fresh.ttl - allowed.age, 0.0)
+    else:
+        left = min(fresh.ttl, max(allowed.until - now, 0.0))
     return Freshness(left) if allowed.strict else Freshness(left, fresh.while_revalidate, fresh.if_error)

@@ -122,7 +122,8 @@ class Answers:
     that made it ``unknown-finish``, else ``""``. *convert* gives the bytes of another view, or None where that would
     not be faithful. *watch* observes a live stream; *narrow* gives the filter that turns the live stream into a
     caller's view, None where nothing has to be changed. *streams* tells that the endpoint has a streamed form that
-    *convert* knows: then ``stream`` is not part of the key.
+    *convert* knows: then ``stream`` is not part of the key. *documents* tells that a whole answer is a JSON document,
+    whatever its type says.
     """
 
     complete: Callable[[bytes, Form, Facts, str], Completeness]
@@ -132,6 +133,7 @@ class Answers:
     watch: Callable[[], Watch]
     narrow: Callable[[View], Narrow | None]
     streams: bool = False
+    documents: bool = False
     finish: Callable[[bytes, Form], str] = _no_finish
 
 

@@ -17,7 +17,7 @@ from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, Splitter, events
 from sidecar.dialects.anthropic_forms import ODD, document, stream
-from sidecar.dialects.plain import NULL, is_null
+from sidecar.dialects.plain import Beside, denies, is_utf8
 
 _COUNTED: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
@@ -54,7 +54,7 @@ class _Counts(Struct):
     output_tokens_details: _Thinking | None = None
 
 
-class _Message(Struct):
+class _Message(Beside):
     """A whole message, as far as it is judged; an error document has no content."""
 
     type: str = ""
@@ -62,7 +62,6 @@ class _Message(Struct):
     content: list[Raw] | None = None
     stop_reason: str | None = None
     usage: _Counts = msgspec.field(default_factory=_Counts)
-    error: Raw = NULL
 
 
 class _MessageStart(Struct):
@@ -114,12 +113,14 @@ class MessageWatch:
 def _complete(body: bytes, form: Form, _facts: Facts = _ANY, _media: str = "") -> Completeness:
     """Whether *body* is a whole message. A refusal is; a paused turn goes on in the caller's next request."""
     try:
+        if not is_utf8(body):
+            return Completeness.UNREADABLE
         if form is Form.EVENTS:
             return _complete_stream(body)
         message = msgspec.json.decode(body, type=_Message)
     except UNREADABLE:
         return Completeness.UNREADABLE
-    if message.type == "error" or not is_null(message.error):
+    if message.type == "error" or denies(message):
         return Completeness.FAILED
     if message.type != "message" or message.content is None:
         return Completeness.UNREADABLE
@@ -238,6 +239,7 @@ ANSWERS: Final = Answers(
     watch=MessageWatch,
     narrow=lambda _view: None,
     streams=True,
+    documents=True,
     finish=_finish,
 )
 """The answers of ``/v1/messages``."""

@@ -12,12 +12,12 @@ from http import HTTPStatus
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness
 from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form
-from sidecar.dialects.plain import NULL, document, failure_of, is_null, sound
+from sidecar.dialects import infrastructure
+from sidecar.dialects.plain import Beside, denies, document, failure_of, is_utf8, sound
 
 _JSON: Final = frozenset({"", "json", "verbose_json", "diarized_json"})
 """Formats that are an object with a ``text``; the first where the caller names none."""
@@ -40,12 +40,14 @@ _PROXY: Final = re.compile(
 )
 """How the errors of proxies begin that write plain text: Envoy, Traefik, Go's, ingress-nginx, Cloudflare."""
 
+_LONGEST_COMPLAINT: Final = 4 * infrastructure.MOST_CHARACTERS + 64
+"""Bytes, with blanks around them. A character has four at most."""
+
 _SOUND: Final = frozenset({"application/octet-stream", "application/ogg", "binary/octet-stream"})
 
 
-class _Transcription(Struct, gc=False):
+class _Transcription(Beside, kw_only=True, gc=False):
     text: str
-    error: Raw = NULL
 
 
 _TRANSCRIPTION: Final = msgspec.json.Decoder(_Transcription)
@@ -60,7 +62,9 @@ def _complete_text(body: bytes, form: Form, facts: Facts, _media: str = "") -> C
             found = _TRANSCRIPTION.decode(body)
         except UNREADABLE:
             return failure_of(body)
-        return Completeness.WHOLE if is_null(found.error) else Completeness.FAILED
+        if denies(found):
+            return Completeness.FAILED
+        return Completeness.WHOLE if is_utf8(body) else Completeness.UNREADABLE
     if not body:
         return Completeness.TRUNCATED
     text = body.removeprefix(_MARK)
@@ -80,7 +84,10 @@ def _is_of_proxy(text: bytes) -> bool:
     """Whether a text is known as a proxy's. Somebody may have said just that: then it is fetched each time."""
     if _MARKUP.match(text):
         return True
-    said = text[:256].decode(errors="replace").strip().lower()
+    read = text[:_LONGEST_COMPLAINT].decode(errors="replace")
+    if len(text) <= _LONGEST_COMPLAINT and infrastructure.complains(read):
+        return True
+    said = read[:256].strip().lower()
     return said.rstrip(".!").lstrip("0123456789 ") in _PHRASES or _PROXY.match(said) is not None
 
 

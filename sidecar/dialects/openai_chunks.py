@@ -19,8 +19,10 @@ from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
 from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, EventWatch, Sign, Splitter, events, frame
+from sidecar.dialects import openai_said
 from sidecar.dialects.openai_finish import Ending, judge, unknown
-from sidecar.dialects.plain import NULL, begins, is_null, tokens
+from sidecar.dialects.openai_said import Said
+from sidecar.dialects.plain import NULL, Beside, denies, is_null, is_utf8, tokens
 
 Piece = dict[str, Any]
 """A choice as a chunk has it; also a choice of the whole answer, or any other JSON object."""
@@ -51,22 +53,21 @@ class _Choice(Struct, gc=False):
     error: Raw = NULL
 
 
-class _Answer(Struct, gc=False):
+class _Answer(Beside, gc=False):
     """What matters for judging, of a whole answer and of a chunk alike."""
 
     object: str | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: Raw | UnsetType = UNSET
-    error: Raw = NULL
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
 
 _ANY: Final = Facts()
 
-Speech = Callable[[_Choice], bool]
-"""Whether a choice, or a piece of one, says anything that is an answer."""
+Speech = Callable[[_Choice], Said]
+"""What a choice, or a piece of one, says."""
 
 
 def agree(target: Piece, name: str, value: Any) -> None:
@@ -126,6 +127,7 @@ class Layout:
             watch=_watch,
             narrow=_narrow,
             streams=True,
+            documents=True,
             finish=self.finish,
         )
 
@@ -137,6 +139,8 @@ class Layout:
         try:
             endings = self._endings(body, form)
         except UNREADABLE:
+            return Completeness.UNREADABLE
+        if not is_utf8(body):
             return Completeness.UNREADABLE
         if isinstance(endings, Completeness):
             return endings
@@ -159,7 +163,7 @@ class Layout:
         if form is Form.EVENTS:
             return self._endings_of_stream(body, endings)
         answer = _ANSWER.decode(body)
-        if not is_null(answer.error):
+        if denies(answer):
             return Completeness.FAILED
         if answer.object != self.whole:
             return Completeness.UNREADABLE
@@ -178,7 +182,7 @@ class Layout:
             if not event.data:
                 continue
             answer = _ANSWER.decode(event.data)
-            if not is_null(answer.error):
+            if denies(answer):
                 return Completeness.FAILED
             for choice in answer.choices or ():
                 self._add(endings, choice)
@@ -270,14 +274,14 @@ def _is_of(endings: Mapping[int, Ending], expects: int) -> bool:
     return (not expects or count == expects) and (count == 1 or all(index in endings for index in range(count)))
 
 
-def speaks(choice: _Choice) -> bool:
-    """Whether a choice of a chat has a message, or a piece of one."""
-    return begins(choice.message, b"{") or begins(choice.delta, b"{")
+def speaks(choice: _Choice) -> Said:
+    """What a choice of a chat says, or a piece of one."""
+    return openai_said.of_message(choice.message) | openai_said.of_delta(choice.delta)
 
 
-def reads(choice: _Choice) -> bool:
-    """Whether a choice of the older completions has a text, be it empty."""
-    return begins(choice.text, b'"')
+def reads(choice: _Choice) -> Said:
+    """What a choice of the older completions says."""
+    return openai_said.of_text(choice.text)
 
 
 def _documents(body: bytes, form: Form) -> Iterator[_Answer]:

@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from sidecar.core.dialect import Completeness
+from sidecar.dialects.openai_said import Said
 
 GOOD: Final = frozenset({
     # OpenAI, API reference; OpenRouter brings the words of others to these, and vLLM has the first two of its own.
@@ -34,15 +35,18 @@ Documented and not good, among others: ``abort``, ``error`` and ``repetition`` (
 
 FILTERED: Final = "content_filter"
 
+CALLING: Final = frozenset({"tool_calls", "function_call"})
+"""Reasons of which the call of a tool is the answer."""
+
 
 class Ending(Struct, gc=False):
     """
-    What is known of one choice: the *reasons* it gave for its end, whether it *said* anything that is an answer, and
-    whether it *failed* by its own account.
+    What is known of one choice: the *reasons* it gave for its end, what it *said*, and whether it *failed* by its own
+    account.
     """
 
     reasons: frozenset[str] = frozenset()
-    said: bool = False
+    said: Said = Said.NOTHING
     failed: bool = False
 
     def add(self, reason: str | None) -> None:
@@ -61,11 +65,20 @@ def judge(endings: Iterable[Ending]) -> Completeness:
         return Completeness.UNFINISHED
     if unknown(known):
         return Completeness.UNKNOWN_FINISH
-    if not all(one.said for one in known):
+    if not all(map(_has_shape, known)):
         return Completeness.MISSHAPEN
     if any(FILTERED in one.reasons for one in known):
         return Completeness.CONTENT_FILTER
     return Completeness.WHOLE
+
+
+def _has_shape(one: Ending) -> bool:
+    """Whether it has said what belongs to its reason; of what was filtered nothing may be left."""
+    if Said.ODD in one.said:
+        return False
+    if one.reasons & CALLING:
+        return Said.CALL in one.said
+    return one.said is not Said.NOTHING or FILTERED in one.reasons
 
 
 def unknown(endings: Iterable[Ending]) -> list[str]:

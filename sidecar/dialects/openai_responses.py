@@ -18,7 +18,7 @@ from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, EventWatch, Sign, events, frame
 from sidecar.dialects.openai_chunks import ODD
-from sidecar.dialects.plain import NULL, is_null, tokens
+from sidecar.dialects.plain import NULL, Beside, begins, denies, is_null, is_utf8, tokens
 
 Item = dict[str, Any]
 """An output item, a part of one, or the members of an event."""
@@ -31,6 +31,10 @@ class _Details(Struct, gc=False):
     reason: str | None = None
 
 
+class _Item(Struct, gc=False):
+    status: str | None = None
+
+
 class _Response(Struct, gc=False):
     """What matters for judging a response."""
 
@@ -40,6 +44,8 @@ class _Response(Struct, gc=False):
     output: Raw = NULL
     usage: Raw = NULL
     error: Raw = NULL
+    base_resp: Raw = NULL
+    success: Raw = NULL
     incomplete_details: _Details | None = None
 
 
@@ -50,6 +56,7 @@ class _Event(Struct, gc=False):
 
 
 _RESPONSE: Final = msgspec.json.Decoder(_Response)
+_OUTPUT: Final = msgspec.json.Decoder(list[_Item])
 _EVENT: Final = msgspec.json.Decoder(_Event)
 
 _STATUSES: Final = {
@@ -115,14 +122,28 @@ def _complete(body: bytes, form: Form, _facts: Facts = _ANY, _media: str = "") -
         if document is None:
             return Completeness.FAILED if _failed(body) else Completeness.TRUNCATED
         response = _RESPONSE.decode(document)
+        if denies(Beside(response.error, response.base_resp, response.success)):
+            return Completeness.FAILED
+        items = _OUTPUT.decode(response.output) if begins(response.output, b"[") else None
     except UNREADABLE:
         return Completeness.UNREADABLE
-    if not is_null(response.error) or (form is Form.EVENTS and _failed(body)):
+    if form is Form.EVENTS and _failed(body):
         return Completeness.FAILED
-    if response.object != "response" or not bytes(response.output).startswith(b"["):
+    if response.object != "response" or items is None or not is_utf8(body):
         return Completeness.UNREADABLE
+    return _judge(response, items)
+
+
+def _judge(response: _Response, items: list[_Item]) -> Completeness:
+    """By how it has ended; a response that is completed has no item that is not."""
     word, known = _ended_by(response)
-    return Completeness.UNFINISHED if word is None else known.get(word, Completeness.UNKNOWN_FINISH)
+    found = Completeness.UNFINISHED if word is None else known.get(word, Completeness.UNKNOWN_FINISH)
+    if found is not Completeness.WHOLE or response.status != "completed":
+        return found
+    statuses = {item.status for item in items} - {None, "completed"}
+    if "failed" in statuses:
+        return Completeness.FAILED
+    return Completeness.UNFINISHED if statuses else found
 
 
 def _ended_by(response: _Response) -> tuple[str | None, Mapping[str, Completeness]]:
@@ -271,5 +292,6 @@ ANSWERS: Final = Answers(
     watch=_watch,
     narrow=_unchanged,
     streams=True,
+    documents=True,
     finish=_finish,
 )

@@ -48,9 +48,27 @@ class _Document(_Errors, gc=False):
     error: Raw = NULL
 
 
+class Beside(Struct, gc=False):
+    """
+    Members by which services say beside an answer that it is none: ``error``; MiniMax's ``base_resp``; and ``success``
+    and ``status``, of gateways that write an envelope of their own.
+    """
+
+    error: Raw = NULL
+    base_resp: Raw = NULL
+    success: Raw = NULL
+    status: Raw = NULL
+
+
+class _Base(Struct, gc=False):
+    status_code: Raw = NULL
+
+
 _TOKENS: Final = msgspec.json.Decoder(_Tokens)
 _DOCUMENT: Final = msgspec.json.Decoder(_Document)
 _BATCH: Final = msgspec.json.Decoder(list[_Errors])
+_BASE: Final = msgspec.json.Decoder(_Base)
+_FAILURES: Final = frozenset({b'"failed"', b'"failure"', b'"error"'})
 _NAME: Final = msgspec.json.Decoder(str)
 
 
@@ -62,6 +80,22 @@ def is_null(member: Raw) -> bool:
 def begins(member: Raw, byte: bytes) -> bool:
     """Whether a member's text begins with *byte*, by which its type is known."""
     return bytes(memoryview(member)[:1]) == byte
+
+
+def denies(said: Beside) -> bool:
+    """Whether an answer says that it is none."""
+    if not is_null(said.error) or bytes(said.success) == b"false" or bytes(said.status).lower() in _FAILURES:
+        return True
+    return begins(said.base_resp, b"{") and bytes(_BASE.decode(said.base_resp).status_code) not in {b"0", b"null"}
+
+
+def is_utf8(body: bytes) -> bool:
+    """Whether a body can be read as text: JSON and streams of events are UTF-8 and nothing else."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def says_json(media: str) -> bool:
@@ -136,9 +170,11 @@ def _complete_bytes(body: bytes, form: Form, _facts: Facts, media: str) -> Compl
         return Completeness.UNREADABLE
     if not body:
         return Completeness.TRUNCATED
+    if media.removeprefix("application/") == "json-seq" or media.endswith("+json-seq"):
+        return Completeness.WHOLE if _is_sequence(body) else Completeness.UNREADABLE
     if not says_json(media) and body.lstrip()[:1] not in {b"{", b"["}:
         return Completeness.WHOLE
-    if not _is_json(body):
+    if not (_is_json(body) and is_utf8(body)):
         return Completeness.UNREADABLE
     document = _read(body)
     failed = _is_failed_batch(body) if document is None else _says(document.error) or _lists(document.errors)
@@ -151,6 +187,19 @@ def _is_json(body: bytes) -> bool:
     except UNREADABLE:
         return False
     return True
+
+
+def _is_sequence(body: bytes) -> bool:
+    """
+    Whether each text of a JSON text sequence can be read. One whose end does not show, a number say, is whole only
+    with the line feed behind it (RFC 7464, 2.4).
+    """
+    first, *texts = body.split(b"\x1e")
+    return (
+        not first.strip()
+        and is_utf8(body)
+        and all(_is_json(text) and (text[-1:].isspace() or text.lstrip()[:1] in {b"{", b"[", b'"'}) for text in texts)
+    )
 
 
 def _says(error: Raw) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from msgspec import Meta, Raw, Struct
 from sidecar.core.dialect import Answers, Completeness
 from sidecar.core.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form
-from sidecar.dialects.plain import NULL, begins, document, failure_of, is_null
+from sidecar.dialects.plain import NULL, Beside, begins, denies, document, failure_of, is_utf8
 
 _VECTOR: Final = re.compile(rb'\[[ \t\r\n]*+-?[0-9][-+.0-9eE, \t\r\n]*+\]|"(?:[A-Za-z0-9+/_-]|\\/)++=*+"')
 """
@@ -28,10 +29,8 @@ not read into millions of numbers for this.
 _ANY: Final = Facts()
 
 
-class _Said(Struct):
+class _Said(Beside):
     """What any of these answers may have: an error in place of all else."""
-
-    error: Raw = NULL
 
 
 class _Vector(Struct, gc=False):
@@ -78,11 +77,13 @@ def _shaped(kind: type[_T], holds: Callable[[_T, Facts], bool]) -> Answers:
             found = decode(body)
         except UNREADABLE:
             return failure_of(body)
-        if not is_null(found.error):
+        if denies(found):
             return Completeness.FAILED
+        if not is_utf8(body):
+            return Completeness.UNREADABLE
         return Completeness.WHOLE if holds(found, facts) else Completeness.MISSHAPEN
 
-    return document(complete)
+    return replace(document(complete), documents=True)
 
 
 def _vectors(found: _Vectors, facts: Facts) -> bool:

@@ -36,6 +36,27 @@ def _is_mode_off(value: object) -> bool:
     return _is_off(value) or (isinstance(value, Mapping) and value.get("mode") == "off")
 
 
+def _is_not_enabled(value: object) -> bool:
+    """Empty, or an object that is not enabled."""
+    return not value or (isinstance(value, Mapping) and value.get("enable") is False)
+
+
+def _is_venice_off(value: object) -> bool:
+    """As ``_is_off``, or none of its members is switched on but those that only shape the answer."""
+    if not isinstance(value, Mapping):
+        return _is_off(value)
+    return all(_is_off(value[name]) or value[name] == "off" for name in value.keys() - _VENICE)
+
+
+_VENICE: Final = frozenset({
+    "include_venice_system_prompt", "strip_thinking_response", "disable_thinking", "enable_web_citations",
+    "include_search_results_in_stream", "return_search_results_as_documents",
+})  # fmt: skip
+"""Members of ``venice_parameters`` that do nothing without a search (Venice, API reference, "Chat completions")."""
+
+_CHARACTER: Final = "character_slug"
+"""Venice, "Characters": instructions that the service keeps, by their name."""
+
 MEMBERS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType({
     # OpenAI, "Web search" with chat completions; OpenRouter and Perplexity take the same.
     "web_search_options": _is_off,
@@ -51,6 +72,13 @@ MEMBERS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType({
     "compound_custom": _is_off, "search_settings": _is_off, "include_domains": _is_none, "exclude_domains": _is_none,
     # Cohere, chat: connectors search on the service's side.
     "connectors": _is_none,
+    # Baidu, Qianfan, "Web search": ``enable`` is what switches it on.
+    "web_search": _is_not_enabled,
+    # Tencent, Hunyuan, ChatCompletions and its form compatible with OpenAI's.
+    "enable_enhancement": _is_off, "force_search_enhancement": _is_off, "enable_deep_search": _is_off,
+    "enable_speed_search": _is_off,
+    # Venice, "Chat completions".
+    "venice_parameters": _is_venice_off,
     # Anthropic, "MCP connector": servers of tools that the service calls.
     "mcp_servers": _is_none,
 })  # fmt: skip
@@ -59,9 +87,15 @@ MEMBERS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType({
 SONAR_MEMBERS: Final = frozenset({
     "search_mode", "search_domain_filter", "search_recency_filter", "search_after_date_filter",
     "search_before_date_filter", "last_updated_after_filter", "last_updated_before_filter", "num_search_results",
+    "search_language_filter", "image_domain_filter", "image_format_filter", "media_response",
     "enable_search_classifier", "return_images", "return_related_questions",
 })  # fmt: skip
-"""Perplexity, "Sonar API": how its models search. ``disable_search`` switches that off ("Search control")."""
+"""
+Perplexity, "Sonar API": how its models search. ``disable_search`` switches that off ("Search control"). What else
+begins with ``search_`` counts as one of these.
+"""
+
+_SEARCH: Final = "search_"
 
 KEPT_MEMBERS: Final = frozenset({"cached_content", "file_workspace_id", "thread_id", "use_threads"})
 """
@@ -76,6 +110,7 @@ MODELS: Final[tuple[tuple[str, str], ...]] = (
     (r"-search-", "OpenAI, models: gpt-4o-search-preview, gpt-5-search-api"),
     (r"deep-research", "OpenAI, o3-deep-research; Perplexity, sonar-deep-research; Gemini and Qwen, deep research"),
     (r":online(?![a-z0-9])", "OpenRouter, the online variant of any model"),
+    (r"[:&]enable_(?:web_search|web_scraping|x_search)=(?!off(?![a-z])|false)", 'Venice, "Model feature suffix"'),
     (r"(?:\A|/)compound(?![a-z0-9])", "Groq, groq/compound and compound-beta"),
 )
 """What in a model's name means that it searches or runs code, and who says so."""
@@ -88,9 +123,9 @@ FUNCTIONS: Final = frozenset({"litellm_web_search"})
 
 _SEARCHING: Final = re.compile("|".join(f"(?:{pattern})" for pattern, _ in MODELS))
 
-_PRESET: Final = "@preset/"
+_PRESETS: Final = ("@preset/", f":{_CHARACTER}=", f"&{_CHARACTER}=")
 
-_TELLING: Final = re.compile(f"{_SEARCHING.pattern}|{SONAR.pattern}|{_PRESET}", re.IGNORECASE)
+_TELLING: Final = re.compile("|".join((_SEARCHING.pattern, SONAR.pattern, *_PRESETS)), re.IGNORECASE)
 
 _WORDS: Final = frozenset({*MEMBERS, *SONAR_MEMBERS, *KEPT_MEMBERS, "preset", "models", "google", "extra_body"})
 """All members that say anything here."""
@@ -102,15 +137,26 @@ def of(members: Members) -> tuple[str, ...]:
     stands first, for such a call goes to that region.
     """
     model = members.get("model")
-    if _WORDS.isdisjoint(members) and (type(model) is not str or _TELLING.search(model) is None):
+    if (
+        _WORDS.isdisjoint(members)
+        and (type(model) is not str or _TELLING.search(model) is None)
+        and not any(map(_begins_search, members))
+    ):
         return ()  # so it is with almost every call
     tests = ((PRESET, _names_preset), (KEPT, _names_kept), (SERVER_TOOLS, _is_asked))
     return tuple([reason for reason, holds in tests if holds(members)])
 
 
 def _names_preset(members: Members) -> bool:
-    """OpenRouter, "Presets": instructions, model and tools that are stored at the service, by their name."""
-    return not _is_off(members.get("preset")) or any(_PRESET in name for name in _models(members))
+    """
+    OpenRouter, "Presets": instructions, model and tools that are stored at the service, by their name. So are Venice's
+    characters.
+    """
+    return (
+        not _is_off(members.get("preset"))
+        or any(preset in name for name in _models(members) for preset in _PRESETS)
+        or any(not _is_off(_object(one, "venice_parameters").get(_CHARACTER)) for one in _levels(members))
+    )
 
 
 def _names_kept(members: Members) -> bool:
@@ -135,8 +181,17 @@ def _is_asked(members: Members) -> bool:
 def _asks(members: Members) -> bool:
     names = members.keys()
     return any(not MEMBERS[name](members[name]) for name in MEMBERS.keys() & names) or (
-        members.get("disable_search") is not True and any(not _is_off(members[name]) for name in SONAR_MEMBERS & names)
+        members.get("disable_search") is not True
+        and any(not _is_off(members[name]) for name in names if _is_sonar(name))
     )
+
+
+def _is_sonar(name: str) -> bool:
+    return name in SONAR_MEMBERS or (_begins_search(name) and name not in MEMBERS)
+
+
+def _begins_search(name: str) -> bool:
+    return name.startswith(_SEARCH)
 
 
 def _names_searching_model(members: Members) -> bool:
@@ -162,7 +217,12 @@ def _levels(members: Members) -> Iterator[Members]:
 
 
 def _extra(members: Members) -> Members:
-    found = members.get("extra_body")
+    return _object(members, "extra_body")
+
+
+def _object(members: Members, name: str) -> Members:
+    """The object that a member is, an empty one where it is none."""
+    found = members.get(name)
     return found if isinstance(found, Mapping) else {}
 
 

@@ -389,3 +389,27 @@ def test_the_same_form_is_the_same_bytes():
     assert odd == ANSWERS.convert(odd, Form.WHOLE, DOCUMENT)
     assert odd == ANSWERS.convert(odd, Form.EVENTS, STREAM)
     assert ANSWERS.narrow(View(stream=True, usage=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"base_resp": {"status_code": 1004}}, Completeness.FAILED),
+        ({"base_resp": {"status_code": 0}}, Completeness.WHOLE),
+        ({"success": False}, Completeness.FAILED),
+        ({"status": "failed"}, Completeness.FAILED),
+        ({"status": "ok"}, Completeness.WHOLE),
+    ],
+    ids=str,
+)
+def test_what_is_said_beside(members, expected):
+    """What a gateway says beside a message counts."""
+
+    assert expected is ANSWERS.complete(message(**members), Form.WHOLE)
+
+
+def test_no_text():
+    """JSON is UTF-8, in its texts too."""
+    body = message(container="@").replace(b"@", b"\xff")
+
+    assert Completeness.UNREADABLE is ANSWERS.complete(body, Form.WHOLE)

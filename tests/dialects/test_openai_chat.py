@@ -129,7 +129,7 @@ def bare(value: object, inside: str = "") -> object:
     ("body", "form", "expected"),
     [
         pytest.param(encode(ANSWER), Form.WHOLE, "", id="whole"),
-        pytest.param(encode(answer(choice(finish="length"))), Form.WHOLE, "", id="cut by max_tokens"),
+        pytest.param(encode(answer(choice(finish="length", content=""))), Form.WHOLE, "", id="cut by max_tokens"),
         pytest.param(encode(answer(choice(), choice(1, None))), Form.WHOLE, "unfinished", id="one of two unfinished"),
         pytest.param(encode(answer(choices=[])), Form.WHOLE, "unfinished", id="no choice"),
         pytest.param(encode(answer(choice(finish="content_filter"))), Form.WHOLE, "content-filter", id="filtered"),
@@ -144,8 +144,29 @@ def bare(value: object, inside: str = "") -> object:
         pytest.param(b": hi\n\n" + stream(piece({"content": "a"}, "stop")), Form.EVENTS, "", id="with comments"),
         pytest.param(stream(piece({}, "stop"), done=False), Form.EVENTS, "truncated", id="without its end"),
         pytest.param(stream(piece({}, "stop"))[:-3], Form.EVENTS, "truncated", id="inside its end"),
-        pytest.param(stream(piece({}, "stop"))[:-2], Form.EVENTS, "", id="no blank line at its end"),
-        pytest.param(stream(piece({}, "stop")).replace(b"\n", b"\r"), Form.EVENTS, "", id="CR alone"),
+        pytest.param(stream(piece({"content": ""}, "stop"))[:-2], Form.EVENTS, "", id="no blank line at its end"),
+        pytest.param(stream(piece({"content": ""}, "stop")).replace(b"\n", b"\r"), Form.EVENTS, "", id="CR alone"),
+        pytest.param(
+            encode(ANSWER).replace(b"\\u00fc", b"\xff"), Form.WHOLE, "unreadable", id="a text that is no UTF-8"
+        ),
+        pytest.param(
+            stream(piece({"content": "Gr@"}, "stop")).replace(b"@", b"\xff"),
+            Form.EVENTS,
+            "unreadable",
+            id="a piece that is no UTF-8",
+        ),
+        pytest.param(encode(answer(base_resp={"status_code": 1004})), Form.WHOLE, "failed", id="failed, says MiniMax"),
+        pytest.param(encode(answer(base_resp={"status_code": 0})), Form.WHOLE, "", id="good, says MiniMax"),
+        pytest.param(encode(answer(base_resp=None, success=True, status="ok")), Form.WHOLE, "", id="a good envelope"),
+        pytest.param(encode(answer(success=False)), Form.WHOLE, "failed", id="no success"),
+        pytest.param(encode(answer(status="failed")), Form.WHOLE, "failed", id="status failed"),
+        pytest.param(encode(answer(status="error")), Form.WHOLE, "failed", id="status error"),
+        pytest.param(
+            stream(piece({"content": "a"}, "stop"), {"base_resp": {"status_code": 1004}}),
+            Form.EVENTS,
+            "failed",
+            id="a stream that failed, says MiniMax",
+        ),
         pytest.param(stream(piece({"content": "a"})), Form.EVENTS, "unfinished", id="no finish reason"),
         pytest.param(
             stream(piece({}, "stop"), piece({}, index=1)), Form.EVENTS, "unfinished", id="one of two has none"
@@ -342,10 +363,12 @@ def test_no_form_of_what_cannot_be_read():
     "chunks",
     [
         pytest.param([piece({"audio": {"id": "a"}}, "stop")], id="audio"),
-        pytest.param([piece({"new": "a"}), piece({"new": "a"}, "stop")], id="unknown member in pieces"),
-        pytest.param([piece({}, provider="a"), piece({}, "stop", provider="b")], id="changing member of the answer"),
+        pytest.param([piece({"content": "b", "new": "a"}), piece({"new": "a"}, "stop")], id="unknown member in pieces"),
+        pytest.param(
+            [piece({"content": "a"}, provider="a"), piece({}, "stop", provider="b")], id="changing member of the answer"
+        ),
         pytest.param([piece({"tool_calls": [{"id": "c"}]}, "stop")], id="tool call without index"),
-        pytest.param([piece({"content": 1}, "stop")], id="content that is no text"),
+        pytest.param([piece({"content": [{"type": "text"}]}, "stop")], id="content in parts"),
     ],
 )
 def test_no_whole(chunks):
@@ -429,8 +452,12 @@ MESSAGE = st.fixed_dictionaries(
         "new": st.none() | TEXT | st.lists(st.integers()),
     },
 )
+SPOKEN = ("content", "refusal", "tool_calls", "function_call", "reasoning_content")
 CHOICE = st.fixed_dictionaries(
-    {"message": MESSAGE, "finish_reason": st.sampled_from(["stop", "length", "tool_calls"])},
+    {
+        "message": MESSAGE.filter(lambda said: any(said.get(name) for name in SPOKEN) or said["content"] == ""),
+        "finish_reason": st.sampled_from(["stop", "length"]),
+    },
     optional={
         "logprobs": st.none()
         | st.fixed_dictionaries({"content": st.none() | st.lists(MARK, max_size=2), "refusal": st.none()}),
@@ -444,6 +471,9 @@ CHOICE = st.fixed_dictionaries(
 def wholes(draw) -> dict:
     """A whole answer of up to three choices."""
     choices = [{"index": n, **each} for n, each in enumerate(draw(st.lists(CHOICE, min_size=1, max_size=3)))]
+    for each in choices:
+        if each["message"].get("tool_calls") and draw(st.booleans()):
+            each["finish_reason"] = "tool_calls"
     extra = draw(
         st.fixed_dictionaries(
             {},

@@ -14,8 +14,10 @@ from sidecar.core.sse import frame
 from sidecar.dialects import openai_chat, openai_completions
 from sidecar.dialects.openai_finish import GOOD
 
+CALLS = [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+SPOKEN = {"content": "Hi", "tool_calls": CALLS}
 KINDS = {
-    "chat": (openai_chat.ANSWERS, "chat.completion", {"message": {"content": "Hi"}}, {"delta": {"content": "Hi"}}),
+    "chat": (openai_chat.ANSWERS, "chat.completion", {"message": SPOKEN}, {"delta": SPOKEN}),
     "completions": (openai_completions.ANSWERS, "text_completion", {"text": "Hi"}, {"text": "Hi"}),
 }  # fmt: skip
 
@@ -137,21 +139,20 @@ def chat(choice, *, whole=True, **members):
     ("choice", "expected"),
     [
         ({"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}, ""),
-        ({"message": {"content": None, "tool_calls": []}, "finish_reason": "stop"}, ""),
-        ({"index": 7, "message": {}, "finish_reason": "stop"}, ""),
+        ({"index": 7, "message": {"content": "Hi"}, "finish_reason": "stop"}, ""),
         ({"index": 0, "finish_reason": "stop"}, "misshapen"),
         ({"index": 0, "message": None, "finish_reason": "stop"}, "misshapen"),
         ({"index": 0, "message": "Hi", "finish_reason": "stop"}, "misshapen"),
         ({"index": 0, "text": "Hi", "finish_reason": "stop"}, "misshapen"),
         ({"index": 0, "message": {}, "finish_reason": "stop", "error": {"code": 502}}, "failed"),
         ({"index": 0, "finish_reason": "error", "error": {"code": 502}}, "failed"),
-        ({"index": 0, "message": {}, "finish_reason": "stop", "error": None}, ""),
+        ({"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop", "error": None}, ""),
         ({"index": 0, "message": {}, "finish_reason": 1}, "unreadable"),
         ({"index": 0, "message": {}}, "unfinished"),
-        ({"index": 0, "message": {}, "finish_reason": "stop", "native_finish_reason": "end_turn"}, ""),
-        ([{"index": 0, "message": {}, "finish_reason": "stop"}] * 2, "misshapen"),
-        ([{"index": n, "message": {}, "finish_reason": "stop"} for n in (0, 2)], "misshapen"),
-        ([{"index": n, "message": {}, "finish_reason": "stop"} for n in (1, 0)], ""),
+        ({"message": {"content": "Hi"}, "finish_reason": "stop", "native_finish_reason": "end_turn"}, ""),
+        ([{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}] * 2, "misshapen"),
+        ([{"index": n, "message": {"content": "Hi"}, "finish_reason": "stop"} for n in (0, 2)], "misshapen"),
+        ([{"index": n, "message": {"content": "Hi"}, "finish_reason": "stop"} for n in (1, 0)], ""),
         ([], "unfinished"),
     ],
     ids=str,
@@ -162,22 +163,76 @@ def test_shape_of_a_whole_answer(choice, expected):
     assert Completeness(expected) is chat(choice)
 
 
+ROLE = {"role": "assistant"}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("message", "finish", "expected"),
+    [
+        ({}, "stop", "misshapen"),
+        ({"content": None}, "stop", "misshapen"),
+        ({"content": 5}, "stop", "misshapen"),
+        ({"content": {"text": "Hi"}}, "stop", "misshapen"),
+        ({"content": True, "tool_calls": CALLS}, "stop", "misshapen"),
+        ({"content": "Hi", "tool_calls": "f"}, "stop", "misshapen"),
+        ({"content": "Hi", "function_call": []}, "stop", "misshapen"),
+        ({"content": "Hi", "function_call": None, "tool_calls": None}, "stop", ""),
+        ({"new": "Hi"}, "stop", "misshapen"),
+        ({"content": None, "tool_calls": []}, "stop", "misshapen"),
+        ({**ROLE, "content": ""}, "stop", ""),
+        ({**ROLE, "content": ""}, "length", ""),
+        ({**ROLE, "content": [{"type": "text", "text": "Hi"}]}, "stop", ""),
+        ({**ROLE, "content": None, "refusal": "No."}, "stop", ""),
+        ({**ROLE, "content": None, "audio": {"id": "a"}}, "stop", ""),
+        ({**ROLE, "content": None, "reasoning": "Hm."}, "length", ""),
+        ({**ROLE, "content": None, "reasoning_content": "Hm."}, "length", ""),
+        ({**ROLE, "content": None, "tool_calls": CALLS}, "stop", ""),
+        ({**ROLE, "content": None, "tool_calls": CALLS}, "tool_calls", ""),
+        ({**ROLE, "content": None, "function_call": {"name": "f", "arguments": ""}}, "function_call", ""),
+        ({**ROLE, "content": "Hi"}, "tool_calls", "misshapen"),
+        ({**ROLE, "content": "Hi", "tool_calls": []}, "tool_calls", "misshapen"),
+        ({**ROLE, "content": "Hi"}, "function_call", "misshapen"),
+        ({**ROLE, "content": "Hi", "function_call": {}}, "function_call", "misshapen"),
+        ({}, "content_filter", "content-filter"),
+        ({"content": 5}, "content_filter", "misshapen"),
+    ],
+    ids=str,
+)
+def test_what_is_said(message, finish, expected, whole):
+    """A choice is an answer by what it says, and a reason that is a call has one."""
+    found = chat({"index": 0, "message" if whole else "delta": message, "finish_reason": finish}, whole=whole)
+
+    assert Completeness(expected) is found
+
+
+@pytest.mark.parametrize("more", [{}, {"content": None}, {"tool_calls": []}, {"refusal": None}], ids=str)
+def test_who_speaks_is_no_answer(more):
+    """A whole message has more than its speaker; the pieces of an empty one may have no more."""
+
+    assert Completeness.MISSHAPEN is chat({"message": ROLE | more, "finish_reason": "stop"})
+    assert Completeness.WHOLE is chat([{"delta": ROLE | more}, {"delta": {}, "finish_reason": "stop"}], whole=False)
+
+
 @pytest.mark.parametrize(
     ("pieces", "expected"),
     [
         ([{"delta": {"content": "a"}}, {"delta": {}, "finish_reason": "stop"}], ""),
         ([{"delta": {"content": "a"}, "finish_reason": "stop"}, {"finish_reason": None}], ""),
         ([{"delta": {"content": "a"}, "finish_reason": ""}, {"delta": {}, "finish_reason": "stop"}], ""),
-        ([{"delta": {}, "finish_reason": "stop"}, {"delta": {}, "finish_reason": ""}], ""),
-        ([{"delta": {}, "finish_reason": "stop"}, {"delta": {}, "finish_reason": "stop"}], ""),
+        ([{"delta": ROLE, "finish_reason": "stop"}, {"delta": {}, "finish_reason": ""}], ""),
+        ([{"delta": ROLE, "finish_reason": "stop"}, {"delta": {}, "finish_reason": "stop"}], ""),
+        ([{"delta": {}}, {"delta": {}, "finish_reason": "stop"}], "misshapen"),
+        ([{"delta": {"content": 5}}, {"delta": {"content": "a"}, "finish_reason": "stop"}], "misshapen"),
+        ([{"delta": {"tool_calls": CALLS}}, {"delta": {}, "finish_reason": "tool_calls"}], ""),
         ([{"delta": {"content": "a"}, "finish_reason": ""}], "unknown-finish"),
         ([{"delta": {}, "finish_reason": "stop"}, {"delta": {}, "finish_reason": "error"}], "unknown-finish"),
         ([{"delta": {}, "finish_reason": "error"}, {"delta": {}, "finish_reason": "stop"}], "unknown-finish"),
         ([{"finish_reason": "stop"}], "misshapen"),
         ([{"delta": None, "finish_reason": "stop"}], "misshapen"),
         ([{"delta": {}, "finish_reason": "stop"}, {"error": {"code": 502}}], "failed"),
-        ([{"index": 1, "delta": {}, "finish_reason": "stop"}], ""),
-        ([{"index": n, "delta": {}, "finish_reason": "stop"} for n in (0, 2)], "misshapen"),
+        ([{"index": 1, "delta": {"content": "a"}, "finish_reason": "stop"}], ""),
+        ([{"index": n, "delta": {"content": "a"}, "finish_reason": "stop"} for n in (0, 2)], "misshapen"),
     ],
     ids=str,
 )

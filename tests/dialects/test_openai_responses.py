@@ -173,6 +173,53 @@ def test_finish(body, form, expected):
 
 
 @pytest.mark.parametrize(
+    ("status", "statuses", "expected"),
+    [
+        ("completed", ["completed", "completed"], ""),
+        ("completed", [None], ""),
+        ("completed", ["completed", "incomplete"], "unfinished"),
+        ("completed", ["in_progress", None], "unfinished"),
+        ("completed", ["searching"], "unfinished"),
+        ("completed", ["incomplete", "failed"], "failed"),
+        ("completed", [5], "unreadable"),
+        ("incomplete", ["completed", "incomplete"], ""),
+    ],
+    ids=str,
+)
+def test_items(status, statuses, expected):
+    """A response is as complete as each item of it, unless it says itself that it is not."""
+    output = [MESSAGE | {"status": one} for one in statuses]
+    details = {"reason": "max_output_tokens"} if status == "incomplete" else None
+    members = {"status": status, "incomplete_details": details}
+
+    assert expected == ANSWERS.complete(whole(*output, **members), Form.WHOLE)
+    assert expected == ANSWERS.complete(final(f"response.{status}", **members, output=output), Form.EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"base_resp": {"status_code": 1004}}, "failed"),
+        ({"base_resp": {"status_code": 0}}, ""),
+        ({"success": False}, "failed"),
+        ({"success": True}, ""),
+    ],
+    ids=str,
+)
+def test_beside(members, expected):
+    """What a gateway says beside an answer counts."""
+
+    assert expected == ANSWERS.complete(whole(MESSAGE, **members), Form.WHOLE)
+
+
+def test_no_text():
+    """JSON is UTF-8, in its texts too."""
+    body = whole(MESSAGE, instructions="@").replace(b"@", b"\xff")
+
+    assert Completeness.UNREADABLE is ANSWERS.complete(body, Form.WHOLE)
+
+
+@pytest.mark.parametrize(
     ("status", "reason", "expected"),
     [
         ("completed", None, ""),

@@ -20,6 +20,7 @@ EMBEDDING = (
 
 
 JSON = "application/json"
+SEQUENCE = "application/json-seq"
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,17 @@ JSON = "application/json"
         pytest.param(b"7", JSON, Form.WHOLE, "", id="a number"),
         pytest.param(b'{"a":1', JSON, Form.WHOLE, "unreadable", id="an object, cut"),
         pytest.param(b' {"a":', "text/plain", Form.WHOLE, "unreadable", id="an object, cut and misnamed"),
+        pytest.param(b'{"a":"\xff"}', JSON, Form.WHOLE, "unreadable", id="no UTF-8"),
+        pytest.param(b'{"a":"\xc3\xbc"}', JSON, Form.WHOLE, "", id="UTF-8"),
+        pytest.param(b"\xff\xd8", "image/jpeg", Form.WHOLE, "", id="an image"),
+        pytest.param(b'\x1e{"a":1}\n\x1e[2]\n', SEQUENCE, Form.WHOLE, "", id="a sequence"),
+        pytest.param(b'\x1e{"a":1}\n\x1e{"a":', SEQUENCE, Form.WHOLE, "unreadable", id="a sequence, cut"),
+        pytest.param(b'\x1e{"a":1}\n\x1e', SEQUENCE, Form.WHOLE, "unreadable", id="a sequence, cut before a text"),
+        pytest.param(b"\x1e1\n\x1e12", SEQUENCE, Form.WHOLE, "unreadable", id="a sequence, cut in a number"),
+        pytest.param(b"\x1e1\n\x1e12\n", SEQUENCE, Form.WHOLE, "", id="a sequence of numbers"),
+        pytest.param(b'\x1e{"a":1}', "application/geo+json-seq", Form.WHOLE, "", id="without its line feed"),
+        pytest.param(b'\x1e{"a":', "application/geo+json-seq", Form.WHOLE, "unreadable", id="another sequence, cut"),
+        pytest.param(b"Bad gateway", SEQUENCE, Form.WHOLE, "unreadable", id="no sequence"),
         pytest.param(b"[1,", "application/problem+json", Form.WHOLE, "unreadable", id="an array, cut"),
         pytest.param(b"Bad gateway", JSON, Form.WHOLE, "unreadable", id="text that calls itself JSON"),
         pytest.param(

@@ -29,6 +29,33 @@ NO_ANSWERS = [
     pytest.param("upstream connect error or disconnect/reset before headers", "misshapen", id="a string"),
     pytest.param({"error": {"message": "x"}}, "failed", id="an error"),
     pytest.param({"error": "x"}, "failed", id="an error in words"),
+    pytest.param(
+        {
+            "data": [{"id": "m", "embedding": [1]}],
+            "results": [{"flagged": True}],
+            "id": "m",
+            "input_tokens": 1,
+            "base_resp": {"status_code": 1004},
+        },
+        "failed",
+        id="failed, says MiniMax",
+    ),
+    pytest.param(
+        {
+            "data": [{"id": "m", "embedding": [1]}],
+            "results": [{"flagged": True}],
+            "id": "m",
+            "input_tokens": 1,
+            "success": False,
+        },
+        "failed",
+        id="no success",
+    ),
+    pytest.param(
+        b'{"data":[{"id":"m","embedding":[1]}],"results":[{"flagged":true}],"id":"m","input_tokens":1,"x":"\xff"}',
+        "unreadable",
+        id="no UTF-8",
+    ),
     pytest.param({"detail": "Not Found"}, "misshapen", id="a detail"),
     pytest.param(b"", "misshapen", id="empty"),
     pytest.param(b"Bad gateway", "misshapen", id="text"),

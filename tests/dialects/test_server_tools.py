@@ -107,6 +107,47 @@ def bypass(speaker, **members):
         ({"compound_custom": {"tools": {"enabled_tools": []}}}, "server-tools"),
         ({"include_domains": ["example.org"]}, "server-tools"),
         ({"exclude_domains": []}, ""),
+        ({"search_language_filter": ["en"]}, "server-tools"),
+        ({"image_domain_filter": ["example.org"]}, "server-tools"),
+        ({"image_format_filter": ["png"]}, "server-tools"),
+        ({"media_response": {"overrides": {"return_videos": True}}}, "server-tools"),
+        ({"search_type": "pro"}, "server-tools"),
+        ({"search_not_yet_invented": 1}, "server-tools"),
+        ({"search_not_yet_invented": False}, ""),
+        ({"search_not_yet_invented": 1, "disable_search": True}, ""),
+        ({"extra_body": {"search_not_yet_invented": 1}}, "server-tools"),
+        # Baidu
+        ({"web_search": {"enable": True}}, "server-tools"),
+        ({"web_search": {"enable": True, "search_mode": "auto"}}, "server-tools"),
+        ({"web_search": {"search_mode": "required"}}, "server-tools"),
+        ({"web_search": True}, "server-tools"),
+        ({"web_search": {"enable": False, "enable_trace": True}}, ""),
+        ({"web_search": {}}, ""),
+        ({"web_search": None}, ""),
+        ({"extra_body": {"web_search": {"enable": True}}}, "server-tools"),
+        # Hunyuan
+        ({"enable_enhancement": True}, "server-tools"),
+        ({"enable_enhancement": False}, ""),
+        ({"force_search_enhancement": True}, "server-tools"),
+        ({"enable_deep_search": True}, "server-tools"),
+        ({"enable_speed_search": True}, "server-tools"),
+        # Venice
+        ({"venice_parameters": {"enable_web_search": "auto"}}, "server-tools"),
+        ({"venice_parameters": {"enable_web_search": "on"}}, "server-tools"),
+        ({"venice_parameters": {"enable_web_scraping": True}}, "server-tools"),
+        ({"venice_parameters": {"not_yet_invented": True}}, "server-tools"),
+        ({"venice_parameters": {"enable_web_search": "off", "enable_web_scraping": False}}, ""),
+        ({"venice_parameters": {"include_venice_system_prompt": True, "disable_thinking": True}}, ""),
+        ({"venice_parameters": {"enable_web_citations": True}}, ""),
+        ({"venice_parameters": {}}, ""),
+        ({"venice_parameters": {"character_slug": "x"}}, "prompt-template"),
+        ({"extra_body": {"venice_parameters": {"enable_web_search": "on"}}}, "server-tools"),
+        ({"extra_body": {"venice_parameters": {"character_slug": "x"}}}, "prompt-template"),
+        ({"model": "default:enable_web_search=auto"}, "server-tools"),
+        ({"model": "qwen3-4b:disable_thinking=true&enable_web_scraping=true"}, "server-tools"),
+        ({"model": "default:enable_web_search=off"}, ""),
+        ({"model": "default:enable_web_scraping=false"}, ""),
+        ({"model": "default:character_slug=x"}, "prompt-template"),
         # Cohere, Anthropic
         ({"connectors": [{"id": "web-search"}]}, "server-tools"),
         ({"mcp_servers": [{"type": "url"}]}, "server-tools"),
@@ -175,12 +216,12 @@ def test_tools(tool, expected):
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
 @given(
-    name=st.sampled_from(NAMES),
+    name=st.sampled_from([name for name in NAMES if name != "venice_parameters"]),
     value=st.recursive(
         st.booleans() | st.integers() | st.text(),
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
         max_leaves=4,
-    ).filter(lambda value: bool(value) and value != {"mode": "off"}),
+    ).filter(lambda value: bool(value) and value not in ({"mode": "off"}, {"enable": False})),
 )  # fmt: skip
 def test_any_member_that_says_something(speaker, name, value):
     """Whatever is said there, the call is not looked up."""

@@ -72,6 +72,9 @@ DOCUMENTS = [
       for finish in ("abort", "error", "insufficient_system_resource", "network_error", "cancelled", "SAFETY", "")],
     ("chat with an error in it", CHAT, CHAT_PATH, {}, ended("stop", error={"code": 502}), "failed"),
     ("chat without a message", CHAT, CHAT_PATH, {}, ended("stop", message=None), "misshapen"),
+    ("chat with an empty message", CHAT, CHAT_PATH, {}, ended("stop", message={}), "misshapen"),
+    ("chat that names its speaker", CHAT, CHAT_PATH, {}, ended("stop", message={"role": "assistant"}), "misshapen"),
+    ("chat without its tool call", CHAT, CHAT_PATH, {}, ended("tool_calls"), "misshapen"),
     ("chat with a choice too few", {**CHAT, "n": 2}, CHAT_PATH, {}, completion("It is a box."), "misshapen"),
     ("chat that is an error", CHAT, CHAT_PATH, {}, ERROR, "failed"),
     ("embeddings that are an error", EMBED, EMBEDDINGS, {}, ERROR, "failed"),
@@ -89,6 +92,7 @@ DOCUMENTS = [
      b'{"type":"message","content":[],"stop_reason":"network_error"}', "unknown-finish"),
     ("transcription: a proxy's text", sound(b"text"), SOUNDS, FORMS, ENVOY, "misshapen"),
     ("transcription: a phrase", sound(b"text"), SOUNDS, FORMS, b"Bad gateway", "misshapen"),
+    ("transcription: a network's text", sound(b"text"), SOUNDS, FORMS, b"dial tcp: i/o timeout", "misshapen"),
     ("transcription: an error", sound(b"text"), SOUNDS, FORMS, ERROR, "failed"),
     ("transcription: text for JSON", sound(b"json"), SOUNDS, FORMS, b"Hello.", "misshapen"),
     ("subtitles: a phrase", sound(b"srt"), SOUNDS, FORMS, b"502 Bad Gateway", "misshapen"),
@@ -96,7 +100,7 @@ DOCUMENTS = [
     ("models", b"", MODELS, {}, b'{"object":"list","data":[]}', "misshapen"),
     ("speech: an error", SAY, SPEECH, {}, ERROR, "failed"),
     ("speech: text", SAY, SPEECH, {}, b"Bad gateway", "misshapen"),
-    ("anything: JSON that is cut", b"{}", "/any/thing", {}, b'{"rows":[1,2', "unreadable"),
+    ("anything: JSON that is none", b"{}", "/any/thing", {}, b'{"rows":[1,2]}}', "unreadable"),
     ("anything: an error", b"{}", "/any/thing", {}, ERROR, "failed"),
 ]  # fmt: skip
 
@@ -260,6 +264,75 @@ async def test_cut_document_of_the_only_region(cut, build_lab):
 
     assert (502, "upstream-truncated") == (reply.status, reply.json()["error"]["code"])
     assert (1, 0) == (cut.calls, lab.sidecar.memory.entries)
+
+
+CUTS = [
+    ("JSON of anything", b"{}", "/any/thing", b"application/json", b'{"a":[1,2'),
+    ("JSON by its suffix", b"{}", "/any/thing", b"application/geo+json", b'{"a":[1,2'),
+    ("a chat as text", CHAT, CHAT_PATH, b"text/plain", completion("It is a box.")[:-30]),
+    ("embeddings as bytes", EMBED, EMBEDDINGS, b"application/octet-stream", vectors([1], [2])[:-3]),
+    ("an empty chat", CHAT, CHAT_PATH, b"application/json", b""),
+    ("empty embeddings", EMBED, EMBEDDINGS, b"text/plain", b""),
+]
+
+
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "its length met"])
+@pytest.mark.parametrize(("call", "path", "kind", "body"), [row[1:] for row in CUTS], ids=[row[0] for row in CUTS])
+async def test_every_cut_document_is_a_failure(call, path, kind, body, chunked, build_lab, script):
+    """Another region is asked; where there is none, that is an error."""
+
+    async def handler(_head, _body, writer):
+        if chunked:
+            content = chunk(body) if body else b""
+            writer.write(HEAD.replace(b"application/json", kind) + content + LAST_CHUNK)
+        else:
+            writer.write(whole(body, kind=kind))
+
+    async def good(_head, _body, writer):
+        writer.write(whole(b'{"rows":[1,2]}'))
+
+    cut, well = await script(handler), await script(good)
+    regions = (Region("cut", cut.url, priority=1), Region("well", well.url, priority=2))
+    for known in (regions, regions[:1]):
+        services = (
+            Service("openai", DIALECTS["openai"], known, path="/openai"),
+            Service("any", DIALECTS["generic"], known, path="/any"),
+        )
+        lab = await build_lab(cut.url, services=services, routes=ALWAYS)
+        reply = await lab.ask(call, path=path)
+        if len(known) == 2:
+            assert (200, b'{"rows":[1,2]}', 1) == (reply.status, reply.body, well.calls)
+            assert ("well", ("truncated",)) == (lab.records[0].region, lab.records[0].again)
+        else:
+            assert (502, "upstream-truncated") == (reply.status, reply.json()["error"]["code"])
+            assert (1, 0) == (well.calls, lab.sidecar.memory.entries)
+
+
+@pytest.mark.parametrize("path", [CHAT_PATH, "/any/thing"], ids=["chat", "anything"])
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "its length met"])
+@pytest.mark.parametrize("size", [2, 20], ids=["kept whole", "too large for that"])
+async def test_cut_document_past_its_commit_point(path, chunked, size, build, script):
+    """Its caller's connection is broken before it has all of it, and nothing is stored."""
+    body = completion("x" * size * MIB)[:-30]
+
+    async def handler(_head, _body, writer):
+        writer.write(
+            HEAD if chunked else HEAD.replace(b"Transfer-Encoding: chunked", b"Content-Length: %d" % len(body))
+        )
+        for at in range(0, len(body), MIB):
+            piece = body[at : at + MIB]
+            writer.write(chunk(piece) if chunked else piece)
+            await writer.drain()
+        if chunked:
+            writer.write(LAST_CHUNK)
+
+    upstream = await script(handler)
+    lab = await build(upstream)
+    reply = await lab.ask(path=path)
+
+    assert (200, True) == (reply.status, reply.broken)
+    assert (1, 0) == (upstream.calls, lab.sidecar.memory.entries)
+    assert not lab.records[0].stored
 
 
 async def test_cut_document_of_a_call_that_goes_by(cut, build_lab):
