@@ -295,6 +295,11 @@ _REFUSALS: Mapping[str, Told] = {
         "The call carries a token that Microsoft issued, and would take it to another vendor.",
         "Use the Azure service's base URL or a key; for a gateway say `credential_domain: microsoft`.",
     ),
+    "framing-lookalike": Told(
+        _ERROR,
+        "A field's name looks like Content-Length or Transfer-Encoding (`Content_Length`); some servers read it so.",
+        _NO_SUCH_WAY,
+    ),
     "host-invalid": Told(_ERROR, "`Host` is not a host name with an optional port.", _NO_SUCH_WAY),
     "host-missing": Told(_ERROR, "The request has no `Host`.", _NO_SUCH_WAY),
     "http-version-unsupported": Told(

@@ -246,6 +246,7 @@ BREAKDOWNS = (
         "Host names looked up: found, absent (there is no such name, or it has no address), failed (no answer; an "
         "earlier one goes on serving), refused (too many at once).",
         "Do the name servers answer?",
+        closed=("found", "absent", "failed", "refused"),
     ),
     Metric(
         "upstream_connections_total",
@@ -255,6 +256,7 @@ BREAKDOWNS = (
         "unused for long (idle), old (aged), at an address that its name no longer has (moved), closed by the service "
         "(closed), broke under a call (died), or was given up with its call (dropped).",
         "Do calls find a connection, or does each pay for a handshake?",
+        closed=("first", "busy", "idle", "aged", "moved", "closed", "died", "dropped"),
     ),
     Metric(
         "calls_waiting",

@@ -23,6 +23,7 @@ TRUE: dict[str, list[Any]] = {
     "keep": [-1, 0, 1],
     "renew": [0, 1],
     "release": [0, 1],
+    "stall": [0, 1],
     "purge-log": [
         [bytes(16), b"2", b"", b"abc", [b"note", b"1", b"note 2", b"2"], None, 0, [b"note 3"]],
         [bytes(16), b"0", bytes(32), b"", [], b"note", 1, []],
