@@ -70,7 +70,8 @@ answers with status 200; others are never kept.
 
 - **`honour`**, the default for services of dialect {honouring}: RFC 9111 holds. An answer with `no-store` or `no-cache`
   isn't kept, nor is one that is stale when it comes; only its own caller gets it. Others are kept for the route's
-  `ttl`, or for less where the answer says so: by `s-maxage`, else `max-age`, else `Expires`, less its `Age`. With
+  `ttl`, or for less where the answer says so: by `s-maxage`, else `max-age`, else `Expires`, less its `Age`; an answer
+  that says only its `Age` is kept for the route's `ttl` less that. With
   `must-revalidate`, `proxy-revalidate` or `s-maxage` an answer never serves stale. A `private` one serves only callers
   of its own principal: where the route shares, it isn't kept, and only callers with the same credential who wait for
   it get it, too.
