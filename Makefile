@@ -18,6 +18,7 @@ COMPILE  = $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 	--custom-compile-command 'make lock' $(if $(UPGRADE),$(if $(filter all,$(UPGRADE)),--upgrade,$(UPGRADE:%=--upgrade-package %)))
 
 SDKS := openai anthropic langchain-openai llama-index-llms-openai litellm 'pydantic-ai-slim[openai]' instructor
+NODE_SDKS := openai @anthropic-ai/sdk ai @ai-sdk/openai @ai-sdk/anthropic
 
 PIP := -m pip --quiet --disable-pip-version-check
 
@@ -67,10 +68,13 @@ check: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m tests.bench
 
-# Other people's clients, at their newest, in an environment of their own; see tests/sdk_matrix.
+# Other people's clients, at their newest, in environments of their own; see tests/sdk_matrix. Those of Node are asked
+# where node and npm are installed.
 sdk-matrix: $(STAMP)
 	$(call VENV_NEEDED,.venv-sdks)
 	@.venv-sdks/bin/python $(PIP) install --upgrade $(SDKS)
+	@if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then mkdir -p .node-sdks && \
+	npm install --prefix .node-sdks --ignore-scripts --no-audit --no-fund --loglevel=error $(NODE_SDKS:%=%@latest); fi
 	@$(BIN)/python -m tests.sdk_matrix
 
 # What is locked stays where it still fits. UPGRADE=all takes the newest of everything, UPGRADE=NAME of one package.
@@ -83,4 +87,4 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* .node-sdks build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

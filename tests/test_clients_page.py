@@ -5,35 +5,49 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.sdk_matrix.clients import CLIENTS
-from tests.sdk_matrix.page import PAGE, Seen, page, row
+from tests.sdk_matrix.page import PAGE, Seen, page, row, standing
 
 MAKEFILE = Path(__file__).parents[1] / "Makefile"
+NODE_CLIENTS = Path(__file__).parent / "sdk_matrix" / "clients.mjs"
 
 
 def rows() -> list[list[str]]:
     """The cells of the page's rows."""
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in standing().values()]
 
 
 def test_rows_are_those_of_the_script():
     """Each client stands there with the setting that the script uses, and the page is as the script writes it."""
     seen = [Seen(version, temperature, first, zero) for _, version, _, _, temperature, first, zero in rows()]
 
-    assert [client.package for client in CLIENTS] == [cells[0] for cells in rows()]
+    assert [client.name for client in CLIENTS] == [cells[0] for cells in rows()]
     assert page(map(row, CLIENTS, seen)) == PAGE.read_text()
 
 
 def test_each_works():
-    """A client that does not work has no row that says so quietly: it is to be seen to."""
-
+    """
+    A client that does not work has no row that says so quietly: it is to be seen to. One that never hits has a note
+    that says why.
+    """
     assert {"yes"} == {cells[3] for cells in rows()}
-    assert {"miss, hit"} == {cells[-1] for cells in rows()}
+    assert all(client.hits or client.note for client in CLIENTS)
+    assert [client.hits for client in CLIENTS] == [cells[-1] == "miss, hit" for cells in rows()]
 
 
-def test_each_is_installed():
+def test_each_node_client_has_a_function():
+    """The script for Node has a function for each of its clients, and for no other."""
+    functions = re.findall(r'^  "(.+)": async', NODE_CLIENTS.read_text(), re.MULTILINE)
+
+    assert [client.name for client in CLIENTS if not client.ask] == functions
+
+
+@pytest.mark.parametrize(("variable", "of_python"), [("SDKS", True), ("NODE_SDKS", False)])
+def test_each_is_installed(variable: str, of_python: bool):
     """The command installs the packages of the rows."""
-    [line] = [line for line in MAKEFILE.read_text().splitlines() if line.startswith("SDKS := ")]
+    [line] = [line for line in MAKEFILE.read_text().splitlines() if line.startswith(f"{variable} := ")]
+    packages = {package for client in CLIENTS if bool(client.ask) == of_python for package in client.installs}
 
-    assert {client.package for client in CLIENTS} == set(re.sub(r"'|\[\w+\]", "", line).split()[2:])
+    assert packages == set(re.sub(r"'|\[\w+\]", "", line).split()[2:])

@@ -1,7 +1,8 @@
 """
 Ask by every client, and write ``docs/clients.md``.
 
-The rule: a client runs in a process and an environment of its own (``.venv-sdks``), against a sidecar in this one.
+The rule: a client runs in a process and an environment of its own (``.venv-sdks``, ``.node-sdks``), against a sidecar
+in this one. Where Node or its packages are missing, the rows of its clients stay as they are.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +24,26 @@ from sidecar.lifecycle import Sidecar
 from sidecar.settings.builtin import ROUTES
 from tests.sdk_matrix import clients
 from tests.sdk_matrix.clients import CLIENTS, Client
-from tests.sdk_matrix.page import PAGE, Seen, page, row
+from tests.sdk_matrix.page import PAGE, Seen, page, row, standing
 
-_PYTHON = Path(__file__).parents[2] / ".venv-sdks" / "bin" / "python"
+_ROOT = Path(__file__).parents[2]
+_PYTHON = _ROOT / ".venv-sdks" / "bin" / "python"
+_NODE_SDKS = _ROOT / ".node-sdks"
+_NODE_CLIENTS = Path(__file__).with_name("clients.mjs")
+_NODE = shutil.which("node") if (_NODE_SDKS / "node_modules").is_dir() else None
 _VERSION = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
 _LONGEST = 120.0
 
 
-async def _run(*arguments: str) -> tuple[int, str]:
-    """A Python program in the clients' environment: its exit code, and the last line that it said."""
+async def _run(*command: str) -> tuple[int, str]:
+    """A program: its exit code, and the last line that it said. Node finds its packages from its folder."""
     plain = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     process = await asyncio.create_subprocess_exec(
-        str(_PYTHON), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=plain
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=plain,
+        cwd=_NODE_SDKS if command[0] == _NODE else _ROOT,
     )
     try:
         said, _ = await asyncio.wait_for(process.communicate(), _LONGEST)
@@ -48,13 +59,33 @@ def _told(record: Record) -> str:
     return f"{outcome} ({record.reason})" if record.reason else outcome
 
 
+async def _version(client: Client) -> str:
+    """The version of the client's own package; those of others with their names."""
+    versions = []
+    for package in client.installs:
+        if client.ask:
+            _, version = await _run(str(_PYTHON), "-c", _VERSION, package)
+        else:
+            version = json.loads((_NODE_SDKS / "node_modules" / package / "package.json").read_text())["version"]
+        versions.append(f"{package} {version}" if versions else version)
+    return ", ".join(versions)
+
+
+async def _ask(client: Client, url: str, *more: str) -> tuple[int, str]:
+    """One call, with a key of the client's own: none is answered with what another has asked."""
+    arguments = (client.name, url, "sk-" + re.sub(r"\W+", "-", client.name), *more)
+    if client.ask:
+        return await _run(str(_PYTHON), clients.__file__, *arguments)
+    assert _NODE
+    return await _run(_NODE, "--input-type=module", "--eval", _NODE_CLIENTS.read_text(), "--", *arguments)
+
+
 async def _look(client: Client, url: str, provider: DemoProvider, records: list[Record]) -> Seen:
-    _, version = await _run("-c", _VERSION, client.package)
-    seen = Seen(version)
+    seen = Seen(await _version(client))
     records.clear()
     provider.seen.clear()
     for more in ((), ("0",), ("0",)):
-        code, line = await _run(clients.__file__, client.package, url, *more)
+        code, line = await _ask(client, url, *more)
         if code:
             return replace(seen, fault=line.replace("|", "/")[:100])
     asked = json.loads(provider.seen[0].body)
@@ -67,15 +98,23 @@ async def main() -> int:
     provider = DemoProvider()
     region = Region("demo", f"http://127.0.0.1:{await provider.start()}")
     own = {name: replace(dialect, own_hosts=("127.0.0.1",)) for name, dialect in DIALECTS.items()}
-    services = tuple(Service(name, own[name], (region,), path=f"/{name}") for name in ("openai", "anthropic"))
+    services = (
+        *(Service(name, own[name], (region,), path=f"/{name}") for name in ("openai", "anthropic")),
+        Service("azure-openai", own["azure-openai"], (region,), path="/azure", resource=True),
+    )
     rules = Rules(services, ROUTES, listen=Listen(port=0), health=Listen(port=0), admin=Listen(port=0))
     sidecar = Sidecar(rules, environ={}, write=lambda _: None)
     records: list[Record] = []
     sidecar.proxy._record = sidecar.proxy._boarding._record = records.append
     await sidecar.start()
-    rows, faults = [], 0
+    rows, faults, stand = [], 0, standing()
+    if not _NODE:
+        print("Node or its packages are missing: the rows of its clients stay as they are.", file=sys.stderr)
     try:
         for client in CLIENTS:
+            if not (client.ask or _NODE):
+                rows += [stand[client.name]] if client.name in stand else []
+                continue
             seen = await _look(client, f"http://127.0.0.1:{sidecar.port}", provider, records)
             faults += bool(seen.fault)
             rows.append(row(client, seen))

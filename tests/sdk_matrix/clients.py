@@ -1,9 +1,9 @@
 """
 The clients of the matrix: how each is told its base URL, and one call by each.
 
-The rule: one function a client, which imports it inside, so that the list can be read where none is installed. Each
-has a key of its own, so that none is answered with what another has asked. Run as a script, in an environment of its
-own: ``clients.py NAME URL [TEMPERATURE]``.
+The rule: one function a client, which imports it inside, so that the list can be read where none is installed. The
+functions of the Node clients stand in ``clients.mjs``. Run as a script, in an environment of its own: ``clients.py
+NAME URL KEY [TEMPERATURE]``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 GPT, CLAUDE = "gpt-4o", "claude-sonnet-4-6"
 OPENAI = "{url}/openai/v1"
 ANTHROPIC = "{url}/anthropic"
+AZURE = "{url}/azure/RESOURCE"
+AZURE_VERSION = "2024-10-21"
 
 
 def by_openai(url: str, key: str, **how: Any) -> None:
@@ -27,6 +29,15 @@ def by_openai(url: str, key: str, **how: Any) -> None:
     OpenAI(base_url=OPENAI.format(url=url), api_key=key, max_retries=0).chat.completions.create(
         model=GPT, messages=MESSAGES, **how
     )
+
+
+def by_azure(url: str, key: str, **how: Any) -> None:
+    """A chat completion of a deployment."""
+    from openai import AzureOpenAI  # noqa: PLC0415  see the rule
+
+    AzureOpenAI(
+        azure_endpoint=AZURE.format(url=url), api_version=AZURE_VERSION, api_key=key, max_retries=0
+    ).chat.completions.create(model=GPT, messages=MESSAGES, **how)
 
 
 def by_anthropic(url: str, key: str, **how: Any) -> None:
@@ -89,25 +100,77 @@ def by_instructor(url: str, key: str, **how: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A row: the *package* to install, how its base URL is set, and what makes one call by it."""
+    """
+    A row: the client's *name*, how its base URL is set, what makes one call by it, and the *packages* to install, the
+    name where that is none. *ask* is None for a Node client, whose function stands in ``clients.mjs`` by the same
+    name. *hits* says whether its second call at temperature 0 is a hit; *note* is what surprises about it.
+    """
 
-    package: str
+    name: str
     setting: str
-    ask: Callable[..., None]
+    ask: Callable[..., None] | None = None
+    packages: tuple[str, ...] = ()
+    hits: bool = True
+    note: str = ""
 
+    @property
+    def installs(self) -> tuple[str, ...]:
+        """The packages to install, its own first."""
+        return self.packages or (self.name,)
+
+
+VERCEL_OPENAI, VERCEL_ANTHROPIC = ("@ai-sdk/openai", "ai"), ("@ai-sdk/anthropic", "ai")
 
 CLIENTS = (
     Client("openai", f'`OpenAI(base_url="{OPENAI}")`', by_openai),
+    Client(
+        "openai (Azure)",
+        f'`AzureOpenAI(azure_endpoint="{AZURE}")`',
+        by_azure,
+        packages=("openai",),
+        note="`RESOURCE` is the first part of `RESOURCE.openai.azure.com`. The endpoint ends there: the SDK adds "
+        "`/openai/deployments/…` by itself.",
+    ),
     Client("anthropic", f'`Anthropic(base_url="{ANTHROPIC}")`', by_anthropic),
     Client("langchain-openai", f'`ChatOpenAI(base_url="{OPENAI}")`', by_langchain),
-    Client("llama-index-llms-openai", f'`OpenAI(api_base="{OPENAI}")`', by_llama_index),
+    Client(
+        "llama-index-llms-openai",
+        f'`OpenAI(api_base="{OPENAI}")`',
+        by_llama_index,
+        note="It ignores `OPENAI_BASE_URL`, and calls OpenAI directly where it has neither `api_base` nor "
+        "`OPENAI_API_BASE`.",
+    ),
     Client("litellm", f'`completion(api_base="{OPENAI}")`', by_litellm),
     Client("pydantic-ai-slim", f'`OpenAIProvider(base_url="{OPENAI}")`', by_pydantic_ai),
     Client("instructor", f'`from_openai(OpenAI(base_url="{OPENAI}"))`', by_instructor),
+    Client("openai (npm)", f'`new OpenAI({{baseURL: "{OPENAI}"}})`', packages=("openai",)),
+    Client("@anthropic-ai/sdk", f'`new Anthropic({{baseURL: "{ANTHROPIC}"}})`'),
+    Client("@ai-sdk/openai (chat)", f'`createOpenAI({{baseURL: "{OPENAI}"}}).chat(…)`', packages=VERCEL_OPENAI),
+    Client(
+        "@ai-sdk/openai (store: false)",
+        f'`createOpenAI({{baseURL: "{OPENAI}"}})(…)`, `providerOptions: {{openai: {{store: false}}}}`',
+        packages=VERCEL_OPENAI,
+    ),
+    Client(
+        "@ai-sdk/openai",
+        f'`createOpenAI({{baseURL: "{OPENAI}"}})(…)`',
+        packages=VERCEL_OPENAI,
+        hits=False,
+        note="`openai(…)` speaks the Responses API, where OpenAI stores each answer unless the call says otherwise. "
+        "A call that stores something always goes to the provider. Use `openai.chat(…)`, or say `store: false`.",
+    ),
+    Client(
+        "@ai-sdk/anthropic",
+        f'`createAnthropic({{baseURL: "{ANTHROPIC}/v1"}})`',
+        packages=VERCEL_ANTHROPIC,
+        note="Its base URL ends with `/v1`; those of `anthropic` and `@anthropic-ai/sdk` do not. All three read "
+        "`ANTHROPIC_BASE_URL`: where they share it, give `baseURL` to this one.",
+    ),
 )
 
 
 if __name__ == "__main__":
-    name, at, *said = sys.argv[1:]
-    [client] = [client for client in CLIENTS if client.package == name]
-    client.ask(at, f"sk-{name}", **({"temperature": float(said[0])} if said else {}))
+    name, at, key, *said = sys.argv[1:]
+    [client] = [client for client in CLIENTS if client.name == name]
+    assert client.ask
+    client.ask(at, key, **({"temperature": float(said[0])} if said else {}))

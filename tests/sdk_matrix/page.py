@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.sdk_matrix.clients import Client
+from tests.sdk_matrix.clients import CLIENTS, Client
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 
@@ -35,8 +35,14 @@ def row(client: Client, seen: Seen) -> str:
     """One line of the table."""
     setting = client.setting.replace("{url}", "http://127.0.0.1:7400")
     works = "yes" if not seen.fault else f"no: {seen.fault}"
-    cells = (client.package, seen.version, setting, works, seen.temperature, seen.first, seen.at_zero)
+    cells = (client.name, seen.version, setting, works, seen.temperature, seen.first, seen.at_zero)
     return f"| {' | '.join(cells)} |"
+
+
+def standing() -> dict[str, str]:
+    """The lines of the table as they stand on the page, by the client's name."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines[1:]}
 
 
 def page(rows: Iterable[str]) -> str:
@@ -52,5 +58,9 @@ def page(rows: Iterable[str]) -> str:
         HEADING,
         "|---" * HEADING.count(" | ") + "|---|",
         *rows,
+        "",
+        "What surprises:",
+        "",
+        *(f"- {client.name}: {client.note}" for client in CLIENTS if client.note),
         "",
     ))  # fmt: skip
