@@ -21,6 +21,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def settled_heap() -> None:
+    """Nor are the reports of thousands of tests that are over; so no later collection looks through them either."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared_redis_server() -> Iterator[RedisServer]:
     """One server for all tests that don't stop it."""

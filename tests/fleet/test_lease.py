@@ -168,6 +168,7 @@ async def test_renewal(pods: Pods):
     for each in (grant, *more):
         one.release(each, failed=False)
     await asyncio.wait([task])
+    await one.close(5.0)  # giving back goes on beside it
 
     assert [] == pods.server.call("KEYS", "*")
     assert 0 == one.lost
