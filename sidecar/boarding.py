@@ -55,13 +55,14 @@ class Boarding:
 
     def board(self, errand: Errand, way: Way, *, proven: bool) -> tuple[Reader, bool]:
         """A place in the key's flight, and whether it is another caller's. One look, then join or lead: no await."""
-        alone = way.alone
+        alone = way is Way.ALONE
         approach, call, key = errand.approach, errand.call, errand.key
         # who has not proved itself shares a flight only with those who present the very same credential; and what may
         # become of a call that fails is its route's to say, and its caller's
         fields = errand.request.head.fields
         terms = (call.route.name, refuses(fields), is_batch(fields), OWN_RETRIES in fields)
-        shelf = (key, b"" if proven else call.principal.credential, way, terms)
+        form = call.facts.view if way is Way.PAST else None  # who has found no form of an answer shares one of its own
+        shelf = (key, b"" if proven else call.principal.credential, way, form, terms)
         flight = None if alone or approach.asked.no_cache else self._flights.find(shelf)
         if flight is not None and not flight.fits(fields):
             flight, alone = None, True  # its answer is for requests with another value in a field of its Vary

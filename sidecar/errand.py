@@ -62,7 +62,7 @@ class Call(Struct, frozen=True, gc=False):
 class Way(Enum):
     """
     How an errand gets its answer: shared; shared with those who have waited too long, or whom the first answer was not
-    for; private; private, ignoring the store, which has no form for it.
+    for; private; shared with those who want the same form, ignoring the store, which has none for them.
     """
 
     SHARED = "shared"
@@ -72,7 +72,7 @@ class Way(Enum):
 
     @property
     def alone(self) -> bool:
-        """Whether nobody shares it."""
+        """Whether it is fetched whatever is stored."""
         return self is Way.ALONE or self is Way.PAST
 
 

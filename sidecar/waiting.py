@@ -116,13 +116,19 @@ class Waiting:
 
 def settled(readers: list[Reader]) -> Reader | None:
     """
-    By which of its *readers* a caller goes on, None while that is open. An answer that says that none can be had now
-    counts only when there is no better one to come; nor does one that isn't for this caller, while a call of its own is
-    under way.
+    By which of its *readers* a caller goes on, None while that is open. An error counts only when there is no better
+    answer to come; but what the first call is refused is told at once, for it is the service's answer to the question.
+    Nor counts an answer that isn't for this caller, while a call of its own is under way.
     """
     for reader in readers:
         opening = reader.flight.opening
-        if opening is not None and opening.status not in FAILING and not reader.released:
+        refused = () if reader is readers[0] else range(400, 600)
+        if (
+            opening is not None
+            and not reader.released
+            and opening.status not in FAILING
+            and opening.status not in refused
+        ):
             return reader
     for reader in readers:
         if reader.released and not any(other.owner for other in readers):

@@ -136,6 +136,41 @@ async def test_usage_is_shown_to_who_asked(first, build_lab, script, dial):
     ]
 
 
+@pytest.mark.parametrize("many", [2, 20])
+async def test_who_finds_no_form_of_an_answer_shares_one(many, build_lab, script, dial):
+    """A stream without its usage can become no whole answer: those who want one have one call between them."""
+    opened, go = asyncio.Event(), asyncio.Event()
+
+    async def without_usage(_head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        if not json.loads(body).get("stream"):
+            await go.wait()
+            writer.write(whole(completion(TEXT)))
+            return
+        events = [event.replace(b',"usage":null', b"") for event in EVENTS if b"total" not in event]
+        writer.write(STREAM_HEAD + chunks(events[:2]))
+        await opened.wait()
+        writer.write(chunks(events[2:]) + LAST_CHUNK)
+
+    upstream = await script(without_usage)
+    lab = await build_lab(upstream.url)
+    leader = await dial(lab, STREAM)
+    await lab.until(lambda: upstream.calls == 1)
+    others = [await dial(lab, PLAIN) for _ in range(many)]
+    await lab.until(lambda: lab.waiting == 1 + many)
+    opened.set()
+    await leader.reply()
+    await lab.until(lambda: upstream.calls == 2 and lab.waiting == many)
+    go.set()
+    replies = [await caller.reply() for caller in others]
+
+    assert [True] * many == [is_right(PLAIN, reply.body) for reply in replies]
+    assert 2 == upstream.calls
+    again = await lab.ask(PLAIN)
+    assert is_right(PLAIN, again.body)
+    assert 2 == upstream.calls
+    await lab.settle()
+
+
 async def test_strangers_do_not_wait_for_each_other(build_lab, script, dial):
     """Who has not proved itself to a shared service leads a flight of its own, beside that of another credential."""
     box = Box()
