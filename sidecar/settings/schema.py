@@ -152,8 +152,8 @@ SCHEMA = Table(
                     ),
                     "by": Key(
                         choice({word: word for word in ("call", "key")}, what="way to draw the sample"),
-                        "`call`: each of so many; `key`: all calls of so many keys, to see what becomes of repeats; of "
-                        "calls that have no key, each of so many",
+                        "`call`: each of so many; `key`: all calls of so many keys, to see what becomes of repeats (a "
+                        "line shows the beginning of its `key`); of calls that have no key, each of so many",
                         _LOG.by,
                     ),
                 }

@@ -20,6 +20,9 @@ from sidecar.core.model import Outcome, Record
 from sidecar.core.model_name import told
 from sidecar.core.rules import LogRule
 
+_SHOWN = 4
+"""Bytes of a key's address that a line shows where keys are sampled: enough to see which calls are repeats."""
+
 LONGEST_TEXT = 200
 """Characters of one value of a request's line: callers choose the model's name, and services their request ids."""
 
@@ -75,7 +78,10 @@ class AccessLog:
             level, why = "info", "sample"
         else:
             return
-        self._tell(lambda: json.encode(_cut({**_opening(record.at, level, "request"), "why": why, **_fields(record)})))
+        key = {"key": record.key[:_SHOWN].hex()} if self._by_key and record.key else {}
+        self._tell(
+            lambda: json.encode(_cut({**_opening(record.at, level, "request"), "why": why, **_fields(record), **key}))
+        )
 
     def _is_sampled(self, key: bytes) -> bool:
         """Whether a call that went well is told; *key* is its address, ``b""`` for none."""

@@ -83,7 +83,7 @@ def test_a_share_of_calls(sample, count):
 
 
 def test_a_share_of_keys():
-    """All calls of a key are told or none, the same keys by every process; no line says which key it is."""
+    """All calls of a key are told or none, the same keys by every process; the lines of one key go together."""
     keys = [blake2b(b"%d" % number, digest_size=16).digest() for number in range(400)]
     chosen = []
     for _ in range(2):
@@ -92,6 +92,7 @@ def test_a_share_of_keys():
         for number, key in [*enumerate(keys)] * 3:
             log.record(record(bytes_out=number + 1, key=key))
         chosen.append([line["bytes_out"] for line in lines])
+        assert [keys[line["bytes_out"] - 1][:4].hex() for line in lines] == [line["key"] for line in lines]
 
     first = chosen[0][: len(chosen[0]) // 3]
     assert [first * 3] * 2 == chosen
