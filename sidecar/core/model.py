@@ -210,7 +210,8 @@ class Record(Struct, frozen=True, gc=False):
     it spent waiting for a service; *reason* why it was bypassed, not stored or refused. *stored* tells that the
     answer is kept. *observed* (mode observe): whether it would have hit: ``first``, ``same`` or ``different``.
     *finish*: by which word the answer said why it ended, where that word is not known to mean a good end. *key* is the
-    address of the call's key, ``b""`` where it has none; calls are sampled by it, and the log tells no more than its beginning.
+    address of the call's key, ``b""`` where it has none; calls are sampled by it, and the log tells no more than its
+    beginning.
 
     *first_content_seconds* is from the whole request read to the first byte of content handed on, None where none was;
     an error is no content. *error_origin*: whose error it is (``core/blame``), ``""`` where the caller got its answer.
