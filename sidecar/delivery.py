@@ -85,25 +85,23 @@ def hit(
     names it, *found* tells where it was, *id_field* is as in ``Stamp``.
     """
     entry = serve.entry
-    head = _HIT % (
+    head = (_with_id(id_field) if id_field else _HIT) % (
         lines(entry.headers if form is entry.form else in_form(entry.headers, form)),
         len(body),
         serve.age,
         serve.ttl,
         _FOUND[found] if serve.ttl >= 0 else b"stale",
-        request_id,
+        *((request_id, request_id) if id_field else (request_id,)),
     )  # fmt: skip
-    if id_field:
-        head += _id_line(id_field) % request_id
     if model:
         head += b"x-sidecar-model: %b\r\n" % clean(model[:_LONGEST])
     return Response(entry.status, head, body)
 
 
 @cache
-def _id_line(field: bytes) -> bytes:
-    """The format of the line with a call's id; there are as many as dialects have fields."""
-    return _SHOWN_ID % field
+def _with_id(field: bytes) -> bytes:
+    """The format of a hit's head that shows the id in *field*, too; there are as many as dialects have such fields."""
+    return _HIT + _SHOWN_ID % field
 
 
 def miss_status(opening: Opening, *, collapsed: bool) -> bytes:

@@ -309,18 +309,17 @@ class Proxy:
     ) -> Response:
         entry, request_id = verdict.entry, self.ids.give(call.key)
         body, form = view
-        seconds = self._clock() - started
+        seconds, service = self._clock() - started, approach.site.service
         self._record(
             Record(
-                self._now(), request_id, approach.site.service.name, call.route.name, call.endpoint.name,
+                self._now(), request_id, service.name, call.route.name, call.endpoint.name,
                 Outcome.HIT_MEMORY if verdict.ttl >= 0 else Outcome.STALE, entry.status, approach.head.method,
                 entry.model, seconds=seconds, bytes_in=size, bytes_out=len(body), usage=entry.usage,
                 streamed=call.facts.view.stream, key=call.key.address if call.key is not None else b"",
                 first_content_seconds=seconds,
             )
         )  # fmt: skip
-        id_field = approach.site.service.dialect.request_id
-        return hit(verdict, body, form, request_id, call.model, id_field=id_field)
+        return hit(verdict, body, form, request_id, call.model, id_field=service.dialect.request_id)
 
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""

@@ -210,6 +210,8 @@ def upstream_region(fields: Fields) -> str:
 
 def lines(pairs: Pairs) -> bytes:
     """Field lines as they stand on the wire, each ended by CRLF."""
+    if len(pairs) == 1:
+        return b"%b: %b\r\n" % pairs[0]
     return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
 
 
