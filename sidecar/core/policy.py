@@ -15,9 +15,7 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from sidecar.core.dialect import Completeness, Endpoint, Kind
-from sidecar.core.directives import NOTHING_ASKED as NOTHING_ASKED  # noqa: PLC0414  they are policy's words, too
-from sidecar.core.directives import Directives as Directives  # noqa: PLC0414  as above
-from sidecar.core.directives import read_directives as read_directives  # noqa: PLC0414  as above
+from sidecar.core.directives import NOTHING_ASKED, Directives
 from sidecar.core.headers import PLAIN_OPTIONS, named_by_connection
 from sidecar.core.model import Entry, Facts, Fields, Form, Pairs
 from sidecar.core.principal import Principal

@@ -16,9 +16,10 @@ from timeit import Timer
 
 from sidecar.clocks import running
 from sidecar.core import canonical
+from sidecar.core.directives import NOTHING_ASKED
 from sidecar.core.fingerprint import prefix, seal
 from sidecar.core.model import Entry, Facts, Form, Outcome, Reading, Record
-from sidecar.core.policy import NOTHING_ASKED, Freshness, judge
+from sidecar.core.policy import Freshness, judge
 from sidecar.core.rules import MemoryRule
 from sidecar.dialects.openai import OPENAI
 from sidecar.sinks.metrics import Metrics

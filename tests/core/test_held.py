@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.directives import NOTHING_ASKED
 from sidecar.core.held import hold
 from sidecar.core.model import Entry, Form
-from sidecar.core.policy import ABSENT, NOTHING_ASKED, Freshness, judge, judge_spare
+from sidecar.core.policy import ABSENT, Freshness, judge, judge_spare
 
 TTL, SPARE = 60.0, 600.0
 FRESH = Freshness(TTL, if_error=SPARE)
