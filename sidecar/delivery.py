@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 
 from msgspec import Struct
 
@@ -23,6 +23,8 @@ from sidecar.flight.flight import Reader
 from sidecar.flight.opening import Opening
 from sidecar.net.base import Exchange, Response
 
+_HIT_MEMORY = Outcome.HIT_MEMORY  # a look at a member of an enumeration's class takes 60 ns (Python 3.11)
+_WHOLE = Form.WHOLE
 _EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 _JSON_TYPE = b"application/json"
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
@@ -38,7 +40,6 @@ _FOUND = {
 _HIT = (
     b"%bcontent-length: %d\r\nage: %d\r\ncache-status: sidecar; hit; ttl=%d; detail=%b\r\nx-sidecar-request-id: %b\r\n"
 )
-_SHOWN_ID = b"%b: %%b\r\n"
 
 
 class Stamp(Struct, frozen=True, gc=False):
@@ -77,7 +78,7 @@ def hit(
     form: Form,
     request_id: bytes,
     model: str,
-    found: Outcome = Outcome.HIT_MEMORY,
+    found: Outcome = _HIT_MEMORY,
     id_field: bytes = b"",
 ) -> Response:
     """
@@ -85,23 +86,26 @@ def hit(
     names it, *found* tells where it was, *id_field* is as in ``Stamp``.
     """
     entry = serve.entry
-    head = (_with_id(id_field) if id_field else _HIT) % (
+    head = _hit_format(model[:_LONGEST], id_field) % (
         lines(entry.headers if form is entry.form else in_form(entry.headers, form)),
         len(body),
         serve.age,
         serve.ttl,
         _FOUND[found] if serve.ttl >= 0 else b"stale",
         *((request_id, request_id) if id_field else (request_id,)),
-    )  # fmt: skip
-    if model:
-        head += b"x-sidecar-model: %b\r\n" % clean(model[:_LONGEST])
+    )
     return Response(entry.status, head, body)
 
 
-@cache
-def _with_id(field: bytes) -> bytes:
-    """The format of a hit's head that shows the id in *field*, too; there are as many as dialects have such fields."""
-    return _HIT + _SHOWN_ID % field
+@lru_cache(maxsize=1024)
+def _hit_format(model: str, id_field: bytes) -> bytes:
+    """The format of a hit's head, with what is the same for all hits of a *model* in it."""
+    form = _HIT
+    if id_field:
+        form += b"%b: %%b\r\n" % id_field
+    if model:
+        form += b"x-sidecar-model: %b\r\n" % clean(model).replace(b"%", b"%%")
+    return form
 
 
 def miss_status(opening: Opening, *, collapsed: bool) -> bytes:
@@ -123,7 +127,7 @@ def rescued(answer: Rescued, stamp: Stamp, *, close: bool = False) -> Response:
 
 def is_as_stored(entry: Entry, view: View) -> bool:
     """Whether a caller's view of an entry is its body as it stands."""
-    if entry.form is Form.WHOLE:
+    if entry.form is _WHOLE:
         return not view.stream
     return view.stream and view.usage and entry.usage.total > 0
 

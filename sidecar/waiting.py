@@ -133,8 +133,9 @@ def settled(readers: list[Reader]) -> Reader | None:
     for reader in readers:
         if reader.released and not any(other.owner for other in readers):
             return reader
-    if not all(_is_over(reader) for reader in readers):
-        return None
+    for reader in readers:
+        if not _is_over(reader):
+            return None
     return next((reader for reader in readers if reader.flight.opening is not None and not reader.released), readers[0])
 
 

@@ -27,8 +27,8 @@ LONGEST = 2.0**31
 _UNVARIED = OURS | {b"accept-encoding"}
 """Request fields that ``Vary`` may name without effect: no upstream that we look up answers for sees them."""
 
-_ASKING = (b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags")
-_SAYING = (b"cache-control", b"expires", b"vary", b"age")
+_ASKING = frozenset({b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags"})
+_SAYING = frozenset({b"cache-control", b"expires", b"vary", b"age"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _TAG = re.compile(r"[\w.:@/-]{1,64}\Z", re.ASCII)
@@ -82,7 +82,7 @@ def read_directives(fields: Fields) -> Directives:
     What the caller asks. A TTL that cannot be read is 0; a tag that is none is as if it were not there. A call with
     more tags than an entry has is neither looked up nor kept.
     """
-    if not any(name in fields for name in _ASKING):
+    if _ASKING.isdisjoint(fields):
         return NOTHING_ASKED
     no_cache = no_store = only_if_cached = False
     max_age: float | None = None
@@ -119,7 +119,7 @@ def _tags(fields: Fields) -> tuple[str, ...] | None:
 
 def read_said(fields: Fields, now: float) -> Said:
     """What an answer says that arrives at *now*, seconds since the epoch."""
-    if not any(name in fields for name in _SAYING):
+    if _SAYING.isdisjoint(fields):
         return NOTHING_SAID
     no_store = private = no_cache = strict = False
     max_age: float | None = None

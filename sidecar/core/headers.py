@@ -115,7 +115,7 @@ def named_by_connection(fields: Fields) -> frozenset[bytes]:
     value = fields.get(b"connection")
     if value is None:
         return frozenset()
-    return frozenset(token.strip().lower() for token in value.split(b","))
+    return frozenset([token.strip().lower() for token in value.split(b",")])
 
 
 def forward(
@@ -162,7 +162,7 @@ def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pair
     dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
     if not own:
         dropped |= {b"set-cookie"}
-    kept = tuple(pair for pair in pairs if pair[0].lower() not in dropped)
+    kept = tuple([pair for pair in pairs if pair[0].lower() not in dropped])
     if RETRY_AFTER.keys().isdisjoint(fields):
         return kept
     plain = tuple(pair for pair in kept if pair[0].lower() not in {*RETRY_AFTER, _SHOULD_RETRY})
@@ -185,7 +185,7 @@ def retry_fields(fields: Fields, now: float) -> Pairs:
 
 def replay(pairs: Pairs) -> Pairs:
     """The fields of an answer that every caller may see, with lower-case names, sorted."""
-    return tuple(sorted((name.lower(), value) for name, value in pairs if name.lower() in REPLAYED))
+    return tuple(sorted([(lower, value) for name, value in pairs if (lower := name.lower()) in REPLAYED]))
 
 
 def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -199,7 +199,11 @@ def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 def upstream_id(fields: Fields) -> str:
     """The provider's own id of a call, ``""`` where it gave none that looks like one: the log repeats nothing else."""
-    return next((fields[name].decode() for name in UPSTREAM_IDS if _ID.match(fields.get(name, b""))), "")
+    for name in UPSTREAM_IDS:
+        value = fields.get(name)
+        if value is not None and _ID.match(value):
+            return value.decode()
+    return ""
 
 
 def upstream_region(fields: Fields) -> str:

@@ -66,7 +66,7 @@ _ANSWER: Final = msgspec.json.Decoder(_Answer)
 
 _ANY: Final = Facts()
 
-Speech = Callable[[_Choice], Said]
+Speech = Callable[[_Choice], int]
 """What a choice, or a piece of one, says."""
 
 
@@ -274,12 +274,12 @@ def _is_of(endings: Mapping[int, Ending], expects: int) -> bool:
     return (not expects or count == expects) and (count == 1 or all(index in endings for index in range(count)))
 
 
-def speaks(choice: _Choice) -> Said:
+def speaks(choice: _Choice) -> int:
     """What a choice of a chat says, or a piece of one."""
     return openai_said.of_message(choice.message) | openai_said.of_delta(choice.delta)
 
 
-def reads(choice: _Choice) -> Said:
+def reads(choice: _Choice) -> int:
     """What a choice of the older completions says."""
     return openai_said.of_text(choice.text)
 

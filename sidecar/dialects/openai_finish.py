@@ -35,6 +35,13 @@ Documented and not good, among others: ``abort``, ``error`` and ``repetition`` (
 
 FILTERED: Final = "content_filter"
 
+_KNOWN: Final = GOOD | {FILTERED}
+_GRAVEST: Final = (
+    Completeness.FAILED, Completeness.UNFINISHED, Completeness.UNKNOWN_FINISH, Completeness.MISSHAPEN,
+    Completeness.CONTENT_FILTER, Completeness.WHOLE,
+)  # fmt: skip
+"""What the choices of an answer may come to, the gravest first."""
+
 CALLING: Final = frozenset({"tool_calls", "function_call"})
 """Reasons of which the call of a tool is the answer."""
 
@@ -46,7 +53,7 @@ class Ending(Struct, gc=False):
     """
 
     reasons: frozenset[str] = frozenset()
-    said: Said = Said.NOTHING
+    said: int = Said.NOTHING
     failed: bool = False
 
     def add(self, reason: str | None) -> None:
@@ -57,30 +64,31 @@ class Ending(Struct, gc=False):
 
 
 def judge(endings: Iterable[Ending]) -> Completeness:
-    """By how each choice has ended."""
-    known = list(endings)
-    if any(one.failed for one in known):
+    """By how each choice has ended: the gravest of that counts."""
+    return min(map(_judge_one, endings), key=_GRAVEST.index, default=Completeness.UNFINISHED)
+
+
+def _judge_one(one: Ending) -> Completeness:
+    if one.failed:
         return Completeness.FAILED
-    if not known or not all(one.reasons for one in known):
+    if not one.reasons:
         return Completeness.UNFINISHED
-    if unknown(known):
+    if not one.reasons <= _KNOWN:
         return Completeness.UNKNOWN_FINISH
-    if not all(map(_has_shape, known)):
+    if not _has_shape(one):
         return Completeness.MISSHAPEN
-    if any(FILTERED in one.reasons for one in known):
-        return Completeness.CONTENT_FILTER
-    return Completeness.WHOLE
+    return Completeness.CONTENT_FILTER if FILTERED in one.reasons else Completeness.WHOLE
 
 
 def _has_shape(one: Ending) -> bool:
     """Whether it has said what belongs to its reason; of what was filtered nothing may be left."""
-    if Said.ODD in one.said:
+    if one.said & Said.ODD:
         return False
     if one.reasons & CALLING:
-        return Said.CALL in one.said
-    return one.said is not Said.NOTHING or FILTERED in one.reasons
+        return bool(one.said & Said.CALL)
+    return one.said != Said.NOTHING or FILTERED in one.reasons
 
 
 def unknown(endings: Iterable[Ending]) -> list[str]:
     """The reasons that nobody documents as good, in order."""
-    return sorted({reason for one in endings for reason in one.reasons} - GOOD - {FILTERED})
+    return sorted({reason for one in endings for reason in one.reasons} - _KNOWN)

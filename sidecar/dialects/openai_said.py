@@ -7,7 +7,6 @@ empty text is an answer; a message that has none is not.
 
 from __future__ import annotations
 
-from enum import IntFlag
 from typing import Final
 
 import msgspec
@@ -16,13 +15,15 @@ from msgspec import Raw, Struct
 from sidecar.dialects.plain import NULL, begins, is_null
 
 
-class Said(IntFlag):
-    """What a choice, or a piece of one, says; ODD stands beside the others: a member has a type that none documents."""
+class Said:
+    """
+    What a choice, or a piece of one, says: bits. ODD stands beside the others: a member has a type that none documents.
+    """
 
-    NOTHING = 0
-    WORDS = 1
-    CALL = 2
-    ODD = 4
+    NOTHING: Final = 0
+    WORDS: Final = 1
+    CALL: Final = 2
+    ODD: Final = 4
 
 
 class _Message(Struct, gc=False):
@@ -49,14 +50,14 @@ _MESSAGE: Final = msgspec.json.Decoder(_Message)
 _EMPTY: Final = frozenset({b"null", b'""', b"[]", b"{}", b"false"})
 
 
-def of_message(message: Raw) -> Said:
+def of_message(message: Raw) -> int:
     """What a whole message says."""
     if not begins(message, b"{"):
         return Said.NOTHING
     return _of(_MESSAGE.decode(message))
 
 
-def of_delta(delta: Raw) -> Said:
+def of_delta(delta: Raw) -> int:
     """What a piece of a message says. The first often names the speaker alone, and the answer may be empty."""
     if not begins(delta, b"{"):
         return Said.NOTHING
@@ -64,17 +65,17 @@ def of_delta(delta: Raw) -> Said:
     return _of(read) | (Said.WORDS if begins(read.role, b'"') else Said.NOTHING)
 
 
-def of_text(text: Raw) -> Said:
+def of_text(text: Raw) -> int:
     """What a text of the older completions says, be it empty: it is the answer for whatever reason it ended."""
     if begins(text, b'"'):
         return Said.WORDS | Said.CALL
     return Said.NOTHING if is_null(text) else Said.ODD
 
 
-def _of(read: _Message) -> Said:
+def _of(read: _Message) -> int:
     said = Said.NOTHING
     typed = (
-        _is_one_of(read.content, b'"', b"[")  # parts of a content: Mistral
+        _is_one_of(read.content, b'"[')  # parts of a content: Mistral
         and _is_one_of(read.tool_calls, b"[")
         and _is_one_of(read.function_call, b"{")
     )
@@ -82,17 +83,21 @@ def _of(read: _Message) -> Said:
         said |= Said.ODD
     if _tells(read.tool_calls) or _tells(read.function_call):
         said |= Said.CALL
-    words = (
-        read.content, read.refusal, read.audio, read.images, read.reasoning, read.reasoning_content,
-        read.reasoning_details, read.thinking_blocks,
-    )  # fmt: skip
-    if begins(read.content, b'"') or any(map(_tells, words)):
+    if begins(read.content, b'"') or any(map(_tells, _words(read))):
         said |= Said.WORDS
     return said
 
 
-def _is_one_of(member: Raw, *firsts: bytes) -> bool:
-    return is_null(member) or any(begins(member, first) for first in firsts)
+def _words(read: _Message) -> tuple[Raw, ...]:
+    return (
+        read.content, read.refusal, read.audio, read.images, read.reasoning, read.reasoning_content,
+        read.reasoning_details, read.thinking_blocks,
+    )  # fmt: skip
+
+
+def _is_one_of(member: Raw, firsts: bytes) -> bool:
+    """Whether a member is absent, null, or begins with one of the bytes *firsts*."""
+    return memoryview(member)[0] in firsts or is_null(member)
 
 
 def _tells(member: Raw) -> bool:

@@ -140,7 +140,7 @@ def of(members: Members) -> tuple[str, ...]:
     if (
         _WORDS.isdisjoint(members)
         and (type(model) is not str or _TELLING.search(model) is None)
-        and not any(map(_begins_search, members))
+        and _SEARCH not in "\n".join(members)  # in one go: a member in which it stands elsewhere is judged below
     ):
         return ()  # so it is with almost every call
     tests = ((PRESET, _names_preset), (KEPT, _names_kept), (SERVER_TOOLS, _is_asked))

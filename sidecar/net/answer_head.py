@@ -69,8 +69,8 @@ def read_answer_head(raw: bytes) -> AnswerHead:
         raise Unreadable("a control character in its head")
     minor, status = found.groups()
     parts = [line.partition(b":") for line in lines]
-    names = [name for name, _, _ in parts]
-    if b"" in names or not all(colon for _, colon, _ in parts) or b"".join(names).translate(None, _TOKEN):
+    names, colons, _ = zip(*parts, strict=True) if parts else ((), (), ())
+    if b"" in names or b"" in colons or b"".join(names).translate(None, _TOKEN):
         raise Unreadable("a header field is not well-formed")
     if len(names) > MOST_FIELDS:
         raise Unreadable("its head has too many fields")

@@ -35,7 +35,8 @@ _FRAMING = SINGLE | {
     b"connection", b"http2-settings", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade",
 }  # fmt: skip
 _END = b"\r\n\r\n"
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_CONTROLS = bytes([*range(0x20), 0x7F]).replace(b"\t", b"")
 _LENGTH = re.compile(rb"[Cc]ontent-[Ll]ength: ?(0|[1-9][0-9]{0,6})").fullmatch
 _NOISE = 0
 _MOST_NAMES = 2048
@@ -43,7 +44,10 @@ _LONGEST_NAME = 64
 
 
 class _Reads(dict[bytes, bool]):
-    """Whether something reads the field of a name, as it is written: a decision of the line, or the framing."""
+    """
+    Whether something reads the field of a name, as it is written: a decision of the line, or the framing. What is no
+    name is left to the strict reader, and so counts as read.
+    """
 
     def __init__(self, telling: Mapping[bytes, bool]) -> None:
         super().__init__()
@@ -51,7 +55,7 @@ class _Reads(dict[bytes, bool]):
 
     def __missing__(self, name: bytes) -> bool:
         lower = name.lower()
-        reads = lower in _FRAMING or looks_like_framing(lower) or self._telling[lower]
+        reads = _NAME(name) is None or lower in _FRAMING or looks_like_framing(lower) or self._telling[lower]
         if len(name) <= _LONGEST_NAME and len(self) < _MOST_NAMES:
             self[name] = reads
         return reads
@@ -91,9 +95,10 @@ class Familiar:
             return None
         if end < start:
             start = 0  # the head is its opening, and no more
-        lines = data[start:end].split(b"\r\n")
+        rest = data[start:end]
+        lines = rest.split(b"\r\n")
         marks: list[Any] = list(map(self._marks.get, lines))  # numbers, once ``_look`` has been
-        if None in marks and not self._look(lines, marks):
+        if None in marks and not self._look(rest, lines, marks):
             return None
         # no field may stand before the request line, and one line alone says how long the body is: a second one would
         # stay among the numbers, where no plan has it
@@ -157,25 +162,34 @@ class Familiar:
                 mark = self._numbers
             else:
                 mark = _NOISE
-            self._marks[line] = mark
-            self._weight += _LINE_WEIGHT + len(line)
+            self._remember(line, mark)
         return mark
 
-    def _look(self, lines: list[bytes], marks: list[int | None]) -> bool:
-        """Mark the lines that are new; False where one of them tells something."""
+    def _look(self, rest: bytes, lines: list[bytes], marks: list[int | None]) -> bool:
+        """Mark the new ones among the *lines* of *rest*; False where one of them tells something."""
+        if len(rest.translate(None, _CONTROLS)) + 2 * len(lines) - 2 != len(rest):
+            return False  # a control character stands in it, other than those that end lines
+        # ``in`` asks first whether the other operand is a number, and makes an error of the answer
+        tokens = rest.find(TOKEN_START) >= 0
         reads = self._reads
         for at, mark in enumerate(marks):
             if mark is not None:
                 continue
             line = lines[at]
-            field = _FIELD(line)
-            if field is not None and not reads[field[1]] and TOKEN_START not in line:
+            name, colon, _ = line.partition(b":")
+            if colon and not reads[name] and not (tokens and TOKEN_START in line):
                 marks[at] = _NOISE
             elif (size := _LENGTH(line)) is not None:
-                marks[at] = -1 - int(size[1])
+                marks[at] = mark = -1 - int(size[1])
+                if self._weight <= REMEMBERED:
+                    self._remember(line, mark)
             else:
                 return False
         return True
+
+    def _remember(self, line: bytes, mark: int) -> None:
+        self._marks[line] = mark
+        self._weight += _LINE_WEIGHT + len(line)
 
 
 def _is_plain(line: bytes) -> bool:

@@ -35,6 +35,8 @@ this they lose their middle.
 _WHOLE = 10**8
 """So many parts has a call; shares of it are counted whole, so that each hundredth is that."""
 
+_ERROR = Outcome.ERROR  # a look at a member of an enumeration's class takes 60 ns (Python 3.11)
+
 Value = str | float | None
 
 
@@ -70,28 +72,27 @@ class AccessLog:
 
     def record(self, record: Record) -> None:
         """Tell of *record*, if it is one of those to be told."""
-        if record.status >= 400 or record.outcome is Outcome.ERROR:
+        if record.status >= 400 or record.outcome is _ERROR:
             level, why = "error" if record.status >= 500 else "warning", "error"
         elif record.seconds >= self._slow_seconds:
             level, why = "warning", "slow"
-        elif self._is_sampled(record.key):
+        elif self._by_key and record.key:
+            if int.from_bytes(record.key) % _WHOLE >= self._sample:  # 128 bits, as good as even
+                return
             level, why = "info", "sample"
         else:
-            return
+            self._passed += self._sample
+            if self._passed < _WHOLE:
+                return
+            self._passed -= _WHOLE
+            level, why = "info", "sample"
+        self._tell_request(record, level, why)
+
+    def _tell_request(self, record: Record, level: str, why: str) -> None:
         key = {"key": record.key[:_SHOWN].hex()} if self._by_key and record.key else {}
         self._tell(
             lambda: json.encode(_cut({**_opening(record.at, level, "request"), "why": why, **_fields(record), **key}))
         )
-
-    def _is_sampled(self, key: bytes) -> bool:
-        """Whether a call that went well is told; *key* is its address, ``b""`` for none."""
-        if self._by_key and key:
-            return int.from_bytes(key) % _WHOLE < self._sample  # 128 bits, as good as even
-        self._passed += self._sample
-        if self._passed < _WHOLE:
-            return False
-        self._passed -= _WHOLE
-        return True
 
     def event(self, name: str, /, *, level: str = "info", **fields: Value) -> None:
         """

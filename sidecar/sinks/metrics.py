@@ -59,6 +59,10 @@ _LIMIT = "route-limit"  # why a call was refused for a limit of our own
 _LOOKED_UP = frozenset({Outcome.MISS, Outcome.COLLAPSED, Outcome.REFRESH})
 """Outcomes of calls whose answer is stored if it may be; a collapsed one has made a call where its leader left."""
 
+# A look at a member of an enumeration's class takes 60 ns (Python 3.11), and every hit is counted here.
+_REFRESH = Outcome.REFRESH
+_BYPASS = Outcome.BYPASS
+
 T = TypeVar("T")
 
 
@@ -167,11 +171,12 @@ class Metrics(Collector):
 
     def record(self, record: Record) -> None:
         """Count one request."""
-        if record.outcome is Outcome.REFRESH:
+        outcome = record.outcome
+        if outcome is _REFRESH:
             self._refreshes["stored" if record.stored else "failed"] += 1
             self._record_upstream(record)
             return
-        known = (record.service, record.route, record.outcome, record.status // 100)
+        known = (record.service, record.route, outcome, record.status // 100)
         cells = self._known.get(known)
         if cells is None:
             cells = self._known[known] = self._open(*known)
@@ -199,7 +204,7 @@ class Metrics(Collector):
             self._throttled["limit"] += 1
         if record.error_origin:
             self._errors.cell(record.service, record.error_origin).value += 1
-        if record.outcome is Outcome.BYPASS:
+        if outcome is _BYPASS:
             self._record_bypass(record)
 
     def exposition(self) -> bytes:
