@@ -356,7 +356,7 @@ class _Hedge:
 
 def _attempts(trip: Trip, first: int) -> int:
     """How many attempts there were since the *first*: one that a connection or a credential too old ended is none."""
-    return sum(one.cause not in _SAME for one in trip.tries[first:])
+    return len([one for one in trip.tries[first:] if one.cause not in _SAME])
 
 
 def _is_bound(rewindable: Rewindable | None, end: End) -> bool:

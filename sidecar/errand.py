@@ -7,7 +7,7 @@ The rule: what the line found out about a call travels in one frozen value, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 
 from msgspec import Struct
 
@@ -59,7 +59,7 @@ class Call(Struct, frozen=True, gc=False):
     observe: bool = False
 
 
-class Way(Enum):
+class Way(StrEnum):
     """
     How an errand gets its answer: shared; shared with those who have waited too long, or whom the first answer was not
     for; private; shared with those who want the same form, ignoring the store, which has none for them.
@@ -211,7 +211,7 @@ def book(trip: Trip, draft: Draft) -> None:
     """What was tried is what the call cost."""
     if trip.tries:
         draft.attempts += len(trip.tries)
-        draft.again += tuple(one.cause for one in trip.tries if one.cause)
+        draft.again += tuple([one.cause for one in trip.tries if one.cause])
         draft.region = trip.tries[-1].region
 
 

@@ -332,7 +332,8 @@ class Proxy:
         draft = draft_of(request, call, Outcome.MISS, self.ids.give(key), self._now(), started)
         errand = Errand(request, approach, call, key, draft)
         try:
-            await self._store.catch_up()
+            if self._clock() > self._purges.until:
+                await self._store.catch_up()
             if approach.asked.only_if_cached and not await self._look(errand, exchange):
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
             way: Way | None = None if draft.told else Way.SHARED

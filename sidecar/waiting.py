@@ -50,6 +50,8 @@ class Waiting:
         Raises the flight's error, or ``UpstreamFailed`` when the caller's own time is over.
         """
         left = self._origin.left(errand)
+        if left is None and not errand.call.facts.view.stream:
+            return await self._soonest(readers, errand)
         if left is None:
             return await self._in_turn(readers, errand)
         try:

@@ -125,7 +125,7 @@ class Approaches:
     def find(self, head: Head) -> Approach:
         """The approach of *head*. Raises ``Refused`` for a head that gets no further."""
         tells = self.telling
-        fields = [pair for pair in head.fields.items() if tells[pair[0]] or TOKEN_START in pair[1]]
+        fields = [pair for pair in head.fields.items() if tells[pair[0]] or pair[1].find(TOKEN_START) >= 0]
         told = (head.method, head.target, head.port, *fields)
         approach = self._memo.get(told)
         if approach is None:

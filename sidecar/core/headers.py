@@ -142,16 +142,22 @@ def forward(
         dropped |= {b"cookie", b"x-csrf-token", b"x-xsrf-token", *scopes, *credentials}
         dropped |= {name.lower() for name, _ in replace}
         dropped |= {name for name in fields if is_secretive(name)}
-    kept = []
-    for name, value in pairs:
-        lower = name.lower()
-        if lower == b"prefer" and (value := without_waiting(value)) == b"":
-            continue
-        if lower not in dropped:
-            kept.append((name, value))
+    kept = [pair for pair in pairs if pair[0].lower() not in dropped]
+    if b"prefer" in fields:
+        kept = _without_waiting(kept)
     if identity:
         kept.append((b"accept-encoding", b"identity"))
     return (*kept, *replace)
+
+
+def _without_waiting(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept = []
+    for name, value in pairs:
+        if name.lower() != b"prefer":
+            kept.append((name, value))
+        elif left := without_waiting(value):
+            kept.append((name, left))
+    return kept
 
 
 def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pairs:
@@ -190,10 +196,13 @@ def replay(pairs: Pairs) -> Pairs:
 
 def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Fields by lower-case name, repeats joined by ``, `` (RFC 9110, 5.3)."""
-    fields: dict[bytes, bytes] = {}
-    for name, value in pairs:
-        lower = name.lower()
-        fields[lower] = fields[lower] + b", " + value if lower in fields else value
+    found = [(name.lower(), value) for name, value in pairs]
+    fields = dict(found)
+    if len(fields) == len(found):
+        return fields
+    fields = {}
+    for name, value in found:
+        fields[name] = fields[name] + b", " + value if name in fields else value
     return fields
 
 

@@ -21,7 +21,6 @@ from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.core.sse import Event, EventWatch, Sign, Splitter, events, frame
 from sidecar.dialects import openai_said
 from sidecar.dialects.openai_finish import Ending, judge, unknown
-from sidecar.dialects.openai_said import Said
 from sidecar.dialects.plain import NULL, Beside, denies, is_null, is_utf8, tokens
 
 Piece = dict[str, Any]

@@ -16,9 +16,7 @@ from sidecar.dialects.plain import NULL, begins, is_null
 
 
 class Said:
-    """
-    What a choice, or a piece of one, says: bits. ODD stands beside the others: a member has a type that none documents.
-    """
+    """What a choice, or a piece of one, says, as bits. ODD stands beside others: a member's type is undocumented."""
 
     NOTHING: Final = 0
     WORDS: Final = 1
@@ -47,6 +45,11 @@ class _Message(Struct, gc=False):
 
 _MESSAGE: Final = msgspec.json.Decoder(_Message)
 
+_TEXT_OR_PARTS: Final = frozenset({b'"', b"[", b"n"})
+_LIST: Final = frozenset({b"[", b"n"})
+_OBJECT: Final = frozenset({b"{", b"n"})
+"""How members of a type begin, absent or null ones included."""
+
 _EMPTY: Final = frozenset({b"null", b'""', b"[]", b"{}", b"false"})
 
 
@@ -73,32 +76,20 @@ def of_text(text: Raw) -> int:
 
 
 def _of(read: _Message) -> int:
-    said = Said.NOTHING
-    typed = (
-        _is_one_of(read.content, b'"[')  # parts of a content: Mistral
-        and _is_one_of(read.tool_calls, b"[")
-        and _is_one_of(read.function_call, b"{")
-    )
-    if not typed:
-        said |= Said.ODD
-    if _tells(read.tool_calls) or _tells(read.function_call):
+    content, calls, function = bytes(read.content), bytes(read.tool_calls), bytes(read.function_call)
+    # parts of a content: Mistral
+    typed = content[:1] in _TEXT_OR_PARTS and calls[:1] in _LIST and function[:1] in _OBJECT
+    said = Said.NOTHING if typed else Said.ODD
+    if calls not in _EMPTY or function not in _EMPTY:
         said |= Said.CALL
-    if begins(read.content, b'"') or any(map(_tells, _words(read))):
+    if content[:1] == b'"' or content not in _EMPTY or not _EMPTY.issuperset(map(bytes, _further(read))):
         said |= Said.WORDS
     return said
 
 
-def _words(read: _Message) -> tuple[Raw, ...]:
+def _further(read: _Message) -> tuple[Raw, ...]:
+    """The members beside ``content`` in which a choice says something."""
     return (
-        read.content, read.refusal, read.audio, read.images, read.reasoning, read.reasoning_content,
-        read.reasoning_details, read.thinking_blocks,
+        read.refusal, read.audio, read.images, read.reasoning, read.reasoning_content, read.reasoning_details,
+        read.thinking_blocks,
     )  # fmt: skip
-
-
-def _is_one_of(member: Raw, firsts: bytes) -> bool:
-    """Whether a member is absent, null, or begins with one of the bytes *firsts*."""
-    return memoryview(member)[0] in firsts or is_null(member)
-
-
-def _tells(member: Raw) -> bool:
-    return bytes(member) not in _EMPTY

@@ -23,9 +23,9 @@ END = b"\r\n\r\n"
 
 _START = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?").fullmatch  # a reason, and its blank, may be missing
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
 _BLANKS = b" \t"
+_FIELDS = re.compile(rb"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)").findall
 _HOP = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _HOP_SIZES = frozenset(map(len, _HOP))
 
@@ -61,20 +61,20 @@ def check_begun(begun: bytes) -> None:
 def read_answer_head(raw: bytes) -> AnswerHead:
     """The head *raw*, its empty line included. Raises ``Unreadable``."""
     check_begun(raw)
-    first, *lines = raw[: -len(END)].split(b"\r\n")
-    found = _STATUS(first)
+    found = _STATUS(raw[: raw.find(b"\r\n")])
     if found is None:
         raise Unreadable("its status line is not well-formed")
     if len(raw.translate(None, _CONTROLS)) < len(raw):
         raise Unreadable("a control character in its head")
     minor, status = found.groups()
-    parts = [line.partition(b":") for line in lines]
-    names, colons, _ = zip(*parts, strict=True) if parts else ((), (), ())
-    if b"" in names or b"" in colons or b"".join(names).translate(None, _TOKEN):
+    fields = _FIELDS(raw)
+    if len(fields) != raw.count(b"\r\n") - 2:  # beside the fields, the status line and the empty one end so
         raise Unreadable("a header field is not well-formed")
-    if len(names) > MOST_FIELDS:
+    if len(fields) > MOST_FIELDS:
         raise Unreadable("its head has too many fields")
-    pairs = tuple([(name, value.strip(_BLANKS)) for name, _, value in parts])
+    if raw.find(b" \r\n") >= 0 or raw.find(b"\t\r\n") >= 0:
+        fields = [(name, value.rstrip(_BLANKS)) for name, value in fields]
+    pairs = tuple(fields)
     hop = [pair for pair in pairs if len(pair[0]) in _HOP_SIZES and pair[0].lower() in _HOP]
     length, chunked = _framed(hop)
     if chunked and minor == b"0":

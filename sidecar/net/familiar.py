@@ -180,9 +180,10 @@ class Familiar:
             if colon and not reads[name] and not (tokens and TOKEN_START in line):
                 marks[at] = _NOISE
             elif (size := _LENGTH(line)) is not None:
-                marks[at] = mark = -1 - int(size[1])
+                length = -1 - int(size[1])
+                marks[at] = length
                 if self._weight <= REMEMBERED:
-                    self._remember(line, mark)
+                    self._remember(line, length)
             else:
                 return False
         return True

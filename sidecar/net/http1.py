@@ -71,7 +71,7 @@ def read_head(
     fields = {name.lower(): value for name, value in pairs}
     if len(fields) != len(pairs):
         fields = _joined(pairs)
-    if any(looks_like_framing(name) for name in fields if len(name) in _LENGTHS):
+    if [name for name in fields if len(name) in _LENGTHS and looks_like_framing(name)]:
         raise _refused(400, "framing-lookalike", "A field's name only looks like Content-Length or Transfer-Encoding.")
     if method == b"CONNECT":
         raise _refused(501, "connect-unsupported", "CONNECT is not supported; use the base URL of the service instead.")
@@ -81,7 +81,7 @@ def read_head(
             raise _refused(400, "host-missing", "An HTTP/1.1 request needs a Host field.")
     elif not _HOST(host):
         raise _refused(400, "host-invalid", "The Host field is not a host name with an optional port.")
-    if not target.startswith(b"/") or b"#" in target:
+    if not target.startswith(b"/") or target.find(b"#") >= 0:
         target = _origin_form(method, target, host)
     if b"upgrade" in fields and not upgrade_ignored(fields[b"upgrade"]):
         raise _refused(501, "upgrade-unsupported", "Switching protocols is not supported; speak HTTP/1.1.")

@@ -189,14 +189,10 @@ class Upstream:
 
 def _head(origin: Origin, method: bytes, target: bytes, pairs: Pairs, body: bytes | Body) -> bytes:
     """The request's head. Raises ``UpstreamFailed`` for one that a reader could take for something else."""
+    fields = [pair for pair in pairs if pair[0].lower() not in OURS]
+    measured = method in WITH_CONTENT or any(name.lower() == b"content-length" for name, _ in pairs)
     lines = [b"%b %b%b HTTP/1.1\r\n" % (method, origin.prefix, target), origin.fields]
-    measured = method in WITH_CONTENT
-    for name, value in pairs:
-        lower = name.lower()
-        if lower not in OURS:
-            lines.append(b"%b: %b\r\n" % (name, value))
-        elif lower == b"content-length":
-            measured = True
+    lines += [b"%b: %b\r\n" % field for field in fields]
     count = len(lines)
     size = len(body) if isinstance(body, bytes) else body.size
     if size is None:
@@ -207,8 +203,8 @@ def _head(origin: Origin, method: bytes, target: bytes, pairs: Pairs, body: byte
         lines.append(b"\r\n")
     head = b"".join(lines)
     breaks = count + origin.fields.count(b"\n") - 1 + lines[-1].count(b"\n")
-    whole = head.count(b"\n") == breaks == head.count(b"\r") and b"\0" not in head
-    if not whole or b" " in target or not (target.startswith(b"/") or target == b"*"):
+    whole = head.count(b"\n") == breaks == head.count(b"\r") and head.find(b"\0") < 0
+    if not whole or target.find(b" ") >= 0 or not (target.startswith(b"/") or target == b"*"):
         raise UpstreamFailed(Cause.INTERNAL, "the request cannot be written as HTTP", sent=False)
     return head
 
