@@ -10,7 +10,7 @@ The exceptions of this project, all of them.
     └── SlowReader         the caller reads too slowly to be waited for
 
 The rule: the core returns decisions and raises nothing of this; foreign exceptions are translated to one of these at
-the border where they occur; only ``core/rescue`` turns them into answers.
+the border where they occur; only ``core/answer/rescue`` turns them into answers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Refused(SidecarError):
     that names the remedy. *close* says that the connection cannot be used any further. *retry_after*: seconds until it
     is worth trying again, 0 where that is not known.
 
-    *hasty*: it is by the caller's own deadline, and says nothing of others who ask the same.
+    *by_own_deadline*: it is by the caller's own deadline, and says nothing of others who ask the same.
     """
 
     def __init__(self, status: int, code: str, message: str, *, close: bool = False, retry_after: float = 0.0) -> None:
@@ -52,7 +52,7 @@ class Refused(SidecarError):
         self.message = message
         self.close = close
         self.retry_after = retry_after
-        self.hasty = False
+        self.by_own_deadline = False
 
 
 class Cause(StrEnum):
@@ -80,8 +80,8 @@ class UpstreamFailed(SidecarError):
     *reused* whether the connection had served a call before (it may have died of old age). *retry_after*: seconds until
     it is worth trying again, 0 where that is not known.
 
-    *final*: we have tried again already, and the caller should not; *hasty*: it was the caller whose call was sent that
-    would not wait any longer.
+    *final*: we have tried again already, and the caller should not; *by_own_deadline*: the caller
+    whose call was sent would not wait any longer.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class UpstreamFailed(SidecarError):
         self.reused = reused
         self.retry_after = retry_after
         self.final = False
-        self.hasty = False
+        self.by_own_deadline = False
 
 
 class FleetAway(SidecarError):

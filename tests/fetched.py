@@ -3,30 +3,30 @@
 import asyncio
 import json
 
-from sidecar.core import canonical
-from sidecar.core.approach import Approaches
+from sidecar.core.cache.policy import freshness
+from sidecar.core.cache.purges import Purges
 from sidecar.core.draft import Draft
-from sidecar.core.fingerprint import seal
-from sidecar.core.headers import fields_of
-from sidecar.core.ledger import Ledger
+from sidecar.core.http.headers import fields_of
+from sidecar.core.key import canonical
+from sidecar.core.key.fingerprint import seal
+from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Head, Outcome
-from sidecar.core.policy import freshness
-from sidecar.core.principal import Accepted, Pod
-from sidecar.core.purges import Purges
-from sidecar.core.recognise import choose_route
-from sidecar.core.regions import Regions
+from sidecar.core.region.regions import Regions
+from sidecar.core.request.plan import RequestPlans
+from sidecar.core.request.principal import Accepted, Pod
 from sidecar.core.rules import CacheMode, CacheRule, Match, MemoryRule, Region, Route, Rules, Service, Share
+from sidecar.core.site.recognise import choose_route
 from sidecar.dialects import DIALECTS
-from sidecar.dispatch import Dispatch
-from sidecar.errand import Call, Errand
 from sidecar.flight.table import Flights
 from sidecar.net.base import Request
-from sidecar.origin import Origin
-from sidecar.reception import Reception
-from sidecar.standby import Standby
+from sidecar.proxy.fill import Origin
+from sidecar.proxy.receive import Receiver
+from sidecar.proxy.request import Call, Fetch
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
-from sidecar.throttle import Throttle
+from sidecar.upstream.dispatch import Dispatch
+from sidecar.upstream.fallback import Fallback
+from sidecar.upstream.limiter import Throttle
 
 NOW = 1_800_000_000.0
 SECRET = b"secret"
@@ -157,20 +157,20 @@ class Desk:
             draw=lambda: 0.5,
             throttle=Throttle(quota=None, pods=lambda: None, clock=lambda: NOW, spawn=self.spawn),
         )
-        self.reception = Reception(
+        self.receiver = Receiver(
             self.store, self.flights, self.accepted, now=lambda: NOW, clock=self.clock, report=self.bugs.append
         )
         self.origin = Origin(
             dispatch=dispatch,
-            standby=Standby(dispatch, self.clock, self.bugs.append),
-            reception=self.reception,
+            fallback=Fallback(dispatch, self.clock, self.bugs.append),
+            receiver=self.receiver,
             store=self.store,
             accepted=self.accepted,
             lease_wait=1.0,
             now=lambda: NOW,
             clock=self.clock,
         )
-        self.approaches = Approaches(RULES, SECRET, Pod("team", "app", b""))
+        self.plans = RequestPlans(RULES, SECRET, Pod("team", "app", b""))
 
     def clock(self):
         self.seconds += 0.5
@@ -182,42 +182,40 @@ class Desk:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def errand(self, ask=ASK, fields=None, *, target=CHAT, number=0):
+    def fetch_of(self, ask=ASK, fields=None, *, target=CHAT, number=0):
         body = json.dumps(ask).encode()
         pairs = ((b"host", b"localhost"), *(ALWAYS | (fields or {})).items())
         head = Head(b"POST", target, 1, pairs, fields_of(pairs))
-        approach = self.approaches.find(head)
-        endpoint = approach.site.endpoint
+        plan = self.plans.find(head)
+        endpoint = plan.site.endpoint
         reading = canonical.read(body, endpoint, b"application/json", SECRET)
         facts = reading.facts
-        route = choose_route(approach.site, head.fields, facts.model)
-        caller = self.approaches.caller(approach, route)
+        route = choose_route(plan.site, head.fields, facts.model)
+        caller = self.plans.caller(plan, route)
         key = seal(SECRET, caller.prefix, facts.model, reading)
-        call = Call(
-            endpoint, facts, route, facts.model, caller.principal, freshness(endpoint, route, approach.asked), key
-        )
+        call = Call(endpoint, facts, route, facts.model, caller.principal, freshness(endpoint, route, plan.asked), key)
         draft = Draft(b"%d" % number, NOW, 0.0, "openai", route.name, endpoint.name, b"POST", Outcome.MISS)
-        return Errand(Request(head, body, approach), approach, call, key, draft)
+        return Fetch(Request(head, body, plan), plan, call, key, draft)
 
-    def fly(self, errand):
+    def fly(self, fetch):
         """A flight on the errand, and its owner."""
 
-        async def fetch(flight):
-            sent = await self.origin.send(errand, flight)
+        async def work(flight):
+            sent = await self.origin.send(fetch, flight)
             try:
-                await self.reception.pour(errand, flight, sent)
+                await self.receiver.receive(fetch, flight, sent)
             finally:
                 sent.answer.close()
 
-        flight = self.flights.lead(errand.key, fetch, generating=errand.call.endpoint.generating)
-        return flight, self.join(flight, errand)
+        flight = self.flights.lead(fetch.key, work, generating=fetch.call.endpoint.generating)
+        return flight, self.join(flight, fetch)
 
-    def join(self, flight, errand):
-        return flight.join(errand.call.principal.credential, errand.draft)
+    def join(self, flight, fetch):
+        return flight.join(fetch.call.principal.credential, fetch.draft)
 
-    async def fetch(self, errand):
+    async def fetch(self, fetch):
         """All of an errand; what its caller got."""
-        _, reader = self.fly(errand)
+        _, reader = self.fly(fetch)
         return await read(reader)
 
     async def settle(self):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.core.json_rule import DEEPEST, LONGEST_INTEGER
-from sidecar.core.unsafe import Unsafe
+from sidecar.core.key.json_rule import DEEPEST, LONGEST_INTEGER
+from sidecar.core.key.unsafe import Unsafe
 
 NASTY: Final[dict[str, tuple[bytes, Unsafe]]] = {
     # Not UTF-8: before anything else.

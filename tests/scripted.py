@@ -6,18 +6,18 @@ import asyncio
 
 import pytest
 
-from sidecar.attempt import Trip
-from sidecar.core.breaker import Sign
-from sidecar.core.headers import fields_of
-from sidecar.core.ledger import Ledger
+from sidecar.core.http.headers import fields_of
+from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Head
-from sidecar.core.recognise import Site, recognise
-from sidecar.core.regions import Place, Regions
+from sidecar.core.region.breaker import Sign
+from sidecar.core.region.regions import Place, Regions
 from sidecar.core.rules import BreakerRule, Region, RetryRule, Route, RouteLimits, Rules, Service, StoredCredential
+from sidecar.core.site.recognise import Site, recognise
 from sidecar.dialects import DIALECTS
-from sidecar.dispatch import Dispatch
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.throttle import Throttle
+from sidecar.upstream.attempt import UpstreamCall
+from sidecar.upstream.dispatch import Dispatch
+from sidecar.upstream.limiter import Throttle
 from tests.store.remotes import Tasks
 
 JSON = ((b"content-type", b"application/json"),)
@@ -34,7 +34,7 @@ OTHERS = StoredCredential("api-key", "other")
 FIELDS = {"key": (b"authorization", b"Bearer of the region"), "other": (b"api-key", b"of another")}
 
 OWN_RETRY = ((b"x-stainless-retry-count", b"0"),)
-"""The header of a caller that tries again by itself."""
+"""The header of a caller that attempt_logs again by itself."""
 
 LOADED = {"limits": {"concurrency": 1, "tokens_per_minute": 10_000_000}}
 """One call at a time, and more tokens than are ever used."""
@@ -285,16 +285,16 @@ class Lab:
     def _call_later(self, seconds, call):
         return asyncio.get_running_loop().call_soon(lambda: None)
 
-    def trip(self, *pairs, body=CHAT, model="gpt-4o", method=b"POST", path=b"/v1/chat/completions", **members):
+    def outgoing(self, *pairs, body=CHAT, model="gpt-4o", method=b"POST", path=b"/v1/chat/completions", **members):
         head = head_of(*(pairs or ((b"Authorization", CALLERS_KEY),)), method=method, target=b"/openai" + path)
         site = recognise(Rules((self.service,), (self.route,)), 0, b"", method, head.target)
         assert isinstance(site, Site)
-        known = {"streaming": False, "identity": False, "credential": b"caller", "tries": []}
+        known = {"streaming": False, "identity": False, "credential": b"caller", "attempt_logs": []}
         known["allow"] = self.route.allow
-        return Trip(site=site, head=head, body=body, route=self.route, model=model, **(known | members))
+        return UpstreamCall(site=site, head=head, body=body, route=self.route, model=model, **(known | members))
 
     async def send(self, *pairs, **members):
-        return await self.dispatch.send(self.trip(*pairs, **members))
+        return await self.dispatch.send(self.outgoing(*pairs, **members))
 
     async def call(self, *pairs, **members):
         """Send a call and be done with its answer: its status, or the error's cause or code."""
@@ -342,8 +342,8 @@ async def warmed(lab, calls=20):
     return lab
 
 
-def causes(trip):
-    return [one.cause for one in trip.tries]
+def causes(outgoing):
+    return [one.cause for one in outgoing.attempt_logs]
 
 
 async def until(condition, steps=200):

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sidecar.core.dialect import BodyForm, Endpoint
-from sidecar.core.headers import SELECTORS, is_secretive
-from sidecar.core.noise import BALANCERS, NOISE
-from sidecar.core.token import CHANGING, CHANGING_IN_KUBERNETES, CHANGING_PREFIX, KUBERNETES
+from sidecar.core.http.headers import SELECTORS, is_secretive
+from sidecar.core.request.noise import BALANCERS, NOISE
+from sidecar.core.request.token import CHANGING, CHANGING_IN_KUBERNETES, CHANGING_PREFIX, KUBERNETES
 from sidecar.dialects import DIALECTS
-from tests.core.test_principal import SECRETIVE
+from tests.core.request.test_principal import SECRETIVE
 
 PAGE = Path(__file__).parents[1] / "docs" / "keys.md"
 _TABLE = re.compile(r"(<!-- table: ([a-z]+) -->)(.*?)(<!-- end -->)", re.DOTALL)

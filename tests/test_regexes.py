@@ -17,9 +17,8 @@ ANCHORED = {"match", "fullmatch"}
 ROAMING = {"search", "sub", "subn", "split", "findall", "finditer"}
 
 PASSED_ON = {
-    ("sidecar.core.members", "_SPACE"), ("sidecar.core.members", "_SCALAR"), ("sidecar.core.members", "_REST"),
-    ("sidecar.core.members", "_FLAT"), ("sidecar.core.members", "_LEAVES"), ("sidecar.core.substitution", "_SPACE"),
-    ("sidecar.core.substitution", "_COLON"),
+    *(("sidecar.core.key.json_scanner", name) for name in ("_SPACE", "_SCALAR", "_REST", "_FLAT", "_LEAVES")),
+    *(("sidecar.core.answer.rewrite", name) for name in ("_SPACE", "_COLON")),
 }  # fmt: skip
 """Patterns that are given to ``_end``, of the same module, which matches them at one place."""
 

@@ -16,15 +16,18 @@ from itertools import chain
 from pathlib import Path
 
 import sidecar
-from sidecar import dialects, errand
+from sidecar import dialects
+from sidecar.core.cache.policy import Reason
 from sidecar.core.dialect import Completeness, Endpoint
-from sidecar.core.policy import Reason
-from sidecar.core.unsafe import Unsafe
-from sidecar.dialects import anthropic, openai_facts, server_tools
+from sidecar.core.key.unsafe import Unsafe
+from sidecar.dialects import server_tools
+from sidecar.dialects.anthropic import dialect as anthropic
+from sidecar.dialects.openai import facts as openai_facts
+from sidecar.proxy import request
 
 _ROOT = Path(sidecar.__file__).parent
 
-_NOT_OURS = {"admin", "demo", "operating.py", "webserver.py"}
+_NOT_OURS = ("admin/", "demo/", "app/operations.py", "net/web_server.py")
 """What answers people who run it, or plays a service: none of it has a ``Cache-Status``."""
 
 _CODES = {"Refused": 1, "_refused": 1, "Stray": 1, "Bypass": 0, "Drop": 0, "Allowance": 0}
@@ -52,21 +55,22 @@ def _tables() -> Iterator[str]:
             yield from (row[0] for row in table)
     yield from (reason for _, reason in anthropic._STATEFUL)
     yield from (server_tools.SERVER_TOOLS, server_tools.PRESET, server_tools.KEPT)
-    yield from errand._BOUND
+    yield from request._BOUND
 
 
 def _endpoints() -> Iterator[str]:
     """Operations that are never looked up."""
-    for module in pkgutil.iter_modules(dialects.__path__):
-        for found in vars(importlib.import_module(f"sidecar.dialects.{module.name}")).values():
+    for module in pkgutil.walk_packages(dialects.__path__, "sidecar.dialects."):
+        for found in vars(importlib.import_module(module.name)).values():
             if isinstance(found, Endpoint) and found.bypass:
                 yield found.bypass
 
 
 def _source() -> Iterator[str]:
     for path in sorted(_ROOT.rglob("*.py")):
-        if path.relative_to(_ROOT).parts[0] not in _NOT_OURS:
-            yield from _words(ast.parse(path.read_text()), within_dialects=path.parent.name == "dialects")
+        where = str(path.relative_to(_ROOT))
+        if not where.startswith(_NOT_OURS):
+            yield from _words(ast.parse(path.read_text()), within_dialects=where.startswith("dialects/"))
 
 
 def _words(tree: ast.AST, *, within_dialects: bool) -> Iterator[str]:

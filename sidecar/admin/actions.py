@@ -15,11 +15,11 @@ from typing import Literal, TypeVar
 from msgspec import Struct, field, json
 
 from sidecar.core.durations import as_duration, seconds_of
-from sidecar.core.json_rule import UNREADABLE, fault
-from sidecar.core.orders import AUTO, FORMER
-from sidecar.core.regions import Standing
+from sidecar.core.key.json_rule import UNREADABLE, fault
+from sidecar.core.key.unsafe import Unsafe
+from sidecar.core.region.orders import AUTO, FORMER
+from sidecar.core.region.regions import Standing
 from sidecar.core.rules import Mode
-from sidecar.core.unsafe import Unsafe
 from sidecar.errors import Refused
 
 KIB, MIB = 1024, 1024**2

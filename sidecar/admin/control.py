@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.typedefs import Handler
 
-    from sidecar.webserver import WebServer
+    from sidecar.net.web_server import WebServer
 
 __all__ = [
     "ControlServer",
@@ -123,7 +123,7 @@ class ControlServer:
             raise ConfigError((f"admin.host: whoever reaches {host} could act on this sidecar; {remedy}",))
         from aiohttp import web  # noqa: PLC0415 - 30 ms that only a process that serves has to spend
 
-        from sidecar.webserver import WebServer  # noqa: PLC0415 - as above
+        from sidecar.net.web_server import WebServer  # noqa: PLC0415 - as above
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from sidecar.webserver import WebServer
+    from sidecar.net.web_server import WebServer
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format, which *metrics* is expected to return."""
@@ -96,7 +96,7 @@ class HealthServer:
         """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` where that is not free."""
         from aiohttp import web  # noqa: PLC0415 - 30 ms that only a process that serves has to spend
 
-        from sidecar.webserver import WebServer  # noqa: PLC0415 - as above
+        from sidecar.net.web_server import WebServer  # noqa: PLC0415 - as above
 
         app = web.Application()
         for path, handler in {

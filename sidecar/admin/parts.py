@@ -11,8 +11,8 @@ from typing import Protocol
 
 from sidecar.admin.actions import ModeResult, roughly
 from sidecar.admin.health import Part
-from sidecar.core.breaker import State
-from sidecar.core.regions import Standing
+from sidecar.core.region.breaker import State
+from sidecar.core.region.regions import Standing
 from sidecar.core.rules import Mode, Rules
 
 

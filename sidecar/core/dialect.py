@@ -143,7 +143,7 @@ class Endpoint:
     One operation of an API.
 
     *name* is from a closed set, fit for a metric label. *bypass* is a reason for never looking it up, or ``""``.
-    *silent* members neither count nor are read (who the end user is, say). *read* turns the members of a request into
+    *ignored* members neither count nor are read (who the end user is, say). *read* turns the members of a request into
     facts; *model* is the deployment that the path names, else ``""``.
     *generating* tells that an abandoned call goes on costing money, and so is cancelled.
     """
@@ -154,7 +154,7 @@ class Endpoint:
     read: Callable[[Members], Facts]
     answers: Answers
     shape: Shape = Shape()
-    silent: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
     bypass: str = ""
     model: str = ""
     generating: bool = True

@@ -22,9 +22,9 @@ def shown(word: str) -> str:
 
 class Draft(Struct, gc=False):
     """
-    What is known of a request so far; see ``Record`` for the fields. *told*: its record is out already. *began*: when
-    its caller got its first content, *ended*: when it had all, or left, monotonic seconds; *running*: calls that go on
-    without it, and are its cost.
+    What is known of a request so far; see ``Record`` for the fields. *recorded*: its record is out already. *began*:
+    when its caller got its first content, *ended*: when it had all, or left, monotonic seconds; *running*: calls that
+    go on without it, and are its cost.
     """
 
     request_id: bytes
@@ -46,7 +46,7 @@ class Draft(Struct, gc=False):
     upstream_id: str = ""
     upstream_region: str = ""
     attempts: int = 0
-    again: tuple[str, ...] = ()
+    retry_causes: tuple[str, ...] = ()
     bytes_out: int = 0
     usage: Usage | None = None
     stored: bool = False
@@ -55,7 +55,7 @@ class Draft(Struct, gc=False):
     finish: str = ""
     key: bytes = b""
     error_origin: str = ""
-    told: bool = False
+    recorded: bool = False
     began: float | None = None
     ended: float | None = None
     running: int = 0
@@ -63,7 +63,7 @@ class Draft(Struct, gc=False):
     def inherit(self, other: Draft) -> None:
         """Take over what a call cost from *other*, whose caller has left before it was over."""
         self.attempts, other.attempts = self.attempts + other.attempts, 0
-        self.again, other.again = self.again + other.again, ()
+        self.retry_causes, other.retry_causes = self.retry_causes + other.retry_causes, ()
         self.upstream_seconds, other.upstream_seconds = self.upstream_seconds + other.upstream_seconds, 0.0
         self.upstream_id = other.upstream_id
         self.upstream_region = other.upstream_region
@@ -90,7 +90,7 @@ class Draft(Struct, gc=False):
             seconds=self.ended - self.started,
             upstream_seconds=self.upstream_seconds,
             attempts=self.attempts,
-            again=self.again,
+            retry_causes=self.retry_causes,
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             usage=self.usage,

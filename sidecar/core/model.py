@@ -147,7 +147,7 @@ class Entry(Struct, frozen=True, gc=False):
     purges before its upstream call was sent.
 
     *vary*: the request fields on which the answer depends, each with a digest of what its request had there (see
-    ``core/variants``). *strict*: it never serves stale. *age*: how old it was by what the service said, seconds.
+    ``core/cache/variants``). *strict*: it never serves stale. *age*: how old it was by what the service said, seconds.
     *target*: of what, 16 bytes, it is a representation, for calls that change that; ``b""`` where no call does.
     """
 
@@ -205,7 +205,7 @@ class Record(Struct, frozen=True, gc=False):
     """
     One request, told once: what metrics, log, ledger and traces read.
 
-    *attempts* is how often it was sent, *again* why each time beyond the first.
+    *attempts* is how often it was sent, *retry_causes* why each time beyond the first.
     *seconds* is from the whole request read to the last byte of the answer handed on; *upstream_seconds* the part of
     it spent waiting for a service; *reason* why it was bypassed, not stored or refused. *stored* tells that the
     answer is kept. *observed* (mode observe): whether it would have hit: ``first``, ``same`` or ``different``.
@@ -214,7 +214,8 @@ class Record(Struct, frozen=True, gc=False):
     beginning.
 
     *first_content_seconds* is from the whole request read to the first byte of content handed on, None where none was;
-    an error is no content. *error_origin*: whose error it is (``core/blame``), ``""`` where the caller got its answer.
+    an error is no content. *error_origin*: whose error it is (``core/answer/blame``), ``""`` where the caller got its
+    answer.
     """
 
     at: float
@@ -231,7 +232,7 @@ class Record(Struct, frozen=True, gc=False):
     seconds: float = 0.0
     upstream_seconds: float = 0.0
     attempts: int = 0
-    again: tuple[str, ...] = ()
+    retry_causes: tuple[str, ...] = ()
     bytes_in: int = 0
     bytes_out: int = 0
     usage: Usage | None = None

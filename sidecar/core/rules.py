@@ -239,7 +239,7 @@ class RetryRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallback:
+class FallbackRule:
     """What answers where no region does: ``stale`` entries, another ``model``, or the file ``answer_file``."""
 
     kind: str
@@ -261,7 +261,7 @@ class Route:
     allow: frozenset[str] = frozenset()
     limits: RouteLimits = NO_LIMITS
     retry: RetryRule = RetryRule()
-    fallback: tuple[Fallback, ...] = ()
+    fallback: tuple[FallbackRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

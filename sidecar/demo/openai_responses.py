@@ -32,7 +32,7 @@ _ECHOED: Final[Json] = {
     "truncation": "disabled",
     "user": None,
 }
-"""Members of a request that the answer repeats, and what they are where the request is silent."""
+"""Members of a request that the answer repeats, and what they are where the request is quiet."""
 
 
 def response(ask: Ask) -> Json:
@@ -48,7 +48,7 @@ def response(ask: Ask) -> Json:
         "incomplete_details": {"reason": "max_output_tokens"} if short else None,
         "model": ask.model,
         "output": [item],
-        **{name: ask.members.get(name, silent) for name, silent in _ECHOED.items()},
+        **{name: ask.members.get(name, quiet) for name, quiet in _ECHOED.items()},
         "usage": {
             "input_tokens": read,
             "input_tokens_details": {"cached_tokens": 0},

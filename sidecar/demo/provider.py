@@ -36,7 +36,7 @@ from sidecar.demo.operations import (
     vendor_of,
 )
 from sidecar.demo.vendors import Vendor, error, error_event, failure_words, headers
-from sidecar.webserver import WebServer
+from sidecar.net.web_server import WebServer
 
 _BODY_LIMIT = 1 << 30
 

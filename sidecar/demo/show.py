@@ -19,7 +19,7 @@ from msgspec import json
 
 from sidecar.core.rules import Listen, Region, Rules, UpstreamRule
 from sidecar.demo.summary import Bill, Places, happened, totals, try_it
-from sidecar.demo.workload import Act, Answer, Spawn, Way, acts, play
+from sidecar.demo.workload import Act, Answer, Manner, Spawn, acts, play
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ TOKEN_INTERVAL = 0.01
 _TITLE = 32
 _BAR = 8
 _WIDTHS = (5, 7, 7, 9, 7)
-_WAYS = (Way.MEMORY, Way.SHARED, Way.UPSTREAM, Way.BYPASS)
+_WAYS = (Manner.MEMORY, Manner.SHARED, Manner.UPSTREAM, Manner.BYPASS)
 
 
 def staged(rules: Rules, provider: str) -> Rules:
@@ -120,7 +120,7 @@ class Show:
     @contextmanager
     def _progress(self, playing: Sequence[Act]) -> Iterator[Callable[[Act, Answer], None]]:
         """What is to hear of each answer, so that it shows."""
-        tallies = {act: Counter[Way]() for act in playing}
+        tallies = {act: Counter[Manner]() for act in playing}
         bar = " " * (_BAR + 1) if self._console is not None else ""
         self.say(f"{'A document platform at work':<{_TITLE + 2}} {bar}{_cells(['calls', *_WAYS])}")
         if self._console is None:
@@ -152,8 +152,8 @@ class Show:
             yield draw
 
 
-def _numbers(tally: Counter[Way]) -> str:
-    failed = f"  {count} failed" if (count := tally[Way.FAILED]) else ""
+def _numbers(tally: Counter[Manner]) -> str:
+    failed = f"  {count} failed" if (count := tally[Manner.FAILED]) else ""
     return _cells([tally.total(), *(tally[way] for way in _WAYS)]) + failed
 
 

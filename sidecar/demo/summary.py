@@ -15,7 +15,7 @@ from typing import NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.demo.money import cost, dollars
-from sidecar.demo.workload import Answer, Way
+from sidecar.demo.workload import Answer, Manner
 
 _SERVED = {
     "hit_memory": "answered from memory",
@@ -53,7 +53,7 @@ class Bill:
     def book(self, answer: Answer) -> None:
         """Add one answer."""
         amount = cost(answer.model, prompt=answer.prompt, completion=answer.completion)
-        if answer.way in {Way.MEMORY, Way.SHARED}:
+        if answer.way in {Manner.MEMORY, Manner.SHARED}:
             self.saved += amount
         else:
             self.spent += amount

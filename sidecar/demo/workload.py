@@ -59,7 +59,7 @@ class Act:
         return sum(map(len, self.waves))
 
 
-class Way(StrEnum):
+class Manner(StrEnum):
     """How a call was answered, in the words of its ``Cache-Status`` (RFC 9211)."""
 
     MEMORY = "memory"
@@ -73,7 +73,7 @@ class Way(StrEnum):
 class Answer:
     """What came back: how, from which model, and the tokens that it names."""
 
-    way: Way
+    way: Manner
     model: str = ""
     prompt: int = 0
     completion: int = 0
@@ -110,11 +110,11 @@ async def _make(session: aiohttp.ClientSession, base: str, call: Call) -> Answer
         async with session.request(method, base + call.path, json=call.members, headers=headers) as response:
             body = await response.read()
             if response.status != 200:
-                return Answer(Way.FAILED)
+                return Answer(Manner.FAILED)
             events = response.content_type == "text/event-stream"
             return read(response.headers.get("cache-status", ""), body, events=events)
     except (aiohttp.ClientError, TimeoutError):
-        return Answer(Way.FAILED)
+        return Answer(Manner.FAILED)
 
 
 def read(cache_status: str, body: bytes, *, events: bool) -> Answer:
@@ -139,13 +139,13 @@ def _documents(body: bytes, *, events: bool) -> Iterator[Json]:
             yield json.loads(line.removeprefix(b"data: "))
 
 
-def _way(cache_status: str) -> Way:
+def _way(cache_status: str) -> Manner:
     said = {part.strip() for part in cache_status.split(";")}
     if "hit" in said:
-        return Way.MEMORY
+        return Manner.MEMORY
     if "collapsed" in said:
-        return Way.SHARED
-    return Way.BYPASS if "fwd=bypass" in said else Way.UPSTREAM
+        return Manner.SHARED
+    return Manner.BYPASS if "fwd=bypass" in said else Manner.UPSTREAM
 
 
 # The calls.

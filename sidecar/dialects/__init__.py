@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sidecar.core.dialect import Dialect
-from sidecar.dialects.anthropic import ANTHROPIC
-from sidecar.dialects.azure_openai import AZURE_OPENAI
+from sidecar.dialects.anthropic.dialect import ANTHROPIC
+from sidecar.dialects.azure.openai import AZURE_OPENAI
 from sidecar.dialects.generic import GENERIC
-from sidecar.dialects.openai import OPENAI
+from sidecar.dialects.openai.dialect import OPENAI
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
     {dialect.name: dialect for dialect in (OPENAI, AZURE_OPENAI, ANTHROPIC, GENERIC)}

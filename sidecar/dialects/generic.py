@@ -2,8 +2,8 @@
 The dialect of services that we know nothing about.
 
 The rule: nothing is taken for granted. Method, path, query, every byte of the body and every header field count, less
-what is noise everywhere (``core/noise``) and what tells who is asking (``credentials``, ``scopes``). No answer is
-called deterministic, so only a route whose owner says ``always`` caches any of it.
+what is noise everywhere (``core/request/noise``) and what tells who is asking (``credentials``, ``scopes``). No answer
+is called deterministic, so only a route whose owner says ``always`` caches any of it.
 """
 
 from __future__ import annotations

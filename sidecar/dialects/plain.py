@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
-from sidecar.core.json_rule import BLANKS, UNREADABLE
+from sidecar.core.key.json_rule import BLANKS, UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 
 NULL: Final = Raw(b"null")

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness
-from sidecar.core.json_rule import UNREADABLE
+from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form
 from sidecar.dialects.plain import NULL, Beside, begins, denies, document, failure_of, is_utf8
 

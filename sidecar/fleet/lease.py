@@ -20,11 +20,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
-from sidecar.core.beside import Beside
+from sidecar.core.cache.beside import Beside
 from sidecar.errors import FleetAway
-from sidecar.fleet.link import Budget, Link, Script
-from sidecar.fleet.names import Names
-from sidecar.fleet.shapes import misshapen, one_of
+from sidecar.redis_link.link import Budget, Link, Script
+from sidecar.redis_link.names import Names
+from sidecar.redis_link.shapes import misshapen, one_of
 
 LEASE_SECONDS = 5.0
 """How long a lease outlives its holder."""

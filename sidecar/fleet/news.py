@@ -26,7 +26,7 @@ Hear = Callable[[bytes], None]
 
 
 class Link(Protocol):
-    """What is needed of the link to Redis; see ``fleet/link.Link``."""
+    """What is needed of the link to Redis; see ``redis_link/link.Link``."""
 
     on_return: list[Callable[[], None]]
 

@@ -14,19 +14,19 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from sidecar.core.cache.purges import ALL, Purges, Scope
 from sidecar.core.model import Entry, Key, Position
-from sidecar.core.purges import ALL, Purges, Scope
 from sidecar.core.rules import Mode
 from sidecar.core.term import term
 from sidecar.errors import FleetAway
-from sidecar.fleet.client import Spawn
-from sidecar.fleet.deadline import Deadline
-from sidecar.fleet.following import Alarm, Following
-from sidecar.fleet.journal import EXCHANGE_SECONDS, LONGEST_MODE, Journal
-from sidecar.fleet.link import Link, Tell
-from sidecar.fleet.names import Names, Notes
+from sidecar.fleet.poll import Alarm, Following
+from sidecar.fleet.purge_journal import EXCHANGE_SECONDS, LONGEST_MODE, Journal
 from sidecar.fleet.scope_notes import ScopeNotes
 from sidecar.fleet.tagged import AGAIN_SECONDS, Tagged
+from sidecar.redis_link.client import Spawn
+from sidecar.redis_link.deadline import Deadline
+from sidecar.redis_link.link import Link, Tell
+from sidecar.redis_link.names import Names, Notes
 
 CURRENT_SECONDS = 3.0
 """

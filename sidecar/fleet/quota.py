@@ -2,7 +2,7 @@
 The rates of a route that the whole fleet holds together, in one hash of Redis a route.
 
 The rule: one script looks, charges and corrects in one step, by Redis' own clock; so the clocks of pods don't matter,
-and no two calls take the same room. Its arithmetic is that of ``core/limits.Bucket``: the hash has, for requests
+and no two calls take the same room. Its arithmetic is that of ``core/limits/rates.Bucket``: the hash has, for requests
 (``r``) and tokens (``t``), the instant at which the bucket is empty, in microseconds. Who asks with patience is charged
 at once for a turn that comes later, and nobody has to ask again: processes take turns, and a large call is not
 starved by small ones.
@@ -17,14 +17,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from sidecar.core.limits import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS, Pair, Worth, worth
+from sidecar.core.limits.rates import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS, Pair, Worth, worth
+from sidecar.core.limits.turns import Taken
 from sidecar.core.rules import RouteLimits
-from sidecar.core.turns import Taken
 from sidecar.errors import FleetAway
-from sidecar.fleet.client import Spawn
-from sidecar.fleet.link import Budget, Link, Script
-from sidecar.fleet.names import Names
-from sidecar.fleet.shapes import misshapen
+from sidecar.redis_link.client import Spawn
+from sidecar.redis_link.link import Budget, Link, Script
+from sidecar.redis_link.names import Names
+from sidecar.redis_link.shapes import misshapen
 
 BEHIND_SECONDS: Final = 0.05
 """How long a correction waits for others, or for a call that takes it along."""

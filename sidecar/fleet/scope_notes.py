@@ -7,8 +7,8 @@ what is not by one of our secrets says nothing.
 
 from __future__ import annotations
 
-from sidecar.core.purges import ALL, Scope, read_scope, write_scope
-from sidecar.fleet.names import Names, Notes
+from sidecar.core.cache.purges import ALL, Scope, read_scope, write_scope
+from sidecar.redis_link.names import Names, Notes
 
 
 class ScopeNotes:

@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from sidecar.core.cache.purges import Scope, ScopeKind, scope_of
 from sidecar.core.model import Entry, Key, Position
-from sidecar.core.purges import Scope, ScopeKind, scope_of
-from sidecar.fleet.link import Budget, Link, Script
-from sidecar.fleet.names import Names
 from sidecar.fleet.scope_notes import ScopeNotes
-from sidecar.fleet.shapes import misshapen, places
+from sidecar.redis_link.link import Budget, Link, Script
+from sidecar.redis_link.names import Names
+from sidecar.redis_link.shapes import misshapen, places
 
 NOTE_SECONDS = 0.5
 """How long a process writes notes before it looks at the log again; and how long one command may take."""

@@ -16,10 +16,10 @@ from collections.abc import Callable, Hashable
 from enum import StrEnum
 from functools import partial
 
+from sidecar.core.cache.purges import ALL, Scope, scope_of
 from sidecar.core.draft import Draft
-from sidecar.core.ledger import Ledger
+from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Entry, Fields, Position, View
-from sidecar.core.purges import ALL, Scope, scope_of
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.opening import Opening
 from sidecar.flight.pulse import Pulse

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from sidecar.core.cache.policy import Serve
 from sidecar.core.model import Form, Outcome, Pairs
-from sidecar.core.policy import Serve
 
 
 class Opening(Struct, frozen=True, gc=False):

@@ -10,8 +10,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 
-from sidecar.core.ledger import Ledger
-from sidecar.core.purges import Scope
+from sidecar.core.cache.purges import Scope
+from sidecar.core.memory_budget import Ledger
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.flight import Flight, Scopes
 

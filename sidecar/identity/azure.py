@@ -25,7 +25,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 from msgspec import Struct
 
-from sidecar.core.json_rule import UNREADABLE
+from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.pasted import is_plain
 from sidecar.core.rules import KIB, AzureIdentity
 from sidecar.identity.tokens import Denial, Grant

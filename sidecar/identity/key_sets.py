@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import json
 
-from sidecar.core import token
-from sidecar.core.json_rule import UNREADABLE
+from sidecar.core.key.json_rule import UNREADABLE
+from sidecar.core.request import token
 from sidecar.core.rules import KIB, TokenRule
 from sidecar.identity.rotated import RotatedFile
 

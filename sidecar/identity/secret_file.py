@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.core.keyring import LONGEST_FILE, Keyring, parse
+from sidecar.core.key.keyring import LONGEST_FILE, Keyring, parse
 from sidecar.identity.rotated import RotatedFile
 
 

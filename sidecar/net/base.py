@@ -135,7 +135,7 @@ class Application(Protocol):
     """The line, as the listener calls it. All of it is synchronous and never raises anything else than said."""
 
     @property
-    def telling(self) -> Mapping[bytes, bool]:
+    def deciding_fields(self) -> Mapping[bytes, bool]:
         """Of each field of a request, by lower-case name: whether a decision of the line reads it."""
 
     def admit(self, head: Head) -> Admission:
@@ -144,7 +144,7 @@ class Application(Protocol):
     def answer(self, request: Request) -> Response | Pending:
         """Answer a request whose body is collected or streams."""
 
-    def recall(self, plan: Any, body: bytes) -> Response | None:
+    def try_hit(self, plan: Any, body: bytes) -> Response | None:
         """
         Answer from memory or not at all: a request that *plan*, of an earlier one, fits in everything that tells.
         None: the request goes its ordinary way, from its head on.

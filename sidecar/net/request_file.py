@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import httptools
 
-from sidecar.core.headers import fields_of
+from sidecar.core.http.headers import fields_of
 from sidecar.core.model import Head
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")

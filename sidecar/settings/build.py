@@ -16,7 +16,7 @@ from sidecar.core.rules import (
     AzureIdentity,
     BreakerRule,
     CacheRule,
-    Fallback,
+    FallbackRule,
     HeaderRule,
     Limits,
     Listen,
@@ -205,8 +205,8 @@ def _route(said: Mapping[str, Any]) -> Route:
     )
 
 
-def _fallback(said: Fallback | Mapping[str, str]) -> Fallback:
-    if isinstance(said, Fallback):
+def _fallback(said: FallbackRule | Mapping[str, str]) -> FallbackRule:
+    if isinstance(said, FallbackRule):
         return said
     ((kind, value),) = said.items()
-    return Fallback(kind, value)
+    return FallbackRule(kind, value)

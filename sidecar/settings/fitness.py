@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.admin.access import token_of
-from sidecar.core import keyring, written
+from sidecar.core.answer import answer_file as written
+from sidecar.core.key import keyring
 from sidecar.identity import files, key_sets
 
 _LARGEST = written.LARGEST + 1

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from sidecar.core.headers import CREDENTIALS, OURS, is_secretive
+from sidecar.core.http.headers import CREDENTIALS, OURS, is_secretive
 from sidecar.core.rules import Share
 from sidecar.settings.problems import listed, nearest, shown
 from sidecar.settings.quantities import OFF

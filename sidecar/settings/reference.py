@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from sidecar.core.cache.policy import DEFAULT_TTL, OTHER_TTL
 from sidecar.core.durations import as_duration
-from sidecar.core.policy import DEFAULT_TTL, OTHER_TTL
 from sidecar.core.rules import Route
 from sidecar.dialects import DIALECTS
 from sidecar.settings.builtin import ROUTES, SERVICES

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sidecar.core.approach import may_have_tokens
+from sidecar.core.request.plan import may_have_tokens
 from sidecar.core.rules import BreakerRule, Region
 from sidecar.settings.build import RESOURCE, dialect_of, domains, has_redis
 from sidecar.settings.builtin import SERVICES

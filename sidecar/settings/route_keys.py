@@ -7,7 +7,7 @@ The rule: as in ``schema``, of which this is a part.
 from __future__ import annotations
 
 from sidecar.core.durations import as_duration
-from sidecar.core.rules import CacheMode, Fallback, RouteLimits, Timeouts
+from sidecar.core.rules import CacheMode, FallbackRule, RouteLimits, Timeouts
 from sidecar.settings import forms
 from sidecar.settings.forms import choice
 from sidecar.settings.quantities import count, duration, whole
@@ -122,7 +122,7 @@ _RETRY = Table(
 )
 
 _FALLBACK = Either(
-    choice({"stale": Fallback("stale")}, what="fallback"),
+    choice({"stale": FallbackRule("stale")}, what="fallback"),
     Table(
         {
             "model": Key(forms.MODEL, "another model of the service answers, under its own name"),

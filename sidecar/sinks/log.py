@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 
 from msgspec import json
 
+from sidecar.core.key.model_name import told
 from sidecar.core.model import Outcome, Record
-from sidecar.core.model_name import told
 from sidecar.core.rules import LogRule
 
 _SHOWN = 4
@@ -184,7 +184,7 @@ def _fields(record: Record) -> dict[str, Value]:
         "upstream_id": record.upstream_id,
         "upstream_region": record.upstream_region,
         "attempts": record.attempts,
-        "again": " ".join(record.again),
+        "again": " ".join(record.retry_causes),
         "bytes_in": record.bytes_in,
         "bytes_out": record.bytes_out,
         "prompt_tokens": usage.prompt if usage else 0,

@@ -273,7 +273,7 @@ class Metrics(Collector):
         self._upstream_responses.cell(service, region, _class(status)).value += 1
         if status == _TOO_MANY:
             self._throttled["service"] += 1
-        for cause in record.again:
+        for cause in record.retry_causes:
             self._failovers.cell(service, cause).value += 1
         if record.reason and not record.stored and record.outcome in _LOOKED_UP:
             self._not_stored.cell(service, record.reason).value += 1

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
 
-from sidecar.core.blame import Blame
-from sidecar.core.breaker import State
+from sidecar.core.answer.blame import Blame
 from sidecar.core.model import Outcome
+from sidecar.core.region.breaker import State
 from sidecar.core.rules import CacheMode, Rules
 from sidecar.sinks.table import (
     BREAKDOWNS,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from sidecar.core.beside import Asked, never
-from sidecar.core.held import Held
+from sidecar.core.cache.beside import Asked, never
+from sidecar.core.cache.held import Held
+from sidecar.core.cache.purges import Purges
 from sidecar.core.model import Entry, Key, Position
-from sidecar.core.purges import Purges
 
 Suffices = Callable[[Entry], bool]
 """Whether an entry found behind memory answers the call; where it doesn't, somebody has to fetch."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from sidecar.core.fingerprint import address
+from sidecar.core.key.fingerprint import address
 from sidecar.core.model import MOST_TAGS, Entry, Form, Key, Position, Usage
 
 SCHEMA = 2

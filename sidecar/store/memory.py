@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import chain, islice
 from typing import TypeVar
 
-from sidecar.core.eviction import Lru, Policy, S3Fifo, Slot
-from sidecar.core.held import MOST_NOTED, Held, hold
+from sidecar.core.cache.eviction import Lru, Policy, S3Fifo, Slot
+from sidecar.core.cache.held import MOST_NOTED, Held, hold
+from sidecar.core.cache.purges import ALL, Scope, ScopeKind, taking
 from sidecar.core.model import Entry, Key
-from sidecar.core.purges import ALL, Scope, ScopeKind, taking
 from sidecar.core.rules import MemoryRule
 
 OVERHEAD = 1216

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from sidecar.core.beside import Asked, Beside, never
+from sidecar.core.cache.beside import Asked, Beside, never
 from sidecar.core.model import Entry, Key
 from sidecar.store.base import NOTHING, Fetched, Suffices
 from sidecar.store.lifetime import aligned, life

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from sidecar.core.beside import Beside
+from sidecar.core.cache.beside import Beside
 from sidecar.core.model import Entry, Key
 
 T = TypeVar("T")
@@ -71,14 +71,14 @@ class Leases(Protocol):
 
 
 class Link(Protocol):
-    """What is needed of the fleet's link to Redis; see ``fleet/link.Link``."""
+    """What is needed of the fleet's link to Redis; see ``redis_link/link.Link``."""
 
     async def run(self, work: Callable[[Any], Awaitable[T]], budget: Any, *, op: str = ...) -> T:
         """Do *work* with the client, within *budget*; *op* names it for metrics. Raises ``FleetAway``."""
 
 
 class Names(Protocol):
-    """What is needed of the names; see ``fleet/names.Names``."""
+    """What is needed of the names; see ``redis_link/names.Names``."""
 
     def entry(self, name: bytes) -> bytes:
         """Where the entry called *name* stands."""

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from sidecar.core.beside import Asked, never
-from sidecar.core.keyring import Keyring
-from sidecar.core.keyring import name as name_of
+from sidecar.core.cache.beside import Asked, never
+from sidecar.core.key.keyring import Keyring
+from sidecar.core.key.keyring import name as name_of
 from sidecar.core.model import Entry, Key
 from sidecar.errors import FleetAway
 from sidecar.store.base import NOTHING, Fetched, Suffices

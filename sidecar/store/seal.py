@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import zstandard
 
-from sidecar.core.keyring import Keyring, SecretKey
+from sidecar.core.key.keyring import Keyring, SecretKey
 from sidecar.core.model import Entry, Key
 from sidecar.core.rules import KIB, SealRule
 from sidecar.store.envelope import Fault, pack, unpack

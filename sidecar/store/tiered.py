@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from sidecar.core.beside import Asked, never
+from sidecar.core.cache.beside import Asked, never
+from sidecar.core.cache.purges import Purges
 from sidecar.core.model import Entry, Key, Position
-from sidecar.core.purges import Purges
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
 from sidecar.store.ports import Log

@@ -18,7 +18,7 @@ from sidecar.admin.control import (
     RegionRequest,
     RegionResult,
 )
-from sidecar.core.regions import Standing
+from sidecar.core.region.regions import Standing
 from sidecar.core.rules import Mode
 from sidecar.errors import ConfigError, Refused
 

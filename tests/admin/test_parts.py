@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.admin.actions import ModeResult
 from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts
-from sidecar.core.regions import Standing as Place
+from sidecar.core.region.regions import Standing as Place
 from sidecar.core.rules import Mode, Rules
 from sidecar.identity.credentials import Standing
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sidecar.core.fingerprint import address
-from sidecar.core.keyring import Keyring, SecretKey, name
+from sidecar.core.key.fingerprint import address
+from sidecar.core.key.keyring import Keyring, SecretKey, name
 from sidecar.core.model import Entry, Form, Key, Usage
 from sidecar.core.rules import MIB, SealRule
 from sidecar.store.envelope import pack

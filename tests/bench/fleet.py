@@ -21,7 +21,7 @@ from typing import Self
 
 import pytest
 
-from sidecar.keygen import line
+from sidecar.cli.keygen import line
 from tests.bench import bodies
 from tests.bench.lab import TOKEN, Lab, Missing, Pace, Row, Sidecar, spread
 from tests.bench.load import Caller, Measured, marked

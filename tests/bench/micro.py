@@ -14,14 +14,14 @@ from functools import partial
 from statistics import median
 from timeit import Timer
 
-from sidecar.clocks import running
-from sidecar.core import canonical
-from sidecar.core.directives import NOTHING_ASKED
-from sidecar.core.fingerprint import prefix, seal
+from sidecar.app.clocks import running
+from sidecar.core.cache.policy import Freshness, judge
+from sidecar.core.http.directives import NOTHING_ASKED
+from sidecar.core.key import canonical
+from sidecar.core.key.fingerprint import prefix, seal
 from sidecar.core.model import Entry, Facts, Form, Outcome, Reading, Record
-from sidecar.core.policy import Freshness, judge
 from sidecar.core.rules import MemoryRule
-from sidecar.dialects.openai import OPENAI
+from sidecar.dialects.openai.dialect import OPENAI
 from sidecar.sinks.metrics import Metrics
 from sidecar.sinks.series import Names
 from sidecar.store.memory import Memory

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 
 TICK = 0.001
 """Seconds between two looks at the clock."""

@@ -23,7 +23,7 @@ KNOWN = {
     "upstream_status": 201,
     "upstream_id": "u",
     "upstream_region": "West-Europe",
-    "again": ("connect",),
+    "retry_causes": ("connect",),
     "attempts": 2,
     "bytes_out": 3,
     "usage": Usage(1, 2),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.policy import Reason
+from sidecar.core.cache.policy import Reason
 from sidecar.core.reasons import REASONS, Told, Where, reference
 from sidecar.settings.schema import SCHEMA
 from sidecar.settings.shapes import Either, Items, Named, Table

@@ -14,7 +14,7 @@ from sidecar.core.model import Form
 from sidecar.demo.canned import OPENING
 from sidecar.demo.failure import Failure, Mode
 from sidecar.demo.provider import DemoProvider
-from sidecar.dialects.anthropic_messages import ANSWERS as MESSAGES
+from sidecar.dialects.anthropic.messages import ANSWERS as MESSAGES
 
 ASKED = [{"role": "user", "content": "What is the weather?"}]
 SCHEMA = {

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.app.sidecar import Sidecar
 from sidecar.core.rules import Listen, Region, Rules, Service, StoredCredential, UpstreamRule
 from sidecar.demo.provider import DemoProvider
 from sidecar.demo.show import Show, bases_of, staged, url_of
 from sidecar.demo.workload import acts
 from sidecar.dialects import DIALECTS
-from sidecar.lifecycle import Sidecar
 from sidecar.settings import load
 
 COLUMNS = 100

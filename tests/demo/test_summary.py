@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.core.model import Outcome, Record
 from sidecar.demo.summary import Bill, Places, Totals, happened, totals, try_it
-from sidecar.demo.workload import Answer, Way
+from sidecar.demo.workload import Answer, Manner
 from sidecar.sinks.metrics import Metrics
 from sidecar.sinks.series import Names
 
@@ -71,9 +71,9 @@ def test_time_saved(records, expected):
 def test_bill():
     """What came without an upstream call is saved, the rest is spent."""
     bill = Bill()
-    for way in (Way.MEMORY, Way.SHARED, Way.UPSTREAM, Way.BYPASS):
+    for way in (Manner.MEMORY, Manner.SHARED, Manner.UPSTREAM, Manner.BYPASS):
         bill.book(Answer(way, "gpt-4o", prompt=100))
-    bill.book(Answer(Way.FAILED))
+    bill.book(Answer(Manner.FAILED))
 
     assert Bill(spent=500_000, saved=500_000) == bill
 

@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.demo.failure import Failure, Mode
 from sidecar.demo.provider import DemoProvider
-from sidecar.demo.workload import Act, Answer, Call, Way, acts, play, read
+from sidecar.demo.workload import Act, Answer, Call, Manner, acts, play, read
 
 CHAT = Call("openai", "/v1/chat/completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]})
 
@@ -61,18 +61,22 @@ ANTHROPIC_EVENTS = events(
 @pytest.mark.parametrize(
     ("status", "body", "streamed", "expected"),
     [
-        pytest.param("sidecar; hit; ttl=9; detail=memory", WHOLE, False, Answer(Way.MEMORY, "gpt-4o", 7, 3), id="hit"),
-        pytest.param("sidecar; fwd=miss; collapsed", WHOLE, False, Answer(Way.SHARED, "gpt-4o", 7, 3), id="collapsed"),
-        pytest.param("sidecar; fwd=miss; stored", WHOLE, False, Answer(Way.UPSTREAM, "gpt-4o", 7, 3), id="miss"),
         pytest.param(
-            "sidecar; fwd=bypass; detail=no-store", WHOLE, False, Answer(Way.BYPASS, "gpt-4o", 7, 3), id="bypass"
-        ),
-        pytest.param("", b'{"object": "list"}', False, Answer(Way.UPSTREAM), id="says-nothing"),
-        pytest.param(
-            "sidecar; fwd=miss", OPENAI_EVENTS, True, Answer(Way.UPSTREAM, "gpt-4o", 7, 3), id="openai-stream"
+            "sidecar; hit; ttl=9; detail=memory", WHOLE, False, Answer(Manner.MEMORY, "gpt-4o", 7, 3), id="hit"
         ),
         pytest.param(
-            "sidecar; hit; ttl=9", ANTHROPIC_EVENTS, True, Answer(Way.MEMORY, "claude", 7, 3), id="anthropic-stream"
+            "sidecar; fwd=miss; collapsed", WHOLE, False, Answer(Manner.SHARED, "gpt-4o", 7, 3), id="collapsed"
+        ),
+        pytest.param("sidecar; fwd=miss; stored", WHOLE, False, Answer(Manner.UPSTREAM, "gpt-4o", 7, 3), id="miss"),
+        pytest.param(
+            "sidecar; fwd=bypass; detail=no-store", WHOLE, False, Answer(Manner.BYPASS, "gpt-4o", 7, 3), id="bypass"
+        ),
+        pytest.param("", b'{"object": "list"}', False, Answer(Manner.UPSTREAM), id="says-nothing"),
+        pytest.param(
+            "sidecar; fwd=miss", OPENAI_EVENTS, True, Answer(Manner.UPSTREAM, "gpt-4o", 7, 3), id="openai-stream"
+        ),
+        pytest.param(
+            "sidecar; hit; ttl=9", ANTHROPIC_EVENTS, True, Answer(Manner.MEMORY, "claude", 7, 3), id="anthropic-stream"
         ),
     ],
 )
@@ -87,7 +91,7 @@ async def test_every_call_is_understood(provider):
     answers = await made(acts(), provider.port)
 
     assert sum(act.size for act in acts()) == len(answers) == provider.calls
-    assert {Way.UPSTREAM} == {answer.way for answer in answers}
+    assert {Manner.UPSTREAM} == {answer.way for answer in answers}
     assert {"chat", "embeddings", "messages", "models"} == provider.counts.keys()
     assert provider.counts["models"] == sum(1 for answer in answers if not answer.prompt)
 
@@ -122,7 +126,7 @@ async def test_refused_calls_count_as_failed(provider):
     provider.failure = Failure(Mode.ERROR, rate=0.5)
     answers = await made([Act("Half", ((CHAT,),) * 4)], provider.port)
 
-    assert {Way.FAILED: 2, Way.UPSTREAM: 2} == Counter(answer.way for answer in answers)
+    assert {Manner.FAILED: 2, Manner.UPSTREAM: 2} == Counter(answer.way for answer in answers)
 
 
 async def test_nobody_there_counts_as_failed(provider):
@@ -130,7 +134,7 @@ async def test_nobody_there_counts_as_failed(provider):
     await provider.stop()
     answers = await made([Act("Nobody", ((CHAT, CHAT),))], provider.port)
 
-    assert [Answer(Way.FAILED)] * 2 == answers
+    assert [Answer(Manner.FAILED)] * 2 == answers
 
 
 def test_rounds_differ_in_bytes_alone():

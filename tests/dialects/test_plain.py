@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from sidecar.core.dialect import Completeness
 from sidecar.core.model import Facts, Form, Usage, View
-from sidecar.dialects.openai_audio import SPEECH, TRANSCRIPTION
+from sidecar.dialects.openai.audio import SPEECH, TRANSCRIPTION
 from sidecar.dialects.plain import NULL, OPAQUE, tokens
 from sidecar.dialects.results import EMBEDDINGS
 

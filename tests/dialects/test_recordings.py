@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from sidecar.core import canonical
+from sidecar.core.cache.policy import form_of, media_of
+from sidecar.core.key import canonical
 from sidecar.core.model import Form
-from sidecar.core.policy import form_of, media_of
 from sidecar.dialects import DIALECTS
 
 DATA = Path(__file__).parents[2] / "../shared/data/streams"

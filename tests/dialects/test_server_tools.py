@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core import canonical
-from sidecar.core.members import CONTENT
-from sidecar.dialects import DIALECTS, openai_facts, server_tools
+from sidecar.core.key import canonical
+from sidecar.core.key.json_scanner import CONTENT
+from sidecar.dialects import DIALECTS, server_tools
+from sidecar.dialects.openai import facts as openai_facts
 
 CHAT = {"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "hi"}]}
 COMPLETE = {"model": "gpt-4o", "prompt": "hi"}

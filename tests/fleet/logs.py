@@ -7,13 +7,13 @@ import itertools
 import time
 from base64 import b64encode
 
-from sidecar.core.keyring import parse
+from sidecar.core.cache.purges import ALL, Purges, Scope
+from sidecar.core.key.keyring import parse
 from sidecar.core.model import Position
-from sidecar.core.purges import ALL, Purges, Scope
 from sidecar.core.rules import Mode, RedisRule, SealRule
-from sidecar.fleet.link import Link
-from sidecar.fleet.names import Names
 from sidecar.fleet.purge_log import PurgeLog
+from sidecar.redis_link.link import Link
+from sidecar.redis_link.names import Names
 from sidecar.store.seal import Seal
 from tests.fleet.lookups import as_it_is
 

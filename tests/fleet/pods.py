@@ -11,10 +11,10 @@ from typing import Self
 import hiredis
 
 from sidecar.core.rules import RedisRule
-from sidecar.fleet.link import Link
-from sidecar.fleet.names import Names
 from sidecar.fleet.presence import Presence
 from sidecar.fleet.quota import Quota
+from sidecar.redis_link.link import Link
+from sidecar.redis_link.names import Names
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks

@@ -13,22 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.model import Position
-from sidecar.core.regions import Place
+from sidecar.core.region.regions import Place
 from sidecar.core.rules import Mode, RedisRule, RouteLimits
 from sidecar.errors import FleetAway
-from sidecar.fleet.board import Board
-from sidecar.fleet.journal import Journal
 from sidecar.fleet.lease import Grant, Leases
-from sidecar.fleet.link import Budget, Link
-from sidecar.fleet.names import Names
 from sidecar.fleet.news import News
 from sidecar.fleet.presence import Presence
+from sidecar.fleet.purge_journal import Journal
 from sidecar.fleet.quota import Quota
+from sidecar.fleet.region_board import Board
+from sidecar.redis_link.link import Budget, Link
+from sidecar.redis_link.names import Names
 from sidecar.store.values import Values
 from sidecar.store.warm import _page
 from tests.fleet.lookups import as_it_is
 from tests.fleet.pods import ODD_REPLIES, impostor
-from tests.fleet.test_replies import GARBLED, replies
+from tests.redis_link.test_replies import GARBLED, replies
 from tests.store.remotes import Tasks, until
 
 PLENTY = 30.0

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from sidecar.core.beside import Beside
+from sidecar.core.cache.beside import Beside
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.fleet.lease import MARK_SECONDS, SPREAD_SECONDS, Leases, Sight
-from sidecar.fleet.link import Link
-from sidecar.fleet.names import Names
+from sidecar.redis_link.link import Link
+from sidecar.redis_link.names import Names
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks, until

@@ -10,8 +10,8 @@ import pytest
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.fleet import news as module
-from sidecar.fleet.link import Budget, Link
 from sidecar.fleet.news import LONGEST, News
+from sidecar.redis_link.link import Budget, Link
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks, until

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
+from sidecar.core.cache.purges import ALL, Due, Scope, ScopeKind
 from sidecar.core.model import Position
-from sidecar.core.purges import ALL, Due, Scope, ScopeKind
 from sidecar.core.rules import Mode
 from sidecar.errors import FleetAway
-from sidecar.fleet import journal
-from sidecar.fleet.names import Names
+from sidecar.fleet import purge_journal as journal
 from sidecar.fleet.purge_log import CURRENT_SECONDS
+from sidecar.redis_link.names import Names
 from tests.fleet.logs import secrets
 from tests.redis_servers import RedisServer
 

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.core.limits import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS, Account, Pair, worth
+from sidecar.core.limits.rates import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS, Account, Pair, worth
 from sidecar.core.rules import Route, RouteLimits
 from sidecar.errors import FleetAway
-from sidecar.fleet.names import Names
 from sidecar.fleet.quota import MOST_CHARGES
-from sidecar.throttle import Throttle
+from sidecar.redis_link.names import Names
+from sidecar.upstream.limiter import Throttle
 from tests.fleet.pods import NAMES, ODD_REPLIES, Pods, answering
 from tests.redis_servers import RedisServer
 from tests.store.remotes import until

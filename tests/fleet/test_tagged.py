@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from sidecar.core.cache.purges import Due, Scope, ScopeKind
 from sidecar.core.model import Entry, Form, Key, Position
-from sidecar.core.purges import Due, Scope, ScopeKind
 from sidecar.errors import FleetAway
 from sidecar.fleet import tagged
 from tests.fleet.logs import secrets

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.core.ledger import Ledger
+from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Form
 from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights

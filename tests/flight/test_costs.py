@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from sidecar.core.draft import Draft
-from sidecar.core.ledger import Ledger
+from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Form, Outcome
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.flight import Flight
@@ -249,7 +249,7 @@ class Bill(RuleBasedStateMachine):
         self.readers.remove(reader := data.draw(st.sampled_from(self.readers)))
         reader.leave()
         self.left.append(reader)
-        reader.draft.told = not reader.owes
+        reader.draft.recorded = not reader.owes
 
     @precondition(lambda self: self.readers)
     @rule(credential=st.sampled_from([b"a", b"b"]))
@@ -258,7 +258,7 @@ class Bill(RuleBasedStateMachine):
         for reader in [reader for reader in self.readers if reader.released]:
             self.readers.remove(reader)
             self.left.append(reader)
-            reader.draft.told = not reader.owes
+            reader.draft.recorded = not reader.owes
 
     @precondition(lambda self: self.flight.draft is not None)
     @rule()
@@ -266,7 +266,7 @@ class Bill(RuleBasedStateMachine):
         self.spent += 1
         self.flight.draft.attempts += 1
 
-        assert not self.flight.draft.told
+        assert not self.flight.draft.recorded
         assert [self.flight.draft] == [
             reader.draft for reader in (*self.readers, *self.left) if reader.draft is self.flight.draft
         ]

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sidecar.core.ledger import Ledger
+from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Form, View
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.flight import WINDOW, Flight

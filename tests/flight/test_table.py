@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from sidecar.core.purges import ALL, Scope, ScopeKind
+from sidecar.core.cache.purges import ALL, Scope, ScopeKind
 from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.flight.table import FINISHED_FOR_NOBODY
 

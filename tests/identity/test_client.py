@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sidecar.identity.client import TokenClient
-from sidecar.net.resolve import Resolver
+from sidecar.net.outbound.resolve import Resolver
 
 
 @pytest.fixture

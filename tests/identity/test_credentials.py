@@ -10,7 +10,7 @@ import pytest
 from sidecar.core.rules import AzureIdentity, StoredCredential
 from sidecar.identity.client import TokenClient
 from sidecar.identity.credentials import Credentials, Standing
-from sidecar.net.resolve import Resolver
+from sidecar.net.outbound.resolve import Resolver
 
 MANAGED = AzureIdentity("managed")
 LONG = 60.0

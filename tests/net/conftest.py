@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import pytest
 import uvloop
 
-from sidecar.core.ledger import Ledger
+from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Head
 from sidecar.core.rules import Limits
 from sidecar.errors import Refused
 from sidecar.net.base import Admission, Pending, Request, Response
-from sidecar.net.listener import Listener
+from sidecar.net.inbound.listener import Listener
 
 MIB = 1024 * 1024
 
@@ -28,13 +28,13 @@ def whole(body: bytes, status: int = 200) -> Response:
 class Line:
     """The line as the listener sees it, scripted: *admits*, *answers* and *recalls* may be replaced by a test."""
 
-    telling: ClassVar = defaultdict(bool, {b"authorization": True, b"cache-control": True, b"x-team": True})
+    deciding_fields: ClassVar = defaultdict(bool, {b"authorization": True, b"cache-control": True, b"x-team": True})
 
     admits: Callable[[Head], Admission] = lambda _: Admission(collect=True, plan="plan")
     answers: Callable[[Request], Response | Pending] = lambda request: whole(request.head.target)
     recalls: Callable[[Any, bytes], Response | None] = lambda _, __: None
     requests: list[Request] = field(default_factory=list)
-    recalled: list[tuple[Any, bytes]] = field(default_factory=list)
+    tried: list[tuple[Any, bytes]] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
 
     def admit(self, head: Head) -> Admission:
@@ -44,10 +44,10 @@ class Line:
         self.requests.append(request)
         return self.answers(request)
 
-    def recall(self, plan: Any, body: bytes) -> Response | None:
+    def try_hit(self, plan: Any, body: bytes) -> Response | None:
         response = self.recalls(plan, body)
         if response is not None:
-            self.recalled.append((plan, body))
+            self.tried.append((plan, body))
         return response
 
     def refuse(self, head: Head | None, error: Refused) -> Response:

@@ -19,8 +19,10 @@ import pytest
 import uvloop
 from yarl import URL
 
+from sidecar.app.sidecar import Sidecar
+from sidecar.cli.keygen import line
 from sidecar.core.dialect import Kind
-from sidecar.core.ledger import Ledger
+from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Record
 from sidecar.core.rules import (
     CacheMode,
@@ -39,8 +41,6 @@ from sidecar.core.rules import (
 )
 from sidecar.demo.provider import DemoProvider
 from sidecar.dialects import DIALECTS
-from sidecar.keygen import line
-from sidecar.lifecycle import Sidecar
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import (  # noqa: F401  stories take them from here
     CLAUDE,
@@ -352,7 +352,7 @@ async def build_lab() -> AsyncIterator[BuildLab]:
             lab.records.append(one)
             told(one)
 
-        sidecar.proxy._record = sidecar.proxy._boarding._record = record
+        sidecar.proxy._record = sidecar.proxy._coalescer._record = record
         await sidecar.start()
         lab._session = aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0))
         labs.append(lab)

@@ -19,12 +19,12 @@ from typing import Any
 
 import aiohttp
 
-from sidecar.core.breaker import Breaker, State
-from sidecar.core.regions import Place
+from sidecar.core.region.breaker import Breaker, State
+from sidecar.core.region.regions import Place
 from sidecar.core.rules import BreakerRule, CacheMode, CacheRule, Match, Route, Service, Timeouts
 from sidecar.core.rules import Region as Rule
 from sidecar.dialects import DIALECTS
-from sidecar.dispatch import Dispatch
+from sidecar.upstream.dispatch import Dispatch
 from tests.scenarios.answers import CLAUDE_START, LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, whole
 from tests.scenarios.caller import Reply
 from tests.scenarios.conftest import CHAT, KEY, Ear, Lab, Script

@@ -34,7 +34,7 @@ class Echo:
 @pytest.fixture(autouse=True)
 def constant_address(monkeypatch):
     """Every key has the same address."""
-    monkeypatch.setattr("sidecar.core.fingerprint.address", lambda _proof: bytes(16))
+    monkeypatch.setattr("sidecar.core.key.fingerprint.address", lambda _proof: bytes(16))
 
 
 FORMS = pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from sidecar.core.breaker import State
 from sidecar.core.model import Outcome
-from sidecar.core.rules import BreakerRule, CacheMode, CacheRule, Fallback, RetryRule, StoredCredential
+from sidecar.core.region.breaker import State
+from sidecar.core.rules import BreakerRule, CacheMode, CacheRule, FallbackRule, RetryRule, StoredCredential
 from sidecar.core.rules import Region as Rule
 from tests.scenarios.answers import (
     CLAUDE,
@@ -40,7 +40,7 @@ from tests.scenarios.regions import (
 )
 from tests.scenarios.test_freshness import Clock as WallClock
 
-OTHER = Fallback("model", "gpt-4o-mini")
+OTHER = FallbackRule("model", "gpt-4o-mini")
 NONE = {"x-sidecar-fallback": "none"}
 MISS = "sidecar; fwd=miss; stored"
 INSTEAD = "sidecar; fwd=miss; detail=fallback"
@@ -314,7 +314,7 @@ async def test_answer_file(stream, bypassed, build_lab, pair, tmp_path):
     await down(Way.KILLED, a, b)
     busy = tmp_path / "busy.json"
     busy.write_bytes(completion(BUSY))
-    fallback = (OTHER, Fallback("answer_file", str(busy)))
+    fallback = (OTHER, FallbackRule("answer_file", str(busy)))
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=fallback))
     asked = chat(1, stream=stream, bypassed=bypassed)
     replies = [await lab.ask(asked) for _ in range(6)]
@@ -339,7 +339,7 @@ async def test_failure_behind_an_answer_file(stream, bypassed, build_lab, pair, 
     await down(Way.DOWN, a, b)
     busy = tmp_path / "busy.json"
     busy.write_bytes(completion(BUSY))
-    fallback = (Fallback("answer_file", str(busy)),)
+    fallback = (FallbackRule("answer_file", str(busy)),)
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=fallback))
     reply = await lab.ask(chat(1, stream=stream, bypassed=bypassed))
     await lab.settle()
@@ -416,7 +416,7 @@ async def test_stale_before_fallback(build_lab, pair):
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
     lab = await build_lab(
         "", services=service(a.rule(), b.rule(priority=2)),
-        routes=route(cache=rule, fallback=(Fallback("stale"), OTHER)),
+        routes=route(cache=rule, fallback=(FallbackRule("stale"), OTHER)),
     )  # fmt: skip
     await lab.ask(chat(1))
     await lab.settle()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sidecar.clocks import running
+from sidecar.app.clocks import running
 from sidecar.core.model import Outcome
 from sidecar.core.rules import Route, RouteLimits
 from tests.scenarios.answers import said

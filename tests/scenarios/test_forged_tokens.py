@@ -174,7 +174,7 @@ async def test_verified_here(build_lab, script, tmp_path):
     publish(bad)
     lab.sidecar.key_sets._files["openai"]._checked = float("-inf")
     kept = signed(good, jti="2")
-    await lab.until(lambda: not lab.sidecar.proxy._approaches._memo)
+    await lab.until(lambda: not lab.sidecar.proxy._plans._memo)
 
     assert (False,) == (await ask(kept))[1:]
 

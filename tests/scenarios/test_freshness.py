@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sidecar.clocks import running
+from sidecar.app.clocks import running
 from sidecar.core.model import Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Limits, Timeouts
 from tests.scenarios.answers import chat_events, chunks, completion, said, whole
@@ -74,7 +74,7 @@ class Clock:
         for lab in labs:
             proxy = lab.sidecar.proxy
             origin = proxy._origin
-            for shell in (proxy, proxy._boarding, proxy._fetching, origin, origin._reception):
+            for shell in (proxy, proxy._coalescer, proxy._fetching, origin, origin._receiver):
                 shell._now = lambda: self.now
             memory = lab.sidecar.memory
             memory._now, memory._clock = lambda: self.now, lambda: running() + 1e6  # so that this one tells nothing

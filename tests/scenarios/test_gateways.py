@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.noise import NOISE
+from sidecar.core.request.noise import NOISE
 from sidecar.core.rules import CacheMode, CacheRule, HeaderRule, Region, Route, Service, Share, StoredCredential
 from sidecar.dialects import DIALECTS
-from tests.core.test_principal import SECRETIVE
+from tests.core.request.test_principal import SECRETIVE
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT, VENDORS
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sidecar.core.breaker import State
+from sidecar.core.region.breaker import State
 from sidecar.core.rules import RetryRule
 from tests.scenarios.answers import said
 from tests.scenarios.conftest import Lab
@@ -65,7 +65,7 @@ async def test_slow_call_is_sent_twice(stream, bypassed, build_lab, pair):
     assert "b" == slow.headers["x-sidecar-region"]
     assert (9, 1) == (a.calls, b.calls)
     assert 10 == attempts_of(lab)
-    assert ("hedge",) == lab.records[-1].again
+    assert ("hedge",) == lab.records[-1].retry_causes
     assert State.CLOSED is state_of(lab, "a")
     await lab.settle()
     assert ["sweep"] == lab.tasks

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sidecar.admin.actions import PurgeRequest
-from sidecar.core.purges import mark_of
+from sidecar.core.cache.purges import mark_of
 from sidecar.core.rules import CacheMode, CacheRule, Match, Route
 from tests.scenarios.answers import said
 from tests.scenarios.conftest import CHAT

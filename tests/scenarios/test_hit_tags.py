@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.admin.actions import PurgeRequest
-from sidecar.core.held import MOST_NOTED
+from sidecar.core.cache.held import MOST_NOTED
 from sidecar.core.model import MOST_TAGS, Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Match, Route
 from sidecar.fleet import tagged
@@ -16,7 +16,7 @@ from tests.scenarios.answers import said
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.test_fleet import released, written
 from tests.scenarios.test_freshness import REVALIDATE, Clock, Oracle, refreshed
-from tests.scenarios.test_purges import Gate, all_say, purge, valid
+from tests.scenarios.test_purges import RouteLimiter, all_say, purge, valid
 
 STREAM = {**CHAT, "stream": True}
 INVOICE = PurgeRequest("tag", "invoice", b"", dry_run=False, fleet=True)
@@ -218,7 +218,7 @@ async def test_noted_after_the_purge(build_fleet, oracle, redis_server):
         await lab.ask()
         await written(redis_server)
     log = labs[0].sidecar.membership.log
-    gate = log._tagged.write = Gate(log._tagged.write)
+    gate = log._tagged.write = RouteLimiter(log._tagged.write)
     await labs[0].ask(headers=TAGGED)
     log.nudge()
     await labs[0].until(lambda: gate.reached == 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.keygen import line
+from sidecar.cli.keygen import line
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.caller import Caller

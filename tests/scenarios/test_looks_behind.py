@@ -14,7 +14,7 @@ from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, Lab
 from tests.scenarios.test_fleet import released, written
 from tests.scenarios.test_freshness import ERROR, IF_ERROR, Clock, Oracle
-from tests.scenarios.test_purges import Gate, all_say, purge
+from tests.scenarios.test_purges import RouteLimiter, all_say, purge
 
 STREAM = {**CHAT, "stream": True}
 REDIS, COLLAPSED = "detail=redis", "collapsed"
@@ -39,17 +39,17 @@ async def pair(build_fleet, oracle, redis_server):
     return one, two
 
 
-def holding(lab: Lab, *, after: bool = False) -> Gate:
+def holding(lab: Lab, *, after: bool = False) -> RouteLimiter:
     """Holds the looks of *lab* at an entry that was found, before it is opened or *after* that."""
     remote = lab.sidecar.membership.remote
-    remote.open = Gate(remote.open, after=after)
+    remote.open = RouteLimiter(remote.open, after=after)
     return remote.open
 
 
-def leases_of(lab: Lab) -> Gate:
+def leases_of(lab: Lab) -> RouteLimiter:
     """Holds the looks of *lab* when Redis has executed them, lease taken and all."""
     link = lab.sidecar.membership.link
-    link.evaluate = Gate(link.evaluate, after=True, only=lambda script, *_: script.name == "look")
+    link.evaluate = RouteLimiter(link.evaluate, after=True, only=lambda script, *_: script.name == "look")
     return link.evaluate
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.canonical import SMALL
+from sidecar.core.key.canonical import SMALL
+from sidecar.core.key.unsafe import Unsafe
 from sidecar.core.rules import Limits, Match, Mode, Route, RouteLimits
-from sidecar.core.unsafe import Unsafe
 from tests.nasty import NASTY, ODD
 from tests.scenarios.conftest import CHAT_PATH, CLAUDE_PATH, completion, whole
 

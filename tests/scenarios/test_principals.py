@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.clocks import running
+from sidecar.app.clocks import running
 from sidecar.core.rules import CacheRule, Share
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT, CHAT_PATH
@@ -68,7 +68,7 @@ class Clock:
         self.now = began = 1_800_000_000.0
         proxy = lab.sidecar.proxy
         origin = proxy._origin
-        for shell in (proxy, proxy._boarding, proxy._fetching, origin, origin._reception):
+        for shell in (proxy, proxy._coalescer, proxy._fetching, origin, origin._receiver):
             shell._now = lambda: self.now
             shell._clock = lambda: running() + self.now - began
 

@@ -90,7 +90,7 @@ async def marked(lab: Lab, server: RedisServer, count: int) -> list[bytes]:
     return names
 
 
-class Gate:
+class RouteLimiter:
     """Holds the calls of *work* before it begins, or *after* it has ended, until it is opened."""
 
     def __init__(
@@ -276,7 +276,7 @@ async def test_while_redis_is_read(build_fleet, oracle, redis_server):
     await written(redis_server)
     await released(redis_server)
     remote = two.sidecar.membership.remote
-    gate = remote.open = Gate(remote.open, after=True)
+    gate = remote.open = RouteLimiter(remote.open, after=True)
     asking = asyncio.ensure_future(two.ask())
     await two.until(lambda: gate.reached == 1)
     await purge(one, (one, two))
@@ -313,7 +313,7 @@ async def test_while_a_lease_is_handed_in(by, build_fleet, oracle, redis_server)
     """The holder's write comes after the purge: it may still stand in Redis, but nobody takes it."""
     labs = await build_fleet(oracle.url)
     leases = labs[0].sidecar.membership.remote.leases
-    gate = leases.keep = Gate(leases.keep)
+    gate = leases.keep = RouteLimiter(leases.keep)
     first = await labs[0].ask()
     await labs[0].until(lambda: gate.reached == 1)
     await purge(labs[by], labs)
@@ -337,7 +337,7 @@ async def test_while_a_write_waits(by, build_fleet, oracle, redis_server):
     oracle.oracle.way = ""
     remote = labs[0].sidecar.membership.remote
     link = labs[0].sidecar.membership.link
-    gate = link.run = Gate(link.run, only=lambda *_, op="", **__: op == "set")
+    gate = link.run = RouteLimiter(link.run, only=lambda *_, op="", **__: op == "set")
     replies = [await labs[0].ask(body) for body in bodies]
     await labs[0].until(lambda: gate.reached == 1)
     await purge(labs[by], labs)

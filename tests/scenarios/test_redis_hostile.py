@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from sidecar.cli.keygen import line
 from sidecar.core.rules import RedisRule, Route, RouteLimits, SealRule
-from sidecar.keygen import line
 from tests.fleet.pods import impostor
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from sidecar.core.headers import CREDENTIAL_QUERY
+from sidecar.core.http.headers import CREDENTIAL_QUERY
 from sidecar.core.rules import AzureIdentity, Region, StoredCredential
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT_PATH, KEY, Lab
@@ -127,7 +127,7 @@ async def test_a_key_is_swapped_under_load(build_lab, script, tmp_path):
             assert 0 < counted(upstream, f"Bearer {old}\r") < upstream.calls
 
     assert {1, 2} >= {record.attempts for record in lab.records}
-    assert {"unauthorized"} >= {cause for record in lab.records for cause in record.again}
+    assert {"unauthorized"} >= {cause for record in lab.records for cause in record.retry_causes}
     assert gate.refused == sum(record.attempts - 1 for record in lab.records)
     assert 0 == counted(upstream, KEY)
     assert [] == transitions(lab)

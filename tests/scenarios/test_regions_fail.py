@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from sidecar.core.breaker import State
+from sidecar.core.region.breaker import State
 from sidecar.core.rules import RetryRule
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chunks, said
 from tests.scenarios.caller import Reply

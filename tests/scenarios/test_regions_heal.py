@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from sidecar.core.breaker import PROBE_PATIENCE, RAMP, State
+from sidecar.core.region.breaker import PROBE_PATIENCE, RAMP, State
 from sidecar.core.rules import BreakerRule, RetryRule
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import Lab

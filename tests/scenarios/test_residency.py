@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sidecar.core.rules import CacheMode, CacheRule, Fallback, RetryRule, Share, StoredCredential
+from sidecar.core.rules import CacheMode, CacheRule, FallbackRule, RetryRule, Share, StoredCredential
 from tests.scenarios.answers import CLAUDE, CLAUDE_PATH, said
 from tests.scenarios.conftest import KEY
 from tests.scenarios.regions import Region, Way, chat, mixed, order, route, running, seen_by, service
@@ -60,7 +60,7 @@ async def test_allowed_region_is_down(way, build_lab, us_eu):
     us, eu = us_eu
     await eu.become(way)
     lab = await build_lab(
-        "", services=tagged(us, eu), routes=route(allow=EU, fallback=(Fallback("model", "gpt-4o-mini"),))
+        "", services=tagged(us, eu), routes=route(allow=EU, fallback=(FallbackRule("model", "gpt-4o-mini"),))
     )
     replies = [await lab.ask(mixed(number)) for number in range(8)]
 
@@ -117,7 +117,7 @@ async def test_other_model_stays(build_lab, us_eu):
     """A fallback model is asked where the model was allowed."""
     us, eu = us_eu
     eu.way, eu.takes = Way.DOWN, frozenset({"gpt-4o-mini"})
-    other = (Fallback("model", "gpt-4o-mini"),)
+    other = (FallbackRule("model", "gpt-4o-mini"),)
     lab = await build_lab("", services=tagged(us, eu), routes=route(allow=EU, fallback=other))
     replies = [await lab.ask(mixed(number)) for number in range(8)]
 
@@ -200,7 +200,7 @@ async def test_fallback_by_its_name_there(build_lab, us_eu):
     us.way = eu.way = Way.DOWN
     eu.takes = frozenset({"mini-eu"})
     regions = service(us.rule(), eu.rule(priority=2, deployments={"gpt-4o-mini": "mini-eu"}))
-    lab = await build_lab("", services=regions, routes=route(fallback=(Fallback("model", "gpt-4o-mini"),)))
+    lab = await build_lab("", services=regions, routes=route(fallback=(FallbackRule("model", "gpt-4o-mini"),)))
     reply = await lab.ask(chat(1))
 
     assert (200, "eu says mini-eu") == (reply.status, said(reply.body))
@@ -215,7 +215,7 @@ async def test_no_other_domain(way, build_lab, us_eu):
     """A caller's own credential never goes to a region of another domain, whatever happens in its own."""
     us, spy = us_eu
     regions = service(us.rule(credential_domain="ours"), spy.rule(priority=2, credential_domain="theirs"))
-    lab = await build_lab("", services=regions, routes=route(fallback=(Fallback("model", "gpt-4o-mini"),)))
+    lab = await build_lab("", services=regions, routes=route(fallback=(FallbackRule("model", "gpt-4o-mini"),)))
     assert {200} == {(await lab.ask(mixed(number))).status for number in range(4)}
     await us.become(way)
     replies = [await lab.ask(mixed(10 + number)) for number in range(8)]

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from sidecar.cli.keygen import line
 from sidecar.core.rules import MemoryRule
-from sidecar.keygen import line
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT
 

@@ -233,12 +233,12 @@ async def test_who_joined_an_impatient_caller(build_lab, desk, queue_up, dial):
     lab = await build_lab(desk.url, routes=limited(ONE_AT_A_TIME))
     desk.desk.go.clear()
     (inside,) = await queue_up(lab, desk, (0, {}))
-    hasty = await dial(lab, question(1), headers={"x-stainless-read-timeout": "0.2"})
+    by_own_deadline = await dial(lab, question(1), headers={"x-stainless-read-timeout": "0.2"})
     await lab.until(lambda: waiting(lab) == 1)
     patient = [await dial(lab, question(1)) for _ in range(2)]
     await lab.until(lambda: lab.waiting == 4)
 
-    assert 429 == (await hasty.reply()).status
+    assert 429 == (await by_own_deadline.reply()).status
     desk.desk.go.set()
     assert {200} == {(await caller.reply()).status for caller in (inside, *patient)}
     assert [0, 1] == numbers(desk)

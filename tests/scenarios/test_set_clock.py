@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sidecar.clocks import running
+from sidecar.app.clocks import running
 from sidecar.core.rules import CacheMode, CacheRule
 from tests.scenarios.answers import said
 from tests.scenarios.test_fleet import written
@@ -24,7 +24,7 @@ async def oracle(script):
 def set_clocks(lab, *, wall: float, later: float) -> None:
     """*later* seconds have passed, and the wall clock has been set, too, by *wall* in all."""
     proxy, memory = lab.sidecar.proxy, lab.sidecar.memory
-    shells = [proxy, proxy._boarding, proxy._fetching, proxy._origin, proxy._origin._reception, memory]
+    shells = [proxy, proxy._coalescer, proxy._fetching, proxy._origin, proxy._origin._receiver, memory]
     if lab.sidecar.membership is not None:
         shells += [lab.sidecar.membership.remote]
     for shell in shells:

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from sidecar import reception
-from sidecar.core import canonical
-from sidecar.core.members import Scanner
-from sidecar.core.multipart import Multipart
+from sidecar.core.key import canonical
+from sidecar.core.key.json_scanner import Scanner
+from sidecar.core.key.multipart import Multipart
+from sidecar.proxy import receive as receiver
 from tests.scenarios.conftest import CHAT, completion, said, whole
 
 LARGE = {**CHAT, "messages": [{"role": "user", "content": "x" * 400_000}]}
@@ -68,7 +68,7 @@ async def test_judge_fails(build_lab, script, monkeypatch, size):
 
     upstream = await script(handler)
     lab = await build_lab(upstream.url)
-    monkeypatch.setattr(reception, "retain", fail)
+    monkeypatch.setattr(receiver, "retain", fail)
     for _ in range(2):
         reply = await lab.ask()
 

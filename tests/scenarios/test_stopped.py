@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from sidecar.clocks import running
+from sidecar.app.clocks import running
 from sidecar.core.rules import CacheMode, CacheRule
 from sidecar.fleet.purge_log import CURRENT_SECONDS
 from tests.scenarios.answers import said

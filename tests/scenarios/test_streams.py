@@ -129,7 +129,7 @@ async def test_events_pass_while_the_stream_is_open(build_lab, script, dial):
 @pytest.mark.parametrize("bypassed", [False, True], ids=["looked up", "bypassed"])
 async def test_pings_are_heard(bypassed, form, build_lab, script, dial, monkeypatch):
     """Where nothing else comes for a while, callers hear the pings, or blanks, that are meant for their timers."""
-    monkeypatch.setattr("sidecar.commit.TALK_SECONDS", 0.05)
+    monkeypatch.setattr("sidecar.upstream.commit.TALK_SECONDS", 0.05)
     go = asyncio.Event()
     talk = b": still at it\n\n" if form == "stream" else b" \n"
 

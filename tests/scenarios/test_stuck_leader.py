@@ -63,7 +63,7 @@ def pass_time(*labs: Lab, seconds: float = 100.0) -> None:
 
 def causes(*labs: Lab) -> list[str]:
     """Why calls were sent beyond the first."""
-    return [cause for lab in labs for record in lab.records for cause in record.again]
+    return [cause for lab in labs for record in lab.records for cause in record.retry_causes]
 
 
 async def replies_of(*callers):

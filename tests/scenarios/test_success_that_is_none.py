@@ -254,7 +254,7 @@ async def test_cut_document_fails_over(cut, build_lab, script):
 
     assert [(200, completion("It is a box."))] * 2 == [(reply.status, reply.body) for reply in replies]
     assert (1, 1) == (cut.calls, well.calls)
-    assert ("well", ("truncated",), 2) == (lab.records[0].region, lab.records[0].again, lab.records[0].attempts)
+    assert ("well", ("truncated",), 2) == (lab.records[0].region, lab.records[0].retry_causes, lab.records[0].attempts)
 
 
 async def test_cut_document_of_the_only_region(cut, build_lab):
@@ -302,7 +302,7 @@ async def test_every_cut_document_is_a_failure(call, path, kind, body, chunked, 
         reply = await lab.ask(call, path=path)
         if len(known) == 2:
             assert (200, b'{"rows":[1,2]}', 1) == (reply.status, reply.body, well.calls)
-            assert ("well", ("truncated",)) == (lab.records[0].region, lab.records[0].again)
+            assert ("well", ("truncated",)) == (lab.records[0].region, lab.records[0].retry_causes)
         else:
             assert (502, "upstream-truncated") == (reply.status, reply.json()["error"]["code"])
             assert (1, 0) == (well.calls, lab.sidecar.memory.entries)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec import json
 
+from sidecar.app.sidecar import Sidecar
 from sidecar.core.rules import Mode, Region, StoredCredential
-from sidecar.lifecycle import Sidecar
 from tests.redis_servers import RedisServer
 from tests.scenarios.conftest import Lab
 from tests.scenarios.desks import Desk, metric, question, services

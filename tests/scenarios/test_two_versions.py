@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.core.fingerprint import KEY_VERSION
-from sidecar.keygen import line
+from sidecar.cli.keygen import line
+from sidecar.core.key.fingerprint import KEY_VERSION
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, TOKEN
@@ -43,7 +43,7 @@ def last_version(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("last")
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
-    assert f"KEY_VERSION = {KEY_VERSION - 1}" in (folder / "sidecar/core/fingerprint.py").read_text()
+    assert f"KEY_VERSION = {KEY_VERSION - 1}" in (folder / "sidecar/core/key/fingerprint.py").read_text()
     return folder
 
 

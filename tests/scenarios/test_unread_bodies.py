@@ -7,7 +7,7 @@ import pytest
 from sidecar.core.rules import (
     CacheMode,
     CacheRule,
-    Fallback,
+    FallbackRule,
     Limits,
     Match,
     Mode,
@@ -99,7 +99,7 @@ async def test_deployments(mode, build_lab, script):
 async def test_fallback(build_lab, script):
     """Another model stands in."""
     upstream = await script(Desk(says={b"": BROKEN}))
-    route = Route("r", cache=CacheRule(CacheMode.OFF), fallback=(Fallback("model", "gpt-4o-mini"),))
+    route = Route("r", cache=CacheRule(CacheMode.OFF), fallback=(FallbackRule("model", "gpt-4o-mini"),))
     lab = await build_lab(upstream.url, routes=(route,))
     await lab.ask(question(0), headers=OWN_RETRIES)
 

@@ -16,11 +16,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from sidecar.app.sidecar import Sidecar
 from sidecar.core.model import Record
 from sidecar.core.rules import Listen, Region, Rules, Service
 from sidecar.demo.provider import DemoProvider
 from sidecar.dialects import DIALECTS
-from sidecar.lifecycle import Sidecar
 from sidecar.settings.builtin import ROUTES
 from tests.sdk_matrix import clients
 from tests.sdk_matrix.clients import CLIENTS, Client
@@ -105,7 +105,7 @@ async def main() -> int:
     rules = Rules(services, ROUTES, listen=Listen(port=0), health=Listen(port=0), admin=Listen(port=0))
     sidecar = Sidecar(rules, environ={}, write=lambda _: None)
     records: list[Record] = []
-    sidecar.proxy._record = sidecar.proxy._boarding._record = records.append
+    sidecar.proxy._record = sidecar.proxy._coalescer._record = records.append
     await sidecar.start()
     rows, faults, stand = [], 0, standing()
     if not _NODE:

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sidecar.settings
-from sidecar.core.headers import CREDENTIALS
+from sidecar.core.http.headers import CREDENTIALS
 from sidecar.core.rules import (
     NO_LIMITS,
     AzureIdentity,
     BreakerRule,
     CacheMode,
-    Fallback,
+    FallbackRule,
     Limits,
     MemoryRule,
     Mode,
@@ -185,7 +185,11 @@ routes:
     assert {"usa", "eu"} == route.allow
     assert RouteLimits(32, 200_000, 600, 5, 10, adaptive=True) == route.limits
     assert RetryRule(on_timeout=True, hedge=True) == route.retry
-    assert (Fallback("stale"), Fallback("model", "gpt-4o-mini"), Fallback("answer_file", "busy.json")) == route.fallback
+    assert (
+        FallbackRule("stale"),
+        FallbackRule("model", "gpt-4o-mini"),
+        FallbackRule("answer_file", "busy.json"),
+    ) == route.fallback
 
 
 def test_what_is_not_said_of_regions_and_routes(tmp_path):

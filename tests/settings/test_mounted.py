@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from sidecar.cli.keygen import line
 from sidecar.errors import ConfigError
-from sidecar.keygen import line
 from sidecar.settings import load
 
 TOKEN = "0123456789abcdef"  # pragma: allowlist secret

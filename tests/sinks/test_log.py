@@ -10,8 +10,8 @@ from hashlib import blake2b
 import pytest
 from msgspec import json
 
+from sidecar.core.key.model_name import HIDDEN
 from sidecar.core.model import Outcome, Record, Usage
-from sidecar.core.model_name import HIDDEN
 from sidecar.core.rules import LogRule
 from sidecar.sinks.log import LONGEST_LINE, LONGEST_TEXT, AccessLog, Pipe
 

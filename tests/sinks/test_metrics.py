@@ -237,8 +237,8 @@ def test_numbers_without_a_place():
 def test_again():
     """Each attempt beyond a call's first counts by what was wrong before it; calls without room by who had none."""
     metrics = Metrics("1", NAMES, {})
-    metrics.record(sent(Outcome.MISS, again=("connect", "hedge")))
-    metrics.record(sent(Outcome.MISS, again=("connect",), upstream_status=429))
+    metrics.record(sent(Outcome.MISS, retry_causes=("connect", "hedge")))
+    metrics.record(sent(Outcome.MISS, retry_causes=("connect",), upstream_status=429))
     metrics.record(record(Outcome.ERROR, cause="route-limit"))
     names = {"sidecar_failovers_total", "sidecar_throttled_total"}
 
@@ -266,7 +266,7 @@ def test_exposed_as_the_table_says():
     metrics.record(record(first_content_seconds=0.1))
     metrics.record(sent(status=500, error_origin="upstream"))
     metrics.record(sent(Outcome.REFRESH, stored=True))
-    metrics.record(sent(Outcome.MISS, upstream_status=429, again=("connect", "hedge"), reason="status"))
+    metrics.record(sent(Outcome.MISS, upstream_status=429, retry_causes=("connect", "hedge"), reason="status"))
     metrics.redis(0.001)
     families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
 

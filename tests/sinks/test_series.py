@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.core.blame import Blame
-from sidecar.core.breaker import State
+from sidecar.core.answer.blame import Blame
 from sidecar.core.model import Outcome, Usage
-from sidecar.gate import CAUSES as SHED
+from sidecar.core.region.breaker import State
 from sidecar.settings import load
 from sidecar.settings.builtin import ROUTES
 from sidecar.sinks.metrics import Metrics
 from sidecar.sinks.series import EACH_SERVICE, SCANT, Names, names_of, plan
 from sidecar.sinks.table import BREAKDOWNS, BUILD_INFO, FLEET_READINGS, METRICS, READINGS
 from sidecar.store.envelope import Fault
+from sidecar.upstream.route_limiter import CAUSES as SHED
 from tests.sinks.test_metrics import record, scrape, sent, total
 
 REQUESTS = [outcome for outcome in Outcome if outcome is not Outcome.REFRESH]
@@ -74,7 +74,7 @@ def everything(names: Names) -> Metrics:
                         metrics.record(
                             sent(
                                 outcome, status, service=service, route=route, region=region, reason=next(reasons),
-                                observed=next(observed), again=(next(reasons),), usage=Usage(1, 1, 1, 1),
+                                observed=next(observed), retry_causes=(next(reasons),), usage=Usage(1, 1, 1, 1),
                                 first_content_seconds=0.5, error_origin=next(ORIGIN),
                             )
                         )  # fmt: skip
@@ -158,7 +158,7 @@ def test_any_traffic(data, names):
         metrics.record(
             sent(
                 outcome, status, service=service, route=route, region=regions[number % len(regions)],
-                reason=f"reason-{number}", again=(f"cause-{number}",), first_content_seconds=0.1, error_origin=origin,
+                reason=f"reason-{number}", retry_causes=(f"cause-{number}",), first_content_seconds=0.1, error_origin=origin,
                 observed="first" if route in names.observed else "",
             )
         )  # fmt: skip
@@ -194,7 +194,7 @@ def test_a_usual_pod():
         sent(usage=Usage(1, 2, 3, 4), **usual),
         sent(status=400, error_origin="caller", region="default"),
         sent(status=429, error_origin="upstream", region="default"),
-        sent(status=500, error_origin="upstream", region="default", again=("5xx",)),
+        sent(status=500, error_origin="upstream", region="default", retry_causes=("5xx",)),
         record(Outcome.COLLAPSED, first_content_seconds=0.4),
         sent(Outcome.ERROR, 502, upstream_status=0, error_origin="upstream", region="default"),
         record(route="embeddings"),

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sidecar import tasks
-from sidecar.core.keyring import Keyring, SecretKey, name
+from sidecar.app import tasks
+from sidecar.core.key.keyring import Keyring, SecretKey, name
 from sidecar.core.model import Entry, Form, Key
 from sidecar.core.rules import RedisRule, SealRule
 from sidecar.fleet.lease import Leases
-from sidecar.fleet.link import Link
-from sidecar.fleet.names import Names
 from sidecar.fleet.news import News
+from sidecar.redis_link.link import Link
+from sidecar.redis_link.names import Names
 from sidecar.store.base import Remote
 from sidecar.store.memory_remote import MemoryRemote, Shared
 from sidecar.store.redis import RedisRemote

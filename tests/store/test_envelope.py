@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.fingerprint import address
+from sidecar.core.key.fingerprint import address
 from sidecar.core.model import Entry, Form, Key, Position, Usage
 from sidecar.store.envelope import LONGEST_TIME, MOST_PAIRS, MOST_TAGS, MOST_VARIED, SCHEMA, Fault, pack, unpack
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
-from sidecar.core.held import MOST_NOTED
+from sidecar.core.cache.held import MOST_NOTED
+from sidecar.core.cache.purges import ALL, Scope, ScopeKind
 from sidecar.core.model import Entry, Form, Key, Usage
-from sidecar.core.purges import ALL, Scope, ScopeKind
 from sidecar.core.rules import MemoryRule
 from sidecar.store.memory import CHUNK, GRAIN, MOST_UNFINISHED, OVERHEAD, Memory, weigh
 

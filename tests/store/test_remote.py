@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from sidecar.core.beside import Beside
+from sidecar.core.cache.beside import Beside
 from sidecar.core.model import Entry, Key
 from sidecar.store.base import NOTHING, Fetched
 from tests.redis_servers import RedisServer

@@ -16,8 +16,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.fingerprint import address
-from sidecar.core.keyring import Keyring, SecretKey, name
+from sidecar.core.key.fingerprint import address
+from sidecar.core.key.keyring import Keyring, SecretKey, name
 from sidecar.core.model import Entry, Form, Key, Position, Usage
 from sidecar.core.rules import SealRule
 from sidecar.store import seal as module
@@ -451,7 +451,7 @@ def test_damaged_notes():
 
 LAZY = """
 import os, sys
-from sidecar.core.keyring import Keyring, SecretKey
+from sidecar.core.key.keyring import Keyring, SecretKey
 from sidecar.core.model import Entry, Form, Key
 from sidecar.core.rules import SealRule
 from sidecar.store.seal import Seal

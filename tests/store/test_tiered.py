@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import pytest
 from msgspec.structs import replace
 
-from sidecar.core.beside import Asked
+from sidecar.core.cache.beside import Asked
+from sidecar.core.cache.purges import Purges, Scope, ScopeKind, Tail
 from sidecar.core.model import Entry, Form, Key, Position
-from sidecar.core.purges import Purges, Scope, ScopeKind, Tail
 from sidecar.core.rules import MemoryRule
 from sidecar.store.base import NOTHING, Fetched, Store, Suffices
 from sidecar.store.memory import Memory

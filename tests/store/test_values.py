@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sidecar.core.rules import RedisRule
-from sidecar.fleet.client import build
+from sidecar.redis_link.client import build
 from sidecar.store.values import Values
 from tests.fleet.lookups import as_it_is
 

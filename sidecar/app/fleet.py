@@ -1,0 +1,200 @@
+"""
+What makes this process one of a fleet: the Redis that all share, with everything that goes over it.
+
+The rule: parts are joined here and decide nothing here; a process without a fleet never comes to this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from sidecar.app.clocks import running
+from sidecar.core.cache.purges import Purges, Scope
+from sidecar.core.key.keyring import Keyring
+from sidecar.core.model import Entry, Key
+from sidecar.core.region.regions import Order, Place
+from sidecar.core.rules import Mode, RedisRule, SealRule
+from sidecar.fleet.lease import Leases
+from sidecar.fleet.news import News
+from sidecar.fleet.presence import Presence
+from sidecar.fleet.purge_log import PurgeLog
+from sidecar.fleet.quota import Quota
+from sidecar.fleet.region_sync import FleetRegions
+from sidecar.redis_link.client import Lookup
+from sidecar.redis_link.link import Link
+from sidecar.redis_link.names import Names
+from sidecar.store.redis import RedisRemote
+from sidecar.store.seal import ALLOWANCE, Seal
+from sidecar.store.values import Values
+
+
+class Tell(Protocol):
+    """A line of the log; ``sinks/log.AccessLog.event`` is one."""
+
+    def __call__(self, name: str, /, *, level: str = "info", **fields: str | float | None) -> None:
+        """*name* is a short stable word."""
+
+
+class Fleet:
+    """
+    The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers
+    the fleet shares; *lookup* finds addresses; *on_purge* and *on_mode* as ``PurgeLog`` has them, *on_orders* and
+    *on_learn* as ``FleetRegions``; *on_command* hears of each command's seconds.
+    """
+
+    def __init__(
+        self,
+        rule: RedisRule,
+        seal: SealRule,
+        keyring: Callable[[], Keyring],
+        purges: Purges,
+        *,
+        limit: int,
+        shared: Iterable[str],
+        spawn: Callable[..., asyncio.Task[None]],
+        lookup: Lookup,
+        tell: Tell,
+        report: Callable[[BaseException], None],
+        on_purge: Callable[[tuple[Scope, ...]], None],
+        on_mode: Callable[[Mode | None, float], None],
+        on_orders: Callable[[Mapping[tuple[str, str], Order]], None],
+        on_learn: Callable[[Place, float | None], None],
+        on_command: Callable[[float], None],
+    ) -> None:
+        self._rule = rule
+        self._spawn = spawn
+        self.link = Link(
+            rule,
+            clock=running,
+            draw=random.random,
+            spawn=spawn,
+            lookup=lookup,
+            tell=tell,
+            largest=limit + ALLOWANCE,
+            on_command=lambda _, seconds: on_command(seconds),
+        )
+        names = Names(rule.namespace)
+        self.seal = Seal(keyring, seal, random=os.urandom, limit=limit)
+        self.news = News(self.link, names.news, spawn=spawn, draw=random.random, report=report)
+        self.log = PurgeLog(
+            self.link,
+            names,
+            self.seal,
+            purges,
+            now=time.time,  # noqa: TID251  the clocks of the fleet's parts are handed out from here
+            clock=running,
+            draw=random.random,
+            random=os.urandom,
+            spawn=spawn,
+            on_purge=on_purge,
+            on_mode=on_mode,
+            tell=tell,
+            patience=rule.timeout,
+        )
+        self.regions = FleetRegions(
+            self.link,
+            names,
+            self.seal,
+            shared=shared,
+            timeout=rule.timeout,
+            now=time.time,  # noqa: TID251  as above
+            clock=running,
+            draw=random.random,
+            random=os.urandom,
+            spawn=spawn,
+            on_orders=on_orders,
+            on_learn=on_learn,
+            tell=tell,
+        )
+        self.presence = Presence(
+            self.link, names, member=os.urandom(12), clock=running, draw=random.random, spawn=spawn
+        )
+        self.quota = Quota(self.link, names, timeout=rule.timeout, spawn=spawn)
+        leases = Leases(
+            self.link,
+            self.news,
+            names,
+            timeout=rule.timeout,
+            spawn=spawn,
+            draw=random.random,
+            random=os.urandom,
+            largest=limit + ALLOWANCE,
+        )
+        self.remote = RedisRemote(
+            self.link,
+            leases,
+            Values(self.link.client),
+            names,
+            self.seal,
+            keyring,
+            admits=lambda key, entry: self.log.current and purges.allows(key, entry),
+            now=time.time,  # noqa: TID251  as above
+            clock=running,
+            draw=random.random,
+            spawn=spawn,
+            report=report,
+            let_go=self.link.close,
+            limit=limit,
+        )
+        self.news.subscribe(b"p", lambda _: self.log.nudge())
+        self.news.subscribe(b"r", lambda _: self.regions.nudge())
+
+    def __repr__(self) -> str:
+        return f"<Fleet {self.link!r}, {self.log!r}>"
+
+    @property
+    def standing(self) -> str:
+        """How it is, for people."""
+        use = "in use" if self.link.up else "away, memory is all there is; it is tried again every few seconds"
+        return f"{self._rule.url} {use}; purges read {self.log.lag:.1f} s ago"
+
+    async def start(self, take: Callable[[Key, Entry], object]) -> None:
+        """
+        Read the log of purges and the orders about regions; then, beside other things, some entries for *take*, where
+        the rule wants that.
+        """
+        self.news.start()
+        self.presence.start()
+        await asyncio.gather(self.log.start(), self.regions.start())
+        if self._rule.warm:
+            self._warming = self._spawn(self._warm(take), name="warm")
+
+    async def _warm(self, take: Callable[[Key, Entry], object]) -> None:
+        await self.remote.warm(take, self._rule.warm)
+
+    async def stop(self) -> None:
+        """Finish what is begun, within a few seconds."""
+        await self.regions.stop()
+        await self.quota.close()
+        await self.presence.close()
+        await self.log.stop()
+        await self.news.close()
+        await self.remote.close()
+
+    def readings(self) -> Mapping[str, Callable[[], float]]:
+        """What it knows, by the names of ``sinks/metrics``."""
+        remote = self.remote
+        return {
+            "redis_up": lambda: float(self.link.up),
+            "redis_pool_waits_total": lambda: self.link.waits,
+            "lease_waits_total": lambda: remote.waits,
+            "lease_takeovers_total": lambda: remote.takeovers,
+            "write_behind_entries": lambda: remote.behind.depth,
+            "write_behind_dropped_total": lambda: remote.behind.drops,
+            "pods": lambda: self.presence.count or 0,
+            "region_orders": lambda: len(self.regions.orders),
+            "purge_lag_seconds": lambda: self.log.lag,
+        }
+
+    def breakdowns(self) -> Mapping[str, Callable[[], Mapping[str, float]]]:
+        """As ``readings``, by label."""
+        return {
+            "redis_errors_total": lambda: {why: count for why, count in self.link.commands.items() if why != "ok"},
+            "envelope_faults_total": lambda: dict(self.seal.faults),
+            "envelope_bytes_total": lambda: {"plain": self.seal.plain_bytes, "sealed": self.seal.sealed_bytes},
+        }

@@ -1,0 +1,294 @@
+"""
+What those who run the sidecar can do to it: purge, change the mode, and say which regions take calls.
+
+The rule: it takes effect in this process at once, and in the fleet as far as the fleet can be reached; what is said of
+it afterwards is what happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import inf
+from typing import Protocol
+
+from sidecar.admin.actions import (
+    Fleet,
+    ModeRequest,
+    ModeResult,
+    PurgeRequest,
+    PurgeResult,
+    RegionRequest,
+    RegionResult,
+)
+from sidecar.core.cache.purges import Purges, Scope, ScopeKind, taking
+from sidecar.core.model import Position
+from sidecar.core.region.regions import ORDERS, Order, Regions, Standing
+from sidecar.core.rules import Mode, Service
+from sidecar.core.term import Term, term
+from sidecar.errors import FleetAway, Refused
+from sidecar.flight.table import Flights
+from sidecar.net.request_file import read_request
+from sidecar.proxy.handler import Proxy
+from sidecar.store.memory import Memory
+
+FLEETS_SECONDS = 30 * 86400.0
+"""How long a mode or an order holds in the fleet where its end is not said."""
+
+_STATES = {word: state for state, word in ORDERS.items()}
+
+
+class Log(Protocol):
+    """The fleet's log; ``fleet/purge_log.PurgeLog``."""
+
+    async def purge(self, scopes: Iterable[Scope]) -> Position | None:
+        """Purge here at once, and everywhere."""
+
+    async def set_mode(self, mode: Mode | None, until: float = 0.0) -> bool:
+        """Set the fleet's mode here at once, and everywhere; False: it waits for Redis."""
+
+
+class Orders(Protocol):
+    """The fleet's orders; ``fleet/region_sync.FleetRegions``."""
+
+    async def order(self, service: str, region: str, order: Order | None) -> str:
+        """Have *order* hold in the whole fleet; why Redis won't have it, else ``""``. Raises ``FleetAway``."""
+
+
+class Operations:
+    """
+    The actions. *mode* is the configuration's, and so are *services*; *forget* has the listener judge requests anew;
+    *on_mode* hears of each change of the mode in force, whoever made it, and is told the one before; *now* is
+    wall-clock seconds, *clock* seconds that run on. *log* and *orders* are None where there is no fleet.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        proxy: Proxy,
+        memory: Memory,
+        flights: Flights,
+        purges: Purges,
+        regions: Regions,
+        services: Sequence[Service],
+        *,
+        forget: Callable[[], None],
+        on_mode: Callable[[Mode], None],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        port: Callable[[], int],
+    ) -> None:
+        self._configured = self._mode = mode
+        self._proxy = proxy
+        self._memory = memory
+        self._flights = flights
+        self._purges = purges
+        self._regions = regions
+        self._services = services
+        self._forget = forget
+        self._on_mode = on_mode
+        self._now = now
+        self._clock = clock
+        self._port = port
+        self._own: tuple[Mode, Term] | None = None
+        self._fleets: tuple[Mode, Term] | None = None
+        self._own_orders: dict[tuple[str, str], Order] = {}
+        self._fleets_orders: Mapping[tuple[str, str], Order] = {}
+        self._orders: dict[tuple[str, str], Order] = {}
+        self._terms: dict[tuple[tuple[str, str], Order], Term] = {}
+        self._sweeping = False
+        self.log: Log | None = None
+        self.orders: Orders | None = None
+        self.purged = 0
+
+    def __repr__(self) -> str:
+        return f"<Operations mode {self._mode}, {self.purged} purges>"
+
+    @property
+    def mode(self) -> Mode:
+        """The mode in force."""
+        return self._mode
+
+    @property
+    def source(self) -> str:
+        """Who says which mode is in force: ``fleet``, this ``process`` alone, or the ``configuration``."""
+        return "fleet" if self._fleets else "process" if self._own else "configuration"
+
+    def standing(self) -> ModeResult:
+        """The mode in force, and for how long yet."""
+        said = self._fleets or self._own
+        left = None if said is None or said[1].until == inf else max(self._left(said[1]), 0.0)
+        return ModeResult(self._mode, left, "local" if self._fleets is None else "done")
+
+    def take(self, scopes: tuple[Scope, ...]) -> None:
+        """Carry out a purge in this process, whoever asked for it: in memory, and among what is on its way."""
+        self.purged += len(scopes)
+        self._flights.detach(scopes)
+        self._sweeping = self._memory.purge(scopes)
+
+    def take_mode(self, mode: Mode | None, until: float) -> None:
+        """The fleet's mode, or its end, wall clock, has changed; None: it has none."""
+        self._fleets = None if mode is None else (mode, self._term(until))
+        self.tick()
+
+    def take_orders(self, orders: Mapping[tuple[str, str], Order]) -> None:
+        """The fleet's orders have changed; those that hold now, by service and region."""
+        self._fleets_orders = orders
+        self.tick()
+
+    def table(self) -> list[Standing]:
+        """How every region stands."""
+        return self._regions.table(self._services, self._clock(), self._now())
+
+    def tick(self) -> None:
+        """What is due: a purge's next step, the end of a mode or of an order. Called every second or so."""
+        self._tick_orders()
+        if self._fleets is not None and self._left(self._fleets[1]) <= 0.0:
+            self._fleets = None
+        if self._own is not None and self._left(self._own[1]) <= 0.0:
+            self._own = None
+        said = self._fleets or self._own
+        before, self._mode = self._mode, said[0] if said is not None else self._configured
+        if before is not self._mode:
+            self._proxy.switch(self._mode)
+            self._forget()
+            self._on_mode(before)
+
+    async def sweep(self) -> None:
+        """Go on with a purge that has more to do than it could in one go."""
+        while self._sweeping:
+            self._sweeping = self._memory.purge_on()
+            await asyncio.sleep(0)
+
+    async def purge(self, asked: PurgeRequest) -> PurgeResult:
+        """See ``ControlServer``."""
+        scope = self._scope(asked)
+        entries = await self._count(scope)
+        if asked.dry_run:
+            return PurgeResult(entries, "", "local")
+        if self.log is None or not asked.fleet:
+            self._purges.apply((scope,), pending=False)
+            self.take((scope,))
+            await self.sweep()
+            return PurgeResult(entries, "", "local")
+        position = await self.log.purge((scope,))
+        await self.sweep()
+        if position is None:
+            return PurgeResult(entries, "", "pending")
+        return PurgeResult(entries, f"{position.incarnation.hex()}:{position.number}", "done")
+
+    async def change(self, asked: ModeRequest) -> ModeResult:
+        """See ``ControlServer``. The configuration's own mode ends what was said before."""
+        mode = None if asked.mode is self._configured and asked.seconds is None else asked.mode
+        until = inf if asked.seconds is None else self._now() + asked.seconds
+        fleet: Fleet = "local"
+        if self.log is not None and asked.fleet:
+            told = await self.log.set_mode(mode, min(until, self._now() + FLEETS_SECONDS))
+            fleet = "done" if told else "pending"
+        if mode is None:
+            self._own = None
+        elif fleet == "local":
+            self._own = mode, self._term(until)
+        self.tick()
+        return replace(self.standing(), fleet=fleet)
+
+    async def region(self, asked: RegionRequest) -> RegionResult:
+        """See ``ControlServer``. The fleet's order goes before this process's own."""
+        self._check(asked.service, asked.region)
+        place = asked.service, asked.region
+        until = inf if asked.seconds is None else self._now() + asked.seconds
+        order = None if asked.action == "auto" else Order(_STATES[asked.action], until)
+        fleet: Fleet = "local"
+        why = ""
+        if self.orders is not None and asked.fleet:
+            limited = order and Order(order.state, min(until, self._now() + FLEETS_SECONDS))
+            try:
+                why = await self.orders.order(*place, limited)
+            except FleetAway:
+                raise _away() from None
+            fleet = "local" if why else "done"
+        if order is None:
+            self._own_orders.pop(place, None)
+        elif fleet == "local":
+            self._own_orders[place] = order
+        self.tick()
+        return RegionResult([each for each in self.table() if (each.service, each.region) == place], fleet, why)
+
+    def _tick_orders(self) -> None:
+        """Have those orders hold that do."""
+        said = {*self._own_orders.items(), *self._fleets_orders.items()}
+        self._terms = {each: self._terms.get(each) or self._term(each[1].until) for each in said}
+        lasting = {each for each in said if self._left(self._terms[each]) > 0.0}
+        self._own_orders = {place: order for place, order in self._own_orders.items() if (place, order) in lasting}
+        fleets = {place: order for place, order in self._fleets_orders.items() if (place, order) in lasting}
+        ours = {(service.name, region.name) for service in self._services for region in service.regions}
+        holding = {place: order for place, order in {**self._own_orders, **fleets}.items() if place in ours}
+        for service, region in self._orders.keys() | holding.keys():
+            order = holding.get((service, region))
+            if order != self._orders.get((service, region)):
+                self._regions.order(service, region, order, self._clock())
+        self._orders = holding
+
+    def _term(self, until: float) -> Term:
+        return term(until, self._now(), self._clock())
+
+    def _left(self, term_: Term) -> float:
+        return term_.left(self._now(), self._clock())
+
+    def _check(self, service: str, region: str) -> None:
+        services = {each.name: each for each in self._services}
+        if service not in services:
+            raise Refused(404, "unknown-service", _unknown(f"there is no service {service}", service, services))
+        regions = [each.name for each in services[service].regions]
+        if region not in regions:
+            raise Refused(404, "unknown-region", _unknown(f"{service} has no region {region}", region, regions))
+
+    def _scope(self, asked: PurgeRequest) -> Scope:
+        if asked.scope == "request":
+            return self._scope_of_request(asked.request)
+        if asked.scope == "request-id":
+            key = self._proxy.ids.key(asked.value)
+            if key is None:
+                raise Refused(
+                    404,
+                    "unknown-id",
+                    "this process has not answered that call lately, or not from a key; ids are known to the process "
+                    "that gave them, for its last few thousand calls",
+                )
+            return Scope(ScopeKind.KEY, key.address.hex())
+        return Scope(ScopeKind(asked.scope), asked.value)
+
+    def _scope_of_request(self, raw: bytes) -> Scope:
+        head, body = read_request(raw, self._port(), {service.port for service in self._services if service.port})
+        if head is None:
+            raise Refused(400, "no-request", "the file holds no HTTP request: a request line, fields, an empty line")
+        key = self._proxy.key_of(head, body)
+        if key is None:
+            raise Refused(400, "no-key", "this request is never looked up, so it has no entry; see `sidecar explain`")
+        return Scope(ScopeKind.KEY, key.address.hex())
+
+    async def _count(self, scope: Scope) -> int:
+        taken, found = taking((scope,)), 0
+        for entries in self._memory.walk():
+            found += sum(taken(key, held) for key, held in entries)
+            await asyncio.sleep(0)
+        return found
+
+
+def _away() -> Refused:
+    text = "Redis does not answer, so the fleet may not have heard of it; look with `sidecar region ls`, and try again"
+    return Refused(503, "fleet-away", text)
+
+
+def _unknown(text: str, name: str, known: Iterable[str]) -> str:
+    """*text*, with the name that was probably meant, else with those that there are."""
+    from difflib import get_close_matches  # noqa: PLC0415  only for who made a slip
+
+    names = sorted(known)
+    meant = get_close_matches(name, names, 1)
+    return (
+        f"{text}; did you mean {meant[0]}?"
+        if meant
+        else f"{text}; there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+    )

@@ -1,0 +1,223 @@
+"""
+``sidecar run``: one process from its first line of log to its exit code.
+
+The rule: signals, the event loop, what goes past the log and messages about start-up live here; what runs is
+``lifecycle``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import uvloop
+
+from sidecar.app.sidecar import Sidecar
+from sidecar.core.rules import Rules
+from sidecar.errors import ConfigError
+from sidecar.settings import forwarding, load
+from sidecar.settings.overrides import variable_of
+from sidecar.sinks.log import Pipe
+from sidecar.sinks.strays import Strays
+
+_IGNORED = "SIGHUP changes nothing: the configuration is read at the start only; restart to change it"
+
+_OPTIONS = {"listen.port": "--port"}
+"""Keys that have an option of their own."""
+
+
+def run(
+    config: str | None, *, port: int | None, demo: bool, passthrough_on_bad_config: bool = False, pace: float = 1.0
+) -> int:
+    """
+    Run until SIGTERM or SIGINT; the exit code. *pace* stretches the demo, 0 leaves out its waiting.
+
+    Raises ``ConfigError`` for a configuration that cannot be used, unless that is to mean plain forwarding.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a log to tell of it
+    overrides: Mapping[str, object] = {"listen.port": port}
+    problems: tuple[str, ...] = ()
+    try:
+        rules = load(config, environ=os.environ, overrides=overrides, strict=False, here=True)
+    except ConfigError as error:
+        if not passthrough_on_bad_config:
+            raise
+        problems = error.problems
+        rules = forwarding(environ=os.environ, overrides=overrides)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_demonstrate(rules, problems, pace) if demo else _serve(rules, problems))
+
+
+async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
+    stopping = _on_signals()
+    sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()), refused=bool(problems))
+    _on_hangup(stopping, lambda: sidecar.log.event("hangup", level="warning", message=_IGNORED))
+    Strays(sidecar.log.event).install()
+    for problem in problems:
+        sidecar.log.event("config-problem", level="warning", message=problem)
+    if await _start(sidecar):
+        return 1
+    await stopping.wait()
+    await sidecar.stop()
+    return 0
+
+
+async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> int:
+    # the demo is loaded only here: in a pod it would be weight without use
+    from sidecar.demo.provider import DemoProvider  # noqa: PLC0415
+    from sidecar.demo.show import LATENCY, TOKEN_INTERVAL, Show, staged, url_of  # noqa: PLC0415
+
+    stopping = _on_signals()
+    _on_hangup(stopping, lambda: None)
+    show = Show(sys.stdout, pace=pace)
+    provider = DemoProvider(latency=LATENCY * pace, token_interval=TOKEN_INTERVAL * pace)
+    stand_in = f"http://127.0.0.1:{await provider.start()}"
+    try:
+        sidecar, moved, why = await _start_beside(staged(rules, stand_in), show.log, refused=bool(problems))
+        if why:
+            print(*why, sep="\n", file=sys.stderr)
+            return 1
+        Strays(sidecar.log.event).install()
+        rules = sidecar.rules
+        health = url_of(rules.health, sidecar.health_port)
+        show.say(
+            "Sidecar demo: no key needed, a stand-in answers, no call leaves this machine",
+            f"  proxy      {url_of(rules.listen, sidecar.port)}",
+            f"  health     {health}",
+            f"  stand-in   {stand_in}   (canned answers, {LATENCY * pace * 1000:.0f} ms each)",
+            *(f"  note       {line}" for line in moved),
+            *(f"  warning    {line}" for line in (*rules.warnings, *problems)),
+            "",
+        )
+        playing = sidecar.tasks.spawn(
+            show.run(rules, sidecar.port, health, lambda: provider.calls, spawn=sidecar.tasks.spawn), name="demo"
+        )
+        await stopping.wait()
+        show.say("Stopping: calls on their way are finished first.")
+        playing.cancel()
+        await asyncio.wait([playing])
+        await sidecar.stop()
+    finally:
+        await provider.stop()
+    return 0
+
+
+def _to_people(why: list[str]) -> None:
+    print(*why, sep="\n", file=sys.stderr, flush=True)
+
+
+async def _start(sidecar: Sidecar, tell: Callable[[list[str]], None] = _to_people) -> list[str]:
+    """Start it. If that failed, people are told why before anything else happens, and that is returned."""
+    try:
+        await sidecar.start()
+    except OSError as error:
+        why = _why_not(sidecar, error)
+        tell(why)
+        await sidecar.stop()
+        return why
+    return []
+
+
+async def _start_beside(
+    wanted: Rules, write: Callable[[bytes], None], *, refused: bool
+) -> tuple[Sidecar, list[str], list[str]]:
+    """A sidecar on the next free ports, a line for each port that moved, and what to tell if it did not start."""
+    tries = 5  # others that start at the same moment find the same ports
+    while True:
+        tries -= 1
+        rules, moved = _on_free_ports(wanted)
+        sidecar = Sidecar(rules, environ={}, write=write, refused=refused)
+        why = await _start(sidecar, tell=lambda _: None)
+        if not why or not tries:
+            return sidecar, moved, why
+
+
+def _on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second Ctrl-C does not wait for what is on its way."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+def _on_hangup(stopping: asyncio.Event, tell: Callable[[], None]) -> None:
+    """
+    SIGHUP is what many daemons read their configuration anew on. We do not, but go on, and *tell*. Where the terminal
+    that we were started from has gone, it means the end.
+    """
+    terminals = [descriptor for descriptor in range(3) if os.isatty(descriptor)]
+
+    def hear() -> None:
+        if terminals and not any(map(os.isatty, terminals)):
+            stopping.set()
+        else:
+            tell()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hear)
+
+
+def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:
+    """*rules* with the next free ports, so that a second demo runs beside the first, and a line for each that moved."""
+    from sidecar.net.ports import holder, next_free  # noqa: PLC0415  for people, not on the way of a start
+
+    taken: set[int] = set()
+    moved: list[str] = []
+
+    def free(host: str, port: int) -> int:
+        found = next_free(host, port, frozenset(taken)) if port else 0
+        taken.add(found)
+        if found != port:
+            by = f"held by {who}" if (who := holder(port)) else "taken"
+            moved.append(f"port {port} is {by}: this one uses {found or 'any that is free'}")
+        return found
+
+    host = rules.listen.host
+    rules = replace(
+        rules,
+        listen=replace(rules.listen, port=free(host, rules.listen.port)),
+        health=replace(rules.health, port=free(rules.health.host, rules.health.port)),
+        admin=replace(rules.admin, port=free(rules.admin.host, rules.admin.port)),
+        services=tuple(replace(service, port=free(host, service.port)) for service in rules.services),
+    )
+    return rules, moved
+
+
+def _ways(key: str) -> str:
+    """By what *key* is set: an option, a variable, and the configuration."""
+    *others, last = filter(None, (_OPTIONS.get(key), variable_of(key), f"{key} in the configuration"))
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _why_not(sidecar: Sidecar, error: OSError) -> list[str]:
+    """What to tell of a start that failed: which port is taken and by whom, else what the system says."""
+    from sidecar.net.ports import holder, is_free  # noqa: PLC0415  as above
+
+    rules = sidecar.rules
+    host = rules.listen.host
+    wanted = [
+        ("listen.port", host, rules.listen.port, sidecar.port),
+        ("health.port", rules.health.host, rules.health.port, sidecar.health_port),
+        ("admin.port", rules.admin.host, rules.admin.port, sidecar.admin_port),
+    ]
+    wanted += [
+        (f"services.{service.name}.port", host, service.port, service.port in sidecar.ports)
+        for service in rules.services
+        if service.port
+    ]
+    lines = []
+    for key, address, port, ours in wanted:
+        if not ours and not is_free(address, port):
+            by = f"held by {who}" if (who := holder(port)) else "not to be had"
+            lines.append(f"sidecar: not started: port {port} of {address} is {by}; choose another with {_ways(key)}")
+    said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    return lines or [f"sidecar: not started: {said}"]

@@ -1,0 +1,1 @@
+"""What an answer says of itself, and what stands in for one."""

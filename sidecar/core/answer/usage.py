@@ -1,0 +1,41 @@
+"""
+Asking a provider for a stream's token counts on the caller's behalf.
+
+The rule: the caller's bytes stay as they are; one member is put in front of them. Only where they hold that member
+already is the object written anew, each of its values as it came.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw, json
+
+from sidecar.core.key.json_rule import UNREADABLE
+
+_MEMBER = b'"stream_options":{"include_usage":true},'
+_MARK = b"\xef\xbb\xbf"
+
+_members = json.Decoder(dict[str, Raw]).decode
+
+
+def with_usage(body: bytes) -> bytes:
+    """
+    *body*, a JSON object with members that does not say ``stream_options.include_usage``, with that said (OpenAI API
+    reference, "Create chat completion"). What is no such object is returned as it is.
+    """
+    try:
+        members = _members(body.removeprefix(_MARK))
+        options = _members(members["stream_options"]) if "stream_options" in members else None
+    except UNREADABLE:
+        return body
+    if not members:
+        return body
+    if options is None:
+        brace = body.index(b"{") + 1
+        return body[:brace] + _MEMBER + body[brace:]
+    members["stream_options"] = Raw(json.encode({**options, "include_usage": True}))
+    return json.encode(members)
+
+
+def names_usage(body: bytes) -> bool:
+    """Whether an error answer complains about the member that ``with_usage`` adds."""
+    return b"stream_options" in body or b"include_usage" in body

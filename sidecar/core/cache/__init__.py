@@ -1,0 +1,1 @@
+"""Which answers are looked up, kept, served, purged and dropped."""

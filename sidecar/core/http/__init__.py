@@ -1,0 +1,1 @@
+"""What HTTP header fields, waits, events and error bodies say."""

@@ -1,0 +1,235 @@
+"""
+Which header fields go where.
+
+The rule: a field is named once, in one of these tables. Requests lose what is ours or belongs to the connection;
+answers to their own caller lose what belongs to the connection; answers to anybody else keep only what is listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+
+from sidecar.core.http import retry_after
+from sidecar.core.model import Fields, Pairs
+
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection",
+    b"te", b"trailer", b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+"""Fields of one connection (RFC 9110, 7.6.1), with the old spellings still in use."""
+
+PLAIN_OPTIONS = HOP_BY_HOP | {b"close", b""}
+"""What may stand in ``Connection`` without taking a field out of the message that anybody reads."""
+
+OURS = frozenset({
+    b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"x-sidecar-fallback", b"x-sidecar-priority",
+    b"x-sidecar-callback", b"x-sidecar-readers",
+})  # fmt: skip
+"""Request fields that speak to the sidecar; never forwarded. ``Prefer: respond-async`` is dropped by its value."""
+
+REWRITTEN = frozenset({b"host", b"content-length", b"expect"})
+"""Request fields that the upstream client writes itself for the connection it uses."""
+
+REPLAYED = frozenset({
+    b"content-type", b"content-language", b"content-disposition", b"openai-version", b"openai-model",
+    b"x-ms-rai-invoked",
+})  # fmt: skip
+"""Answer fields that describe the answer and not the call: all that a caller sees who did not make the call."""
+
+NEVER_RELAYED = frozenset({b"content-length", b"date", b"alt-svc", b"strict-transport-security"})
+"""Answer fields that the listener writes itself, or that speak of an origin which the caller does not talk to."""
+
+CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key", b"x-goog-api-key"})
+"""Every request field that any service reads a key from."""
+
+
+CREDENTIAL_QUERY = frozenset({
+    "api-key", "api_key", "apikey", "x-api-key", "x-goog-api-key", "subscription-key", "ocp-apim-subscription-key",
+    "key", "code", "sig", "access_token", "access-token", "bearer_token", "token", "authorization", "password",
+    "client_secret",
+})  # fmt: skip
+"""Query members that some service reads a key from, in lower case."""
+
+RETRY_AFTER = retry_after.FIELDS
+LONGEST_RETRY_AFTER = retry_after.LONGEST
+
+_SHOULD_RETRY = b"x-should-retry"
+NO_RETRY = (_SHOULD_RETRY, b"false")
+"""Says that trying again is no use; the SDKs of OpenAI and Anthropic obey it."""
+
+UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
+"""Answer fields by which a provider finds a call again, for the log; the first that holds an id counts."""
+
+_SECRETIVE = re.compile(
+    rb"auth(?:orization|entication)?(?:$|[-_])"
+    rb"|(?:^|[-_])(?:token|secrets?|pass(?:word|wd|phrase)s?|pwd|credentials?|jwt|assertion|apikey|vk)(?:$|[-_])"
+    rb"|(?:^|[-_])(?:access|api|auth|bearer|id|refresh|session|user)tokens?$"
+    rb"|(?:access|account|api|functions|master|private|secret|session|shared|subscription|virtual)[-_]?key$"
+    rb"|[-_]key$|client-principal|^cookie2$|^x-amzn-oidc-"
+)
+"""Names of request fields that may well carry a credential, of whatever gateway. The one list of such names."""
+
+_HARMLESS = frozenset({
+    b"idempotency-key", b"x-idempotency-key", b"sec-websocket-key", b"x-csrf-token", b"x-xsrf-token", b"x-cache-key",
+    b"prompt-cache-key", b"x-prompt-cache-key", b"partition-key", b"x-partition-key",
+})  # fmt: skip
+"""Names that only look so: what they carry proves nothing to a service."""
+
+SELECTORS = frozenset({b"x-portkey-virtual-key", b"x-bf-vk"})
+"""Credentials by which a gateway also chooses the provider (Portkey, Bifrost): they change the answer."""
+
+LONGEST_NAME = 64
+"""Bytes of a field's name about which anything is remembered. Callers choose names, up to the size of a whole head."""
+
+_ID = re.compile(rb"[\w.:/=+-]{1,128}\Z")
+
+
+def is_secretive(name: bytes) -> bool:
+    """Whether the request field *name*, in lower case, looks as if it carried a credential."""
+    return _remembered(name) if len(name) <= LONGEST_NAME else _looks_secretive(name)
+
+
+def _looks_secretive(name: bytes) -> bool:
+    return name in CREDENTIALS or (_SECRETIVE.search(name) is not None and name not in _HARMLESS)
+
+
+_remembered = lru_cache(maxsize=4096)(_looks_secretive)
+
+
+def patience(fields: Fields) -> float | None:
+    """
+    How long the caller waits for an answer, in seconds, where it says so: the SDKs of OpenAI and Anthropic name their
+    read timeout. A little less, so that ours is the word that reaches it.
+    """
+    value = fields.get(b"x-stainless-read-timeout")
+    if value is None:
+        return None
+    seconds = retry_after.read(value.decode("latin-1").strip(), 1.0, 0.0)
+    return None if not seconds else max(seconds - min(0.25, seconds / 50), 0.001)
+
+
+def named_by_connection(fields: Fields) -> frozenset[bytes]:
+    """The fields that a message's ``Connection`` field declares to be its connection's (RFC 9110, 7.6.1)."""
+    value = fields.get(b"connection")
+    if value is None:
+        return frozenset()
+    return frozenset([token.strip().lower() for token in value.split(b",")])
+
+
+def forward(
+    pairs: Pairs,
+    fields: Fields,
+    *,
+    identity: bool,
+    replace: Pairs = (),
+    scopes: Iterable[bytes] = (),
+    credentials: Collection[bytes] = (),
+) -> Pairs:
+    """
+    The fields of a request as they go upstream, in the caller's order and spelling.
+
+    *identity*: the answer may be stored, so no content coding is asked for. *replace*: a region's own credential;
+    then every field that can carry a credential (those that look so, and the service's own *credentials*), cookies and
+    the API's *scopes* are the region's business alone, and the caller's are left out.
+    ``Prefer`` loses ``respond-async`` and keeps what else is in it (RFC 7240).
+    """
+    dropped = HOP_BY_HOP | OURS | REWRITTEN | named_by_connection(fields)
+    if identity:
+        dropped |= {b"accept-encoding"}
+    if replace:
+        dropped |= {b"cookie", b"x-csrf-token", b"x-xsrf-token", *scopes, *credentials}
+        dropped |= {name.lower() for name, _ in replace}
+        dropped |= {name for name in fields if is_secretive(name)}
+    kept = [pair for pair in pairs if pair[0].lower() not in dropped]
+    if b"prefer" in fields:
+        kept = _without_waiting(kept)
+    if identity:
+        kept.append((b"accept-encoding", b"identity"))
+    return (*kept, *replace)
+
+
+def _without_waiting(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept = []
+    for name, value in pairs:
+        if name.lower() != b"prefer":
+            kept.append((name, value))
+        elif left := without_waiting(value):
+            kept.append((name, left))
+    return kept
+
+
+def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pairs:
+    """
+    The fields of an upstream's answer as its own caller gets them. *own*: the caller's own credential has earned it;
+    else its cookies are the region's business.
+    """
+    dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
+    if not own:
+        dropped |= {b"set-cookie"}
+    kept = tuple([pair for pair in pairs if pair[0].lower() not in dropped])
+    if RETRY_AFTER.keys().isdisjoint(fields):
+        return kept
+    plain = tuple(pair for pair in kept if pair[0].lower() not in {*RETRY_AFTER, _SHOULD_RETRY})
+    return (*plain, *retry_fields(fields, now))
+
+
+def retry_fields(fields: Fields, now: float) -> Pairs:
+    """
+    What an answer says about trying again: whether, and when, in seconds, milliseconds or as an HTTP date (RFC 9110,
+    10.2.3), in the service's own words. What cannot be read is left out, for some clients would try again at once.
+    Where every wait is longer than ``retry_after.HOPELESS``, so that it is whichever of them a client reads, the answer
+    says not to try again.
+    """
+    waits = retry_after.waits(fields, now)
+    told = tuple((name, fields[name]) for name in waits)
+    if waits and min(waits.values()) > retry_after.HOPELESS:
+        return (NO_RETRY, *told)
+    return ((_SHOULD_RETRY, fields[_SHOULD_RETRY]), *told) if _SHOULD_RETRY in fields else told
+
+
+def replay(pairs: Pairs) -> Pairs:
+    """The fields of an answer that every caller may see, with lower-case names, sorted."""
+    return tuple(sorted([(lower, value) for name, value in pairs if (lower := name.lower()) in REPLAYED]))
+
+
+def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Fields by lower-case name, repeats joined by ``, `` (RFC 9110, 5.3)."""
+    found = [(name.lower(), value) for name, value in pairs]
+    fields = dict(found)
+    if len(fields) == len(found):
+        return fields
+    fields = {}
+    for name, value in found:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
+
+
+def upstream_id(fields: Fields) -> str:
+    """The provider's own id of a call, ``""`` where it gave none that looks like one: the log repeats nothing else."""
+    for name in UPSTREAM_IDS:
+        value = fields.get(name)
+        if value is not None and _ID.match(value):
+            return value.decode()
+    return ""
+
+
+def upstream_region(fields: Fields) -> str:
+    """Where Azure says that it answered (``x-ms-region: West Europe``), ``""`` where it doesn't."""
+    value = fields.get(b"x-ms-region", b"").replace(b" ", b"-")
+    return value.decode() if _ID.match(value) else ""
+
+
+def lines(pairs: Pairs) -> bytes:
+    """Field lines as they stand on the wire, each ended by CRLF."""
+    if len(pairs) == 1:
+        return b"%b: %b\r\n" % pairs[0]
+    return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+
+
+def without_waiting(value: bytes) -> bytes:
+    """What is left of a ``Prefer`` field without ``respond-async`` (RFC 7240, 4.1); ``b""`` where nothing is."""
+    wishes = value.split(b",")
+    kept = [wish for wish in wishes if wish.partition(b";")[0].strip().lower() != b"respond-async"]
+    return value if len(kept) == len(wishes) else b",".join(kept).strip()

@@ -1,0 +1,214 @@
+"""
+The canonical form of a request body: what of it counts in the key.
+
+The rule: a missed equivalence costs a miss, a wrong one returns another request's answer. So only the order of
+members that is known to mean nothing is given up, and what two parsers might read differently has no canonical form.
+Nothing here raises, whatever the bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import Any, Protocol
+
+import msgspec
+
+from sidecar.core.dialect import BodyForm, Endpoint, Members, Shape
+from sidecar.core.key.json_rule import DEEPEST, UNREADABLE, fault, first
+from sidecar.core.key.json_scanner import Scanner
+from sidecar.core.key.multipart import Multipart
+from sidecar.core.key.unsafe import Unsafe
+from sidecar.core.model import Facts, Reading
+
+__all__ = ["SMALL", "BodyObserver", "Unsafe", "observer", "parse", "read"]
+
+SMALL = 256 * 1024
+"""Bytes up to which a JSON body is brought to canonical form. Above, its raw bytes count."""
+
+_NOTHING: Members = {}
+_PERSON = b"sidecar body"
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_negative_zero = re.compile(rb"-0[ \t\n\r,\]}]").search
+_escaped_colon = re.compile(rb"\\u003[aA]").search
+
+
+class BodyObserver(Protocol):
+    """Reads a large body while it passes; fits the listener's ``Observer``."""
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes of the body, cut anywhere; never raises."""
+
+    def reading(self) -> Reading:
+        """What the whole body is, once all of it has been fed."""
+
+
+def read(body: bytes, endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> Reading:
+    """
+    Read a whole body.
+
+    *content_type* is the header's value, for the boundary in it. *digest_key*, up to 64 bytes, keys the digests of
+    what is too large to stand in the material itself. A body above ``SMALL`` is read as its observer reads it.
+    """
+    if len(body) <= SMALL:
+        if endpoint.body is BodyForm.JSON:
+            return _read_json(body, endpoint)
+        if endpoint.body is BodyForm.NONE and not body:
+            return Reading(b"none", b"", endpoint.read(_NOTHING))
+        if endpoint.body is not BodyForm.MULTIPART:
+            return Reading(b"raw", body, endpoint.read(_NOTHING))
+    passing = observer(endpoint, content_type, digest_key)
+    passing.feed(body)
+    return passing.reading()
+
+
+def observer(endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> BodyObserver:
+    """The observer of a body that grows past ``SMALL``; the arguments are those of ``read``."""
+    if endpoint.body is BodyForm.JSON:
+        return _PassingJson(endpoint, digest_key)
+    if endpoint.body is BodyForm.MULTIPART:
+        return _PassingMultipart(endpoint, content_type, digest_key)
+    return _PassingBytes(endpoint, digest_key)
+
+
+def whole(body: bytes, endpoint: Endpoint) -> bytes:
+    """
+    The canonical form of *body* with all that does not count in it: of two bodies with one key the same only where
+    that is the same, too. ``b""`` for a body of which every byte counts.
+    """
+    if endpoint.body is not BodyForm.JSON or len(body) > SMALL:
+        return b""
+    members = parse(body)
+    return b"" if isinstance(members, Unsafe) else _encode(_arrange(members, endpoint.shape, all_of_it=True))
+
+
+def parse(text: bytes) -> dict[str, Any] | Unsafe:
+    """
+    The members of a JSON object (RFC 8259), where every parser must find the same in it; otherwise the reason.
+
+    Exact: integers of any length are kept, ``1`` and ``1.0`` differ, strings are as they were written. Floats are
+    IEEE 754 doubles, as they are to the services.
+    """
+    try:
+        members = _decode(text)
+        compact = _encode(members)
+    except UNREADABLE:
+        return fault(text) or Unsafe.INVALID_JSON  # what two parsers do not both read is unsafe
+    if type(members) is not dict:
+        return fault(text) or Unsafe.NOT_AN_OBJECT
+    if _count(text, b"{") + _count(text, b"[") > DEEPEST and _deeper(members):
+        return Unsafe.NESTING
+    if compact == text or (
+        # Fewer members, fewer colons: those inside of strings are the same in both, unless one was escaped.
+        _count(compact, b":") == _count(text, b":") and not _escaped_colon(text) and not _negative_zero(text)
+    ):
+        return members
+    return fault(text) or members
+
+
+def _read_json(body: bytes, endpoint: Endpoint) -> Reading:
+    members = parse(body)
+    if isinstance(members, Unsafe):
+        return Reading(b"json", b"", Facts(bypass=members))
+    facts = endpoint.read(members)
+    return Reading(b"json", b"" if facts.bypass else _encode(_arrange(members, endpoint.shape)), facts)
+
+
+def _arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) -> dict[str, Any]:
+    """
+    Members by name in the order of their code points, less the dropped ones, and so inside where *shape* says.
+    *all_of_it*: none is dropped.
+    """
+    drop, inside = shape.drop, shape.inside
+    arranged = {}
+    for name in sorted(members):
+        value = members[name]
+        kind = type(value)
+        if (kind is dict or kind is list) and name in inside:
+            inner = inside[name]
+            if kind is dict:
+                value = _arrange(value, inner, all_of_it=all_of_it)
+            else:
+                value = [_arrange(item, inner, all_of_it=all_of_it) if type(item) is dict else item for item in value]
+        if all_of_it or name not in drop or (value and name in inside and type(value) is dict):
+            arranged[name] = value
+    return arranged
+
+
+def _count(text: bytes, byte: bytes) -> int:
+    """How often *byte* occurs: ``bytes.count`` looks at each byte in turn, ``replace`` leaps and is faster."""
+    return len(text) - len(text.replace(byte, b""))
+
+
+def _deeper(members: dict[str, Any]) -> bool:
+    """Whether there are more than ``DEEPEST`` levels, found level by level without recursion."""
+    level: list[Any] = [members]
+    for _ in range(DEEPEST):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if type(value) is dict else value)
+            if type(item) is dict or type(item) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+class _PassingJson:
+    """A JSON object above ``SMALL``: its bytes are the material, its short members tell the facts."""
+
+    def __init__(self, endpoint: Endpoint, digest_key: bytes) -> None:
+        self._endpoint = endpoint
+        self._digest = blake2b(key=digest_key, digest_size=32, person=_PERSON)
+        self._scanner = Scanner()
+
+    def feed(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        self._scanner.feed(chunk)
+
+    def reading(self) -> Reading:
+        unsafe, members = self._scanner.fault, parse(self._scanner.short)
+        if isinstance(members, Unsafe):
+            unsafe, members = first({unsafe or members, members}), {}
+        if unsafe is not None:
+            return Reading(b"json-digest", b"", Facts(bypass=unsafe))
+        facts = self._endpoint.read(members)
+        if self._scanner.remote:
+            facts = msgspec.structs.replace(facts, deterministic=False, seeded=False)
+        return Reading(b"json-digest", b"" if facts.bypass else self._digest.digest(), facts)
+
+
+class _PassingMultipart:
+    """A multipart body of any size: the same form whether it came whole or in pieces."""
+
+    def __init__(self, endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> None:
+        self._endpoint = endpoint
+        self._parts = Multipart(content_type, digest_key)
+
+    def feed(self, chunk: bytes) -> None:
+        self._parts.feed(chunk)
+
+    def reading(self) -> Reading:
+        if self._parts.fault is not None:
+            return Reading(b"multipart", b"", Facts(bypass=self._parts.fault))
+        facts = self._endpoint.read(self._parts.members())
+        fields = [] if facts.bypass else self._parts.fields(self._endpoint.shape.drop)
+        return Reading(b"multipart", b"" if facts.bypass else _encode(fields), facts)
+
+
+class _PassingBytes:
+    """Any other body above ``SMALL``."""
+
+    def __init__(self, endpoint: Endpoint, digest_key: bytes) -> None:
+        self._endpoint = endpoint
+        self._digest = blake2b(key=digest_key, digest_size=32, person=_PERSON)
+
+    def feed(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+
+    def reading(self) -> Reading:
+        facts = self._endpoint.read(_NOTHING)
+        return Reading(b"raw-digest", b"" if facts.bypass else self._digest.digest(), facts)

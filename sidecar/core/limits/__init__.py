@@ -1,0 +1,1 @@
+"""How many calls a route may make, and whose turn is next."""

@@ -1,0 +1,1 @@
+"""Which regions are well, and in which order they are asked."""

@@ -1,0 +1,287 @@
+"""
+What a request's head says, worked out once for all requests whose telling parts are the same.
+
+The rule: every header field that any decision of ours reads is telling, and so is part of what a plan is found
+by. A field that isn't cannot matter.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from sidecar.core.cache.policy import CONDITIONAL, Bypass, Reason, admit_head, head_obstacles
+from sidecar.core.http.directives import Directives, read_directives
+from sidecar.core.http.headers import LONGEST_NAME
+from sidecar.core.key.fingerprint import partition_of, prefix
+from sidecar.core.memo import Memo
+from sidecar.core.model import Fields, Head
+from sidecar.core.request.principal import Pod, Principal, counted_query, identify
+from sidecar.core.request.roles import MOST_NAMES, TOKEN_START, Role, Roles
+from sidecar.core.request.splits import Splits
+from sidecar.core.request.token import Claims
+from sidecar.core.rules import Mode, Region, Route, Rules, Share, host_of
+from sidecar.core.site.base_url import astray
+from sidecar.core.site.recognise import Site, Stray, recognise
+from sidecar.errors import Refused
+
+_ALWAYS = frozenset({
+    b"host", b"connection", b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"content-encoding",
+    b"content-type", b"range", b"origin", b"sec-fetch-site", b"cookie", b"signature", b"signature-input", b"dpop",
+    *CONDITIONAL,
+})  # fmt: skip
+
+_APPROACHES = 1024
+_APPROACH_BYTES = 2 * 1024 * 1024
+_APPROACH_WEIGHT = 1024
+_USUAL_HEAD = 4096
+
+_MICROSOFT = (".azure.com", ".azure.us", ".azure.cn", ".azure-api.net", ".microsoft.com", ".windows.net")
+_SAME_PAGE = frozenset({b"none", b"same-origin"})
+_PORT = re.compile(r":[0-9]*\Z")
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
+
+Verify: TypeAlias = Callable[[str, bytes], Claims | None]
+"""The claims of a token that somebody sent to the service of that name and that was verified, None for any other."""
+
+
+def unverified(_service: str, _token: bytes) -> Claims | None:
+    """Nothing: no token is verified here."""
+    return None
+
+
+class Caller(Struct, frozen=True, gc=False):
+    """Who asks by way of one route, and the part of the key material that comes before the body."""
+
+    principal: Principal
+    prefix: bytes
+
+
+class RequestPlan(Struct, gc=False, eq=False):
+    """
+    All requests with one method, target, port and set of telling header fields. Compared by identity.
+
+    *head* is the first such head; of another one only the telling fields are the same. *bypass*: the head alone rules a
+    look-up out. *callers* fills up with the principals, one for each way to share that the routes have. *noted*: the
+    fields that count have been looked at for what splits keys. *excess*: bytes that the head takes beyond a usual one,
+    for whoever remembers something by its plan.
+    """
+
+    head: Head
+    site: Site
+    asked: Directives
+    bypass: Bypass | None
+    callers: dict[Share, Caller]
+    noted: bool = False
+    excess: int = 0
+
+
+class DecidingFields(dict[bytes, bool]):
+    """
+    Which header fields some decision under *rules* reads, by lower-case name: at some service they count, or say who
+    asks; a route is chosen or shared by them; or they speak to the sidecar.
+    """
+
+    def __init__(self, rules: Rules, roles: Iterable[Roles]) -> None:
+        super().__init__(dict.fromkeys(_ALWAYS, True))
+        self._roles = tuple(roles)
+        for route in rules.routes:
+            self |= dict.fromkeys((name.lower().encode("latin-1") for name in route.match.header), True)
+            if route.cache.share.name:
+                self[route.cache.share.name.lower().encode("latin-1")] = True
+
+    def __missing__(self, name: bytes) -> bool:
+        tells = any(roles.of(name) is not Role.NOISE for roles in self._roles)
+        if len(self) < MOST_NAMES and len(name) <= LONGEST_NAME:
+            self[name] = tells
+        return tells
+
+
+class RequestPlans:
+    """
+    Finds the plan of a head. *secret* keys every digest; *pod* asks where a region has its own credential; *verify*
+    knows the tokens of services that say how theirs are verified.
+    """
+
+    def __init__(self, rules: Rules, secret: bytes, pod: Pod, verify: Verify = unverified) -> None:
+        self._rules = rules
+        self._secret = secret
+        self._pod = pod
+        self._verify = verify
+        self._roles = {service.name: Roles(service) for service in rules.services}
+        self._names = _names(rules)
+        self._memo: Memo[tuple[object, ...], RequestPlan] = Memo(_APPROACHES, _APPROACH_BYTES)
+        self.deciding_fields = DecidingFields(rules, self._roles.values())
+        self.splits = Splits()
+
+    def __repr__(self) -> str:
+        return f"<Approaches {self._memo!r}>"
+
+    def find(self, head: Head) -> RequestPlan:
+        """The plan of *head*. Raises ``Refused`` for a head that gets no further."""
+        tells = self.deciding_fields
+        fields = [pair for pair in head.fields.items() if tells[pair[0]] or pair[1].find(TOKEN_START) >= 0]
+        told = (head.method, head.target, head.port, *fields)
+        plan = self._memo.get(told)
+        if plan is None:
+            plan = self._consider(head)
+            weight = len(head.target) + sum(len(name) + len(value) for name, value in fields)
+            whole = len(head.target) + sum(len(name) + len(value) for name, value in head.pairs)
+            plan.excess = max(2 * whole - _USUAL_HEAD, 0)  # the head has its fields twice, as they came and by name
+            self._memo.put(told, plan, _APPROACH_WEIGHT + weight + plan.excess)
+        return plan
+
+    def switched(self, mode: Mode) -> RequestPlans:
+        """As this one, in *mode*."""
+        return RequestPlans(replace(self._rules, mode=mode), self._secret, self._pod, self._verify)
+
+    def forget(self) -> None:
+        """What was worked out holds no longer: other tokens are verified from now on."""
+        self._memo = Memo(_APPROACHES, _APPROACH_BYTES)
+
+    def roles(self, plan: RequestPlan) -> Roles:
+        """What each field is to the service of *plan*."""
+        return self._roles[plan.site.service.name]
+
+    def caller(self, plan: RequestPlan, route: Route) -> Caller:
+        """The principal of a call by way of *route*."""
+        if not plan.noted:
+            plan.noted = True
+            self.splits.note(route.name, self.roles(plan).counted(plan.head.fields))
+        return self._caller(plan, route)
+
+    def _caller(self, plan: RequestPlan, route: Route) -> Caller:
+        caller = plan.callers.get(route.cache.share)
+        if caller is None:
+            caller = plan.callers[route.cache.share] = self._identify(plan, route)
+        return caller
+
+    def _consider(self, head: Head) -> RequestPlan:
+        fields = head.fields
+        site = recognise(self._rules, head.port, fields.get(b"host", b""), head.method, head.target)
+        if isinstance(site, Stray):
+            raise Refused(site.status, site.code, site.message)
+        dialect = site.service.dialect
+        meant = dialect.misdirected(head, site.path, site.query.decode("latin-1")) or astray(head, site)
+        if meant is not None:
+            raise Refused(421, "misdirected", meant)
+        asked = read_directives(fields)
+        lent = any(region.credential is not None for region in site.regions)
+        page = next(self._led_here(fields), "")
+        if page and lent:
+            raise _not_from_there(page, self._rules)
+        bypass = admit_head(self._rules.mode, site, fields, asked) or (Bypass(page) if page else None)
+        plan = RequestPlan(head, site, asked, bypass, {})
+        self._guard(plan)
+        return plan
+
+    def obstacles(self, plan: RequestPlan) -> tuple[str, ...]:
+        """All reasons for which the head of *plan* rules a look-up out; the first is that of its ``bypass``."""
+        fields = plan.head.fields
+        own = head_obstacles(self._rules.mode, plan.site, fields, plan.asked)
+        return (*own, *self._led_here(fields))
+
+    def _led_here(self, fields: Fields) -> Iterator[str]:
+        """
+        Why a web page may have led its reader's browser here, nothing where it can't have: by a name of its own that
+        leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and "Sec-Fetch-Site"). The
+        other fields of Fetch Metadata tell nothing: Node.js sends ``Sec-Fetch-Mode`` from any program.
+        """
+        host = _PORT.sub("", fields.get(b"host", b"").decode("latin-1").lower())
+        if host and host not in self._names and not _is_loopback(host):
+            yield Reason.FOREIGN_HOST
+        if b"origin" in fields or fields.get(b"sec-fetch-site", b"none").strip().lower() not in _SAME_PAGE:
+            yield Reason.FOREIGN_ORIGIN
+
+    def _guard(self, plan: RequestPlan) -> None:
+        """A Microsoft-issued token never goes to another vendor's host. Who speaks Azure's API is no other vendor."""
+        region = plan.site.regions[0]
+        azure = plan.site.service.dialect.name.startswith("azure-")
+        if region.credential is not None or azure or may_have_tokens(region):
+            return
+        if self._caller(plan, plan.site.routes[0]).principal.microsoft:
+            raise Refused(
+                421,
+                "foreign-token",
+                f"This call carries a token issued by Microsoft, and {plan.site.service.name} is not a Microsoft "
+                "service. Use the base URL of the Azure service, or a key of this one; where it is a gateway taking "
+                "such tokens, give its region `credential_domain: microsoft`.",
+            )
+
+    def _identify(self, plan: RequestPlan, route: Route) -> Caller:
+        site, head = plan.site, plan.head
+        service, fields = site.service, head.fields
+        dialect, roles = service.dialect, self._roles[service.name]
+        principal = identify(
+            lambda *parts: partition_of(self._secret, *parts),
+            service,
+            roles,
+            route.cache.share,
+            fields,
+            site.query,
+            pod=self._pod if all(region.credential is not None for region in site.regions) else None,
+            verify=lambda token: self._verify(service.name, token),
+        )
+        endpoint = site.endpoint
+        if endpoint is None:
+            return Caller(principal, b"")
+        path, mark, query = site.target.partition(b"?")
+        counted = counted_query(
+            query,
+            dialect.ignored_query | dialect.credential_query,
+            None if dialect.knows_query else lambda value: partition_of(self._secret, b"query", value).hex().encode(),
+        )
+        material = prefix(
+            partition=principal.partition,
+            service=service.name,
+            resource=site.resource,
+            endpoint=endpoint.name,
+            method=head.method,
+            path=path.decode("latin-1"),  # doubled slashes may mean something to the service
+            query=mark + counted if counted or not query else b"",
+            # a digest stands for each value, for some are credentials, too
+            headers=tuple((name, partition_of(self._secret, b"field", value)) for name, value in roles.counted(fields)),
+        )
+        return Caller(principal, material)
+
+
+def _names(rules: Rules) -> frozenset[str]:
+    """The values of ``Host`` that mean this sidecar, or a service whose calls it takes."""
+    here = {"localhost", *rules.listen.names, *(host for service in rules.services for host in service.hosts)}
+    return frozenset(here if rules.listen.host in _WILDCARDS else here | {rules.listen.host})
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether *host* is an address of this machine's own: no name server can have it lead elsewhere."""
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _not_from_there(page: str, rules: Rules) -> Refused:
+    """The refusal of what a web page may have sent, where a call would spend a credential of ours."""
+    if page == Reason.FOREIGN_HOST:
+        return Refused(
+            421,
+            page,
+            "The Host of this call is no name of this sidecar, so a web page may have led a browser here. Call it at "
+            f"127.0.0.1:{rules.listen.port}, or add the name to `listen.names`.",
+        )
+    return Refused(
+        403,
+        page,
+        "This call comes from a web page (its Origin or Sec-Fetch-Site says so), and the sidecar would add a "
+        "credential to it. Call the sidecar from a program on the server.",
+    )
+
+
+def may_have_tokens(region: Region) -> bool:
+    """Whether tokens that Microsoft issued may go to *region*: it is Microsoft's, said to be, or of this machine."""
+    host = host_of(region.url)
+    return region.credential_domain == "microsoft" or host.endswith(_MICROSOFT) or host in {"localhost", "127.0.0.1"}

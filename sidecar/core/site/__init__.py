@@ -1,0 +1,1 @@
+"""For which service, endpoint and route a request is."""

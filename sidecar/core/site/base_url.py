@@ -1,0 +1,60 @@
+"""
+The base URL under which a caller reaches a service, for errors that say where a call belongs.
+
+The rule: a call is told that its base URL is wrong only where that is certain: its service is the vendor itself, whose
+tables don't know its path, and do know it with the API's root put in front, or taken away once.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sidecar.core.model import Head
+from sidecar.core.rules import Service
+from sidecar.core.site.recognise import Site
+
+_OWN_ADDRESS = "127.0.0.1:7400"
+
+_ADDRESS = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+
+
+def address(head: Head) -> str:
+    """Host and port by which this sidecar was called."""
+    # A host without a port is the service's own name on an intercepted connection, not ours.
+    host = head.fields.get(b"host", b"")
+    return host.decode("ascii") if _ADDRESS.fullmatch(host) else _OWN_ADDRESS
+
+
+def astray(head: Head, site: Site) -> str | None:
+    """For a call whose base URL lacks the API's root, or brings it a second time: one sentence with the right one."""
+    service, method, path = site.service, head.method, site.path
+    dialect = service.dialect
+    root = dialect.root
+    if site.endpoint is not None or not root or method == b"DELETE":
+        return None  # the tables take any DELETE for one that is known
+    twice = path.startswith(f"{root}{root}/")
+    if path.startswith(f"{root}/") and not twice:
+        return None
+    meant = path.removeprefix(root) if twice else f"{root}{path}"
+    if dialect.locate(method, meant) is None or not service.own or any(map(_has_path, _urls(service))):
+        return None
+    return (
+        f"The path of this call {'has' if twice else 'lacks'} {root}{' twice' if twice else ''}: "
+        f"set {dialect.setting}={_base(head, service)}{dialect.base}."
+    )
+
+
+def _base(head: Head, service: Service) -> str:
+    name = head.fields.get(b"host", b"").decode("latin-1").lower()
+    if name in service.hosts:
+        return f"https://{name}"
+    own_port = service.port and service.port == head.port
+    return f"http://{address(head)}{'' if own_port else service.path}"
+
+
+def _urls(service: Service) -> list[str]:
+    return [region.url for region in service.regions]
+
+
+def _has_path(url: str) -> bool:
+    return bool(url.partition("://")[2].partition("/")[2])

@@ -1,0 +1,1 @@
+"""The API of OpenAI, and of those who speak it."""

@@ -1,0 +1,384 @@
+"""
+Completions in chunks: what chat and the older text completions of OpenAI have in common.
+
+An answer is one document, or a stream of chunks that share its envelope and end in ``[DONE]``. The rule: a form that
+cannot be made faithfully is not made. Whatever a member means that is not known here, it is carried over unchanged
+where a stream gives it once, and is a reason for None where it comes in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
+from sidecar.core.http.sse import Event, EventWatch, Sign, Splitter, events, frame
+from sidecar.core.key.json_rule import UNREADABLE
+from sidecar.core.model import Facts, Form, Usage, View
+from sidecar.dialects.openai import said as openai_said
+from sidecar.dialects.openai.finish import Ending, judge, unknown
+from sidecar.dialects.plain import NULL, Beside, denies, is_null, is_utf8, tokens
+
+Piece = dict[str, Any]
+"""A choice as a chunk has it; also a choice of the whole answer, or any other JSON object."""
+
+DONE: Final = b"[DONE]"
+
+_ENVELOPE: Final = ("id", "object", "created", "model", "service_tier", "system_fingerprint")
+"""Members that every chunk repeats. """
+
+_BLANK: Final = {"id": "", "object": "", "created": 0, "model": ""}
+"""The envelope of the chunks that Azure's content filter adds."""
+
+_KNOWN: Final = frozenset({*_ENVELOPE, "choices", "usage", "obfuscation"})
+_NO_USAGE: Final = b',"usage":null'
+
+ODD: Final = (*UNREADABLE, LookupError, TypeError, AttributeError)
+"""What going through foreign JSON of an unexpected shape raises. Such an answer has no second form."""
+
+
+class _Choice(Struct, gc=False):
+    """A choice, whole or in pieces; *message*, *delta* and *text* are what endpoints call what it says."""
+
+    index: int = 0
+    finish_reason: str | None = None
+    message: Raw = NULL
+    delta: Raw = NULL
+    text: Raw = NULL
+    error: Raw = NULL
+
+
+class _Answer(Beside, gc=False):
+    """What matters for judging, of a whole answer and of a chunk alike."""
+
+    object: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Raw | UnsetType = UNSET
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+_ANY: Final = Facts()
+
+Speech = Callable[[_Choice], int]
+"""What a choice, or a piece of one, says."""
+
+
+def agree(target: Piece, name: str, value: Any) -> None:
+    """
+    Set a member that a stream gives once, or repeats, or adds members to. Null never overwrites.
+
+    Raises ``ValueError`` where it changes: then nobody knows what the whole answer would say.
+    """
+    known = target.get(name)
+    if known is None:
+        target[name] = value
+    elif isinstance(known, dict) and isinstance(value, dict):
+        for inner in value:
+            agree(known, inner, value[inner])
+    elif value is not None and value != known:
+        raise ValueError(name)
+
+
+def extend(choice: Piece, marks: Piece | None) -> None:
+    """Put the log probabilities of a piece behind those that the choice has."""
+    known = choice.setdefault("logprobs", None)
+    if marks is None:
+        return
+    if known is None:
+        known = choice["logprobs"] = {}
+    for kind, found in marks.items():
+        if found is None:
+            known.setdefault(kind, None)
+        else:
+            known[kind] = (known.get(kind) or []) + found
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """
+    An endpoint whose whole answer is the object *whole* and whose stream is of *chunk* objects. *speech* is what a
+    choice of either has to hold.
+
+    *spread* turns one choice of a whole answer into the pieces that chunks carry, and *gather* turns them back; each
+    may raise one of ``ODD`` where that would not be faithful.
+    """
+
+    whole: str
+    chunk: str
+    speech: Speech
+    spread: Callable[[Piece], Iterable[Piece]]
+    gather: Callable[[list[Piece]], Piece]
+
+    @property
+    def answers(self) -> Answers:
+        """The endpoint's answers."""
+        return Answers(
+            complete=self.complete,
+            usage=_usage,
+            model=_model,
+            convert=self.convert,
+            watch=_watch,
+            narrow=_narrow,
+            streams=True,
+            documents=True,
+            finish=self.finish,
+        )
+
+    def complete(self, body: bytes, form: Form, facts: Facts = _ANY, _media: str = "") -> Completeness:
+        """
+        Whole where there are as many choices as were asked for, each says something and why it finished, for a reason
+        that is good, and a stream also that it is done.
+        """
+        try:
+            endings = self._endings(body, form)
+        except UNREADABLE:
+            return Completeness.UNREADABLE
+        if not is_utf8(body):
+            return Completeness.UNREADABLE
+        if isinstance(endings, Completeness):
+            return endings
+        found = judge(endings.values())
+        if found is Completeness.WHOLE and not _is_of(endings, facts.expects):
+            return Completeness.MISSHAPEN
+        return found
+
+    def finish(self, body: bytes, form: Form) -> str:
+        """The first of the reasons that are not known to be good."""
+        try:
+            endings = self._endings(body, form)
+        except UNREADABLE:
+            return ""
+        return next(iter(unknown(endings.values())), "") if isinstance(endings, dict) else ""
+
+    def _endings(self, body: bytes, form: Form) -> dict[int, Ending] | Completeness:
+        """How each choice has ended, by its index; or what is wrong with the answer as a whole."""
+        endings: dict[int, Ending] = {}
+        if form is Form.EVENTS:
+            return self._endings_of_stream(body, endings)
+        answer = _ANSWER.decode(body)
+        if denies(answer):
+            return Completeness.FAILED
+        if answer.object != self.whole:
+            return Completeness.UNREADABLE
+        for choice in answer.choices or ():
+            if choice.index in endings:
+                return Completeness.MISSHAPEN
+            self._add(endings, choice)
+        return endings
+
+    def _endings_of_stream(self, body: bytes, endings: dict[int, Ending]) -> dict[int, Ending] | Completeness:
+        for event in events(body):
+            if event.data.startswith(DONE):
+                return endings
+            if event.name == "error":
+                return Completeness.FAILED
+            if not event.data:
+                continue
+            answer = _ANSWER.decode(event.data)
+            if denies(answer):
+                return Completeness.FAILED
+            for choice in answer.choices or ():
+                self._add(endings, choice)
+        return Completeness.TRUNCATED
+
+    def _add(self, endings: dict[int, Ending], choice: _Choice) -> None:
+        ending = endings.setdefault(choice.index, Ending())
+        ending.add(choice.finish_reason)
+        ending.said |= self.speech(choice)
+        ending.failed |= not is_null(choice.error)
+
+    def convert(self, body: bytes, form: Form, view: View) -> bytes | None:
+        """The bytes of *view*. A whole answer always has its usage, so a stream without it has no whole form."""
+        if form is Form.WHOLE and not view.stream:
+            return body
+        if form is Form.EVENTS and view.stream:
+            if view.usage:
+                return body if _usage_member(body, form) is not None else None
+            hidden = _Narrow()
+            return hidden.feed(body) + hidden.close()
+        if self.complete(body, form, _ANY) not in {Completeness.WHOLE, Completeness.CONTENT_FILTER}:
+            return None
+        try:
+            if form is Form.WHOLE:
+                return b"".join(self._chunks(msgspec.json.decode(body), view))
+            return self._document(body)
+        except ODD:
+            return None
+
+    def _chunks(self, answer: Piece, view: View) -> Iterator[bytes]:
+        """The events of a whole answer, in the order in which OpenAI and Azure send them."""
+        envelope: Piece = {name: answer[name] for name in _ENVELOPE if name in answer}
+        envelope["object"] = self.chunk
+        extra = {name: value for name, value in answer.items() if name not in _KNOWN}
+        unasked = {"usage": None} if view.usage else {}
+        if filters := extra.pop("prompt_filter_results", None):
+            yield _frame({"choices": [], **_BLANK, "prompt_filter_results": filters})
+        moderation = extra.pop("moderation", None)
+        for choice in answer["choices"]:
+            for piece in self.spread(choice):
+                yield _frame({**envelope, "choices": [piece], **unasked, **extra})
+                extra = {}
+        if view.usage:
+            if not answer.get("usage"):
+                raise ValueError("usage")
+            yield _frame({**envelope, "choices": [], "usage": answer["usage"]})
+        if moderation is not None:
+            yield _frame({**envelope, "choices": [], "moderation": moderation, **unasked})
+        yield frame(DONE)
+
+    def _document(self, body: bytes) -> bytes:
+        """The whole answer of a complete stream."""
+        envelope: Piece = {}
+        extra: Piece = {}
+        usage = None
+        pieces: dict[int, list[Piece]] = {}
+        for data in _data(body):
+            members = msgspec.json.decode(data)
+            for name, value in members.items():
+                if name not in _KNOWN:
+                    agree(extra, name, value)
+                elif name in _ENVELOPE and (value or name not in envelope):
+                    envelope[name] = value
+            usage = members.get("usage") or usage
+            for piece in members.get("choices") or ():
+                pieces.setdefault(piece.get("index", 0), []).append(piece)
+        if usage is None:
+            raise ValueError("usage")
+        choices = [self.gather(pieces[index]) for index in sorted(pieces)]
+        return msgspec.json.encode({**envelope, "object": self.whole, "choices": choices, "usage": usage, **extra})
+
+
+def _frame(members: Piece) -> bytes:
+    return frame(msgspec.json.encode(members))
+
+
+def _data(body: bytes) -> Iterator[bytes]:
+    """The data of a stream's events up to the end that it announces."""
+    for event in events(body):
+        if event.data.startswith(DONE):
+            return
+        if event.data:
+            yield event.data
+
+
+def _is_of(endings: Mapping[int, Ending], expects: int) -> bool:
+    """Whether these are the choices asked for, numbered from 0; 0: any number of them."""
+    count = len(endings)
+    return (not expects or count == expects) and (count == 1 or all(index in endings for index in range(count)))
+
+
+def speaks(choice: _Choice) -> int:
+    """What a choice of a chat says, or a piece of one."""
+    return openai_said.of_message(choice.message) | openai_said.of_delta(choice.delta)
+
+
+def reads(choice: _Choice) -> int:
+    """What a choice of the older completions says."""
+    return openai_said.of_text(choice.text)
+
+
+def _documents(body: bytes, form: Form) -> Iterator[_Answer]:
+    """The readable parts of an answer: itself, or its chunks from the last to the first."""
+    parts = [body] if form is Form.WHOLE else [event.data for event in reversed(events(body))]
+    for part in parts:
+        try:
+            yield _ANSWER.decode(part)
+        except UNREADABLE:
+            continue
+
+
+def _usage_member(body: bytes, form: Form) -> Raw | None:
+    for answer in _documents(body, form):
+        if answer.usage is not UNSET and not is_null(answer.usage):
+            return answer.usage
+    return None
+
+
+def _usage(body: bytes, form: Form) -> Usage:
+    member = _usage_member(body, form)
+    return Usage() if member is None else tokens(member)
+
+
+def _model(body: bytes, form: Form) -> str:
+    return next((answer.model for answer in _documents(body, form) if answer.model), "")
+
+
+def _signs(event: Event) -> Sign:
+    if event.data.startswith(DONE):
+        return Sign.CONTENT | Sign.END
+    if event.name == "error":
+        return Sign.FAILURE
+    if not event.data or event.name == "ping":
+        return Sign(0)
+    if b'"error"' in event.data:
+        try:
+            if not is_null(_ANSWER.decode(event.data).error):
+                return Sign.FAILURE
+        except UNREADABLE:
+            pass
+    return Sign.CONTENT
+
+
+def _watch() -> Watch:
+    return EventWatch(_signs)
+
+
+def _narrow(view: View) -> Narrow | None:
+    return _Narrow() if view.stream and not view.usage else None
+
+
+class _Narrow:
+    """The stream of a caller who did not ask for usage, out of one that has it."""
+
+    __slots__ = ("_splitter",)
+
+    def __init__(self) -> None:
+        self._splitter = Splitter()
+
+    def __repr__(self) -> str:
+        return f"<Narrow {self._splitter!r}>"
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The events that *chunk* finishes."""
+        return b"".join([_without_usage(event) for event in self._splitter.feed(chunk)])
+
+    def close(self) -> bytes:
+        """What is left, which is no event."""
+        return b"".join([_without_usage(event) for event in self._splitter.close()]) + self._splitter.rest
+
+
+def _without_usage(event: Event) -> bytes:
+    """
+    The event as it would be had nobody asked for usage, possibly nothing.
+
+    Usage beside content stays: services that write it there do so unasked.
+    """
+    if b'"usage"' not in event.data:
+        return event.raw
+    try:
+        return _hide_usage(event)
+    except UNREADABLE:
+        return event.raw
+
+
+def _hide_usage(event: Event) -> bytes:
+    answer = _ANSWER.decode(event.data)
+    if answer.usage is UNSET:
+        return event.raw
+    if is_null(answer.usage):
+        # The member is there and its name occurs once, so this is it: inside a string its quotes would be escaped.
+        if event.data.count(b'"usage"') == 1 and event.raw.count(_NO_USAGE) == 1:
+            return event.raw.replace(_NO_USAGE, b"")
+    elif answer.choices:
+        return event.raw
+    members = msgspec.json.decode(event.data)
+    del members["usage"]
+    if not is_null(answer.usage) and members.keys() <= _KNOWN:
+        return b""
+    return frame(msgspec.json.encode(members), event.name)

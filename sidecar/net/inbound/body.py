@@ -1,0 +1,243 @@
+"""
+Request bodies on their way in: collected whole, or handed on as they arrive.
+
+The rule: memory for a collected body is taken from the ledger first; what the ledger refuses goes to disk, what the
+disk refuses streams on, and in no case is a byte lost or a call failed for want of room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from sidecar.core.memory_budget import Ledger
+from sidecar.net.base import Observer
+from sidecar.net.inbound.spool import SpoolFile, Spools
+
+OBSERVED = 256 * 1024
+"""Bodies above this size are looked at while they are collected."""
+
+FLUSH = 256 * 1024
+"""More than this is brought to disk at once; while it is written, about as much again may wait in memory."""
+
+HIGH_WATER = 64 * 1024
+"""A stream that holds so many bytes has its sender paused."""
+
+
+class Collection:
+    """
+    A body that is being collected: in memory while the ledger allows, else in a spool file.
+
+    *size* is its Content-Length, None when chunked. Past *limit* bytes, or when the disk fails, it has *overflowed*
+    and has to stream on from what it holds. *changed* is called whenever a write has come to its end.
+    """
+
+    def __init__(
+        self,
+        size: int | None,
+        *,
+        limit: int,
+        ledger: Ledger,
+        spools: Spools,
+        observe: Callable[[], Observer] | None,
+        changed: Callable[[], None],
+    ) -> None:
+        self._limit = limit
+        self._ledger = ledger
+        self._spools = spools
+        self._observe = observe
+        self._changed = changed
+        self._known = size is not None
+        self._held = 0
+        self._waiting = 0
+        self._writing: list[bytes] = []
+        self._ended = False
+        self._closed = False
+        self.observer: Observer | None = None
+        self.chunks: list[bytes] = []
+        self.spool: SpoolFile | None = None
+        self.total = 0
+        self.overflowed = False
+        if size is not None:
+            if observe is not None and size > OBSERVED:
+                self.observer = observe()
+            self._hold(size)
+
+    def __repr__(self) -> str:
+        return f"<Collection {self.total} bytes, {self._held} held, {self.spool!r}>"
+
+    @property
+    def backed_up(self) -> bool:
+        """The disk is behind: the sender has to wait."""
+        return bool(self._writing) and self._waiting > FLUSH
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is being written: what has come so far can be used."""
+        return not self._writing
+
+    def add(self, chunk: bytes) -> None:
+        """The next bytes of the body."""
+        self.total += len(chunk)
+        self._waiting += len(chunk)
+        self.chunks.append(chunk)
+        if self.observer is not None:
+            self.observer.feed(chunk)
+        elif self._observe is not None and self.total > OBSERVED:
+            self.observer = self._observe()
+            for earlier in self.chunks:  # nothing has gone to disk yet: FLUSH is not below OBSERVED
+                self.observer.feed(earlier)
+        if self.total > self._limit:
+            self.overflowed = True
+        elif self.spool is not None:
+            if self._waiting > FLUSH:
+                self._flush()
+        elif not self._known:
+            self._hold(len(chunk))
+
+    def end(self) -> None:
+        """The body has come whole."""
+        self._ended = True
+        if self.spool is not None and self.chunks:
+            self._flush()
+
+    def body(self) -> bytes | SpoolFile:
+        """The whole body, once it has ended and is settled."""
+        if self.spool is not None:
+            return self.spool
+        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        self.chunks.clear()
+        return body
+
+    def close(self) -> None:
+        """Give memory and file back. Harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        self._give()
+        if self.spool is not None:
+            self.spool.close()
+
+    def _hold(self, size: int) -> None:
+        if self._ledger.take(size):
+            self._held += size
+        else:
+            self.spool = self._spools.create()
+
+    def _give(self) -> None:
+        self._ledger.give(self._held)
+        self._held = 0
+
+    def _flush(self) -> None:
+        if self._writing or self.overflowed or self.spool is None:
+            return
+        self._writing, self.chunks, self._waiting = self.chunks, [], 0
+        self.spool.append(self._writing).add_done_callback(self._written)
+
+    def _written(self, write: asyncio.Future[None]) -> None:
+        if write.cancelled() or write.exception() is not None:
+            self.overflowed = True
+            self.chunks = self._writing + self.chunks
+        else:
+            self._give()
+        self._writing = []
+        if self._closed:
+            return
+        if self._waiting > FLUSH or (self._ended and self.chunks):
+            self._flush()
+        self._changed()
+
+
+class Inflow:
+    """
+    A body as it arrives; the ``Stream`` of ``net/base``.
+
+    *wanted* is called when a reader has made room or waits. *spool* and *chunks* are the beginning of a body that was
+    to be collected.
+    """
+
+    __slots__ = ("_ended", "_error", "_queue", "_spooled", "_taken", "_waiter", "_wanted", "buffered", "size")
+
+    def __init__(
+        self,
+        size: int | None,
+        wanted: Callable[[], None],
+        spool: SpoolFile | None = None,
+        chunks: Iterable[bytes] = (),
+    ) -> None:
+        self.size = size
+        self._wanted = wanted
+        self._spooled = None if spool is None else spool.chunks()
+        self._queue = deque(chunks)
+        self.buffered = sum(map(len, self._queue))
+        self._ended = False
+        self._taken = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Inflow of {self.size} bytes, {self.buffered} buffered{', ended' if self._ended else ''}>"
+
+    @property
+    def full(self) -> bool:
+        """The sender should be paused."""
+        return self.buffered >= HIGH_WATER
+
+    @property
+    def starved(self) -> bool:
+        """Somebody waits for bytes."""
+        return self._waiter is not None
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body's bytes as they arrive. Can be asked for once."""
+        if self._taken:
+            raise RuntimeError("a stream is read once")
+        self._taken = True
+        return self
+
+    def __aiter__(self) -> Inflow:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._spooled is not None:
+            async for chunk in self._spooled:
+                return chunk
+            self._spooled = None
+        while not self._queue:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                self._wanted()
+                await self._waiter
+            finally:
+                self._waiter = None
+        chunk = self._queue.popleft()
+        self.buffered -= len(chunk)
+        if not self.full:
+            self._wanted()
+        return chunk
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes have arrived."""
+        self._queue.append(chunk)
+        self.buffered += len(chunk)
+        self._wake()
+
+    def end(self) -> None:
+        """The body has come whole."""
+        self._ended = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The body will never be whole; harmless when it is already."""
+        if not self._ended and self._error is None:
+            self._error = error
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

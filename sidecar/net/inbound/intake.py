@@ -1,0 +1,189 @@
+"""
+What becomes of one request after another: admitted, its body collected or streamed, and put to the line.
+
+The rule: whatever a request holds (memory of the ledger, a spool file, a stream) is held here and given back in
+``release``, on every path.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sidecar.core.model import Head
+from sidecar.errors import ClientGone, Refused
+from sidecar.net.base import Admission, Request
+from sidecar.net.inbound.body import OBSERVED, Collection, Inflow
+from sidecar.net.inbound.parser import Reader
+from sidecar.net.inbound.shared import Shared
+
+
+class Owner(Protocol):
+    """The connection, as far as its intake needs it."""
+
+    def ask(self, request: Request) -> None:
+        """Put *request* to the line; its body is collected or streams."""
+
+    def refuse(self, error: Refused) -> None:
+        """Answer the request with *error*."""
+
+    def fault(self, error: Exception) -> None:
+        """The line has failed: answer the request with that."""
+
+    def invite(self) -> None:
+        """The body is going to be read: tell a client that waits for ``100 Continue``."""
+
+    def pace(self) -> None:
+        """What is waited for has changed."""
+
+
+class Intake:
+    """The request that *reader* is in. *opened*: its head has been judged; *inflow*: its body, where it streams."""
+
+    _admission: Admission
+
+    def __init__(self, shared: Shared, reader: Reader, owner: Owner) -> None:
+        self._shared = shared
+        self._reader = reader
+        self._owner = owner
+        self._held = 0
+        self._collection: Collection | None = None
+        self._admitted = self._asked = False
+        self.inflow: Inflow | None = None
+        self.opened = False
+
+    def __repr__(self) -> str:
+        return f"<Intake {self.inflow or self._collection or self._held}>"
+
+    @property
+    def full(self) -> bool:
+        """The sender of the body has to wait."""
+        if self.inflow is not None:
+            return self.inflow.full
+        return self._collection is not None and self._collection.backed_up
+
+    @property
+    def starved(self) -> bool:
+        """More of the body is needed to get on."""
+        if self.inflow is not None:
+            return self.inflow.starved
+        return self.opened and not self._asked and not self._reader.done and not self.full
+
+    def advance(self, available: int) -> None:
+        """Bring the request forward, as far as what was read allows; *available* more bytes are in hand."""
+        reader = self._reader
+        if not self.opened:
+            self.opened = True
+            self._open(available)
+        if self.inflow is not None:
+            for chunk in reader.chunks:
+                self.inflow.feed(chunk)
+            reader.chunks.clear()
+            if reader.done:
+                self.inflow.end()
+        elif self._collection is not None:
+            for chunk in reader.chunks:
+                self._collection.add(chunk)
+            reader.chunks.clear()
+            if reader.done:
+                self._collection.end()
+            self._collected()
+        elif reader.done and self.opened and not self._asked:
+            head = reader.head
+            assert head is not None
+            self._ask(Request(head, b"".join(reader.chunks), self._admission.plan))
+
+    def fail(self, error: Exception) -> None:
+        """No more of the body will come."""
+        if self.inflow is not None:
+            self.inflow.fail(error)
+
+    def learn(self, raw: bytes) -> None:
+        """Remember the head that has just been judged, *raw* as it came, if requests like it can be recalled."""
+        reader = self._reader
+        head, framing = reader.head, reader.framing
+        if head is None or framing is None or not self._admitted or not self._admission.collect:
+            return
+        if head.minor and head.method == b"POST" and framing.keep and not framing.expects and framing.length:
+            self._shared.head_memo.learn(raw, head.port, self._admission.plan)
+
+    def release(self) -> None:
+        """The answer is done: give back what the request held."""
+        if self._held:
+            self._shared.ledger.give(self._held)
+            self._held = 0
+        if self._collection is not None:
+            self._collection.close()
+            self._collection = None
+        if self.inflow is not None:
+            self.inflow.fail(ClientGone("the request is over"))
+            self.inflow = None
+
+    def next(self) -> None:
+        """Make ready for the next request."""
+        self.opened = self._admitted = self._asked = False
+
+    def _open(self, available: int) -> None:
+        reader, shared = self._reader, self._shared
+        head, framing = reader.head, reader.framing
+        assert head is not None
+        assert framing is not None
+        try:
+            admission = self._admission = shared.app.admit(head)
+            self._admitted = True
+        except Refused as error:
+            self._asked = True
+            self._owner.refuse(error)
+            return
+        except Exception as error:  # noqa: BLE001 - a bug in the line must cost one answer, not the process
+            self._asked = True
+            self._owner.fault(error)
+            return
+        length = framing.length
+        if reader.done:
+            return
+        if not admission.collect or (length is not None and length > shared.limits.collect):
+            self._stream(head, Inflow(length, self._wanted), overflowed=admission.collect)
+        elif length is not None and length <= available and length <= OBSERVED and shared.ledger.take(length):
+            self._held = length
+        else:
+            self._collection = Collection(
+                length,
+                limit=shared.limits.collect,
+                ledger=shared.ledger,
+                spools=shared.spools,
+                observe=admission.observe,
+                changed=self._spooled,
+            )
+            if not available:
+                self._owner.invite()
+
+    def _spooled(self) -> None:
+        self._collected()
+        self._owner.pace()
+
+    def _collected(self) -> None:
+        collection, head, framing = self._collection, self._reader.head, self._reader.framing
+        if collection is None or not collection.settled or self._asked:
+            return
+        assert head is not None
+        if collection.overflowed:
+            assert framing is not None
+            inflow = Inflow(framing.length, self._wanted, collection.spool, collection.chunks)
+            if self._reader.done:
+                inflow.end()
+            self._stream(head, inflow, overflowed=True)
+        elif self._reader.done:
+            self._ask(Request(head, collection.body(), self._admission.plan, observer=collection.observer))
+
+    def _stream(self, head: Head, inflow: Inflow, *, overflowed: bool) -> None:
+        self.inflow = inflow
+        self._ask(Request(head, inflow, self._admission.plan, overflowed=overflowed))
+
+    def _ask(self, request: Request) -> None:
+        self._asked = True
+        self._owner.ask(request)
+
+    def _wanted(self) -> None:
+        if self.inflow is not None and self.inflow.starved:
+            self._owner.invite()
+        self._owner.pace()

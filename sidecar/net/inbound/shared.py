@@ -1,0 +1,76 @@
+"""
+What all connections of one listener share: collaborators, limits, and the coarse time.
+
+The rule: a request's path reads no clock and starts no timer. The listener's sweep sets *now* and *date* about twice
+a second, and that is exact enough for deadlines of seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from sidecar.core.memory_budget import Ledger
+from sidecar.core.rules import Limits
+from sidecar.net.base import Application
+from sidecar.net.inbound.head_memo import HeadMemo
+from sidecar.net.inbound.spool import Spools
+
+
+class Spawn(Protocol):
+    """Starts a task that its owner holds and waits for at the end."""
+
+    def __call__(self, coroutine: Coroutine[Any, Any, None], /, *, name: str) -> asyncio.Task[None]:
+        """Start *coroutine* as a task named *name*."""
+
+
+class Shared:
+    """
+    *now* is monotonic seconds, *date* the ``date`` field's line; *draining* tells that connections are not kept.
+    *head_memo* are the heads seen before. *report* hears of exceptions that should not have happened; *came* and *gone*
+    that a connection is there or over.
+    """
+
+    __slots__ = (
+        "app",
+        "came",
+        "date",
+        "draining",
+        "gone",
+        "head_memo",
+        "ledger",
+        "limits",
+        "now",
+        "report",
+        "spawn",
+        "spools",
+    )
+
+    def __init__(
+        self,
+        app: Application,
+        limits: Limits,
+        ledger: Ledger,
+        *,
+        spawn: Spawn,
+        spools: Spools,
+        report: Callable[[BaseException], object],
+        came: Callable[[Any], None],
+        gone: Callable[[Any], None],
+    ) -> None:
+        self.app = app
+        self.head_memo = HeadMemo(app.deciding_fields, limits)
+        self.limits = limits
+        self.ledger = ledger
+        self.spawn = spawn
+        self.spools = spools
+        self.report = report
+        self.came = came
+        self.gone = gone
+        self.now = 0.0
+        self.date = b""
+        self.draining = False
+
+    def __repr__(self) -> str:
+        return f"<Shared {self.ledger!r}{' draining' if self.draining else ''}>"

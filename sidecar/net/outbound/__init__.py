@@ -1,0 +1,1 @@
+"""The client: requests to AI services, and their answers."""

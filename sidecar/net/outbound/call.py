@@ -1,0 +1,328 @@
+"""
+One call on one connection: the request written, the answer read.
+
+The rule: a call leaves its connection in one of two states, synchronously and whatever happens: resting in the pool,
+when request and answer both went through whole, or closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Protocol
+
+import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError, StreamWriter
+
+from sidecar.core.model import Pairs
+from sidecar.core.region.connections import Opened
+from sidecar.core.rules import KIB
+from sidecar.errors import Cause, SidecarError, UpstreamFailed
+from sidecar.net.outbound.answer_head import Unreadable
+from sidecar.net.outbound.connection import Wire
+
+AT_ONCE = 64 * KIB
+"""Up to this size a body leaves in one write with its head; a larger one is written piece by piece, in a task."""
+
+PIECE = 256 * KIB
+
+BROKEN = (Unreadable, aiohttp.ClientError, HttpProcessingError, aiohttp.EofStream, OSError, RuntimeError)
+"""What our connection and aiohttp raise while an answer is awaited."""
+
+Spawn = Callable[..., "asyncio.Task[None]"]
+"""``spawn(coroutine, name=…)``: starts a task that its owner keeps."""
+
+
+class Body(Protocol):
+    """A request body that is not in memory. *size* in bytes, None when it is not known before its end."""
+
+    @property
+    def size(self) -> int | None:
+        """The body's Content-Length."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body from its start."""
+
+
+class Answer:
+    """
+    An answer, from its head on. Whoever gets one reads it to its end or closes it.
+
+    *pairs* is the head as received. *length* is the Content-Length it states, None where it states none (chunked,
+    ended by the connection, or without a body).
+    """
+
+    __slots__ = ("_call", "_error", "_payload", "length", "pairs", "status")
+
+    def __init__(
+        self, call: Call, payload: aiohttp.StreamReader, status: int, pairs: Pairs, length: int | None
+    ) -> None:
+        self._call = call
+        self._payload = payload
+        self._error: SidecarError | None = None
+        self.status = status
+        self.pairs = pairs
+        self.length = length
+        if payload.at_eof():
+            call.finish()
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status} {self._call!r}>"
+
+    async def read(self) -> bytes:
+        """
+        The bytes that have come, at most about 384 KiB; ``b""`` at the clean end. The peer is paused while nobody
+        reads. Raises ``UpstreamFailed`` (truncated, idle-timeout, malformed), or what the request's body raised. Where
+        it is cancelled nothing is lost: it may be called again.
+        """
+        if self._error is not None:
+            raise self._error
+        payload = self._payload
+        try:
+            data = await payload.readany()
+        except BROKEN as error:
+            self._error = self._call.explain(error)
+        except SidecarError as error:
+            self._error = error
+        else:
+            if payload.at_eof():
+                self._call.finish()
+            return data
+        # What came before the break is the caller's; aiohttp would throw it away.
+        rest = b"".join(payload._buffer)  # noqa: SLF001
+        self._call.drop(lost_by(self._error))
+        if rest:
+            return rest
+        raise self._error
+
+    def close(self) -> None:
+        """Give up what is left of the answer, and its connection with it; nothing after a clean end."""
+        if self._error is None and not self._payload.at_eof():
+            self._error = UpstreamFailed(Cause.TRUNCATED, "closed by ourselves", answered=True)
+        self._call.drop()
+
+
+class Call:
+    """
+    A request on a connection that is all its own until ``finish`` or ``drop``.
+
+    *peer* is ``host:port``, for messages. *first_byte* is the time in seconds from the request sent to the answer's
+    head, *idle* that between two reads, and the longest the peer may refuse to take more of the request. *on_sent* is
+    called once, when the whole request is on its way.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_first_byte",
+        "_headed",
+        "_idle",
+        "_on_sent",
+        "_peer",
+        "_sent",
+        "_timer",
+        "_upload",
+        "_wire",
+        "reused",
+    )
+
+    def __init__(
+        self, connection: Connection, peer: str, *, first_byte: float, idle: float, on_sent: Callable[[], None]
+    ) -> None:
+        wire = connection.protocol
+        assert isinstance(wire, Wire)
+        self._connection: Connection | None = connection
+        self._wire = wire
+        self._peer = peer
+        self._first_byte = first_byte
+        self._idle = idle
+        self._on_sent = on_sent
+        self._upload: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent = False
+        self._headed = False
+        self.reused = wire.served > 0
+
+    def __repr__(self) -> str:
+        return f"<Call to {self._peer} on {self._wire!r}{'' if self._connection else ', over'}>"
+
+    async def exchange(self, head: bytes, body: bytes | Body, *, bodiless: bool, spawn: Spawn) -> Answer:
+        """
+        Send *head* and *body*, and wait for the answer's head. *bodiless*: no answer to this method has a body.
+
+        A body still being sent when the answer comes goes on being sent while the answer is read. Raises
+        ``UpstreamFailed``, or whatever the body raised; the connection is then closed.
+        """
+        wire = self._wire
+        wire.begin(bodiless=bodiless)
+        try:
+            if isinstance(body, bytes) and len(body) <= AT_ONCE:
+                if wire.transport is not None:  # else it is lost already, and read() says so
+                    wire.transport.write(head + body)
+                self._all_sent()
+            else:
+                self._upload = spawn(self._send(head, body), name=f"upload to {self._peer}")
+            answered, payload = await wire.answer()
+        except BROKEN as error:
+            failure = self.explain(error)
+            await self._abandon(failure)
+            raise failure from None  # aiohttp's error may quote header values
+        except SidecarError as error:
+            await self._abandon(error)
+            raise
+        except BaseException:
+            self.drop()
+            raise
+        self._headed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._sent:
+            wire.expect_body(self._idle)
+        return Answer(self, payload, answered.status, answered.pairs, answered.length)
+
+    def finish(self) -> None:
+        """The answer is whole: the connection may serve the next call, unless this one is still being sent."""
+        if not self._sent:
+            self.drop()
+        elif self._connection is not None:
+            self._wire.rest()
+            self._connection.release()
+            self._connection = None
+
+    def drop(self, reason: Opened = Opened.DROPPED) -> None:
+        """
+        Give up the call and close its connection at once, whatever is still on its way. Harmless when over. *reason* is
+        why another connection may have to be opened.
+        """
+        if self._connection is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._upload is not None:
+            self._upload.cancel()
+        self._wire.lose(reason)
+        self._wire.abort()  # a mere close would first wait for the peer to take what is buffered
+        self._connection.close()
+        self._connection = None
+
+    def explain(self, error: Exception) -> UpstreamFailed:
+        """What *error*, raised by aiohttp while an answer was awaited, means. Quotes nothing of request or answer."""
+        match error:
+            case aiohttp.SocketTimeoutError():
+                return self._failed(Cause.IDLE_TIMEOUT, f"nothing came for {self._idle:g} s")
+            case Unreadable():
+                return self._failed(Cause.MALFORMED, str(error))
+            case HttpProcessingError():
+                return self._failed(Cause.MALFORMED, type(error.__cause__ or error).__name__)
+            case aiohttp.ClientPayloadError():
+                return self._failed(Cause.TRUNCATED, "the connection was closed within the answer")
+            case _:
+                cause = Cause.TRUNCATED if self._wire.answered else Cause.DISCONNECTED
+                return self._failed(cause, getattr(error, "strerror", None) or "the connection was closed")
+
+    def _failed(self, cause: Cause, detail: str) -> UpstreamFailed:
+        return UpstreamFailed(cause, f"{self._peer}: {detail}", answered=self._wire.answered, reused=self.reused)
+
+    async def _abandon(self, error: SidecarError) -> None:
+        """Drop the failed call, and wait until nobody reads the request's body any more: it may be sent again."""
+        self.drop(lost_by(error))
+        if self._upload is not None:
+            await asyncio.wait((self._upload,))
+
+    def _fail(self, error: SidecarError, *cause: Exception) -> None:
+        """Tell whoever waits for the answer; once that was whole, the connection is another call's."""
+        if self._connection is not None:
+            self._wire.set_exception(error, *cause)
+
+    def _all_sent(self) -> None:
+        """The request is out: the peer's time to answer starts."""
+        self._sent = True
+        self._on_sent()
+        if self._headed:
+            self._wire.expect_body(self._idle)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(self._first_byte, self._too_late)
+
+    def _too_late(self) -> None:
+        detail = f"no answer within {self._first_byte:g} s"
+        self._wire.set_exception(self._failed(Cause.FIRST_BYTE_TIMEOUT, detail))
+
+    async def _send(self, head: bytes, body: bytes | Body) -> None:
+        """
+        Write a request whose body is large, or still arriving.
+
+        Where the connection breaks, this just ends: who waits for the answer hears of it, and an answer that came
+        before the break still counts. What the body raises is handed to whoever waits for the answer.
+        """
+        size = len(body) if isinstance(body, bytes) else body.size
+        chunks = _pieces(body) if isinstance(body, bytes) else body.chunks()
+        try:
+            await self._copy(head, chunks, size)
+        except _Broken:
+            pass
+        except SidecarError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            self._fail(
+                self._failed(Cause.INTERNAL, f"the request's body could not be read: {type(error).__name__}"), error
+            )
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
+    async def _copy(self, head: bytes, chunks: AsyncIterator[bytes | memoryview], size: int | None) -> None:
+        """Write *head* and *chunks*, which are *size* bytes together or, for None, chunked."""
+        writer = StreamWriter(self._wire, asyncio.get_running_loop())
+        await self._write(writer, head, last=size == 0)
+        if size is None:
+            writer.enable_chunking()
+        written = 0
+        async for chunk in chunks:
+            written += len(chunk)
+            if size is not None and written > size:
+                break
+            if chunk:
+                await self._write(writer, chunk, last=written == size)
+        if size is not None and written != size:
+            raise self._failed(Cause.INTERNAL, "the request's body differs from its Content-Length")
+        if size is None:
+            await self._write(writer, b"", last=True)
+
+    async def _write(self, writer: StreamWriter, data: bytes | memoryview, *, last: bool) -> None:
+        """
+        Write *data*, nothing for the end of a chunked body, and wait until the peer takes more.
+
+        With the *last* of it the request is sent, before anything else gets a turn: a service that answers at once
+        would otherwise seem to have answered early, and its connection could not be kept.
+        """
+        try:
+            async with asyncio.timeout(self._idle):
+                if data:
+                    await writer.write(data, drain=False)
+                else:
+                    await writer.write_eof()
+                await writer.drain()
+            if last:
+                self._all_sent()
+            # Other calls get their turn; and an early answer must be in before a write breaks the connection.
+            await asyncio.sleep(0)
+        except TimeoutError:
+            detail = f"it took no more of the request for {self._idle:g} s"
+            raise self._failed(Cause.IDLE_TIMEOUT, detail) from None
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:  # uvloop raises RuntimeError when it is closed
+            raise _Broken from error
+
+
+def lost_by(error: SidecarError) -> Opened:
+    """How a connection was lost whose call failed with *error*: by itself, or because the request's sender failed."""
+    return Opened.DIED if isinstance(error, UpstreamFailed) else Opened.DROPPED
+
+
+class _Broken(Exception):
+    """The connection broke under the request."""
+
+
+async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(body)
+    for start in range(0, len(body), PIECE):
+        yield view[start : start + PIECE]

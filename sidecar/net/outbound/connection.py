@@ -1,0 +1,396 @@
+"""
+aiohttp's client connection, with what it leaves open closed.
+
+The rule: of aiohttp only the pool (happy eyeballs, TLS, proxies, keep-alive) and the parser of bodies are used; what
+goes over a connection is written by ``call``, and the answer's head read by ``answer_head``. Nothing of its
+session is: no cookies, redirects, hidden retries or headers of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import aiohttp
+from aiohttp import http_parser
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
+
+from sidecar.core.region.connections import Census, Opened, Term, outlived, term
+from sidecar.core.rules import KIB
+from sidecar.errors import ConfigError
+from sidecar.net.outbound.answer_head import (
+    END,
+    HEAD_LIMIT,
+    MOST_FIELDS,
+    AnswerHead,
+    Unreadable,
+    check_begun,
+    read_answer_head,
+)
+from sidecar.net.outbound.resolve import Resolver
+
+READ_BUFFER = 64 * KIB
+"""Unread bytes of an answer past whose double the socket is no longer read."""
+
+KEEP_IDLE = 50.0
+"""Seconds an unused connection is kept: below the 60 s after which common load balancers drop theirs."""
+
+PROBE = {"TCP_KEEPIDLE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 90_000}
+"""A peer that vanished is noticed after 90 s, also by a call that waits ten minutes for its first byte; and the
+first probe comes before NAT gateways forget a silent connection (from 240 s)."""
+
+FLOOR = (3, 14, 3)
+
+_PARSER: Any = sys.modules[http_parser.HttpResponseParser.__module__]
+_LAST = len(b"0\r\n\r\n")
+_ENDS_A_BODY = re.compile(rb"[^\r\n]\r\n\r\n").fullmatch
+_NO_LOOP: Any = object()  # for a parser that has nobody to wake
+
+
+class Wire(ResponseHandler):
+    """
+    One connection to an AI service or a proxy.
+
+    *answered*: a byte of the current call's answer has come. *served*: how many calls it has carried to their end.
+    *on_lost* hears once, and at once, why it cannot be used any more. *term* says how long it may be used.
+
+    Until the first ``begin``, aiohttp itself may talk to a proxy over it. From then on heads are read by
+    ``answer_head``, and aiohttp's parser is given only what frames the body.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        super().__init__(loop=loop)
+        self.answered = False
+        self.served = 0
+        self.on_lost: Callable[[Opened], None] | None = None
+        self.term: Term | None = None
+        self._ours = False
+        self._resting = False
+        self._begun = b""  # of a head
+        self._interim = 0  # bytes of interim answers
+        self._head: AnswerHead | None = None
+        self._body: aiohttp.StreamReader | None = None
+        self._left: int | None = None  # bytes of the body that are still to come, where its length was said
+        self._last = b""  # the last bytes that have come of a body
+        self._barren = 0  # bytes that have come since the body last grew
+
+    def __repr__(self) -> str:
+        state = "resting" if self._resting else "answered" if self.answered else "waiting"
+        return f"<Wire {state}, {self.served} calls served>"
+
+    def begin(self, *, bodiless: bool) -> None:
+        """Get ready for the answer to a call; *bodiless* when none has a body (HEAD)."""
+        self._ours = True
+        self._resting = self.answered = False
+        self._begun = self._last = b""
+        self._interim = self._barren = 0
+        self._head = self._body = self._left = None
+        # this switch is aiohttp's only one, and others use its parser, too: on for as long as ours is made
+        before, _PARSER.DEBUG = _PARSER.DEBUG, True
+        try:
+            self.set_response_params(
+                skip_payload=bodiless,
+                read_until_eof=True,
+                auto_decompress=False,
+                read_bufsize=READ_BUFFER,
+                max_line_size=HEAD_LIMIT,
+                max_field_size=HEAD_LIMIT,
+                max_headers=MOST_FIELDS,
+            )
+        finally:
+            _PARSER.DEBUG = before
+
+    async def answer(self) -> tuple[AnswerHead, aiohttp.StreamReader]:
+        """The answer's head, once it is there, and its body. Raises what ``set_exception`` was given."""
+        _, body = await self.read()
+        assert self._head is not None, "an answer has a head"
+        return self._head, body
+
+    def rest(self) -> None:
+        """The call is over and its answer was whole: from now on the peer has nothing to say."""
+        self._resting = True
+        self._head = self._body = None
+        self.served += 1
+
+    def lose(self, reason: Opened) -> None:
+        """It cannot be used any more, for *reason*; the first one counts."""
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost(reason)
+
+    def close(self) -> None:
+        """Close it. By itself the pool closes what has been unused for long, or may not be kept."""
+        self.lose(Opened.IDLE if self._resting and not self.should_close else Opened.CLOSED)
+        super().close()
+
+    def expect_body(self, idle: float) -> None:
+        """From now on the body may stand still for *idle* seconds; not counted while its reader pauses us."""
+        if self._body is not None and not self._body.is_eof():
+            self.read_timeout = idle
+            if not self._reading_paused:
+                self.start_timeout()
+
+    def data_received(self, data: bytes) -> None:
+        """
+        Take the next bytes.
+
+        An answer nobody asked for would be taken for the next call's: a resting connection that speaks is dropped, and
+        one that says more than its answer serves no other call.
+        """
+        if self._resting and data:
+            self.lose(Opened.CLOSED)
+            self.abort()
+        elif not self._ours:
+            super().data_received(data)
+        elif self._body is not None:
+            self._take(self._body, data)
+        elif data:
+            self.answered = True
+            try:
+                rest = self._read_head(data)
+            except Unreadable as fault:
+                self._refuse(fault)
+                return
+            if rest and self._body is not None:
+                self._take(self._body, rest)
+
+    def feed_data(self, data: tuple[Any, aiohttp.StreamReader], size: int = 0) -> None:
+        """Take from the parser what it knows of an answer: how its body is framed."""
+        if not self._ours:
+            super().feed_data(data, size)
+        elif self._body is None:
+            self._body = data[1]
+            super().feed_data(data, size)
+        else:
+            self.force_close()  # another answer behind this one
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """
+        Fail the call, whether it waits for the head or for the body: aiohttp tells only the former. What follows a
+        whole answer doesn't harm it.
+        """
+        body = self._body
+        if body is not None and body.is_eof():
+            self.force_close()
+            return
+        super().set_exception(exc, *cause)
+        if body is not None and body.exception() is None:
+            body.set_exception(exc)
+
+    def eof_received(self) -> None:
+        """The peer says no more: with nothing asked of it, it has closed the connection."""
+        if self._resting:
+            self.lose(Opened.CLOSED)
+        super().eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """A body that ends with its connection is whole only if that was closed, not reset."""
+        self.lose(Opened.CLOSED if self._resting else Opened.DIED)
+        if self._body is not None and self._body.is_eof():
+            self._parser = None  # what it would say of bytes behind the answer is nothing to its reader
+        elif exc is not None and self._body is not None:
+            self._body.set_exception(aiohttp.ClientPayloadError(type(exc).__name__))
+        super().connection_lost(exc)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """
+        Read on in a head; returns what follows it. Interim answers (1xx) are dropped. A switch of protocol was not
+        asked for. Raises ``Unreadable``.
+        """
+        begun = self._begun + data
+        while True:
+            end = begun.find(END)
+            if end < 0:
+                check_begun(begun)
+                if self._interim + len(begun) > HEAD_LIMIT:
+                    raise Unreadable("its head is too large")
+                self._begun = begun
+                return b""
+            end += len(END)
+            head, begun = read_answer_head(begun[:end]), begun[end:]
+            self._interim += end
+            if head.status == 101 or self._interim > HEAD_LIMIT:
+                raise Unreadable("status 101" if head.status == 101 else "its head is too large")
+            if head.status >= 200:
+                break
+        self._begun = b""
+        self._head, self._left = head, head.length
+        super().data_received(head.framing)
+        return begun
+
+    def _take(self, body: aiohttp.StreamReader, data: bytes) -> None:
+        """Bytes of *body*, none where the parser is to go on with those it has."""
+        if body.is_eof():
+            if data:
+                self.force_close()
+            return
+        if self._left is not None:
+            if len(data) > self._left:
+                data = data[: self._left]
+                self.force_close()
+            self._left -= len(data)
+        elif data:
+            self._last = (self._last + data)[-_LAST:]
+        size = body.total_bytes
+        super().data_received(data)
+        if body.is_eof():
+            if self._head is not None and self._head.chunked and not _ENDS_A_BODY(self._last):
+                self.force_close()  # the parser has read on in what follows
+        elif body.total_bytes > size or self._reading_paused:
+            self._barren = 0
+        else:
+            self._barren += len(data)
+            if self._barren > HEAD_LIMIT:
+                self._refuse(Unreadable("its chunks are nothing but extensions, or its trailers too large"))
+
+    def _refuse(self, fault: Unreadable) -> None:
+        self.set_exception(fault)
+        self.abort()
+
+
+class Pool(aiohttp.TCPConnector):
+    """
+    Connections by destination, without a limit: how many calls there are at once is decided elsewhere. *census* counts
+    those that are opened. Names are looked up by *resolver*; connections last for *old* seconds, *clock* is monotonic,
+    and *draw* uniform in [0, 1).
+    """
+
+    def __init__(
+        self,
+        trust: ssl.SSLContext,
+        census: Census,
+        resolver: Resolver,
+        *,
+        old: float,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+    ) -> None:
+        self._census = census
+        self._names = resolver
+        self._old = old
+        self._clock = clock
+        self._draw = draw
+        super().__init__(
+            ssl=trust,
+            limit=0,
+            resolver=resolver,
+            use_dns_cache=False,
+            keepalive_timeout=KEEP_IDLE,
+            socket_factory=_dial,
+        )
+        protocol: type[ResponseHandler] = Wire
+        self._factory = partial(protocol, loop=self._loop)  # aiohttp has no public way to say it
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close every connection at once, also one whose peer takes nothing any more."""
+        for wire in tuple(self._acquired):
+            wire.abort()
+        await super().close(abort_ssl=abort_ssl)
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
+    ) -> ResponseHandler:
+        """Open a connection; aiohttp has no public way to hear of it."""
+        key, census = req.connection_key, self._census
+        reason = census.opening(key)
+        try:
+            wire = await super()._create_connection(req, traces, timeout)
+        except BaseException:
+            census.failed(key, reason)
+            raise
+        census.succeeded(reason)
+        if isinstance(wire, Wire):
+            wire.on_lost = partial(census.lost, key)
+            wire.term = self._term(req, wire)
+            if wire.transport is None:
+                wire.lose(Opened.DIED)
+        return wire
+
+    async def _get(self, key: Any, traces: list[Any]) -> Connection | None:
+        """A kept connection, less those that have served for long enough; aiohttp has no public way to say so."""
+        kept = self._conns.get(key)
+        while kept:
+            wire = kept[0][0]
+            reason = self._outlived(wire) if wire.is_connected() else Opened.CLOSED
+            if reason is None:
+                break
+            kept.popleft()
+            if isinstance(wire, Wire):
+                wire.lose(reason)
+            wire.close()
+        return await super()._get(key, traces)
+
+    def _term(self, req: aiohttp.ClientRequest, wire: Wire) -> Term:
+        host = (req.proxy.raw_host if req.proxy is not None else req.url.raw_host) or ""
+        address = wire.transport.get_extra_info("peername") if wire.transport is not None else None
+        return term(host, str(address[0]) if address else "", self._clock(), self._old, self._draw())
+
+    def _outlived(self, wire: ResponseHandler) -> Opened | None:
+        if not isinstance(wire, Wire) or wire.term is None:
+            return None
+        missing = self._names.missing(wire.term.host, wire.term.address)
+        return outlived(wire.term, self._clock(), self._old, missing)
+
+
+def trust(ca_file: str) -> ssl.SSLContext:
+    """The system's trust anchors, and those of *ca_file* where named. Raises ``ConfigError``."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:
+            reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+            remedy = "put certificates there, in PEM"
+            raise ConfigError((f"upstream.ca_file: {ca_file} cannot be used: {reason}; {remedy}",)) from error
+    return context
+
+
+def check_parser() -> None:
+    """
+    Refuse an aiohttp that is older than its known flaws, that runs without its parser in C, where most of the request
+    smuggling flaws were, or whose parser cannot be made strict. Raises ``ConfigError``.
+    """
+    problems = []
+    if tuple(int(part) for part in re.findall(r"\d+", aiohttp.__version__)[:3]) < FLOOR:
+        floor = ".".join(map(str, FLOOR))
+        problems.append(f"aiohttp {aiohttp.__version__} has known security flaws; install {floor} or later")
+    if http_parser.HttpResponseParser is http_parser.HttpResponseParserPy:
+        problems.append("aiohttp runs without its C parser; install its wheel, and unset AIOHTTP_NO_EXTENSIONS")
+    elif not _is_strict():
+        problems.append(f"aiohttp {aiohttp.__version__} cannot be made strict; install the one of requirements.txt")
+    if problems:
+        raise ConfigError(tuple(problems))
+
+
+def _is_strict() -> bool:
+    """Whether aiohttp's parser obeys its switch."""
+    wire = Wire(_NO_LOOP)
+    wire.begin(bodiless=False)
+    parser: Any = wire._parser  # noqa: SLF001
+    try:
+        parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\n")
+    except HttpProcessingError:
+        return True
+    return False
+
+
+def _dial(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices a vanished peer. aiohttp adds TCP_NODELAY."""
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in PROBE.items():
+        if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    return sock

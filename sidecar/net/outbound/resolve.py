@@ -1,0 +1,187 @@
+"""
+Looking up names: c-ares, and what was learned before.
+
+The rule: no lookup waits for another name's. Each name is asked for once at a time, however many callers wait, and
+nobody waits longer than ``LOOKUP_SECONDS``; where an earlier answer is at hand, hardly at all. c-ares reads the hosts
+file and resolv.conf (servers, search domains, ndots), and follows their changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from ipaddress import ip_address
+from weakref import WeakSet
+
+import aiodns
+from aiohttp.abc import AbstractResolver, ResolveResult
+from pycares import AddrInfoResult
+
+from sidecar.core.region.host_names import Known, Names
+
+LOOKUP_SECONDS = 4.0
+"""How long a caller waits for an answer: less than the usual time for connecting, so that a failure says what it is."""
+
+STALE_SECONDS = 0.5
+"""How long it waits where an answer is known whose time to live is over."""
+
+SERVER_SECONDS = 1.0
+"""How long a name server is waited for at first, and ``TRIES`` times in all, each time for longer."""
+
+TRIES = 2
+
+LOOKUPS = 128
+"""So many names are asked for at once; further ones are refused, so that names made up by callers take no memory."""
+
+ABSENT = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA, aiodns.error.ARES_EBADNAME})
+"""What says that a name has no address; everything else says nothing of the name."""
+
+UNKNOWN = "the name has no address"
+SILENT = "the name servers gave no answer"
+CROWDED = "too many names are being looked up"
+
+
+class Resolver(AbstractResolver):
+    """
+    Addresses of names. *nameservers* (``ADDRESS``, ``ADDRESS:PORT``) stand in for those of resolv.conf; *clock* is
+    monotonic seconds.
+
+    *results* counts the lookups by their end: ``found``, ``absent``, ``failed``, ``refused`` (there were too many).
+    """
+
+    def __init__(self, nameservers: Sequence[str] = (), *, clock: Callable[[], float]) -> None:
+        self._nameservers = nameservers
+        self._clock = clock
+        self._names = Names()
+        self._lookups: dict[str, asyncio.Future[Known]] = {}
+        self._ares: aiodns.DNSResolver | None = None
+        self._running: WeakSet[aiodns.DNSResolver] = WeakSet()
+        self._closed = False
+        self.results: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Resolver {self._names!r}, {len(self._lookups)} being looked up>"
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """As aiohttp wants them. Raises ``OSError``."""
+        found = [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for address in await self.addresses(host)
+            if family in {kind := _family(address), socket.AF_UNSPEC}
+        ]
+        if not found:
+            raise _failure(UNKNOWN)
+        return found
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """The addresses of *host*, at least one, each time another one first. Raises ``OSError``."""
+        if _is_address(host):
+            return (host,)
+        name = host.lower()
+        known = self._names.known(name)
+        if known is None or known.until <= self._clock():
+            lookup = self._lookups.get(name) or self._ask(name)
+            stale = known is not None and bool(known.addresses)
+            if lookup is not None:
+                await asyncio.wait((lookup,), timeout=STALE_SECONDS if stale else LOOKUP_SECONDS)
+            if lookup is not None and lookup.done():
+                known = lookup.result()
+            else:
+                known = self._names.failed(name, SILENT if lookup is not None else CROWDED, self._clock())
+        if not known.addresses:
+            raise _failure(known.fault)
+        return known.turn()
+
+    def missing(self, host: str, address: str) -> float:
+        """For how many seconds the answers for *host* have come without *address*; 0 where they have it."""
+        return self._names.missing(host.lower(), address, self._clock())
+
+    async def close(self) -> None:
+        """Give up what is being looked up."""
+        self._closed = True
+        self._ares = None
+        for ares in tuple(self._running):
+            await ares.close()
+
+    def _ask(self, name: str) -> asyncio.Future[Known] | None:
+        """Start looking *name* up; None where too many names are being looked up already."""
+        if self._closed:
+            raise _failure("the resolver is closed")
+        if len(self._lookups) >= LOOKUPS:
+            self.results["refused"] += 1
+            return None
+        loop = asyncio.get_running_loop()
+        lookup = self._lookups[name] = loop.create_future()
+        ares: aiodns.DNSResolver | None = None
+        try:
+            ares = self._current()
+            asked = ares.getaddrinfo(name, type=socket.SOCK_STREAM)
+        except Exception as error:  # noqa: BLE001 - whatever c-ares raises, it is a lookup that failed
+            asked = loop.create_future()
+            asked.set_exception(error)
+        # The callback holds on to this c-ares: with the last one who does, it is closed.
+        asked.add_done_callback(partial(self._answered, name, ares))
+        return lookup
+
+    def _current(self) -> aiodns.DNSResolver:
+        """
+        c-ares, whose thread starts with the first name. Another one once a name had no address: c-ares keeps that for
+        up to an hour, and has no way to be told not to.
+        """
+        if self._ares is None:
+            self._ares = aiodns.DNSResolver(self._nameservers or None, timeout=SERVER_SECONDS, tries=TRIES)
+            self._running.add(self._ares)
+        return self._ares
+
+    def _answered(self, name: str, _: aiodns.DNSResolver | None, asked: asyncio.Future[AddrInfoResult]) -> None:
+        """A lookup has come to its end: learn from it, and tell all who wait."""
+        lookup = self._lookups.pop(name)
+        now = self._clock()
+        match _outcome(asked):
+            case AddrInfoResult(nodes=[_, *_] as nodes, cnames=cnames):
+                self.results["found"] += 1
+                addresses = tuple(dict.fromkeys(node.addr[0].decode("ascii") for node in nodes))
+                ttl = min([*(node.ttl for node in nodes), *(cname.ttl for cname in cnames)])
+                known = self._names.learn(name, addresses, ttl, now)
+            case AddrInfoResult():
+                known = self._absent(name, now)
+            case aiodns.error.DNSError(args=(code, *_)) if code in ABSENT:
+                known = self._absent(name, now)
+            case _:
+                self.results["failed"] += 1
+                known = self._names.failed(name, SILENT, now)
+        lookup.set_result(known)
+
+    def _absent(self, name: str, now: float) -> Known:
+        self.results["absent"] += 1
+        self._ares = None
+        return self._names.absent(name, UNKNOWN, now)
+
+
+def _outcome(asked: asyncio.Future[AddrInfoResult]) -> object:
+    """An answer, or why there is none."""
+    if asked.cancelled():
+        return None
+    return asked.exception() or asked.result()
+
+
+def _failure(why: str) -> OSError:
+    """As the system's own resolver fails; says nothing but *why*."""
+    return socket.gaierror(socket.EAI_NONAME, why)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -1,0 +1,292 @@
+"""
+Fetching an answer from where it comes from.
+
+The rule: what cannot be had is replaced by a spare entry where there is one, else by a stand-in, before anybody has
+been told of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from msgspec.structs import replace
+
+from sidecar.core.answer.rescue import cause_of
+from sidecar.core.answer.usage import names_usage, with_usage
+from sidecar.core.cache.beside import Asked, never
+from sidecar.core.cache.held import Held
+from sidecar.core.cache.policy import ABSENT, FAILING, Audience, Serve, audience, judge, judge_stale
+from sidecar.core.cache.purges import mark_of
+from sidecar.core.cache.variants import fitting
+from sidecar.core.memo import Memo
+from sidecar.core.model import Entry, Fields, Form, Outcome
+from sidecar.core.request.plan import RequestPlan
+from sidecar.core.request.principal import Accepted
+from sidecar.errors import Refused, UpstreamFailed
+from sidecar.flight.flight import Flight
+from sidecar.flight.opening import Opening
+from sidecar.flight.pulse import patience as silence
+from sidecar.net.base import Spool, Stream
+from sidecar.proxy.deliver import viewed
+from sidecar.proxy.receive import Receiver
+from sidecar.proxy.request import Call, Fetch, book, booked, tags_of, upstream_call_of
+from sidecar.store.base import NOTHING, Fetched, Store
+from sidecar.upstream.attempt import AttemptLog, UpstreamCall
+from sidecar.upstream.commit import COMPLAINT_BYTES, CommittedResponse
+from sidecar.upstream.dispatch import Dispatch, Sent
+from sidecar.upstream.fallback import Fallback, has_room
+
+_INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
+_REFUSES_BYTES = 64 * 1024  # of names by which deployments are remembered: callers choose the models'
+
+
+def tags_beside(entry: Entry, call: Call, plan: RequestPlan) -> tuple[str, ...]:
+    """The tags that come with a call which *entry* answers; its route's mark among them where another one stored it."""
+    tags = tags_of(call, plan)
+    return tags if entry.route == call.route.name else (*tags, mark_of(call.route.name))
+
+
+class Origin:
+    """
+    Fetches answers from where they come from: the tier behind memory, then the service. *lease_wait* is how long a
+    streaming call waits for another process's answer; *now* is wall-clock seconds, *clock* monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        dispatch: Dispatch,
+        fallback: Fallback,
+        receiver: Receiver,
+        store: Store,
+        accepted: Accepted,
+        lease_wait: float,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._dispatch = dispatch
+        self._fallback = fallback
+        self._receiver = receiver
+        self._store = store
+        self._accepted = accepted
+        self._lease_wait = lease_wait
+        self._now = now
+        self._clock = clock
+        self._refuses_usage: Memo[tuple[str, str, str], bool] = Memo(256, _REFUSES_BYTES)
+
+    def __repr__(self) -> str:
+        return f"<Origin {self._accepted!r}>"
+
+    def patience(self, fetch: Fetch) -> float:
+        """How long another process's answer is waited for, seconds."""
+        call = fetch.call
+        seconds = self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
+        left = self.left(fetch)
+        return seconds if left is None else max(min(seconds, left), 0.0)
+
+    def silence(self, fetch: Fetch) -> float:
+        """For how many seconds its call may show no sign of life: by what is usual for its route, once it is known."""
+        route, streaming = fetch.call.route, fetch.call.facts.view.stream
+        timeouts = route.timeouts
+        first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
+        return silence(self._dispatch.paces.usual(route.name, streaming=streaming), first_byte)
+
+    def spares(self, fetch: Fetch) -> bool:
+        """Whether there is an extra attempt left for its service."""
+        return self._dispatch.spares(fetch.plan.site.service.name)
+
+    def take(self, fetch: Fetch) -> bool:
+        """Take an extra attempt for it. False: there is none."""
+        return self._dispatch.take(fetch.plan.site.service.name)
+
+    def left(self, fetch: Fetch) -> float | None:
+        """How many seconds more the caller waits, where it has said that."""
+        deadline = fetch.deadline
+        return None if deadline is None else deadline - self._clock()
+
+    async def look(self, fetch: Fetch, *, patience: float, beside: Asked = never) -> Fetched:
+        """
+        What lies behind memory, if it is for this caller; *patience* is for what another process fetches, and *beside*
+        tells when to fetch beside it.
+        """
+        plan, call, known, now = fetch.plan, fetch.call, fetch.known, self._now
+        principal, asked, fields = call.principal, plan.asked, fetch.request.head.fields
+        if (
+            principal.local
+            or asked.no_cache
+            or not self._accepted.knows(plan.site.place, principal, now(), self._clock())
+        ):
+            return NOTHING
+
+        def suffices(entry: Entry) -> bool:
+            verdict = judge(fitting(entry, fetch.key, fields), asked, call.fresh, now())
+            return verdict is not ABSENT and (known is None or entry.at > known.at)
+
+        return await self._store.fetch(fetch.key, suffices, patience=patience, beside=beside)
+
+    def note(self, fetch: Fetch, entry: Entry) -> bool:
+        """*entry* answers this call: what purges it then is noted beside it. False: it cannot be, so it must not."""
+        tags = tags_beside(entry, fetch.call, fetch.plan)
+        return not tags or self._store.note(fetch.key, entry, tags)
+
+    async def fetch(self, fetch: Fetch, flight: Flight, behind: Held | None, *, cause: str = "") -> None:
+        """
+        Send a call and pour its answer into *flight*. Where none can be had, something else serves, if it may: what
+        lies *behind* memory or in it, or a stand-in. *cause*: why it is sent although another was before it.
+        """
+        try:
+            sent = await self.send(fetch, flight, cause=cause)
+        except (UpstreamFailed, Refused) as failure:
+            if not await self._make_do(fetch, flight, behind, failure):
+                raise
+            return
+        try:
+            if sent.failing and await self._make_do(fetch, flight, behind, sent):
+                return
+            await self._receiver.receive(fetch, flight, sent)
+        except UpstreamFailed as failure:
+            if flight.opening is not None:
+                raise
+            failure.final = sent.final
+            flight.rewind()
+            if not await self._make_do(fetch, flight, behind, failure):
+                raise
+        finally:
+            sent.answer.close()
+
+    async def _make_do(
+        self, fetch: Fetch, flight: Flight, behind: Held | None, failure: UpstreamFailed | Refused | Sent
+    ) -> bool:
+        """Whether something else than a region's answer serves: a spare entry, or a stand-in."""
+        if isinstance(failure, Refused) and failure.status not in FAILING:
+            return False
+        stale = await self._stale_entry(fetch, flight, behind)
+        if stale is not None:
+            if not isinstance(failure, Sent):
+                booked(fetch, flight).cause = cause_of(failure)
+            await substitute(flight, stale, Outcome.STALE_ERROR)
+            return True
+        if not fetch.call.route.fallback or fetch.known is not None:
+            return False
+        if isinstance(failure, Sent) and (failure.personal or audience(failure.answer.status) is not Audience.EVERYONE):
+            credential = fetch.call.principal.credential
+            flight.release(lambda reader: reader.credential == credential)  # others may have room left
+        outgoing = self._trip(fetch, fetch.request.body, [])
+        try:
+            call, models = fetch.call, has_room(failure)
+            found = await self._fallback.answer(outgoing, call.endpoint, call.facts.view, models=models)
+        finally:
+            book(outgoing, booked(fetch, flight))
+        if found is None:
+            return False
+        try:
+            await self._receiver.receive_fallback(fetch, flight, found)
+        finally:
+            found.sent.answer.close()
+        return True
+
+    async def _stale_entry(self, fetch: Fetch, flight: Flight, behind: Held | None) -> Serve | None:
+        """
+        An old answer, if there is a form of it for this caller. Looked for only when it is needed: a call may take
+        minutes, and a purge in that time takes the spare too.
+        """
+        await self._store.catch_up()
+        call, plan, view = fetch.call, fetch.plan, fetch.call.facts.view
+        if not self._accepted.knows(plan.site.place, call.principal, self._now(), self._clock()):
+            return None
+        stale = self._store.find(fetch.key) or (None if flight.superseded else behind)
+        if stale is None or fitting(stale.entry, fetch.key, fetch.request.head.fields) is None:
+            return None
+        found = judge_stale(stale.entry, plan.asked, call.fresh, stale.time(self._now(), self._clock()))
+        if found is None or not self.note(fetch, found.entry):
+            return None
+        if view.stream == (found.entry.form is Form.EVENTS):
+            return found
+        convert = partial(viewed, found.entry, call.endpoint, view)
+        body = convert() if len(found.entry.body) <= _INLINE_BYTES else await asyncio.to_thread(convert)
+        return found if body is not None else None
+
+    async def send(self, fetch: Fetch, flight: Flight, *, cause: str = "") -> Sent:
+        """Send a call; with its stream's usage asked for where the caller did not, without it where that is refused."""
+        call, facts, body = fetch.call, fetch.call.facts, fetch.request.body
+        began = self._clock()
+        on_head = partial(self._receiver.on_head, fetch, flight)
+        outgoing = self._trip(fetch, body, [], flight.mark_sent, on_head)
+        outgoing = replace(outgoing, cause=cause, on_sign=flight.sign)
+        try:
+            if facts.inject_usage and isinstance(body, bytes) and self._takes_usage(fetch):
+                flight.usage = True
+                sent = await self._dispatch.send(replace(outgoing, body=with_usage(body)))
+                if sent.answer.status in {400, 422}:
+                    complaint = await _read_complaint(sent.answer)
+                    if names_usage(complaint):
+                        deployment = _deployment(fetch)
+                        self._refuses_usage.put(deployment, True, sum(map(len, deployment)))
+                        sent.answer.close()
+                        flight.usage = False
+                        sent = await self._dispatch.send(replace(outgoing, cause="usage-refused"))
+                    else:
+                        sent.answer.unread(complaint)
+            else:
+                flight.usage = facts.view.usage
+                sent = await self._dispatch.send(outgoing)
+        finally:
+            draft = booked(fetch, flight)
+            draft.upstream_seconds += self._clock() - began
+            book(outgoing, draft)
+        self._receiver.note(fetch.plan.site.place, call.principal, sent, draft)
+        return sent
+
+    def _trip(
+        self,
+        fetch: Fetch,
+        body: bytes | Spool | Stream,
+        attempt_logs: list[AttemptLog],
+        on_sent: Callable[[], None] = lambda: None,
+        on_head: Callable[[int, Fields], None] = lambda _, __: None,
+    ) -> UpstreamCall:
+        outgoing = upstream_call_of(
+            fetch.request,
+            fetch.call,
+            fetch.call.route,
+            fetch.call.principal,
+            body=body,
+            attempt_logs=attempt_logs,
+            started=fetch.draft.started,
+            shared=True,
+            on_sent=on_sent,
+            on_head=on_head,
+        )
+        return (
+            outgoing if fetch.known is None else replace(outgoing, batch=True, deadline=None)
+        )  # nobody waits for a refresh
+
+    def _takes_usage(self, fetch: Fetch) -> bool:
+        return self._refuses_usage.get(_deployment(fetch)) is None
+
+
+async def substitute(flight: Flight, serve: Serve, outcome: Outcome) -> None:
+    """An entry serves in place of a service's answer."""
+    entry = serve.entry
+    pairs = (*entry.headers, (b"age", b"%d" % serve.age))
+    length = len(entry.body)
+    flight.open(Opening(entry.status, pairs, pairs, entry.form, length, found=serve, outcome=outcome))
+    await flight.push(entry.body)
+
+
+def _deployment(fetch: Fetch) -> tuple[str, str, str]:
+    site = fetch.plan.site
+    return site.service.name, site.resource, fetch.call.model
+
+
+async def _read_complaint(answer: CommittedResponse) -> bytes:
+    read = b""
+    try:
+        while len(read) < COMPLAINT_BYTES and (chunk := await answer.read()):
+            read += chunk
+    except BaseException:
+        answer.close()
+        raise
+    return read

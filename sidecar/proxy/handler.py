@@ -1,0 +1,485 @@
+"""
+The line: what happens to one request, top to bottom.
+
+The rule: the line decides nothing itself. ``core`` decides, the arms do, and the numbers in the comments are the
+twelve steps of a request's life. A request answered from memory never leaves ``answer``: no task, no await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from sidecar.core.answer.blame import Blame, blame
+from sidecar.core.answer.rescue import cause_of, is_callers, rescue
+from sidecar.core.cache.changes import SAFE, target_of
+from sidecar.core.cache.observation import Observations
+from sidecar.core.cache.policy import (
+    Absent,
+    Bypass,
+    Observe,
+    Reason,
+    Refresh,
+    Serve,
+    admit,
+    freshness,
+    judge,
+)
+from sidecar.core.cache.variants import fits
+from sidecar.core.dialect import BodyForm, Endpoint
+from sidecar.core.draft import Draft
+from sidecar.core.ids import Ids
+from sidecar.core.key import canonical
+from sidecar.core.key.body_memo import Pieces, certain, cut
+from sidecar.core.key.fingerprint import seal
+from sidecar.core.key.steady import SteadyObserver
+from sidecar.core.memo import Memo
+from sidecar.core.model import Entry, Facts, Form, Head, Key, Outcome, Reading, Record
+from sidecar.core.request.plan import RequestPlan, RequestPlans
+from sidecar.core.request.principal import Accepted
+from sidecar.core.rules import Mode
+from sidecar.core.site.recognise import choose_route
+from sidecar.core.site.routing import choose_model
+from sidecar.errors import Refused, SidecarError, UpstreamFailed
+from sidecar.flight.table import Flights
+from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
+from sidecar.proxy.deliver import Stamp, hit, is_as_stored, rescued, viewed
+from sidecar.proxy.fetch import Fetching
+from sidecar.proxy.fill import Origin, tags_beside
+from sidecar.proxy.join import Coalescer
+from sidecar.proxy.passthrough import PassThrough, Relay
+from sidecar.proxy.receive import Receiver
+from sidecar.proxy.refresh import Refreshes
+from sidecar.proxy.request import Call, Fetch, FetchMode, draft_of
+from sidecar.proxy.wait import Waiting
+from sidecar.store.base import Store
+from sidecar.upstream.dispatch import Dispatch
+from sidecar.upstream.fallback import Fallback
+
+_CONVERTED_AT_ONCE = 64 * 1024
+_MEMO_CALLS = 1024
+_MEMO_BYTES = 4 * 1024 * 1024
+_CALL_WEIGHT = 500
+_SEEN = 4096
+# These stand on the way of a hit, and a look at a member of an enumeration's class takes 60 ns (Python 3.11).
+_JSON = BodyForm.JSON
+_HIT = Outcome.HIT_MEMORY
+_STALE = Outcome.STALE
+_SURELY = 5e-324  # the smallest draw there is
+_UNREAD = Reading(b"none", b"", Facts(bypass=Reason.MEMORY_FULL))
+_READER_FAILED = Reading(b"none", b"", Facts(bypass=Reason.READER_FAILED))
+_CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
+_CALLERS = frozenset({"client-gone", "slow-reader"})
+
+
+class Proxy:
+    """
+    The line, as the listener calls it (``net/base.Application``).
+
+    *now* is wall-clock seconds, *clock* monotonic seconds, *record* hears of each request once, *report* of bugs.
+    *draw* is uniform in (0, 1]. *lease_wait*: how long a streaming call waits for another process's answer, seconds.
+    *instance* begins every request id.
+    """
+
+    def __init__(
+        self,
+        *,
+        plans: RequestPlans,
+        secret: bytes,
+        store: Store,
+        flights: Flights,
+        dispatch: Dispatch,
+        fallback: Fallback,
+        accepted: Accepted,
+        observations: Observations,
+        record: Callable[[Record], None],
+        report: Callable[[BaseException], None],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        lease_wait: float,
+        instance: bytes,
+    ) -> None:
+        self.deciding_fields = plans.deciding_fields
+        self._plans = plans
+        self._secret = secret
+        self._store = store
+        self._purges = store.purges
+        self._flights = flights
+        receiver = Receiver(store, flights, accepted, now=now, clock=clock, report=report)
+        self._origin = Origin(
+            dispatch=dispatch,
+            fallback=fallback,
+            receiver=receiver,
+            store=store,
+            accepted=accepted,
+            lease_wait=lease_wait,
+            now=now,
+            clock=clock,
+        )
+        self._relaying = Relay(dispatch, fallback, receiver, observations, now=now, clock=clock)
+        self._accepted = accepted
+        self._record = record
+        self._report = report
+        self._now = now
+        self._clock = clock
+        self._draw = draw
+        self.ids = Ids(instance)
+        self._seen: set[int] = set()
+        self._coalescer = Coalescer(flights, self._origin, accepted, record=record, now=now, clock=clock)
+        self._fetching = Fetching(self._origin, store, flights, self._refresh_behind, now)
+        self._waiting = Waiting(
+            flights, self._origin, second=self._fetching.second, leave=self._coalescer.leave, lease_wait=lease_wait
+        )
+        self.refreshes = Refreshes(flights, self._fetching.fly, lambda fetch: self._tell(fetch.draft), clock)
+        self._urged: Key | None = None
+        self._calls: Memo[tuple[RequestPlan, bytes | Pieces], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self.ids.given} requests, {self._flights!r}, {self._calls!r}>"
+
+    def switch(self, mode: Mode) -> None:
+        """From now on calls go by *mode*; those under way go on as they began."""
+        self._plans = self._plans.switched(mode)
+        self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
+
+    def forget_callers(self) -> None:
+        """Other tokens are verified from now on: who asks is worked out anew."""
+        self._plans.forget()
+        self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
+
+    @property
+    def splits(self) -> Mapping[str, tuple[str, ...]]:
+        """The header fields that make nearly every key unique, by route."""
+        return self._plans.splits.found
+
+    def key_of(self, head: Head, body: bytes) -> Key | None:
+        """The key of a request, None where it has none. Raises ``Refused`` for a head that gets no further."""
+        plan = self._plans.switched(Mode.NORMAL).find(head)  # entries outlast a mode that looks nothing up
+        return None if plan.bypass is not None else self._understand(plan, head, body, None).key
+
+    def admit(self, head: Head) -> Admission:
+        """Steps 1 and 2; see ``Application.admit``."""
+        # 1: the head is read; 2: service, endpoint, routes, and what the head alone rules out
+        plan = self._plans.find(head)
+        if plan.bypass is not None and not plan.site.reads:
+            return Admission(collect=False, plan=plan)
+        endpoint = plan.site.endpoint
+        assert endpoint is not None
+        content_type = head.fields.get(b"content-type", b"")
+        return Admission(True, plan, partial(SteadyObserver, endpoint, content_type, self._secret))
+
+    def answer(self, request: Request) -> Response | Pending:
+        """Steps 3 to 7; see ``Application.answer``."""
+        started = self._clock()
+        plan: RequestPlan = request.plan
+        body = request.body
+        if (plan.bypass is not None and not plan.site.reads) or request.overflowed:
+            return Pending(partial(self._relay, request, None, started))
+        call = self._understand(plan, request.head, body, request.observer)
+        if call.key is None or call.observe:
+            return Pending(partial(self._relay, request, call, started))
+        size = len(body) if isinstance(body, bytes) else 0
+        verdict = self._find(plan, call, call.key, request.head, started)
+        answer = self._remember(verdict, plan, call, size, started)
+        if answer is None:
+            return Pending(partial(self._fetch, request, call, call.key, started))
+        if isinstance(verdict, Refresh):
+            self._refresh(request, call, call.key, verdict.serve.entry)
+        return answer
+
+    def try_hit(self, learnt: Any, body: bytes) -> Response | None:
+        """Steps 3 to 7 for a request whose head is like an earlier one's; see ``Application.try_hit``."""
+        started = self._clock()
+        plan: RequestPlan = learnt
+        endpoint = plan.site.endpoint
+        if endpoint is None or endpoint.body is not _JSON:
+            return None
+        call = self._understand(plan, plan.head, body, None)
+        if call.key is None or call.observe:
+            return None
+        verdict = self._find(plan, call, call.key, None, started)
+        if isinstance(verdict, Refresh):
+            self._urged = call.key
+            return None  # a refresh needs the request itself
+        return self._remember(verdict, plan, call, len(body), started)
+
+    def _understand(
+        self, plan: RequestPlan, head: Head, body: bytes | Spool | Stream, observer: Observer | None
+    ) -> Call:
+        """Steps 3 to 6: from a body to a key."""
+        site = plan.site
+        endpoint = site.endpoint
+        assert endpoint is not None
+        pieces = None
+        if type(body) is bytes and endpoint.body is _JSON and len(body) <= canonical.SMALL:
+            known = self._calls.get((plan, body))
+            if known is not None:
+                return known
+            pieces = cut(body, endpoint.ignored)
+            known = self._calls.get((plan, pieces))
+            if known is not None:
+                self._note(plan, body, known)
+                return known
+        # 3, 4: what the body says, and its canonical form
+        reading = self._read(endpoint, head, body, observer)
+        facts = reading.facts
+        # 5: which model answers, and so by which route; whether that may be looked up
+        model = choose_model(endpoint, facts)
+        route = choose_route(site, head.fields, model)
+        caller = self._plans.caller(plan, route)
+        decision = plan.bypass or admit(facts, route, caller.principal)
+        fresh = freshness(endpoint, route, plan.asked)
+        if isinstance(decision, Bypass):
+            call = Call(endpoint, facts, route, model, caller.principal, fresh, None, decision.reason)
+        else:
+            # 6: the key
+            key = seal(self._secret, caller.prefix, model, reading)
+            observe = isinstance(decision, Observe)
+            call = Call(endpoint, facts, route, model, caller.principal, fresh, key, observe=observe)
+        if pieces is not None and certain(pieces, endpoint.ignored):
+            self._calls.put((plan, pieces), call, sum(map(len, pieces)) + _CALL_WEIGHT + plan.excess)
+        return call
+
+    def _read(self, endpoint: Endpoint, head: Head, body: bytes | Spool | Stream, observer: Observer | None) -> Reading:
+        """What a body says. Where reading it finds a bug of ours, the call is not looked up, but goes its way."""
+        try:
+            if observer is not None:
+                return observer.reading()
+            if isinstance(body, bytes):
+                return canonical.read(body, endpoint, head.fields.get(b"content-type", b""), self._secret)
+        except Exception as error:  # noqa: BLE001  a bug in what is only for the cache must fail no call
+            self._report(error)
+            return _READER_FAILED
+        return _UNREAD
+
+    def _note(self, plan: RequestPlan, body: bytes, call: Call) -> None:
+        """Remember a whole body that comes back: it is found faster than its pieces, but most never come back."""
+        digest = hash(body)
+        if digest in self._seen:
+            self._calls.put((plan, body), call, len(body) + _CALL_WEIGHT + plan.excess)
+        elif len(self._seen) < _SEEN:
+            self._seen.add(digest)
+        else:
+            self._seen.clear()
+
+    def _remember(
+        self, verdict: Serve | Refresh | None, plan: RequestPlan, call: Call, size: int, started: float
+    ) -> Response | None:
+        """Step 7: own memory, as far as it takes no time; *size* is the request body's, bytes."""
+        if verdict is None:
+            return None
+        found = verdict.serve if isinstance(verdict, Refresh) else verdict
+        entry, view = found.entry, call.facts.view
+        if len(entry.body) > _CONVERTED_AT_ONCE and not is_as_stored(entry, view):
+            return None
+        body = viewed(entry, call.endpoint, view)
+        return None if body is None else self._serve(found, body, plan, call, size, started)
+
+    def _find(self, plan: RequestPlan, call: Call, key: Key, head: Head | None, clock: float) -> Serve | Refresh | None:
+        """
+        What own memory has for a request with *head* that is looked up at *clock*, by the clock that runs on. *head* is
+        None where only its telling fields are known; then nothing is found that depends on other fields.
+        """
+        if clock > self._purges.until:
+            return None  # this process was stopped, and does not know yet what has been purged meanwhile
+        principal = call.principal
+        if principal.needs_proof and not self._accepted.knows(plan.site.place, principal, self._now(), self._clock()):
+            return None
+        held = self._store.find(key)
+        draw = self._draw() if call.fresh.while_revalidate else 1.0
+        if self._urged is not None:  # what was recalled has drawn its refresh, and comes with all that one needs now
+            draw = _SURELY if self._urged == key else draw
+            self._urged = None
+        if held is None:
+            return None
+        entry, asked = held.entry, plan.asked
+        if entry.vary and (head is None or not fits(key, entry.vary, head.fields)):
+            return None
+        verdict = judge(entry, asked, call.fresh, held.time(self._now(), clock), draw)
+        if isinstance(verdict, Absent):
+            return None
+        if asked.tags or entry.route != call.route.name:  # else it has all the tags that come with the call
+            return verdict if self._store.note(key, entry, tags_beside(entry, call, plan)) else None
+        return verdict
+
+    def _serve(
+        self, verdict: Serve, view: tuple[bytes, Form], plan: RequestPlan, call: Call, size: int, started: float
+    ) -> Response:
+        entry, request_id = verdict.entry, self.ids.give(call.key)
+        body, form = view
+        seconds, service = self._clock() - started, plan.site.service
+        self._record(
+            Record(
+                self._now(), request_id, service.name, call.route.name, call.endpoint.name,
+                _HIT if verdict.ttl >= 0 else _STALE, entry.status, plan.head.method,
+                entry.model, seconds=seconds, bytes_in=size, bytes_out=len(body), usage=entry.usage,
+                streamed=call.facts.view.stream, key=call.key.address if call.key is not None else b"",
+                first_content_seconds=seconds,
+            )
+        )  # fmt: skip
+        return hit(verdict, body, form, request_id, call.model, id_field=service.dialect.request_id)
+
+    async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
+        """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
+        plan: RequestPlan = request.plan
+        draft = draft_of(request, call, Outcome.MISS, self.ids.give(key), self._now(), started)
+        fetch = Fetch(request, plan, call, key, draft)
+        try:
+            if self._clock() > self._purges.until:
+                await self._store.catch_up()
+            if plan.asked.only_if_cached and not await self._look(fetch, exchange):
+                raise Refused(504, "only-if-cached", "The call asked for a stored answer only, and there is none.")  # noqa: TRY301  one place answers errors
+            mode: FetchMode | None = None if draft.recorded else FetchMode.COALESCE
+            while mode is not None:
+                mode = await self._join(fetch, exchange, mode)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer or a clean break
+            self._settle(error, plan, draft, exchange, b"sidecar; fwd=miss")
+        finally:
+            self._tell(draft)
+
+    async def _join(self, fetch: Fetch, exchange: Exchange, mode: FetchMode) -> FetchMode | None:
+        """
+        Join the key's flight, or lead one, and hand on its answer. Returns in which way to fetch instead, where that
+        was not for this caller.
+        """
+        plan, call, draft = fetch.plan, fetch.call, fetch.draft
+        proven = self._accepted.knows(plan.site.place, call.principal, self._now(), self._clock())
+        # look again: the answer may have come between the first look and this task's first step
+        found = None if mode.alone else self._find(plan, call, fetch.key, fetch.request.head, self._clock())
+        if found is not None and await self._reply(fetch, found, exchange):
+            return None
+        reader, collapsed = self._coalescer.join(fetch, mode, proven=proven)
+        readers = [reader]
+        try:
+            if not collapsed:
+                behind = await self._fetching.lead(fetch, reader, mode)
+                if behind is not None:
+                    return self._coalescer.serve(fetch, behind, exchange, proven=proven)
+            opening = await self._waiting.opening(readers, fetch)
+            reader = readers[0]
+            collapsed = not reader.owner
+            if opening is None:
+                again = not reader.released or (reader.together and mode is FetchMode.COALESCE)
+                return FetchMode.COALESCE_LATE if again else FetchMode.PRIVATE
+            instead = self._coalescer.divert(fetch, opening, collapsed=collapsed, proven=proven)
+            if instead is not None:
+                return instead
+            return await self._coalescer.deliver(fetch, exchange, reader, opening, collapsed=collapsed)
+        except asyncio.CancelledError:
+            if not reader.satisfied:
+                draft.cause = "client-gone"
+            raise
+        except (UpstreamFailed, Refused) as failure:
+            late = fetch.deadline is not None and self._clock() >= fetch.deadline
+            if not (collapsed and failure.by_own_deadline) or exchange.started or late:
+                raise
+            return mode  # somebody else had no more patience; we have
+        finally:
+            self._coalescer.leave_all(readers, draft)
+
+    async def _reply(self, fetch: Fetch, found: Serve | Refresh, exchange: Exchange) -> bool:
+        """Answer from memory after all; False where this caller's view of the entry cannot be had."""
+        call, draft = fetch.call, fetch.draft
+        if isinstance(found, Refresh):
+            self._refresh(fetch.request, call, fetch.key, found.serve.entry)
+            found = found.serve
+        convert = partial(viewed, found.entry, call.endpoint, call.facts.view)
+        large = len(found.entry.body) > _CONVERTED_AT_ONCE and not is_as_stored(found.entry, call.facts.view)
+        body = await asyncio.to_thread(convert) if large else convert()
+        if body is None:
+            return False
+        draft.recorded = True
+        exchange.respond(self._serve(found, body, fetch.plan, call, draft.bytes_in, draft.started))
+        return True
+
+    async def _look(self, fetch: Fetch, exchange: Exchange) -> bool:
+        """Look for an answer in memory and behind it, but nowhere else."""
+        head = fetch.request.head
+        found = self._find(fetch.plan, fetch.call, fetch.key, head, self._clock())
+        if found is None:
+            fetched = await self._origin.look(fetch, patience=0.0)
+            if fetched.lease is not None:
+                fetched.lease.release(failed=False)
+            found = self._find(fetch.plan, fetch.call, fetch.key, head, self._clock())
+        return found is not None and await self._reply(fetch, found, exchange)
+
+    def _refresh_behind(self, fetch: Fetch, known: Entry) -> None:
+        self._refresh(fetch.request, fetch.call, fetch.key, known)
+
+    def _refresh(self, request: Request, call: Call, key: Key, known: Entry) -> None:
+        """Fetch a newer answer than *known*, for whoever asks next."""
+        draft = draft_of(request, call, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
+        self.refreshes.begin(Fetch(request, request.plan, call, key, draft, known))
+
+    async def _relay(self, request: Request, call: Call | None, started: float, exchange: Exchange) -> None:
+        """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""
+        plan: RequestPlan = request.plan
+        site, head = plan.site, request.head
+        draft = draft_of(request, call, Outcome.BYPASS, self.ids.give(), self._now(), started)
+        route = call.route if call is not None else choose_route(site, head.fields, "")
+        status = b"sidecar; fwd=bypass; detail=%b" % draft.reason.encode("ascii")
+        try:
+            if plan.asked.only_if_cached:
+                raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
+            principal = self._plans.caller(plan, route).principal
+            id_field = site.service.dialect.request_id
+            passed = PassThrough(draft, status, exchange, self._changes(plan, head), id_field)
+            await self._relaying.run(request, call, route, principal, passed)
+        except Exception as error:  # noqa: BLE001  as in _fetch
+            self._settle(error, plan, draft, exchange, status)
+        finally:
+            self._tell(draft)
+
+    def _changes(self, plan: RequestPlan, head: Head) -> tuple[bytes, ...]:
+        """What a call with *head* changes if it succeeds, in every partition in which its caller may have read it."""
+        site = plan.site
+        if head.method in SAFE or not site.service.dialect.honours:
+            return ()
+        partitions = {self._plans.caller(plan, route).principal.partition for route in site.routes}
+        return tuple(target_of(site, partition) for partition in partitions)
+
+    def _settle(self, error: Exception, plan: RequestPlan, draft: Draft, exchange: Exchange, status: bytes) -> None:
+        """The one place where an error becomes an answer, or a break in one that has begun."""
+        draft.cause, draft.error_origin = cause_of(error), blame(error)
+        if not isinstance(error, SidecarError):
+            self._report(error)
+        if exchange.started or is_callers(error):
+            if not is_callers(error):
+                draft.outcome = Outcome.ERROR
+            exchange.cut()
+            return
+        answer = rescue(error, plan.site.service.dialect)
+        if isinstance(error, Refused):
+            status = b"sidecar; detail=%b" % error.code.encode("ascii")
+        draft.outcome, draft.status = Outcome.ERROR, answer.status
+        close = isinstance(error, Refused) and error.close
+        id_field = plan.site.service.dialect.request_id
+        stamp = Stamp(draft.request_id, status, draft.model, draft.region, id_field)
+        exchange.respond(rescued(answer, stamp, close=close))
+
+    def _tell(self, draft: Draft) -> None:
+        """Step 12: one record."""
+        if draft.recorded:
+            return
+        if draft.cause in _CALLERS:
+            draft.status, draft.error_origin = _CLIENT_GONE, Blame.CALLER
+        draft.ended = self._clock()
+        if not draft.running:
+            self._record(draft.freeze())
+
+    def refuse(self, head: Head | None, error: Refused) -> Response:
+        """See ``Application.refuse``: a request that got no further than the listener or its head."""
+        request_id = self.ids.give()
+        answer = rescue(error, None)
+        self._record(
+            Record(
+                at=self._now(), request_id=request_id, service="", route="", endpoint="", outcome=Outcome.ERROR,
+                status=answer.status, method=head.method if head is not None else b"", cause=error.code,
+                error_origin=blame(error),
+            )
+        )  # fmt: skip
+        status = b"sidecar; detail=%b" % error.code.encode("ascii")  # not forwarded, and not stored either
+        return rescued(answer, Stamp(request_id, status), close=error.close)

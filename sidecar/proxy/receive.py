@@ -1,0 +1,383 @@
+"""
+Receiving what a service answers.
+
+The rule: what comes is poured into a flight, opened to its readers at the commit point, and kept only when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+from msgspec.structs import replace
+
+from sidecar.core.answer.blame import blame_of_answer
+from sidecar.core.cache.allowance import Allowance, allowance, bounded
+from sidecar.core.cache.policy import (
+    UNSHAREABLE_SECONDS,
+    Audience,
+    Drop,
+    Keep,
+    Reason,
+    audience,
+    form_of,
+    media_of,
+    retain,
+    share,
+)
+from sidecar.core.cache.purges import mark_of
+from sidecar.core.cache.variants import fits, variant
+from sidecar.core.dialect import Completeness, Watch
+from sidecar.core.draft import Draft, shown
+from sidecar.core.http.directives import Directives
+from sidecar.core.http.headers import relay, replay, retry_fields, upstream_id, upstream_region
+from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
+from sidecar.core.request.principal import Accepted, Principal
+from sidecar.core.site.recognise import Site
+from sidecar.errors import Cause, UpstreamFailed
+from sidecar.flight.flight import Flight, Reader
+from sidecar.flight.opening import Opening
+from sidecar.flight.table import Flights
+from sidecar.proxy.request import Call, Fetch, booked, tags_of
+from sidecar.store.base import Store
+from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse, says_json
+from sidecar.upstream.dispatch import Sent
+from sidecar.upstream.fallback import FallbackAnswer
+
+_INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
+_UNJUDGED = (Drop(Reason.READER_FAILED), Usage(), "", "")
+
+
+class Receiver:
+    """Takes in answers. *now* is wall-clock seconds, *clock* monotonic seconds, *report* hears of bugs."""
+
+    def __init__(
+        self,
+        store: Store,
+        flights: Flights,
+        accepted: Accepted,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self._store = store
+        self._flights = flights
+        self._accepted = accepted
+        self._now = now
+        self._clock = clock
+        self._report = report
+
+    def __repr__(self) -> str:
+        return f"<Receiver {self._accepted!r}>"
+
+    def note(self, place: str, principal: Principal, sent: Sent, draft: Draft) -> None:
+        """
+        What an answer's head tells of the call. A refused credential is forgotten, whatever the call, unless it was a
+        region's own. That one was accepted is told by nothing but a whole answer; see ``_keep``.
+        """
+        answer = sent.answer
+        draft.region, draft.upstream_status = sent.region, answer.status
+        draft.upstream_id, draft.upstream_region = upstream_id(answer.fields), upstream_region(answer.fields)
+        if sent.own and answer.status in {401, 403}:
+            self._accepted.withdraw(place, principal)
+
+    def allowance(self, call: Call, site: Site, fields: Fields) -> Allowance:
+        """What an answer with *fields*, which has just come from *site*, allows."""
+        honours, shared = site.service.dialect.honours, call.principal.shared
+        return allowance(fields, call.route.cache, honours=honours, shared=shared, now=self._now())
+
+    def outdate(self, targets: Iterable[bytes]) -> None:
+        """A call has changed *targets*: what is kept of them, or under way, was asked for before that."""
+        now = self._now()
+        for target in targets:
+            self._flights.outdate(target)
+            self._store.outdate(target, now)
+
+    async def read(self, answer: CommittedResponse, draft: Draft) -> bytes:
+        """The next bytes of an answer, the wait for them booked."""
+        began = self._clock()
+        try:
+            return await answer.read()
+        finally:
+            draft.upstream_seconds += self._clock() - began
+
+    async def receive(self, fetch: Fetch, flight: Flight, sent: Sent) -> None:
+        """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
+        answer, fields = sent.answer, sent.answer.fields
+        form = form_of(fields)
+        allowed = self.allowance(fetch.call, fetch.plan.site, fields)
+        unshareable = self._share(fetch, flight, sent, form, allowed)
+        fits = flight.holds(answer.length or 0) and (form is Form.WHOLE or fetch.call.endpoint.answers.streams)
+        lasts = bounded(fetch.call.fresh, allowed, self._now()).ttl > 0
+        kept = not (unshareable or allowed.reason) and lasts and fits
+        opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
+
+        async def settle() -> bool:
+            return not unshareable and await self._keep(fetch, flight, opening, allowed, own=sent.own)
+
+        watch = fetch.call.endpoint.answers.watch() if form is Form.EVENTS and not unshareable else None
+        kept = await self._flow(fetch, flight, answer, opening, watch, settle)
+        if flight.opening is None:
+            flight.open(replace(opening, length=flight.size, kept=kept))
+
+    async def receive_fallback(self, fetch: Fetch, flight: Flight, found: FallbackAnswer) -> None:
+        """From a stand-in into a flight; kept nowhere. Whoever waits in another process makes do for itself."""
+        flight.judged(None)
+        sent, draft, answers = found.sent, booked(fetch, flight), fetch.call.endpoint.answers
+        fields = sent.answer.fields
+        form = form_of(fields)
+        flight.usage = fetch.call.facts.view.usage
+        draft.reason = Reason.FALLBACK
+        if found.model:  # else what has been noted of the failure stands
+            draft.model, draft.region, draft.upstream_status = found.model, sent.region, sent.answer.status
+        opening = self._opening(sent, fields, form, usage=flight.usage, kept=False)
+        opening = replace(opening, outcome=Outcome.FALLBACK, model=found.model)
+        unshareable = share(sent.answer.status, fields, form)
+        if unshareable:
+            self._part(fetch, flight)
+        else:
+            self._confine(fetch, flight, self.allowance(fetch.call, fetch.plan.site, fields))
+        flight.open(opening)
+
+        async def settle() -> bool:
+            body = flight.body()
+            if body is not None and found.model:
+                booked(fetch, flight).usage = answers.usage(body, form)
+            return False
+
+        watch = answers.watch() if form is Form.EVENTS and not unshareable else None
+        await self._flow(fetch, flight, sent.answer, opening, watch, settle)
+
+    async def _flow(
+        self,
+        fetch: Fetch,
+        flight: Flight,
+        answer: CommittedResponse,
+        opening: Opening,
+        watch: Watch | None,
+        settle: Callable[[], Awaitable[bool]],
+    ) -> bool:
+        """
+        The bytes of an answer into a flight. *watch* follows a stream that has to come to its last event. *settle* is
+        awaited once all that counts has come, and says whether it is kept; so does this.
+        """
+        kept, form = False, opening.form
+        # a call for a stream got something else: nobody waits for its end, which alone tells what it is
+        live = fetch.call.facts.view.stream and form is Form.WHOLE and 200 <= opening.status < 300
+        if live := live and not says_json(answer.fields):
+            opening = replace(opening, kept=False)
+        while chunk := await self._read_on(fetch, flight, answer):
+            if watch is not None and not flight.size and _is_object(chunk):
+                watch = None  # a document that calls itself a stream
+                opening = replace(opening, kept=False)
+            if watch is not None:
+                watch.feed(chunk)
+                flight.boundary = watch.boundary
+            await flight.push(chunk)
+            if watch is not None and watch.ended and fetch.call.endpoint.answers.streams and not flight.complete:
+                flight.complete = answer.complete = True  # whoever leaves now has had it all
+                flight.generating = False
+                kept = await settle()
+                flight.settled = True
+            if flight.opening is None and (live or answer.heartbeats_only or _is_committed(flight, form, watch)):
+                flight.open(opening if not flight.windowed else replace(opening, kept=False))
+        if watch is not None:
+            watch.close()
+            if not (watch.ended or watch.failed):
+                raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
+        if not flight.complete:
+            kept = await settle()
+        usage = booked(fetch, flight).usage
+        answer.tokens = usage.total or None if usage is not None else None
+        return kept
+
+    async def _read_on(self, fetch: Fetch, flight: Flight, answer: CommittedResponse) -> bytes:
+        began = self._clock()
+        try:
+            return await answer.read()
+        except UpstreamFailed:
+            if not flight.complete:
+                raise
+            return b""  # all that counts has come
+        finally:
+            booked(fetch, flight).upstream_seconds += self._clock() - began
+
+    def on_head(self, fetch: Fetch, flight: Flight, status: int, fields: Fields) -> None:
+        """Who waits for an answer that turns out to be another's need not wait for its commit point."""
+        if status != 200:
+            return
+        if share(status, fields, form_of(fields)):
+            self._part(fetch, flight)
+            flight.judged(None)
+        else:
+            self._confine(fetch, flight, self.allowance(fetch.call, fetch.plan.site, fields))
+
+    def _part(self, fetch: Fetch, flight: Flight) -> None:
+        self._flights.mark(fetch.key, self._clock() + UNSHAREABLE_SECONDS)
+        flight.release(lambda _: False)
+
+    def _confine(self, fetch: Fetch, flight: Flight, allowed: Allowance) -> None:
+        """Let go of the readers to whom an answer is not *allowed*."""
+        if allowed.personal:
+            self._flights.mark(fetch.key, self._now() + UNSHAREABLE_SECONDS)
+            flight.release(lambda reader: reader.credential == fetch.call.principal.credential)
+        elif allowed.reason:
+            self._part(fetch, flight)
+        if allowed.reason:
+            flight.judged(None)
+        if allowed.vary:
+            given = variant(fetch.key, allowed.vary, fetch.request.head.fields)
+            flight.narrow(partial(fits, fetch.key, given))
+
+    def _share(self, fetch: Fetch, flight: Flight, sent: Sent, form: Form, allowed: Allowance) -> str:
+        """
+        Let go of the readers whom an answer with this head is not for. Returns why it cannot be shared, ``""`` where it
+        can, apart from what the answer itself has *allowed*.
+        """
+        status, fields = sent.answer.status, sent.answer.fields
+        unshareable = share(status, fields, form)
+        if not unshareable and form is Form.WHOLE and not _is_framed(fields):
+            unshareable = Reason.UNFRAMED  # it may be cut, and nothing in it would tell
+        if not sent.own and not self._accepted.knows(
+            fetch.plan.site.place, fetch.call.principal, self._now(), self._clock()
+        ):
+            unshareable = unshareable or Reason.UNPROVEN  # it was the region's credential that was accepted
+        if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
+            self._part(fetch, flight)
+        elif (keep := _audience(fetch, sent)) is not None:
+            flight.release(keep, together=audience(status) in {Audience.SAME_QUESTION, Audience.SAME_BOTH})
+        if status == 200:
+            self._confine(fetch, flight, allowed)
+        if unshareable:
+            flight.judged(None)
+        booked(fetch, flight).reason = unshareable
+        return unshareable
+
+    def _opening(self, sent: Sent, fields: Fields, form: Form, *, usage: bool, kept: bool) -> Opening:
+        answer, now = sent.answer, self._now()
+        shared = replay(answer.pairs)
+        if answer.status >= 400:
+            shared += retry_fields(fields, now)
+        own = relay(answer.pairs, fields, now, own=sent.own)
+        return Opening(
+            answer.status,
+            own,
+            shared,
+            form,
+            answer.length,
+            kept,
+            sent.region,
+            usage=usage,
+            blame=blame_of_answer(answer.status, own=sent.own),
+        )
+
+    async def _keep(self, fetch: Fetch, flight: Flight, opening: Opening, allowed: Allowance, *, own: bool) -> bool:
+        """
+        Store a complete answer, if it is one that may be stored. *own*: the caller's own credential has earned it, and
+        is accepted thereby, unless the service gives such answers to everybody.
+        """
+        form = opening.form
+        call, asked = fetch.call, fetch.plan.asked
+        body = flight.body()
+        if body is None:
+            booked(fetch, flight).reason = allowed.reason or Reason.ANSWER_TOO_LARGE
+            return False
+        judged = partial(_judge, call, asked, body, form, media_of(opening.shared))
+        try:
+            verdict, usage, model, finish = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
+        except Exception as error:  # noqa: BLE001  a bug in what is only for the cache must cost nobody the answer
+            self._report(error)
+            verdict, usage, model, finish = _UNJUDGED
+        draft = booked(fetch, flight)
+        draft.usage, draft.finish = usage, finish
+        if not isinstance(verdict, Keep):
+            draft.reason = verdict.reason
+            if verdict.reason == Completeness.FAILED:  # whatever its status said, nothing was accepted
+                self._accepted.withdraw(fetch.plan.site.place, call.principal)
+            return False
+        if own and call.endpoint.proves:
+            self._accepted.note(fetch.plan.site.place, call.principal, self._now(), self._clock())
+        now = self._now()
+        fresh = bounded(verdict.fresh, allowed, now)
+        if allowed.reason or fresh.ttl <= 0:
+            draft.reason = allowed.reason or Reason.EXPIRED
+            return False
+        if flight.superseded:
+            draft.reason = Reason.SUPERSEDED
+            return False
+        said = tags_of(call, fetch.plan)
+        route = mark_of(call.route.name)  # it is the answer's own route from now on
+        others = (*sorted(flight.tags), *flight.inherits())
+        tags = tuple(dict.fromkeys((*said, *[tag for tag in others if tag != route])))
+        entry = Entry(
+            status=200,
+            headers=opening.shared,
+            body=body,
+            form=form,
+            service=fetch.plan.site.service.name,
+            route=call.route.name,
+            model=model or call.model,
+            at=now,
+            ttl=fresh.ttl,
+            stale_while_revalidate=fresh.while_revalidate,
+            stale_if_error=fresh.if_error,
+            usage=usage,
+            region=draft.region,
+            seconds=draft.upstream_seconds,
+            tags=tags[:MOST_TAGS],
+            partition=call.principal.partition,
+            position=flight.position,
+            vary=variant(fetch.key, allowed.vary, fetch.request.head.fields),
+            strict=allowed.strict,
+            age=allowed.age,
+            target=flight.target,
+        )
+        draft.stored = self._store.put(fetch.key, entry)
+        if draft.stored and len(tags) > MOST_TAGS and not self._store.note(fetch.key, entry, tags[MOST_TAGS:]):
+            self._store.drop(fetch.key)
+            draft.stored = False
+        if draft.stored:
+            flight.kept = entry
+            flight.judged(entry)
+        self._flights.unmark(fetch.key)
+        return draft.stored
+
+
+def _audience(fetch: Fetch, sent: Sent) -> Callable[[Reader], bool] | None:
+    """Whom an answer is for, of those who wait beside its own caller; None: all."""
+    whose = audience(sent.answer.status)
+    credential = fetch.call.principal.credential
+    if sent.personal or whose is Audience.SAME_CREDENTIAL:
+        return lambda reader: reader.credential == credential
+    if whose is Audience.EVERYONE:
+        return None
+    question, anybody = fetch.question(), whose is Audience.SAME_QUESTION
+    return lambda reader: (anybody or reader.credential == credential) and reader.question() == question
+
+
+def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:
+    """Whether readers may have what there is: from here on a failure breaks their answers."""
+    if flight.windowed:
+        return True
+    if watch is not None:
+        return watch.committed
+    return form is Form.EVENTS or flight.size > COMMIT_BYTES
+
+
+def _is_framed(fields: Fields) -> bool:
+    return b"content-length" in fields or b"transfer-encoding" in fields
+
+
+def _is_object(chunk: bytes) -> bool:
+    return chunk.lstrip()[:1] == b"{"
+
+
+def _judge(call: Call, asked: Directives, body: bytes, form: Form, media: str) -> tuple[Keep | Drop, Usage, str, str]:
+    """Whether an answer is kept, what it cost, who gave it, and by which unknown word it ended."""
+    answers = call.endpoint.answers
+    verdict = retain(call.endpoint, call.route, asked, body, form, call.facts, media)
+    unknown = isinstance(verdict, Drop) and verdict.reason == Completeness.UNKNOWN_FINISH
+    finish = shown(answers.finish(body, form)) if unknown else ""
+    return verdict, answers.usage(body, form), answers.model(body, form), finish

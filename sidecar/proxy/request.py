@@ -1,0 +1,239 @@
+"""
+A call on its way: what is known of it, and its draft of a record.
+
+The rule: what the line found out about a call travels in one frozen value, and is not found out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from msgspec import Struct
+
+from sidecar.core.cache.policy import Freshness, Reason
+from sidecar.core.cache.purges import Scope, scopes
+from sidecar.core.dialect import Endpoint
+from sidecar.core.draft import Draft
+from sidecar.core.http.headers import is_secretive, patience
+from sidecar.core.key.canonical import whole
+from sidecar.core.model import Entry, Facts, Fields, Key, Outcome
+from sidecar.core.request.noise import IDEMPOTENCY, is_noise
+from sidecar.core.request.plan import RequestPlan
+from sidecar.core.request.principal import Principal
+from sidecar.core.rules import Route
+from sidecar.core.site.recognise import allowed, choose_route
+from sidecar.errors import Refused
+from sidecar.flight.flight import Flight
+from sidecar.net.base import Request, Spool, Stream
+from sidecar.upstream.attempt import AttemptLog, UpstreamCall
+
+_LONG_NOISE = 1024
+"""Bytes: noise shorter than this is refused by nobody for its length."""
+
+_COMPARED = 16 * 1024
+"""Bytes up to which bodies of many waiting calls can be read anew without anybody noticing."""
+
+_BOUND = frozenset({
+    "stateful", "previous-response-id", "conversation", "item-reference", "file-id", "prompt-template", "container",
+})  # fmt: skip
+"""Reasons of calls that name what one region has stored, and no other."""
+
+
+class Call(Struct, frozen=True, gc=False):
+    """
+    A request whose body is read: what it asks, by which route and for whom, and the key of its answer.
+
+    *fresh* is how long its answer serves. *bypass*: why it goes upstream as it is, else ``""``; then there is
+    no key. *observe*: it goes upstream as it is and whether it would have hit is only measured.
+    """
+
+    endpoint: Endpoint
+    facts: Facts
+    route: Route
+    model: str
+    principal: Principal
+    fresh: Freshness
+    key: Key | None
+    bypass: str = ""
+    observe: bool = False
+
+
+class FetchMode(StrEnum):
+    """
+    How a fetch gets its answer: shared; shared with those who have waited too long, or whom the first answer was not
+    for; private; shared with those who want the same form, ignoring the store, which has none for them.
+    """
+
+    COALESCE = "shared"
+    COALESCE_LATE = "late"
+    PRIVATE = "alone"
+    BYPASS_STORE = "past"
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is fetched whatever is stored."""
+        return self is FetchMode.PRIVATE or self is FetchMode.BYPASS_STORE
+
+
+class Fetch(Struct, frozen=True, gc=False):
+    """
+    One request that memory could not answer, with what is known of it. *known*: the entry for which it wants a newer
+    one, where nobody waits for the answer.
+    """
+
+    request: Request
+    plan: RequestPlan
+    call: Call
+    key: Key
+    draft: Draft
+    known: Entry | None = None
+
+    def question(self) -> bytes:
+        """
+        All that the request asks, what does not count in its key included, for telling apart calls of one key. Looked
+        at only once a service has refused one of them; then large bodies are compared byte for byte.
+        """
+        body = self.request.body
+        fields = self.request.head.fields
+        asked = b"".join(
+            [b"%b: %b\n" % (name, _told(name, fields[name])) for name in sorted(fields) if not is_secretive(name)]
+        )
+        if not isinstance(body, bytes):
+            return asked
+        return asked + (whole(body, self.call.endpoint) if len(body) <= _COMPARED else body)
+
+    @property
+    def deadline(self) -> float | None:
+        """When the caller gives up, monotonic seconds; None where it doesn't say, or nobody waits."""
+        seconds = patience(self.request.head.fields)
+        return None if seconds is None or self.known is not None else self.draft.started + seconds
+
+
+def _told(name: bytes, value: bytes) -> bytes:
+    """
+    What a refusal may be of, in a field's *value*. Of noise that is an id that has been used before, or a length beyond
+    what servers take (8 KiB for all of a head, and often less).
+    """
+    if not is_noise(name) or name in IDEMPOTENCY:
+        return value
+    return b"%d" % (len(value) // _LONG_NOISE)
+
+
+def draft_of(
+    request: Request, call: Call | None, outcome: Outcome, request_id: bytes, now: float, started: float
+) -> Draft:
+    """The draft of a request's record; *call* is None when its body was not read. *started* is monotonic seconds."""
+    plan: RequestPlan = request.plan
+    site, body = plan.site, request.body
+    route = call.route if call is not None else choose_route(site, request.head.fields, "")
+    reason: str = ""
+    if call is not None:
+        reason = Reason.OBSERVE if call.observe else call.bypass
+    elif plan.bypass is not None:
+        reason = plan.bypass.reason
+    else:
+        reason = Reason.BODY_TOO_LARGE
+    return Draft(
+        request_id=request_id,
+        at=now,
+        started=started,
+        service=site.service.name,
+        route=route.name,
+        endpoint=site.endpoint.name if site.endpoint is not None else "",
+        method=request.head.method,
+        outcome=outcome,
+        bytes_in=len(body) if isinstance(body, bytes) else body.size or 0,
+        model=call.model if call is not None else "",
+        streamed=call is not None and call.facts.view.stream,
+        reason=reason,
+        key=call.key.address if call is not None and call.key is not None else b"",
+    )
+
+
+def is_batch(fields: Fields) -> bool:
+    """Whether a call lets others go first."""
+    return fields.get(b"x-sidecar-priority", b"").strip().lower() == b"batch"
+
+
+def upstream_call_of(
+    request: Request,
+    call: Call | None,
+    route: Route,
+    principal: Principal,
+    *,
+    body: bytes | Spool | Stream,
+    attempt_logs: list[AttemptLog],
+    started: float,
+    shared: bool = False,
+    on_sent: Callable[[], None] = lambda: None,
+    on_head: Callable[[int, Fields], None] = lambda _, __: None,
+) -> UpstreamCall:
+    """
+    *request* on its way out, with *body*; *call* is None where its own was not read. *started* is when it came,
+    monotonic seconds. Raises ``Refused`` where nobody can tell to which region it may go.
+    """
+    site, fields = request.plan.site, request.head.fields
+    seconds = patience(fields)
+    endpoint = site.endpoint
+    model = call.model if call is not None else endpoint.model if endpoint is not None else ""
+    allow = allowed(site, fields, model, route)
+    if allow is None:
+        raise Refused(
+            403,
+            "no-region-allowed",
+            "The model that this call is for cannot be told, and its routes allow no region in common; send a body "
+            "that names its model, uncompressed and no larger than limits.collect.",
+        )
+    return UpstreamCall(
+        site=site,
+        head=request.head,
+        body=body,
+        route=route,
+        model=model,
+        allow=allow,
+        credential=principal.credential,
+        streaming=call is not None and call.facts.view.stream,
+        identity=call is not None and call.key is not None and not call.observe,
+        attempt_logs=attempt_logs,
+        microsoft=principal.microsoft,
+        deadline=None if seconds is None else started + seconds,
+        shared=shared,
+        pinned=(endpoint is not None and endpoint.bypass in _BOUND)
+        or (call is not None and call.facts.bypass in _BOUND),
+        batch=is_batch(fields),
+        on_sent=on_sent,
+        on_head=on_head,
+    )
+
+
+def book(outgoing: UpstreamCall, draft: Draft) -> None:
+    """What was tried is what the call cost."""
+    if outgoing.attempt_logs:
+        draft.attempts += len(outgoing.attempt_logs)
+        draft.retry_causes += tuple([one.cause for one in outgoing.attempt_logs if one.cause])
+        draft.region = outgoing.attempt_logs[-1].region
+
+
+def booked(fetch: Fetch, flight: Flight) -> Draft:
+    """The draft in which the call's cost is booked by now."""
+    return flight.draft or fetch.draft
+
+
+def tags_of(call: Call, plan: RequestPlan) -> tuple[str, ...]:
+    """The tags that come with a call: its route's, and its caller's."""
+    return call.route.cache.tags + plan.asked.tags
+
+
+def scopes_within(fetch: Fetch) -> tuple[Scope, ...]:
+    """The scopes whose purge takes the answer of *fetch*."""
+    call, plan = fetch.call, fetch.plan
+    tags = tags_of(call, plan)
+    return scopes(fetch.key, plan.site.service.name, call.route.name, tags, call.principal.partition)
+
+
+def lend(body: bytes | Spool | Stream, flight: Flight) -> None:
+    """A flight may outlive the request whose body it sends."""
+    if not isinstance(body, bytes) and isinstance(body, Spool) and flight.task is not None:
+        body.share()
+        flight.task.add_done_callback(lambda _: body.close())

@@ -1,0 +1,165 @@
+"""
+One connection to a server of Redis: what it says first, and when it may be used.
+
+The rule: what proves who we are and who they are is read from files for each new connection, so that a rotation needs
+no restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any, cast
+
+import hiredis
+from redis._parsers import _AsyncHiredisParser
+from redis.asyncio.connection import Connection
+from redis.connection import HiredisRespSerializer
+from redis.credentials import CredentialProvider
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,  # noqa: A004  the client's own
+    InvalidResponse,
+    RedisError,
+)
+
+from sidecar.core.rules import RedisRule
+from sidecar.redis_link.client import LARGEST, Lookup, Trust
+from sidecar.redis_link.replies import ROOM, Garbled
+from sidecar.redis_link.stream import Stream
+
+CONNECT_SECONDS = 2.0
+"""How long connecting may take, TLS, credentials and the question to the Sentinels included."""
+
+_PACKER = HiredisRespSerializer()
+_PART = object()
+"""A reply of which there is more to come."""
+
+
+class Parser(_AsyncHiredisParser):
+    """The library's parser of replies, for what it asks by itself."""
+
+    @classmethod
+    def parse_error(cls, response: str) -> Exception:
+        """What an error of the server is; one that has the name of a redirection, and isn't one, is no reply."""
+        try:
+            error: Exception = super().parse_error(response)  # type: ignore[no-untyped-call]
+        except (IndexError, ValueError):
+            return Garbled("an error in a reply is none")
+        return error
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a reply is left."""
+        return self._reader is None or not self._reader.has_data()
+
+
+class Wire(Connection):
+    """
+    A connection. *lookup* finds the host's addresses; *trust*: how TLS is spoken, or None; *largest*: the bytes of the
+    largest value that is read.
+    """
+
+    _parser: Parser
+
+    def __init__(self, *, lookup: Lookup, trust: Trust | None = None, largest: int = LARGEST, **kwargs: Any) -> None:
+        self._lookup = lookup
+        self._trust = trust
+        self._most = largest + ROOM
+        super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, "parser_class": Parser, **kwargs})
+
+    @property
+    def fresh(self) -> bool:
+        """Whether a command may be sent: connected, nothing unread or left over, and not closed by the server."""
+        return self._reader is not None and self._stream.fresh and not self._replies.has_data() and self._parser.idle
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """A command's bytes; written in C, which the library does for its blocking client alone."""
+        packed: list[bytes] = _PACKER.pack(*args)
+        return packed
+
+    async def ask(self, *command: Any) -> Any:
+        """
+        The reply to *command*, as the server wrote it. Closes the connection where it is left before it has the reply.
+
+        What ``send_command`` and ``read_response`` of the library do, in one step; to be *fresh* is the caller's care.
+        """
+        stream, replies = self._stream, self._replies
+        try:
+            stream.write(hiredis.pack_command(command))
+            await stream.drain()
+            while (reply := replies.gets()) is _PART:
+                replies.feed(await stream.read())
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
+        if replies.has_data():
+            reply = Garbled("there is more than one reply")
+        if isinstance(reply, RedisError):
+            if isinstance(reply, ConnectionError):  # which concerns whatever is asked on this connection
+                await self.disconnect(nowait=True)
+            raise reply
+        return reply
+
+    async def _connect(self) -> None:
+        """Try the addresses of the host, one after the other. Raises ``OSError``."""
+        failure: Exception = OSError(f"no address for {self.host}")
+        for address in await self._lookup(self.host):
+            try:
+                await self._reach(address)
+            except OSError as error:
+                failure = error
+            else:
+                return
+        raise failure
+
+    async def _reach(self, address: str) -> None:
+        """Connect to *address*. The library's way is the same, but for its streams."""
+        trust = self._trust
+        async with asyncio.timeout(self.socket_connect_timeout):
+            transport, stream = await asyncio.get_running_loop().create_connection(
+                lambda: Stream(self._most),
+                address,
+                self.port,
+                ssl=trust.context() if trust is not None else None,
+                server_hostname=self.host if trust is not None else None,
+            )
+        connection = transport.get_extra_info("socket")
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except OSError:
+            transport.abort()
+            raise
+        self._stream = stream
+        self._replies = hiredis.Reader(InvalidResponse, self._parser.parse_error, notEnoughData=_PART)
+        self._reader = self._writer = cast("Any", stream)  # it has what the library needs of them
+
+
+class Credentials(CredentialProvider):
+    """The user and password of *rule*, read from their files for every new connection."""
+
+    def __init__(self, rule: RedisRule) -> None:
+        self._rule = rule
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """The arguments of ``AUTH``. Raises ``AuthenticationError``, which closes the connection, without them."""
+        password = _text(self._rule.password_file)
+        if not self._rule.username_file:
+            return (password,)
+        return _text(self._rule.username_file), password
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """As ``get_credentials``: a few bytes on a local file system."""
+        return self.get_credentials()
+
+
+def _text(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise AuthenticationError(f"{path}: {reason}") from None

@@ -1,0 +1,138 @@
+"""
+What an exception of the client means for the fleet's tier.
+
+The rule: Redis is sick where it doesn't answer, answers that it can't serve anybody now, or answers as Redis never
+does. An error that concerns one command, such as want of memory for a write, is an answer, and leaves reads alone.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from sidecar.errors import FleetAway
+
+LONGEST_DETAIL = 120
+
+_PART = 6
+"""Characters of a password that are shown by chance alone."""
+
+_QUOTING = frozenset({"refused", "cluster", "connect"})
+"""Kinds of faults that are told in the server's words."""
+
+
+class Fault(NamedTuple):
+    """
+    *reason*: as in ``FleetAway``. *kind*, a closed set for metrics: ``timeout late connect refused malformed loading
+    readonly cluster memory script reply other``; ``late`` is a timeout that proves nothing. *sick*: counts against
+    Redis. *detail*: for the log, never a key or a value.
+    """
+
+    reason: str
+    kind: str
+    detail: str
+    sick: bool = True
+
+
+_READONLY = Fault("error", "readonly", "is a replica, or was made one")
+_FULL = Fault("error", "memory", "takes no writes: maxmemory is reached", sick=False)
+_BY_CODE = {
+    "BUSY": Fault("error", "script", "a script runs for too long"),
+    "READONLY": _READONLY,  # within a script, as Redis 6 says it
+    "OOM": _FULL,
+}
+
+_IN_SCRIPT = re.compile(r"(?:Error running script \(call to \w+\): )?(?:@user_script: ?\d+: )*-?")
+"""What Redis 6 writes before an error within a script."""
+
+_NO_RIGHT = "The user executing the script can't run"
+
+
+def judge(error: BaseException) -> Fault:
+    """What *error*, raised by the client or by the clock, means."""
+    from redis import exceptions as theirs  # noqa: PLC0415  only where there is a Redis
+
+    refusal = _refusal(error)
+    if refusal is not None:
+        return Fault("refused", "refused", _text(refusal))
+    if detail := _nonsense(error):
+        return Fault("malformed", "malformed", detail)
+    match error:
+        case theirs.TimeoutError() | TimeoutError():
+            return Fault("timeout", "timeout", "no answer in time")
+        case theirs.BusyLoadingError():
+            return Fault("error", "loading", "loads its data")
+        case theirs.ReadOnlyError():
+            return _READONLY
+        case theirs.ClusterError() | theirs.RedisClusterException():
+            return Fault("error", "cluster", _text(error))
+        case theirs.ConnectionError() | OSError():
+            return Fault("error", "connect", _text(error))
+        case theirs.OutOfMemoryError():
+            return _FULL
+        case theirs.ResponseError():
+            code = _code_of(str(error))
+            return _BY_CODE.get(code) or Fault("error", "reply", code, sick=False)
+        case _:
+            return Fault("error", "other", type(error).__name__, sick=False)
+
+
+def discreet(fault: Fault, password_file: str) -> Fault:
+    """*fault* without words of the server's that quote the password which it was shown, or a part of that."""
+    if not password_file or fault.kind not in _QUOTING:
+        return fault
+    try:
+        password = Path(password_file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return fault
+    parts = (password[at : at + _PART] for at in range(max(1, len(password) - _PART + 1)))
+    if password and any(part in fault.detail for part in parts):
+        return fault._replace(detail="its words are not shown, for they quote the password")
+    return fault
+
+
+def is_missing_script(error: BaseException) -> bool:
+    """Whether a server says that it doesn't know a script by its digest."""
+    from redis.exceptions import NoScriptError  # noqa: PLC0415  as above
+
+    return isinstance(error, NoScriptError)
+
+
+def _refusal(error: BaseException) -> BaseException | None:
+    """The want of rights that *error* is or comes from: the Cluster's client wraps it."""
+    from redis import exceptions as theirs  # noqa: PLC0415  as above
+
+    refused = (theirs.AuthenticationError, theirs.AuthorizationError, theirs.NoPermissionError)
+    return _within(error, (*refused, theirs.AuthenticationWrongNumberOfArgsError))
+
+
+def _nonsense(error: BaseException) -> str:
+    """What is wrong with the replies, where *error* is or comes from one that Redis never gives; else ``""``."""
+    from redis.exceptions import InvalidResponse  # noqa: PLC0415  as above
+
+    from sidecar.redis_link.replies import Garbled  # noqa: PLC0415  as above
+
+    if isinstance(error, FleetAway):
+        return error.detail or error.reason
+    found = _within(error, (Garbled, InvalidResponse))
+    if found is None:
+        return ""
+    return _text(found) if isinstance(found, Garbled) else "a reply is none"  # the library's text may quote it
+
+
+def _within(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, kinds):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _code_of(text: str) -> str:
+    """The first word of an error: the rest may quote keys and arguments."""
+    text = _IN_SCRIPT.sub("", text, count=1)
+    return "NOPERM" if text.startswith(_NO_RIGHT) else text.partition(" ")[0]
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(str(error).split())[:LONGEST_DETAIL] or type(error).__name__

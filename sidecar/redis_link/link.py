@@ -1,0 +1,271 @@
+"""
+The way to the fleet's Redis: every command of this process goes through here.
+
+The rule: nobody waits for a sick Redis. A call's commands share one budget, three failures in a row shut the way for
+all, and probes in a task of their own open it again. Whatever goes wrong is ``FleetAway`` to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from sidecar.core.rules import RedisRule
+from sidecar.errors import FleetAway
+from sidecar.redis_link.breaker import Breaker
+from sidecar.redis_link.client import LARGEST, Lookup, Spawn, build, build_single, user
+from sidecar.redis_link.deadline import Deadline
+from sidecar.redis_link.fault import Fault, discreet, is_missing_script, judge
+
+T = TypeVar("T")
+
+PROBE_SECONDS = 1.0
+"""How long a probe waits; with the longest pause before it, Redis is used again within 5 s of its return."""
+
+CLOSE_SECONDS = 0.5
+"""How long TLS may take to take leave."""
+
+RESERVE_SECONDS = 0.002
+"""What giving up may cost, at most a tenth of the time there is: a caller is held up for no longer than was said."""
+
+FAIR_SHARE = 0.5
+"""Which part of a call's time Redis must have had, after the wait for a connection, for its silence to count."""
+
+_UNSEEN = frozenset({"refused", "readonly", "malformed"})
+"""Kinds of faults that a probe need not see: it needs no rights, writes nothing, and has the simplest of answers."""
+
+Tell = Callable[..., None]
+"""``tell(name, /, *, level, **fields)``: a line of the log."""
+
+
+class Budget:
+    """The seconds that one call has *left* for Redis, for all its commands and the waiting for a connection."""
+
+    __slots__ = ("left", "whole")
+
+    def __init__(self, seconds: float) -> None:
+        self.left = self.whole = seconds
+
+    def __repr__(self) -> str:
+        return f"<Budget {self.left:.3f} s left>"
+
+
+class Script:
+    """
+    A Lua script, called by its digest and sent only to a server that doesn't know it. *name* labels its times; *read*
+    is what makes of a reply the script's answer, and raises ``FleetAway`` for what cannot be one (``shapes``).
+    """
+
+    __slots__ = ("digest", "name", "read", "text")
+
+    def __init__(self, text: str, name: str = "script", read: Callable[[Any], Any] = lambda reply: reply) -> None:
+        self.text = text
+        self.name = name
+        self.read = read
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<Script {self.name} {self.digest}>"
+
+
+class Link:
+    """
+    The client of *rule* with its breaker. Made within a running loop or before; ``close`` lets go of it. *largest*:
+    bytes of the largest value that is read.
+
+    *clock* is monotonic seconds, *draw* uniform in [0, 1), *spawn* owns tasks, *lookup* finds addresses. *on_command*
+    hears of every command sent: its name, and the seconds from sending it until its answer, or until it was given up.
+    Counters, all since the start: *commands* by result (``ok`` or a reason of ``FleetAway``), *waits* for a connection
+    and those that *ran_out* of time, *errors* of Redis by their kind; openings of the ``breaker``.
+    """
+
+    def __init__(
+        self,
+        rule: RedisRule,
+        *,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        spawn: Spawn,
+        lookup: Lookup,
+        tell: Tell,
+        largest: int = LARGEST,
+        on_command: Callable[[str, float], None] = lambda _, __: None,
+    ) -> None:
+        self._rule = rule
+        self._clock = clock
+        self._draw = draw
+        self._spawn = spawn
+        self._lookup = lookup
+        self._tell = tell
+        self._on_command = on_command
+        self._slots = asyncio.Semaphore(rule.max_connections)
+        self._reviving: asyncio.Task[None] | None = None
+        self._told = self._told_of = ""
+        self._silent_at = float("-inf")
+        self._deadlines: set[Deadline] = set()
+        self._closed = False
+        self.client: Any = build(rule, spawn, lookup, largest=largest)
+        self.breaker = Breaker()
+        self.on_return: list[Callable[[], None]] = []
+        self.commands: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.waits = 0
+        self.ran_out = 0
+
+    def __repr__(self) -> str:
+        return f"<Link {self._rule.url} {self.breaker!r}>"
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis is asked."""
+        return self.breaker.closed
+
+    async def run(self, work: Callable[[Any], Awaitable[T]], budget: Budget, *, op: str = "command") -> T:
+        """
+        What *work* makes of the client, within *budget*, from which the time is taken; *op* names it for metrics. Where
+        a reply is none of those that there can be, *work* raises ``FleetAway("malformed")``.
+
+        Raises ``FleetAway`` and nothing else. A command that was given up may have been executed, or be so later.
+        """
+        began = self._clock()
+        try:
+            return await self._run(work, budget.left, FAIR_SHARE * budget.whole, op)
+        except FleetAway as away:
+            self.commands[away.reason] += 1
+            raise
+        finally:
+            budget.left -= self._clock() - began
+
+    async def evaluate(self, script: Script, keys: Sequence[bytes], args: Sequence[Any], budget: Budget) -> Any:
+        """What *script* returns for *keys*, which are of one hash slot, and *args*. Raises ``FleetAway``."""
+
+        async def call(client: Any) -> Any:
+            try:
+                return script.read(await client.ask("EVALSHA", script.digest, len(keys), *keys, *args))
+            except Exception as error:
+                if not is_missing_script(error):
+                    raise
+            return script.read(await client.ask("EVAL", script.text, len(keys), *keys, *args))
+
+        return await self.run(call, budget, op=script.name)
+
+    def subscriber(self) -> Any:
+        """
+        Another client, of one connection that no deadline binds, for subscriptions; whoever takes it closes it with
+        ``aclose``. In a Cluster it leads to any of the servers: all of them hear all that is published.
+        """
+        return build_single(self._rule, self._spawn, self._lookup, self._draw())
+
+    async def close(self) -> None:
+        """Stop probing and close all connections. What still runs fails, and what comes."""
+        self._closed = True
+        if self._reviving is not None:
+            self._reviving.cancel()
+            await asyncio.gather(self._reviving, return_exceptions=True)
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.client.aclose()
+
+    async def _run(self, work: Callable[[Any], Awaitable[T]], seconds: float, enough: float, op: str) -> T:
+        if not self.breaker.closed or self._closed:
+            raise FleetAway("open")
+        if seconds <= 0.0:
+            raise FleetAway("timeout", "nothing is left of the time for Redis")
+        began = self._clock()
+        await self._take_slot(seconds)
+        sent = self._clock()
+        given = seconds - (sent - began)
+        deadline = Deadline(given - min(RESERVE_SECONDS, given / 10))
+        try:
+            async with deadline:
+                self._deadlines.add(deadline)
+                answer = await work(self.client)
+        except Exception as error:  # noqa: BLE001 - a caller goes on without Redis, whatever it was
+            fault = discreet(judge(error), self._rule.password_file)
+            if fault.kind == "timeout":
+                fair = given >= enough and (deadline.punctual or sent >= self._silent_at)
+                fault = fault if fair else fault._replace(kind="late")
+                self._silent_at = self._clock() if fair else self._silent_at
+            raise self._fail(fault, op) from None
+        else:
+            self.breaker.answered()
+            self.commands["ok"] += 1
+            self._tell_return(op)
+            return answer
+        finally:
+            self._deadlines.discard(deadline)
+            self._slots.release()
+            self._on_command(op, self._clock() - sent)
+
+    async def _take_slot(self, seconds: float) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()  # at once
+            return
+        self.waits += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            self.ran_out += 1
+            raise FleetAway("busy") from None
+        if not self.breaker.closed:
+            self._slots.release()
+            raise FleetAway("open")
+
+    def _fail(self, fault: Fault, op: str) -> FleetAway:
+        """Draw the conclusions from *fault* of *op*, and what the caller is told."""
+        self.errors[fault.kind] += 1
+        if fault.kind == "late":
+            pass  # proof of nothing: it had hardly any time, or what held up this process held up all at once
+        elif not fault.sick:
+            self.breaker.answered()
+        elif self.breaker.failed(self._clock(), refused=fault.reason == "refused"):
+            self._tell_away(fault, op)
+            for deadline in self._deadlines:
+                deadline.expire()  # nobody waits any longer for a Redis that is away
+            self._reviving = self._spawn(self._revive(), name="redis-revive")
+        return FleetAway(fault.reason, fault.detail)
+
+    async def _revive(self) -> None:
+        """Probe until Redis answers."""
+        while not self.breaker.closed:
+            with suppress(Exception):
+                await self.client.renew()
+            await asyncio.sleep(self.breaker.pause(self._draw()))
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    await self.client.probe()
+            except Exception as error:  # noqa: BLE001 - any error means that it isn't back
+                fault = discreet(judge(error), self._rule.password_file)
+                self.errors[fault.kind] += 1
+                self._tell_away(fault)
+            else:
+                self.breaker.close(self._clock())
+        self._reviving = None
+        self._tell_return()
+        for hear in self.on_return:
+            hear()
+
+    def _tell_away(self, fault: Fault, op: str = "") -> None:
+        """A line when Redis goes away, and another if it turns out later that it refuses us, or our writes."""
+        if self._told and (self._told in _UNSEEN or fault.kind not in _UNSEEN):
+            return
+        self._told, self._told_of = fault.kind, op
+        fields = {"reason": fault.reason, "detail": fault.detail, "url": self._rule.url}
+        if fault.reason == "refused":
+            fields["user"] = user(self._rule)
+            fields["password_file"] = self._rule.password_file or "none"
+        self._tell("redis-away", level="warning" if fault.reason != "refused" else "error", **fields)
+
+    def _tell_return(self, op: str = "") -> None:
+        """
+        A line when it is back: *op* was answered, or without one a probe. That is answered where commands are refused,
+        and so are commands that need less: after a refusal only what was refused is proof.
+        """
+        if self._told and (self._told not in _UNSEEN or (op and op == (self._told_of or op))):
+            self._told = ""
+            self._tell("redis-back", level="info", url=self._rule.url)

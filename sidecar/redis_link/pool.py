@@ -1,0 +1,157 @@
+"""
+Connections that outlive the calls they were opened for.
+
+The rule: a connection is given to the next call only after a whole reply; one that was left in the middle is closed.
+Connecting goes on when who waits for it has left, because TLS may take longer than any one call may wait, and then
+serves whoever comes next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ConnectionError  # noqa: A004  the client's own
+
+from sidecar.redis_link.client import Spawn
+from sidecar.redis_link.connection import CONNECT_SECONDS, Wire
+from sidecar.redis_link.replies import Garbled, making_sense
+
+
+class Pool(ConnectionPool):
+    """
+    A pool whose callers wait for the first connection that is free or new, whomever it was opened for.
+
+    Callers wait without a limit of its own: they have a deadline, and leave by being cancelled.
+    """
+
+    def __init__(self, *args: Any, spawn: Spawn, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._spawn = spawn
+        self._waiters: deque[asyncio.Future[AbstractConnection]] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+
+    async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
+        """A connection that is fresh, to be released. Raises what opening one met."""
+        while self._available_connections:
+            connection = self._available_connections.pop()
+            if cast("Wire", connection).fresh:
+                self._in_use_connections.add(connection)
+                return connection
+            await connection.disconnect(nowait=True)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._grow()
+        try:
+            return cast("AbstractConnection", await waiter)
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and waiter.exception() is None:
+                await self.release(waiter.result())  # it came as we left
+            raise
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Give *connection* to who waits, or keep it; one that was closed makes room for another."""
+        self._in_use_connections.discard(connection)
+        if cast("Wire", connection).fresh:
+            self._hand(connection)
+        else:
+            await connection.disconnect(nowait=True)
+            self._grow()
+
+    async def drop_idle(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._available_connections:
+            await self._available_connections.pop().disconnect(nowait=True)
+
+    async def aclose(self) -> None:
+        """Close all connections, also those not open yet; who waits for one fails."""
+        while waiter := self._next():
+            waiter.set_exception(ConnectionError("closed"))
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+        with suppress(Exception):
+            await self.disconnect()
+
+    def _grow(self) -> None:
+        while self._waiters and self._waiters[0].done():
+            _ = self._waiters.popleft()  # it left
+        there = len(self._in_use_connections) + len(self._available_connections)
+        while len(self._opening) < min(len(self._waiters), self.max_connections - there):
+            task = self._spawn(self._open(), name="redis-connect")
+            self._opening.add(task)
+            task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        self._grow()
+
+    async def _open(self) -> None:
+        connection: AbstractConnection = self.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001 - who waits shall have it, whatever it is
+            await connection.disconnect(nowait=True)
+            if waiter := self._next():
+                waiter.set_exception(error)
+        except asyncio.CancelledError:
+            await connection.disconnect(nowait=True)
+            raise
+        else:
+            self._hand(connection)
+
+    def _hand(self, connection: AbstractConnection) -> None:
+        if waiter := self._next():
+            self._in_use_connections.add(connection)
+            waiter.set_result(connection)
+        else:
+            self._available_connections.append(connection)
+
+    def _next(self) -> asyncio.Future[AbstractConnection] | None:
+        """Who has waited longest and hasn't left."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                return waiter
+        return None
+
+
+class Single(Redis):
+    """redis-py's client of one server."""
+
+    async def ask(self, *command: Any) -> Any:
+        """The reply to *command* as it is: for this the library's way is twice as long."""
+        pool = self._pool
+        connection = await pool.get_connection()
+        try:
+            return await cast("Wire", connection).ask(*command)
+        finally:
+            await pool.release(connection)
+
+    async def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
+        """What the library makes of a reply. Raises ``Garbled`` where that cannot be done."""
+        with making_sense():
+            return await super().parse_response(connection, command_name, **options)
+
+    async def probe(self) -> None:
+        """Ask whether the server answers."""
+        if await self.ping() is not True:
+            raise Garbled("PING has another answer than PONG")
+
+    async def renew(self) -> None:
+        """Close idle connections: what they lead to may be the primary no more."""
+        await self._pool.drop_idle()
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002, FBT001  theirs
+        """Close all connections."""
+        await self._pool.aclose()
+
+    @property
+    def _pool(self) -> Pool:
+        return cast("Pool", self.connection_pool)

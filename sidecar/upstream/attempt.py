@@ -1,0 +1,426 @@
+"""
+One attempt: a call sent to one region, up to the commit point of its answer.
+
+The rule: an attempt ends in one value, an answer or a failure, with a verdict on the region; its permit is settled
+then, or given back where the attempt was cancelled. Nothing here chooses a region or tries another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct, structs
+
+from sidecar.core.dialect import Kind
+from sidecar.core.http.headers import CREDENTIAL_QUERY, fields_of, forward
+from sidecar.core.memory_budget import Ledger
+from sidecar.core.model import Fields, Head, Pairs
+from sidecar.core.region.breaker import Breaker, Permit, Sign, State, Transition
+from sidecar.core.region.regions import Place, Regions, Room
+from sidecar.core.region.verdict import Verdict, judge_failure
+from sidecar.core.request.principal import without_credentials
+from sidecar.core.rules import AzureIdentity, Region, Route, StoredCredential, Timeouts
+from sidecar.core.site.recognise import Site
+from sidecar.errors import Cause, Refused, UpstreamFailed
+from sidecar.net.base import Spool, Stream
+from sidecar.upstream.commit import Answer, CommittedResponse, commit
+from sidecar.upstream.replay import Rewindable
+
+CREDENTIAL_SECONDS = 10.0
+"""How long a call waits for a credential that has to be fetched first."""
+
+TICK = 0.005
+"""Seconds by which a timer of the event loop may be early: those of uvloop count in milliseconds."""
+
+CERTAIN_CONNECT = 1.0
+"""Seconds after which a connection that isn't there says that something is wrong, however hasty the caller."""
+
+PATIENT = 0.9
+"""A caller that waits for this part of the route's own time is not hasty: the SDKs' defaults are about as long."""
+
+NO_CREDENTIAL = Verdict(Sign.NEUTRAL, "no-credential", elsewhere=True)
+
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"PUT"})
+"""Methods that may be repeated (RFC 9110, 9.2.2)."""
+
+Stored = StoredCredential | AzureIdentity
+Field = tuple[bytes, bytes]
+
+
+class Client(Protocol):
+    """What makes the call: see ``net/outbound/client``."""
+
+    async def send(
+        self,
+        *,
+        method: bytes,
+        base: str,
+        target: bytes,
+        pairs: Pairs,
+        body: bytes | Spool | Stream,
+        timeouts: Timeouts,
+        streaming: bool,
+        on_sent: Callable[[], None],
+    ) -> Answer:
+        """Send a request; returns when the answer's head is known. Raises ``UpstreamFailed``."""
+
+
+class Credentials(Protocol):
+    """Regions' own credentials: see ``identity/credentials``."""
+
+    def field(self, credential: Stored) -> Field | None:
+        """The header field to send, if it is at hand."""
+
+    async def obtain(self, credential: Stored, *, seconds: float) -> Field | None:
+        """The same, waited for."""
+
+    async def renew(self, credential: Stored, used: bytes, *, seconds: float) -> Field | None:
+        """Another one than *used*, which was refused."""
+
+
+class AttemptLog(NamedTuple):
+    """That a call was sent to *region*, and why once more: ``""`` for the first time."""
+
+    region: str
+    cause: str
+
+
+class UpstreamCall(Struct, frozen=True):
+    """
+    A call on its way out. *model* is the one asked for, ``""`` where there is none; *credential* a digest of what the
+    caller presented; *microsoft*: that is a token issued by Microsoft. *allow*: tags of residency, one of which a
+    region must have, none for any. *identity*: the answer may be stored, so it must come uncoded. *deadline*: when the
+    caller gives up, monotonic seconds; *shared*: others may wait for the same answer. *pinned*: it names what one
+    region has stored, and is for no other. *batch*: it can wait for others. *cause*: why it is sent although another
+    call was before it, ``""`` for none.
+
+    *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has come, which may not be
+    the last one, *on_sign* at each sign of life: an attempt is begun, its answer's head comes, or bytes up to the
+    commit point. *attempt_logs* fills up with what was tried.
+    """
+
+    site: Site
+    head: Head
+    body: bytes | Spool | Stream
+    route: Route
+    model: str
+    credential: bytes
+    streaming: bool
+    identity: bool
+    attempt_logs: list[AttemptLog]
+    allow: frozenset[str] = frozenset()
+    microsoft: bool = False
+    deadline: float | None = None
+    shared: bool = False
+    pinned: bool = False
+    batch: bool = False
+    cause: str = ""
+    on_sent: Callable[[], None] = lambda: None
+    on_head: Callable[[int, Fields], None] = lambda _, __: None
+    on_sign: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        return f"<UpstreamCall to {self.site.service.name}, {len(self.attempt_logs)} attempts>"
+
+    @property
+    def limit(self) -> float | None:
+        """When nobody waits for an answer any more: others may wait for a *shared* one."""
+        return None if self.shared else self.deadline
+
+    @property
+    def creates(self) -> bool:
+        """Whether sending it twice may do twice what it asks for: it isn't known to be a question only."""
+        endpoint = self.site.endpoint
+        return self.head.method not in _SAFE and (endpoint is None or endpoint.kind is Kind.OTHER)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it is sent again although it may have been understood, and only the answer took too long."""
+        endpoint = self.site.endpoint
+        if self.route.retry.on_timeout or self.head.method in {b"GET", b"HEAD"}:
+            return True
+        return endpoint is not None and not endpoint.generating
+
+
+class Hop(Struct, frozen=True, gc=False):
+    """
+    The way to one region. *own*: the caller's own credential goes along. *target* and *body* are as that region wants
+    them.
+    """
+
+    region: Region
+    own: bool
+    place: Place
+    target: bytes
+    body: bytes | Spool | Stream | Rewindable
+
+
+class AttemptResult(Struct, frozen=True):
+    """What became of an attempt: an *answer*, or else a *failure*; and what that says of the region."""
+
+    hop: Hop
+    verdict: Verdict
+    answer: CommittedResponse | None = None
+    failure: UpstreamFailed | Refused | None = None
+
+    def close(self) -> None:
+        """Let go of its answer."""
+        if self.answer is not None:
+            self.answer.close()
+
+
+class _Course(Struct):
+    """
+    How far an attempt has come. *began*: when its last request was begun; *connect*: seconds that it had for a
+    connection; *sent*: when all of it was on its way, None while it isn't.
+    """
+
+    began: float
+    connect: float = float("inf")
+    sent: float | None = None
+
+    def begin(self, now: float, connect: float) -> None:
+        """A request is begun, the first or another one."""
+        self.began, self.connect, self.sent = now, connect, None
+
+
+class Attempts:
+    """
+    Makes attempts. *now* is wall-clock seconds, *clock* monotonic seconds, *draw* uniform in [0, 1). *most* is how far,
+    at most, an answer's commit point lies, bytes.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        credentials: Credentials,
+        regions: Regions,
+        ledger: Ledger,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        most: int,
+    ) -> None:
+        self._client = client
+        self._credentials = credentials
+        self._regions = regions
+        self._ledger = ledger
+        self._now = now
+        self._clock = clock
+        self._draw = draw
+        self._most = most
+
+    async def make(self, outgoing: UpstreamCall, hop: Hop, breaker: Breaker, permit: Permit) -> AttemptResult:
+        """Send *outgoing* by way of *hop*. Raises what a streaming body raises (``ClientGone``, ``Refused``)."""
+        began = self._clock()
+        spent = self._regions.windows.until(room_of(outgoing, hop), began) > 0.0
+        course = _Course(began)
+        try:
+            result = await self._make(outgoing, hop, course)
+        except UpstreamFailed as failure:
+            verdict = judge_failure(failure, repeats=outgoing.repeats)
+            if outgoing.limit is not None and self._clock() >= outgoing.limit - TICK:
+                failure.by_own_deadline = True
+                verdict = structs.replace(verdict, elsewhere=False, again=False)
+                if not self._has_waited(
+                    outgoing, course, failure.cause
+                ):  # one caller's haste says nothing of the region
+                    verdict = structs.replace(verdict, sign=Sign.NEUTRAL)
+            elif failure.cause is Cause.CONNECT_TIMEOUT and course.connect < outgoing.route.timeouts.connect:
+                failure.by_own_deadline = True  # others, who read the same flight, may have more time for a connection
+            failure.__traceback__ = None  # its frames would hold what it is raised through, and each other
+            result = AttemptResult(hop, verdict, failure=failure)
+        except BaseException:
+            if self._has_waited(outgoing, course, Cause.FIRST_BYTE_TIMEOUT):  # whoever left had been patient
+                changed = breaker.settle(permit, Sign.UNANSWERED, 0.0, self._clock(), self._draw())
+                self._tell(hop.place, changed, f"no whole answer for {self._silence(course):.1f} s")
+            else:
+                breaker.release(permit)
+            raise
+        # a body that still arrives does so at its caller's pace
+        seconds = self._silence(course) if isinstance(hop.body, Rewindable) else self._clock() - began
+        self._settle(outgoing, result, breaker, permit, seconds, spent=spent)
+        return result
+
+    def _has_waited(self, outgoing: UpstreamCall, course: _Course, cause: Cause) -> bool:
+        """Whether a silence of so long is the region's fault, whatever its caller's patience."""
+        if cause is Cause.CONNECT_TIMEOUT:
+            return self._clock() - course.began >= PATIENT * min(outgoing.route.timeouts.connect, CERTAIN_CONNECT)
+        return self._silence(course) >= PATIENT * _first_byte(outgoing)
+
+    def _silence(self, course: _Course) -> float:
+        return 0.0 if course.sent is None else self._clock() - course.sent
+
+    async def _make(self, outgoing: UpstreamCall, hop: Hop, course: _Course) -> AttemptResult:
+        stored = hop.region.credential
+        if stored is None:
+            answer, verdict = await self._send(outgoing, hop, None, course)
+            return AttemptResult(hop, verdict, answer)
+        field = self._credentials.field(stored) or await self._credentials.obtain(stored, seconds=CREDENTIAL_SECONDS)
+        if field is None:
+            why = f"The credential of region {hop.region.name} cannot be had; see the log."
+            return AttemptResult(hop, NO_CREDENTIAL, failure=Refused(503, "no-credential", why))
+        answer, verdict = await self._send(outgoing, hop, field, course)
+        if verdict.refresh:
+            course.sent = None  # it has answered, and is not what is waited for
+            seconds = 0.0 if _is_spent(hop.body) else CREDENTIAL_SECONDS  # 0: it is for the next call
+            try:
+                newer = await self._credentials.renew(stored, field[1], seconds=seconds)
+            except BaseException:
+                answer.close()
+                raise
+            if newer is not None and _is_kept(hop.body):  # the upload of an early answer went on in the meantime
+                answer.close()
+                outgoing.attempt_logs.append(AttemptLog(hop.region.name, verdict.cause))
+                answer, verdict = await self._send(outgoing, hop, newer, course)
+        return AttemptResult(hop, verdict, answer)
+
+    async def _send(
+        self, outgoing: UpstreamCall, hop: Hop, field: Field | None, course: _Course
+    ) -> tuple[CommittedResponse, Verdict]:
+        """Send it, once more where a connection that had served before died without a byte of an answer."""
+        head, site = outgoing.head, outgoing.site
+        target = hop.target
+        if field is not None:
+            target = without_credentials(target, CREDENTIAL_QUERY | site.service.dialect.credential_query)
+        timeouts = self._timeouts(outgoing)
+
+        def on_sent() -> None:
+            course.sent = self._clock()
+            outgoing.on_sent()
+
+        send = partial(
+            self._client.send,
+            method=head.method,
+            base=hop.region.url,
+            target=target,
+            pairs=forward(
+                head.pairs,
+                head.fields,
+                identity=outgoing.identity,
+                replace=(field,) if field else (),
+                scopes=site.service.dialect.scopes,
+                credentials=site.service.credential_headers,
+            ),
+            body=hop.body,
+            timeouts=timeouts,
+            streaming=outgoing.streaming,
+            on_sent=on_sent,
+        )
+        course.begin(self._clock(), timeouts.connect)
+        try:
+            return await self._commit(outgoing, await send())
+        except UpstreamFailed as failure:
+            if not _died_of_age(failure) or _is_spent(hop.body):
+                raise
+        outgoing.attempt_logs.append(AttemptLog(hop.region.name, "reconnect"))
+        course.begin(self._clock(), timeouts.connect)
+        return await self._commit(outgoing, await send())
+
+    async def _commit(self, outgoing: UpstreamCall, answer: Answer) -> tuple[CommittedResponse, Verdict]:
+        fields = fields_of(answer.pairs)
+        outgoing.on_sign()
+        if answer.status < 400:  # an error may yet be exchanged for an answer
+            outgoing.on_head(answer.status, fields)
+        endpoint = outgoing.site.endpoint if outgoing.head.method != b"HEAD" else None
+        return await commit(
+            answer,
+            fields,
+            endpoint,
+            self._ledger,
+            self._now(),
+            most=self._most,
+            judged=outgoing.identity,
+            streaming=outgoing.streaming,
+            on_sign=outgoing.on_sign,
+        )
+
+    def _timeouts(self, outgoing: UpstreamCall) -> Timeouts:
+        timeouts = outgoing.route.timeouts
+        if outgoing.deadline is None:
+            return timeouts
+        left = max(outgoing.deadline - self._clock(), 0.001)
+        connect = min(timeouts.connect, left / 2)  # so that another region can be asked in time
+        if outgoing.shared:
+            return replace(timeouts, connect=max(connect, min(timeouts.connect, CERTAIN_CONNECT)))
+        return replace(
+            timeouts,
+            connect=connect,
+            first_byte=min(timeouts.first_byte, left),
+            stream_first_byte=min(timeouts.stream_first_byte, left),
+        )
+
+    def _settle(
+        self,
+        outgoing: UpstreamCall,
+        result: AttemptResult,
+        breaker: Breaker,
+        permit: Permit,
+        seconds: float,
+        *,
+        spent: bool,
+    ) -> None:
+        """One synchronous step. *spent*: it was sent although there was no room, so an answer says that there is."""
+        hop, verdict, regions = result.hop, result.verdict, self._regions
+        now = self._clock()
+        if result.answer is None and verdict.sign is Sign.NEUTRAL:
+            breaker.release(permit)
+            return
+        changed = breaker.settle(permit, verdict.sign, seconds, now, self._draw())
+        self._tell(hop.place, changed, _told(result, seconds))
+        if result.answer is None:
+            return
+        room = room_of(outgoing, hop)
+        if verdict.window:
+            regions.windows.open(room, now + verdict.window, exhausted=verdict.exhausted)
+        if verdict.sign is Sign.GOOD:
+            if spent:
+                regions.windows.good(room)
+            if seconds:  # else it has answered before all was sent
+                regions.latency.note(hop.place, seconds, now)
+        result.answer.on_break = partial(self._broke, hop.place, breaker, permit)
+
+    def _broke(self, place: Place, breaker: Breaker, permit: Permit) -> None:
+        changed = breaker.broke(permit, self._clock(), self._draw())
+        self._tell(place, changed, "an answer broke after it had begun")
+
+    def _tell(self, place: Place, changed: Transition | None, detail: str) -> None:
+        """A breaker's state has changed, if it has; *detail* is why its region is not called."""
+        if changed is not None and changed.after is State.OPEN:
+            changed = structs.replace(changed, detail=detail)
+        self._regions.tell(place, changed)
+
+
+def room_of(outgoing: UpstreamCall, hop: Hop) -> Room:
+    """Which quota a call by way of *hop* is counted against."""
+    return Room(hop.place, outgoing.model[:128], outgoing.credential if hop.own else b"")
+
+
+def _first_byte(outgoing: UpstreamCall) -> float:
+    timeouts = outgoing.route.timeouts
+    return timeouts.stream_first_byte if outgoing.streaming else timeouts.first_byte
+
+
+def _told(result: AttemptResult, seconds: float) -> str:
+    """How an attempt ended, for people."""
+    if result.answer is None:
+        return str(result.failure)
+    slow = f" after {seconds:.1f} s" if result.verdict.sign is Sign.GOOD else ""
+    return f"status {result.answer.status} ({result.verdict.cause}){slow}"
+
+
+def _is_spent(body: bytes | Spool | Stream | Rewindable) -> bool:
+    return isinstance(body, Rewindable) and body.spent
+
+
+def _is_kept(body: bytes | Spool | Stream | Rewindable) -> bool:
+    """Whether all of a body is there to be sent again; nobody reads any more what still arrives."""
+    return not isinstance(body, Rewindable) or (body.ended and not body.spent)
+
+
+def _died_of_age(failure: UpstreamFailed) -> bool:
+    return failure.cause is Cause.DISCONNECTED and failure.reused and not failure.answered

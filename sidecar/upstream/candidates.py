@@ -1,0 +1,197 @@
+"""
+Who is asked: the ways to the regions that may take a call, and which of them is next.
+
+The rule: permits are asked for here, and one that is not used is given back here. A region is refused only where there
+is another one to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from sidecar.core.answer.rewrite import deployed, with_model
+from sidecar.core.region.breaker import PROBE_PATIENCE, Permit, Refusal, State, Transition
+from sidecar.core.region.ordering import Candidate, arrange, eligible
+from sidecar.core.region.regions import Place, Regions
+from sidecar.core.request.plan import may_have_tokens
+from sidecar.core.rules import Region
+from sidecar.errors import Refused
+from sidecar.net.base import Spool, Stream
+from sidecar.upstream.attempt import Hop, UpstreamCall, room_of
+from sidecar.upstream.replay import Rewindable
+
+DENIED_PAUSE = 1.0
+"""Seconds after which a region that another process probes is asked for again."""
+
+
+class Sharing(Protocol):
+    """What the fleet knows of regions: see ``fleet/region_sync``."""
+
+    async def claim(self, place: Place, seconds: float) -> bool:
+        """Whether this process may probe *place*; nobody else does for so many seconds."""
+
+    def release(self, place: Place) -> None:
+        """It has not come to it."""
+
+
+class Pick(NamedTuple):
+    """The region that is next. *last*: nobody else is left who would take the call."""
+
+    hop: Hop
+    permit: Permit
+    last: bool = False
+
+
+class Nobody(Struct, frozen=True):
+    """No region takes the call now. *seconds* until one might; *why*, for people: what is with each."""
+
+    seconds: float
+    why: str
+
+
+class Candidates:
+    """Chooses regions. *clock* is monotonic seconds, *draw* uniform in [0, 1); *sharing* None without a fleet."""
+
+    def __init__(
+        self,
+        regions: Regions,
+        *,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        sharing: Sharing | None,
+    ) -> None:
+        self._regions = regions
+        self._clock = clock
+        self._draw = draw
+        self._sharing = sharing
+
+    def __repr__(self) -> str:
+        return f"<Candidates {self._regions!r}>"
+
+    def hops(self, outgoing: UpstreamCall, body: bytes | Spool | Stream | Rewindable) -> list[Hop]:
+        """The ways to the regions that may take the call, in order. Raises ``Refused`` where there is none."""
+        site, allow = outgoing.site, outgoing.allow
+        if len(site.regions) == 1 and not allow:
+            region = site.regions[0]
+            found: tuple[Candidate, ...] = (Candidate(region, region.credential is None),)
+        else:
+            found = eligible(site.regions, allow)
+            if outgoing.microsoft and not site.service.dialect.name.startswith("azure-"):
+                found = tuple(each for each in found if not each.own or may_have_tokens(each.region))
+            if not found:
+                raise Refused(
+                    403,
+                    "no-region-allowed",
+                    f"The route {outgoing.route.name} allows {', '.join(sorted(allow))} only, and no region of "
+                    f"{site.service.name} that this caller may use is there; see `allow` and `residency`.",
+                )
+            if outgoing.pinned:
+                found = found[:1]
+            elif site.endpoint is not None and len(found) > 1:
+                found = arrange(
+                    found,
+                    balance=site.service.balance,
+                    draws=[self._draw() for _ in found],
+                    latency=lambda region: self._regions.latency.of(_place(outgoing, region), self._clock()),
+                )
+        hops = [hop for candidate in found if (hop := self._hop(outgoing, candidate, body)) is not None]
+        if not hops:
+            raise Refused(
+                400,
+                "cannot-rename",
+                f"Every region of {site.service.name} calls this model by a name of its own (`deployments`), and that "
+                "can be put only into a path, or into a JSON body that is held in memory and names its model once.",
+            )
+        return hops
+
+    def _hop(
+        self, outgoing: UpstreamCall, candidate: Candidate, body: bytes | Spool | Stream | Rewindable
+    ) -> Hop | None:
+        """The way to a region; None where the model's name there cannot be put into the call."""
+        region, site = candidate.region, outgoing.site
+        target = site.target
+        name = region.deployments.get(outgoing.model) if outgoing.model else None
+        if name is not None and name != outgoing.model:
+            assert site.endpoint is not None
+            if site.endpoint.model:
+                renamed = deployed(target, outgoing.model, name)
+                if renamed is None:
+                    return None
+                target = renamed
+            else:
+                changed = with_model(body, name) if isinstance(body, bytes) else None
+                if changed is None:
+                    return None
+                body = changed
+        return Hop(region, candidate.own, _place(outgoing, region), target, body)
+
+    async def pick(self, outgoing: UpstreamCall, left: list[Hop], *, only_region: bool = False) -> Pick | Nobody:
+        """
+        The first of *left* that takes the call. A region without room, or one that fails, still gets it where nobody
+        else is left: it may answer after all, and nothing is lost by asking. *only_region*: there never was another.
+        """
+        windows, now = self._regions.windows, self._clock()
+        refused: list[tuple[bool, float, Hop]] = []
+        for hop in left:
+            until = windows.until(room_of(outgoing, hop), now)
+            if until > now:
+                refused.append((False, until - now, hop))
+                continue
+            permit = await self._admit(outgoing, hop, last=False)
+            if not isinstance(permit, Refusal):
+                return Pick(hop, permit)
+            refused.append((permit.unanswered, permit.seconds, hop))
+        soonest, why = inf, []
+        for _, seconds, hop in sorted(refused, key=lambda one: one[:2]):
+            permit = await self._admit(outgoing, hop, last=True, only_region=only_region)
+            if not isinstance(permit, Refusal):
+                return Pick(hop, permit, last=True)
+            soonest = min(soonest, seconds, permit.seconds)
+            name = hop.region.name
+            why.append(f"{name} is taken out" if permit.forced else f"{name} fails, next try in {permit.seconds:.0f} s")
+        return Nobody(soonest, "; ".join(why))
+
+    async def _admit(
+        self, outgoing: UpstreamCall, hop: Hop, *, last: bool, only_region: bool = False
+    ) -> Permit | Refusal:
+        """
+        Leave of a region's breaker. Whether a probe is ours to send is asked of the fleet where it judges together:
+        another process may be at it.
+        """
+        rule = outgoing.site.service.breaker
+        breaker = self._regions.breaker(hop.place, rule, self._clock())
+        before = breaker.state
+        permit = breaker.admit(self._clock(), self._draw(), last=last, only_region=only_region)
+        if isinstance(permit, Refusal) or not permit.probe:
+            return permit
+        if before is State.OPEN:
+            self._regions.tell(hop.place, Transition(State.OPEN, State.HALF_OPEN, "probe"))
+        if self._sharing is None or not rule.shared:
+            return permit
+        try:
+            mine = await self._sharing.claim(hop.place, max(rule.open, PROBE_PATIENCE))
+        except BaseException:
+            self.give_back(outgoing, Pick(hop, permit))
+            raise
+        if mine:
+            return permit
+        breaker.postpone(permit, self._clock(), DENIED_PAUSE)
+        return Refusal(DENIED_PAUSE, unanswered=True)
+
+    def give_back(self, outgoing: UpstreamCall, pick: Pick) -> None:
+        """It has not come to it."""
+        self._regions.breaker(pick.hop.place, outgoing.site.service.breaker, self._clock()).release(pick.permit)
+        self.yield_probe(outgoing, pick)
+
+    def yield_probe(self, outgoing: UpstreamCall, pick: Pick) -> None:
+        """Let another process probe, where this one was to and has learnt nothing."""
+        if pick.permit.probe and self._sharing is not None and outgoing.site.service.breaker.shared:
+            self._sharing.release(pick.hop.place)
+
+
+def _place(outgoing: UpstreamCall, region: Region) -> Place:
+    return Place(outgoing.site.service.name, outgoing.site.resource, region.name)

@@ -1,0 +1,385 @@
+"""
+The attempt loop: which region a call is sent to, and whether to another one after that.
+
+The rule: whether to try again is decided here and nowhere else, and only before the commit point. Every attempt beyond
+the first is paid from the service's budget and told with its reason; what is handed back after several attempts doesn't
+invite the caller to begin again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct, structs
+
+from sidecar.core.cache.policy import FAILING
+from sidecar.core.limits.rates import declared_output, estimate
+from sidecar.core.memory_budget import Ledger
+from sidecar.core.region.breaker import Sign
+from sidecar.core.region.latency import Paces
+from sidecar.core.region.regions import Place, Regions
+from sidecar.errors import Cause, UpstreamFailed
+from sidecar.net.base import Spool
+from sidecar.upstream.attempt import TICK, AttemptLog, AttemptResult, Attempts, Client, Credentials, Hop, UpstreamCall
+from sidecar.upstream.candidates import Candidates, Nobody, Pick, Sharing
+from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse
+from sidecar.upstream.hedge import Race
+from sidecar.upstream.limiter import Throttle
+from sidecar.upstream.replay import Rewindable
+from sidecar.upstream.results import better, down, final, is_definite
+
+MOST_ATTEMPTS = 3
+"""Regions that one call is sent to, at most."""
+
+PAUSE = 0.5
+"""Seconds before the same region is tried again, at most: full jitter (AWS Builders' Library, "Timeouts, retries and
+backoff with jitter")."""
+
+LONGEST_PAUSE = 2.0
+"""Seconds that a call waits here, at most, for a region that said when it may be asked again."""
+
+FALLBACK = "fallback"
+"""The cause of a stand-in's call: what it stands in for has been let in already, and may still be there."""
+
+SECOND = "second-leader"
+"""The cause of a call beside another for the same answer, which shows no sign of life."""
+
+_FULL = frozenset({429, 503, 529})
+"""Statuses by which a service says that it has no room."""
+
+_PERSONAL = frozenset({"unauthorized", "quota", "exhausted"})
+_SAME = frozenset({"reconnect", "unauthorized"})
+"""Causes of tries that go on with an attempt."""
+
+OWN_RETRIES = b"x-stainless-retry-count"
+"""The field by which the SDKs of OpenAI and Anthropic tell that they try again by themselves."""
+
+
+class Sent(Struct, frozen=True):
+    """
+    A call that is being answered. *own*: the caller's own credential has earned the answer. *good*: it is none that
+    says no, by its status or in a stream's first event; *failing*: it says that no answer can be had now; *personal*:
+    it says so of the credential, and nothing of what others may have. *final*: there was more than one attempt, so that
+    the caller should make none if it comes to nothing.
+    """
+
+    answer: CommittedResponse
+    region: str
+    own: bool = True
+    good: bool = True
+    failing: bool = False
+    personal: bool = False
+    final: bool = False
+
+
+class Dispatch:
+    """
+    Sends calls through *client*. *ledger* counts what is kept for a second try, *spawn* owns tasks; *now* is
+    wall-clock seconds, *clock* monotonic seconds, *draw* uniform in [0, 1). *sharing* is None where there is no fleet.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        credentials: Credentials,
+        regions: Regions,
+        ledger: Ledger,
+        *,
+        spawn: Callable[..., asyncio.Task[None]],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        throttle: Throttle,
+        most: int = COMMIT_BYTES,
+        sharing: Sharing | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._attempts = Attempts(client, credentials, regions, ledger, now=now, clock=clock, draw=draw, most=most)
+        self._regions = regions
+        self._ledger = ledger
+        self._spawn = spawn
+        self._clock = clock
+        self._draw = draw
+        self._throttle = throttle
+        self._candidates = Candidates(regions, clock=clock, draw=draw, sharing=sharing)
+        self._sleep = sleep
+        self.paces = Paces()
+
+    def __repr__(self) -> str:
+        return f"<Dispatch {self._regions!r}>"
+
+    async def send(self, outgoing: UpstreamCall) -> Sent:
+        """
+        Send a call to the regions that may take it, one after another, until one answers it; what was tried is in
+        ``outgoing.attempt_logs`` then, however it ends. An error that a service answers is an answer.
+
+        Raises ``UpstreamFailed`` where none answered, ``Refused`` where none may be asked or the route's limits leave
+        no room, or what a streaming body raises (``ClientGone``, ``Refused``).
+        """
+        if outgoing.cause == FALLBACK or self._throttle.idle(outgoing.route):
+            return await self._send(outgoing)
+        limits, body = outgoing.route.limits, outgoing.body
+        size = len(body) if isinstance(body, bytes) else body.size or 0
+        tokens = estimate(size, declared_output(body)) if limits.tokens_per_minute else 0
+        deadline = (
+            None if outgoing.deadline is None else outgoing.deadline - 2 * TICK
+        )  # so that this is what it is told
+        seat = await self._throttle.enter(outgoing.route, tokens, deadline=deadline, batch=outgoing.batch)
+        began = self._clock()
+        try:
+            sent = await self._send(outgoing)
+        except BaseException as error:
+            seconds = self._clock() - began if isinstance(error, UpstreamFailed) else None
+            seat.leave(tokens=0, throttled=False, seconds=seconds)
+            raise
+        status, seconds = sent.answer.status, self._clock() - began
+        sent.answer.counts = status < 400 and limits.tokens_per_minute > 0
+
+        def leave(answer: CommittedResponse) -> None:
+            seat.leave(tokens=answer.tokens if status < 400 else 0, throttled=status in _FULL, seconds=seconds)
+
+        sent.answer.on_close = leave
+        return sent
+
+    def spares(self, service: str) -> bool:
+        """Whether there is an extra attempt left for a call to *service*."""
+        return self._regions.budget(service).left(self._clock()) >= 1.0
+
+    def take(self, service: str) -> bool:
+        """Take an extra attempt for a call to *service*. False: there is none, and it must not be made."""
+        return self._regions.budget(service).take(self._clock())
+
+    async def _send(self, outgoing: UpstreamCall) -> Sent:
+        body = outgoing.body
+        rewindable = None
+        if not (isinstance(body, bytes) or isinstance(body, Spool)):  # noqa: SIM101  in this order: the second look is slow
+            rewindable = Rewindable(body, self._ledger)
+        left = self._candidates.hops(outgoing, rewindable or body)
+        if not outgoing.cause:
+            self._regions.budget(outgoing.site.service.name).call(self._clock())
+        first = len(outgoing.attempt_logs)
+        try:
+            result = await self._try(outgoing, left, rewindable)
+        finally:
+            if rewindable is not None:
+                rewindable.forget()
+        if result.answer is None:
+            assert result.failure is not None
+            raise result.failure
+        verdict, status = result.verdict, result.answer.status
+        failing = status in FAILING or (status < 400 and (verdict.sign is Sign.ERROR or verdict.window > 0.0))
+        personal = verdict.window > 0.0 or verdict.cause in _PERSONAL
+        return Sent(
+            result.answer,
+            result.hop.region.name,
+            result.hop.own,
+            good=verdict.sign is Sign.GOOD,
+            failing=failing,
+            personal=personal,
+            final=_attempts(outgoing, first) > 1,
+        )
+
+    async def _try(self, outgoing: UpstreamCall, left: list[Hop], rewindable: Rewindable | None) -> AttemptResult:
+        """Try regions until one has answered, or none is left that would."""
+        budget = self._regions.budget(outgoing.site.service.name)
+        first, only_region = len(outgoing.attempt_logs), len(left) == 1
+        best: AttemptResult | None = None
+        places = [hop.place for hop in left]
+        nobody, over = None, False  # over: no other region takes it now
+        cause = outgoing.cause
+        try:
+            while True:
+                self._check_time(outgoing, best)
+                pick = await self._candidates.pick(outgoing, left, only_region=only_region)
+                if isinstance(pick, Nobody):
+                    nobody, over = pick, True
+                    break
+                if best is not None and not budget.take(self._clock()):
+                    self._candidates.give_back(outgoing, pick)
+                    over = True
+                    break
+                left.remove(pick.hop)
+                over = pick.last
+                outgoing.attempt_logs.append(AttemptLog(pick.hop.region.name, cause))
+                result = await self._attempt(outgoing, pick, left)
+                best = better(best, result)
+                cause = result.verdict.cause
+                if _is_bound(rewindable, result) or not await self._goes_on(
+                    outgoing, pick, left, result, _attempts(outgoing, first)
+                ):
+                    break
+        except BaseException:
+            if best is not None:
+                best.close()
+            raise
+        if best is None:
+            assert nobody is not None, "who is not refused has tried"
+            raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
+        attempts = _attempts(outgoing, first)
+        if only_region and not self._regions.breaker(best.hop.place, outgoing.site.service.breaker, self._clock()).gone:
+            return final(best, attempts)  # it has failed, not gone: there is no better time to come back
+        if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or over):
+            soonest = self._soonest(outgoing, places, nobody)
+            return structs.replace(best, failure=down(best, soonest, final=attempts > 1))
+        return final(best, attempts)
+
+    def _soonest(self, outgoing: UpstreamCall, places: list[Place], nobody: Nobody | None) -> float:
+        """In how many seconds one of *places* may take a call again, as far as is known."""
+        now, rule = self._clock(), outgoing.site.service.breaker
+        waits = [self._regions.breaker(place, rule, now).remaining(now) for place in places]
+        return min([*waits, *([] if nobody is None else [nobody.seconds])])
+
+    async def _goes_on(
+        self, outgoing: UpstreamCall, pick: Pick, left: list[Hop], result: AttemptResult, tried: int
+    ) -> bool:
+        """
+        Whether there is another attempt, after a pause where that is at the same region. The only region is asked again
+        once, unless the caller does so by itself.
+        """
+        verdict = result.verdict
+        if tried >= MOST_ATTEMPTS:
+            return False
+        if left:
+            return verdict.elsewhere and not pick.last and self._is_in_time(outgoing, 0.0)
+        by_itself = OWN_RETRIES in outgoing.head.fields
+        if (
+            tried > 1
+            or by_itself
+            or not verdict.again
+            or verdict.wait > LONGEST_PAUSE
+            or not _is_harmless(outgoing, result)
+        ):
+            return False
+        pause = max(verdict.wait, PAUSE * self._draw())
+        if not self._is_in_time(outgoing, pause):
+            return False
+        await self._sleep(pause)
+        left.append(pick.hop)
+        return True
+
+    def _check_time(self, outgoing: UpstreamCall, best: AttemptResult | None) -> None:
+        """Nothing is sent for a caller whose time is over; what there is already is handed back."""
+        if best is None and not self._is_in_time(outgoing, 0.0):
+            detail = "the caller's time was over before it was sent"
+            failure = UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, detail, sent=False)
+            failure.by_own_deadline = True
+            raise failure
+
+    def _is_in_time(self, outgoing: UpstreamCall, seconds: float) -> bool:
+        """Whether the caller is still there in so many *seconds*."""
+        return outgoing.limit is None or self._clock() + seconds < outgoing.limit
+
+    # ---- one attempt, or two in a race ----
+
+    async def _attempt(self, outgoing: UpstreamCall, pick: Pick, left: list[Hop]) -> AttemptResult:
+        outgoing.on_sign()
+        if isinstance(pick.hop.body, Rewindable) or outgoing.creates:
+            return await self._make(outgoing, pick)
+        route, after = outgoing.route, None
+        if route.retry.hedge:
+            self._regions.hedges(outgoing.site.service.name).call(self._clock())
+            after = self.paces.usual(route.name, streaming=outgoing.streaming)
+        began = self._clock()
+        result = await (self._make(outgoing, pick) if after is None else self._race(outgoing, pick, left, after))
+        if result.verdict.sign is Sign.GOOD:
+            self.paces.note(route.name, self._clock() - began, streaming=outgoing.streaming)
+        return result
+
+    async def _make(self, outgoing: UpstreamCall, pick: Pick) -> AttemptResult:
+        rule = outgoing.site.service.breaker
+        breaker = self._regions.breaker(pick.hop.place, rule, self._clock())
+        judged = False
+        try:
+            result = await self._attempts.make(outgoing, pick.hop, breaker, pick.permit)
+            judged = result.verdict.sign is not Sign.NEUTRAL
+        finally:
+            if not judged:
+                self._candidates.yield_probe(outgoing, pick)
+        return result
+
+    async def _race(self, outgoing: UpstreamCall, pick: Pick, left: list[Hop], after: float) -> AttemptResult:
+        """
+        An attempt that is made twice where it takes longer than *after* seconds; the first answer counts, and the
+        other attempt is cancelled (Dean and Barroso, "The Tail at Scale", 2013).
+        """
+        race = Race(self._spawn)
+        hedge: _Hedge | None = None
+        best: AttemptResult | None = None
+        try:
+            try:
+                race.enter(self._make(outgoing, pick))
+                best = await race.next(after)
+                if best is None and self._regions.hedges(outgoing.site.service.name).take(self._clock()):
+                    hedge = _Hedge(outgoing)
+                    await self._hedge(hedge, pick, left, race)
+                while best is None or (not is_definite(best) and race.running):
+                    result = await race.next(None)
+                    assert result is not None
+                    best = better(best, result)
+            finally:
+                await race.over()
+                if hedge is not None and not hedge.sent:  # most calls that are late are so by a hair
+                    self._regions.hedges(outgoing.site.service.name).give_back()
+                    hedge.forget()
+        except BaseException:
+            if best is not None:
+                best.close()
+            raise
+        return best
+
+    async def _hedge(self, hedge: _Hedge, pick: Pick, left: list[Hop], race: Race) -> None:
+        """The second attempt, at another region where there is one; not where only one is left that has trouble."""
+        outgoing = hedge.outgoing
+        second = await self._candidates.pick(outgoing, left or [pick.hop])
+        if isinstance(second, Nobody):
+            return
+        if second.last or race.won:
+            self._candidates.give_back(outgoing, second)
+            return
+        if second.hop in left:
+            left.remove(second.hop)
+        race.enter(self._make(hedge.begin(second.hop.region.name), second))
+
+
+class _Hedge:
+    """A second attempt of *outgoing*; it costs something from when it is *sent* on."""
+
+    def __init__(self, outgoing: UpstreamCall) -> None:
+        self.outgoing = outgoing
+        self.sent = False
+        self._try: AttemptLog | None = None
+
+    def begin(self, region: str) -> UpstreamCall:
+        """The trip of the attempt."""
+        self._try = AttemptLog(region, "hedge")
+        self.outgoing.attempt_logs.append(self._try)
+        return structs.replace(self.outgoing, on_sent=self._mark)
+
+    def forget(self) -> None:
+        """It has not come to it."""
+        if self._try is not None:
+            self.outgoing.attempt_logs.remove(self._try)
+
+    def _mark(self) -> None:
+        self.sent = True
+        self.outgoing.on_sent()
+
+
+def _attempts(outgoing: UpstreamCall, first: int) -> int:
+    """How many attempts there were since the *first*: one that a connection or a credential too old ended is none."""
+    return len([one for one in outgoing.attempt_logs[first:] if one.cause not in _SAME])
+
+
+def _is_bound(rewindable: Rewindable | None, result: AttemptResult) -> bool:
+    """Whether the body has gone to this region alone, or is still going: the connection of an early answer takes on."""
+    return rewindable is not None and (rewindable.spent or (result.answer is not None and not rewindable.ended))
+
+
+def _is_harmless(outgoing: UpstreamCall, result: AttemptResult) -> bool:
+    """Whether the same region may be sent a call once more: it may have done already what the call asks for."""
+    if not outgoing.creates:
+        return True
+    if result.answer is not None:
+        return result.answer.status in _FULL
+    return isinstance(result.failure, UpstreamFailed) and not result.failure.sent

@@ -1,0 +1,76 @@
+"""
+Throttling of our own: which calls of a route may go to a service now, which wait, and which are sent away.
+
+The rule: a route that limits nothing has no gate; every other one has its own, which decides alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from sidecar.core.limits.rates import limited
+from sidecar.core.rules import Route
+from sidecar.upstream.route_limiter import CAUSES, UNLIMITED, CallLater, Quota, RouteLimiter, Slot, Spawn
+
+
+class Throttle:
+    """
+    The limits of all routes. *quota*: the fleet's rates, None without a fleet; *pods* is how many processes it had when
+    last counted, None where that is not known; *clock* is monotonic seconds; *spawn* owns the tasks in which the fleet
+    is asked; *call_later* is the event loop's.
+    """
+
+    def __init__(
+        self,
+        *,
+        quota: Quota | None,
+        pods: Callable[[], int | None],
+        clock: Callable[[], float],
+        spawn: Spawn,
+        call_later: CallLater | None = None,
+    ) -> None:
+        self._quota = quota
+        self._pods = pods
+        self._clock = clock
+        self._spawn = spawn
+        self._call_later = call_later or (lambda seconds, step: asyncio.get_running_loop().call_later(seconds, step))
+        self._limiters: dict[str, RouteLimiter] = {}
+
+    def __repr__(self) -> str:
+        return f"<Throttle {' '.join(map(repr, self._limiters.values())) or 'nothing limited yet'}>"
+
+    def idle(self, route: Route) -> bool:
+        """Whether *route* limits nothing, so that its calls needn't enter."""
+        return not limited(route.limits)
+
+    async def enter(self, route: Route, tokens: int, *, deadline: float | None = None, batch: bool = False) -> Slot:
+        """
+        Wait for the turn of a call that is estimated at *tokens* (``core/limits/rates.estimate``), and that is of no
+        use after *deadline*, by the clock. *batch*: it waits behind all that are not.
+
+        Raises ``Refused`` (429 ``route-limit``), with when to come again, as soon as its turn can't come in time.
+        """
+        limiter = self._limiters.get(route.name)
+        if limiter is None:
+            limiter = self._limiters[route.name] = RouteLimiter(
+                route, self._quota, self._pods, self._clock, self._spawn, self._call_later
+            )
+        limiter.tune(route.limits)
+        return await limiter.enter(tokens, deadline, batch=batch)
+
+    def waiting(self) -> Mapping[str, int]:
+        """How many calls wait, by route."""
+        return {name: limiter.waiting for name, limiter in self._limiters.items()}
+
+    def inside(self) -> Mapping[str, int]:
+        """How many calls are under way, by route."""
+        return {name: limiter.inside for name, limiter in self._limiters.items()}
+
+    def room(self) -> Mapping[str, int]:
+        """How many calls may be under way, by route; only of those whose concurrency is limited."""
+        return {name: limiter.room for name, limiter in self._limiters.items() if limiter.room != UNLIMITED}
+
+    def shed(self) -> Mapping[tuple[str, str], int]:
+        """How many calls were sent away since the start, by route and ``CAUSES``."""
+        return {(name, cause): limiter.shed[cause] for name, limiter in self._limiters.items() for cause in CAUSES}

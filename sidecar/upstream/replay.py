@@ -1,0 +1,67 @@
+"""
+A body that is still arriving, and may have to be sent again.
+
+The rule: what has passed is kept as long as it is little and memory has room for it; past that the body can be sent
+once, and never again without its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from sidecar.core.memory_budget import Ledger
+from sidecar.net.base import Stream
+
+KEPT_FOR_RESEND = 256 * 1024
+"""Bytes of a streaming body that are kept until the commit point, so that the call can be sent again."""
+
+
+class Rewindable:
+    """
+    A streaming body that can be sent a second time as long as little of it has passed. *stream* goes on after a read
+    of it that was cancelled.
+
+    *spent*: more has passed than is kept, so it cannot. *ended*: all of it has been read.
+    """
+
+    def __init__(self, stream: Stream, ledger: Ledger) -> None:
+        self.size = stream.size
+        self.spent = False
+        self.ended = False
+        self._ledger = ledger
+        self._rest = stream.chunks()
+        self._kept: list[bytes] = []
+        self._held = 0
+        self._begun = False
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body from its start. Where that is not kept any more, reading it raises ``RuntimeError``."""
+        # as it is now: an early answer's head lets go of it in the middle of a resend, or before its first byte
+        return self._read(tuple(self._kept), whole=not (self.spent and self._begun))
+
+    async def _read(self, kept: tuple[bytes, ...], *, whole: bool) -> AsyncIterator[bytes]:
+        if not whole:
+            raise RuntimeError("the beginning of this body is gone: it was to be sent once")
+        for chunk in kept:
+            yield chunk
+        async for chunk in self._rest:
+            self._keep(chunk)
+            yield chunk
+        self.ended = True
+
+    def _keep(self, chunk: bytes) -> None:
+        self._begun = True
+        if self.spent:
+            return
+        if self._held + len(chunk) > KEPT_FOR_RESEND or not self._ledger.take(len(chunk)):
+            self.forget()
+        else:
+            self._held += len(chunk)
+            self._kept.append(chunk)
+
+    def forget(self) -> None:
+        """Let go of what is kept: from now on the body cannot be sent again."""
+        self.spent = True
+        self._kept.clear()
+        self._ledger.give(self._held)
+        self._held = 0

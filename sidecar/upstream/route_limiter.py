@@ -1,0 +1,401 @@
+"""
+One route's gate: its line, its slots and its rates.
+
+The rule: everything changes in synchronous steps, between awaits. A call joins the line and takes one step with it;
+whoever leaves, a turn that comes, an answer of the fleet takes the next. Who waits has a future of its own, so a
+cancelled call takes nothing along, and a slot goes to whoever is first when it is free.
+
+A call needs a slot (concurrency) and a turn (rates). Turns are bought for the line, not for a call: of the fleet, or of
+this process's share while that can't be asked, in both cases ahead of time where the room comes soon enough. Whoever is
+first when the turn comes has it, and the difference is booked as a correction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final, Protocol
+
+from sidecar.core.limits.rates import Adaptive, Calibration, Pair, Worth, worth
+from sidecar.core.limits.turns import Line, Reservations, Taken
+from sidecar.core.rules import Route, RouteLimits
+from sidecar.errors import FleetAway, Refused
+
+PATIENCE_SECONDS: Final = 5.0
+"""How long a call waits for room in a rate, at most: after that its caller waits better than we do."""
+
+LONGEST_RETRY: Final = 60.0
+"""The most that a caller is told to wait: longer waits are not heeded, or are heeded to the letter (SDKs differ)."""
+
+ALONE_SECONDS: Final = 0.5
+"""After a failure the fleet isn't asked for so long: each call would pay for finding out."""
+
+MOST_ASKED: Final = 32
+"""Calls that the fleet is asked for in one go."""
+
+MOST_ASKING: Final = 1024
+"""Calls beyond the queue that may be in line while the fleet is being asked: they don't wait yet, they ask."""
+
+MOST_ADAPTIVE: Final = 1000
+FIRST_ADAPTIVE: Final = 20
+"""Of an adaptive concurrency without a limit: where it ends, and where it begins (as ``AIMDLimit`` does)."""
+
+UNLIMITED: Final = 1 << 62
+
+CAUSES: Final = ("queue", "deadline", "rate")
+"""Why a call is sent away: too many wait, it would wait for longer than it can, or no rate has room for it soon."""
+
+
+class Timer(Protocol):
+    """A call that is due."""
+
+    def cancel(self) -> None:
+        """Not to be made."""
+
+
+class Quota(Protocol):
+    """The fleet's rates; see ``fleet/quota.Quota``."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the fleet can be asked."""
+
+    async def take(
+        self, route: str, limits: RouteLimits, charges: Sequence[int], *, patience: float, ceiling: Pair
+    ) -> Taken:
+        """Take room for calls. Raises ``FleetAway``."""
+
+    def give(self, route: str, limits: RouteLimits, tokens: int, requests: int = 0) -> None:
+        """Give some back."""
+
+
+CallLater = Callable[[float, Callable[[], None]], Timer]
+Spawn = Callable[..., asyncio.Task[None]]
+
+
+class Slot:
+    """A call that was let in; whoever has it lets it ``leave``, on every ending."""
+
+    __slots__ = ("_began", "_charge", "_estimate", "_gate", "_left")
+
+    def __init__(self, limiter: RouteLimiter, estimate: int, charge: int, began: float) -> None:
+        self._gate = limiter
+        self._estimate = estimate
+        self._charge = charge
+        self._began = began
+        self._left = False
+
+    def __repr__(self) -> str:
+        return f"<Pass of {self._charge} tokens{', left' if self._left else ''}>"
+
+    def leave(self, *, tokens: int | None, throttled: bool, seconds: float | None) -> None:
+        """
+        The call is over; a second time says nothing. *tokens*: what it used, prompt and answer, None where that is not
+        known and the estimate stays, 0 where it failed; *throttled*: the service was out of room; *seconds* until its
+        answer, None where they say nothing of the service, as when the caller left.
+        """
+        if not self._left:
+            self._left = True
+            self._gate.leave(self._estimate, self._charge, self._began, tokens, seconds, throttled=throttled)
+
+
+class _Call:
+    """One in line: *until* is when waiting is of no use any more; *by_own_deadline*: its own deadline says so."""
+
+    __slots__ = ("batch", "by_own_deadline", "charge", "estimate", "future", "timer", "until")
+
+    def __init__(self, estimate: int, charge: int, until: float, *, batch: bool, by_own_deadline: bool) -> None:
+        self.estimate = estimate
+        self.charge = charge
+        self.until = until
+        self.batch = batch
+        self.by_own_deadline = by_own_deadline
+        self.future: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        self.timer: Timer | None = None
+
+
+class RouteLimiter:
+    """One route's line, slots and rates."""
+
+    def __init__(
+        self,
+        route: Route,
+        quota: Quota | None,
+        pods: Callable[[], int | None],
+        clock: Callable[[], float],
+        spawn: Spawn,
+        call_later: CallLater,
+    ) -> None:
+        self._name = route.name
+        self._quota = quota
+        self._pods = pods
+        self._clock = clock
+        self._spawn = spawn
+        self._call_later = call_later
+        self._line: Line[_Call] = Line()
+        self._turns = Reservations()
+        self._timer: Timer | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._alone_until = float("-inf")
+        self._calibration = Calibration()
+        self._hold = 0.0
+        self._adaptive: Adaptive | None = None
+        self.limits = RouteLimits()
+        self.inside = 0
+        self.shed: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Gate {self._name} {self.inside} inside, {self.waiting} waiting, {self.shed.total()} shed>"
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return len(self._line)
+
+    @property
+    def room(self) -> int:
+        """How many calls may be under way."""
+        if self._adaptive is not None:
+            return self._adaptive.limit
+        return self.limits.concurrency or UNLIMITED
+
+    def tune(self, limits: RouteLimits) -> None:
+        """Go by *limits* from now on."""
+        if limits is self.limits:
+            return
+        before, self.limits = self.limits, limits
+        if not limits.adaptive:
+            self._adaptive = None
+        elif not before.adaptive or before.concurrency != limits.concurrency:
+            self._adaptive = Adaptive(limits.concurrency or MOST_ADAPTIVE, limits.concurrency or FIRST_ADAPTIVE)
+
+    async def enter(self, estimate: int, deadline: float | None, *, batch: bool) -> Slot:
+        """See ``Throttle.enter``."""
+        now = self._clock()
+        slots = self.limits.concurrency or self.limits.adaptive
+        longest = now + PATIENCE_SECONDS if self._rated and not slots else float("inf")
+        until = longest if deadline is None else min(deadline, longest)
+        call = _Call(estimate, self._calibration.charge(estimate), until, batch=batch, by_own_deadline=until < longest)
+        self._join(call, now)
+        if not call.future.done():
+            self.step()
+        if not call.future.done() and call.until != float("inf"):
+            call.timer = self._call_later(call.until - now, lambda: self._late(call))
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._abandon(call)
+            raise
+        finally:
+            if call.timer is not None:
+                call.timer.cancel()
+
+    def leave(
+        self, estimate: int, charge: int, began: float, tokens: int | None, seconds: float | None, *, throttled: bool
+    ) -> None:
+        """See ``Slot.leave``; *charge* is what was taken for the call, which *began* then."""
+        now = self._clock()
+        held = now - began
+        self._hold += (held - self._hold) * (0.1 if self._hold else 1.0)
+        if self._adaptive is not None:
+            self._adaptive.settle(now, began, self.inside, throttled=throttled, seconds=seconds)
+        if tokens is not None and self.limits.tokens_per_minute:
+            self._calibration.learn(estimate, tokens)
+            self._give(charge - tokens, 0, now)
+        self.inside -= 1
+        self.step()
+
+    def step(self) -> None:
+        """Let in whoever may go now, and see to it that there is another step when that changes by time alone."""
+        now = self._clock()
+        while self.inside < self.room and (call := self._line.first) is not None:
+            if call.future.done():  # cancelled just now
+                self._line.remove(call)
+            elif self._rated and not self._pay(call, now):
+                break
+            elif not call.future.done():
+                self._line.remove(call)
+                self.inside += 1
+                call.future.set_result(Slot(self, call.estimate, call.charge, now))
+        if self._asking is None:
+            self._trim(self.limits.queue, now)
+            if not self.waiting:
+                self._return_turns(now)
+
+    @property
+    def _rated(self) -> bool:
+        return bool(self.limits.requests_per_minute or self.limits.tokens_per_minute)
+
+    @property
+    def _worth(self) -> Worth:
+        return worth(self.limits, self._parts if self._by_itself else 1)
+
+    @property
+    def _parts(self) -> int:
+        """How many processes share the limits."""
+        return self._pods() or self.limits.replicas or 1
+
+    @property
+    def _by_itself(self) -> bool:
+        return self._quota is None or self._turns.alone or not self._quota.up
+
+    # The line
+
+    def _join(self, call: _Call, now: float) -> None:
+        """Into the line; or away, where it is clear that its turn won't come in time."""
+        for_rates = self._wait_for_rates(call, now)
+        wait = max(for_rates, self._wait_for_slot(call))
+        if call.until <= now or now + wait > call.until:
+            self._refuse(call, "rate" if for_rates == wait > 0.0 else "deadline", wait)
+        elif for_rates > PATIENCE_SECONDS:
+            self._refuse(call, "rate", for_rates)
+        else:
+            self._line.join(call)
+            self._trim(self.limits.queue + MOST_ASKING, now)
+
+    def _trim(self, most: int, now: float) -> None:
+        """Send away whoever is too much: the last batch call, and only where there is none the last of the others."""
+        while self.waiting > most and (last := self._line.last) is not None:
+            self._line.remove(last)
+            self._refuse(last, "queue", max(self._wait_for_slot(last), self._wait_for_rates(last, now)))
+
+    def _late(self, call: _Call) -> None:
+        call.timer = None
+        self.step()  # its turn may have come this very moment
+        if self._line.remove(call):
+            now = self._clock()
+            for_rates = self._wait_for_rates(call, now)
+            wait = max(for_rates, self._wait_for_slot(call))
+            self._refuse(call, "rate" if self.inside < self.room else "deadline", wait)
+            self.step()
+
+    def _abandon(self, call: _Call) -> None:
+        """The caller has left: of what it has or waits for, nothing stays behind."""
+        future = call.future
+        if not future.cancelled() and future.done() and future.exception() is None:
+            future.result().leave(tokens=0, throttled=False, seconds=None)
+        elif self._line.remove(call):
+            self.step()
+
+    def _refuse(self, call: _Call, cause: str, wait: float) -> None:
+        if call.future.done():
+            return
+        self.shed[cause] += 1
+        seconds = min(LONGEST_RETRY, max(1.0, wait))
+        why = {
+            "queue": f"{self.limits.queue} calls wait already (limits.queue)",
+            "deadline": "its turn would come after its deadline (limits.concurrency)",
+            "rate": "its rate has no room soon enough (limits.requests_per_minute, limits.tokens_per_minute)",
+        }[cause]
+        message = f"Route {self._name} is at its limits, and {why}. Try again in {seconds:.0f} s."
+        refused = Refused(429, "route-limit", message, retry_after=seconds)
+        refused.by_own_deadline = call.by_own_deadline and (
+            cause == "deadline" or (cause == "rate" and wait <= PATIENCE_SECONDS)
+        )
+        call.future.set_exception(refused)
+
+    def _wait_for_slot(self, call: _Call) -> float:
+        """Seconds until a slot is free for one who joins the line now: by the mean time that calls have held theirs."""
+        ahead, _ = self._line.ahead(batch=call.batch)
+        behind = ahead - (self.room - self.inside) + 1
+        return max(0, behind) * self._hold / self.room
+
+    def _wait_for_rates(self, call: _Call, now: float) -> float:
+        """Seconds until there is room in the rates, as far as this process knows."""
+        if not self._rated:
+            return 0.0
+        ahead, tokens = self._line.ahead(batch=call.batch)
+        return self._turns.wait(now, self._worth, call.charge, ahead, tokens)
+
+    # The rates
+
+    def _pay(self, call: _Call, now: float) -> bool:
+        """
+        A turn for *call*, the first in line: True to go on with the line, for it has one, or has been sent away.
+
+        False: there is none yet, and another step will be taken when there may be.
+        """
+        if self._turns.next is None:
+            self._buy(call, now)
+        if (turn := self._turns.next) is None:
+            return self._asking is None
+        if turn.at > now:
+            self._step_at(turn.at, now)
+            return False
+        self._give(self._turns.use().charge - call.charge, 0, now)
+        return True
+
+    def _buy(self, call: _Call, now: float) -> None:
+        """Ask the fleet for turns, or take one of this process's share; where that comes too late, *call* goes away."""
+        if self._quota is not None and self._quota.up and now >= self._alone_until:
+            if self._asking is None:
+                self._asking = self._spawn(self._ask(self._quota), name="throttle")
+            return
+        self._turns.alone = self._quota is not None
+        patience = self._patience(call, now)
+        wait = self._turns.buy(now, self._worth, call.charge, patience)
+        if wait > patience:
+            self._line.remove(call)
+            self._refuse(call, "rate", wait)
+
+    async def _ask(self, quota: Quota) -> None:
+        """Ask the fleet for those who are first in line by now, as many as have a slot."""
+        now = self._clock()
+        calls = tuple(islice(self._line, max(0, min(MOST_ASKED, self.room - self.inside))))
+        charges = [call.charge for call in calls]
+        heard = not calls
+        try:
+            if calls:
+                taken = await quota.take(
+                    self._name,
+                    self.limits,
+                    charges,
+                    patience=self._patience(calls[0], now),
+                    ceiling=self._turns.ceiling(now, self._parts),
+                )
+                heard = True
+                now = self._clock()
+                self._turns.hear(now, taken, charges)
+                if taken.admitted < len(charges) and not taken.reserved:
+                    self._clear(max(taken.wait), now)
+        except FleetAway:
+            pass
+        finally:
+            self._asking = None
+            if not heard:
+                self._alone_until = self._clock() + ALONE_SECONDS
+            self.step()
+
+    def _patience(self, call: _Call, now: float) -> float:
+        """How long *call* waits for a turn, at most."""
+        return max(0.0, min(PATIENCE_SECONDS, call.until - now))
+
+    def _clear(self, wait: float, now: float) -> None:
+        """There is no turn for so long: send away who can't wait for it."""
+        for call in tuple(self._line):
+            if wait > self._patience(call, now):
+                self._line.remove(call)
+                self._refuse(call, "rate", wait)
+
+    def _give(self, tokens: int, requests: int, now: float) -> None:
+        """Correct what was taken: so much is given back, or below 0 taken in addition, and later calls pay for it."""
+        if not tokens and not requests:
+            return
+        self._turns.give(now, self._worth, tokens, requests)
+        if not self._by_itself and self._quota is not None:
+            self._quota.give(self._name, self.limits, tokens, requests)
+
+    def _return_turns(self, now: float) -> None:
+        while self._turns.next is not None:
+            self._give(self._turns.use().charge, 1, now)
+
+    def _step_at(self, at: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._call_later(at - now, self._step_by_time)
+
+    def _step_by_time(self) -> None:
+        self._timer = None
+        self.step()
