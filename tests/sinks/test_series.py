@@ -158,8 +158,8 @@ def test_any_traffic(data, names):
         metrics.record(
             sent(
                 outcome, status, service=service, route=route, region=regions[number % len(regions)],
-                reason=f"reason-{number}", retry_causes=(f"cause-{number}",), first_content_seconds=0.1, error_origin=origin,
-                observed="first" if route in names.observed else "",
+                reason=f"reason-{number}", retry_causes=(f"cause-{number}",), first_content_seconds=0.1,
+                error_origin=origin, observed="first" if route in names.observed else "",
             )
         )  # fmt: skip
     series = scrape(metrics)

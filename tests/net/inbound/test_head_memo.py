@@ -1,4 +1,4 @@
-"""Heads that are remembered: whatever they answer, the strict reader alone would have accepted, and with the same plan."""
+"""Heads that are remembered: what they answer, the strict reader alone would have accepted, with the same plan."""
 
 import asyncio
 import re
