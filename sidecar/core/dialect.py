@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sidecar.core.model import Facts, Form, Head, Usage, View
 
@@ -107,6 +107,18 @@ class Completeness(StrEnum):
     UNKNOWN_FINISH = "unknown-finish"
 
 
+class Judged(NamedTuple):
+    """
+    What a whole answer says of itself: whether it is *complete*, what it cost, which model gave it (``""`` where it
+    says nothing), and the word that made it ``unknown-finish``, else ``""``.
+    """
+
+    complete: Completeness
+    usage: Usage
+    model: str
+    finish: str
+
+
 def _no_finish(_body: bytes, _form: Form) -> str:
     """For answers that do not say why they ended."""
     return ""
@@ -119,7 +131,8 @@ class Answers:
 
     *complete* judges a whole body by what the request says of it and by its media type (lower case, without
     parameters). *usage* and *model* read it (``Usage()`` and ``""`` where it says nothing). *finish* gives the word
-    that made it ``unknown-finish``, else ``""``. *convert* gives the bytes of another view, or None where that would
+    that made it ``unknown-finish``, else ``""``. *judge*, where it is given, tells all four and reads the body once.
+    *convert* gives the bytes of another view, or None where that would
     not be faithful. *watch* observes a live stream; *narrow* gives the filter that turns the live stream into a
     caller's view, None where nothing has to be changed. *streams* tells that the endpoint has a streamed form that
     *convert* knows: then ``stream`` is not part of the key. *documents* tells that a whole answer is a JSON document,
@@ -135,6 +148,15 @@ class Answers:
     streams: bool = False
     documents: bool = False
     finish: Callable[[bytes, Form], str] = _no_finish
+    judge: Callable[[bytes, Form, Facts, str], Judged] | None = None
+
+    def judged(self, body: bytes, form: Form, facts: Facts, media: str) -> Judged:
+        """All that a whole answer says of itself."""
+        if self.judge is not None:
+            return self.judge(body, form, facts, media)
+        complete = self.complete(body, form, facts, media)
+        finish = self.finish(body, form) if complete is Completeness.UNKNOWN_FINISH else ""
+        return Judged(complete, self.usage(body, form), self.model(body, form), finish)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ def begins(member: Raw, byte: bytes) -> bool:
 
 def denies(said: Beside) -> bool:
     """Whether an answer says that it is none."""
+    if said.error is NULL and said.base_resp is NULL and said.success is NULL and said.status is NULL:
+        return False  # as almost every answer: what is absent is that very value
     if not is_null(said.error) or bytes(said.success) == b"false" or bytes(said.status).lower() in _FAILURES:
         return True
     return begins(said.base_resp, b"{") and bytes(_BASE.decode(said.base_resp).status_code) not in {b"0", b"null"}

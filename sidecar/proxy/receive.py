@@ -28,9 +28,8 @@ from sidecar.core.cache.policy import (
 )
 from sidecar.core.cache.purges import mark_of
 from sidecar.core.cache.variants import fits, variant
-from sidecar.core.dialect import Completeness, Watch
+from sidecar.core.dialect import Completeness, Judged, Watch
 from sidecar.core.draft import Draft, shown
-from sidecar.core.http.directives import Directives
 from sidecar.core.http.headers import relay, replay, retry_fields, upstream_id, upstream_region
 from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
 from sidecar.core.request.principal import Accepted, Principal
@@ -46,7 +45,7 @@ from sidecar.upstream.dispatch import Sent
 from sidecar.upstream.fallback import FallbackAnswer
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
-_UNJUDGED = (Drop(Reason.READER_FAILED), Usage(), "", "")
+_UNJUDGED = (Judged(Completeness.UNREADABLE, Usage(), "", ""), Drop(Reason.READER_FAILED))
 
 
 class Receiver:
@@ -284,14 +283,15 @@ class Receiver:
         if body is None:
             booked(fetch, flight).reason = allowed.reason or Reason.ANSWER_TOO_LARGE
             return False
-        judged = partial(_judge, call, asked, body, form, media_of(opening.shared))
+        judge = partial(call.endpoint.answers.judged, body, form, call.facts, media_of(opening.shared))
         try:
-            verdict, usage, model, finish = judged() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judged)
+            judged = judge() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judge)
+            verdict = retain(call.endpoint, call.route, asked, judged.complete)
         except Exception as error:  # noqa: BLE001  a bug in what is only for the cache must cost nobody the answer
             self._report(error)
-            verdict, usage, model, finish = _UNJUDGED
+            judged, verdict = _UNJUDGED
         draft = booked(fetch, flight)
-        draft.usage, draft.finish = usage, finish
+        draft.usage, draft.finish = judged.usage, shown(judged.finish)
         if not isinstance(verdict, Keep):
             draft.reason = verdict.reason
             if verdict.reason == Completeness.FAILED:  # whatever its status said, nothing was accepted
@@ -318,12 +318,12 @@ class Receiver:
             form=form,
             service=fetch.plan.site.service.name,
             route=call.route.name,
-            model=model or call.model,
+            model=judged.model or call.model,
             at=now,
             ttl=fresh.ttl,
             stale_while_revalidate=fresh.while_revalidate,
             stale_if_error=fresh.if_error,
-            usage=usage,
+            usage=judged.usage,
             region=draft.region,
             seconds=draft.upstream_seconds,
             tags=tags[:MOST_TAGS],
@@ -372,12 +372,3 @@ def _is_framed(fields: Fields) -> bool:
 
 def _is_object(chunk: bytes) -> bool:
     return chunk.lstrip()[:1] == b"{"
-
-
-def _judge(call: Call, asked: Directives, body: bytes, form: Form, media: str) -> tuple[Keep | Drop, Usage, str, str]:
-    """Whether an answer is kept, what it cost, who gave it, and by which unknown word it ended."""
-    answers = call.endpoint.answers
-    verdict = retain(call.endpoint, call.route, asked, body, form, call.facts, media)
-    unknown = isinstance(verdict, Drop) and verdict.reason == Completeness.UNKNOWN_FINISH
-    finish = shown(answers.finish(body, form)) if unknown else ""
-    return verdict, answers.usage(body, form), answers.model(body, form), finish

@@ -278,13 +278,10 @@ class Drop(Struct, frozen=True, gc=False):
     reason: str
 
 
-def retain(
-    endpoint: Endpoint, route: Route, asked: Directives, body: bytes, form: Form, facts: Facts, media: str
-) -> Keep | Drop:
-    """Whether a complete, shareable answer of type *media* to a question of *facts* is stored, and for how long."""
-    incomplete = endpoint.answers.complete(body, form, facts, media)
-    if incomplete is not Completeness.WHOLE:
-        return Drop(incomplete)
+def retain(endpoint: Endpoint, route: Route, asked: Directives, complete: Completeness) -> Keep | Drop:
+    """Whether a shareable answer that has come to its end, and is so *complete*, is stored, and for how long."""
+    if complete is not Completeness.WHOLE:
+        return Drop(complete)
     fresh = freshness(endpoint, route, asked)
     return Keep(fresh) if fresh.ttl > 0 else Drop(Reason.NO_STORE)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from enum import Flag, auto
 from typing import Final
 
 import msgspec
@@ -115,7 +114,12 @@ class Splitter:
         start = 0
         if b"\r" not in stream:
             while (at := stream.find(b"\n\n", scan)) >= 0:
-                events.append(self._event(stream[start : at + 2]))
+                raw = stream[start : at + 2]
+                plain = raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2
+                if plain and self._started and not self._oversize:  # as almost all; read here, it costs no call
+                    events.append(Event("", raw[6:-2], raw))
+                else:
+                    events.append(self._event(raw))
                 start = scan = at + 2
             return events, start
         while found := _BLANK.search(stream, scan):
@@ -151,12 +155,13 @@ class Splitter:
         return _parse(raw.removeprefix(_BOM), raw)
 
 
-class Sign(Flag):
-    """What an event of a live stream tells. ``Sign(0)``: nothing, as comments and pings do."""
+class Sign:
+    """What an event of a live stream tells, as bits. Comments and pings tell nothing."""
 
-    CONTENT = auto()
-    END = auto()
-    FAILURE = auto()
+    NOTHING: Final = 0
+    CONTENT: Final = 1
+    END: Final = 2
+    FAILURE: Final = 4
 
 
 class EventWatch:
@@ -169,7 +174,7 @@ class EventWatch:
 
     __slots__ = ("_read", "_splitter", "boundary", "committed", "ended", "failed")
 
-    def __init__(self, read: Callable[[Event], Sign]) -> None:
+    def __init__(self, read: Callable[[Event], int]) -> None:
         self.committed = False
         self.ended = False
         self.failed = False
@@ -190,12 +195,12 @@ class EventWatch:
         self._take(self._splitter.close())
 
     def _take(self, found: list[Event]) -> None:
+        signs = 0
         for event in found:
-            sign = self._read(event)
-            self.committed |= Sign.CONTENT in sign
-            self.ended |= Sign.END in sign
-            self.failed |= Sign.FAILURE in sign
-        self.committed |= self._splitter.overflowed
+            signs |= self._read(event)
+        self.committed |= bool(signs & Sign.CONTENT) or self._splitter.overflowed
+        self.ended |= bool(signs & Sign.END)
+        self.failed |= bool(signs & Sign.FAILURE)
         self.boundary = self._splitter.boundary
 
 

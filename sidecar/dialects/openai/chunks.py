@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
+from sidecar.core.dialect import Answers, Completeness, Judged, Narrow, Watch
 from sidecar.core.http.sse import Event, EventWatch, Sign, Splitter, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
@@ -128,6 +128,7 @@ class Layout:
             streams=True,
             documents=True,
             finish=self.finish,
+            judge=self.judge,
         )
 
     def complete(self, body: bytes, form: Form, facts: Facts = _ANY, _media: str = "") -> Completeness:
@@ -135,12 +136,23 @@ class Layout:
         Whole where there are as many choices as were asked for, each says something and why it finished, for a reason
         that is good, and a stream also that it is done.
         """
-        try:
-            endings = self._endings(body, form)
-        except UNREADABLE:
+        return self._complete(body, form, _read(body, form), facts)
+
+    def finish(self, body: bytes, form: Form) -> str:
+        """The first of the reasons that are not known to be good."""
+        return self._finish(form, _read(body, form))
+
+    def judge(self, body: bytes, form: Form, facts: Facts, _media: str) -> Judged:
+        """All that an answer says of itself, read once."""
+        read = _read(body, form)
+        complete = self._complete(body, form, read, facts)
+        finish = self._finish(form, read) if complete is Completeness.UNKNOWN_FINISH else ""
+        return Judged(complete, _usage_in(read), _model_in(read), finish)
+
+    def _complete(self, body: bytes, form: Form, read: _Read, facts: Facts) -> Completeness:
+        if read.wrong is Completeness.UNREADABLE or not is_utf8(body):
             return Completeness.UNREADABLE
-        if not is_utf8(body):
-            return Completeness.UNREADABLE
+        endings = self._endings(form, read)
         if isinstance(endings, Completeness):
             return endings
         found = judge(endings.values())
@@ -148,50 +160,44 @@ class Layout:
             return Completeness.MISSHAPEN
         return found
 
-    def finish(self, body: bytes, form: Form) -> str:
-        """The first of the reasons that are not known to be good."""
-        try:
-            endings = self._endings(body, form)
-        except UNREADABLE:
-            return ""
+    def _finish(self, form: Form, read: _Read) -> str:
+        endings = self._endings(form, read)
         return next(iter(unknown(endings.values())), "") if isinstance(endings, dict) else ""
 
-    def _endings(self, body: bytes, form: Form) -> dict[int, Ending] | Completeness:
+    def _endings(self, form: Form, read: _Read) -> dict[int, Ending] | Completeness:
         """How each choice has ended, by its index; or what is wrong with the answer as a whole."""
+        if read.wrong is not None:
+            return read.wrong
         endings: dict[int, Ending] = {}
         if form is Form.EVENTS:
-            return self._endings_of_stream(body, endings)
-        answer = _ANSWER.decode(body)
-        if denies(answer):
-            return Completeness.FAILED
+            try:
+                for answer in read.answers[: read.end]:
+                    for choice in answer.choices or ():
+                        self._add(endings, choice)
+            except UNREADABLE:
+                return Completeness.UNREADABLE
+            return endings
+        [answer] = read.answers
         if answer.object != self.whole:
             return Completeness.UNREADABLE
-        for choice in answer.choices or ():
-            if choice.index in endings:
-                return Completeness.MISSHAPEN
-            self._add(endings, choice)
+        try:
+            for choice in answer.choices or ():
+                if choice.index in endings:
+                    return Completeness.MISSHAPEN
+                self._add(endings, choice)
+        except UNREADABLE:
+            return Completeness.UNREADABLE
         return endings
 
-    def _endings_of_stream(self, body: bytes, endings: dict[int, Ending]) -> dict[int, Ending] | Completeness:
-        for event in events(body):
-            if event.data.startswith(DONE):
-                return endings
-            if event.name == "error":
-                return Completeness.FAILED
-            if not event.data:
-                continue
-            answer = _ANSWER.decode(event.data)
-            if denies(answer):
-                return Completeness.FAILED
-            for choice in answer.choices or ():
-                self._add(endings, choice)
-        return Completeness.TRUNCATED
-
     def _add(self, endings: dict[int, Ending], choice: _Choice) -> None:
-        ending = endings.setdefault(choice.index, Ending())
-        ending.add(choice.finish_reason)
+        ending = endings.get(choice.index)
+        if ending is None:
+            ending = endings[choice.index] = Ending()
+        if choice.finish_reason is not None:
+            ending.add(choice.finish_reason)
         ending.said |= self.speech(choice)
-        ending.failed |= not is_null(choice.error)
+        if choice.error is not NULL:
+            ending.failed |= not is_null(choice.error)
 
     def convert(self, body: bytes, form: Form, view: View) -> bytes | None:
         """The bytes of *view*. A whole answer always has its usage, so a stream without it has no whole form."""
@@ -199,7 +205,7 @@ class Layout:
             return body
         if form is Form.EVENTS and view.stream:
             if view.usage:
-                return body if _usage_member(body, form) is not None else None
+                return body if _usage_member(_read(body, form)) is not None else None
             hidden = _Narrow()
             return hidden.feed(body) + hidden.close()
         if self.complete(body, form, _ANY) not in {Completeness.WHOLE, Completeness.CONTENT_FILTER}:
@@ -275,6 +281,8 @@ def _is_of(endings: Mapping[int, Ending], expects: int) -> bool:
 
 def speaks(choice: _Choice) -> int:
     """What a choice of a chat says, or a piece of one."""
+    if choice.message is NULL:  # a piece: what is absent is that very value
+        return openai_said.of_delta(choice.delta)
     return openai_said.of_message(choice.message) | openai_said.of_delta(choice.delta)
 
 
@@ -283,39 +291,91 @@ def reads(choice: _Choice) -> int:
     return openai_said.of_text(choice.text)
 
 
-def _documents(body: bytes, form: Form) -> Iterator[_Answer]:
-    """The readable parts of an answer: itself, or its chunks from the last to the first."""
-    parts = [body] if form is Form.WHOLE else [event.data for event in reversed(events(body))]
-    for part in parts:
-        try:
-            yield _ANSWER.decode(part)
-        except UNREADABLE:
+class _Read(Struct, gc=False):
+    """
+    An answer as far as it can be read: itself, or its chunks. The first *end* of these came before the stream's end;
+    *wrong* is what is wrong with it as a whole, None where nothing is.
+    """
+
+    answers: list[_Answer]
+    end: int
+    wrong: Completeness | None
+
+
+def _read(body: bytes, form: Form) -> _Read:
+    if form is Form.EVENTS:
+        return _read_stream(body)
+    try:
+        answer = _ANSWER.decode(body)
+        wrong = Completeness.FAILED if denies(answer) else None
+    except UNREADABLE:
+        return _Read([], 0, Completeness.UNREADABLE)
+    return _Read([answer], 1, wrong)
+
+
+def _read_stream(body: bytes) -> _Read:
+    answers: list[_Answer] = []
+    end: int | None = None
+    wrong: Completeness | None = None
+    for event in events(body):
+        data = event.data
+        if data.startswith(DONE):
+            end = len(answers) if end is None else end
             continue
+        if event.name == "error" and end is None:
+            wrong = wrong or Completeness.FAILED
+        if not data:
+            continue
+        try:
+            answer = _ANSWER.decode(data)
+            if end is None and denies(answer):
+                wrong = wrong or Completeness.FAILED
+        except UNREADABLE:
+            if end is None:
+                wrong = wrong or Completeness.UNREADABLE
+            continue
+        answers.append(answer)
+    if end is None:
+        return _Read(answers, len(answers), wrong or Completeness.TRUNCATED)
+    return _Read(answers, end, wrong)
 
 
-def _usage_member(body: bytes, form: Form) -> Raw | None:
-    for answer in _documents(body, form):
+def _usage_member(read: _Read) -> Raw | None:
+    """The usage that was told last."""
+    for answer in reversed(read.answers):
         if answer.usage is not UNSET and not is_null(answer.usage):
             return answer.usage
     return None
 
 
-def _usage(body: bytes, form: Form) -> Usage:
-    member = _usage_member(body, form)
+def _usage_in(read: _Read) -> Usage:
+    member = _usage_member(read)
     return Usage() if member is None else tokens(member)
 
 
+def _model_in(read: _Read) -> str:
+    """The model that was named last."""
+    for answer in reversed(read.answers):
+        if answer.model:
+            return answer.model
+    return ""
+
+
+def _usage(body: bytes, form: Form) -> Usage:
+    return _usage_in(_read(body, form))
+
+
 def _model(body: bytes, form: Form) -> str:
-    return next((answer.model for answer in _documents(body, form) if answer.model), "")
+    return _model_in(_read(body, form))
 
 
-def _signs(event: Event) -> Sign:
+def _signs(event: Event) -> int:
     if event.data.startswith(DONE):
         return Sign.CONTENT | Sign.END
     if event.name == "error":
         return Sign.FAILURE
     if not event.data or event.name == "ping":
-        return Sign(0)
+        return Sign.NOTHING
     if b'"error"' in event.data:
         try:
             if not is_null(_ANSWER.decode(event.data).error):

@@ -56,9 +56,9 @@ class Ending(Struct, gc=False):
     said: int = Said.NOTHING
     failed: bool = False
 
-    def add(self, reason: str | None) -> None:
+    def add(self, reason: str) -> None:
         """Take in a reason. Services write ``""`` where they have none yet, so it counts only where no other comes."""
-        if reason is None or (not reason and self.reasons):
+        if not reason and self.reasons:
             return
         self.reasons = (self.reasons - {""}) | {reason}
 

@@ -77,10 +77,10 @@ _REASONS: Final = {
 _ANY: Final = Facts()
 
 
-def _signs(event: Event) -> Sign:
+def _signs(event: Event) -> int:
     kind = event.name
     if not event.data and kind not in _TERMINAL:  # an event too large to be read has a name alone
-        return Sign(0)
+        return Sign.NOTHING
     if not kind:
         try:
             read = _EVENT.decode(event.data)
@@ -88,7 +88,7 @@ def _signs(event: Event) -> Sign:
             return Sign.CONTENT
         kind = read.type if is_null(read.error) else "error"
     if kind in _QUIET:
-        return Sign(0)
+        return Sign.NOTHING
     if kind == "error":
         return Sign.FAILURE
     if kind == "response.failed":
@@ -99,13 +99,13 @@ def _signs(event: Event) -> Sign:
 def _final(body: bytes) -> Raw | None:
     """The ``response`` of the terminal event, None where none came."""
     for event in reversed(events(body)):
-        if Sign.END in _signs(event):
+        if _signs(event) & Sign.END:
             return _EVENT.decode(event.data).response
     return None
 
 
 def _failed(body: bytes) -> bool:
-    return any(Sign.FAILURE in _signs(event) for event in events(body))
+    return any(_signs(event) & Sign.FAILURE for event in events(body))
 
 
 def _read(body: bytes, form: Form) -> _Response | None:

@@ -308,7 +308,7 @@ def test_retain(kind, route_ttl, asked_ttl, expected):
     asked = Directives(ttl=asked_ttl)
 
     assert (Drop(Reason.NO_STORE) if expected is None else Keep(Freshness(expected))) == retain(
-        endpoint, route, asked, b"", Form.WHOLE, Facts(), ""
+        endpoint, route, asked, Completeness.WHOLE
     )
     assert Freshness(expected or 0.0) == freshness(endpoint, route, asked)
 
@@ -317,7 +317,7 @@ def test_retain(kind, route_ttl, asked_ttl, expected):
 def test_incomplete_is_dropped(reason):
     """What the dialect does not call whole is never kept, and says why."""
 
-    assert Drop(reason) == retain(endpoint_of(complete=reason), Route("r"), NOTHING_ASKED, b"", Form.WHOLE, Facts(), "")
+    assert Drop(reason) == retain(endpoint_of(), Route("r"), NOTHING_ASKED, reason)
 
 
 def test_default_ttls():

@@ -205,7 +205,7 @@ def test_frame(text, name):
 
 def signs(event: Event) -> Sign:
     """The signs of a small made-up protocol."""
-    return {b"a": Sign.CONTENT, b"z": Sign.CONTENT | Sign.END, b"!": Sign.FAILURE}.get(event.data, Sign(0))
+    return {b"a": Sign.CONTENT, b"z": Sign.CONTENT | Sign.END, b"!": Sign.FAILURE}.get(event.data, Sign.NOTHING)
 
 
 @pytest.mark.parametrize(
