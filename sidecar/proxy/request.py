@@ -25,7 +25,7 @@ from sidecar.core.rules import Route
 from sidecar.core.site.recognise import allowed, choose_route
 from sidecar.errors import Refused
 from sidecar.flight.flight import Flight
-from sidecar.net.base import Request, Spool, Stream
+from sidecar.net.base import Request, Spool, Stream, is_spool
 from sidecar.upstream.attempt import AttemptLog, UpstreamCall
 
 _LONG_NOISE = 1024
@@ -234,6 +234,6 @@ def scopes_within(fetch: Fetch) -> tuple[Scope, ...]:
 
 def lend(body: bytes | Spool | Stream, flight: Flight) -> None:
     """A flight may outlive the request whose body it sends."""
-    if not isinstance(body, bytes) and isinstance(body, Spool) and flight.task is not None:
+    if not isinstance(body, bytes) and is_spool(body) and flight.task is not None:
         body.share()
         flight.task.add_done_callback(lambda _: body.close())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from msgspec import Struct, structs
 
@@ -20,7 +21,7 @@ from sidecar.core.region.breaker import Sign
 from sidecar.core.region.latency import Paces
 from sidecar.core.region.regions import Place, Regions
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.net.base import Spool
+from sidecar.net.base import Stream, is_spool
 from sidecar.upstream.attempt import TICK, AttemptLog, AttemptResult, Attempts, Client, Credentials, Hop, UpstreamCall
 from sidecar.upstream.candidates import Candidates, Nobody, Pick, Sharing
 from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse
@@ -153,8 +154,8 @@ class Dispatch:
     async def _send(self, outgoing: UpstreamCall) -> Sent:
         body = outgoing.body
         rewindable = None
-        if not (isinstance(body, bytes) or isinstance(body, Spool)):  # noqa: SIM101  in this order: the second look is slow
-            rewindable = Rewindable(body, self._ledger)
+        if not (isinstance(body, bytes) or is_spool(body)):
+            rewindable = Rewindable(cast("Stream", body), self._ledger)
         left = self._candidates.hops(outgoing, rewindable or body)
         if not outgoing.cause:
             self._regions.budget(outgoing.site.service.name).call(self._clock())

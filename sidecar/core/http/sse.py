@@ -166,7 +166,7 @@ class Sign:
 
 class EventWatch:
     """
-    The ``Watch`` of a stream of events, of each of which *read* tells the signs; *read* never raises.
+    The ``Watch`` of a stream, of whose next events *read* tells all signs together; *read* never raises.
 
     An event too large to be read is content, and no end: a stream that ends after it is whole only if its last event
     says so.
@@ -174,7 +174,7 @@ class EventWatch:
 
     __slots__ = ("_read", "_splitter", "boundary", "committed", "ended", "failed")
 
-    def __init__(self, read: Callable[[Event], int]) -> None:
+    def __init__(self, read: Callable[[list[Event]], int]) -> None:
         self.committed = False
         self.ended = False
         self.failed = False
@@ -195,9 +195,7 @@ class EventWatch:
         self._take(self._splitter.close())
 
     def _take(self, found: list[Event]) -> None:
-        signs = 0
-        for event in found:
-            signs |= self._read(event)
+        signs = self._read(found) if found else Sign.NOTHING
         self.committed |= bool(signs & Sign.CONTENT) or self._splitter.overflowed
         self.ended |= bool(signs & Sign.END)
         self.failed |= bool(signs & Sign.FAILURE)

@@ -369,20 +369,24 @@ def _model(body: bytes, form: Form) -> str:
     return _model_in(_read(body, form))
 
 
-def _signs(event: Event) -> int:
-    if event.data.startswith(DONE):
-        return Sign.CONTENT | Sign.END
-    if event.name == "error":
-        return Sign.FAILURE
-    if not event.data or event.name == "ping":
-        return Sign.NOTHING
-    if b'"error"' in event.data:
-        try:
-            if not is_null(_ANSWER.decode(event.data).error):
-                return Sign.FAILURE
-        except UNREADABLE:
-            pass
-    return Sign.CONTENT
+def _signs(found: list[Event]) -> int:
+    signs = Sign.NOTHING
+    for event in found:
+        data = event.data
+        if data.startswith(DONE):
+            signs |= Sign.CONTENT | Sign.END
+        elif event.name == "error":
+            signs |= Sign.FAILURE
+        elif data and event.name != "ping":
+            signs |= Sign.FAILURE if data.find(b'"error"') >= 0 and _is_error(data) else Sign.CONTENT
+    return signs
+
+
+def _is_error(data: bytes) -> bool:
+    try:
+        return not is_null(_ANSWER.decode(data).error)
+    except UNREADABLE:
+        return False
 
 
 def _watch() -> Watch:
@@ -419,26 +423,23 @@ def _without_usage(event: Event) -> bytes:
 
     Usage beside content stays: services that write it there do so unasked.
     """
-    if b'"usage"' not in event.data:
+    data = event.data
+    if data.find(b'"usage"') < 0:
         return event.raw
     try:
-        return _hide_usage(event)
+        answer = _ANSWER.decode(data)
+        if answer.usage is UNSET:
+            return event.raw
+        if bytes(answer.usage) == b"null":
+            # The member is there and its name occurs once, so this is it: inside a string its quotes would be escaped.
+            if data.count(b'"usage"') == 1 and event.raw.count(_NO_USAGE) == 1:
+                return event.raw.replace(_NO_USAGE, b"")
+        elif answer.choices:
+            return event.raw
+        members = msgspec.json.decode(data)
     except UNREADABLE:
         return event.raw
-
-
-def _hide_usage(event: Event) -> bytes:
-    answer = _ANSWER.decode(event.data)
-    if answer.usage is UNSET:
-        return event.raw
-    if is_null(answer.usage):
-        # The member is there and its name occurs once, so this is it: inside a string its quotes would be escaped.
-        if event.data.count(b'"usage"') == 1 and event.raw.count(_NO_USAGE) == 1:
-            return event.raw.replace(_NO_USAGE, b"")
-    elif answer.choices:
-        return event.raw
-    members = msgspec.json.decode(event.data)
     del members["usage"]
-    if not is_null(answer.usage) and members.keys() <= _KNOWN:
+    if bytes(answer.usage) != b"null" and members.keys() <= _KNOWN:
         return b""
     return frame(msgspec.json.encode(members), event.name)

@@ -96,6 +96,13 @@ def _signs(event: Event) -> int:
     return Sign.CONTENT | Sign.END if kind in _TERMINAL else Sign.CONTENT
 
 
+def _signs_of(found: list[Event]) -> int:
+    signs = Sign.NOTHING
+    for event in found:
+        signs |= _signs(event)
+    return signs
+
+
 def _final(body: bytes) -> Raw | None:
     """The ``response`` of the terminal event, None where none came."""
     for event in reversed(events(body)):
@@ -277,7 +284,7 @@ _ITEMS: Final[dict[str, Callable[[Item, Item], tuple[Item, Iterator[Step]]]]] = 
 
 
 def _watch() -> Watch:
-    return EventWatch(_signs)
+    return EventWatch(_signs_of)
 
 
 def _unchanged(_view: View) -> Narrow | None:

@@ -65,6 +65,8 @@ def of_delta(delta: Raw) -> int:
     if not begins(delta, b"{"):
         return Said.NOTHING
     read = _MESSAGE.decode(delta)
+    if read.tool_calls is NULL and read.function_call is NULL and bytes(read.content)[:1] == b'"':
+        return Said.WORDS  # as almost every piece: what is absent is that very value
     return _of(read) | (Said.WORDS if begins(read.role, b'"') else Said.NOTHING)
 
 

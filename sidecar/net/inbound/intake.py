@@ -141,10 +141,11 @@ class Intake:
         length = framing.length
         if reader.done:
             return
-        if not admission.collect or (length is not None and length > shared.limits.collect):
+        here = length is not None and length <= available and length <= min(OBSERVED, shared.limits.collect)
+        if here and length is not None and shared.ledger.take(length):
+            self._held = length  # all of it has come with the head, so nothing is gained by reading it as a stream
+        elif not admission.collect or (length is not None and length > shared.limits.collect):
             self._stream(head, Inflow(length, self._wanted), overflowed=admission.collect)
-        elif length is not None and length <= available and length <= OBSERVED and shared.ledger.take(length):
-            self._held = length
         else:
             self._collection = Collection(
                 length,

@@ -161,6 +161,11 @@ class Wire(ResponseHandler):
             if rest and self._body is not None:
                 self._take(self._body, rest)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  the signature is aiohttp's
+        """Go on. aiohttp asks for it at each chunk of a body, also where nothing has been paused."""
+        if self._reading_paused or self._buffer_paused or self._tail:
+            super().resume_reading(resume_parser)
+
     def feed_data(self, data: tuple[Any, aiohttp.StreamReader], size: int = 0) -> None:
         """Take from the parser what it knows of an answer: how its body is framed."""
         if not self._ours:
