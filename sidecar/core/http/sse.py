@@ -87,7 +87,7 @@ class Splitter:
             chunk = bytes(self._rest)
         events, start = self._cut(chunk, scan)
         self._rest = bytearray(chunk[start:])
-        return events + self._overflow()
+        return events + self._overflow() if len(self._rest) > _LONGEST_BLANK else events
 
     def close(self) -> list[Event]:
         """
@@ -116,7 +116,8 @@ class Splitter:
             while (at := stream.find(b"\n\n", scan)) >= 0:
                 raw = stream[start : at + 2]
                 plain = raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2
-                if plain and self._started and not self._oversize:  # as almost all; read here, it costs no call
+                if plain and not self._oversize:  # as almost all are; read here, an event costs no call
+                    self._started = True
                     events.append(Event("", raw[6:-2], raw))
                 else:
                     events.append(self._event(raw))

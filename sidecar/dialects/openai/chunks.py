@@ -328,7 +328,8 @@ def _read_stream(body: bytes) -> _Read:
             continue
         try:
             answer = _ANSWER.decode(data)
-            if end is None and denies(answer):
+            plain = answer.error is answer.base_resp is answer.success is answer.status is NULL  # as almost all are
+            if end is None and not plain and denies(answer):
                 wrong = wrong or Completeness.FAILED
         except UNREADABLE:
             if end is None:

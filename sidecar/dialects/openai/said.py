@@ -62,7 +62,7 @@ def of_message(message: Raw) -> int:
 
 def of_delta(delta: Raw) -> int:
     """What a piece of a message says. The first often names the speaker alone, and the answer may be empty."""
-    if not begins(delta, b"{"):
+    if memoryview(delta)[:1] != b"{":
         return Said.NOTHING
     read = _MESSAGE.decode(delta)
     if read.tool_calls is NULL and read.function_call is NULL and bytes(read.content)[:1] == b'"':
