@@ -19,6 +19,7 @@ from sidecar.core.site.recognise import choose_route
 from sidecar.dialects import DIALECTS
 from sidecar.flight.table import Flights
 from sidecar.net.base import Request
+from sidecar.proxy.access import Access
 from sidecar.proxy.fill import Origin
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Call, Fetch
@@ -160,12 +161,13 @@ class Desk:
         self.receiver = Receiver(
             self.store, self.flights, self.accepted, now=lambda: NOW, clock=self.clock, report=self.bugs.append
         )
+        self.access = Access(self.accepted, self.store, now=lambda: NOW, clock=self.clock)
         self.origin = Origin(
             dispatch=dispatch,
             fallback=Fallback(dispatch, self.clock, self.bugs.append),
             receiver=self.receiver,
             store=self.store,
-            accepted=self.accepted,
+            access=self.access,
             lease_wait=1.0,
             now=lambda: NOW,
             clock=self.clock,

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from sidecar.core.cache.beside import Beside
-from sidecar.core.cache.policy import Refresh, Serve, judge
-from sidecar.core.cache.variants import fitting
+from sidecar.core.cache.policy import Refresh, Serve
 from sidecar.core.model import Entry, Key, Outcome
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.table import Flights
+from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import as_it_stands
 from sidecar.proxy.fill import Origin, substitute
 from sidecar.proxy.request import Fetch, FetchMode, lend
@@ -31,12 +31,14 @@ class Fetching:
     def __init__(
         self,
         origin: Origin,
+        access: Access,
         store: Store,
         flights: Flights,
         refresh: Callable[[Fetch, Entry], None],
         now: Callable[[], float],
     ) -> None:
         self._origin = origin
+        self._access = access
         self._store = store
         self._flights = flights
         self._refresh = refresh
@@ -177,13 +179,15 @@ class Fetching:
 
     def _judge(self, fetch: Fetch, entry: Entry | None) -> Serve | None:
         """Whether what lies behind memory serves; a newer answer is asked for where it should be."""
-        entry = fitting(entry, fetch.key, fetch.request.head.fields)
-        found = judge(entry, fetch.plan.asked, fetch.call.fresh, self._now())
+        if entry is None:
+            return None
+        fields = fetch.request.head.fields
+        found = self._access.may_have(fetch.plan, fetch.call, fetch.key, fields, entry, self._now())
         if isinstance(found, Refresh):
             found = found.serve
             if fetch.known is None:
                 self._refresh(fetch, found.entry)
-        return found if isinstance(found, Serve) else None
+        return found
 
     def _share(self, key: Key, lease: Lease | None, entry: Entry | None, *, alone: bool) -> None:
         """What becomes of an answer is known: None is for nobody else. *alone*: another process sees to the fleet."""

@@ -17,21 +17,18 @@ from sidecar.core.answer.rescue import cause_of
 from sidecar.core.answer.usage import names_usage, with_usage
 from sidecar.core.cache.beside import Asked, never
 from sidecar.core.cache.held import Held
-from sidecar.core.cache.policy import ABSENT, FAILING, Audience, Serve, audience, judge, judge_stale
-from sidecar.core.cache.purges import mark_of
-from sidecar.core.cache.variants import fitting
+from sidecar.core.cache.policy import FAILING, Audience, Serve, audience
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
-from sidecar.core.request.plan import RequestPlan
-from sidecar.core.request.principal import Accepted
 from sidecar.errors import Refused, UpstreamFailed
 from sidecar.flight.flight import Flight
 from sidecar.flight.opening import Opening
 from sidecar.flight.pulse import patience as silence
 from sidecar.net.base import Spool, Stream
+from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import viewed
 from sidecar.proxy.receive import Receiver
-from sidecar.proxy.request import Call, Fetch, book, booked, tags_of, upstream_call_of
+from sidecar.proxy.request import Fetch, book, booked, upstream_call_of
 from sidecar.store.base import NOTHING, Fetched, Store
 from sidecar.upstream.attempt import AttemptLog, UpstreamCall
 from sidecar.upstream.commit import COMPLAINT_BYTES, CommittedResponse
@@ -40,12 +37,6 @@ from sidecar.upstream.fallback import Fallback, has_room
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
 _REFUSES_BYTES = 64 * 1024  # of names by which deployments are remembered: callers choose the models'
-
-
-def tags_beside(entry: Entry, call: Call, plan: RequestPlan) -> tuple[str, ...]:
-    """The tags that come with a call which *entry* answers; its route's mark among them where another one stored it."""
-    tags = tags_of(call, plan)
-    return tags if entry.route == call.route.name else (*tags, mark_of(call.route.name))
 
 
 class Origin:
@@ -61,7 +52,7 @@ class Origin:
         fallback: Fallback,
         receiver: Receiver,
         store: Store,
-        accepted: Accepted,
+        access: Access,
         lease_wait: float,
         now: Callable[[], float],
         clock: Callable[[], float],
@@ -70,14 +61,14 @@ class Origin:
         self._fallback = fallback
         self._receiver = receiver
         self._store = store
-        self._accepted = accepted
+        self._access = access
         self._lease_wait = lease_wait
         self._now = now
         self._clock = clock
         self._refuses_usage: Memo[tuple[str, str, str], bool] = Memo(256, _REFUSES_BYTES)
 
     def __repr__(self) -> str:
-        return f"<Origin {self._accepted!r}>"
+        return f"<Origin {self._access!r}>"
 
     def patience(self, fetch: Fetch) -> float:
         """How long another process's answer is waited for, seconds."""
@@ -112,24 +103,19 @@ class Origin:
         tells when to fetch beside it.
         """
         plan, call, known, now = fetch.plan, fetch.call, fetch.known, self._now
-        principal, asked, fields = call.principal, plan.asked, fetch.request.head.fields
-        if (
-            principal.local
-            or asked.no_cache
-            or not self._accepted.knows(plan.site.place, principal, now(), self._clock())
-        ):
+        fields = fetch.request.head.fields
+        if call.principal.local or plan.asked.no_cache or not self._access.proven(plan, call.principal):
             return NOTHING
 
         def suffices(entry: Entry) -> bool:
-            verdict = judge(fitting(entry, fetch.key, fields), asked, call.fresh, now())
-            return verdict is not ABSENT and (known is None or entry.at > known.at)
+            newer = known is None or entry.at > known.at
+            return newer and self._access.may_have(plan, call, fetch.key, fields, entry, now()) is not None
 
         return await self._store.fetch(fetch.key, suffices, patience=patience, beside=beside)
 
     def note(self, fetch: Fetch, entry: Entry) -> bool:
         """*entry* answers this call: what purges it then is noted beside it. False: it cannot be, so it must not."""
-        tags = tags_beside(entry, fetch.call, fetch.plan)
-        return not tags or self._store.note(fetch.key, entry, tags)
+        return self._access.note(fetch.plan, fetch.call, fetch.key, entry)
 
     async def fetch(self, fetch: Fetch, flight: Flight, behind: Held | None, *, cause: str = "") -> None:
         """
@@ -194,13 +180,14 @@ class Origin:
         """
         await self._store.catch_up()
         call, plan, view = fetch.call, fetch.plan, fetch.call.facts.view
-        if not self._accepted.knows(plan.site.place, call.principal, self._now(), self._clock()):
+        if not self._access.proven(plan, call.principal):
             return None
-        stale = self._store.find(fetch.key) or (None if flight.superseded else behind)
-        if stale is None or fitting(stale.entry, fetch.key, fetch.request.head.fields) is None:
+        held = self._store.find(fetch.key) or (None if flight.superseded else behind)
+        if held is None:
             return None
-        found = judge_stale(stale.entry, plan.asked, call.fresh, stale.time(self._now(), self._clock()))
-        if found is None or not self.note(fetch, found.entry):
+        at, fields = held.time(self._now(), self._clock()), fetch.request.head.fields
+        found = self._access.may_have(plan, call, fetch.key, fields, held.entry, at, stale=True)
+        if not isinstance(found, Serve) or not self.note(fetch, found.entry):
             return None
         if view.stream == (found.entry.form is Form.EVENTS):
             return found

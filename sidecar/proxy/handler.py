@@ -17,7 +17,6 @@ from sidecar.core.answer.rescue import cause_of, is_callers, rescue
 from sidecar.core.cache.changes import SAFE, target_of
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.policy import (
-    Absent,
     Bypass,
     Observe,
     Reason,
@@ -25,9 +24,7 @@ from sidecar.core.cache.policy import (
     Serve,
     admit,
     freshness,
-    judge,
 )
-from sidecar.core.cache.variants import fits
 from sidecar.core.dialect import BodyForm, Endpoint
 from sidecar.core.draft import Draft
 from sidecar.core.ids import Ids
@@ -45,9 +42,10 @@ from sidecar.core.site.routing import choose_model
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
+from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.proxy.fetch import Fetching
-from sidecar.proxy.fill import Origin, tags_beside
+from sidecar.proxy.fill import Origin
 from sidecar.proxy.join import Coalescer
 from sidecar.proxy.passthrough import PassThrough, Relay
 from sidecar.proxy.receive import Receiver
@@ -108,19 +106,19 @@ class Proxy:
         self._store = store
         self._purges = store.purges
         self._flights = flights
+        self._access = access = Access(accepted, store, now=now, clock=clock)
         receiver = Receiver(store, flights, accepted, now=now, clock=clock, report=report)
         self._origin = Origin(
             dispatch=dispatch,
             fallback=fallback,
             receiver=receiver,
             store=store,
-            accepted=accepted,
+            access=access,
             lease_wait=lease_wait,
             now=now,
             clock=clock,
         )
         self._relaying = Relay(dispatch, fallback, receiver, observations, now=now, clock=clock)
-        self._accepted = accepted
         self._record = record
         self._report = report
         self._now = now
@@ -128,8 +126,8 @@ class Proxy:
         self._draw = draw
         self.ids = Ids(instance)
         self._seen: set[int] = set()
-        self._coalescer = Coalescer(flights, self._origin, accepted, record=record, now=now, clock=clock)
-        self._fetching = Fetching(self._origin, store, flights, self._refresh_behind, now)
+        self._coalescer = Coalescer(flights, self._origin, access, record=record, now=now, clock=clock)
+        self._fetching = Fetching(self._origin, access, store, flights, self._refresh_behind, now)
         self._waiting = Waiting(
             flights, self._origin, second=self._fetching.second, leave=self._coalescer.leave, lease_wait=lease_wait
         )
@@ -285,9 +283,6 @@ class Proxy:
         """
         if clock > self._purges.until:
             return None  # this process was stopped, and does not know yet what has been purged meanwhile
-        principal = call.principal
-        if principal.needs_proof and not self._accepted.knows(plan.site.place, principal, self._now(), self._clock()):
-            return None
         held = self._store.find(key)
         draw = self._draw() if call.fresh.while_revalidate else 1.0
         if self._urged is not None:  # what was recalled has drawn its refresh, and comes with all that one needs now
@@ -295,15 +290,11 @@ class Proxy:
             self._urged = None
         if held is None:
             return None
-        entry, asked = held.entry, plan.asked
-        if entry.vary and (head is None or not fits(key, entry.vary, head.fields)):
-            return None
-        verdict = judge(entry, asked, call.fresh, held.time(self._now(), clock), draw)
-        if isinstance(verdict, Absent):
-            return None
-        if asked.tags or entry.route != call.route.name:  # else it has all the tags that come with the call
-            return verdict if self._store.note(key, entry, tags_beside(entry, call, plan)) else None
-        return verdict
+        entry, fields = held.entry, None if head is None else head.fields
+        found = self._access.may_have(plan, call, key, fields, entry, held.time(self._now(), clock), draw=draw)
+        if found is not None and (plan.asked.tags or entry.route != call.route.name):
+            return found if self._access.note(plan, call, key, entry) else None
+        return found  # the entry has all the tags that come with the call
 
     def _serve(
         self, verdict: Serve, view: tuple[bytes, Form], plan: RequestPlan, call: Call, size: int, started: float
@@ -346,7 +337,7 @@ class Proxy:
         was not for this caller.
         """
         plan, call, draft = fetch.plan, fetch.call, fetch.draft
-        proven = self._accepted.knows(plan.site.place, call.principal, self._now(), self._clock())
+        proven = self._access.proven(plan, call.principal)
         # look again: the answer may have come between the first look and this task's first step
         found = None if mode.alone else self._find(plan, call, fetch.key, fetch.request.head, self._clock())
         if found is not None and await self._reply(fetch, found, exchange):

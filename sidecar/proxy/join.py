@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from sidecar.core.cache.changes import target_of
-from sidecar.core.cache.policy import Refresh, Serve, judge, judge_stale
-from sidecar.core.cache.variants import fitting
+from sidecar.core.cache.policy import Serve
 from sidecar.core.draft import Draft
 from sidecar.core.model import Outcome, Record
-from sidecar.core.request.principal import Accepted
 from sidecar.flight.flight import Flight, Reader
 from sidecar.flight.opening import Opening
 from sidecar.flight.table import Flights
 from sidecar.net.base import Exchange
+from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import Stamp, deliver, hit, miss_status
 from sidecar.proxy.fill import Origin
 from sidecar.proxy.request import Fetch, FetchMode, is_batch, scopes_within
@@ -37,7 +36,7 @@ class Coalescer:
         self,
         flights: Flights,
         origin: Origin,
-        accepted: Accepted,
+        access: Access,
         *,
         record: Callable[[Record], None],
         now: Callable[[], float],
@@ -45,7 +44,7 @@ class Coalescer:
     ) -> None:
         self._flights = flights
         self._origin = origin
-        self._accepted = accepted
+        self._access = access
         self._record = record
         self._now = now
         self._clock = clock
@@ -155,12 +154,10 @@ class Coalescer:
             return None
         if not self._still(fetch, proven=proven):
             return FetchMode.PRIVATE
-        if collapsed and fitting(found.entry, fetch.key, fetch.request.head.fields) is None:
-            return FetchMode.PRIVATE
         if collapsed:
-            now = max(self._now(), found.entry.at + found.age)  # it has become no younger since it was found
-            judged = (judge_stale if stale else judge)(found.entry, fetch.plan.asked, fetch.call.fresh, now)
-            if not isinstance(judged, Serve | Refresh):
+            at = max(self._now(), found.entry.at + found.age)  # it has become no younger since it was found
+            fields = fetch.request.head.fields
+            if self._access.may_have(fetch.plan, fetch.call, fetch.key, fields, found.entry, at, stale=stale) is None:
                 return FetchMode.PRIVATE
         elif stale:
             return None  # its tags were noted before it was chosen
@@ -175,6 +172,4 @@ class Coalescer:
 
     def _still(self, fetch: Fetch, *, proven: bool) -> bool:
         """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
-        return not proven or self._accepted.knows(
-            fetch.plan.site.place, fetch.call.principal, self._now(), self._clock()
-        )
+        return not proven or self._access.proven(fetch.plan, fetch.call.principal)

@@ -29,7 +29,7 @@ class Pod(Desk):
         remote = MemoryRemote(shared, admits=self.purges.allows, now=lambda: NOW, report=self.bugs.append)
         memory = Memory(MemoryRule(), now=lambda: NOW, clock=lambda: NOW)
         self.store = self.origin._store = self.receiver._store = Tiered(memory, remote, self.purges)
-        self.fetching = Fetching(self.origin, self.store, self.flights, lambda _, __: None, lambda: NOW)
+        self.fetching = Fetching(self.origin, self.access, self.store, self.flights, lambda _, __: None, lambda: NOW)
 
     def reserve(self, fetch):
         """A reserved flight on *fetch*, and its first reader."""

@@ -50,6 +50,8 @@ _LIST: Final = frozenset({b"[", b"n"})
 _OBJECT: Final = frozenset({b"{", b"n"})
 """How members of a type begin, absent or null ones included."""
 
+_BRACE: Final = ord("{")
+
 _EMPTY: Final = frozenset({b"null", b'""', b"[]", b"{}", b"false"})
 
 
@@ -62,7 +64,7 @@ def of_message(message: Raw) -> int:
 
 def of_delta(delta: Raw) -> int:
     """What a piece of a message says. The first often names the speaker alone, and the answer may be empty."""
-    if memoryview(delta)[:1] != b"{":
+    if memoryview(delta)[0] != _BRACE:
         return Said.NOTHING
     read = _MESSAGE.decode(delta)
     if read.tool_calls is NULL and read.function_call is NULL and bytes(read.content)[:1] == b'"':
