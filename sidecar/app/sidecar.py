@@ -21,7 +21,6 @@ from sidecar.admin.health import HealthServer, Part, Readiness
 from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts, split_parts
 from sidecar.app.clocks import running
 from sidecar.app.operations import Operations
-from sidecar.app.tasks import Tasks
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.purges import Purges
 from sidecar.core.key.fingerprint import fleet_secret
@@ -50,6 +49,7 @@ from sidecar.sinks.series import names_of
 from sidecar.sinks.strays import trail
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
+from sidecar.tasks import Tasks
 from sidecar.upstream.commit import COMMIT_BYTES
 from sidecar.upstream.dispatch import Dispatch
 from sidecar.upstream.fallback import Fallback

@@ -19,7 +19,8 @@ from msgspec import json
 
 from sidecar.core.rules import Listen, Region, Rules, UpstreamRule
 from sidecar.demo.summary import Bill, Places, happened, totals, try_it
-from sidecar.demo.workload import Act, Answer, Manner, Spawn, acts, play
+from sidecar.demo.workload import Act, Answer, Manner, acts, play
+from sidecar.tasks import Spawn
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,9 +17,10 @@ from typing import Any, Final
 
 import aiohttp
 
+from sidecar.tasks import Spawn
+
 Json = dict[str, Any]
 
-Spawn = Callable[..., asyncio.Task[None]]
 """``spawn(coroutine, *, name)``: runs it in a task that somebody owns."""
 
 HEADERS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({

@@ -25,6 +25,7 @@ from sidecar.errors import FleetAway
 from sidecar.redis_link.link import Budget, Link, Script
 from sidecar.redis_link.names import Names
 from sidecar.redis_link.shapes import misshapen, one_of
+from sidecar.tasks import Spawn
 
 LEASE_SECONDS = 5.0
 """How long a lease outlives its holder."""
@@ -162,8 +163,6 @@ return 1
     "release",
     one_of(0, 1),
 )
-
-Spawn = Callable[..., asyncio.Task[None]]
 
 
 class News(Protocol):

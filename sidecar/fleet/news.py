@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from sidecar.tasks import Spawn
+
 QUIET_SECONDS = 5.0
 """After so long without a word the server is asked for one; after as long again the connection is given up."""
 
@@ -21,7 +23,6 @@ PAUSE_SECONDS = 2.0
 LONGEST = 1024
 """Bytes of one piece of news; what is longer is none of ours."""
 
-Spawn = Callable[..., asyncio.Task[None]]
 Hear = Callable[[bytes], None]
 
 

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from sidecar.redis_link.client import Spawn
 from sidecar.redis_link.link import Tell
+from sidecar.tasks import Spawn
 
 POLL_SECONDS = 1.0
 """What the fleet says is read at least this often."""

@@ -15,10 +15,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 from sidecar.errors import FleetAway
-from sidecar.redis_link.client import Spawn
 from sidecar.redis_link.link import Budget, Link, Script
 from sidecar.redis_link.names import Names
 from sidecar.redis_link.shapes import misshapen
+from sidecar.tasks import Spawn
 
 BEAT_SECONDS: Final = 3.0
 """Between two signs of life, at most; at least three quarters of it."""

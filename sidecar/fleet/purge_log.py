@@ -23,10 +23,10 @@ from sidecar.fleet.poll import Alarm, Following
 from sidecar.fleet.purge_journal import EXCHANGE_SECONDS, LONGEST_MODE, Journal
 from sidecar.fleet.scope_notes import ScopeNotes
 from sidecar.fleet.tagged import AGAIN_SECONDS, Tagged
-from sidecar.redis_link.client import Spawn
 from sidecar.redis_link.deadline import Deadline
 from sidecar.redis_link.link import Link, Tell
 from sidecar.redis_link.names import Names, Notes
+from sidecar.tasks import Spawn
 
 CURRENT_SECONDS = 3.0
 """

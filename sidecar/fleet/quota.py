@@ -21,10 +21,10 @@ from sidecar.core.limits.rates import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS,
 from sidecar.core.limits.turns import Taken
 from sidecar.core.rules import RouteLimits
 from sidecar.errors import FleetAway
-from sidecar.redis_link.client import Spawn
 from sidecar.redis_link.link import Budget, Link, Script
 from sidecar.redis_link.names import Names
 from sidecar.redis_link.shapes import misshapen
+from sidecar.tasks import Spawn
 
 BEHIND_SECONDS: Final = 0.05
 """How long a correction waits for others, or for a call that takes it along."""

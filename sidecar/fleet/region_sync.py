@@ -19,9 +19,9 @@ from sidecar.core.region.regions import Order, Place
 from sidecar.errors import FleetAway
 from sidecar.fleet.poll import POLL_SECONDS, Alarm, Following
 from sidecar.fleet.region_board import LONGEST_OPENING, LONGEST_ORDER, MOST_NOTES, Board, Change, Ordered, Said
-from sidecar.redis_link.client import Spawn
 from sidecar.redis_link.link import Link, Tell
 from sidecar.redis_link.names import Names, Notes
+from sidecar.tasks import Spawn
 
 REFUSED_SECONDS = 60.0
 """How often it is tried where Redis won't have it: each try may be a line in its own log."""

@@ -15,7 +15,8 @@ from msgspec import Struct
 from sidecar.core.rules import AzureIdentity, StoredCredential
 from sidecar.identity.azure import Fetch, asker, describe
 from sidecar.identity.files import CredentialFiles
-from sidecar.identity.tokens import Spawn, Tokens
+from sidecar.identity.tokens import Tokens
+from sidecar.tasks import Spawn
 
 Field = tuple[bytes, bytes]
 """A header field: lower-case name and value."""

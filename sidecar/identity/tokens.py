@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
+from sidecar.tasks import Spawn
+
 AHEAD_SECONDS = 300.0
 """A token is replaced so long before it expires."""
 
@@ -38,8 +40,6 @@ FIRST_BACKOFF = 0.8
 LAST_BACKOFF = 10.0
 LONGEST_BACKOFF = 60.0
 """Seconds between tries while somebody waits: doubling, jittered; an endpoint may ask for more, up to the longest."""
-
-Spawn = Callable[..., "asyncio.Task[None]"]
 
 
 class Grant(Struct, frozen=True, gc=False):

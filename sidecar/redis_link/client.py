@@ -8,7 +8,6 @@ it costs 5 MiB that a sidecar without Redis needn't spend.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -16,8 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from sidecar.core.rules import RedisRule
-
-Spawn = Callable[..., asyncio.Task[None]]
+from sidecar.tasks import Spawn
 
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 """``await lookup(host)``: its addresses. Raises ``OSError``."""

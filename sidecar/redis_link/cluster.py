@@ -27,9 +27,9 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004  as above
 )
 
-from sidecar.redis_link.client import Spawn
 from sidecar.redis_link.connection import CONNECT_SECONDS, Wire
 from sidecar.redis_link.replies import Garbled, making_sense
+from sidecar.tasks import Spawn
 
 REDIRECTIONS = 8
 """A slot that moves costs one or two."""

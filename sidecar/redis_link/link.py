@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.redis_link.breaker import Breaker
-from sidecar.redis_link.client import LARGEST, Lookup, Spawn, build, build_single, user
+from sidecar.redis_link.client import LARGEST, Lookup, build, build_single, user
 from sidecar.redis_link.deadline import Deadline
 from sidecar.redis_link.fault import Fault, discreet, is_missing_script, judge
+from sidecar.tasks import Spawn
 
 T = TypeVar("T")
 

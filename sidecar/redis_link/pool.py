@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError  # noqa: A004  the client's own
 
-from sidecar.redis_link.client import Spawn
 from sidecar.redis_link.connection import CONNECT_SECONDS, Wire
 from sidecar.redis_link.replies import Garbled, making_sense
+from sidecar.tasks import Spawn
 
 
 class Pool(ConnectionPool):

@@ -24,6 +24,7 @@ from sidecar.store.ports import Leases, Link, Names, Sight, Values
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.warm import pages
 from sidecar.store.write_behind import WriteBehind
+from sidecar.tasks import Spawn
 
 IN_THE_LOOP = 256 * 1024
 """Bytes up to which an entry is sealed and opened in the event loop; larger ones would be felt by other calls."""
@@ -43,7 +44,6 @@ WARM_SECONDS = 2.0
 TAIL = 32
 """Bytes at the end of an envelope that no two share: what authenticates it is among them."""
 
-Spawn = Callable[..., asyncio.Task[None]]
 T = TypeVar("T")
 
 

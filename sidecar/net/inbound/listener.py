@@ -14,8 +14,9 @@ from sidecar.core.rules import Limits
 from sidecar.net.base import Application
 from sidecar.net.inbound import http1
 from sidecar.net.inbound.connection import Connection
-from sidecar.net.inbound.shared import Shared, Spawn
+from sidecar.net.inbound.shared import Shared
 from sidecar.net.inbound.spool import Spools
+from sidecar.tasks import Spawn
 
 TICK = 0.5
 """Seconds between two sweeps: the exactness of every deadline."""

@@ -7,22 +7,15 @@ a second, and that is exact enough for deadlines of seconds.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.rules import Limits
 from sidecar.net.base import Application
 from sidecar.net.inbound.head_memo import HeadMemo
 from sidecar.net.inbound.spool import Spools
-
-
-class Spawn(Protocol):
-    """Starts a task that its owner holds and waits for at the end."""
-
-    def __call__(self, coroutine: Coroutine[Any, Any, None], /, *, name: str) -> asyncio.Task[None]:
-        """Start *coroutine* as a task named *name*."""
+from sidecar.tasks import Spawn
 
 
 class Shared:

@@ -21,6 +21,7 @@ from sidecar.core.rules import KIB
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.net.outbound.answer_head import Unreadable
 from sidecar.net.outbound.connection import Wire
+from sidecar.tasks import Spawn
 
 AT_ONCE = 64 * KIB
 """Up to this size a body leaves in one write with its head; a larger one is written piece by piece, in a task."""
@@ -30,7 +31,6 @@ PIECE = 256 * KIB
 BROKEN = (Unreadable, aiohttp.ClientError, HttpProcessingError, aiohttp.EofStream, OSError, RuntimeError)
 """What our connection and aiohttp raise while an answer is awaited."""
 
-Spawn = Callable[..., "asyncio.Task[None]"]
 """``spawn(coroutine, name=…)``: starts a task that its owner keeps."""
 
 

@@ -22,10 +22,11 @@ from sidecar.core.model import Pairs
 from sidecar.core.region.connections import OLD, Census
 from sidecar.core.rules import Timeouts, UpstreamRule
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.net.outbound.call import Answer, Body, Call, Spawn
+from sidecar.net.outbound.call import Answer, Body, Call
 from sidecar.net.outbound.connection import Pool, Wire, check_parser, trust
 from sidecar.net.outbound.egress import PORTS, choose
 from sidecar.net.outbound.resolve import Resolver
+from sidecar.tasks import Spawn
 
 ORIGINS = 256
 """So many base URLs are remembered; a service with a resource in its path can have any number."""
