@@ -112,7 +112,9 @@ class Sidecar:
             now=time.time,  # noqa: TID251  as above
             environ=environ,
             spawn=self.tasks.spawn,
-            fetch=TokenClient(way=self._way, trust=lambda: trust(rules.upstream.ca_file), resolver=self.resolver),
+            fetch=TokenClient(
+                proxy_for=self._hop_to, trust=lambda: trust(rules.upstream.ca_file), resolver=self.resolver
+            ),
             report=lambda line: self.log.event("credential-unusable", level="warning", message=line),
             draw=random.random,
         )
@@ -446,7 +448,7 @@ class Sidecar:
         elif after is State.CLOSED:
             self.fleet.regions.closed(place, transition.cause)
 
-    def _way(self, url: str) -> tuple[str, str]:
+    def _hop_to(self, url: str) -> tuple[str, str]:
         """The egress proxy for a request of our own, and what it asks for."""
         egress = choose(url, proxy=self.rules.upstream.proxy, environ=self._environ, own=self._is_own)
         return egress.proxy, egress.authorization

@@ -22,8 +22,8 @@ from weakref import WeakSet
 
 from sidecar.core.cache.beside import Beside
 from sidecar.errors import FleetAway
-from sidecar.redis_link.link import Budget, Link, Script
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.link import RedisLink, Script, TimeBudget
+from sidecar.redis_link.names import RedisNames
 from sidecar.redis_link.shapes import misshapen, one_of
 from sidecar.tasks import Spawn
 
@@ -165,7 +165,7 @@ return 1
 )
 
 
-class News(Protocol):
+class LeaseNews(Protocol):
     """What is needed of the fleet's news: whether they come at present, and those of one kind."""
 
     @property
@@ -194,7 +194,7 @@ class Grant:
         return f"<Grant {self.token.decode()}{' lost' if self.lost else ''}>"
 
 
-class Sight(NamedTuple):
+class LeaseLook(NamedTuple):
     """
     What a look found: a *value* with the *seconds* it has to live; or a *grant*, the lease being ours now; or a lease
     *held* by another process for *seconds* more, unless it renews it; or nothing of these: fetch, and share nothing.
@@ -216,9 +216,9 @@ class Leases:
 
     def __init__(
         self,
-        link: Link,
-        news: News,
-        names: Names,
+        link: RedisLink,
+        news: LeaseNews,
+        names: RedisNames,
         *,
         timeout: float,
         spawn: Spawn,
@@ -255,13 +255,13 @@ class Leases:
         """Seconds between two looks of one that waits, at most: more where news come, for a look is work for Redis."""
         return 1.0 if self._news.up else 0.25
 
-    def budget(self, size: int = 0) -> Budget:
+    def budget(self, size: int = 0) -> TimeBudget:
         """The time that Redis has for one call, in which *size* bytes are written."""
-        return Budget(self._timeout + size / WRITE_BYTES_A_SECOND)
+        return TimeBudget(self._timeout + size / WRITE_BYTES_A_SECOND)
 
     async def look(
-        self, name: bytes, budget: Budget, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
-    ) -> Sight:
+        self, name: bytes, budget: TimeBudget, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
+    ) -> LeaseLook:
         """
         Read the value of *name* or take its lease. Raises ``FleetAway``; then, and when cancelled, no lease is left.
 
@@ -282,8 +282,8 @@ class Leases:
             self.begin(self._give_all_back(_perhaps(name, token, beside)))
             raise
         if what in {"taken", "second"}:
-            return Sight(grant=self._grant(name, token, second=what == "second"))
-        return Sight(value, seconds, held=what == "held")
+            return LeaseLook(grant=self._grant(name, token, second=what == "second"))
+        return LeaseLook(value, seconds, held=what == "held")
 
     async def wait(self, name: bytes, seconds: float) -> None:
         """Until there may be something new about *name*, at most *seconds*."""
@@ -346,8 +346,8 @@ class Leases:
         if self._begun:
             await asyncio.wait(self._begun, timeout=seconds)
 
-    def _own_budget(self, size: int = 0) -> Budget:
-        return Budget(max(self._timeout, OWN_SECONDS) + size / WRITE_BYTES_A_SECOND)
+    def _own_budget(self, size: int = 0) -> TimeBudget:
+        return TimeBudget(max(self._timeout, OWN_SECONDS) + size / WRITE_BYTES_A_SECOND)
 
     def _where(self, grant: Grant) -> bytes:
         return self._names.second(grant.name) if grant.second else self._names.lease(grant.name)

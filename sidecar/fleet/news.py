@@ -26,8 +26,8 @@ LONGEST = 1024
 Hear = Callable[[bytes], None]
 
 
-class Link(Protocol):
-    """What is needed of the link to Redis; see ``redis_link/link.Link``."""
+class NewsLink(Protocol):
+    """What is needed of the link to Redis; see ``redis_link/link.RedisLink``."""
 
     on_return: list[Callable[[], None]]
 
@@ -49,7 +49,7 @@ class News:
 
     def __init__(
         self,
-        link: Link,
+        link: NewsLink,
         channel: bytes,
         *,
         spawn: Spawn,

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from sidecar.core.rules import RedisRule
 from sidecar.tasks import Spawn
 
-Lookup = Callable[[str], Awaitable[Sequence[str]]]
+HostLookup = Callable[[str], Awaitable[Sequence[str]]]
 """``await lookup(host)``: its addresses. Raises ``OSError``."""
 
 SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -75,7 +75,7 @@ def locate(url: str) -> Address:
     return Address(kind or "single", family == "rediss", hosts, service, database)
 
 
-def build(rule: RedisRule, spawn: Spawn, lookup: Lookup, *, largest: int = LARGEST) -> Any:
+def build(rule: RedisRule, spawn: Spawn, lookup: HostLookup, *, largest: int = LARGEST) -> Any:
     """
     A client for *rule*, not connected yet; *spawn* owns the tasks in which it connects, and *lookup* finds addresses. A
     value that it reads has at most *largest* bytes; a server that sends more is told apart from Redis, and left.
@@ -91,7 +91,7 @@ def build(rule: RedisRule, spawn: Spawn, lookup: Lookup, *, largest: int = LARGE
     return _of_one(rule, address, spawn, lookup, rule.max_connections, largest)
 
 
-def build_single(rule: RedisRule, spawn: Spawn, lookup: Lookup, draw: float) -> Any:
+def build_single(rule: RedisRule, spawn: Spawn, lookup: HostLookup, draw: float) -> Any:
     """As ``build``, with one connection, in a Cluster to any of the servers of the URL: *draw* from [0, 1) picks it."""
     address = locate(rule.url)
     if address.kind == "cluster":
@@ -104,28 +104,28 @@ def user(rule: RedisRule) -> str:
     return rule.username_file or "default"
 
 
-def _of_one(rule: RedisRule, address: Address, spawn: Spawn, lookup: Lookup, connections: int, largest: int) -> Any:
+def _of_one(rule: RedisRule, address: Address, spawn: Spawn, lookup: HostLookup, connections: int, largest: int) -> Any:
     """A client of one server, or of the one among several that Sentinels name."""
-    from sidecar.redis_link.connection import Wire  # noqa: PLC0415  as above
-    from sidecar.redis_link.pool import Pool, Single  # noqa: PLC0415  as above
+    from sidecar.redis_link.connection import RedisConnection  # noqa: PLC0415  as above
+    from sidecar.redis_link.pool import RedisPool, Single  # noqa: PLC0415  as above
 
     wiring = _wiring(rule, address, lookup, largest)
     options = {"max_connections": connections, "spawn": spawn, "db": address.database, **wiring}
     if address.kind == "sentinel":
-        from sidecar.redis_link.sentinels import PrimaryPool, PrimaryWire, Sentinels  # noqa: PLC0415  as above
+        from sidecar.redis_link.sentinels import PrimaryConnection, PrimaryPool, Sentinels  # noqa: PLC0415  as above
 
         sentinels = Sentinels(address.hosts, wiring)
-        return Single.from_pool(PrimaryPool(address.service, sentinels, connection_class=PrimaryWire, **options))
+        return Single.from_pool(PrimaryPool(address.service, sentinels, connection_class=PrimaryConnection, **options))
     host, port = address.hosts[0]
-    return Single.from_pool(Pool(connection_class=Wire, host=host, port=port, **options))
+    return Single.from_pool(RedisPool(connection_class=RedisConnection, host=host, port=port, **options))
 
 
-def _wiring(rule: RedisRule, address: Address, lookup: Lookup, largest: int) -> dict[str, Any]:
+def _wiring(rule: RedisRule, address: Address, lookup: HostLookup, largest: int) -> dict[str, Any]:
     """What every connection is made with. The library's defaults for retries, health checks and RESP2 are right."""
-    from sidecar.redis_link.connection import Credentials  # noqa: PLC0415  as above
+    from sidecar.redis_link.connection import RedisCredentials  # noqa: PLC0415  as above
 
     return {
-        "credential_provider": Credentials(rule) if rule.username_file or rule.password_file else None,
+        "credential_provider": RedisCredentials(rule) if rule.username_file or rule.password_file else None,
         "trust": Trust(rule) if address.tls else None,
         "lookup": lookup,
         "largest": largest,

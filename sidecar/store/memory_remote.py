@@ -22,7 +22,7 @@ MOST = 1024
 """Entries that are kept; the oldest leave first."""
 
 
-class Shared:
+class SharedTier:
     """What several ``MemoryRemote`` share. *clock* is monotonic seconds, the one time of all of them."""
 
     __slots__ = ("_waiting", "clock", "entries", "leases", "marks", "seconds", "stuck")
@@ -37,7 +37,7 @@ class Shared:
         self._waiting: dict[Key, set[asyncio.Future[None]]] = {}
 
     def __repr__(self) -> str:
-        return f"<Shared {len(self.entries)} entries, {len(self.leases)} leases>"
+        return f"<SharedTier {len(self.entries)} entries, {len(self.leases)} leases>"
 
     def find(self, key: Key) -> tuple[Entry, float] | None:
         """The entry of *key* and how many seconds it has to live."""
@@ -102,7 +102,7 @@ class MemoryRemote:
 
     def __init__(
         self,
-        shared: Shared,
+        shared: SharedTier,
         *,
         admits: Callable[[Key, Entry], bool],
         now: Callable[[], float],

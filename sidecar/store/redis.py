@@ -20,7 +20,7 @@ from sidecar.core.model import Entry, Key
 from sidecar.errors import FleetAway
 from sidecar.store.base import NOTHING, Fetched, Suffices
 from sidecar.store.lifetime import aligned, life
-from sidecar.store.ports import Leases, Link, Names, Sight, Values
+from sidecar.store.ports import EntryLink, EntryNames, EntryValues, FetchLeases, FetchLook
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.warm import pages
 from sidecar.store.write_behind import WriteBehind
@@ -59,10 +59,10 @@ class RedisRemote:
 
     def __init__(
         self,
-        link: Link,
-        leases: Leases,
-        values: Values,
-        names: Names,
+        link: EntryLink,
+        leases: FetchLeases,
+        values: EntryValues,
+        names: EntryNames,
         seal: Seal,
         keyring: Callable[[], Keyring],
         *,
@@ -375,7 +375,7 @@ class _Search:
             await asyncio.sleep(remote.draw() * JITTER)
         return True, 0.0
 
-    async def _sight(self, note: bytes) -> Sight:
+    async def _sight(self, note: bytes) -> FetchLook:
         leases, beside = self._remote.leases, self._beside()
         return await leases.look(self._name, self._budget, seen=self._seen, note=note, beside=beside)
 

@@ -15,7 +15,7 @@ from sidecar.core.cache.purges import Purges
 from sidecar.core.model import Entry, Key, Position
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
-from sidecar.store.ports import Log
+from sidecar.store.ports import PurgeNotes
 
 
 class Nowhere:
@@ -65,11 +65,11 @@ class Tiered:
         "_log", "_remote", "clear", "drop", "find", "hold", "memory", "peek", "purges", "put", "tags",
     )  # fmt: skip
 
-    def __init__(self, memory: Memory, remote: Remote, purges: Purges, log: Log | None = None) -> None:
+    def __init__(self, memory: Memory, remote: Remote, purges: Purges, log: PurgeNotes | None = None) -> None:
         self.memory = memory
         self._remote = remote
         self.purges = purges
-        self._log: Log = Alone() if log is None else log
+        self._log: PurgeNotes = Alone() if log is None else log
         # Memory's own methods, for a hit should not pay for a call that only passes it on.
         self.find = memory.find
         self.peek = memory.peek

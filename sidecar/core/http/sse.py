@@ -86,7 +86,7 @@ class Splitter:
             if not _BLANK.search(self._rest, scan):
                 return self._overflow()
             chunk = bytes(self._rest)
-        events, start = self._cut(chunk, scan)
+        events, start = self._split(chunk, scan)
         self._rest = bytearray(chunk[start:])
         return events + self._overflow()
 
@@ -109,7 +109,7 @@ class Splitter:
         self._rest.clear()
         return [event]
 
-    def _cut(self, stream: bytes, scan: int) -> tuple[list[Event], int]:
+    def _split(self, stream: bytes, scan: int) -> tuple[list[Event], int]:
         """The events of *stream* and where the rest begins; no blank line ends before *scan*."""
         events = []
         start = 0
@@ -151,7 +151,7 @@ class Splitter:
         return _parse(raw.removeprefix(_BOM), raw)
 
 
-class Sign(Flag):
+class EventSign(Flag):
     """What an event of a live stream tells. ``Sign(0)``: nothing, as comments and pings do."""
 
     CONTENT = auto()
@@ -169,7 +169,7 @@ class EventWatch:
 
     __slots__ = ("_read", "_splitter", "boundary", "committed", "ended", "failed")
 
-    def __init__(self, read: Callable[[Event], Sign]) -> None:
+    def __init__(self, read: Callable[[Event], EventSign]) -> None:
         self.committed = False
         self.ended = False
         self.failed = False
@@ -192,9 +192,9 @@ class EventWatch:
     def _take(self, found: list[Event]) -> None:
         for event in found:
             sign = self._read(event)
-            self.committed |= Sign.CONTENT in sign
-            self.ended |= Sign.END in sign
-            self.failed |= Sign.FAILURE in sign
+            self.committed |= EventSign.CONTENT in sign
+            self.ended |= EventSign.END in sign
+            self.failed |= EventSign.FAILURE in sign
         self.committed |= self._splitter.overflowed
         self.boundary = self._splitter.boundary
 

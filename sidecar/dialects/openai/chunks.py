@@ -16,12 +16,12 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
-from sidecar.core.http.sse import Event, EventWatch, Sign, Splitter, events, frame
+from sidecar.core.http.sse import Event, EventSign, EventWatch, Splitter, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.dialects.openai import said as openai_said
 from sidecar.dialects.openai.finish import Ending, judge, unknown
-from sidecar.dialects.plain import NULL, Beside, denies, is_null, is_utf8, tokens
+from sidecar.dialects.plain import NULL, ErrorMembers, denies, is_null, is_utf8, tokens
 
 Piece = dict[str, Any]
 """A choice as a chunk has it; also a choice of the whole answer, or any other JSON object."""
@@ -52,7 +52,7 @@ class _Choice(Struct, gc=False):
     error: Raw = NULL
 
 
-class _Answer(Beside, gc=False):
+class _Completion(ErrorMembers, gc=False):
     """What matters for judging, of a whole answer and of a chunk alike."""
 
     object: str | None = None
@@ -61,7 +61,7 @@ class _Answer(Beside, gc=False):
     usage: Raw | UnsetType = UNSET
 
 
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = msgspec.json.Decoder(_Completion)
 
 _ANY: Final = Facts()
 
@@ -283,7 +283,7 @@ def reads(choice: _Choice) -> int:
     return openai_said.of_text(choice.text)
 
 
-def _documents(body: bytes, form: Form) -> Iterator[_Answer]:
+def _documents(body: bytes, form: Form) -> Iterator[_Completion]:
     """The readable parts of an answer: itself, or its chunks from the last to the first."""
     parts = [body] if form is Form.WHOLE else [event.data for event in reversed(events(body))]
     for part in parts:
@@ -309,20 +309,20 @@ def _model(body: bytes, form: Form) -> str:
     return next((answer.model for answer in _documents(body, form) if answer.model), "")
 
 
-def _signs(event: Event) -> Sign:
+def _signs(event: Event) -> EventSign:
     if event.data.startswith(DONE):
-        return Sign.CONTENT | Sign.END
+        return EventSign.CONTENT | EventSign.END
     if event.name == "error":
-        return Sign.FAILURE
+        return EventSign.FAILURE
     if not event.data or event.name == "ping":
-        return Sign(0)
+        return EventSign(0)
     if b'"error"' in event.data:
         try:
             if not is_null(_ANSWER.decode(event.data).error):
-                return Sign.FAILURE
+                return EventSign.FAILURE
         except UNREADABLE:
             pass
-    return Sign.CONTENT
+    return EventSign.CONTENT
 
 
 def _watch() -> Watch:

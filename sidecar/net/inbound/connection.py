@@ -14,11 +14,11 @@ from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused, SlowReader
 from sidecar.net.base import Pending, Request, Response
 from sidecar.net.inbound import http1
-from sidecar.net.inbound.exchange import Reply, Wire, respond
+from sidecar.net.inbound.exchange import AnswerWriter, Reply, respond
 from sidecar.net.inbound.flow import FlowControl
 from sidecar.net.inbound.intake import Intake
-from sidecar.net.inbound.parser import Reader
-from sidecar.net.inbound.shared import Shared
+from sidecar.net.inbound.parser import RequestParser
+from sidecar.net.inbound.shared import ListenerState
 
 AHEAD = 64 * 1024
 """Bytes sent ahead of their turn that may wait before the sender is paused."""
@@ -33,7 +33,7 @@ LINGER_SECONDS = 2.0
 NEVER = float("inf")
 
 
-class Connection(asyncio.Protocol):
+class CallerConnection(asyncio.Protocol):
     """
     The protocol of one accepted connection.
 
@@ -42,11 +42,11 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
     _flow: FlowControl
-    _wire: Wire
-    _reader: Reader
+    _wire: AnswerWriter
+    _reader: RequestParser
     _intake: Intake
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: ListenerState) -> None:
         self._shared = shared
         self._rest = b""
         self._resuming = False
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._doomed: Refused | None = None
 
     def __repr__(self) -> str:
-        return f"<Connection {self._reader!r} {self._wire!r}{' closing' if self._closing else ''}>"
+        return f"<CallerConnection {self._reader!r} {self._wire!r}{' closing' if self._closing else ''}>"
 
     # What the transport calls.
 
@@ -71,8 +71,8 @@ class Connection(asyncio.Protocol):
         """A client has connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._flow = FlowControl(self._transport)
-        self._wire = Wire(self._transport, self._shared.limits.reader_seconds)
-        self._reader = Reader(self._shared.limits, transport.get_extra_info("sockname")[1])
+        self._wire = AnswerWriter(self._transport, self._shared.limits.reader_seconds)
+        self._reader = RequestParser(self._shared.limits, transport.get_extra_info("sockname")[1])
         self._intake = Intake(self._shared, self._reader, self)
         self._shared.came(self)
 
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
         if self._idle and not self._closing:
             self._close()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection and what runs for it, now."""
         self._transport.abort()
         if self._task is not None:

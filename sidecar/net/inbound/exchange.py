@@ -16,7 +16,7 @@ from sidecar.core.model import Head, Pairs
 from sidecar.errors import ClientGone, SlowReader
 from sidecar.net.base import Response
 from sidecar.net.inbound import http1
-from sidecar.net.inbound.shared import Shared
+from sidecar.net.inbound.shared import ListenerState
 
 WRITE_BUFFER = 64 * 1024
 """Bytes that may wait for a slow caller before his answer is paused."""
@@ -25,7 +25,7 @@ JOIN = 64 * 1024
 """Bodies up to this size are copied into one write with their head; larger ones are worth a second buffer."""
 
 
-class Wire:
+class AnswerWriter:
     """
     The writing side of a transport: whether it takes more, and whether the caller still reads.
 
@@ -47,7 +47,8 @@ class Wire:
         self._waiters: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
-        return f"<Wire{' paused' if self.paused else ''}{' slow' if self.slow else ''}{' lost' if self.lost else ''}>"
+        states = ("paused", "slow", "lost")
+        return f"<{' '.join(['AnswerWriter', *(state for state in states if getattr(self, state))])}>"
 
     async def room(self) -> None:
         """Wait until there is room to write. Raises ``SlowReader`` and ``ClientGone``."""
@@ -125,7 +126,9 @@ class Reply:
         "started",
     )
 
-    def __init__(self, wire: Wire, shared: Shared, head: Head, *, keep: bool, whole: Callable[[], bool]) -> None:
+    def __init__(
+        self, wire: AnswerWriter, shared: ListenerState, head: Head, *, keep: bool, whole: Callable[[], bool]
+    ) -> None:
         self._wire = wire
         self._shared = shared
         self._whole = whole
@@ -238,7 +241,7 @@ def connection_line(minor: int, *, keep: bool) -> bytes:
     return b"" if minor else http1.KEEP_ALIVE
 
 
-def respond(wire: Wire, response: Response, date: bytes, minor: int, *, keep: bool, empty: bool) -> None:
+def respond(wire: AnswerWriter, response: Response, date: bytes, minor: int, *, keep: bool, empty: bool) -> None:
     """Write a whole answer; *empty* leaves its body out (HEAD)."""
     head = (http1.status_line(response.status), date, response.head, connection_line(minor, keep=keep), http1.CRLF)
     if empty:

@@ -13,8 +13,8 @@ from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused
 from sidecar.net.base import Admission, Request
 from sidecar.net.inbound.body import OBSERVED, Collection, Inflow
-from sidecar.net.inbound.parser import Reader
-from sidecar.net.inbound.shared import Shared
+from sidecar.net.inbound.parser import RequestParser
+from sidecar.net.inbound.shared import ListenerState
 
 
 class Owner(Protocol):
@@ -41,7 +41,7 @@ class Intake:
 
     _admission: Admission
 
-    def __init__(self, shared: Shared, reader: Reader, owner: Owner) -> None:
+    def __init__(self, shared: ListenerState, reader: RequestParser, owner: Owner) -> None:
         self._shared = shared
         self._reader = reader
         self._owner = owner

@@ -18,7 +18,7 @@ from sidecar.net.inbound.spool import Spools
 from sidecar.tasks import Spawn
 
 
-class Shared:
+class ListenerState:
     """
     *now* is monotonic seconds, *date* the ``date`` field's line; *draining* tells that connections are not kept.
     *head_memo* are the heads seen before. *report* hears of exceptions that should not have happened; *came* and *gone*
@@ -66,4 +66,4 @@ class Shared:
         self.draining = False
 
     def __repr__(self) -> str:
-        return f"<Shared {self.ledger!r}{' draining' if self.draining else ''}>"
+        return f"<ListenerState {self.ledger!r}{' draining' if self.draining else ''}>"

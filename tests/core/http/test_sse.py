@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.http.sse import Event, EventWatch, Sign, Splitter, events, frame
+from sidecar.core.http.sse import Event, EventSign, EventWatch, Splitter, events, frame
 
 ALPHABET = [
     "\r",
@@ -203,9 +203,11 @@ def test_frame(text, name):
     assert [Event(name, data, frame(data, name))] == events(frame(data, name))
 
 
-def signs(event: Event) -> Sign:
+def signs(event: Event) -> EventSign:
     """The signs of a small made-up protocol."""
-    return {b"a": Sign.CONTENT, b"z": Sign.CONTENT | Sign.END, b"!": Sign.FAILURE}.get(event.data, Sign(0))
+    return {b"a": EventSign.CONTENT, b"z": EventSign.CONTENT | EventSign.END, b"!": EventSign.FAILURE}.get(
+        event.data, EventSign(0)
+    )
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_levels(text, cuts):
         encoding.feed(text[start:end])
 
     assert (deepest(text) > DEEPEST) == levels.too_deep
-    assert (fault(text) is Unsafe.INVALID_UTF8) == (not encoding.sound or encoding.cut)
+    assert (fault(text) is Unsafe.INVALID_UTF8) == (not encoding.sound or encoding.partial)
 
 
 def test_a_string_that_never_ends_costs_its_length():
