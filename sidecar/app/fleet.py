@@ -25,7 +25,7 @@ from sidecar.fleet.presence import Presence
 from sidecar.fleet.purge_log import PurgeLog
 from sidecar.fleet.quota import FleetQuota
 from sidecar.fleet.region_sync import FleetRegions
-from sidecar.redis_link.client import HostLookup
+from sidecar.redis_link.address import HostLookup
 from sidecar.redis_link.link import RedisLink
 from sidecar.redis_link.names import RedisNames
 from sidecar.store.redis import RedisRemote

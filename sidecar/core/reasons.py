@@ -34,7 +34,7 @@ _HIT, _BYPASS, _UNKEPT, _ERROR = ((where,) for where in Where)
 
 _NOTHING = "Nothing to do."
 _STATE = "Nothing to do: such a call is forwarded, and its answer is the service's each time."
-_CORRECT_JSON = "Correct the program that writes the JSON; the service gets it as it came."
+_FIX_JSON = "Correct the program that writes the JSON; the service gets it as it came."
 _TRY_AGAIN = "Nothing to do: the next such call is fetched, and kept if its answer is whole."
 _NO_SUCH_WAY = "Correct the program that sends the call."
 
@@ -76,7 +76,7 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         _BYPASS, "The call asks for `diagnostics`, which depend on more than the question.", "Leave `diagnostics` out."
     ),
     "duplicate-key": Meaning(
-        _BYPASS, "A JSON object has a member twice, and parsers differ in which counts.", _CORRECT_JSON
+        _BYPASS, "A JSON object has a member twice, and parsers differ in which counts.", _FIX_JSON
     ),
     "file-id": Meaning(
         _BYPASS,
@@ -94,39 +94,39 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         "Call the sidecar from a program on the server.",
     ),
     "images": Meaning(_BYPASS, "Images are made anew by each call.", _STATE),
-    "invalid-json": Meaning(_BYPASS, "The body is not JSON.", _CORRECT_JSON),
+    "invalid-json": Meaning(_BYPASS, "The body is not JSON.", _FIX_JSON),
     "invalid-multipart": Meaning(
         _BYPASS, "The form's parts, or its boundary, cannot be read.", "Correct the program that writes the form."
     ),
-    "invalid-utf8": Meaning(_BYPASS, "The body is not UTF-8.", _CORRECT_JSON),
+    "invalid-utf8": Meaning(_BYPASS, "The body is not UTF-8.", _FIX_JSON),
     "item-reference": Meaning(
         _BYPASS,
         "The input names an item of an earlier response by its id.",
         "Send the item itself, with its `type` and content.",
     ),
     "lone-surrogate": Meaning(
-        _BYPASS, "A string has half of a surrogate pair, which parsers read differently.", _CORRECT_JSON
+        _BYPASS, "A string has half of a surrogate pair, which parsers read differently.", _FIX_JSON
     ),
     "memory-full": Meaning(
         _BYPASS,
         "The bodies on their way fill `limits.inflight_memory`, so this one went to disk unread.",
         "Raise `limits.inflight_memory`.",
     ),
-    "negative-zero": Meaning(_BYPASS, "A number is `-0`, which parsers read differently.", _CORRECT_JSON),
-    "nesting": Meaning(_BYPASS, "The JSON nests deeper than every parser follows.", _CORRECT_JSON),
+    "negative-zero": Meaning(_BYPASS, "A number is `-0`, which parsers read differently.", _FIX_JSON),
+    "nesting": Meaning(_BYPASS, "The JSON nests deeper than every parser follows.", _FIX_JSON),
     "no-credential": Meaning(
         (Where.BYPASS, Where.ERROR),
         "There is no credential: the caller sent none, so nobody can tell whose answer it would be (then the call is "
         "forwarded), or the region's own cannot be had (then it gets 503).",
         "Send a key; or see `[-] credential` at `/readyz?verbose` for the file or identity that is missing.",
     ),
-    "not-an-object": Meaning(_BYPASS, "The body is JSON, and no object.", _CORRECT_JSON),
+    "not-an-object": Meaning(_BYPASS, "The body is JSON, and no object.", _FIX_JSON),
     "not-deterministic": Meaning(
         _BYPASS,
         "The call may have another answer each time: it has no `temperature: 0`, or a URL is part of it.",
         "Send `temperature: 0`; or say `cache.mode: always` for the route; for a seed, `cache.seed: trusted`.",
     ),
-    "number-out-of-range": Meaning(_BYPASS, "A number is larger or longer than every parser can hold.", _CORRECT_JSON),
+    "number-out-of-range": Meaning(_BYPASS, "A number is larger or longer than every parser can hold.", _FIX_JSON),
     "observe": Meaning(
         _BYPASS,
         "The route only measures what would have hit (`cache.mode: observe`).",

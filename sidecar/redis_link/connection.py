@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from redis.exceptions import (
 )
 
 from sidecar.core.rules import RedisRule
-from sidecar.redis_link.client import LARGEST, HostLookup, Trust
+from sidecar.redis_link.address import HostLookup
 from sidecar.redis_link.replies import ROOM, Garbled
 from sidecar.redis_link.stream import RedisStream
 
@@ -55,6 +56,27 @@ class ReplyParser(_AsyncHiredisParser):
         return self._reader is None or not self._reader.has_data()
 
 
+class Trust:
+    """Whom TLS trusts and who it says we are, by the files of *rule*; with a ``ca_file``, that authority alone."""
+
+    def __init__(self, rule: RedisRule) -> None:
+        self._rule = rule
+        self._context: ssl.SSLContext | None = None
+        self._stamps: tuple[tuple[int, int], ...] = ()
+
+    def context(self) -> ssl.SSLContext:
+        """For a new connection; one serves all until a file changes. Raises ``OSError`` where a file can't be used."""
+        rule = self._rule
+        files = [Path(path) for path in (rule.ca_file, rule.cert_file, rule.key_file) if path]
+        stamps = tuple((status.st_ino, status.st_mtime_ns) for status in (file.stat() for file in files))
+        if self._context is None or stamps != self._stamps:
+            context = ssl.create_default_context(cafile=rule.ca_file or None)
+            if rule.cert_file:
+                context.load_cert_chain(rule.cert_file, rule.key_file or None)
+            self._context, self._stamps = context, stamps
+        return self._context
+
+
 class RedisConnection(Connection):
     """
     A connection. *lookup* finds the host's addresses; *trust*: how TLS is spoken, or None; *largest*: the bytes of the
@@ -63,9 +85,7 @@ class RedisConnection(Connection):
 
     _parser: ReplyParser
 
-    def __init__(
-        self, *, lookup: HostLookup, trust: Trust | None = None, largest: int = LARGEST, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, lookup: HostLookup, trust: Trust | None = None, largest: int, **kwargs: Any) -> None:
         self._lookup = lookup
         self._trust = trust
         self._most = largest + ROOM

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 from sidecar.core.events import TellEvent
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
+from sidecar.redis_link.address import HostLookup
 from sidecar.redis_link.breaker import LinkBreaker
-from sidecar.redis_link.client import LARGEST, HostLookup, build, build_single, user
+from sidecar.redis_link.client import LARGEST, build, build_single, user
 from sidecar.redis_link.deadline import Deadline
 from sidecar.redis_link.fault import RedisFault, discreet, is_missing_script, judge
 from sidecar.tasks import Spawn

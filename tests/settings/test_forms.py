@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.rules import Share
-from sidecar.redis_link.client import Address, locate
+from sidecar.redis_link.address import Address, locate
 from sidecar.settings import forms
 
 WORD = forms.choice({"off": 0, "on-demand": 1}, what="rule", later=frozenset({"tomorrow"}))
