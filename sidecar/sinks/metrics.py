@@ -17,24 +17,19 @@ from prometheus_client.metrics_core import Metric as Exposed
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sidecar.core.model import Outcome, Record
+from sidecar.sinks.metric_type import DURATIONS, LATENCIES, OVERHEADS, PREFIX, Metric
+from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.series import ConfiguredNames, ExposedLabels, Labels, plan
 from sidecar.sinks.table import (
-    BREAKDOWNS,
     BUILD_INFO,
     BYPASSES,
-    DURATIONS,
     ERRORS,
     FAILOVERS,
     FIRST_CONTENT,
-    FLEET_READINGS,
-    LATENCIES,
     NOT_STORED,
     OBSERVED,
     OVERFLOW,
     OVERHEAD_DURATION,
-    OVERHEADS,
-    PREFIX,
-    READINGS,
     REDIS_DURATION,
     REFRESHES,
     REQUEST_DURATION,
@@ -43,7 +38,6 @@ from sidecar.sinks.table import (
     TOKENS,
     UPSTREAM_DURATION,
     UPSTREAM_RESPONSES,
-    Metric,
 )
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

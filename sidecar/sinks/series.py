@@ -17,26 +17,24 @@ from sidecar.core.answer.blame import Blame
 from sidecar.core.model import Outcome
 from sidecar.core.region.breaker import State
 from sidecar.core.rules import CacheMode, Rules
+from sidecar.sinks.metric_type import Metric
+from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.table import (
-    BREAKDOWNS,
     BUILD_INFO,
     BYPASSES,
     ERRORS,
     FAILOVERS,
     FIRST_CONTENT,
-    FLEET_READINGS,
     METRICS,
     NOT_STORED,
     OBSERVED,
     OVERFLOW,
     OVERHEAD_DURATION,
-    READINGS,
     REDIS_DURATION,
     REQUEST_DURATION,
     REQUESTS,
     UPSTREAM_DURATION,
     UPSTREAM_RESPONSES,
-    Metric,
 )
 
 SERIES, EACH_ROUTE, EACH_SERVICE = 150, 6, 120

@@ -6,17 +6,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.core.model import Outcome, Record, Usage
+from sidecar.sinks.metric_type import DURATIONS, OVERHEADS
 from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.series import ConfiguredNames
-from sidecar.sinks.table import (
-    BREAKDOWNS,
-    DURATIONS,
-    FLEET_READINGS,
-    METRICS,
-    OVERHEADS,
-    READINGS,
-    reference,
-)
+from sidecar.sinks.table import METRICS, reference
 
 NAMES = ConfiguredNames(
     {"openai": ("us", "eu"), "anthropic": ("us",)},

@@ -14,8 +14,9 @@ from sidecar.core.region.breaker import State
 from sidecar.settings import load
 from sidecar.settings.builtin import ROUTES
 from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.series import EACH_SERVICE, SCANT, ConfiguredNames, names_of, plan
-from sidecar.sinks.table import BREAKDOWNS, BUILD_INFO, FLEET_READINGS, METRICS, READINGS
+from sidecar.sinks.table import BUILD_INFO, METRICS
 from sidecar.store.envelope import EnvelopeFault
 from sidecar.upstream.route_limiter import CAUSES as SHED
 from tests.sinks.test_metrics import record, scrape, sent, total

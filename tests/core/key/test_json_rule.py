@@ -277,4 +277,4 @@ def test_repr():
     levels, encoding = Levels(DEEPEST + 1), Encoding()
     encoding.feed(b"\xc3")
 
-    assert ("<Levels 129, too deep>", "<Encoding sound cut>") == (repr(levels), repr(encoding))
+    assert ("<Levels 129, too deep>", "<Encoding sound partial>") == (repr(levels), repr(encoding))
