@@ -14,59 +14,17 @@ FILES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((R
 MOST_LINES = 400
 MOST_LOOSE = 4
 
-OLD_CLASSES = [
-    "Errand",
-    "Trip",
-    "Leg",
-    "End",
-    "Try",
-    "Way",
-    "Boarding",
-    "Reception",
-    "Standby",
-    "Passage",
-    "Approach",
-    "Gate",
-    "Pass",
-    "Turn",
-    "Committed",
-    "Familiar",
-    "Membership",
-    "Pieces",
-]
-"""The names of classes that had no meaning outside this program; each has one of the field's words now."""
+OLD_CLASSES = frozenset({
+    "Errand", "Trip", "Leg", "End", "Try", "Way", "Boarding", "Reception", "Standby", "Passage", "Approach", "Gate",
+    "Pass", "Turn", "Committed", "Familiar", "Membership", "Pieces",
+})  # fmt: skip
+"""Names of classes that meant something in this program alone; each is one of the field's words now."""
 
-OLD_WORDS = [
-    "errand",
-    "trip",
-    "leg",
-    "way",
-    "boarding",
-    "board",
-    "takes",
-    "hand_on",
-    "pass_on",
-    "reception",
-    "pour",
-    "standby",
-    "stand_in",
-    "spare",
-    "passage",
-    "approach",
-    "telling",
-    "gate",
-    "talks",
-    "again",
-    "told",
-    "familiar",
-    "recall",
-    "membership",
-    "hasty",
-    "sole",
-    "unheard",
-    "silent",
-    "cut",
-]
+OLD_WORDS = frozenset({
+    "errand", "trip", "leg", "way", "boarding", "board", "takes", "hand_on", "pass_on", "reception", "pour", "standby",
+    "stand_in", "spare", "passage", "approach", "telling", "gate", "talks", "again", "told", "familiar", "recall",
+    "membership", "hasty", "sole", "unheard", "silent", "cut",
+})  # fmt: skip
 """The same of functions, fields, variables and modules, without underscores around them."""
 
 
@@ -123,7 +81,7 @@ def given(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 def test_no_word_of_the_old_vocabulary():
     """What was renamed into the words of the field stays so, as a class, function, field, variable or module."""
-    old = {*OLD_CLASSES, *OLD_WORDS}
+    old = OLD_CLASSES | OLD_WORDS
     found = [f"{path.relative_to(ROOT)}: {path.stem}" for path in FILES if path.stem in old]
     for path, tree in FILES.items():
         found += [f"{path.relative_to(ROOT)}:{line}: {name}" for name, line in given(tree) if name.strip("_") in old]

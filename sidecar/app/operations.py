@@ -162,7 +162,7 @@ class Operations:
             await asyncio.sleep(0)
 
     async def purge(self, asked: PurgeRequest) -> PurgeResult:
-        """See ``ControlServer``."""
+        """Purge here, and in the fleet where that was asked for; with ``dry_run`` count only."""
         scope = self._scope(asked)
         entries = await self._count(scope)
         if asked.dry_run:
@@ -179,7 +179,7 @@ class Operations:
         return PurgeResult(entries, f"{position.incarnation.hex()}:{position.number}", "done")
 
     async def change(self, asked: ModeRequest) -> ModeResult:
-        """See ``ControlServer``. The configuration's own mode ends what was said before."""
+        """Set the mode. The configuration's own mode ends what was said before."""
         mode = None if asked.mode is self._configured and asked.seconds is None else asked.mode
         until = inf if asked.seconds is None else self._now() + asked.seconds
         fleet: FleetProgress = "local"
@@ -194,7 +194,7 @@ class Operations:
         return replace(self.standing(), fleet=fleet)
 
     async def region(self, asked: RegionRequest) -> RegionResult:
-        """See ``ControlServer``. The fleet's order goes before this process's own."""
+        """Stop or force a region, or end that. The fleet's order goes before this process's own."""
         self._check(asked.service, asked.region)
         place = asked.service, asked.region
         until = inf if asked.seconds is None else self._now() + asked.seconds

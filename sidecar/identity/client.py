@@ -48,7 +48,7 @@ class TokenClient:
     async def __call__(
         self, method: str, url: str, headers: HeaderFields, body: bytes, *, seconds: float, proxy: bool
     ) -> tuple[int, HeaderFields, bytes]:
-        """See ``TokenFetch``."""
+        """Ask the endpoint once; an answer of more than ``LONGEST_ANSWER`` bytes is an error."""
         if self._context is None and (proxy or url.startswith("https:")):
             self._context = self._trust()
         through, authorization = self._proxy_for(url) if proxy else ("", "")

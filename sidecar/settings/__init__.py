@@ -1,7 +1,7 @@
 """
-The configuration: YAML, variables and options in, frozen rules out, or every problem at once.
+Makes frozen rules of YAML, variables and options, or names every problem at once.
 
-The rule: files are read here and nowhere else, and nothing below the composition root imports this package.
+The files of a configuration are read here and nowhere else, and nothing below imports this package.
 """
 
 from __future__ import annotations

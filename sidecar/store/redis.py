@@ -89,7 +89,7 @@ class RedisRemote:
         return f"<RedisRemote {self.hits} hits, {self.waits} waits, {self.leases!r}, {self.behind!r}>"
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
-        """See ``Remote``."""
+        """Read the entry of *key*, or take the lease on it, or wait for the process that has it."""
         try:
             names = [name_of(secret, key) for secret in self._keyring().keys]
             search = Search(self, key, suffices, names, beside)
@@ -111,14 +111,14 @@ class RedisRemote:
         return Fetched(search.entry, search.lease, search.waited, search.second)
 
     def keep(self, key: Key, entry: Entry) -> None:
-        """See ``Remote``."""
+        """Put *entry* into the queue of writes; one that is too large counts as dropped."""
         if entry.size > self._limit:
             self.behind.drops += 1
         else:
             self.behind.put(key, entry)
 
     def delete(self, keys: Iterable[Key]) -> None:
-        """See ``Remote``."""
+        """Begin to delete the entries of *keys*, under the name that each secret gives them."""
         try:
             names = []
             for key in keys:
@@ -152,7 +152,7 @@ class RedisRemote:
         return taken
 
     async def close(self) -> None:
-        """See ``Remote``."""
+        """Give the leases back, finish the writes, and close the connections."""
         await self.leases.close(FLUSH_SECONDS)
         await self.behind.close(FLUSH_SECONDS)
         await self._let_go()

@@ -67,18 +67,18 @@ class RedisLease:
         return f"<RedisLease {self._grant or 'given back'}>"
 
     def keep(self, entry: Entry) -> None:
-        """See ``Lease``."""
+        """Begin to store *entry* and give the lease back."""
         grant, self._grant = self._grant, None
         if grant is not None:
             self._remote.leases.begin(self._remote.hand_in(grant, self._key, entry))
 
     def stall(self, *, stuck: bool) -> None:
-        """See ``Lease``."""
+        """Begin to tell those who wait whether the call is *stuck*."""
         if self._grant is not None:
             self._remote.leases.stall(self._grant, stuck=stuck)
 
     def release(self, *, failed: bool) -> None:
-        """See ``Lease``."""
+        """Begin to give the lease back without an answer."""
         grant, self._grant = self._grant, None
         if grant is not None:
             self._remote.leases.release(grant, failed=failed)

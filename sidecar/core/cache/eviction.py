@@ -91,12 +91,12 @@ class Lru(Generic[K, V]):
 
     @property
     def cost(self) -> int:
-        """See ``Policy``."""
+        """The sum of the slots' costs."""
         return self._cost
 
     @property
     def count(self) -> int:
-        """See ``Policy``."""
+        """The number of slots."""
         return len(self._slots)
 
     def touch(self, slot: CacheSlot[K, V]) -> None:
@@ -104,7 +104,7 @@ class Lru(Generic[K, V]):
         self._slots.move_to_end(slot)
 
     def add(self, slot: CacheSlot[K, V]) -> list[CacheSlot[K, V]]:
-        """See ``Policy``."""
+        """Take in *slot*; the slots unused for longest go."""
         self._slots[slot] = None
         self._cost += slot.cost
         gone = []
@@ -115,18 +115,18 @@ class Lru(Generic[K, V]):
         return gone
 
     def resize(self, slot: CacheSlot[K, V], cost: int) -> list[CacheSlot[K, V]]:
-        """See ``Policy``. What is new counts as used."""
+        """*slot* has another *cost*. What is new counts as used."""
         self.remove(slot)
         slot.cost = cost
         return self.add(slot)
 
     def remove(self, slot: CacheSlot[K, V]) -> None:
-        """See ``Policy``."""
+        """Take *slot* out."""
         del self._slots[slot]
         self._cost -= slot.cost
 
     def clear(self) -> None:
-        """See ``Policy``."""
+        """Take out everything, and forget what was there."""
         self._slots.clear()
         self._cost = 0
 
@@ -199,12 +199,12 @@ class S3Fifo(Generic[K, V]):
 
     @property
     def cost(self) -> int:
-        """See ``Policy``."""
+        """The sum of the slots' costs."""
         return self._small.cost + self._main.cost
 
     @property
     def count(self) -> int:
-        """See ``Policy``."""
+        """The number of slots."""
         return self._small.count + self._main.count
 
     def touch(self, slot: CacheSlot[K, V]) -> None:
@@ -213,7 +213,7 @@ class S3Fifo(Generic[K, V]):
             slot.uses += 1
 
     def add(self, slot: CacheSlot[K, V]) -> list[CacheSlot[K, V]]:
-        """See ``Policy``."""
+        """Take in *slot*: among the main ones where its key left a ghost, else among the new ones."""
         gone = self._make_room(slot.cost)
         cost = self._ghosts.pop(hash(slot.key), None)
         if cost is None:
@@ -224,7 +224,10 @@ class S3Fifo(Generic[K, V]):
         return gone
 
     def resize(self, slot: CacheSlot[K, V], cost: int) -> list[CacheSlot[K, V]]:
-        """See ``Policy``. It is the newest of its queue then: what was just brought anew should not be what goes."""
+        """
+        *slot* has another *cost*. It is the newest of its queue then: what was just brought anew should not be what
+        goes.
+        """
         queue = slot.queue
         assert queue is not None
         queue.remove(slot)
@@ -234,12 +237,12 @@ class S3Fifo(Generic[K, V]):
         return gone
 
     def remove(self, slot: CacheSlot[K, V]) -> None:
-        """See ``Policy``."""
+        """Take *slot* out."""
         assert slot.queue is not None
         slot.queue.remove(slot)
 
     def clear(self) -> None:
-        """See ``Policy``."""
+        """Take out everything, and forget what was there."""
         for queue in (self._small, self._main):
             while (slot := queue.oldest) is not None:
                 queue.remove(slot)

@@ -146,7 +146,7 @@ class Reply:
         return f"<Reply {state}, {self._written} of {self._length} bytes>"
 
     def begin(self, status: int, pairs: Pairs, length: int | None) -> None:
-        """See ``Exchange``. Raises ``ValueError`` for fields that would break out of their lines."""
+        """Send the head. Raises ``ValueError`` for fields that would break out of their lines."""
         lines = http1.field_lines(pairs)
         self._start()
         self._length = length
@@ -177,7 +177,7 @@ class Reply:
         )
 
     async def write(self, chunk: bytes) -> None:
-        """See ``Exchange``. Also raises ``ClientGone``, and ``ValueError`` past the length that was announced."""
+        """Send body bytes. Raises ``SlowReader``, ``ClientGone``, and ``ValueError`` past the announced length."""
         if self._wire.paused or self._wire.lost:
             await self._wire.room()
         if not self.started or self.ended or self.severed:
@@ -196,7 +196,7 @@ class Reply:
             self._wire.transport.writelines((b"%x\r\n" % len(chunk), chunk, http1.CRLF))
 
     def end(self) -> None:
-        """See ``Exchange``."""
+        """End the answer; break the connection where bytes of the announced length are missing."""
         if self._wire.lost or self.severed or self.ended:
             return
         if not self.started:
@@ -213,14 +213,14 @@ class Reply:
             self._wire.reset_on_close(on=False)
 
     def respond(self, response: Response) -> None:
-        """See ``Exchange``."""
+        """Send a whole answer at once."""
         self._start()
         self.keep = self.keep and not response.close and self._whole()
         self.ended = True
         respond(self._wire, response, self._shared.date, self._minor, keep=self.keep, empty=self._empty)
 
     def cut(self) -> None:
-        """See ``Exchange``."""
+        """Break the connection, so that the caller knows the answer is not whole."""
         if not self.ended:
             self.severed = True
             self._wire.transport.abort()
