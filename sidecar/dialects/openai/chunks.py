@@ -19,7 +19,7 @@ from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
 from sidecar.core.http.sse import Event, EventSign, EventWatch, Splitter, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
-from sidecar.dialects.openai import said as openai_said
+from sidecar.dialects.openai import choice_content
 from sidecar.dialects.openai.finish import Ending, judge, unknown
 from sidecar.dialects.plain import NULL, ErrorMembers, denies, is_null, is_utf8, tokens
 
@@ -275,12 +275,12 @@ def _is_of(endings: Mapping[int, Ending], expects: int) -> bool:
 
 def speaks(choice: _Choice) -> int:
     """What a choice of a chat says, or a piece of one."""
-    return openai_said.of_message(choice.message) | openai_said.of_delta(choice.delta)
+    return choice_content.of_message(choice.message) | choice_content.of_delta(choice.delta)
 
 
 def reads(choice: _Choice) -> int:
     """What a choice of the older completions says."""
-    return openai_said.of_text(choice.text)
+    return choice_content.of_text(choice.text)
 
 
 def _documents(body: bytes, form: Form) -> Iterator[_Completion]:

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from sidecar.core.dialect import Completeness
-from sidecar.dialects.openai.said import ChoiceContent
+from sidecar.dialects.openai.choice_content import ChoiceContent
 
 GOOD: Final = frozenset({
     # OpenAI, API reference; OpenRouter brings the words of others to these, and vLLM has the first two of its own.
