@@ -2,7 +2,7 @@
 ``sidecar run``: one process from its first line of log to its exit code.
 
 The rule: signals, the event loop, what goes past the log and messages about start-up live here; what runs is
-``lifecycle``'s.
+``app``'s.
 """
 
 from __future__ import annotations

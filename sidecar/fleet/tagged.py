@@ -9,8 +9,8 @@ there is no room for is refused, and then the answer does not serve the call.
 In Redis stands, for each tag, a sorted set of the notes that purge such answers (of their keys, sealed as in the log),
 by the time at which the answer can serve nobody any more. The set's name is a digest of the tag's own sealed note; it
 lies in the log's slot. The script that writes a purge of the tag into the log moves the whole set there in the same
-step (see ``journal``), so it does not matter who noted what, or whether that process still lives. A note that comes
-after the purge is told so, and whoever brought it purges its key.
+step (see ``purge_journal``), so it does not matter who noted what, or whether that process still lives. A note that
+comes after the purge is told so, and whoever brought it purges its key.
 
 Beyond ``MOST_KEYS`` a set has the routes of answers instead of their keys. Redis may evict or lose a set; so each
 process brings its notes again after a while.

@@ -1,7 +1,7 @@
 """
 What the arm in Redis needs of the fleet.
 
-The rule: descriptions only. The fleet stands on the same floor, so neither knows the other; ``lifecycle`` brings them
+The rule: descriptions only. The fleet stands on the same floor, so neither knows the other; ``app`` brings them
 together.
 """
 
