@@ -1,1 +1,1 @@
-"""Servers for those who run the sidecar: kubelet and Prometheus, and people with the commands that act on it."""
+"""Serves those who run the sidecar (kubelet, Prometheus, people), on ports that callers don't use."""

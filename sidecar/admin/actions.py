@@ -36,7 +36,7 @@ BODY_BYTES = REQUEST_BYTES * 4 // 3 + KIB
 SHORTEST, LONGEST = 1.0, 30 * 86400.0
 """How long a mode or an order may be said to hold, in seconds."""
 
-Fleet = Literal["done", "pending", "local"]
+FleetProgress = Literal["done", "pending", "local"]
 """Whether the fleet knows: ``pending`` until Redis answers again, ``local`` where it is none of its business."""
 
 _ADDRESS = re.compile(r"[0-9a-f]{32}\Z")
@@ -57,7 +57,7 @@ class PurgeRequest:
     dry_run: bool
     fleet: bool
 
-    def told(self) -> Mapping[str, str | float]:
+    def audit_fields(self) -> Mapping[str, str | float]:
         """What an audit line says of it: never what the request holds."""
         value = "" if self.scope in {"key", "partition"} else self.value  # by which somebody might be recognised
         return {"scope": self.scope, "value": value, "bytes": len(self.request), "dry_run": self.dry_run}
@@ -69,9 +69,9 @@ class PurgeResult:
 
     entries: int
     position: str
-    fleet: Fleet
+    fleet: FleetProgress
 
-    def told(self) -> Mapping[str, str | float]:
+    def audit_fields(self) -> Mapping[str, str | float]:
         """What an audit line says of it."""
         return {"entries": self.entries, "position": self.position, "fleet": self.fleet}
 
@@ -84,7 +84,7 @@ class ModeRequest:
     seconds: float | None
     fleet: bool
 
-    def told(self) -> Mapping[str, str | float]:
+    def audit_fields(self) -> Mapping[str, str | float]:
         """What an audit line says of it."""
         return {"mode": self.mode.value} | ({} if self.seconds is None else {"seconds": self.seconds})
 
@@ -95,9 +95,9 @@ class ModeResult:
 
     mode: Mode
     seconds: float | None
-    fleet: Fleet
+    fleet: FleetProgress
 
-    def told(self) -> Mapping[str, str | float]:
+    def audit_fields(self) -> Mapping[str, str | float]:
         """What an audit line says of it."""
         return {"fleet": self.fleet}
 
@@ -115,7 +115,7 @@ class RegionRequest:
     seconds: float | None
     fleet: bool
 
-    def told(self) -> Mapping[str, str | float]:
+    def audit_fields(self) -> Mapping[str, str | float]:
         """What an audit line says of it."""
         lasting = {} if self.seconds is None else {"seconds": self.seconds}
         return {"service": self.service, "region": self.region, "action": self.action} | lasting
@@ -129,10 +129,10 @@ class RegionResult:
     """
 
     regions: Sequence[Standing]
-    fleet: Fleet
+    fleet: FleetProgress
     why: str = ""
 
-    def told(self) -> Mapping[str, str | float]:
+    def audit_fields(self) -> Mapping[str, str | float]:
         """What an audit line says of it."""
         return {"fleet": self.fleet} | ({"why": self.why} if self.why else {})
 
@@ -159,7 +159,7 @@ _PURGE, _MODE, _REGION = json.Decoder(_Purge), json.Decoder(_Mode), json.Decoder
 
 _NO_JSON = frozenset({Unsafe.INVALID_UTF8, Unsafe.NESTING, Unsafe.INVALID_JSON, Unsafe.LONE_SURROGATE})
 
-Said = TypeVar("Said", _Purge, _Mode, _Region)
+ActionBody = TypeVar("ActionBody", _Purge, _Mode, _Region)
 
 
 def roughly(seconds: float) -> str:
@@ -203,7 +203,7 @@ def region_request(body: bytes, *, fleet: bool) -> RegionRequest:
     return RegionRequest(said.service, said.region, action, _seconds(said.lasting), fleet)
 
 
-def _read(decoder: json.Decoder[Said], body: bytes) -> Said:
+def _read(decoder: json.Decoder[ActionBody], body: bytes) -> ActionBody:
     try:
         return decoder.decode(body)
     except UNREADABLE as error:

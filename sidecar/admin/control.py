@@ -27,6 +27,7 @@ from sidecar.admin.actions import (
     purge_request,
     region_request,
 )
+from sidecar.core.events import TellEvent
 from sidecar.errors import ConfigError, Refused
 
 if TYPE_CHECKING:
@@ -59,27 +60,20 @@ _HEADERS = {"server": "sidecar", "cache-control": "no-store", "x-content-type-op
 class Audited(Protocol):
     """What an audit line can tell of."""
 
-    def told(self) -> Mapping[str, str | float]:
+    def audit_fields(self) -> Mapping[str, str | float]:
         """The fields of the line."""
 
 
-Asked = TypeVar("Asked", bound=Audited)
+ActionRequest = TypeVar("ActionRequest", bound=Audited)
 Done = TypeVar("Done", bound=Audited)
-
-
-class Audit(Protocol):
-    """Keeps a line about an action; ``sinks/log.AccessLog.event`` does."""
-
-    def __call__(self, name: str, /, *, level: str = "info", **fields: str | float | None) -> None:
-        """Keep the line *name* with its *fields*."""
 
 
 class ControlServer:
     """
     The control server. *purge*, *mode* and *region* act, and may raise ``Refused`` with what to tell the caller;
     *status* and *regions* are asked at each request, have to be quick, and say nothing secret; the member ``mode`` of
-    the one is a ``ModeResult``, the member ``regions`` of the other a list of ``Standing``. *report* hears of what went
-    wrong inside.
+    the one is a ``ModeResult``, the member ``regions`` of the other a list of ``core/region/regions.Standing``.
+    *report* hears of what went wrong inside.
 
     Without a *token_file* (``""``) callers of this machine act on this process alone. Started once, stopped once;
     ``stop`` without ``start`` does nothing.
@@ -93,7 +87,7 @@ class ControlServer:
         region: Callable[[RegionRequest], Awaitable[RegionResult]],
         status: Callable[[], Mapping[str, object]],
         regions: Callable[[], Mapping[str, object]],
-        audit: Audit,
+        audit: TellEvent,
         report: Callable[[BaseException], None],
         token_file: str = "",
     ) -> None:
@@ -209,8 +203,8 @@ class ControlServer:
         self,
         request: web.Request,
         name: str,
-        read: Callable[..., Asked],
-        do: Callable[[Asked], Awaitable[Done]],
+        read: Callable[..., ActionRequest],
+        do: Callable[[ActionRequest], Awaitable[Done]],
     ) -> web.Response:
         """Read what is asked, do it, and leave the audit line."""
         token = ""
@@ -219,9 +213,9 @@ class ControlServer:
         try:
             token = self._admit(request)
             asked = read(await _body(request), fleet=bool(token))
-            what |= asked.told()
+            what |= asked.audit_fields()
             done = await do(asked)
-            what |= done.told()
+            what |= done.audit_fields()
             result = "done"
         except Refused as refused:
             result = f"refused: {refused.code}"

@@ -17,7 +17,7 @@ from sidecar.core.rules import Mode, Rules
 
 
 class Credential(Protocol):
-    """How it is with a region's credential; ``identity/credentials.Standing``."""
+    """How it is with a region's credential; ``identity/credentials.CredentialStanding``."""
 
     @property
     def name(self) -> str:
@@ -49,12 +49,12 @@ def mode_parts(standing: ModeResult, source: str, configured: Mode) -> Iterable[
 
 def region_parts(table: Iterable[Standing]) -> Iterable[Part]:
     """The regions that don't take calls as usual."""
-    for told in table:
-        if told.state == State.CLOSED:
+    for place_now in table:
+        if place_now.state == State.CLOSED:
             continue
-        place = "/".join(word for word in (told.service, told.resource, told.region) if word)
-        why = "by an operator's order" if told.order else f"tried again in {told.seconds:.1f} s"
-        yield Part(f"region {place}", False, f"{told.state}, {why}")
+        place = "/".join(word for word in (place_now.service, place_now.resource, place_now.region) if word)
+        why = "by an operator's order" if place_now.order else f"tried again in {place_now.seconds:.1f} s"
+        yield Part(f"region {place}", False, f"{place_now.state}, {why}")
 
 
 def credential_parts(credentials: Iterable[Credential]) -> Iterable[Part]:

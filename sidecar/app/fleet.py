@@ -11,10 +11,10 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 from sidecar.app.clocks import running
 from sidecar.core.cache.purges import Purges, Scope
+from sidecar.core.events import TellEvent
 from sidecar.core.key.keyring import Keyring
 from sidecar.core.model import Entry, Key
 from sidecar.core.region.regions import Order, Place
@@ -23,21 +23,14 @@ from sidecar.fleet.lease import Leases
 from sidecar.fleet.news import News
 from sidecar.fleet.presence import Presence
 from sidecar.fleet.purge_log import PurgeLog
-from sidecar.fleet.quota import Quota
+from sidecar.fleet.quota import FleetQuota
 from sidecar.fleet.region_sync import FleetRegions
-from sidecar.redis_link.client import Lookup
-from sidecar.redis_link.link import Link
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.address import HostLookup
+from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.names import RedisNames
 from sidecar.store.redis import RedisRemote
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.values import Values
-
-
-class Tell(Protocol):
-    """A line of the log; ``sinks/log.AccessLog.event`` is one."""
-
-    def __call__(self, name: str, /, *, level: str = "info", **fields: str | float | None) -> None:
-        """*name* is a short stable word."""
 
 
 class Fleet:
@@ -57,8 +50,8 @@ class Fleet:
         limit: int,
         shared: Iterable[str],
         spawn: Callable[..., asyncio.Task[None]],
-        lookup: Lookup,
-        tell: Tell,
+        lookup: HostLookup,
+        tell: TellEvent,
         report: Callable[[BaseException], None],
         on_purge: Callable[[tuple[Scope, ...]], None],
         on_mode: Callable[[Mode | None, float], None],
@@ -68,7 +61,7 @@ class Fleet:
     ) -> None:
         self._rule = rule
         self._spawn = spawn
-        self.link = Link(
+        self.link = RedisLink(
             rule,
             clock=running,
             draw=random.random,
@@ -78,7 +71,7 @@ class Fleet:
             largest=limit + ALLOWANCE,
             on_command=lambda _, seconds: on_command(seconds),
         )
-        names = Names(rule.namespace)
+        names = RedisNames(rule.namespace)
         self.seal = Seal(keyring, seal, random=os.urandom, limit=limit)
         self.news = News(self.link, names.news, spawn=spawn, draw=random.random, report=report)
         self.log = PurgeLog(
@@ -114,7 +107,7 @@ class Fleet:
         self.presence = Presence(
             self.link, names, member=os.urandom(12), clock=running, draw=random.random, spawn=spawn
         )
-        self.quota = Quota(self.link, names, timeout=rule.timeout, spawn=spawn)
+        self.quota = FleetQuota(self.link, names, timeout=rule.timeout, spawn=spawn)
         leases = Leases(
             self.link,
             self.news,

@@ -14,7 +14,7 @@ from math import inf
 from typing import Protocol
 
 from sidecar.admin.actions import (
-    Fleet,
+    FleetProgress,
     ModeRequest,
     ModeResult,
     PurgeRequest,
@@ -39,7 +39,7 @@ FLEETS_SECONDS = 30 * 86400.0
 _STATES = {word: state for state, word in ORDERS.items()}
 
 
-class Log(Protocol):
+class FleetLog(Protocol):
     """The fleet's log; ``fleet/purge_log.PurgeLog``."""
 
     async def purge(self, scopes: Iterable[Scope]) -> Position | None:
@@ -98,7 +98,7 @@ class Operations:
         self._orders: dict[tuple[str, str], Order] = {}
         self._terms: dict[tuple[tuple[str, str], Order], Term] = {}
         self._sweeping = False
-        self.log: Log | None = None
+        self.log: FleetLog | None = None
         self.orders: Orders | None = None
         self.purged = 0
 
@@ -162,7 +162,7 @@ class Operations:
             await asyncio.sleep(0)
 
     async def purge(self, asked: PurgeRequest) -> PurgeResult:
-        """See ``ControlServer``."""
+        """Purge here, and in the fleet where that was asked for; with ``dry_run`` count only."""
         scope = self._scope(asked)
         entries = await self._count(scope)
         if asked.dry_run:
@@ -179,13 +179,13 @@ class Operations:
         return PurgeResult(entries, f"{position.incarnation.hex()}:{position.number}", "done")
 
     async def change(self, asked: ModeRequest) -> ModeResult:
-        """See ``ControlServer``. The configuration's own mode ends what was said before."""
+        """Set the mode. The configuration's own mode ends what was said before."""
         mode = None if asked.mode is self._configured and asked.seconds is None else asked.mode
         until = inf if asked.seconds is None else self._now() + asked.seconds
-        fleet: Fleet = "local"
+        fleet: FleetProgress = "local"
         if self.log is not None and asked.fleet:
-            told = await self.log.set_mode(mode, min(until, self._now() + FLEETS_SECONDS))
-            fleet = "done" if told else "pending"
+            written = await self.log.set_mode(mode, min(until, self._now() + FLEETS_SECONDS))
+            fleet = "done" if written else "pending"
         if mode is None:
             self._own = None
         elif fleet == "local":
@@ -194,12 +194,12 @@ class Operations:
         return replace(self.standing(), fleet=fleet)
 
     async def region(self, asked: RegionRequest) -> RegionResult:
-        """See ``ControlServer``. The fleet's order goes before this process's own."""
+        """Stop or force a region, or end that. The fleet's order goes before this process's own."""
         self._check(asked.service, asked.region)
         place = asked.service, asked.region
         until = inf if asked.seconds is None else self._now() + asked.seconds
         order = None if asked.action == "auto" else Order(_STATES[asked.action], until)
-        fleet: Fleet = "local"
+        fleet: FleetProgress = "local"
         why = ""
         if self.orders is not None and asked.fleet:
             limited = order and Order(order.state, min(until, self._now() + FLEETS_SECONDS))

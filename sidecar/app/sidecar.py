@@ -1,62 +1,21 @@
 """
-The composition root: builds every part, hands each its collaborators, starts them, drains them, stops them.
+One process: starts its parts, drains them, stops them, and says how they are.
 
-The rule: everything is made here and nowhere else; nothing below knows how it came to be.
+The rule: an order of starting and one of stopping, both readable here; ``wiring`` makes the parts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import ssl
-import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
 from sidecar.admin.health import HealthServer, Part, Readiness
 from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts, split_parts
 from sidecar.app.clocks import running
-from sidecar.app.operations import Operations
-from sidecar.app.tasks import Tasks
-from sidecar.core.cache.observation import Observations
-from sidecar.core.cache.purges import Purges
-from sidecar.core.key.fingerprint import fleet_secret
-from sidecar.core.key.keyring import Keyring
-from sidecar.core.memory_budget import Ledger
-from sidecar.core.model import Record
-from sidecar.core.region.breaker import State, Transition
-from sidecar.core.region.regions import Place, Regions
-from sidecar.core.request.plan import RequestPlans
-from sidecar.core.request.principal import Accepted, Pod
-from sidecar.core.rules import Mode, Rules
-from sidecar.flight.table import Flights
-from sidecar.identity.client import TokenClient
-from sidecar.identity.credentials import Credentials
-from sidecar.identity.key_sets import KeySets
-from sidecar.identity.secret_file import SecretFile
-from sidecar.net.inbound.listener import Listener
-from sidecar.net.outbound.client import Upstream
-from sidecar.net.outbound.connection import trust
-from sidecar.net.outbound.egress import choose
-from sidecar.net.outbound.resolve import Resolver
-from sidecar.proxy.handler import Proxy
-from sidecar.sinks.log import AccessLog
-from sidecar.sinks.metrics import Metrics
-from sidecar.sinks.series import names_of
-from sidecar.sinks.strays import trail
-from sidecar.store.memory import Memory
-from sidecar.store.tiered import Nowhere, Tiered
-from sidecar.upstream.commit import COMMIT_BYTES
-from sidecar.upstream.dispatch import Dispatch
-from sidecar.upstream.fallback import Fallback
-from sidecar.upstream.limiter import Throttle
-
-if TYPE_CHECKING:
-    from sidecar.app.fleet import Fleet
+from sidecar.app.wiring import Parts
+from sidecar.core.rules import Rules
 
 _SWEEP_SECONDS = 1.0
 _SWEEP_ENTRIES = 2000
@@ -75,158 +34,29 @@ class Sidecar:
     ) -> None:
         self.rules = rules
         self._refused = refused
-        self._environ = environ
-        self._shared = frozenset(service.name for service in rules.services if service.breaker.shared)
         self.port = self.health_port = self.admin_port = 0
-        self.log = AccessLog(write, now=time.time, rule=rules.log)  # noqa: TID251  the clocks are handed out from here
-        self.tasks = Tasks(self._report)
-        self.ledger = Ledger(rules.limits.inflight_memory)
-        self.memory = Memory(
-            rules.memory,
-            now=time.time,  # noqa: TID251  as above
-            clock=running,
-        )
-        self.flights = Flights(
-            spawn=self.tasks.spawn,
-            ledger=self.ledger,
-            limit=rules.memory.max_entry_bytes,
-            report=self._report,
-        )
-        self.resolver = Resolver(rules.upstream.nameservers, clock=running)
-        self.upstream = Upstream(
-            rules.upstream,
-            environ=environ,
-            own=self._is_own,
-            spawn=self.tasks.spawn,
-            resolver=self.resolver,
-            clock=running,
-            draw=random.random,
-        )
         self.ports: set[int] = set()
         self.ready = False
-        self.purges = Purges()
-        self.regions = Regions(self._on_transition)
-        self.fleet = self._join()
-        self.credentials = Credentials(
-            clock=running,
-            now=time.time,  # noqa: TID251  as above
-            environ=environ,
-            spawn=self.tasks.spawn,
-            fetch=TokenClient(way=self._way, trust=lambda: trust(rules.upstream.ca_file), resolver=self.resolver),
-            report=lambda line: self.log.event("credential-unusable", level="warning", message=line),
-            draw=random.random,
-        )
-        self.throttle = Throttle(
-            quota=self.fleet.quota if self.fleet is not None else None,
-            pods=lambda: self.fleet.presence.count if self.fleet is not None else None,
-            clock=running,
-            spawn=self.tasks.spawn,
-        )
-        dispatch = Dispatch(
-            self.upstream,
-            self.credentials,
-            self.regions,
-            self.ledger,
-            spawn=self.tasks.spawn,
-            now=time.time,  # noqa: TID251  as above
-            clock=running,
-            draw=random.random,
-            throttle=self.throttle,
-            most=min(COMMIT_BYTES, rules.memory.max_entry_bytes),
-            sharing=self.fleet.regions if self.fleet is not None else None,
-        )
-        fallback = Fallback(
-            dispatch, running, lambda line: self.log.event("answer-file-unusable", level="warning", file=line)
-        )
-        secret = os.urandom(32) if rules.redis is None else fleet_secret(rules.redis.namespace)
-        pod = Pod(environ.get("SIDECAR_POD_NAMESPACE", ""), environ.get("SIDECAR_SERVICE_ACCOUNT", ""), os.urandom(16))
-        loaded = 0.0 if refused else time.time()  # noqa: TID251  as above
-        self.metrics = Metrics(
-            __version__,
-            names_of(rules),
-            {
-                "cache_bytes": lambda: self.memory.bytes,
-                "cache_entries": lambda: self.memory.entries,
-                "cache_evictions_total": lambda: self.memory.evictions,
-                "cache_collisions_total": lambda: self.memory.collisions,
-                "inflight_memory_bytes": lambda: self.ledger.held,
-                "connections": lambda: self.listener.connections,
-                "log_lines_lost_total": lambda: self.log.failed,
-                "purges_total": lambda: self.operations.purged,
-                "config_last_reload_successful": lambda: float(not refused),
-                "config_last_reload_success_timestamp_seconds": lambda: loaded,
-                **(self.fleet.readings() if self.fleet is not None else {}),
-            },
-            {
-                "mode": lambda: {} if self.operations.mode is Mode.NORMAL else {self.operations.mode.value: 1},
-                "breaker_state": self.regions.states,
-                "rate_windows": lambda: self.regions.spent(running()),
-                "credentials_unusable": self._credentials_unusable,
-                "retry_budget_left": lambda: self.regions.budgets_left(running()),
-                "dns_lookups_total": lambda: self.resolver.results,
-                "upstream_connections_total": lambda: self.upstream.census.counts,
-                "calls_waiting": self.throttle.waiting,
-                "calls_shed_total": self.throttle.shed,
-                "key_splitting_headers": lambda: {
-                    route: float(len(names)) for route, names in self.proxy.splits.items()
-                },
-                **(self.fleet.breakdowns() if self.fleet is not None else {}),
-            },
-        )
-        self.key_sets = KeySets(
-            {service.name: service.tokens for service in rules.services},
-            clock=time.monotonic,
-            report=lambda line: self.log.event("key-set-unusable", level="error", message=line),
-        )
-        remote = self.fleet.remote if self.fleet is not None else Nowhere()
-        log = self.fleet.log if self.fleet is not None else None
-        self.store = Tiered(self.memory, remote, self.purges, log)
-        self.proxy = Proxy(
-            plans=RequestPlans(rules, secret, pod, self.key_sets.verify),
-            secret=secret,
-            store=self.store,
-            flights=self.flights,
-            dispatch=dispatch,
-            fallback=fallback,
-            accepted=Accepted(),
-            observations=Observations(),
-            record=self._record,
-            report=self._report,
-            now=time.time,  # noqa: TID251  as above
-            clock=running,
-            draw=lambda: 1.0 - random.random(),  # noqa: S311  spreads refreshes, guards nothing
-            lease_wait=rules.redis.lease_wait if rules.redis is not None else 0.0,
-            instance=os.urandom(4).hex().encode(),
-        )
-        self.listener = Listener(
-            self.proxy,
-            rules.limits,
-            self.ledger,
-            spawn=self.tasks.spawn,
-            clock=running,
-            wall=time.time,  # noqa: TID251  as above
-            spool_dir=self._spool_dir(),
-            report=self._report,
-        )
-        self.operations = Operations(
-            rules.mode,
-            self.proxy,
-            self.memory,
-            self.flights,
-            self.purges,
-            self.regions,
-            rules.services,
-            forget=self.listener.forget,
-            on_mode=self._on_mode,
-            now=time.time,  # noqa: TID251  as above
-            clock=running,
-            port=lambda: self.port,
-        )
-        if self.fleet is not None:
-            self.operations.log = self.fleet.log
-            self.operations.orders = self.fleet.regions
+        parts = Parts(rules, environ=environ, write=write, refused=refused, port=lambda: self.port, ports=self.ports)
+        self.log = parts.log
+        self.tasks = parts.tasks
+        self.ledger = parts.ledger
+        self.memory = parts.memory
+        self.flights = parts.flights
+        self.resolver = parts.resolver
+        self.upstream = parts.upstream
+        self.regions = parts.regions
+        self.fleet = parts.fleet
+        self.credentials = parts.credentials
+        self.throttle = parts.throttle
+        self.metrics = parts.metrics
+        self.key_sets = parts.key_sets
+        self.store = parts.store
+        self.proxy = parts.proxy
+        self.listener = parts.listener
+        self.operations = parts.operations
         names = {rules.health.host, *rules.listen.names, *[host for each in rules.services for host in each.hosts]}
-        self.health = HealthServer(self.readiness, self.metrics.exposition, self._report, names=frozenset(names))
+        self.health = HealthServer(self.readiness, self.metrics.exposition, parts.report, names=frozenset(names))
         self.control = ControlServer(
             purge=self.operations.purge,
             mode=self.operations.change,
@@ -234,7 +64,7 @@ class Sidecar:
             regions=self._regions_told,
             status=self._status,
             audit=self.log.event,
-            report=self._report,
+            report=parts.report,
             token_file=rules.admin_token_file,
         )
 
@@ -255,7 +85,7 @@ class Sidecar:
         self.health_port = await self.health.start(rules.health.host, rules.health.port)
         self.admin_port = await self.control.start(rules.admin.host, rules.admin.port)
         self.port = await self.listener.start(rules.listen.host, rules.listen.port)
-        self.ports = {self.port, self.health_port, self.admin_port}
+        self.ports.update((self.port, self.health_port, self.admin_port))
         for service in rules.services:
             if service.port:
                 self.ports.add(await self.listener.start(rules.listen.host, service.port))
@@ -303,48 +133,6 @@ class Sidecar:
             return (Part("redis", False, "not used: the secret file is not usable"),)
         return (Part("redis", self.fleet.link.up, self.fleet.standing),)
 
-    def _join(self) -> Fleet | None:
-        """The fleet's part, where the rules name one and its secret can be had; else memory is all there is."""
-        rule, seal = self.rules.redis, self.rules.seal
-        if rule is None:
-            return None
-        secrets = SecretFile(seal.secret_file, running, lambda why: self.log.event(
-            "secret-unusable", level="error", message=why))  # fmt: skip
-        if secrets.keyring() is None:
-            self.log.event("memory-only", level="error", message="Redis is not used: the secret file is not usable")
-            return None
-
-        if os.environ.get("AIOCACHE_DISABLE") == "1":
-            self.log.event(
-                "memory-only", level="error", message="Redis is not used: AIOCACHE_DISABLE=1 is set; unset it"
-            )
-            return None
-
-        def keyring() -> Keyring:
-            found = secrets.keyring()
-            assert found is not None, "what was read last serves"
-            return found
-
-        from sidecar.app.fleet import Fleet  # noqa: PLC0415  Redis' client is weight that not everyone needs
-
-        return Fleet(
-            rule,
-            seal,
-            keyring,
-            self.purges,
-            limit=self.rules.memory.max_entry_bytes,
-            shared=self._shared,
-            spawn=self.tasks.spawn,
-            lookup=self.resolver.addresses,
-            tell=self.log.event,
-            report=self._report,
-            on_purge=lambda scopes: self.operations.take(scopes),  # noqa: PLW0108  these are made later
-            on_mode=lambda mode, until: self.operations.take_mode(mode, until),  # noqa: PLW0108  as above
-            on_orders=lambda orders: self.operations.take_orders(orders),  # noqa: PLW0108  as above
-            on_learn=self._on_learn,
-            on_command=lambda seconds: self.metrics.redis(seconds),  # noqa: PLW0108  as above
-        )
-
     def _status(self) -> Mapping[str, object]:
         return {
             "version": __version__,
@@ -363,20 +151,6 @@ class Sidecar:
             "credentials": self.credentials.standing(),
         }
 
-    def _credentials_unusable(self) -> Mapping[tuple[str, str], float]:
-        return {
-            (service.name, region.name): float(bool(self.credentials.fault(region.credential)))
-            for service in self.rules.services
-            for region in service.regions
-            if region.credential is not None
-        }
-
-    def _on_learn(self, place: Place, open_for: float | None) -> None:
-        """Another process has found a region failing, or well again."""
-        service = next((service for service in self.rules.services if service.name == place.service), None)
-        if service is not None:
-            self.regions.learn(place, open_for, service.breaker, running())
-
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
@@ -387,69 +161,3 @@ class Sidecar:
                 self.listener.forget()
             await self.operations.sweep()
             await self.store.note_again()
-
-    def _record(self, record: Record) -> None:
-        self.metrics.record(record)
-        self.log.record(record)
-
-    def _report(self, error: BaseException) -> None:
-        if isinstance(error, ssl.SSLError | ConnectionError):
-            return  # a caller that hangs up is no bug
-        self.log.event("bug", level="error", error=type(error).__name__, trail=trail(error))  # no text, as there
-
-    def _spool_dir(self) -> str:
-        """Where bodies go that do not fit into memory: the state folder, or the system's own where that fails."""
-        folder = self.rules.state_dir
-        if not folder:
-            return ""
-        try:
-            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK):
-                return folder
-            reason = "not writable"
-        except OSError as error:
-            reason = error.strerror or "not usable"
-        self.log.event("state-unusable", level="warning", folder=folder, reason=reason)
-        return ""
-
-    def _on_mode(self, before: Mode) -> None:
-        """The mode has changed: one line, whoever said so, at its end too."""
-        standing = self.operations.standing()
-        lasting = {} if standing.seconds is None else {"seconds": round(standing.seconds)}
-        level = "info" if standing.mode is self.rules.mode else "warning"
-        self.log.event("mode", level=level, before=before.value, after=standing.mode.value,
-                       by=self.operations.source, **lasting)  # fmt: skip
-
-    def _on_transition(self, place: Place, transition: Transition) -> None:
-        """A breaker has changed: one line, and word to the fleet where it judges together."""
-        after = transition.after
-        lasting = {"seconds": round(transition.seconds, 3)} if transition.seconds else {}
-        detail = {"detail": transition.detail} if transition.detail else {}
-        resource = {"resource": place.resource} if place.resource else {}
-        self.log.event(
-            "breaker",
-            level="warning" if after is State.OPEN else "info",
-            service=place.service,
-            **resource,
-            region=place.region,
-            before=transition.before.value,
-            after=after.value,
-            cause=transition.cause,
-            **detail,
-            **lasting,
-        )
-        shared = self.fleet is not None and place.service in self._shared
-        if self.fleet is None or not shared or transition.cause in {"fleet", "operator"}:
-            return
-        if after is State.OPEN:
-            self.fleet.regions.opened(place, transition.seconds, transition.cause)
-        elif after is State.CLOSED:
-            self.fleet.regions.closed(place, transition.cause)
-
-    def _way(self, url: str) -> tuple[str, str]:
-        """The egress proxy for a request of our own, and what it asks for."""
-        egress = choose(url, proxy=self.rules.upstream.proxy, environ=self._environ, own=self._is_own)
-        return egress.proxy, egress.authorization
-
-    def _is_own(self, host: str, port: int) -> bool:
-        return port in self.ports and host in {"127.0.0.1", "::1", "localhost", self.rules.listen.host}

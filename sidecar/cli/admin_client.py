@@ -25,10 +25,10 @@ TIMEOUT_SECONDS = 30.0
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to call what listens there
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class Told(NamedTuple):
+class CommandResult(NamedTuple):
     """What a command tells: its exit *code*, the *text* that was asked for, *notes* that people should know besides."""
 
     code: int
@@ -54,68 +54,68 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> Told:
+def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> CommandResult:
     """
     Purge by *scope*: ``route tag service key request request-id partition all``, and its *value*: the bytes of an
     HTTP request for ``request``, ``""`` for ``all``.
     """
     text = base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
     done = _call(rules, PurgeResult, "/api/purge", {"scope": scope, "value": text, "dry_run": dry_run})
-    if isinstance(done, Told):
+    if isinstance(done, CommandResult):
         return done
     count = f"{done.entries} {'entry' if done.entries == 1 else 'entries'}"
     notes = tuple(_unknown_name(rules, scope, text))
     if dry_run:
-        return Told(0, f"would purge {count} of this process", notes)
+        return CommandResult(0, f"would purge {count} of this process", notes)
     if done.fleet == "done":
-        return Told(0, f"purged in the whole fleet; {count} of this process", notes)
+        return CommandResult(0, f"purged in the whole fleet; {count} of this process", notes)
     if done.fleet == "local" and rules.redis is not None:
         notes = (*notes, "what Redis has of it may come back from there")
-    return Told(0, f"purged {count} of this process", (*notes, _not_yet(rules, done.fleet)))
+    return CommandResult(0, f"purged {count} of this process", (*notes, _not_yet(rules, done.fleet)))
 
 
-def slip(rules: Rules, scope: str, name: str) -> Told | None:
+def slip(rules: Rules, scope: str, name: str) -> CommandResult | None:
     """What to tell of a purge by a route or service that the configuration doesn't know; None for any other."""
     for text in _unknown_name(rules, scope, name):
         return _failed(f"{text}; nothing was purged. A former {scope}'s answers are purged with --yes", 2)
     return None
 
 
-def change_mode(rules: Rules, mode: str, lasting: str | None) -> Told:
+def change_mode(rules: Rules, mode: str, lasting: str | None) -> CommandResult:
     """
     Change to *mode*, for as long as *lasting* says (``30m``); None: for 30 days in the fleet, and in a single process
     until it is changed again.
     """
     done = _call(rules, ModeResult, "/api/mode", {"mode": mode} | ({} if lasting is None else {"for": lasting}))
-    if isinstance(done, Told):
+    if isinstance(done, CommandResult):
         return done
     if done.fleet == "done":
-        return Told(0, f"{_mode(done)} in the whole fleet")
-    return Told(0, f"{_mode(done)} in this process", (_not_yet(rules, done.fleet),))
+        return CommandResult(0, f"{_mode(done)} in the whole fleet")
+    return CommandResult(0, f"{_mode(done)} in this process", (_not_yet(rules, done.fleet),))
 
 
-def show_mode(rules: Rules) -> Told:
+def show_mode(rules: Rules) -> CommandResult:
     """The mode in force, and how long."""
     status = _call(rules, _Status, "/api/status")
-    return status if isinstance(status, Told) else Told(0, _mode(status.mode))
+    return status if isinstance(status, CommandResult) else CommandResult(0, _mode(status.mode))
 
 
-def show_regions(rules: Rules) -> Told:
+def show_regions(rules: Rules) -> CommandResult:
     """A table of how every region stands: a line each, no cell without a word and none with a blank in it."""
     known = _call(rules, _Regions, "/api/regions")
-    if isinstance(known, Told):
+    if isinstance(known, CommandResult):
         return known
     rows = [_COLUMNS, *map(_row, known.regions)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return Told(0, "\n".join(lines))
+    return CommandResult(0, "\n".join(lines))
 
 
-def order_region(rules: Rules, action: str, service: str, region: str, lasting: str | None) -> Told:
+def order_region(rules: Rules, action: str, service: str, region: str, lasting: str | None) -> CommandResult:
     """``stop``, ``force`` or ``auto`` (back to its own judgement) a region, for as long as *lasting* says (``30m``)."""
     body = {"service": service, "region": region, "action": action} | ({} if lasting is None else {"for": lasting})
     done = _call(rules, RegionResult, "/api/regions", body)
-    if isinstance(done, Told):
+    if isinstance(done, CommandResult):
         return done
     states = sorted({each.state for each in done.regions}) or ["not called yet"]
     text = f"{service} {region}: {', '.join(states)}"
@@ -124,9 +124,9 @@ def order_region(rules: Rules, action: str, service: str, region: str, lasting: 
             end = "" if each.order_seconds is None else f" for {roughly(each.order_seconds)} more"
             text += f", by order {each.order}{end}"
     if done.fleet == "done":
-        return Told(0, f"{text}; in the whole fleet")
+        return CommandResult(0, f"{text}; in the whole fleet")
     note = f"this process only: {done.why}" if done.why else _not_yet(rules, done.fleet)
-    return Told(0, f"{text}; in this process", (note,))
+    return CommandResult(0, f"{text}; in this process", (note,))
 
 
 def _row(each: Standing) -> tuple[str, ...]:
@@ -178,7 +178,9 @@ def _unknown_name(rules: Rules, scope: str, name: str) -> Iterable[str]:
         yield f"the configuration has no {scope} {name}" + (f" (did you mean {meant}?)" if meant else "")
 
 
-def _call(rules: Rules, kind: type[Answer], path: str, body: Mapping[str, object] | None = None) -> Answer | Told:
+def _call(
+    rules: Rules, kind: type[Result], path: str, body: Mapping[str, object] | None = None
+) -> Result | CommandResult:
     """Ask at the admin address of *rules*: the answer of that *kind*, or what to tell of having got none."""
     host, port = _WILDCARDS.get(rules.admin.host, rules.admin.host), rules.admin.port
     place = authority(host, port)
@@ -214,11 +216,11 @@ def _call(rules: Rules, kind: type[Answer], path: str, body: Mapping[str, object
         connection.close()
 
 
-def _failed(text: str, code: int = 1) -> Told:
-    return Told(code, notes=(text,))
+def _failed(text: str, code: int = 1) -> CommandResult:
+    return CommandResult(code, notes=(text,))
 
 
-def _refused(rules: Rules, code: str, message: str) -> Told:
+def _refused(rules: Rules, code: str, message: str) -> CommandResult:
     """A refusal, with what this side can do about it."""
     match code:
         case "token-missing":

@@ -318,7 +318,7 @@ def _explain_rules(route: Route, head: Head, say: _Say) -> None:
         say("retry", ", ".join([*["after a timeout"] * timeout, *["hedged"] * hedge]))
     if route.fallback:
         unwanted = head.fields.get(b"x-sidecar-fallback", b"").strip().lower() == b"none"
-        ways = ", ".join(f"{way.kind.replace('_', ' ')} {way.value}".rstrip() for way in route.fallback)
+        ways = ", ".join(f"{rule.kind.replace('_', ' ')} {rule.value}".rstrip() for rule in route.fallback)
         say("fallback", "none, as the caller says" if unwanted else ways)
 
 

@@ -20,7 +20,7 @@ from sidecar.core.region.orders import AUTO, FORCE, FORMER, STOP
 from sidecar.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sidecar.cli.admin_client import Told
+    from sidecar.cli.admin_client import CommandResult
 
 _SCOPES = ("route", "tag", "service", "key", "request", "request_id", "partition")
 
@@ -286,13 +286,13 @@ def _region(arguments: argparse.Namespace) -> int:
     return _tell(order_region(rules, arguments.action, arguments.service, arguments.region, arguments.lasting))
 
 
-def _tell(told: Told) -> int:
+def _tell(result: CommandResult) -> int:
     """Print what a running sidecar was asked; the exit code."""
-    if told.text:
-        print(told.text)
-    for note in told.notes:
+    if result.text:
+        print(result.text)
+    for note in result.notes:
         print(f"sidecar: {note}", file=sys.stderr)
-    return told.code
+    return result.code
 
 
 def _keygen(_: argparse.Namespace) -> int:

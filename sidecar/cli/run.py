@@ -2,7 +2,7 @@
 ``sidecar run``: one process from its first line of log to its exit code.
 
 The rule: signals, the event loop, what goes past the log and messages about start-up live here; what runs is
-``lifecycle``'s.
+``app``'s.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
     _on_hangup(stopping, lambda: None)
     show = Show(sys.stdout, pace=pace)
     provider = DemoProvider(latency=LATENCY * pace, token_interval=TOKEN_INTERVAL * pace)
-    stand_in = f"http://127.0.0.1:{await provider.start()}"
+    demo_url = f"http://127.0.0.1:{await provider.start()}"
     try:
-        sidecar, moved, why = await _start_beside(staged(rules, stand_in), show.log, refused=bool(problems))
+        sidecar, moved, why = await _start_beside(staged(rules, demo_url), show.log, refused=bool(problems))
         if why:
             print(*why, sep="\n", file=sys.stderr)
             return 1
@@ -88,7 +88,7 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
             "Sidecar demo: no key needed, a stand-in answers, no call leaves this machine",
             f"  proxy      {url_of(rules.listen, sidecar.port)}",
             f"  health     {health}",
-            f"  stand-in   {stand_in}   (canned answers, {LATENCY * pace * 1000:.0f} ms each)",
+            f"  stand-in   {demo_url}   (canned answers, {LATENCY * pace * 1000:.0f} ms each)",
             *(f"  note       {line}" for line in moved),
             *(f"  warning    {line}" for line in (*rules.warnings, *problems)),
             "",

@@ -1,1 +1,1 @@
-"""What only decides: no sockets, files, clock, randomness, event loop or logging. ``now`` is an argument."""
+"""Only decides: no sockets, files, clock, randomness, event loop or logging; ``now`` is an argument."""

@@ -7,7 +7,7 @@ The rule: one sentence of meaning and one of remedy for each word that a caller,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Where(StrEnum):
     ERROR = "answered by the sidecar"
 
 
-class Told(NamedTuple):
+class Meaning(NamedTuple):
     """A reason: *where* it is told, what it *means*, and the *remedy*."""
 
     where: tuple[Where, ...]
@@ -32,368 +32,330 @@ class Told(NamedTuple):
 
 _HIT, _BYPASS, _UNKEPT, _ERROR = ((where,) for where in Where)
 
-_NOTHING_TO_DO = "Nothing to do."
+_NOTHING = "Nothing to do."
 _STATE = "Nothing to do: such a call is forwarded, and its answer is the service's each time."
-_CORRECT_JSON = "Correct the program that writes the JSON; the service gets it as it came."
+_FIX_JSON = "Correct the program that writes the JSON; the service gets it as it came."
 _TRY_AGAIN = "Nothing to do: the next such call is fetched, and kept if its answer is whole."
 _NO_SUCH_WAY = "Correct the program that sends the call."
 
-_WHY_BYPASSED: Mapping[str, Told] = {
-    "background": Told(_BYPASS, "`background: true`: the service works on it and is asked for it later.", _STATE),
-    "body-too-large": Told(
+_WHY_BYPASSED: Mapping[str, Meaning] = {
+    "background": Meaning(_BYPASS, "`background: true`: the service works on it and is asked for it later.", _STATE),
+    "body-too-large": Meaning(
         _BYPASS,
         "The body is larger than `limits.collect`, or there was no room for it on disk, so it was streamed on unread.",
         "Raise `limits.collect`, or give `state.dir` more room.",
     ),
-    "cache-off": Told(
+    "cache-off": Meaning(
         _BYPASS, "The mode is `cache-off`: nothing is looked up or kept.", "End it: `sidecar mode normal`."
     ),
-    "charset": Told(
+    "charset": Meaning(
         _BYPASS,
         "The content type names a charset other than UTF-8, in which the same bytes mean something else.",
         "Send JSON as UTF-8, without `charset`.",
     ),
-    "conditional": Told(
+    "conditional": Meaning(
         _BYPASS,
         "The request is conditional (`If-None-Match` and the like), or names another method than its own.",
         "Leave those header fields out.",
     ),
-    "connection-options": Told(
+    "connection-options": Meaning(
         _BYPASS,
         "`Connection` names header fields, which are not sent on, so that no decision may go by them.",
         "Have `Connection` say only `close` or `keep-alive`.",
     ),
-    "container": Told(_BYPASS, "The call names a container, in which the service keeps files.", _STATE),
-    "content-encoded": Told(
+    "container": Meaning(_BYPASS, "The call names a container, in which the service keeps files.", _STATE),
+    "content-encoded": Meaning(
         _BYPASS, "The request body is compressed, so it was not read.", "Send the body without `Content-Encoding`."
     ),
-    "conversation": Told(
+    "conversation": Meaning(
         _BYPASS,
         "The call goes on with a conversation that the service keeps.",
         "Send the messages themselves instead of `conversation`.",
     ),
-    "diagnostics": Told(
+    "diagnostics": Meaning(
         _BYPASS, "The call asks for `diagnostics`, which depend on more than the question.", "Leave `diagnostics` out."
     ),
-    "duplicate-key": Told(
-        _BYPASS, "A JSON object has a member twice, and parsers differ in which counts.", _CORRECT_JSON
+    "duplicate-key": Meaning(
+        _BYPASS, "A JSON object has a member twice, and parsers differ in which counts.", _FIX_JSON
     ),
-    "file-id": Told(
+    "file-id": Meaning(
         _BYPASS,
         "The call names a file that the service keeps, whose content the sidecar cannot know.",
         "Send the file's content in the call.",
     ),
-    "foreign-host": Told(
+    "foreign-host": Meaning(
         (Where.BYPASS, Where.ERROR),
         "`Host` is no name of this sidecar's, so a web page may have led a browser here.",
         "Call it at its address, or add the name to `listen.names`.",
     ),
-    "foreign-origin": Told(
+    "foreign-origin": Meaning(
         (Where.BYPASS, Where.ERROR),
         "The call comes from a web page (`Origin`, `Sec-Fetch-Site`).",
         "Call the sidecar from a program on the server.",
     ),
-    "images": Told(_BYPASS, "Images are made anew by each call.", _STATE),
-    "invalid-json": Told(_BYPASS, "The body is not JSON.", _CORRECT_JSON),
-    "invalid-multipart": Told(
+    "images": Meaning(_BYPASS, "Images are made anew by each call.", _STATE),
+    "invalid-json": Meaning(_BYPASS, "The body is not JSON.", _FIX_JSON),
+    "invalid-multipart": Meaning(
         _BYPASS, "The form's parts, or its boundary, cannot be read.", "Correct the program that writes the form."
     ),
-    "invalid-utf8": Told(_BYPASS, "The body is not UTF-8.", _CORRECT_JSON),
-    "item-reference": Told(
+    "invalid-utf8": Meaning(_BYPASS, "The body is not UTF-8.", _FIX_JSON),
+    "item-reference": Meaning(
         _BYPASS,
         "The input names an item of an earlier response by its id.",
         "Send the item itself, with its `type` and content.",
     ),
-    "lone-surrogate": Told(
-        _BYPASS, "A string has half of a surrogate pair, which parsers read differently.", _CORRECT_JSON
+    "lone-surrogate": Meaning(
+        _BYPASS, "A string has half of a surrogate pair, which parsers read differently.", _FIX_JSON
     ),
-    "memory-full": Told(
+    "memory-full": Meaning(
         _BYPASS,
         "The bodies on their way fill `limits.inflight_memory`, so this one went to disk unread.",
         "Raise `limits.inflight_memory`.",
     ),
-    "negative-zero": Told(_BYPASS, "A number is `-0`, which parsers read differently.", _CORRECT_JSON),
-    "nesting": Told(_BYPASS, "The JSON nests deeper than every parser follows.", _CORRECT_JSON),
-    "no-credential": Told(
+    "negative-zero": Meaning(_BYPASS, "A number is `-0`, which parsers read differently.", _FIX_JSON),
+    "nesting": Meaning(_BYPASS, "The JSON nests deeper than every parser follows.", _FIX_JSON),
+    "no-credential": Meaning(
         (Where.BYPASS, Where.ERROR),
         "There is no credential: the caller sent none, so nobody can tell whose answer it would be (then the call is "
         "forwarded), or the region's own cannot be had (then it gets 503).",
         "Send a key; or see `[-] credential` at `/readyz?verbose` for the file or identity that is missing.",
     ),
-    "not-an-object": Told(_BYPASS, "The body is JSON, and no object.", _CORRECT_JSON),
-    "not-deterministic": Told(
+    "not-an-object": Meaning(_BYPASS, "The body is JSON, and no object.", _FIX_JSON),
+    "not-deterministic": Meaning(
         _BYPASS,
         "The call may have another answer each time: it has no `temperature: 0`, or a URL is part of it.",
         "Send `temperature: 0`; or say `cache.mode: always` for the route; for a seed, `cache.seed: trusted`.",
     ),
-    "number-out-of-range": Told(_BYPASS, "A number is larger or longer than every parser can hold.", _CORRECT_JSON),
-    "observe": Told(
+    "number-out-of-range": Meaning(_BYPASS, "A number is larger or longer than every parser can hold.", _FIX_JSON),
+    "observe": Meaning(
         _BYPASS,
         "The route only measures what would have hit (`cache.mode: observe`).",
         "Say `cache.mode: deterministic` or `always` for the route.",
     ),
-    "passthrough": Told(
+    "passthrough": Meaning(
         _BYPASS,
         "The mode is `passthrough`: calls are only forwarded.",
         "End it: `sidecar mode normal`; where the configuration was refused, `sidecar check` says why.",
     ),
-    "previous-response-id": Told(
+    "previous-response-id": Meaning(
         _BYPASS,
         "The call goes on with an earlier response that the service keeps.",
         "Send the messages themselves instead of `previous_response_id`.",
     ),
-    "prompt-template": Told(
+    "prompt-template": Meaning(
         _BYPASS,
         "The call names a prompt or preset that the service keeps, and that can be changed there.",
         "Send the prompt's text in the call.",
     ),
-    "range": Told(_BYPASS, "The call asks for a part of an answer (`Range`).", "Leave `Range` out."),
-    "reader-failed": Told(
+    "range": Meaning(_BYPASS, "The call asks for a part of an answer (`Range`).", "Leave `Range` out."),
+    "reader-failed": Meaning(
         (Where.BYPASS, Where.UNKEPT),
         "A bug of the sidecar: what reads such a request, or judges its answer, failed. The call went on all the same.",
         "Report the log line `bug`, which says where it is; it quotes nothing of the call.",
     ),
-    "route-off": Told(
+    "route-off": Meaning(
         _BYPASS,
         "The route has `cache.mode: off`.",
         "Say another `cache.mode` for the route, or put a route of your own before it.",
     ),
-    "server-tools": Told(
+    "server-tools": Meaning(
         _BYPASS,
         "The service may search, run code or call others for the answer, and so it depends on more than the question.",
         "Leave out the tool, member or model that does so; tools that the caller runs are fine.",
     ),
-    "stateful": Told(_BYPASS, "The call creates, changes or reads something that the service keeps.", _STATE),
-    "store": Told(
+    "stateful": Meaning(_BYPASS, "The call creates, changes or reads something that the service keeps.", _STATE),
+    "store": Meaning(
         _BYPASS,
         "The service is to keep the answer: `store` is true, or not said to the Responses API, which keeps it then.",
         "Send `store: false`.",
     ),
-    "unknown-endpoint": Told(
+    "unknown-endpoint": Meaning(
         _BYPASS,
         "The service's dialect knows no operation with this method and path.",
         "Check the base URL (is `/v1` there once?) and the service's `dialect`; else there is nothing to do.",
     ),
-    "unprovable-signature": Told(
+    "unprovable-signature": Meaning(
         _BYPASS,
         "The caller signs each call, and one signature cannot stand for another.",
         "Use a key or token, or give the region a credential.",
     ),
-    "unreadable-member": Told(
+    "unreadable-member": Meaning(
         _BYPASS,
         "In a body above 256 KiB, a member that decides was too long or too unusual to be read.",
         "Send smaller bodies; else there is nothing to do.",
     ),
 }
 
-_WHY_UNKEPT: Mapping[str, Told] = {
-    "answer-encoded": Told(
+_WHY_UNKEPT: Mapping[str, Meaning] = {
+    "answer-encoded": Meaning(
         _UNKEPT, "The answer is compressed, though that was not asked for.", "See to the gateway before the service."
     ),
-    "answer-too-large": Told(
+    "answer-too-large": Meaning(
         _UNKEPT,
         "The answer is larger than `cache.memory.max_entry_bytes`.",
         "Raise `cache.memory.max_entry_bytes`.",
     ),
-    "content-filter": Told(_UNKEPT, "The service's filter took something out of the answer.", _NOTHING_TO_DO),
-    "content-type": Told(
+    "content-filter": Meaning(_UNKEPT, "The service's filter took something out of the answer.", _NOTHING),
+    "content-type": Meaning(
         _UNKEPT, "The answer is a web page.", "See what answers there: a login page, or a gateway's error?"
     ),
-    "expired": Told(
+    "expired": Meaning(
         _UNKEPT,
         "The answer says of itself that it is stale.",
         "Say `cache.directives: ignore` for the route if the service says so of every answer.",
     ),
-    "failed": Told(_UNKEPT, "The answer has status 200 and reports an error.", "See the error in the answer."),
-    "misshapen": Told(
+    "failed": Meaning(_UNKEPT, "The answer has status 200 and reports an error.", "See the error in the answer."),
+    "misshapen": Meaning(
         _UNKEPT,
         "The answer can be read, and is not what was asked for: another form, or another number of results.",
         _TRY_AGAIN,
     ),
-    "no-cache": Told(
+    "no-cache": Meaning(
         _UNKEPT,
         "The answer says `no-cache`.",
         "Say `cache.directives: ignore` for the route if the service says so of every answer.",
     ),
-    "paused": Told(_UNKEPT, "The service paused in the middle of a turn, and is to be asked again.", _NOTHING_TO_DO),
-    "private": Told(
+    "paused": Meaning(_UNKEPT, "The service paused in the middle of a turn, and is to be asked again.", _NOTHING),
+    "private": Meaning(
         _UNKEPT,
         "The route shares answers, and this one says `private` or `no-store`.",
         "Say `share: principal` for the route, or `cache.directives: ignore`.",
     ),
-    "status": Told(_UNKEPT, "The answer's status is not 200.", "See the answer."),
-    "superseded": Told(_UNKEPT, "A purge came while the answer was on its way.", _NOTHING_TO_DO),
-    "truncated": Told(_UNKEPT, "The answer ended before its end.", _TRY_AGAIN),
-    "unfinished": Told(_UNKEPT, "The answer does not say that it has finished.", _TRY_AGAIN),
-    "unframed": Told(
+    "status": Meaning(_UNKEPT, "The answer's status is not 200.", "See the answer."),
+    "superseded": Meaning(_UNKEPT, "A purge came while the answer was on its way.", _NOTHING),
+    "truncated": Meaning(_UNKEPT, "The answer ended before its end.", _TRY_AGAIN),
+    "unfinished": Meaning(_UNKEPT, "The answer does not say that it has finished.", _TRY_AGAIN),
+    "unframed": Meaning(
         _UNKEPT,
         "The answer has neither length nor chunks, so a cut could not be told from its end.",
         "See to the gateway before the service.",
     ),
-    "unknown-finish": Told(
+    "unknown-finish": Meaning(
         _UNKEPT,
         "The answer says why it ended by a word that is not known to mean a good end.",
         "The log's `finish` has the word; report it, so that a later version knows it.",
     ),
-    "unproven": Told(
+    "unproven": Meaning(
         _UNKEPT,
         "The region's own credential earned the answer, and the caller's was not accepted lately.",
         "Nothing to do where the caller's own calls succeed from time to time; else say `share: principal`.",
     ),
-    "vary": Told(_UNKEPT, "The answer depends on more than the request (`Vary: *`).", _NOTHING_TO_DO),
+    "vary": Meaning(_UNKEPT, "The answer depends on more than the request (`Vary: *`).", _NOTHING),
 }
 
-_WHY_EITHER: Mapping[str, Told] = {
-    "fallback": Told(
+_WHY_EITHER: Mapping[str, Meaning] = {
+    "fallback": Meaning(
         (Where.BYPASS, Where.UNKEPT),
         "No region answered, and what the route's `fallback` names did.",
         "See `sidecar region ls`.",
     ),
-    "no-store": Told(
+    "no-store": Meaning(
         (Where.BYPASS, Where.UNKEPT),
         "Nothing is to be kept: the caller says so (`Cache-Control: no-store`), the answer does, or its `ttl` is 0.",
         "Leave `no-store` out; for the answer's, say `cache.directives: ignore` for the route.",
     ),
-    "unreadable": Told(
+    "unreadable": Meaning(
         (Where.BYPASS, Where.UNKEPT),
         "A member of the request has the wrong type, or the answer cannot be read to its end.",
         "For the request, see what the service answers; for the answer, nothing to do.",
     ),
 }
 
-_HITS: Mapping[str, Told] = {
-    "memory": Told(_HIT, "This process had the answer in memory.", _NOTHING_TO_DO),
-    "redis": Told(_HIT, "Another process of the fleet had put the answer into Redis.", _NOTHING_TO_DO),
-    "stale": Told(
+_HITS: Mapping[str, Meaning] = {
+    "memory": Meaning(_HIT, "This process had the answer in memory.", _NOTHING),
+    "redis": Meaning(_HIT, "Another process of the fleet had put the answer into Redis.", _NOTHING),
+    "stale": Meaning(
         _HIT,
         "The answer's `ttl` is over, and it serves while a new one is fetched (`cache.stale_while_revalidate`).",
-        _NOTHING_TO_DO,
+        _NOTHING,
     ),
-    "stale-if-error": Told(
+    "stale-if-error": Meaning(
         _HIT,
         "The answer's `ttl` is over, and no new one could be had (`cache.stale_if_error`).",
         "See `sidecar region ls`.",
     ),
 }
 
-_REFUSALS: Mapping[str, Told] = {
-    "cannot-rename": Told(
+_REFUSALS: Mapping[str, Meaning] = {
+    "cannot-rename": Meaning(
         _ERROR,
         "Every region calls the model by a name of its own, which cannot be put into this call.",
         "Send a JSON body that names its model once, no larger than `limits.collect`.",
     ),
-    "connect-unsupported": Told(_ERROR, "`CONNECT` is not supported.", "Use the base URL of the service."),
-    "duplicate-field": Told(_ERROR, "A header field stands there twice that may stand once.", _NO_SUCH_WAY),
-    "expectation-failed": Told(_ERROR, "`Expect` asks for something other than `100-continue`.", _NO_SUCH_WAY),
-    "fields-too-large": Told(
+    "connect-unsupported": Meaning(_ERROR, "`CONNECT` is not supported.", "Use the base URL of the service."),
+    "duplicate-field": Meaning(_ERROR, "A header field stands there twice that may stand once.", _NO_SUCH_WAY),
+    "expectation-failed": Meaning(_ERROR, "`Expect` asks for something other than `100-continue`.", _NO_SUCH_WAY),
+    "fields-too-large": Meaning(
         _ERROR,
         "The header or trailer fields are larger than `limits.headers` or `limits.trailers`.",
         "Send less, or raise the limit.",
     ),
-    "foreign-token": Told(
+    "foreign-token": Meaning(
         _ERROR,
         "The call carries a token that Microsoft issued, and would take it to another vendor.",
         "Use the Azure service's base URL or a key; for a gateway say `credential_domain: microsoft`.",
     ),
-    "framing-lookalike": Told(
+    "framing-lookalike": Meaning(
         _ERROR,
         "A field's name looks like Content-Length or Transfer-Encoding (`Content_Length`); some servers read it so.",
         _NO_SUCH_WAY,
     ),
-    "host-invalid": Told(_ERROR, "`Host` is not a host name with an optional port.", _NO_SUCH_WAY),
-    "host-missing": Told(_ERROR, "The request has no `Host`.", _NO_SUCH_WAY),
-    "http-version-unsupported": Told(
+    "host-invalid": Meaning(_ERROR, "`Host` is not a host name with an optional port.", _NO_SUCH_WAY),
+    "host-missing": Meaning(_ERROR, "The request has no `Host`.", _NO_SUCH_WAY),
+    "http-version-unsupported": Meaning(
         _ERROR, "The request is not of HTTP/1.1 or HTTP/1.0.", "Have the client speak HTTP/1.1."
     ),
-    "internal": Told(_ERROR, "The sidecar failed, by a bug of its own.", "The log's line `bug` says where; report it."),
-    "length-ambiguous": Told(_ERROR, "The request has both `Content-Length` and `Transfer-Encoding`.", _NO_SUCH_WAY),
-    "malformed-request": Told(_ERROR, "The request is not well-formed HTTP/1.1.", _NO_SUCH_WAY),
-    "method-unsupported": Told(_ERROR, "The request method is not known.", _NO_SUCH_WAY),
-    "misdirected": Told(
+    "internal": Meaning(
+        _ERROR, "The sidecar failed, by a bug of its own.", "The log's line `bug` says where; report it."
+    ),
+    "length-ambiguous": Meaning(_ERROR, "The request has both `Content-Length` and `Transfer-Encoding`.", _NO_SUCH_WAY),
+    "malformed-request": Meaning(_ERROR, "The request is not well-formed HTTP/1.1.", _NO_SUCH_WAY),
+    "method-unsupported": Meaning(_ERROR, "The request method is not known.", _NO_SUCH_WAY),
+    "misdirected": Meaning(
         _ERROR,
         "The call has the form of another service than the one it was sent to.",
         "Use the base URL that the answer names.",
     ),
-    "no-region-allowed": Told(
+    "no-region-allowed": Meaning(
         _ERROR,
         "No region that the route allows is there for this call, or its route cannot be told without its model.",
         "See `allow` of the route and `residency` of the regions; `sidecar explain` shows both.",
     ),
-    "only-if-cached": Told(
+    "only-if-cached": Meaning(
         _ERROR, "The caller wants a stored answer only, and there is none.", "Leave `only-if-cached` out."
     ),
-    "request-timeout": Told(
+    "request-timeout": Meaning(
         _ERROR,
         "The request did not arrive within `limits.head` and `limits.body`.",
         "See to the client, or raise the limit.",
     ),
-    "route-limit": Told(
+    "route-limit": Meaning(
         _ERROR,
         "The route is at one of its `limits`, and the call may not or cannot wait.",
         "Wait for `Retry-After`; or raise the route's `limits`.",
     ),
-    "spool-lost": Told(
+    "spool-lost": Meaning(
         _ERROR, "The request body could not be read back from disk.", "See to the disk under `state.dir`; try again."
     ),
-    "target-invalid": Told(_ERROR, "The request target is not a path.", _NO_SUCH_WAY),
-    "target-not-host": Told(_ERROR, "The request target names another host than `Host`.", _NO_SUCH_WAY),
-    "target-too-long": Told(
+    "target-invalid": Meaning(_ERROR, "The request target is not a path.", _NO_SUCH_WAY),
+    "target-not-host": Meaning(_ERROR, "The request target names another host than `Host`.", _NO_SUCH_WAY),
+    "target-too-long": Meaning(
         _ERROR, "The request line is longer than `limits.request_line`.", "Send less, or raise the limit."
     ),
-    "transfer-encoding-http10": Told(_ERROR, "HTTP/1.0 has no `Transfer-Encoding`.", "Have the client speak HTTP/1.1."),
-    "transfer-encoding-unsupported": Told(_ERROR, "The transfer encoding is not `chunked`.", _NO_SUCH_WAY),
-    "unknown-resource": Told(
+    "transfer-encoding-http10": Meaning(
+        _ERROR, "HTTP/1.0 has no `Transfer-Encoding`.", "Have the client speak HTTP/1.1."
+    ),
+    "transfer-encoding-unsupported": Meaning(_ERROR, "The transfer encoding is not `chunked`.", _NO_SUCH_WAY),
+    "unknown-resource": Meaning(
         _ERROR,
         "The path names no resource where the service's form has one.",
         "Use the base URL that the answer names.",
     ),
-    "unknown-service": Told(
+    "unknown-service": Meaning(
         _ERROR, "No service has this path, host or port.", "Use one of the base URLs that the answer names."
     ),
-    "upgrade-unsupported": Told(_ERROR, "Switching protocols is not supported.", "Have the client speak HTTP/1.1."),
+    "upgrade-unsupported": Meaning(_ERROR, "Switching protocols is not supported.", "Have the client speak HTTP/1.1."),
 }
 
-REASONS: Mapping[str, Told] = MappingProxyType({**_HITS, **_WHY_BYPASSED, **_WHY_UNKEPT, **_WHY_EITHER, **_REFUSALS})
+REASONS: Mapping[str, Meaning] = MappingProxyType({**_HITS, **_WHY_BYPASSED, **_WHY_UNKEPT, **_WHY_EITHER, **_REFUSALS})
 """Every reason, by its word."""
-
-_HEAD = """\
-# Reasons
-
-<!-- Generated from sidecar/core/reasons.py; `python -m tests.core.test_reasons` writes it. -->
-
-Why a call was not looked up, why its answer was not kept, why the sidecar answered itself. `sidecar explain
-REQUEST.http` names all reasons of a call, and what would make it a hit.
-
-| told of | where it stands |
-|---|---|
-%s
-| reason | told of | what it means | what to do |
-|---|---|---|---|
-"""
-
-
-_PLACES: Mapping[Where, tuple[str, ...]] = {
-    Where.HIT: ("`Cache-Status: sidecar; hit; …; detail=REASON`",),
-    Where.BYPASS: (
-        "`Cache-Status: sidecar; fwd=bypass; detail=REASON`, the first where there are several",
-        "the log's `reason`",
-        "`sidecar_bypass_total{reason}`",
-    ),
-    Where.UNKEPT: (
-        "the log's `reason`",
-        "`sidecar_not_stored_total{reason}`",
-        "the caller sees `sidecar; fwd=miss` without `stored`, with `detail=fallback` for that alone",
-    ),
-    Where.ERROR: ("`Cache-Status: sidecar; detail=REASON`", "the error's `code`", "the log's `cause`"),
-}
-
-
-def reference() -> str:
-    """The whole page, Markdown."""
-    places = "".join(f"| {where} | {'; '.join(stands)} |\n" for where, stands in _PLACES.items())
-    return _HEAD % places + "".join(f"{row}\n" for row in _rows())
-
-
-def _rows() -> Iterator[str]:
-    for code, told in sorted(REASONS.items()):
-        yield f"| `{code}` | {', '.join(told.where)} | {told.meaning} | {told.remedy} |"

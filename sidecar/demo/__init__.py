@@ -1,6 +1,5 @@
 """
-A stand-in AI provider, for trying the sidecar without a key and for its tests.
+A stand-in AI provider that shares no code with the dialects, so that one can prove the other.
 
-The rule: it shares no code with the sidecar's dialects, so that one can prove the other, and everything it says is
-plainly canned.
+It is for trying the sidecar without a key, and for its tests. Everything it says is plainly canned.
 """

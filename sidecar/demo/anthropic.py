@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from sidecar.demo.canned import Ask, cut, last_words, pieces, prose, sample, tokens, wants_tool
-
-Json = dict[str, Any]
+from sidecar.demo.canned import Ask, Json, clip, last_words, pieces, prose, sample, tokens, wants_tool
 
 MODELS: Final = ("claude-opus-4-6", "claude-sonnet-4-6", "claude-haiku-4-5")
 
@@ -35,7 +33,7 @@ def message(ask: Ask) -> Json:
     else:
         form = (ask.members.get("output_config") or {}).get("format") or {}
         said = json.dumps(sample(form.get("schema"), source)) if form.get("type") == "json_schema" else prose(source)
-        text, short = cut(said, ask.members.get("max_tokens"))
+        text, short = clip(said, ask.members.get("max_tokens"))
         content.append({"type": "text", "text": text})
         reason = "max_tokens" if short else "end_turn"
     return {

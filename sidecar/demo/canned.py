@@ -17,6 +17,8 @@ from math import sqrt
 from struct import pack, unpack
 from typing import Any, Final
 
+Json = dict[str, Any]
+
 OPENING: Final = "This is a canned answer of the sidecar's demo provider, not of a model:"
 
 _WORDS: Final = re.findall(
@@ -79,7 +81,7 @@ def tokens(value: object) -> int:
     return max(1, len(json.dumps(value)) // 4)
 
 
-def cut(text: str, limit: object) -> tuple[str, bool]:
+def clip(text: str, limit: object) -> tuple[str, bool]:
     """*text* within *limit* tokens (None for no limit), and whether anything was left out."""
     found = pieces(text)
     if not isinstance(limit, int) or len(found) <= limit:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from math import floor
 
 
-class Mode(StrEnum):
+class FailureMode(StrEnum):
     """
     The ways to fail. ``RESET``: the connection dies without an answer. ``TRUNCATE``: it dies in the middle of the
     body. ``SLOW``: the head comes late, but right. ``STREAM_ERROR``: a stream reports an error of its own and ends;
@@ -40,7 +40,7 @@ class Failure:
     *seconds* how late a slow answer is.
     """
 
-    mode: Mode = Mode.ERROR
+    mode: FailureMode = FailureMode.ERROR
     rate: float = 1.0
     retry_after: int = 1
     seconds: float = 30.0

@@ -10,9 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sidecar.demo.canned import Ask, cut, last_words, pieces, prose, sample, seed, tokens, wants_tool
-
-Json = dict[str, Any]
+from sidecar.demo.canned import Ask, Json, clip, last_words, pieces, prose, sample, seed, tokens, wants_tool
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -76,7 +74,7 @@ def completion(ask: Ask) -> Json:
     each = ask.members.get("n") or 1
     choices: list[Json] = []
     for index in range(len(prompts) * each):
-        text, short = cut(prose(ask.seed(index)), ask.members.get("max_tokens"))
+        text, short = clip(prose(ask.seed(index)), ask.members.get("max_tokens"))
         reason = "length" if short else "stop"
         choices.append({"text": text, "index": index, "logprobs": None, "finish_reason": reason})
     return {
@@ -138,7 +136,7 @@ def _choice(ask: Ask, index: int) -> Json:
         message["tool_calls"] = [{"id": f"call_{ask.fresh()[:24]}", "type": "function", "function": call}]
         return {"index": index, "message": message, "logprobs": None, "finish_reason": "tool_calls"}
     limit = ask.members.get("max_completion_tokens", ask.members.get("max_tokens"))
-    message["content"], short = cut(_text(ask, source), limit)
+    message["content"], short = clip(_text(ask, source), limit)
     return {
         "index": index,
         "message": message,

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from struct import pack
-from typing import Any, Final
+from typing import Final
 
-from sidecar.demo.canned import Ask, seed, tokens, vector
-
-Json = dict[str, Any]
+from sidecar.demo.canned import Ask, Json, seed, tokens, vector
 
 MODELS: Final = ("gpt-4o", "gpt-4o-mini", "gpt-5-mini", "text-embedding-3-small", "text-embedding-3-large")
 

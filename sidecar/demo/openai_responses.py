@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from sidecar.demo.canned import Ask, cut, pieces, prose, sample, tokens
+from sidecar.demo.canned import Ask, Json, clip, pieces, prose, sample, tokens
 from sidecar.demo.openai_chat import chosen_tool
-
-Json = dict[str, Any]
 
 _ECHOED: Final[Json] = {
     "background": False,
@@ -75,7 +73,7 @@ def _item(ask: Ask) -> tuple[Json, bool]:
         return call | {"name": function["name"], "arguments": arguments, "status": "completed"}, False
     form = (ask.members.get("text") or {}).get("format") or {}
     said = json.dumps(sample(form.get("schema"), source)) if form.get("type") == "json_schema" else prose(source)
-    text, short = cut(said, ask.members.get("max_output_tokens"))
+    text, short = clip(said, ask.members.get("max_output_tokens"))
     message = {"type": "message", "id": f"msg_{ask.fresh()}", "status": "incomplete" if short else "completed"}
     part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
     return message | {"role": "assistant", "content": [part]}, short

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sidecar.demo import anthropic, openai_chat, openai_lists, openai_responses
-from sidecar.demo.canned import Ask
+from sidecar.demo.canned import Ask, Json
 from sidecar.demo.vendors import Vendor, refusal
 
-Json = dict[str, Any]
 
-
-class Refusal(Exception):
+class RequestError(Exception):
     """A request that gets an error answer: *status* and a message; *retry_after* in seconds, 0 for none."""
 
     def __init__(self, status: int, message: str, *, retry_after: int = 0) -> None:
@@ -53,7 +51,7 @@ def _anthropic_models(ask: Ask) -> Json:
 
 
 def _unknown(_ask: Ask) -> Json:
-    raise Refusal(404, "The demo provider does not know this path.")
+    raise RequestError(404, "The demo provider does not know this path.")
 
 
 _CHAT = Operation("chat", openai_chat.chat, openai_chat.chat_frames, ("model", "messages"))
@@ -103,11 +101,11 @@ def check(vendor: Vendor, operation: Operation, headers: Mapping[str, str], *, v
     if operation is UNKNOWN:
         return
     if words := refusal(vendor, headers):
-        raise Refusal(401, words)
+        raise RequestError(401, words)
     if not versioned:
-        raise Refusal(404, "Resource not found: the api-version query parameter is missing.")
+        raise RequestError(404, "Resource not found: the api-version query parameter is missing.")
     if vendor is Vendor.ANTHROPIC and "anthropic-version" not in headers:
-        raise Refusal(400, "anthropic-version: header is required")
+        raise RequestError(400, "anthropic-version: header is required")
 
 
 def members(body: bytes, operation: Operation) -> Json:
@@ -115,11 +113,11 @@ def members(body: bytes, operation: Operation) -> Json:
     try:
         found = json.loads(body) if body else {}
     except (ValueError, RecursionError):
-        raise Refusal(400, "We could not parse the JSON body of your request.") from None
+        raise RequestError(400, "We could not parse the JSON body of your request.") from None
     if not isinstance(found, dict):
-        raise Refusal(400, "The JSON body of your request must be an object.")
+        raise RequestError(400, "The JSON body of your request must be an object.")
     if missing := [name for name in operation.needs if found.get(name) is None]:
-        raise Refusal(400, f"Missing required parameter: '{missing[0]}'.")
+        raise RequestError(400, f"Missing required parameter: '{missing[0]}'.")
     return found
 
 
@@ -129,4 +127,4 @@ def reply(operation: Operation, ask: Ask) -> tuple[Json, list[bytes] | None]:
         document = operation.answer(ask)
         return document, list(operation.frames(ask, document)) if operation.frames and ask.streams else None
     except (AttributeError, LookupError, TypeError, ValueError) as reason:
-        raise Refusal(400, f"The demo provider cannot read this request ({reason!r}).") from reason
+        raise RequestError(400, f"The demo provider cannot read this request ({reason!r}).") from reason

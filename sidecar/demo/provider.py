@@ -21,15 +21,14 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from sidecar.demo.canned import Ask
-from sidecar.demo.failure import Failure, Mode
+from sidecar.demo.canned import Ask, Json
+from sidecar.demo.failure import Failure, FailureMode
 from sidecar.demo.operations import (
     MODELS,
     OPERATIONS,
     UNKNOWN,
-    Json,
     Operation,
-    Refusal,
+    RequestError,
     check,
     members,
     reply,
@@ -59,7 +58,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _ProviderCall:
     """One call on its way: *fresh* is its id, *number* its place among all calls, from 1."""
 
     request: web.Request
@@ -70,7 +69,7 @@ class _Call:
     number: int
 
 
-class _Broken(Exception):
+class _CutShort(Exception):
     """This answer ends here, without its end."""
 
 
@@ -158,8 +157,8 @@ class DemoProvider:
         number = self.calls
         failure = self.failure if self.failure and self.failure.strikes(number) else None
         try:
-            return await self._serve(_Call(request, vendor, operation, body, self._fresh(), number), failure)
-        except _Broken:
+            return await self._serve(_ProviderCall(request, vendor, operation, body, self._fresh(), number), failure)
+        except _CutShort:
             assert request.transport is not None
             request.transport.close()
         except (asyncio.CancelledError, ConnectionResetError):
@@ -167,45 +166,45 @@ class DemoProvider:
         # To the server, a cancelled handler is one whose caller has left: it says no more on this connection.
         raise asyncio.CancelledError
 
-    async def _serve(self, call: _Call, failure: Failure | None) -> web.StreamResponse:
+    async def _serve(self, call: _ProviderCall, failure: Failure | None) -> web.StreamResponse:
         """Answer one call, or fail as told."""
         mode = failure.mode if failure else None
-        await asyncio.sleep(self.latency + (failure.seconds if failure and mode is Mode.SLOW else 0.0))
-        if mode is Mode.RESET:
+        await asyncio.sleep(self.latency + (failure.seconds if failure and mode is FailureMode.SLOW else 0.0))
+        if mode is FailureMode.RESET:
             _reset(call.request)
         around = headers(call.vendor, call.fresh, int(self.latency * 1000), remaining=max(0, 10_000 - call.number))
         try:
             document, frames = self._reply(call, failure)
-        except Refusal as refused:
+        except RequestError as refused:
             document = error(call.vendor, refused.status, str(refused), f"req_{call.fresh}")
             if refused.retry_after:
                 around |= {"retry-after": str(refused.retry_after), "retry-after-ms": f"{refused.retry_after}000"}
             return _document(call, document, around, refused.status)
         if frames is None:
             whole = _document(call, document, around)
-            return await _half(call.request, whole) if mode is Mode.TRUNCATE else whole
-        if mode in (Mode.TRUNCATE, Mode.STREAM_ERROR):
+            return await _half(call.request, whole) if mode is FailureMode.TRUNCATE else whole
+        if mode in (FailureMode.TRUNCATE, FailureMode.STREAM_ERROR):
             del frames[len(frames) // 2 :]
-        if mode is Mode.STREAM_ERROR:
+        if mode is FailureMode.STREAM_ERROR:
             frames.append(error_event(call.vendor, f"req_{call.fresh}"))
         response = await self._stream(call.request, frames, around)
-        if mode is Mode.TRUNCATE:
-            raise _Broken
+        if mode is FailureMode.TRUNCATE:
+            raise _CutShort
         return response
 
-    def _reply(self, call: _Call, failure: Failure | None) -> tuple[Json, list[bytes] | None]:
-        """What is to be said. Raises ``Refusal``, where the vendor would refuse and where a failure says so."""
+    def _reply(self, call: _ProviderCall, failure: Failure | None) -> tuple[Json, list[bytes] | None]:
+        """What is to be said. Raises ``RequestError``, where the vendor would refuse and where a failure says so."""
         request, operation = call.request, call.operation
         named = request.match_info.get("model", "")
         deployed = bool(named) and request.method == "POST"
         check(call.vendor, operation, request.headers, versioned=not deployed or "api-version" in request.query)
         if failure and (status := failure.mode.status):
             waits = failure.retry_after if status in (429, 503) else 0
-            raise Refusal(status, failure_words(status, failure.retry_after), retry_after=waits)
+            raise RequestError(status, failure_words(status, failure.retry_after), retry_after=waits)
         asked = members(call.body, operation)
         ask = Ask(asked, named or str(asked.get("model") or ""), int(self._clock()), self._fresh)
-        if failure and failure.mode is Mode.STREAM_ERROR and not ask.streams:
-            raise Refusal(500, failure_words(500, 0))
+        if failure and failure.mode is FailureMode.STREAM_ERROR and not ask.streams:
+            raise RequestError(500, failure_words(500, 0))
         return reply(operation, ask)
 
     async def _stream(self, request: web.Request, frames: list[bytes], around: dict[str, str]) -> web.StreamResponse:
@@ -230,10 +229,10 @@ def _reset(request: web.Request) -> NoReturn:
     """Break off without a word: closing without lingering sends RST."""
     assert request.transport is not None
     request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
-    raise _Broken
+    raise _CutShort
 
 
-def _document(call: _Call, document: Json, around: dict[str, str], status: int = 200) -> web.Response:
+def _document(call: _ProviderCall, document: Json, around: dict[str, str], status: int = 200) -> web.Response:
     """A whole answer: indented as OpenAI does it, compressed where the caller takes gzip."""
     indent = 2 if call.vendor is Vendor.OPENAI else None
     body = json.dumps(document, indent=indent, ensure_ascii=False).encode()
@@ -250,4 +249,4 @@ async def _half(request: web.Request, whole: web.Response) -> web.StreamResponse
     response.content_length = len(whole.body)
     await response.prepare(request)
     await response.write(whole.body[: len(whole.body) // 2])
-    raise _Broken
+    raise _CutShort

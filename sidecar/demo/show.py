@@ -18,8 +18,9 @@ import aiohttp
 from msgspec import json
 
 from sidecar.core.rules import Listen, Region, Rules, UpstreamRule
-from sidecar.demo.summary import Bill, Places, happened, totals, try_it
-from sidecar.demo.workload import Act, Answer, Manner, Spawn, acts, play
+from sidecar.demo.summary import Bill, DemoUrls, happened, totals, try_it
+from sidecar.demo.workload import Act, DemoAnswer, Manner, acts, play
+from sidecar.tasks import Spawn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +108,7 @@ class Show:
         playable = tuple(act for act in acts() if all(call.api in bases for wave in act.waves for call in wave))
         with self._progress(playable) as show:
 
-            def hear(act: Act, answer: Answer) -> None:
+            def hear(act: Act, answer: DemoAnswer) -> None:
                 bill.book(answer)
                 show(act, answer)
 
@@ -115,18 +116,18 @@ class Show:
         async with aiohttp.ClientSession() as session, session.get(f"{health}/metrics") as response:
             total = totals(await response.text())
         self.say("", *happened(total, bill, calls()))
-        self.say("", *try_it(Places(bases.get("openai", ""), health)), "")
+        self.say("", *try_it(DemoUrls(bases.get("openai", ""), health)), "")
 
     @contextmanager
-    def _progress(self, playing: Sequence[Act]) -> Iterator[Callable[[Act, Answer], None]]:
+    def _progress(self, playing: Sequence[Act]) -> Iterator[Callable[[Act, DemoAnswer], None]]:
         """What is to hear of each answer, so that it shows."""
         tallies = {act: Counter[Manner]() for act in playing}
         bar = " " * (_BAR + 1) if self._console is not None else ""
         self.say(f"{'A document platform at work':<{_TITLE + 2}} {bar}{_cells(['calls', *_WAYS])}")
         if self._console is None:
 
-            def tell(act: Act, answer: Answer) -> None:
-                tallies[act][answer.way] += 1
+            def tell(act: Act, answer: DemoAnswer) -> None:
+                tallies[act][answer.manner] += 1
                 if tallies[act].total() == act.size:
                     self.say(f"  {act.title:<{_TITLE}} {_numbers(tallies[act])}")
 
@@ -145,8 +146,8 @@ class Show:
                 for act in playing
             }
 
-            def draw(act: Act, answer: Answer) -> None:
-                tallies[act][answer.way] += 1
+            def draw(act: Act, answer: DemoAnswer) -> None:
+                tallies[act][answer.manner] += 1
                 progress.update(tasks[act], advance=1, numbers=_numbers(tallies[act]))
 
             yield draw
@@ -154,7 +155,7 @@ class Show:
 
 def _numbers(tally: Counter[Manner]) -> str:
     failed = f"  {count} failed" if (count := tally[Manner.FAILED]) else ""
-    return _cells([tally.total(), *(tally[way] for way in _WAYS)]) + failed
+    return _cells([tally.total(), *(tally[manner] for manner in _WAYS)]) + failed
 
 
 def _cells(values: Iterable[object]) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.demo.money import cost, dollars
-from sidecar.demo.workload import Answer, Manner
+from sidecar.demo.workload import DemoAnswer, Manner
 
 _SERVED = {
     "hit_memory": "answered from memory",
@@ -50,16 +50,16 @@ class Bill:
     spent: int = 0
     saved: int = 0
 
-    def book(self, answer: Answer) -> None:
+    def book(self, answer: DemoAnswer) -> None:
         """Add one answer."""
         amount = cost(answer.model, prompt=answer.prompt, completion=answer.completion)
-        if answer.way in {Manner.MEMORY, Manner.SHARED}:
+        if answer.manner in {Manner.MEMORY, Manner.SHARED}:
             self.saved += amount
         else:
             self.spent += amount
 
 
-class Places(NamedTuple):
+class DemoUrls(NamedTuple):
     """The URLs to look at next, without trailing slash. *openai* is ``""`` where no service speaks that API by path."""
 
     openai: str
@@ -118,7 +118,7 @@ def happened(total: Totals, bill: Bill, upstream_calls: int) -> Iterator[str]:
     yield _line("", "", "answers without a call; nobody was billed")
 
 
-def try_it(places: Places) -> Iterator[str]:
+def try_it(places: DemoUrls) -> Iterator[str]:
     """Where to look next."""
     yield "Try it: the proxy stays up, any key works, the same call twice shows a hit"
     if places.openai:

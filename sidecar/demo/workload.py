@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 
-Json = dict[str, Any]
+from sidecar.demo.canned import Json
+from sidecar.tasks import Spawn
 
-Spawn = Callable[..., asyncio.Task[None]]
 """``spawn(coroutine, *, name)``: runs it in a task that somebody owns."""
 
 HEADERS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({
@@ -33,7 +33,7 @@ _PATIENCE = aiohttp.ClientTimeout(total=30.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DemoCall:
     """One call: *api* is a dialect's name, *members* the body's (None: a GET), *headers* go beside the API's own."""
 
     api: str
@@ -50,7 +50,7 @@ class Act:
     """
 
     title: str
-    waves: tuple[tuple[Call, ...], ...]
+    waves: tuple[tuple[DemoCall, ...], ...]
     pause: float = 0.1
 
     @property
@@ -70,10 +70,10 @@ class Manner(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DemoAnswer:
     """What came back: how, from which model, and the tokens that it names."""
 
-    way: Manner
+    manner: Manner
     model: str = ""
     prompt: int = 0
     completion: int = 0
@@ -82,7 +82,7 @@ class Answer:
 async def play(
     acts: Iterable[Act],
     bases: Mapping[str, str],
-    hear: Callable[[Act, Answer], None],
+    hear: Callable[[Act, DemoAnswer], None],
     *,
     spawn: Spawn,
     pace: float = 1.0,
@@ -94,7 +94,7 @@ async def play(
     """
     async with aiohttp.ClientSession(timeout=_PATIENCE, connector=aiohttp.TCPConnector(limit=0)) as session:
 
-        async def make(act: Act, call: Call) -> None:
+        async def make(act: Act, call: DemoCall) -> None:
             hear(act, await _make(session, bases[call.api], call))
 
         for act in acts:
@@ -103,21 +103,21 @@ async def play(
                 await asyncio.sleep(act.pause * pace)
 
 
-async def _make(session: aiohttp.ClientSession, base: str, call: Call) -> Answer:
+async def _make(session: aiohttp.ClientSession, base: str, call: DemoCall) -> DemoAnswer:
     headers = {**HEADERS[call.api], **call.headers}
     method = "GET" if call.members is None else "POST"
     try:
         async with session.request(method, base + call.path, json=call.members, headers=headers) as response:
             body = await response.read()
             if response.status != 200:
-                return Answer(Manner.FAILED)
+                return DemoAnswer(Manner.FAILED)
             events = response.content_type == "text/event-stream"
             return read(response.headers.get("cache-status", ""), body, events=events)
     except (aiohttp.ClientError, TimeoutError):
-        return Answer(Manner.FAILED)
+        return DemoAnswer(Manner.FAILED)
 
 
-def read(cache_status: str, body: bytes, *, events: bool) -> Answer:
+def read(cache_status: str, body: bytes, *, events: bool) -> DemoAnswer:
     """What an answer says of itself."""
     model = ""
     usage: Json = {}
@@ -127,7 +127,7 @@ def read(cache_status: str, body: bytes, *, events: bool) -> Answer:
         usage |= part.get("usage") or {}
     prompt: int = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
     completion: int = usage.get("completion_tokens") or usage.get("output_tokens") or 0
-    return Answer(_way(cache_status), model, prompt, completion)
+    return DemoAnswer(_manner(cache_status), model, prompt, completion)
 
 
 def _documents(body: bytes, *, events: bool) -> Iterator[Json]:
@@ -139,7 +139,7 @@ def _documents(body: bytes, *, events: bool) -> Iterator[Json]:
             yield json.loads(line.removeprefix(b"data: "))
 
 
-def _way(cache_status: str) -> Manner:
+def _manner(cache_status: str) -> Manner:
     said = {part.strip() for part in cache_status.split(";")}
     if "hit" in said:
         return Manner.MEMORY
@@ -192,71 +192,71 @@ def acts() -> tuple[Act, ...]:
     )
 
 
-def _waves(calls: Iterable[Call], *, wide: int, rounds: int) -> tuple[tuple[Call, ...], ...]:
+def _waves(calls: Iterable[DemoCall], *, wide: int, rounds: int) -> tuple[tuple[DemoCall, ...], ...]:
     """The same *calls* in each round, *wide* at once. Every other round writes its members in another order."""
     first = list(calls)
-    waves: list[tuple[Call, ...]] = []
+    waves: list[tuple[DemoCall, ...]] = []
     for number in range(rounds):
         written = [_reordered(call) for call in first] if number % 2 else first
         waves += [tuple(written[start : start + wide]) for start in range(0, len(written), wide)]
     return tuple(waves)
 
 
-def _reordered(call: Call) -> Call:
+def _reordered(call: DemoCall) -> DemoCall:
     members = None if call.members is None else dict(reversed(call.members.items()))
-    return Call(call.api, call.path, members, call.headers)
+    return DemoCall(call.api, call.path, members, call.headers)
 
 
 def _asked(words: str, system: str) -> list[Json]:
     return [{"role": "system", "content": system}, {"role": "user", "content": words}]
 
 
-def _invoice(number: int) -> Call:
+def _invoice(number: int) -> DemoCall:
     supplier = _SUPPLIERS[number % len(_SUPPLIERS)]
     items = [f"{row:>3}  {_GOODS[(number + row) % len(_GOODS)]:<24} {7 * row + number:>8}.50" for row in range(1, 40)]
     page = f"{supplier}\nInvoice {4711 + number}\n" + "\n".join(items)
     messages = _asked(page, "Extract the fields of this invoice.")
-    return Call(
+    return DemoCall(
         "openai", _CHAT, {"model": "gpt-4o", "temperature": 0, "messages": messages, "response_format": _INVOICE}
     )
 
 
-def _chunks(number: int) -> Call:
+def _chunks(number: int) -> DemoCall:
     texts = [f"Handbook, {_TOPICS[number]}, paragraph {row}: " + " ".join(_TOPICS) * 4 for row in range(16)]
-    return Call("openai", "/v1/embeddings", {"model": "text-embedding-3-small", "input": texts, "dimensions": 256})
+    return DemoCall("openai", "/v1/embeddings", {"model": "text-embedding-3-small", "input": texts, "dimensions": 256})
 
 
-def _report(day: int) -> Call:
+def _report(day: int) -> DemoCall:
     messages = _asked(f"Sum up the figures of day {day}: " + " ".join(_GOODS) * 20, "You write the daily report.")
-    return Call("openai", _CHAT, {"model": "gpt-4o", "temperature": 0, "messages": messages})
+    return DemoCall("openai", _CHAT, {"model": "gpt-4o", "temperature": 0, "messages": messages})
 
 
-def _question(words: str) -> Call:
+def _question(words: str) -> DemoCall:
     messages = _asked(words, "You are the help desk. Answer from the handbook. " + " ".join(_TOPICS) * 10)
     shown = {"stream": True, "stream_options": {"include_usage": True}}
-    return Call("openai", _CHAT, {"model": "gpt-4o", "temperature": 0, "messages": messages} | shown)
+    return DemoCall("openai", _CHAT, {"model": "gpt-4o", "temperature": 0, "messages": messages} | shown)
 
 
-def _contract(number: int) -> Call:
+def _contract(number: int) -> DemoCall:
     text = f"Contract {number} with {_SUPPLIERS[number]}: " + " ".join(_GOODS) * 25
-    return Call("anthropic", "/v1/messages", {
+    return DemoCall("anthropic", "/v1/messages", {
         "model": "claude-sonnet-5-5", "max_tokens": 500, "temperature": 0, "system": "Sum up this contract.",
         "messages": [{"role": "user", "content": text}],
     })  # fmt: skip
 
 
-def _ticket(number: int) -> Call:
+def _ticket(number: int) -> DemoCall:
     messages = _asked(f"Ticket {number}: my question is about {_TOPICS[number]}.", "Name the team for this ticket.")
-    return Call("azure-openai", _AZURE_CHAT, {"messages": messages, "temperature": 0, "max_tokens": 100})
+    return DemoCall("azure-openai", _AZURE_CHAT, {"messages": messages, "temperature": 0, "max_tokens": 100})
 
 
-def _unrepeatable() -> Iterator[Call]:
+def _unrepeatable() -> Iterator[DemoCall]:
     """Calls that have to reach the service each time."""
     for topic in _TOPICS[:6]:
         messages = _asked(f"A slogan about {topic}, please.", "You write slogans.")
-        yield Call("openai", _CHAT, {"model": "gpt-4o", "temperature": 0.9, "messages": messages})
+        yield DemoCall("openai", _CHAT, {"model": "gpt-4o", "temperature": 0.9, "messages": messages})
     for name in _SUPPLIERS[:2]:
         members = {"model": "gpt-4o", "temperature": 0, "messages": _asked(f"A dunning letter to {name}.", "Be kind.")}
-        yield Call("openai", _CHAT, members, {"cache-control": "no-store"})
-    yield Call("openai", "/v1/models")
-    yield Call("anthropic", "/v1/models")
+        yield DemoCall("openai", _CHAT, members, {"cache-control": "no-store"})
+    yield DemoCall("openai", "/v1/models")
+    yield DemoCall("anthropic", "/v1/models")

@@ -1,7 +1,7 @@
 """
-The AI APIs that the sidecar speaks, one file each.
+A dialect is tables and pure functions that fill the shape of ``core/dialect``; each vendor has a folder.
 
-The rule: a dialect is tables and pure functions that fill ``core/dialect``'s shape; services carry the value.
+Services carry the value.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ NULL: Final = Raw(b"null")
 """A member that is absent or null."""
 
 
-class _Details(Struct, gc=False):
+class _TokenDetails(Struct, gc=False):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
@@ -30,12 +30,12 @@ class _Details(Struct, gc=False):
 class _Tokens(Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
+    prompt_tokens_details: _TokenDetails | None = None
+    completion_tokens_details: _TokenDetails | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
-    input_tokens_details: _Details | None = None
-    output_tokens_details: _Details | None = None
+    input_tokens_details: _TokenDetails | None = None
+    output_tokens_details: _TokenDetails | None = None
 
 
 class _Errors(Struct, gc=False):
@@ -48,7 +48,7 @@ class _Document(_Errors, gc=False):
     error: Raw = NULL
 
 
-class Beside(Struct, gc=False):
+class ErrorMembers(Struct, gc=False):
     """
     Members by which services say beside an answer that it is none: ``error``; MiniMax's ``base_resp``; and ``success``
     and ``status``, of gateways that write an envelope of their own.
@@ -82,7 +82,7 @@ def begins(member: Raw, byte: bytes) -> bool:
     return bytes(memoryview(member)[:1]) == byte
 
 
-def denies(said: Beside) -> bool:
+def denies(said: ErrorMembers) -> bool:
     """Whether an answer says that it is none."""
     if said.error is NULL and said.base_resp is NULL and said.success is NULL and said.status is NULL:
         return False  # as almost every answer: what is absent is that very value
@@ -115,8 +115,8 @@ def tokens(member: Raw) -> Usage:
         counts = _TOKENS.decode(member)
     except UNREADABLE:
         return Usage()
-    prompt = counts.prompt_tokens_details or counts.input_tokens_details or _Details()
-    completion = counts.completion_tokens_details or counts.output_tokens_details or _Details()
+    prompt = counts.prompt_tokens_details or counts.input_tokens_details or _TokenDetails()
+    completion = counts.completion_tokens_details or counts.output_tokens_details or _TokenDetails()
     return Usage(
         prompt=counts.prompt_tokens or counts.input_tokens or 0,
         completion=counts.completion_tokens or counts.output_tokens or 0,

@@ -18,7 +18,7 @@ from msgspec import Meta, Raw, Struct
 from sidecar.core.dialect import Answers, Completeness
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form
-from sidecar.dialects.plain import NULL, Beside, begins, denies, document, failure_of, is_utf8
+from sidecar.dialects.plain import NULL, ErrorMembers, begins, denies, document, failure_of, is_utf8
 
 _VECTOR: Final = re.compile(rb'\[[ \t\r\n]*+-?[0-9][-+.0-9eE, \t\r\n]*+\]|"(?:[A-Za-z0-9+/_-]|\\/)++=*+"')
 """
@@ -29,7 +29,7 @@ not read into millions of numbers for this.
 _ANY: Final = Facts()
 
 
-class _Said(Beside):
+class _Said(ErrorMembers):
     """What any of these answers may have: an error in place of all else."""
 
 

@@ -1,1 +1,1 @@
-"""What pods share through one Redis: the client and its breaker, leases, the log of purges."""
+"""What pods tell each other over Redis; where it is away each pod goes on alone."""

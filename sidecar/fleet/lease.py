@@ -3,13 +3,6 @@ The fleet's leases: who fetches the answer of a key, so that a thousand processe
 
 The rule: every step is one script on the keys of one slot, and whatever changes something carries the token that the
 lease was taken with; so a process that has lost its lease, however it came to that, changes nothing.
-
-A lease is a string with a time to live: the holder's token, and after it a ``+`` for every process that waits, so that
-news is told only where somebody listens. ``-`` alone is the mark left by a fetch that had no answer to share.
-
-Among the ``+`` stands a ``?`` while the holder's own call shows no sign of life. Then one process more may fetch: that
-which takes the second lease, of the same form, which there is beside no other. Releases that know nothing of that take
-the ``?`` for one that waits.
 """
 
 from __future__ import annotations
@@ -22,9 +15,10 @@ from weakref import WeakSet
 
 from sidecar.core.cache.beside import Beside
 from sidecar.errors import FleetAway
-from sidecar.redis_link.link import Budget, Link, Script
-from sidecar.redis_link.names import Names
-from sidecar.redis_link.shapes import misshapen, one_of
+from sidecar.fleet.lease_scripts import GIVE_BACK, KEEP, LOOK, RENEW, STALL
+from sidecar.redis_link.link import RedisLink, TimeBudget
+from sidecar.redis_link.names import RedisNames
+from sidecar.tasks import Spawn
 
 LEASE_SECONDS = 5.0
 """How long a lease outlives its holder."""
@@ -47,126 +41,8 @@ _AT_ONCE = 4
 _REMEMBERED = 1024
 """Leases to be given back when Redis answers again; each would end by itself soon after."""
 
-_LONGEST_LEASE = 60_000
-"""Milliseconds; the script has it, too."""
 
-
-def _sight(reply: Any) -> tuple[str, float, bytes | None]:
-    """The answer of ``_LOOK``: what was found, seconds, and the value if there is one."""
-    match reply:
-        case [b"value", int(left), bytes(value)] if left >= 0:
-            return "value", left / 1000, value
-        case [(b"taken" | b"second") as what, bytes()]:
-            return what.decode(), 0.0, None
-        case [(b"held" | b"none") as what, int(left)] if 0 <= left <= _LONGEST_LEASE:
-            return what.decode(), left / 1000, None
-        case _:
-            raise misshapen()
-
-
-_LOOK = Script(
-    """
--- KEYS: entry, lease, second lease. ARGV: a new token, its milliseconds, the end of a value of no use, 1 where we start
--- to wait, the most bytes that a value of ours can have, when we take the second lease: 1 now, ? if the holder of the
--- first is stuck; 0: we take none at all.
-local tail = redis.pcall('GETRANGE', KEYS[1], -32, -1)
-if type(tail) ~= 'string' and not string.find(tail.err, 'WRONGTYPE', 1, true) then return tail end  -- no right to read
-local life = redis.call('PTTL', KEYS[1])
-if life == -1 or type(tail) ~= 'string' then
-  redis.call('DEL', KEYS[1])  -- not written by us, and would stay for ever
-elseif tail ~= '' and tail ~= ARGV[3] and redis.call('STRLEN', KEYS[1]) <= tonumber(ARGV[5]) then
-  return {'value', life, redis.call('GET', KEYS[1])}
-end
-local held = redis.pcall('GET', KEYS[2])
-local left = redis.call('PTTL', KEYS[2])
-if type(held) ~= 'string' or left < 0 or left > 60000 then
-  if ARGV[6] == '0' then return {'none', 0} end
-  local taken = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-  if taken.err then return {'none', 0} end  -- no memory left, or no right to write
-  return {'taken', ARGV[2]}
-end
-if held == '-' then return {'none', left} end
-if ARGV[6] == '1' or (ARGV[6] == '?' and string.find(held, '?', #ARGV[1] + 1, true)) then
-  local taken = redis.pcall('SET', KEYS[3], ARGV[1], 'NX', 'PX', ARGV[2])
-  if taken and taken.ok then return {'second', ARGV[2]} end
-end
-if ARGV[4] ~= '' and (ARGV[4] == '1' or #held == #ARGV[1]) and #held < 4096 then
-  redis.pcall('APPEND', KEYS[2], '+')
-end
-return {'held', left}
-""",
-    "look",
-    _sight,
-)
-
-_OURS = """
-local held = redis.pcall('GET', KEYS[1])
-if type(held) ~= 'string' or string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
-local waiting = #held - #ARGV[1]
-"""
-
-_RENEW = Script(
-    _OURS
-    + """
--- KEYS: lease. ARGV: token, milliseconds.
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-""",
-    "renew",
-    one_of(0, 1),
-)
-
-_STALL = Script(
-    _OURS
-    + """
--- KEYS: lease. ARGV: token, 1 where its holder's call is stuck, 0 where it goes on after all, channel, news.
-local marked = string.find(held, '?', #ARGV[1] + 1, true)
-if ARGV[2] == '1' and not marked then
-  if type(redis.pcall('APPEND', KEYS[1], '?')) == 'number' and waiting > 0 then
-    redis.pcall('PUBLISH', ARGV[3], ARGV[4] .. ':' .. waiting)
-  end
-elseif ARGV[2] == '0' and marked then
-  local left = redis.call('PTTL', KEYS[1])
-  held = string.sub(held, 1, marked - 1) .. string.sub(held, marked + 1)
-  if left > 0 then redis.pcall('SET', KEYS[1], held, 'PX', left) end
-end
-return 1
-""",
-    "stall",
-    one_of(0, 1),
-)
-
-_KEEP = Script(
-    _OURS
-    + """
--- KEYS: lease, entry, first lease. ARGV: token, value, its milliseconds, channel, news.
-local first = redis.pcall('GET', KEYS[3])
-if type(first) == 'string' then waiting = math.max(waiting, #first - #ARGV[1]) end
-local kept = redis.pcall('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-redis.call('DEL', KEYS[1])
-if waiting > 0 then redis.pcall('PUBLISH', ARGV[4], ARGV[5] .. ':' .. waiting) end
-if kept.err then return -1 end  -- no memory left
-return 1
-""",
-    "keep",
-    one_of(-1, 0, 1),
-)
-
-_GIVE_BACK = Script(
-    _OURS
-    + """
--- KEYS: lease. ARGV: token, milliseconds of the mark or 0 for none, channel, news.
-if ARGV[2] == '0' or redis.pcall('SET', KEYS[1], '-', 'PX', ARGV[2]).err then redis.call('DEL', KEYS[1]) end
-if waiting > 0 then redis.pcall('PUBLISH', ARGV[3], ARGV[4] .. ':' .. waiting) end
-return 1
-""",
-    "release",
-    one_of(0, 1),
-)
-
-Spawn = Callable[..., asyncio.Task[None]]
-
-
-class News(Protocol):
+class LeaseNews(Protocol):
     """What is needed of the fleet's news: whether they come at present, and those of one kind."""
 
     @property
@@ -195,7 +71,7 @@ class Grant:
         return f"<Grant {self.token.decode()}{' lost' if self.lost else ''}>"
 
 
-class Sight(NamedTuple):
+class LeaseLook(NamedTuple):
     """
     What a look found: a *value* with the *seconds* it has to live; or a *grant*, the lease being ours now; or a lease
     *held* by another process for *seconds* more, unless it renews it; or nothing of these: fetch, and share nothing.
@@ -217,9 +93,9 @@ class Leases:
 
     def __init__(
         self,
-        link: Link,
-        news: News,
-        names: Names,
+        link: RedisLink,
+        news: LeaseNews,
+        names: RedisNames,
         *,
         timeout: float,
         spawn: Spawn,
@@ -256,13 +132,13 @@ class Leases:
         """Seconds between two looks of one that waits, at most: more where news come, for a look is work for Redis."""
         return 1.0 if self._news.up else 0.25
 
-    def budget(self, size: int = 0) -> Budget:
+    def budget(self, size: int = 0) -> TimeBudget:
         """The time that Redis has for one call, in which *size* bytes are written."""
-        return Budget(self._timeout + size / WRITE_BYTES_A_SECOND)
+        return TimeBudget(self._timeout + size / WRITE_BYTES_A_SECOND)
 
     async def look(
-        self, name: bytes, budget: Budget, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
-    ) -> Sight:
+        self, name: bytes, budget: TimeBudget, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
+    ) -> LeaseLook:
         """
         Read the value of *name* or take its lease. Raises ``FleetAway``; then, and when cancelled, no lease is left.
 
@@ -273,7 +149,7 @@ class Leases:
         keys = [self._names.entry(name), self._names.lease(name), self._names.second(name)]
         arguments = [token, _milliseconds(self._seconds), seen, note, self._largest, beside.value]
         try:
-            what, seconds, value = await self._link.evaluate(_LOOK, keys, arguments, budget)
+            what, seconds, value = await self._link.evaluate(LOOK, keys, arguments, budget)
         except FleetAway as away:
             if away.reason in {"timeout", "malformed", "error"}:
                 for grant in _perhaps(name, token, beside):
@@ -283,8 +159,8 @@ class Leases:
             self.begin(self._give_all_back(_perhaps(name, token, beside)))
             raise
         if what in {"taken", "second"}:
-            return Sight(grant=self._grant(name, token, second=what == "second"))
-        return Sight(value, seconds, held=what == "held")
+            return LeaseLook(grant=self._grant(name, token, second=what == "second"))
+        return LeaseLook(value, seconds, held=what == "held")
 
     async def wait(self, name: bytes, seconds: float) -> None:
         """Until there may be something new about *name*, at most *seconds*."""
@@ -309,7 +185,7 @@ class Leases:
         keys = [self._where(grant), self._names.entry(grant.name), self._names.lease(grant.name)]
         arguments = [grant.token, value, _milliseconds(seconds), self._names.news, b"w:" + grant.name]
         try:
-            kept = await self._link.evaluate(_KEEP, keys, arguments, self._own_budget(len(value)))
+            kept = await self._link.evaluate(KEEP, keys, arguments, self._own_budget(len(value)))
         except FleetAway:
             self._forsake(grant)
             return False
@@ -347,8 +223,8 @@ class Leases:
         if self._begun:
             await asyncio.wait(self._begun, timeout=seconds)
 
-    def _own_budget(self, size: int = 0) -> Budget:
-        return Budget(max(self._timeout, OWN_SECONDS) + size / WRITE_BYTES_A_SECOND)
+    def _own_budget(self, size: int = 0) -> TimeBudget:
+        return TimeBudget(max(self._timeout, OWN_SECONDS) + size / WRITE_BYTES_A_SECOND)
 
     def _where(self, grant: Grant) -> bytes:
         return self._names.second(grant.name) if grant.second else self._names.lease(grant.name)
@@ -380,14 +256,14 @@ class Leases:
         mark = _milliseconds(MARK_SECONDS) if failed else b"0"
         arguments = [grant.token, mark, self._names.news, b"w:" + grant.name]
         try:
-            await self._link.evaluate(_GIVE_BACK, [self._where(grant)], arguments, self._own_budget())
+            await self._link.evaluate(GIVE_BACK, [self._where(grant)], arguments, self._own_budget())
         except FleetAway:
             self._forsake(grant)
 
     async def _stall(self, grant: Grant, *, stuck: bool) -> None:
         arguments = [grant.token, b"1" if stuck else b"0", self._names.news, b"w:" + grant.name]
         with suppress(FleetAway):  # then others wait as long as they would have
-            await self._link.evaluate(_STALL, [self._where(grant)], arguments, self._own_budget())
+            await self._link.evaluate(STALL, [self._where(grant)], arguments, self._own_budget())
 
     def _mind(self) -> None:
         if self._minding is None or self._minding.done():
@@ -408,7 +284,7 @@ class Leases:
 
     async def _renew_one(self, grant: Grant) -> None:
         arguments = [grant.token, _milliseconds(self._seconds)]
-        ours = await self._link.evaluate(_RENEW, [self._where(grant)], arguments, self._own_budget())
+        ours = await self._link.evaluate(RENEW, [self._where(grant)], arguments, self._own_budget())
         if not ours and grant in self._grants:
             self._grants.discard(grant)
             self._lose(grant)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from sidecar.tasks import Spawn
+
 QUIET_SECONDS = 5.0
 """After so long without a word the server is asked for one; after as long again the connection is given up."""
 
@@ -21,12 +23,11 @@ PAUSE_SECONDS = 2.0
 LONGEST = 1024
 """Bytes of one piece of news; what is longer is none of ours."""
 
-Spawn = Callable[..., asyncio.Task[None]]
 Hear = Callable[[bytes], None]
 
 
-class Link(Protocol):
-    """What is needed of the link to Redis; see ``redis_link/link.Link``."""
+class NewsLink(Protocol):
+    """What is needed of the link to Redis; see ``redis_link/link.RedisLink``."""
 
     on_return: list[Callable[[], None]]
 
@@ -48,7 +49,7 @@ class News:
 
     def __init__(
         self,
-        link: Link,
+        link: NewsLink,
         channel: bytes,
         *,
         spawn: Spawn,

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from sidecar.redis_link.client import Spawn
-from sidecar.redis_link.link import Tell
+from sidecar.core.events import TellEvent
+from sidecar.tasks import Spawn
 
 POLL_SECONDS = 1.0
 """What the fleet says is read at least this often."""
@@ -76,18 +76,18 @@ class Following:
 class Alarm:
     """Tells of what is wrong as *event*: once, until it is over or something else is wrong."""
 
-    def __init__(self, tell: Tell, event: str) -> None:
+    def __init__(self, tell: TellEvent, event: str) -> None:
         self._tell = tell
         self._event = event
-        self._told = ""
+        self._reported_fault = ""
 
     def __repr__(self) -> str:
-        return f"<Alarm {self._event}: {self._told or 'nothing'}>"
+        return f"<Alarm {self._event}: {self._reported_fault or 'nothing'}>"
 
     def ring(self, fault: str) -> None:
         """*fault* is wrong; it must quote nothing that was read."""
-        if fault != self._told:
-            self._told = fault
+        if fault != self._reported_fault:
+            self._reported_fault = fault
             self._tell(self._event, level="error", fault=fault)
 
     def bug(self, error: Exception) -> None:
@@ -96,4 +96,4 @@ class Alarm:
 
     def over(self) -> None:
         """All is well."""
-        self._told = ""
+        self._reported_fault = ""

@@ -15,10 +15,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 from sidecar.errors import FleetAway
-from sidecar.redis_link.client import Spawn
-from sidecar.redis_link.link import Budget, Link, Script
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.link import RedisLink, Script, TimeBudget
+from sidecar.redis_link.names import RedisNames
 from sidecar.redis_link.shapes import misshapen
+from sidecar.tasks import Spawn
 
 BEAT_SECONDS: Final = 3.0
 """Between two signs of life, at most; at least three quarters of it."""
@@ -69,8 +69,8 @@ class Presence:
 
     def __init__(
         self,
-        link: Link,
-        names: Names,
+        link: RedisLink,
+        names: RedisNames,
         *,
         member: bytes,
         clock: Callable[[], float],
@@ -130,7 +130,7 @@ class Presence:
 
     async def _sign(self, *, leave: bool) -> int:
         arguments = [self._member, int(self._life * 1000), int(leave)]
-        count: int = await self._link.evaluate(_BEAT, [self._names.pods], arguments, Budget(OWN_SECONDS))
+        count: int = await self._link.evaluate(_BEAT, [self._names.pods], arguments, TimeBudget(OWN_SECONDS))
         if not count and not leave:
             raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
         return count

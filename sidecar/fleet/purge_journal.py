@@ -25,8 +25,8 @@ from sidecar.core.model import Position
 from sidecar.core.rules import Mode
 from sidecar.fleet.scope_notes import ScopeNotes
 from sidecar.fleet.tagged import digest
-from sidecar.redis_link.link import Budget, Link, Script
-from sidecar.redis_link.names import Names, Notes
+from sidecar.redis_link.link import RedisLink, Script, TimeBudget
+from sidecar.redis_link.names import Notes, RedisNames
 from sidecar.redis_link.shapes import misshapen, number, one_of, pairs, texts
 
 EXCHANGE_SECONDS = 0.5
@@ -51,7 +51,7 @@ MOST_PURGES = 1000
 """Purges in the log; the oldest beyond are one of all."""
 
 
-class _Told(NamedTuple):
+class _JournalReply(NamedTuple):
     """The answer of ``_LOG``."""
 
     incarnation: bytes
@@ -64,10 +64,10 @@ class _Told(NamedTuple):
     moved: list[bytes]
 
 
-def _told(reply: Any) -> _Told:
+def _reply_of(reply: Any) -> _JournalReply:
     match reply:
         case [bytes(log), text, bytes(before), bytes(node), purges, bytes() | None as mode, 0 | 1 as full, moved]:
-            return _Told(log, number(text), before, node, pairs(purges), mode, bool(full), texts(moved))
+            return _JournalReply(log, number(text), before, node, pairs(purges), mode, bool(full), texts(moved))
         case _:
             raise misshapen()
 
@@ -171,7 +171,7 @@ end
 return {incarnation, text(number), before, node, purges, mode, full, moved}
 """,
     "purge-log",
-    _told,
+    _reply_of,
 )
 
 _MODE = Script(
@@ -193,7 +193,7 @@ return 1
 _ENDED = "ended"
 
 
-class Answer(NamedTuple):
+class JournalState(NamedTuple):
     """
     What the log says. *mode* is the fleet's, until *until*, wall clock, None where there is none that holds; *noted*:
     something stands in its place. *unreadable*: purges that we cannot read. *full*: what was to be written is not.
@@ -216,8 +216,8 @@ class Journal:
 
     def __init__(
         self,
-        link: Link,
-        names: Names,
+        link: RedisLink,
+        names: RedisNames,
         notes: Notes,
         *,
         now: Callable[[], float],
@@ -236,18 +236,18 @@ class Journal:
     def __repr__(self) -> str:
         return f"<Journal {self._keys[0]!r}>"
 
-    async def exchange(self, known: Position, purges: Mapping[Scope, Due]) -> Answer:
+    async def exchange(self, known: Position, purges: Mapping[Scope, Due]) -> JournalState:
         """
         Write *purges*, unless they stand there by now, and read what has come since *known*. A purge by a tag or a
         route brings with it the purges of the answers that have served its calls.
         """
         keys, words = self._request(known, purges)
-        told: _Told = await self._link.evaluate(_LOG, keys, words, Budget(EXCHANGE_SECONDS))
-        before, latest = told.before, b"%d" % told.number
-        read, unreadable = self._read([*told.purges, *[part for note in told.moved for part in (note, latest)]])
+        answered: _JournalReply = await self._link.evaluate(_LOG, keys, words, TimeBudget(EXCHANGE_SECONDS))
+        before, latest = answered.before, b"%d" % answered.number
+        read, unreadable = self._read([*answered.purges, *[part for note in answered.moved for part in (note, latest)]])
         bases = {before[at : at + 16]: int(before[at + 16 : at + 32]) for at in range(0, len(before), 32)}
-        tail = Tail(told.incarnation, told.number, bases, told.node.decode("ascii"), read)
-        return Answer(tail, *self._read_mode(told.mode), told.mode is not None, unreadable, told.full)
+        tail = Tail(answered.incarnation, answered.number, bases, answered.node.decode("ascii"), read)
+        return JournalState(tail, *self._read_mode(answered.mode), answered.mode is not None, unreadable, answered.full)
 
     async def put_mode(self, mode: Mode | None, until: float, *, unless: bool = False) -> None:
         """
@@ -261,7 +261,7 @@ class Journal:
         until = until if word != _ENDED else now + LONGEST_MODE
         note, left = self._notes.seal_note(self._mode + f"{word} {until!r}".encode()), until - now
         words: list[bytes | int] = [self._channel, note, max(1, int(left * 1000)), int(unless)]
-        await self._link.evaluate(_MODE, self._keys[2:], words, Budget(EXCHANGE_SECONDS))
+        await self._link.evaluate(_MODE, self._keys[2:], words, TimeBudget(EXCHANGE_SECONDS))
 
     def _request(self, known: Position, purges: Mapping[Scope, Due]) -> tuple[list[bytes], list[bytes | int]]:
         """The keys and the arguments of the script."""

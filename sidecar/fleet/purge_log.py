@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from sidecar.core.cache.purges import ALL, Purges, Scope
+from sidecar.core.events import TellEvent
 from sidecar.core.model import Entry, Key, Position
 from sidecar.core.rules import Mode
 from sidecar.core.term import term
@@ -23,10 +24,10 @@ from sidecar.fleet.poll import Alarm, Following
 from sidecar.fleet.purge_journal import EXCHANGE_SECONDS, LONGEST_MODE, Journal
 from sidecar.fleet.scope_notes import ScopeNotes
 from sidecar.fleet.tagged import AGAIN_SECONDS, Tagged
-from sidecar.redis_link.client import Spawn
 from sidecar.redis_link.deadline import Deadline
-from sidecar.redis_link.link import Link, Tell
-from sidecar.redis_link.names import Names, Notes
+from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.names import Notes, RedisNames
+from sidecar.tasks import Spawn
 
 CURRENT_SECONDS = 3.0
 """
@@ -56,8 +57,8 @@ class PurgeLog:
 
     def __init__(
         self,
-        link: Link,
-        names: Names,
+        link: RedisLink,
+        names: RedisNames,
         notes: Notes,
         purges: Purges,
         *,
@@ -68,7 +69,7 @@ class PurgeLog:
         spawn: Spawn,
         on_purge: Callable[[tuple[Scope, ...]], None],
         on_mode: Callable[[Mode | None, float], None],
-        tell: Tell,
+        tell: TellEvent,
         patience: float = 0.05,
     ) -> None:
         self._link = link
@@ -231,12 +232,12 @@ class PurgeLog:
         self._announce_mode()
 
     async def _try_exchange(self) -> None:
-        told = await self._tell_mode()
+        mode_written = await self._tell_mode()
         sent, known, asked = self._purges.pending, self._purges.position, self._clock()
         answer = await self._journal.exchange(known, sent)
         self.counts["unreadable"] += answer.unreadable
         sent = {} if answer.full else sent
-        if answer.full or not told:
+        if answer.full or not mode_written:
             self._alarm.ring("Redis takes no writes")
         else:
             self._alarm.over()

@@ -21,10 +21,10 @@ from sidecar.core.limits.rates import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS,
 from sidecar.core.limits.turns import Taken
 from sidecar.core.rules import RouteLimits
 from sidecar.errors import FleetAway
-from sidecar.redis_link.client import Spawn
-from sidecar.redis_link.link import Budget, Link, Script
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.link import RedisLink, Script, TimeBudget
+from sidecar.redis_link.names import RedisNames
 from sidecar.redis_link.shapes import misshapen
+from sidecar.tasks import Spawn
 
 BEHIND_SECONDS: Final = 0.05
 """How long a correction waits for others, or for a call that takes it along."""
@@ -111,7 +111,7 @@ class _Owed:
         self.tokens = 0
 
 
-class Quota:
+class FleetQuota:
     """
     The fleet's rates. *timeout*: of the command of one call, seconds; *spawn* owns the tasks in which corrections are
     sent; *sleep* is asyncio's.
@@ -121,8 +121,8 @@ class Quota:
 
     def __init__(
         self,
-        link: Link,
-        names: Names,
+        link: RedisLink,
+        names: RedisNames,
         *,
         timeout: float,
         spawn: Spawn,
@@ -139,7 +139,7 @@ class Quota:
         self.lost = 0
 
     def __repr__(self) -> str:
-        return f"<Quota {self.asked} asked, {len(self._owed)} corrections on their way, {self.lost} lost>"
+        return f"<FleetQuota {self.asked} asked, {len(self._owed)} corrections on their way, {self.lost} lost>"
 
     @property
     def up(self) -> bool:
@@ -221,7 +221,7 @@ class Quota:
         ]
         try:
             taken: Taken | None = await self._link.evaluate(
-                _TAKE, [self._names.quota(route)], arguments, Budget(self._timeout)
+                _TAKE, [self._names.quota(route)], arguments, TimeBudget(self._timeout)
             )
         except FleetAway as away:
             if owed is not None and away.reason == "busy":  # it was never sent

@@ -25,8 +25,8 @@ from msgspec import json
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.region.regions import Place
 from sidecar.errors import FleetAway
-from sidecar.redis_link.link import Budget, Link, Script
-from sidecar.redis_link.names import Names, Notes
+from sidecar.redis_link.link import RedisLink, Script, TimeBudget
+from sidecar.redis_link.names import Notes, RedisNames
 from sidecar.redis_link.shapes import misshapen, number, one_of, pairs
 
 EXCHANGE_SECONDS = 0.5
@@ -58,7 +58,7 @@ ORDERS = ("open", "close", "auto")
 FINDINGS = ("opened", "closed")
 
 
-class _Told(NamedTuple):
+class _BoardReply(NamedTuple):
     """The answer of ``_EXCHANGE``; *done* is why there is nothing else in it, or whether it was timely."""
 
     done: int
@@ -67,12 +67,12 @@ class _Told(NamedTuple):
     sets: tuple[list[bytes], ...] = ()
 
 
-def _told(reply: Any) -> _Told:
+def _reply_of(reply: Any) -> _BoardReply:
     match reply:
         case [0]:
-            return _Told(_FORBIDDEN)
+            return _BoardReply(_FORBIDDEN)
         case [1 | 2 as done, now, 0 | 1 as full, first, *others] if len(others) <= 1:
-            return _Told(done, number(now), bool(full), (pairs(first), *map(pairs, others)))
+            return _BoardReply(done, number(now), bool(full), (pairs(first), *map(pairs, others)))
         case _:
             raise misshapen()
 
@@ -145,7 +145,7 @@ if ARGV[8] and next(changed) then redis.pcall('PUBLISH', ARGV[1], 'r') end  -- e
 return answer
 """,
     "regions",
-    _told,
+    _reply_of,
 )
 
 _CLAIM = Script(
@@ -190,7 +190,7 @@ class Change(NamedTuple):
     unless: bool = False
 
 
-class Said(NamedTuple):
+class BoardNote(NamedTuple):
     """What a note says: a word of ``ORDERS`` or ``FINDINGS``, when it ends (Redis' milliseconds), and in how long."""
 
     word: str
@@ -198,16 +198,16 @@ class Said(NamedTuple):
     seconds: float
 
 
-class Answer(NamedTuple):
+class BoardState(NamedTuple):
     """What is on the board, and the *mark* of its set of orders. *full*: what was to be written may not be there."""
 
     mark: bytes
-    orders: Mapping[Ordered, Said]
-    findings: Mapping[Place, Said]
+    orders: Mapping[Ordered, BoardNote]
+    findings: Mapping[Place, BoardNote]
     full: bool = False
 
 
-class Board:
+class RegionBoard:
     """
     The board of *names*; *findings*: what is found out of breakers is read as well as orders. *timeout* is how long a
     claim may take, seconds; *clock* is seconds that run on; *random* gives as many random bytes as it is asked for.
@@ -217,8 +217,8 @@ class Board:
 
     def __init__(
         self,
-        link: Link,
-        names: Names,
+        link: RedisLink,
+        names: RedisNames,
         notes: Notes,
         *,
         findings: bool,
@@ -243,9 +243,9 @@ class Board:
         self.counts: Counter[str] = Counter()
 
     def __repr__(self) -> str:
-        return f"<Board of {len(self._held)} subjects>"
+        return f"<RegionBoard of {len(self._held)} subjects>"
 
-    async def exchange(self, changes: Iterable[Change] = ()) -> Answer | str:
+    async def exchange(self, changes: Iterable[Change] = ()) -> BoardState | str:
         """Make *changes*, and read what there is then; or why Redis won't have it."""
         changes = tuple(changes)
         for _ in range(2):  # as long as it takes to learn what its clock says, in which ends are sealed
@@ -254,19 +254,19 @@ class Board:
             words += (self._token, now)
             for change in changes:
                 words += self._words(change, now, keys)
-            told: _Told = await self._link.evaluate(_EXCHANGE, keys, words, Budget(EXCHANGE_SECONDS))
-            if told.done == _FORBIDDEN:
+            answered: _BoardReply = await self._link.evaluate(_EXCHANGE, keys, words, TimeBudget(EXCHANGE_SECONDS))
+            if answered.done == _FORBIDDEN:
                 return "Redis forbids TIME to this user; grant +time"
-            self._ahead = told.now - self._clock() * 1000
-            found = self._read(told.now, told.sets)
-            if told.done != _UNTIMELY:
-                return found._replace(full=told.full)
+            self._ahead = answered.now - self._clock() * 1000
+            found = self._read(answered.now, answered.sets)
+            if answered.done != _UNTIMELY:
+                return found._replace(full=answered.full)
         raise FleetAway("error", "Redis' clock leaps")
 
     async def claim(self, place: Place, seconds: float) -> bool:
         """Whether the probe of *place* is ours, for *seconds* or until it is over."""
         words = [self._token, _milliseconds(min(seconds, LONGEST_PROBE)), _milliseconds(LONGEST_PROBE)]
-        return bool(await self._link.evaluate(_CLAIM, [self._probe(place)], words, Budget(self._timeout)))
+        return bool(await self._link.evaluate(_CLAIM, [self._probe(place)], words, TimeBudget(self._timeout)))
 
     def _redis_now(self) -> int:
         """What Redis' clock says, in milliseconds, as far as is known."""
@@ -289,10 +289,10 @@ class Board:
             gone = (*labels, *self._held.get(subject, ()))
         return (which, ends, int(change.unless), probe, len(gone), *gone, note)
 
-    def _read(self, now: int, sets: Sequence[Sequence[bytes]]) -> Answer:
+    def _read(self, now: int, sets: Sequence[Sequence[bytes]]) -> BoardState:
         mark = b""
-        orders: dict[Ordered, Said] = {}
-        findings: dict[Place, Said] = {}
+        orders: dict[Ordered, BoardNote] = {}
+        findings: dict[Place, BoardNote] = {}
         self._held = {}
         for found in sets:
             for note, score in zip(found[::2], found[1::2], strict=True):
@@ -304,10 +304,10 @@ class Board:
                 if ends <= now:
                     continue
                 if isinstance(subject, Place):
-                    _add(findings, subject, Said(word, ends, min((ends - now) / 1000, LONGEST_OPENING)))
+                    _add(findings, subject, BoardNote(word, ends, min((ends - now) / 1000, LONGEST_OPENING)))
                 elif subject is not None:
-                    _add(orders, subject, Said(word, ends, min((ends - now) / 1000, LONGEST_ORDER)))
-        return Answer(mark, orders, findings)
+                    _add(orders, subject, BoardNote(word, ends, min((ends - now) / 1000, LONGEST_ORDER)))
+        return BoardState(mark, orders, findings)
 
     def _opened(self, note: bytes) -> tuple[Subject | None, str, int]:
         """
@@ -343,7 +343,7 @@ class Board:
         return blake2b(sealed, digest_size=LABEL_SIZE).digest()
 
 
-def _add(known: dict[About, Said], subject: About, said: Said) -> None:
+def _add(known: dict[About, BoardNote], subject: About, said: BoardNote) -> None:
     """Of several notes of a subject, by two secrets or copied, what ends last counts."""
     if subject not in known or known[subject].ends < said.ends:
         known[subject] = said

@@ -14,14 +14,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from sidecar.core.events import TellEvent
 from sidecar.core.region.breaker import State
 from sidecar.core.region.regions import Order, Place
 from sidecar.errors import FleetAway
 from sidecar.fleet.poll import POLL_SECONDS, Alarm, Following
-from sidecar.fleet.region_board import LONGEST_OPENING, LONGEST_ORDER, MOST_NOTES, Board, Change, Ordered, Said
-from sidecar.redis_link.client import Spawn
-from sidecar.redis_link.link import Link, Tell
-from sidecar.redis_link.names import Names, Notes
+from sidecar.fleet.region_board import (
+    LONGEST_OPENING,
+    LONGEST_ORDER,
+    MOST_NOTES,
+    BoardNote,
+    Change,
+    Ordered,
+    RegionBoard,
+)
+from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.names import Notes, RedisNames
+from sidecar.tasks import Spawn
 
 REFUSED_SECONDS = 60.0
 """How often it is tried where Redis won't have it: each try may be a line in its own log."""
@@ -64,8 +73,8 @@ class FleetRegions:
 
     def __init__(
         self,
-        link: Link,
-        names: Names,
+        link: RedisLink,
+        names: RedisNames,
         notes: Notes,
         *,
         shared: Iterable[str] = (),
@@ -77,7 +86,7 @@ class FleetRegions:
         spawn: Spawn,
         on_orders: Callable[[Mapping[tuple[str, str], Order]], None],
         on_learn: Callable[[Place, float | None], None],
-        tell: Tell,
+        tell: TellEvent,
     ) -> None:
         self._link = link
         self._shared = frozenset(shared)
@@ -93,9 +102,11 @@ class FleetRegions:
         self._mark = b""
         self._orders: dict[tuple[str, str], Order] = {}
         self._told_orders: dict[tuple[str, str], Order] = {}
-        self._known: dict[Place, Said] = {}
+        self._known: dict[Place, BoardNote] = {}
         self._pending: dict[Place, _News] = {}
-        self.board = Board(link, names, notes, findings=bool(self._shared), timeout=timeout, clock=clock, random=random)
+        self.region_board = RegionBoard(
+            link, names, notes, findings=bool(self._shared), timeout=timeout, clock=clock, random=random
+        )
         self.counts: Counter[str] = Counter()
         self._alarm = Alarm(tell, "regions-fault")
         self._following = Following(
@@ -165,7 +176,7 @@ class FleetRegions:
         if not self._shares(place):
             return True
         try:
-            mine = await self.board.claim(place, seconds)
+            mine = await self.region_board.claim(place, seconds)
         except FleetAway:
             return True
         except Exception as error:  # noqa: BLE001 - a bug must not keep a region shut
@@ -216,12 +227,12 @@ class FleetRegions:
         at = self._clock()
         news = self._pending = {place: news for place, news in self._pending.items() if news.due > at}
         findings = (Change(place, word, due - at) for place, (word, due) in news.items())
-        answer = await self.board.exchange((*changes, *findings))
+        answer = await self.region_board.exchange((*changes, *findings))
         lost: list[Change] = []
         if not isinstance(answer, str) and self._mark and answer.mark != self._mark:
             there = {*answer.orders, *(change.subject for change in changes)}
-            lost = [change for change in self._again() if change.subject not in there]
-            answer = await self.board.exchange(lost) if lost else answer
+            lost = [change for change in self._given_again() if change.subject not in there]
+            answer = await self.region_board.exchange(lost) if lost else answer
         self._refused = answer if isinstance(answer, str) else ""
         if isinstance(answer, str):
             self._alarm.ring(answer)
@@ -246,12 +257,12 @@ class FleetRegions:
         self._take_findings(answer.findings, news)
         return True
 
-    def _again(self) -> Iterable[Change]:
+    def _given_again(self) -> Iterable[Change]:
         """The orders known here, to be given again where there is none."""
         for place, order in self.orders.items():
             yield Change(Ordered(*place), _WORDS[order.state], order.until - self._now(), unless=True)
 
-    def _take_orders(self, found: Mapping[Ordered, Said]) -> None:
+    def _take_orders(self, found: Mapping[Ordered, BoardNote]) -> None:
         now, before, self._orders = self._now(), self._orders, {}
         for place, said in found.items():
             if said.word == "auto":
@@ -263,12 +274,12 @@ class FleetRegions:
             )
             self._orders[place] = known if known is not None and same else order
 
-    def _take_findings(self, found: Mapping[Place, Said], told: Mapping[Place, _News]) -> None:
+    def _take_findings(self, found: Mapping[Place, BoardNote], published: Mapping[Place, _News]) -> None:
         """Pass on what is new, but for what this process said itself, or has found out since."""
         before = self._known
         self._known = {place: said for place, said in found.items() if self._shares(place)}
         for place, said in self._known.items():
-            known, ours, later = before.get(place), told.get(place), self._pending.get(place)
+            known, ours, later = before.get(place), published.get(place), self._pending.get(place)
             if known is not None and (known.word, known.ends) == (said.word, said.ends):
                 continue
             if (ours is not None and ours.word == said.word) or (later is not None and later.word):

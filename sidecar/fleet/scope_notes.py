@@ -8,13 +8,13 @@ what is not by one of our secrets says nothing.
 from __future__ import annotations
 
 from sidecar.core.cache.purges import ALL, Scope, read_scope, write_scope
-from sidecar.redis_link.names import Names, Notes
+from sidecar.redis_link.names import Notes, RedisNames
 
 
 class ScopeNotes:
     """Seals and opens the scopes of the fleet of *names*. Equal scopes have equal notes while the secret stays."""
 
-    def __init__(self, names: Names, notes: Notes) -> None:
+    def __init__(self, names: RedisNames, notes: Notes) -> None:
         self._before = b"purge " + names.news.removesuffix(b"news") + b" "
         self._notes = notes
 

@@ -9,8 +9,8 @@ there is no room for is refused, and then the answer does not serve the call.
 In Redis stands, for each tag, a sorted set of the notes that purge such answers (of their keys, sealed as in the log),
 by the time at which the answer can serve nobody any more. The set's name is a digest of the tag's own sealed note; it
 lies in the log's slot. The script that writes a purge of the tag into the log moves the whole set there in the same
-step (see ``journal``), so it does not matter who noted what, or whether that process still lives. A note that comes
-after the purge is told so, and whoever brought it purges its key.
+step (see ``purge_journal``), so it does not matter who noted what, or whether that process still lives. A note that
+comes after the purge is told so, and whoever brought it purges its key.
 
 Beyond ``MOST_KEYS`` a set has the routes of answers instead of their keys. Redis may evict or lose a set; so each
 process brings its notes again after a while.
@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 from sidecar.core.cache.purges import Scope, ScopeKind, scope_of
 from sidecar.core.model import Entry, Key, Position
 from sidecar.fleet.scope_notes import ScopeNotes
-from sidecar.redis_link.link import Budget, Link, Script
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.link import RedisLink, Script, TimeBudget
+from sidecar.redis_link.names import RedisNames
 from sidecar.redis_link.shapes import misshapen, places
 
 NOTE_SECONDS = 0.5
@@ -100,8 +100,8 @@ class Tagged:
 
     def __init__(
         self,
-        link: Link,
-        names: Names,
+        link: RedisLink,
+        names: RedisNames,
         notes: ScopeNotes,
         *,
         clock: Callable[[], float],
@@ -158,7 +158,7 @@ class Tagged:
             left = max(1, round((noted.end - self._clock()) * 1000))
             route = self._notes.seal(Scope(ScopeKind.ROUTE, noted.route))
             words += (self._notes.seal(scope), route, left, *noted.position)
-        late: list[int] = await self._link.evaluate(_NOTE, keys, words, Budget(NOTE_SECONDS))
+        late: list[int] = await self._link.evaluate(_NOTE, keys, words, TimeBudget(NOTE_SECONDS))
         if any(place >= len(scopes) for place in late):
             raise misshapen()
         return [scopes[place] for place in late]

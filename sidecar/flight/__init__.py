@@ -1,1 +1,1 @@
-"""One fetch for one key in this process, and the readers of its one answer. No sockets."""
+"""One key has one fetch at a time in this process, and its one answer any number of readers; no sockets."""

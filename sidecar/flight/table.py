@@ -14,12 +14,12 @@ from sidecar.core.cache.purges import Scope
 from sidecar.core.memory_budget import Ledger
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.flight.flight import Flight, Scopes
+from sidecar.tasks import Spawn
 
 FINISHED_FOR_NOBODY = 16
 """Calls whose callers have all left and that are still finished, because their answers are worth keeping."""
 
 Fetch = Callable[[Flight], Awaitable[None]]
-Spawn = Callable[..., asyncio.Task[None]]
 
 
 class Flights:

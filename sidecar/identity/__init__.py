@@ -1,1 +1,1 @@
-"""Credentials that regions supply."""
+"""Reads and renews credentials, keys and secrets; nothing that it says to people shows one."""

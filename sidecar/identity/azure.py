@@ -28,7 +28,7 @@ from msgspec import Struct
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.pasted import is_plain
 from sidecar.core.rules import KIB, AzureIdentity
-from sidecar.identity.tokens import Denial, Grant
+from sidecar.identity.tokens import Denial, GrantedToken
 
 MACHINE = "http://169.254.169.254"
 MACHINE_PATH = "/metadata/identity/oauth2/token"
@@ -46,15 +46,15 @@ LONGEST_TOKEN = 16 * KIB
 PASSING = frozenset({404, 408, 410, 429})
 """Statuses that pass by themselves, besides 5xx: an endpoint starts, is updated (410, up to 70 s) or has enough."""
 
-Fields = Mapping[str, str]
+HeaderFields = Mapping[str, str]
 
 
-class Fetch(Protocol):
+class TokenFetch(Protocol):
     """The way to an endpoint: see ``identity/client``."""
 
     async def __call__(
-        self, method: str, url: str, headers: Fields, body: bytes, *, seconds: float, proxy: bool
-    ) -> tuple[int, Fields, bytes]:
+        self, method: str, url: str, headers: HeaderFields, body: bytes, *, seconds: float, proxy: bool
+    ) -> tuple[int, HeaderFields, bytes]:
         """
         Status, fields and body of the answer, within *seconds*; redirects are not followed. *proxy*: an egress proxy
         may be used. Fields are found by their lower-case names. Raises ``OSError`` whose text says what went wrong.
@@ -66,7 +66,7 @@ class Question(Struct, frozen=True, gc=False):
 
     method: str
     url: str
-    headers: Fields
+    headers: HeaderFields
     body: bytes
     seconds: float
     proxy: bool
@@ -75,7 +75,7 @@ class Question(Struct, frozen=True, gc=False):
         return f"<Question {self.method} {urlsplit(self.url).netloc}>"
 
 
-class _Answer(Struct):
+class _TokenResponse(Struct):
     access_token: str
     expires_in: int | float | str | None = None
     expires_on: int | float | str | None = None
@@ -91,12 +91,12 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def asker(
-    identity: AzureIdentity, *, environ: Mapping[str, str], fetch: Fetch, now: Callable[[], float]
-) -> Callable[[], Awaitable[Grant | Denial]]:
+    identity: AzureIdentity, *, environ: Mapping[str, str], fetch: TokenFetch, now: Callable[[], float]
+) -> Callable[[], Awaitable[GrantedToken | Denial]]:
     """What asks once for a token of *identity*. *now* is wall-clock seconds, for answers that tell nothing better."""
     question = managed if identity.kind == "managed" else workload
 
-    async def ask() -> Grant | Denial:
+    async def ask() -> GrantedToken | Denial:
         asked = question(identity, environ)
         if isinstance(asked, Denial):
             return asked
@@ -108,7 +108,11 @@ def asker(
         except OSError as error:
             return Denial(f"{host}: {error}", passing=True)
         found = read(status, fields, body, now())
-        return found if isinstance(found, Grant) else msgspec.structs.replace(found, reason=f"{host} {found.reason}")
+        return (
+            found
+            if isinstance(found, GrantedToken)
+            else msgspec.structs.replace(found, reason=f"{host} {found.reason}")
+        )
 
     return ask
 
@@ -171,13 +175,13 @@ def workload(identity: AzureIdentity, environ: Mapping[str, str]) -> Question | 
     )
 
 
-def read(status: int, fields: Fields, body: bytes, now: float) -> Grant | Denial:
+def read(status: int, fields: HeaderFields, body: bytes, now: float) -> GrantedToken | Denial:
     """What an answer means at *now*, wall-clock seconds."""
     if status != 200:
         passing = status in PASSING or status >= 500
         return Denial(f"answered {status}{_code(body)}", passing, _seconds(fields.get("retry-after")) or 0.0)
     try:
-        answer = msgspec.json.decode(body, type=_Answer)
+        answer = msgspec.json.decode(body, type=_TokenResponse)
     except UNREADABLE:
         return Denial("answered what is no token", passing=True)
     if not _PRINTABLE.match(answer.access_token) or len(answer.access_token) > LONGEST_TOKEN:
@@ -191,7 +195,7 @@ def read(status: int, fields: Fields, body: bytes, now: float) -> Grant | Denial
         return Denial("answered a token without its life's length", passing=True)
     if seconds <= 0.0:
         return Denial("answered a token that has expired", passing=True)
-    return Grant(answer.access_token.encode("ascii"), min(seconds, LONGEST_LIFE))
+    return GrantedToken(answer.access_token.encode("ascii"), min(seconds, LONGEST_LIFE))
 
 
 def _assertion(path: str, name: str) -> str | Denial:

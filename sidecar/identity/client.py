@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from sidecar.core.rules import KIB
-from sidecar.identity.azure import Fields
+from sidecar.identity.azure import HeaderFields
 
 NEAR_CONNECT_SECONDS = 2.0
 """For an endpoint of this machine: where none listens, packets vanish."""
@@ -28,29 +28,30 @@ LONGEST_ANSWER = 64 * KIB
 
 class TokenClient:
     """
-    The real ``Fetch``. *way* gives the proxy's URL without credentials and its ``Proxy-Authorization``, for a URL, each
-    ``""`` for none; *trust* the trust anchors, asked for once and only when they are needed; *resolver* looks up names.
+    The real ``TokenFetch``. *proxy_for* gives the proxy's URL without credentials and its ``Proxy-Authorization``, for
+    a URL, each ``""`` for none; *trust* the trust anchors, asked for once and only when they are needed; *resolver*
+    looks up names.
     """
 
     def __init__(
         self,
         *,
-        way: Callable[[str], tuple[str, str]],
+        proxy_for: Callable[[str], tuple[str, str]],
         trust: Callable[[], ssl.SSLContext],
         resolver: AbstractResolver,
     ) -> None:
-        self._way = way
+        self._proxy_for = proxy_for
         self._resolver = resolver
         self._trust = trust
         self._context: ssl.SSLContext | None = None
 
     async def __call__(
-        self, method: str, url: str, headers: Fields, body: bytes, *, seconds: float, proxy: bool
-    ) -> tuple[int, Fields, bytes]:
-        """See ``Fetch``."""
+        self, method: str, url: str, headers: HeaderFields, body: bytes, *, seconds: float, proxy: bool
+    ) -> tuple[int, HeaderFields, bytes]:
+        """Ask the endpoint once; an answer of more than ``LONGEST_ANSWER`` bytes is an error."""
         if self._context is None and (proxy or url.startswith("https:")):
             self._context = self._trust()
-        through, authorization = self._way(url) if proxy else ("", "")
+        through, authorization = self._proxy_for(url) if proxy else ("", "")
         connect = FAR_CONNECT_SECONDS if proxy else NEAR_CONNECT_SECONDS
         try:
             async with (
@@ -77,7 +78,7 @@ class TokenClient:
         except TimeoutError:
             raise TimeoutError("no answer in time") from None
         except (aiohttp.ClientError, ValueError) as error:
-            raise ConnectionError(_told(error)) from None
+            raise ConnectionError(_error_text(error)) from None
         except OSError as error:
             raise ConnectionError(error.strerror or type(error).__name__) from None
 
@@ -97,7 +98,7 @@ class _TooLongError(ValueError):
     """An answer that is no token's."""
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """What *error* means; the text of a foreign one may quote what was sent or answered."""
     match error:
         case _TooLongError():

@@ -13,15 +13,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from msgspec import Struct
 
 from sidecar.core.rules import AzureIdentity, StoredCredential
-from sidecar.identity.azure import Fetch, asker, describe
+from sidecar.identity.azure import TokenFetch, asker, describe
 from sidecar.identity.files import CredentialFiles
-from sidecar.identity.tokens import Spawn, Tokens
+from sidecar.identity.tokens import Tokens
+from sidecar.tasks import Spawn
 
-Field = tuple[bytes, bytes]
+CredentialField = tuple[bytes, bytes]
 """A header field: lower-case name and value."""
 
 
-class Standing(Struct, frozen=True):
+class CredentialStanding(Struct, frozen=True):
     """
     How it is with one credential, for people. *usable*: calls can be sent with it now. *seconds* until it expires, None
     where that is not known. *fault*: why there is no newer one, ``""`` where nothing is wrong.
@@ -48,7 +49,7 @@ class Credentials:
         now: Callable[[], float],
         environ: Mapping[str, str],
         spawn: Spawn,
-        fetch: Fetch,
+        fetch: TokenFetch,
         report: Callable[[str], None],
         draw: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -67,7 +68,7 @@ class Credentials:
     def __repr__(self) -> str:
         return f"<Credentials {self._files!r}, {len(self._tokens)} identities>"
 
-    def field(self, credential: StoredCredential | AzureIdentity) -> Field | None:
+    def field(self, credential: StoredCredential | AzureIdentity) -> CredentialField | None:
         """
         The field to send, at once; None where there is none in hand. A token that is missing or due is then asked for
         in the background, so this also warms up.
@@ -76,7 +77,7 @@ class Credentials:
             return self._files.field(credential)
         return _bearer(self._source(credential).current())
 
-    async def obtain(self, credential: StoredCredential | AzureIdentity, *, seconds: float) -> Field | None:
+    async def obtain(self, credential: StoredCredential | AzureIdentity, *, seconds: float) -> CredentialField | None:
         """
         The field to send, waited for at most *seconds*. None where it cannot be had now, which is told at once where
         waiting is no use.
@@ -85,7 +86,9 @@ class Credentials:
             return self._files.field(credential)
         return _bearer(await self._source(credential).obtain(seconds))
 
-    async def renew(self, credential: StoredCredential | AzureIdentity, used: bytes, *, seconds: float) -> Field | None:
+    async def renew(
+        self, credential: StoredCredential | AzureIdentity, used: bytes, *, seconds: float
+    ) -> CredentialField | None:
         """
         The field to send after an upstream's 401 for the value *used*: another one, waited for at most *seconds*; None
         where there is no other. A file is read at once; a token is asked for at most every 30 s.
@@ -94,13 +97,15 @@ class Credentials:
             return self._files.renew(credential, used)
         return _bearer(await self._source(credential).renew(used.removeprefix(b"Bearer "), seconds))
 
-    def standing(self) -> list[Standing]:
+    def standing(self) -> list[CredentialStanding]:
         """How it is with every credential that was asked for; files are looked at, tokens are not asked for."""
-        files = [Standing(file.path, file.value() is not None, None, file.fault) for file in self._files]
+        files = [CredentialStanding(file.path, file.value() is not None, None, file.fault) for file in self._files]
         tokens = []
         for identity, source in self._tokens.items():
             seconds = source.remaining()
-            tokens.append(Standing(describe(identity, self._environ), seconds is not None, seconds, source.fault))
+            tokens.append(
+                CredentialStanding(describe(identity, self._environ), seconds is not None, seconds, source.fault)
+            )
         return files + tokens
 
     def fault(self, credential: StoredCredential | AzureIdentity) -> str:
@@ -130,5 +135,5 @@ class Credentials:
         return source
 
 
-def _bearer(token: bytes | None) -> Field | None:
+def _bearer(token: bytes | None) -> CredentialField | None:
     return None if token is None else (b"authorization", b"Bearer " + token)

@@ -42,7 +42,7 @@ class CredentialFiles:
 
     def renew(self, credential: StoredCredential, used: bytes) -> tuple[bytes, bytes] | None:
         """The field with another value than *used*, which was refused, or None where the file has no other."""
-        found = _field(credential, self._file(credential.file).again())
+        found = _field(credential, self._file(credential.file).read_again())
         return None if found is None or found[1] == used else found
 
     def _file(self, path: str) -> RotatedFile[bytes]:

@@ -64,7 +64,7 @@ class RotatedFile(Generic[T]):
                 self._look(now)
             return self.last
 
-    def again(self) -> T | None:
+    def read_again(self) -> T | None:
         """As ``value``, looked at now: what was read turned out to be of no use any more."""
         with self._lock:
             now = self._clock()

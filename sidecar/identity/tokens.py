@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
+from sidecar.tasks import Spawn
+
 AHEAD_SECONDS = 300.0
 """A token is replaced so long before it expires."""
 
@@ -39,17 +41,15 @@ LAST_BACKOFF = 10.0
 LONGEST_BACKOFF = 60.0
 """Seconds between tries while somebody waits: doubling, jittered; an endpoint may ask for more, up to the longest."""
 
-Spawn = Callable[..., "asyncio.Task[None]"]
 
-
-class Grant(Struct, frozen=True, gc=False):
+class GrantedToken(Struct, frozen=True, gc=False):
     """A token as an endpoint gave it. *seconds*: how long it holds, > 0."""
 
     text: bytes
     seconds: float
 
     def __repr__(self) -> str:
-        return f"<Grant for {self.seconds:g} s>"
+        return f"<GrantedToken for {self.seconds:g} s>"
 
 
 class Denial(Struct, frozen=True, gc=False):
@@ -63,7 +63,7 @@ class Denial(Struct, frozen=True, gc=False):
     wait: float = 0.0
 
 
-class Token(Struct, frozen=True, gc=False):
+class AccessToken(Struct, frozen=True, gc=False):
     """A token in hand; *due* and *until*, monotonic seconds: when to ask for the next, and when it expires."""
 
     text: bytes
@@ -71,14 +71,14 @@ class Token(Struct, frozen=True, gc=False):
     until: float
 
     def __repr__(self) -> str:
-        return f"<Token due {self.due:.1f} until {self.until:.1f}>"
+        return f"<AccessToken due {self.due:.1f} until {self.until:.1f}>"
 
 
-def hold(grant: Grant, began: float) -> Token:
+def hold(grant: GrantedToken, began: float) -> AccessToken:
     """The token of *grant*, asked for at *began*. A short-lived one is replaced after half its life."""
     seconds = grant.seconds
     ahead = seconds / 2 if seconds >= LONG_SECONDS else min(AHEAD_SECONDS, seconds / 2)
-    return Token(grant.text, began + seconds - ahead, began + seconds)
+    return AccessToken(grant.text, began + seconds - ahead, began + seconds)
 
 
 class Tokens:
@@ -91,7 +91,7 @@ class Tokens:
 
     def __init__(
         self,
-        ask: Callable[[], Awaitable[Grant | Denial]],
+        ask: Callable[[], Awaitable[GrantedToken | Denial]],
         *,
         clock: Callable[[], float],
         draw: Callable[[], float],
@@ -105,7 +105,7 @@ class Tokens:
         self._spawn = spawn
         self._report = report
         self._sleep = sleep
-        self._token: Token | None = None
+        self._token: AccessToken | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
@@ -209,7 +209,7 @@ class Tokens:
             began = self._clock()
             self.requests += 1
             match await self._ask():
-                case Grant() as grant:
+                case GrantedToken() as grant:
                     self._take(grant, began)
                     return self._end()
                 case Denial() as denial:
@@ -234,7 +234,7 @@ class Tokens:
             self._fail(Denial("an error of our own; see the log"), self._clock())
         self._end()
 
-    def _take(self, grant: Grant, began: float) -> None:
+    def _take(self, grant: GrantedToken, began: float) -> None:
         self._token = hold(grant, began)
         self._failures = 0
         self._failed = self._failing = self._soonest = float("-inf")

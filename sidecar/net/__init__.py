@@ -1,1 +1,1 @@
-"""Sockets: the listener that takes calls, and the client that makes them."""
+"""Moves bytes between sockets and requests; what a call means is decided elsewhere."""

@@ -1,1 +1,1 @@
-"""The way to Redis: one deadline, one breaker, every topology. What is stored there is decided elsewhere."""
+"""Sends every command to Redis under one deadline and one breaker, whatever the topology."""

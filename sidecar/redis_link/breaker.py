@@ -18,7 +18,7 @@ STEADY = 10.0
 """Seconds that a return has to last: where Redis fails again before, the pauses go on from where they were."""
 
 
-class Breaker:
+class LinkBreaker:
     """Closed while Redis is asked. *openings* counts how often that ended."""
 
     __slots__ = ("_closed_at", "_failures", "_probes", "closed", "openings")
@@ -31,7 +31,7 @@ class Breaker:
         self._closed_at = float("-inf")
 
     def __repr__(self) -> str:
-        return f"<Breaker {'closed' if self.closed else 'open'}, {self.openings} openings>"
+        return f"<LinkBreaker {'closed' if self.closed else 'open'}, {self.openings} openings>"
 
     def answered(self) -> None:
         """A call was answered, be it by an error: Redis lives. One that comes late doesn't close an open breaker."""

@@ -27,9 +27,9 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004  as above
 )
 
-from sidecar.redis_link.client import Spawn
-from sidecar.redis_link.connection import CONNECT_SECONDS, Wire
+from sidecar.redis_link.connection import CONNECT_SECONDS, RedisConnection
 from sidecar.redis_link.replies import Garbled, making_sense
+from sidecar.tasks import Spawn
 
 REDIRECTIONS = 8
 """A slot that moves costs one or two."""
@@ -104,7 +104,7 @@ class Cluster(RedisCluster):
         host, port = hosts[0]
         super().__init__(host, port, retry=Retry(NoBackoff(), 0))
         self.connection_kwargs = {
-            "connection_class": Wire,
+            "connection_class": RedisConnection,
             "response_callbacks": self.response_callbacks,
             **wiring,
         }
@@ -226,9 +226,9 @@ class Cluster(RedisCluster):
         finally:
             node.release(connection)
 
-    async def _connection(self, node: ClusterNode) -> Wire:
+    async def _connection(self, node: ClusterNode) -> RedisConnection:
         """A fresh connection to *node*, to be released. Opening one goes on when who waits for it leaves."""
-        connection = cast("Wire", node.acquire_connection())
+        connection = cast("RedisConnection", node.acquire_connection())
         if connection.fresh:
             return connection
         opened = asyncio.get_running_loop().create_future()
@@ -255,7 +255,7 @@ class Cluster(RedisCluster):
         task.add_done_callback(self._tasks.discard)
 
 
-async def _open(node: ClusterNode, connection: Wire, opened: asyncio.Future[None]) -> None:
+async def _open(node: ClusterNode, connection: RedisConnection, opened: asyncio.Future[None]) -> None:
     """Connect, and give *connection* back to *node* where nobody waits for it any more."""
     try:
         await connection.disconnect(nowait=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,9 +26,9 @@ from redis.exceptions import (
 )
 
 from sidecar.core.rules import RedisRule
-from sidecar.redis_link.client import LARGEST, Lookup, Trust
+from sidecar.redis_link.address import HostLookup
 from sidecar.redis_link.replies import ROOM, Garbled
-from sidecar.redis_link.stream import Stream
+from sidecar.redis_link.stream import RedisStream
 
 CONNECT_SECONDS = 2.0
 """How long connecting may take, TLS, credentials and the question to the Sentinels included."""
@@ -37,7 +38,7 @@ _PART = object()
 """A reply of which there is more to come."""
 
 
-class Parser(_AsyncHiredisParser):
+class ReplyParser(_AsyncHiredisParser):
     """The library's parser of replies, for what it asks by itself."""
 
     @classmethod
@@ -55,19 +56,40 @@ class Parser(_AsyncHiredisParser):
         return self._reader is None or not self._reader.has_data()
 
 
-class Wire(Connection):
+class Trust:
+    """Whom TLS trusts and who it says we are, by the files of *rule*; with a ``ca_file``, that authority alone."""
+
+    def __init__(self, rule: RedisRule) -> None:
+        self._rule = rule
+        self._context: ssl.SSLContext | None = None
+        self._stamps: tuple[tuple[int, int], ...] = ()
+
+    def context(self) -> ssl.SSLContext:
+        """For a new connection; one serves all until a file changes. Raises ``OSError`` where a file can't be used."""
+        rule = self._rule
+        files = [Path(path) for path in (rule.ca_file, rule.cert_file, rule.key_file) if path]
+        stamps = tuple((status.st_ino, status.st_mtime_ns) for status in (file.stat() for file in files))
+        if self._context is None or stamps != self._stamps:
+            context = ssl.create_default_context(cafile=rule.ca_file or None)
+            if rule.cert_file:
+                context.load_cert_chain(rule.cert_file, rule.key_file or None)
+            self._context, self._stamps = context, stamps
+        return self._context
+
+
+class RedisConnection(Connection):
     """
     A connection. *lookup* finds the host's addresses; *trust*: how TLS is spoken, or None; *largest*: the bytes of the
     largest value that is read.
     """
 
-    _parser: Parser
+    _parser: ReplyParser
 
-    def __init__(self, *, lookup: Lookup, trust: Trust | None = None, largest: int = LARGEST, **kwargs: Any) -> None:
+    def __init__(self, *, lookup: HostLookup, trust: Trust | None = None, largest: int, **kwargs: Any) -> None:
         self._lookup = lookup
         self._trust = trust
         self._most = largest + ROOM
-        super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, "parser_class": Parser, **kwargs})
+        super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, "parser_class": ReplyParser, **kwargs})
 
     @property
     def fresh(self) -> bool:
@@ -119,7 +141,7 @@ class Wire(Connection):
         trust = self._trust
         async with asyncio.timeout(self.socket_connect_timeout):
             transport, stream = await asyncio.get_running_loop().create_connection(
-                lambda: Stream(self._most),
+                lambda: RedisStream(self._most),
                 address,
                 self.port,
                 ssl=trust.context() if trust is not None else None,
@@ -137,7 +159,7 @@ class Wire(Connection):
         self._reader = self._writer = cast("Any", stream)  # it has what the library needs of them
 
 
-class Credentials(CredentialProvider):
+class RedisCredentials(CredentialProvider):
     """The user and password of *rule*, read from their files for every new connection."""
 
     def __init__(self, rule: RedisRule) -> None:

@@ -22,7 +22,7 @@ _QUOTING = frozenset({"refused", "cluster", "connect"})
 """Kinds of faults that are told in the server's words."""
 
 
-class Fault(NamedTuple):
+class RedisFault(NamedTuple):
     """
     *reason*: as in ``FleetAway``. *kind*, a closed set for metrics: ``timeout late connect refused malformed loading
     readonly cluster memory script reply other``; ``late`` is a timeout that proves nothing. *sick*: counts against
@@ -35,10 +35,10 @@ class Fault(NamedTuple):
     sick: bool = True
 
 
-_READONLY = Fault("error", "readonly", "is a replica, or was made one")
-_FULL = Fault("error", "memory", "takes no writes: maxmemory is reached", sick=False)
+_READONLY = RedisFault("error", "readonly", "is a replica, or was made one")
+_FULL = RedisFault("error", "memory", "takes no writes: maxmemory is reached", sick=False)
 _BY_CODE = {
-    "BUSY": Fault("error", "script", "a script runs for too long"),
+    "BUSY": RedisFault("error", "script", "a script runs for too long"),
     "READONLY": _READONLY,  # within a script, as Redis 6 says it
     "OOM": _FULL,
 }
@@ -49,36 +49,36 @@ _IN_SCRIPT = re.compile(r"(?:Error running script \(call to \w+\): )?(?:@user_sc
 _NO_RIGHT = "The user executing the script can't run"
 
 
-def judge(error: BaseException) -> Fault:
+def judge(error: BaseException) -> RedisFault:
     """What *error*, raised by the client or by the clock, means."""
     from redis import exceptions as theirs  # noqa: PLC0415  only where there is a Redis
 
     refusal = _refusal(error)
     if refusal is not None:
-        return Fault("refused", "refused", _text(refusal))
+        return RedisFault("refused", "refused", _text(refusal))
     if detail := _nonsense(error):
-        return Fault("malformed", "malformed", detail)
+        return RedisFault("malformed", "malformed", detail)
     match error:
         case theirs.TimeoutError() | TimeoutError():
-            return Fault("timeout", "timeout", "no answer in time")
+            return RedisFault("timeout", "timeout", "no answer in time")
         case theirs.BusyLoadingError():
-            return Fault("error", "loading", "loads its data")
+            return RedisFault("error", "loading", "loads its data")
         case theirs.ReadOnlyError():
             return _READONLY
         case theirs.ClusterError() | theirs.RedisClusterException():
-            return Fault("error", "cluster", _text(error))
+            return RedisFault("error", "cluster", _text(error))
         case theirs.ConnectionError() | OSError():
-            return Fault("error", "connect", _text(error))
+            return RedisFault("error", "connect", _text(error))
         case theirs.OutOfMemoryError():
             return _FULL
         case theirs.ResponseError():
             code = _code_of(str(error))
-            return _BY_CODE.get(code) or Fault("error", "reply", code, sick=False)
+            return _BY_CODE.get(code) or RedisFault("error", "reply", code, sick=False)
         case _:
-            return Fault("error", "other", type(error).__name__, sick=False)
+            return RedisFault("error", "other", type(error).__name__, sick=False)
 
 
-def discreet(fault: Fault, password_file: str) -> Fault:
+def discreet(fault: RedisFault, password_file: str) -> RedisFault:
     """*fault* without words of the server's that quote the password which it was shown, or a part of that."""
     if not password_file or fault.kind not in _QUOTING:
         return fault

@@ -14,12 +14,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from sidecar.core.events import TellEvent
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
-from sidecar.redis_link.breaker import Breaker
-from sidecar.redis_link.client import LARGEST, Lookup, Spawn, build, build_single, user
+from sidecar.redis_link.address import HostLookup
+from sidecar.redis_link.breaker import LinkBreaker
+from sidecar.redis_link.client import LARGEST, build, build_single, user
 from sidecar.redis_link.deadline import Deadline
-from sidecar.redis_link.fault import Fault, discreet, is_missing_script, judge
+from sidecar.redis_link.fault import RedisFault, discreet, is_missing_script, judge
+from sidecar.tasks import Spawn
 
 T = TypeVar("T")
 
@@ -38,11 +41,8 @@ FAIR_SHARE = 0.5
 _UNSEEN = frozenset({"refused", "readonly", "malformed"})
 """Kinds of faults that a probe need not see: it needs no rights, writes nothing, and has the simplest of answers."""
 
-Tell = Callable[..., None]
-"""``tell(name, /, *, level, **fields)``: a line of the log."""
 
-
-class Budget:
+class TimeBudget:
     """The seconds that one call has *left* for Redis, for all its commands and the waiting for a connection."""
 
     __slots__ = ("left", "whole")
@@ -51,7 +51,7 @@ class Budget:
         self.left = self.whole = seconds
 
     def __repr__(self) -> str:
-        return f"<Budget {self.left:.3f} s left>"
+        return f"<TimeBudget {self.left:.3f} s left>"
 
 
 class Script:
@@ -72,7 +72,7 @@ class Script:
         return f"<Script {self.name} {self.digest}>"
 
 
-class Link:
+class RedisLink:
     """
     The client of *rule* with its breaker. Made within a running loop or before; ``close`` lets go of it. *largest*:
     bytes of the largest value that is read.
@@ -90,8 +90,8 @@ class Link:
         clock: Callable[[], float],
         draw: Callable[[], float],
         spawn: Spawn,
-        lookup: Lookup,
-        tell: Tell,
+        lookup: HostLookup,
+        tell: TellEvent,
         largest: int = LARGEST,
         on_command: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
@@ -104,12 +104,12 @@ class Link:
         self._on_command = on_command
         self._slots = asyncio.Semaphore(rule.max_connections)
         self._reviving: asyncio.Task[None] | None = None
-        self._told = self._told_of = ""
+        self._reported = self._reported_op = ""
         self._silent_at = float("-inf")
         self._deadlines: set[Deadline] = set()
         self._closed = False
         self.client: Any = build(rule, spawn, lookup, largest=largest)
-        self.breaker = Breaker()
+        self.breaker = LinkBreaker()
         self.on_return: list[Callable[[], None]] = []
         self.commands: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -117,14 +117,14 @@ class Link:
         self.ran_out = 0
 
     def __repr__(self) -> str:
-        return f"<Link {self._rule.url} {self.breaker!r}>"
+        return f"<RedisLink {self._rule.url} {self.breaker!r}>"
 
     @property
     def up(self) -> bool:
         """Whether Redis is asked."""
         return self.breaker.closed
 
-    async def run(self, work: Callable[[Any], Awaitable[T]], budget: Budget, *, op: str = "command") -> T:
+    async def run(self, work: Callable[[Any], Awaitable[T]], budget: TimeBudget, *, op: str = "command") -> T:
         """
         What *work* makes of the client, within *budget*, from which the time is taken; *op* names it for metrics. Where
         a reply is none of those that there can be, *work* raises ``FleetAway("malformed")``.
@@ -140,7 +140,7 @@ class Link:
         finally:
             budget.left -= self._clock() - began
 
-    async def evaluate(self, script: Script, keys: Sequence[bytes], args: Sequence[Any], budget: Budget) -> Any:
+    async def evaluate(self, script: Script, keys: Sequence[bytes], args: Sequence[Any], budget: TimeBudget) -> Any:
         """What *script* returns for *keys*, which are of one hash slot, and *args*. Raises ``FleetAway``."""
 
         async def call(client: Any) -> Any:
@@ -216,7 +216,7 @@ class Link:
             self._slots.release()
             raise FleetAway("open")
 
-    def _fail(self, fault: Fault, op: str) -> FleetAway:
+    def _fail(self, fault: RedisFault, op: str) -> FleetAway:
         """Draw the conclusions from *fault* of *op*, and what the caller is told."""
         self.errors[fault.kind] += 1
         if fault.kind == "late":
@@ -250,11 +250,11 @@ class Link:
         for hear in self.on_return:
             hear()
 
-    def _tell_away(self, fault: Fault, op: str = "") -> None:
+    def _tell_away(self, fault: RedisFault, op: str = "") -> None:
         """A line when Redis goes away, and another if it turns out later that it refuses us, or our writes."""
-        if self._told and (self._told in _UNSEEN or fault.kind not in _UNSEEN):
+        if self._reported and (self._reported in _UNSEEN or fault.kind not in _UNSEEN):
             return
-        self._told, self._told_of = fault.kind, op
+        self._reported, self._reported_op = fault.kind, op
         fields = {"reason": fault.reason, "detail": fault.detail, "url": self._rule.url}
         if fault.reason == "refused":
             fields["user"] = user(self._rule)
@@ -266,6 +266,6 @@ class Link:
         A line when it is back: *op* was answered, or without one a probe. That is answered where commands are refused,
         and so are commands that need less: after a refusal only what was refused is proof.
         """
-        if self._told and (self._told not in _UNSEEN or (op and op == (self._told_of or op))):
-            self._told = ""
+        if self._reported and (self._reported not in _UNSEEN or (op and op == (self._reported_op or op))):
+            self._reported = ""
             self._tell("redis-back", level="info", url=self._rule.url)

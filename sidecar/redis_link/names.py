@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 
-class Names:
+class RedisNames:
     """The keys and channels of *namespace*, which is ASCII without braces."""
 
     __slots__ = ("_log", "_prefix", "log_meta", "log_mode", "log_purges", "news", "pods")
@@ -26,7 +26,7 @@ class Names:
         self.pods = self._prefix + b"{pods}"
 
     def __repr__(self) -> str:
-        return f"<Names {self._prefix!r}>"
+        return f"<RedisNames {self._prefix!r}>"
 
     def entry(self, name: bytes) -> bytes:
         """Where the sealed answer called *name* stands."""

@@ -17,12 +17,12 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError  # noqa: A004  the client's own
 
-from sidecar.redis_link.client import Spawn
-from sidecar.redis_link.connection import CONNECT_SECONDS, Wire
+from sidecar.redis_link.connection import CONNECT_SECONDS, RedisConnection
 from sidecar.redis_link.replies import Garbled, making_sense
+from sidecar.tasks import Spawn
 
 
-class Pool(ConnectionPool):
+class RedisPool(ConnectionPool):
     """
     A pool whose callers wait for the first connection that is free or new, whomever it was opened for.
 
@@ -39,7 +39,7 @@ class Pool(ConnectionPool):
         """A connection that is fresh, to be released. Raises what opening one met."""
         while self._available_connections:
             connection = self._available_connections.pop()
-            if cast("Wire", connection).fresh:
+            if cast("RedisConnection", connection).fresh:
                 self._in_use_connections.add(connection)
                 return connection
             await connection.disconnect(nowait=True)
@@ -56,7 +56,7 @@ class Pool(ConnectionPool):
     async def release(self, connection: AbstractConnection) -> None:
         """Give *connection* to who waits, or keep it; one that was closed makes room for another."""
         self._in_use_connections.discard(connection)
-        if cast("Wire", connection).fresh:
+        if cast("RedisConnection", connection).fresh:
             self._hand(connection)
         else:
             await connection.disconnect(nowait=True)
@@ -130,7 +130,7 @@ class Single(Redis):
         pool = self._pool
         connection = await pool.get_connection()
         try:
-            return await cast("Wire", connection).ask(*command)
+            return await cast("RedisConnection", connection).ask(*command)
         finally:
             await pool.release(connection)
 
@@ -153,5 +153,5 @@ class Single(Redis):
         await self._pool.aclose()
 
     @property
-    def _pool(self) -> Pool:
-        return cast("Pool", self.connection_pool)
+    def _pool(self) -> RedisPool:
+        return cast("RedisPool", self.connection_pool)

@@ -19,19 +19,19 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004  as above
 )
 
-from sidecar.redis_link.connection import Wire
-from sidecar.redis_link.pool import Pool
+from sidecar.redis_link.connection import RedisConnection
+from sidecar.redis_link.pool import RedisPool
 from sidecar.redis_link.replies import making_sense
 
 SENTINEL_SECONDS = 0.5
 """How long one Sentinel may take before the next one is asked."""
 
 
-class PrimaryWire(Wire, SentinelManagedConnection):
+class PrimaryConnection(RedisConnection, SentinelManagedConnection):
     """A connection to the primary that the Sentinels name."""
 
 
-class PrimaryPool(Pool, SentinelConnectionPool):
+class PrimaryPool(RedisPool, SentinelConnectionPool):
     """Connections to the primary that the Sentinels name."""
 
     async def aclose(self) -> None:
@@ -48,7 +48,9 @@ class Sentinels(Sentinel):
         super().__init__([])  # type: ignore[no-untyped-call]
         limits: dict[str, Any] = {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS}
         self.sentinels = [
-            Redis.from_pool(ConnectionPool(connection_class=SentinelWire, host=host, port=port, **limits, **wiring))
+            Redis.from_pool(
+                ConnectionPool(connection_class=SentinelConnection, host=host, port=port, **limits, **wiring)
+            )
             for host, port in hosts
         ]
 
@@ -82,7 +84,7 @@ def _address(state: Mapping[str, Any]) -> tuple[str, int]:
     return host, port
 
 
-class SentinelWire(Wire):
+class SentinelConnection(RedisConnection):
     """A connection to a Sentinel, which may have no use for the credentials of the servers it watches."""
 
     async def connect(self) -> None:

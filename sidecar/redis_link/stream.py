@@ -20,7 +20,7 @@ MOST_BYTES = 64 * 1024 * 1024
 """Of a reply, where nobody says what is asked for."""
 
 
-class Stream(asyncio.Protocol):
+class RedisStream(asyncio.Protocol):
     """
     Reader and writer of one connection. At most one task reads, and at most one waits for room to write. A reply has
     at most *most* bytes; one that has more, or is none, ends the connection.
@@ -41,7 +41,7 @@ class Stream(asyncio.Protocol):
 
     def __repr__(self) -> str:
         state = "over, " if self._over else "paused, " if self._paused else ""
-        return f"<Stream {state}{self._unread} bytes unread>"
+        return f"<RedisStream {state}{self._unread} bytes unread>"
 
     @property
     def fresh(self) -> bool:

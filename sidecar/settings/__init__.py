@@ -1,7 +1,7 @@
 """
-The configuration: YAML, variables and options in, frozen rules out, or every problem at once.
+Makes frozen rules of YAML, variables and options, or names every problem at once.
 
-The rule: files are read here and nowhere else, and nothing below the composition root imports this package.
+The files of a configuration are read here and nowhere else, and nothing below imports this package.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sidecar.settings.mounted import NEEDED, unfit, unsealed
 from sidecar.settings.overrides import Override, apply, from_environment, from_options
 from sidecar.settings.pasted import hide, pasted
 from sidecar.settings.problems import Problem, in_order
-from sidecar.settings.reader import Reading, read
+from sidecar.settings.reader import ParsedSettings, read
 from sidecar.settings.tolerance import left_alone, mute, warnings
 from sidecar.settings.yaml_source import parse
 
@@ -116,7 +116,7 @@ def forwarding(*, environ: Mapping[str, str], overrides: Mapping[str, object]) -
     )
 
 
-def _read(text: str, name: str, changes: Iterable[Override]) -> tuple[Reading, list[Problem]]:
+def _read(text: str, name: str, changes: Iterable[Override]) -> tuple[ParsedSettings, list[Problem]]:
     """What the text of the file *name* says with *changes*, and what is wrong with it wherever it is read."""
     root, problems = parse(text, name)
     reading = read(root, name)

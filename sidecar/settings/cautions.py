@@ -12,17 +12,17 @@ from itertools import chain
 from sidecar.core.rules import Share
 from sidecar.settings.pattern_cautions import patterns, shadows
 from sidecar.settings.problems import Path, Problem
-from sidecar.settings.reader import Reading
+from sidecar.settings.reader import ParsedSettings
 from sidecar.settings.url_cautions import doubled
 
 
-def cautions(reading: Reading) -> Iterator[Problem]:
+def cautions(reading: ParsedSettings) -> Iterator[Problem]:
     """Each caution, at the key that it is about."""
     for path, text in chain(_ignored(reading), patterns(reading.values), shadows(reading.values), doubled(reading)):
         yield reading.problem(path, text)
 
 
-def _ignored(reading: Reading) -> Iterator[tuple[Path, str]]:
+def _ignored(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     """Routes that share, and keep what a service calls private."""
     for at, route in enumerate(reading.values.get("routes", [])):
         cache = route.get("cache", {})

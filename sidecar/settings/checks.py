@@ -15,13 +15,13 @@ from sidecar.settings.builtin import SERVICES
 from sidecar.settings.forms import is_own
 from sidecar.settings.problems import Path, listed, nearest, shown
 from sidecar.settings.quantities import as_size
-from sidecar.settings.reader import Reading
+from sidecar.settings.reader import ParsedSettings
 from sidecar.settings.region_checks import check_regions
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
 
 
-def check(reading: Reading) -> None:
+def check(reading: ParsedSettings) -> None:
     """Add what is wrong between keys to the reading's problems."""
     _services(reading)
     _prefixes(reading)
@@ -31,7 +31,7 @@ def check(reading: Reading) -> None:
     check_regions(reading)
 
 
-def _services(reading: Reading) -> None:
+def _services(reading: ParsedSettings) -> None:
     """A service of the user's own needs what a built-in brings along."""
     for name in reading.values.get("services", {}):
         for key, remedy in (("dialect", "give one"), ("regions", "give at least one")):
@@ -39,7 +39,7 @@ def _services(reading: Reading) -> None:
                 reading.blame(("services", name), f"has no {key}; {remedy}")
 
 
-def _prefixes(reading: Reading) -> None:
+def _prefixes(reading: ParsedSettings) -> None:
     """A service whose name would be its prefix, as its name is ours. One that is said has been looked at already."""
     for name, said in reading.values.get("services", {}).items():
         path: Path = ("services", name)
@@ -53,16 +53,16 @@ def _ways(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     taken: dict[tuple[str, object], str] = {}
     for name in [*services, *(name for name in SERVICES if name not in services)]:
         path, hosts, port = ways(name, services.get(name, {}))
-        for key, way in [("path", path), *(("hosts", host) for host in hosts), ("port", port)]:
-            if not way:
+        for key, sign in [("path", path), *(("hosts", host) for host in hosts), ("port", port)]:
+            if not sign:
                 continue
-            other = taken.setdefault((key, way), name)
+            other = taken.setdefault((key, sign), name)
             if other == name:
                 continue
             if name in services:
-                yield ("services", name, key), f"{way} belongs to the service {other} already; choose another"
+                yield ("services", name, key), f"{sign} belongs to the service {other} already; choose another"
             else:
-                text = f"{way} belongs to the built-in service {name}; choose another, or call this service {name}"
+                text = f"{sign} belongs to the built-in service {name}; choose another, or call this service {name}"
                 yield ("services", other, key), text
 
 

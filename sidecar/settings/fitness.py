@@ -21,7 +21,7 @@ from sidecar.identity import files, key_sets
 _LARGEST = written.LARGEST + 1
 
 
-class Kind(NamedTuple):
+class FilePurpose(NamedTuple):
     """
     What a file is for. *judge* says what is wrong with it, ``""`` for nothing, and raises ``OSError`` where it cannot
     see; *remedy* is for every fault that doesn't name its own.
@@ -120,19 +120,19 @@ def _pair(file: Path) -> str:
     return _certificates(file) or _key(file, file)
 
 
-def key_of(certificate: str) -> Kind:
+def key_of(certificate: str) -> FilePurpose:
     """The private key of the *certificate* in another file; where that isn't there, nothing can be said of it."""
-    return Kind(
+    return FilePurpose(
         partial(_key, Path(certificate)), "put the certificate's private key there, in PEM and without a password"
     )
 
 
-TOKEN = Kind(_token, "write one there")
-SECRET = Kind(_secret, "write it with `sidecar keygen > FILE`")
-CREDENTIAL = Kind(_credential, "write it there, on one line")
-LINE = Kind(_line, "write it there, on one line")
-KEY_SET = Kind(_key_set, "put the issuer's public keys there, as a JSON Web Key Set")
-ANSWER = Kind(_answer, written.REMEDY)
-CERTIFICATES = Kind(_certificates, "put certificates there, in PEM")
-PAIR = Kind(_pair, "put a certificate and its private key there, in PEM and without a password")
+TOKEN = FilePurpose(_token, "write one there")
+SECRET = FilePurpose(_secret, "write it with `sidecar keygen > FILE`")
+CREDENTIAL = FilePurpose(_credential, "write it there, on one line")
+LINE = FilePurpose(_line, "write it there, on one line")
+KEY_SET = FilePurpose(_key_set, "put the issuer's public keys there, as a JSON Web Key Set")
+ANSWER = FilePurpose(_answer, written.REMEDY)
+CERTIFICATES = FilePurpose(_certificates, "put certificates there, in PEM")
+PAIR = FilePurpose(_pair, "put a certificate and its private key there, in PEM and without a password")
 """A certificate and its private key in one file."""

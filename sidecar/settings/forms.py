@@ -17,7 +17,7 @@ from sidecar.core.http.headers import CREDENTIALS, OURS, is_secretive
 from sidecar.core.rules import Share
 from sidecar.settings.problems import listed, nearest, shown
 from sidecar.settings.quantities import OFF
-from sidecar.settings.shapes import Form
+from sidecar.settings.shapes import ValueForm
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _TAG = re.compile(r"[A-Za-z0-9_.:@/-]{1,64}\Z")  # as callers may send them in x-sidecar-tags
@@ -43,7 +43,7 @@ _DATABASE = re.compile(r"/(0|[1-9][0-9]{0,4})\Z")
 _SENTINEL = re.compile(r"/[A-Za-z0-9._-]{1,64}(?:/(?:0|[1-9][0-9]{0,4}))?\Z")
 
 
-def choice(values: Mapping[str, Any], *, what: str, later: frozenset[str] = frozenset()) -> Form:
+def choice(values: Mapping[str, Any], *, what: str, later: frozenset[str] = frozenset()) -> ValueForm:
     """
     One of a few words, read as what it stands for.
 
@@ -61,7 +61,7 @@ def choice(values: Mapping[str, Any], *, what: str, later: frozenset[str] = froz
         remedy = f"did you mean {meant}?" if meant else f"use one of {listed(values)}"
         raise ValueError(f"{shown(text)} is not a {what}; {remedy}")
 
-    return Form(" · ".join(f"`{word}`" for word in values), read)
+    return ValueForm(" · ".join(f"`{word}`" for word in values), read)
 
 
 def _name(text: str) -> str:
@@ -302,29 +302,29 @@ def _is_redis_host(text: str) -> bool:
         return False
 
 
-NAME = Form("name", _name)
-TEXT = Form("text", _text)
-TAG = Form("tag", _tag)
-MODEL = Form("model name", _model)
-DEPLOYMENT = Form("deployment name", _deployment)
-ID = Form("id", _id)
-SCOPE = Form("URL that ends in `/.default`", _scope)
-FILE = Form("file path", _file, file=True)
-ADDRESS = Form("IP address or host name", _address)
-HOST = Form("host name", _host)
-NAMESERVER = Form("IP address, with or without a port", _nameserver)
-PREFIX = Form("path prefix", _prefix)
-PATTERN = Form("path pattern", _pattern)
-MATCHED_HEADER = Form("header name", _matched_header)
-CREDENTIAL_HEADER = Form("header name", _credential_header)
-COUNTED_HEADER = Form("header name", _counted_header)
-IGNORED_HEADER = Form("header name", _ignored_header)
-CLAIM = Form("name of a claim", _claim)
-SCHEME = Form("text", _scheme)
-SHARE = Form("`principal` · `service` · `header:NAME`", _share)
-URL = Form("URL", _url)
-SWITCH = Form("`true` · `false`", _switch)
-HEDGE = Form("`on` · `off`", _switch)
-NAMESPACE = Form("name", _namespace)
-REDIS = Form("URL of a Redis", _redis)
-PROXY = Form("`environment` · `none` · URL", _proxy)
+NAME = ValueForm("name", _name)
+TEXT = ValueForm("text", _text)
+TAG = ValueForm("tag", _tag)
+MODEL = ValueForm("model name", _model)
+DEPLOYMENT = ValueForm("deployment name", _deployment)
+ID = ValueForm("id", _id)
+SCOPE = ValueForm("URL that ends in `/.default`", _scope)
+FILE = ValueForm("file path", _file, file=True)
+ADDRESS = ValueForm("IP address or host name", _address)
+HOST = ValueForm("host name", _host)
+NAMESERVER = ValueForm("IP address, with or without a port", _nameserver)
+PREFIX = ValueForm("path prefix", _prefix)
+PATTERN = ValueForm("path pattern", _pattern)
+MATCHED_HEADER = ValueForm("header name", _matched_header)
+CREDENTIAL_HEADER = ValueForm("header name", _credential_header)
+COUNTED_HEADER = ValueForm("header name", _counted_header)
+IGNORED_HEADER = ValueForm("header name", _ignored_header)
+CLAIM = ValueForm("name of a claim", _claim)
+SCHEME = ValueForm("text", _scheme)
+SHARE = ValueForm("`principal` · `service` · `header:NAME`", _share)
+URL = ValueForm("URL", _url)
+SWITCH = ValueForm("`true` · `false`", _switch)
+HEDGE = ValueForm("`on` · `off`", _switch)
+NAMESPACE = ValueForm("name", _namespace)
+REDIS = ValueForm("URL of a Redis", _redis)
+PROXY = ValueForm("`environment` · `none` · URL", _proxy)

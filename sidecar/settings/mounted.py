@@ -12,10 +12,10 @@ from typing import Any
 
 from sidecar.settings import fitness
 from sidecar.settings.build import has_redis
-from sidecar.settings.fitness import Kind
+from sidecar.settings.fitness import FilePurpose
 from sidecar.settings.pasted import is_quotable
 from sidecar.settings.problems import Path, Problem, shown
-from sidecar.settings.reader import Reading
+from sidecar.settings.reader import ParsedSettings
 
 NEEDED: Path = ("upstream", "ca_file")
 """The file without which no process starts: calls would be refused that it was named for."""
@@ -24,7 +24,7 @@ _EXPECTED = frozenset({NEEDED, ("admin", "token_file")})
 """Files that are missed where a process starts: without a token nobody can act on it."""
 
 
-def unsealed(reading: Reading) -> Iterator[Problem]:
+def unsealed(reading: ParsedSettings) -> Iterator[Problem]:
     """What keeps a Redis that was asked for from being used: nothing goes there that is not sealed."""
     cache: dict[str, Any] = reading.values.get("cache", {})
     if has_redis(reading.values) and "secret_file" not in cache and ("cache", "secret_file") not in reading.places:
@@ -32,7 +32,7 @@ def unsealed(reading: Reading) -> Iterator[Problem]:
         yield reading.problem(("cache", "redis"), f"is not used without cache.secret_file; {remedy}")
 
 
-def unfit(reading: Reading, *, here: bool) -> Iterator[Problem]:
+def unfit(reading: ParsedSettings, *, here: bool) -> Iterator[Problem]:
     """The files that cannot be used, if they are here; for a start *here* also those that are missed there."""
     for path, name in reading.said.items():
         kind = _kind(reading, path)
@@ -41,7 +41,7 @@ def unfit(reading: Reading, *, here: bool) -> Iterator[Problem]:
             yield reading.problem(path, f"{file}cannot be used: {fault}")
 
 
-def _fault(kind: Kind, name: str, *, missed: bool) -> str:
+def _fault(kind: FilePurpose, name: str, *, missed: bool) -> str:
     try:
         return kind.fault(name)
     except OSError as error:
@@ -51,7 +51,7 @@ def _fault(kind: Kind, name: str, *, missed: bool) -> str:
     return f"{reason}; {kind.remedy}" if missed else ""  # it is elsewhere, or not for us to see
 
 
-def _kind(reading: Reading, path: Path) -> Kind | None:
+def _kind(reading: ParsedSettings, path: Path) -> FilePurpose | None:
     """What the value at *path* is a file of, None where it is none that others mount."""
     match path:
         case ("admin", "token_file"):

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from sidecar.settings.problems import Place, Problem, listed, nearest
-from sidecar.settings.reader import Reading
+from sidecar.settings.problems import Problem, SourceLocation, listed, nearest
+from sidecar.settings.reader import ParsedSettings
 from sidecar.settings.schema import scalars
 
 PREFIX = "SIDECAR_"
@@ -41,7 +41,7 @@ _SERVICE_NAME = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(
 class Override(NamedTuple):
     """A value for the key *path* (dotted), as text, from *place*."""
 
-    place: Place
+    place: SourceLocation
     path: str
     text: str
 
@@ -55,7 +55,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[Override], list[s
             continue
         if (path := VARIABLES.get(name)) is not None:
             if text:
-                found.append(Override(Place(f"environment {name}"), ".".join(path), text))
+                found.append(Override(SourceLocation(f"environment {name}"), ".".join(path), text))
         elif not _SERVICE_NAME.match(name):
             meant = _nearest_variable(name)
             remedy = f"did you mean {meant}?" if meant else "remove it, or see docs/configuration.md for those known"
@@ -70,10 +70,12 @@ def _nearest_variable(name: str) -> str:
 
 def from_options(options: Mapping[str, object]) -> list[Override]:
     """What options set; one that is None was not given."""
-    return [Override(Place("option"), path, str(value)) for path, value in options.items() if value is not None]
+    return [
+        Override(SourceLocation("option"), path, str(value)) for path, value in options.items() if value is not None
+    ]
 
 
-def apply(reading: Reading, overrides: Iterable[Override]) -> None:
+def apply(reading: ParsedSettings, overrides: Iterable[Override]) -> None:
     """Put each value in its place; a later one wins."""
     for place, key, text in overrides:
         path = tuple(key.split("."))

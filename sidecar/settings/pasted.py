@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from sidecar.core.pasted import is_plain, is_secret
 from sidecar.settings.problems import Path, Problem, dotted
-from sidecar.settings.reader import Reading
+from sidecar.settings.reader import ParsedSettings
 
 NOWHERE = "/dev/null/"
 """No file can be in it."""
@@ -22,7 +22,7 @@ _HINT = " (a file of that name in the working directory is written ./NAME)"
 _ANCHORS = ("/", "./", "../", "~/")
 
 
-def pasted(reading: Reading) -> Iterator[Problem]:
+def pasted(reading: ParsedSettings) -> Iterator[Problem]:
     """Each file key that looks like a secret; nothing of it is shown."""
     for path in sorted(reading.files, key=str):
         text = reading.said.get(path)
@@ -30,7 +30,7 @@ def pasted(reading: Reading) -> Iterator[Problem]:
             yield reading.problem(path, _TEXT + ("" if text.startswith(_ANCHORS) else _HINT))
 
 
-def hide(reading: Reading) -> None:
+def hide(reading: ParsedSettings) -> None:
     """Put a path that names the key in the place of what is no path, in what *reading* says."""
     for path in reading.files:
         text = reading.said.get(path)
@@ -65,7 +65,7 @@ def is_here(text: str) -> bool:
         return False
 
 
-def _put(reading: Reading, path: Path, text: str) -> None:
+def _put(reading: ParsedSettings, path: Path, text: str) -> None:
     *steps, last = path
     table = reading.values
     for step in steps:

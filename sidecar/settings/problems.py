@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./*-]{1,64}\Z")
 _SHOWN = 40
 
 
-class Place(NamedTuple):
+class SourceLocation(NamedTuple):
     """Where a value was said: a file and its line from 1; *line* 0 for what has no lines (a variable, an option)."""
 
     source: str
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class Problem(NamedTuple):
     """One thing that is wrong. *path* is empty for the file as a whole."""
 
-    place: Place
+    place: SourceLocation
     path: Path
     text: str
 

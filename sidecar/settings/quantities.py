@@ -10,7 +10,7 @@ import re
 
 from sidecar.core.durations import as_duration, seconds_of
 from sidecar.settings.problems import shown
-from sidecar.settings.shapes import Form
+from sidecar.settings.shapes import ValueForm
 
 _SIZE = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi)?\Z")
 _BYTES = {None: 1, "Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
@@ -24,7 +24,7 @@ OFF = frozenset({"off", "no", "false"})
 """The spellings of ``off``, in lower case: to a YAML 1.1 parser they are one."""
 
 
-def duration(least: float, most: float, *, off: bool = False) -> Form:
+def duration(least: float, most: float, *, off: bool = False) -> ValueForm:
     """
     A duration as ``50ms 30s 15m 12h 30d``, between two bounds in seconds; read as seconds. Where it may be *off*, that
     word and any zero are read as 0.
@@ -41,10 +41,10 @@ def duration(least: float, most: float, *, off: bool = False) -> Form:
             raise ValueError(f"{text} is out of bounds; use {as_duration(least)} to {as_duration(most)}")
         return seconds
 
-    return Form("duration · `off`" if off else "duration", read)
+    return ValueForm("duration · `off`" if off else "duration", read)
 
 
-def size(least: int, most: int) -> Form:
+def size(least: int, most: int) -> ValueForm:
     """A size as ``64Mi`` or in bytes, between two bounds; read as bytes."""
 
     def read(text: str) -> int:
@@ -58,7 +58,7 @@ def size(least: int, most: int) -> Form:
             raise ValueError(f"{text} is out of bounds; use {as_size(least)} to {as_size(most)}")
         return count
 
-    return Form("size", read)
+    return ValueForm("size", read)
 
 
 def as_size(count: int) -> str:
@@ -69,7 +69,7 @@ def as_size(count: int) -> str:
     return str(count)
 
 
-def whole(least: int, most: int, *, name: str = "number", remedy: str = "") -> Form:
+def whole(least: int, most: int, *, name: str = "number", remedy: str = "") -> ValueForm:
     """A whole number between two bounds."""
     advice = remedy or f"use {least} to {most}"
 
@@ -78,10 +78,10 @@ def whole(least: int, most: int, *, name: str = "number", remedy: str = "") -> F
             raise ValueError(f"{shown(text)} is not a {name}; {advice}")
         return int(text)
 
-    return Form(name, read)
+    return ValueForm(name, read)
 
 
-def count(least: int, most: int) -> Form:
+def count(least: int, most: int) -> ValueForm:
     """A whole number as ``600``, ``200k`` or ``1.5M``, between two bounds; ``off`` is 0."""
 
     def read(text: str) -> int:
@@ -98,7 +98,7 @@ def count(least: int, most: int) -> Form:
             raise ValueError(f"{text} is out of bounds; use {as_count(least)} to {as_count(most)}")
         return number
 
-    return Form("count · `off`", read)
+    return ValueForm("count · `off`", read)
 
 
 def as_count(number: int) -> str:
@@ -109,7 +109,7 @@ def as_count(number: int) -> str:
     return str(number)
 
 
-def percent(*, off: bool = False) -> Form:
+def percent(*, off: bool = False) -> ValueForm:
     """
     A percentage above 0 and up to 100, with its sign; read as a fraction of 1. Where it may be *off*, that word and any
     zero are read as 0.
@@ -128,7 +128,7 @@ def percent(*, off: bool = False) -> Form:
             raise ValueError(f"{text} is out of bounds; use {bounds}")
         return float(found[1]) / 100
 
-    return Form("percentage · `off`" if off else "percentage", read)
+    return ValueForm("percentage · `off`" if off else "percentage", read)
 
 
 def as_percent(fraction: float) -> str:

@@ -11,16 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from sidecar.settings.problems import Path, Place, Problem, listed, nearest
+from sidecar.settings.problems import Path, Problem, SourceLocation, listed, nearest
 from sidecar.settings.schema import SCHEMA
-from sidecar.settings.shapes import Either, Form, Items, Named, Table, Value
-from sidecar.settings.yaml_source import Entry, Members, Node, Scalar, Sequence
+from sidecar.settings.shapes import Either, Items, Named, SettingShape, Table, ValueForm
+from sidecar.settings.yaml_source import Node, Scalar, Sequence, YamlEntry, YamlTable
 
 _NOTHING: Any = object()
 
 
 @dataclass(slots=True)
-class Reading:
+class ParsedSettings:
     """
     What a configuration says.
 
@@ -32,7 +32,7 @@ class Reading:
     source: str
     values: dict[str, Any] = field(default_factory=dict)
     said: dict[Path, Any] = field(default_factory=dict)
-    places: dict[Path, Place] = field(default_factory=dict)
+    places: dict[Path, SourceLocation] = field(default_factory=dict)
     files: set[Path] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     unknown: list[Problem] = field(default_factory=list)
@@ -46,21 +46,21 @@ class Reading:
         known = path
         while known and known not in self.places:
             known = known[:-1]
-        return Problem(self.places.get(known, Place(self.source)), path, text)
+        return Problem(self.places.get(known, SourceLocation(self.source)), path, text)
 
 
-def read(root: Node | None, source: str) -> Reading:
+def read(root: Node | None, source: str) -> ParsedSettings:
     """Read the tree of the file *source*; None is an empty file."""
-    reading = Reading(source)
+    reading = ParsedSettings(source)
     if root is not None:
         reading.values = _table(reading, root, SCHEMA, ())
     return reading
 
 
-def _value(reading: Reading, node: Node, shape: Value, path: Path) -> Any:
+def _value(reading: ParsedSettings, node: Node, shape: SettingShape, path: Path) -> Any:
     reading.places[path] = node.place
     match shape:
-        case Form():
+        case ValueForm():
             return _single(reading, node, shape, path)
         case Table():
             return _table(reading, node, shape, path)
@@ -74,7 +74,7 @@ def _value(reading: Reading, node: Node, shape: Value, path: Path) -> Any:
             assert_never(shape)
 
 
-def _single(reading: Reading, node: Node, form: Form, path: Path) -> Any:
+def _single(reading: ParsedSettings, node: Node, form: ValueForm, path: Path) -> Any:
     if not isinstance(node, Scalar):
         what = "a list" if isinstance(node, Sequence) else "a table"
         reading.blame(path, f"is {what}; give a single value ({form.name})")
@@ -92,7 +92,7 @@ def _single(reading: Reading, node: Node, form: Form, path: Path) -> Any:
     return _NOTHING
 
 
-def _table(reading: Reading, node: Node, table: Table, path: Path) -> dict[str, Any]:
+def _table(reading: ParsedSettings, node: Node, table: Table, path: Path) -> dict[str, Any]:
     entries = _entries(reading, node, path, f"its keys are {listed(table.keys)}")
     values: dict[str, Any] = {}
     for name, entry in entries.items():
@@ -106,18 +106,18 @@ def _table(reading: Reading, node: Node, table: Table, path: Path) -> dict[str, 
             reading.problems.append(Problem(entry.place, where, text))
         else:
             reading.unknown.append(Problem(entry.place, where, _unknown(name, table)))
-    if isinstance(node, Members) or (isinstance(node, Scalar) and node.null):
+    if isinstance(node, YamlTable) or (isinstance(node, Scalar) and node.null):
         _whole(reading, table, frozenset(entries), path)
     return values
 
 
-def _whole(reading: Reading, table: Table, said: frozenset[str], path: Path) -> None:
+def _whole(reading: ParsedSettings, table: Table, said: frozenset[str], path: Path) -> None:
     """Blame the table for what it lacks, or has beside the one way that it goes."""
     wanted: Iterable[str] = table.keys
     if table.ways:
-        gone = [way for way in table.ways if said & set(way)]
+        gone = [alternative for alternative in table.ways if said & set(alternative)]
         if len(gone) != 1:
-            words = [" and ".join(key for key in way if key in said) for way in gone]
+            words = [" and ".join(key for key in alternative if key in said) for alternative in gone]
             text = f"says {', and '.join(words)}; keep one" if gone else f"says none of {_ways(table)}; give one"
             reading.blame(path, text)
             return
@@ -128,10 +128,10 @@ def _whole(reading: Reading, table: Table, said: frozenset[str], path: Path) -> 
 
 
 def _ways(table: Table) -> str:
-    return ", ".join(way[0] for way in table.ways)
+    return ", ".join(alternative[0] for alternative in table.ways)
 
 
-def _named(reading: Reading, node: Node, named: Named, path: Path) -> dict[str, Any]:
+def _named(reading: ParsedSettings, node: Node, named: Named, path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for text, entry in _entries(reading, node, path, "give each a name of its own").items():
         where = (*path, text)
@@ -151,7 +151,7 @@ def _named(reading: Reading, node: Node, named: Named, path: Path) -> dict[str, 
     return values
 
 
-def _items(reading: Reading, node: Node, items: Items, path: Path) -> list[Any]:
+def _items(reading: ParsedSettings, node: Node, items: Items, path: Path) -> list[Any]:
     values: list[Any] = []
     if isinstance(node, Sequence):
         for at, item in enumerate(node.items):
@@ -167,9 +167,9 @@ def _items(reading: Reading, node: Node, items: Items, path: Path) -> list[Any]:
     return values
 
 
-def _entries(reading: Reading, node: Node, path: Path, remedy: str) -> dict[str, Entry]:
+def _entries(reading: ParsedSettings, node: Node, path: Path, remedy: str) -> dict[str, YamlEntry]:
     """The members of a table; one that was left empty has none."""
-    if isinstance(node, Members):
+    if isinstance(node, YamlTable):
         return dict(node.entries)
     if not (isinstance(node, Scalar) and node.null):
         reading.places[path] = node.place

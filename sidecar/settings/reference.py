@@ -16,7 +16,7 @@ from sidecar.dialects import DIALECTS
 from sidecar.settings.builtin import ROUTES, SERVICES
 from sidecar.settings.overrides import VARIABLES
 from sidecar.settings.schema import SCHEMA
-from sidecar.settings.shapes import Either, Form, Items, Key, Named, Table, Value
+from sidecar.settings.shapes import Either, Items, Named, Setting, SettingShape, Table, ValueForm
 
 _HEAD = """\
 # Configuration
@@ -132,7 +132,7 @@ def _section(table: Table, path: str) -> str:
     lines += ["| key | form | default | what |", "|---|---|---|---|"]
     lines += [f"| `{name}` | {_form(key)} | {_default(key)} | {key.about} |" for name, key in table.keys.items()]
     if table.ways:
-        ways = " · ".join(", ".join(f"`{name}`" for name in way) for way in table.ways)
+        ways = " · ".join(", ".join(f"`{name}`" for name in alternative) for alternative in table.ways)
         lines.append(f"\nExactly one of: {ways}.")
     if table.later:
         names = ", ".join(f"`{name}`" for name in sorted(table.later))
@@ -140,20 +140,20 @@ def _section(table: Table, path: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _path(path: str, name: str, value: Value) -> str:
+def _path(path: str, name: str, value: SettingShape) -> str:
     suffix = ".NAME" if isinstance(value, Named) else "[]" if isinstance(value, Items) else ""
     return (f"{path}.{name}" if path else name) + suffix
 
 
-def _table(key: Key) -> Table | None:
+def _table(key: Setting) -> Table | None:
     value = key.value.value if isinstance(key.value, Named | Items) else key.value
     value = value.table if isinstance(value, Either) else value
     return value if isinstance(value, Table) else None
 
 
-def _form(key: Key) -> str:
+def _form(key: Setting) -> str:
     value = key.value
-    if isinstance(value, Form):
+    if isinstance(value, ValueForm):
         return value.name
     if isinstance(value, Table):
         return "table"
@@ -161,11 +161,11 @@ def _form(key: Key) -> str:
         return f"{value.single.name} · table"
     if isinstance(value.value, Either):
         return f"list of {value.value.single.name} · tables"
-    inner = value.value.name if isinstance(value.value, Form) else "table"
+    inner = value.value.name if isinstance(value.value, ValueForm) else "table"
     return f"list of {inner}s" if isinstance(value, Items) else f"table of {inner}s by {value.key.name}"
 
 
-def _default(key: Key) -> str:
+def _default(key: Setting) -> str:
     if key.required:
         return "required"
     return f"`{key.default}`" if re.fullmatch(r"[\w.:%-]+", key.default) else key.default

@@ -15,21 +15,21 @@ from sidecar.core.rules import BreakerRule, Region
 from sidecar.settings.build import RESOURCE, dialect_of, domains, has_redis
 from sidecar.settings.builtin import SERVICES
 from sidecar.settings.problems import Path, listed, nearest, shown
-from sidecar.settings.reader import Reading
+from sidecar.settings.reader import ParsedSettings
 
 _IDENTITIES = ("managed_identity", "workload_identity")
 
 _BREAKER, _REGION = BreakerRule(), Region("", "")
 
 
-def check_regions(reading: Reading) -> None:
+def check_regions(reading: ParsedSettings) -> None:
     """Add what is wrong with regions, beyond single keys, to the reading's problems."""
     for verdicts in (_weights, _unreachable, _strangers, _credentials, _breakers, _residency):
         for path, text in verdicts(reading):
             reading.blame(path, text)
 
 
-def _weights(reading: Reading) -> Iterator[tuple[Path, str]]:
+def _weights(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     """A priority of which no region has any weight."""
     for path, regions in _services(reading):
         for priority in sorted({_priority(region) for region in regions}):
@@ -39,7 +39,7 @@ def _weights(reading: Reading) -> Iterator[tuple[Path, str]]:
                 yield (*path, ats[0], "weight"), text
 
 
-def _unreachable(reading: Reading) -> Iterator[tuple[Path, str]]:
+def _unreachable(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     """A region that would need the caller's own credential, and is not of the domain where that goes."""
     for path, regions in _services(reading):
         name = str(path[1])
@@ -60,7 +60,7 @@ def _unreachable(reading: Reading) -> Iterator[tuple[Path, str]]:
                 yield (*path, at), text
 
 
-def _strangers(reading: Reading) -> Iterator[tuple[Path, str]]:
+def _strangers(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     """Tokens of Azure for a host of somebody else."""
     for path, regions in _services(reading):
         for at, said in enumerate(regions):
@@ -76,7 +76,7 @@ def _strangers(reading: Reading) -> Iterator[tuple[Path, str]]:
                     yield (*path, at, "credential", identity), text
 
 
-def _credentials(reading: Reading) -> Iterator[tuple[Path, str]]:
+def _credentials(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     """Credentials of ours that would go to a host of the caller's choice, or in clear."""
     for path, regions in _services(reading):
         for at, said in enumerate(regions):
@@ -97,7 +97,7 @@ def is_private(url: str) -> bool:
     return scheme == "https" or host.partition(":")[0] in {"localhost", "127.0.0.1"} or host.startswith("[::1]")
 
 
-def _breakers(reading: Reading) -> Iterator[tuple[Path, str]]:
+def _breakers(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     redis = has_redis(reading.values) or any(place[:2] == ("cache", "redis") and place[2:] for place in reading.places)
     for name, said in reading.values.get("services", {}).items():
         rule = said.get("breaker", {})
@@ -109,7 +109,7 @@ def _breakers(reading: Reading) -> Iterator[tuple[Path, str]]:
             yield (*path, "minimum_calls"), f"is more than window; use at most {window}, or raise window"
 
 
-def _residency(reading: Reading) -> Iterator[tuple[Path, str]]:
+def _residency(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     """Routes that allow what no region has, or nothing that a service of theirs has."""
     services = reading.values.get("services", {})
     if any(_refused(reading, path, at, "residency") for path, said in _services(reading) for at in range(len(said))):
@@ -140,7 +140,7 @@ def _tags(regions: Iterable[Mapping[str, str]]) -> frozenset[str]:
     return frozenset(tag for tag in tags if tag)
 
 
-def _services(reading: Reading) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+def _services(reading: ParsedSettings) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     """The path and the value of each list of regions."""
     for name, said in reading.values.get("services", {}).items():
         yield ("services", name, "regions"), said.get("regions", [])
@@ -156,7 +156,7 @@ def _priority(region: Mapping[str, Any]) -> int:
     return priority
 
 
-def _refused(reading: Reading, path: Path, at: int, key: str) -> bool:
+def _refused(reading: ParsedSettings, path: Path, at: int, key: str) -> bool:
     """Whether a region says *key*, and says it wrong."""
     name = str(path[1])
     said = reading.values["services"][name]["regions"][at]

@@ -16,7 +16,7 @@ from sidecar.settings.forms import choice
 from sidecar.settings.quantities import PORT, as_percent, as_size, duration, percent, size, whole
 from sidecar.settings.route_keys import ROUTE
 from sidecar.settings.service_keys import SERVICE
-from sidecar.settings.shapes import Form, Items, Key, Named, Table, in_file
+from sidecar.settings.shapes import Items, Named, Setting, Table, ValueForm, in_file
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -24,42 +24,42 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 _LIMITS, _LOG, _MEMORY, _REDIS, _SEAL = Limits(), LogRule(), MemoryRule(), RedisRule(""), SealRule()
 
 
-def _address(at: Listen) -> dict[str, Key]:
+def _address(at: Listen) -> dict[str, Setting]:
     return {
-        "host": Key(forms.ADDRESS, "the address to listen on", at.host),
-        "port": Key(PORT, "the port; 0 for any free one", str(at.port)),
+        "host": Setting(forms.ADDRESS, "the address to listen on", at.host),
+        "port": Setting(PORT, "the port; 0 for any free one", str(at.port)),
     }
 
 
 _LIMIT = Table({
-    "inflight_memory": Key(
+    "inflight_memory": Setting(
         size(MIB, 64 * GIB), "bodies and flights in memory, all together", as_size(_LIMITS.inflight_memory)
     ),
-    "collect": Key(
+    "collect": Setting(
         size(0, 64 * GIB), "the largest body that is collected for a look-up; larger ones stream through",
         as_size(_LIMITS.collect),
     ),
-    "request_line": Key(size(KIB, MIB), "a request line", as_size(_LIMITS.request_line)),
-    "headers": Key(size(KIB, MIB), "a request's header fields", as_size(_LIMITS.headers)),
-    "trailers": Key(size(0, MIB), "a request's trailer fields", as_size(_LIMITS.trailers)),
-    "head": Key(duration(0.1, HOUR), "from a head's first byte to its last", as_duration(_LIMITS.head_seconds)),
-    "body": Key(duration(0.1, HOUR), "how long a request body may stand still", as_duration(_LIMITS.body_seconds)),
-    "idle": Key(duration(0.1, DAY), "how long a kept-alive connection may be silent",
-                as_duration(_LIMITS.idle_seconds)),
-    "reader": Key(duration(0.1, HOUR), "how long a caller that reads nothing is waited for; one that closes its "
-                  "sending side (a half-close) counts as gone at once", as_duration(_LIMITS.reader_seconds)),
-    "drain": Key(duration(0, HOUR), "grace after SIGTERM for calls that run; connections without one close at once",
-                 as_duration(_LIMITS.drain_seconds)),
+    "request_line": Setting(size(KIB, MIB), "a request line", as_size(_LIMITS.request_line)),
+    "headers": Setting(size(KIB, MIB), "a request's header fields", as_size(_LIMITS.headers)),
+    "trailers": Setting(size(0, MIB), "a request's trailer fields", as_size(_LIMITS.trailers)),
+    "head": Setting(duration(0.1, HOUR), "from a head's first byte to its last", as_duration(_LIMITS.head_seconds)),
+    "body": Setting(duration(0.1, HOUR), "how long a request body may stand still", as_duration(_LIMITS.body_seconds)),
+    "idle": Setting(duration(0.1, DAY), "how long a kept-alive connection may be silent",
+                    as_duration(_LIMITS.idle_seconds)),
+    "reader": Setting(duration(0.1, HOUR), "how long a caller that reads nothing is waited for; one that closes its "
+                      "sending side (a half-close) counts as gone at once", as_duration(_LIMITS.reader_seconds)),
+    "drain": Setting(duration(0, HOUR), "grace after SIGTERM for calls that run; connections without one close at once",
+                     as_duration(_LIMITS.drain_seconds)),
 })  # fmt: skip
 
 _MEMORY_TIER = Table(
     {
-        "max_bytes": Key(size(64 * KIB, 256 * GIB), "all entries together", as_size(_MEMORY.max_bytes)),
-        "max_entry_bytes": Key(
+        "max_bytes": Setting(size(64 * KIB, 256 * GIB), "all entries together", as_size(_MEMORY.max_bytes)),
+        "max_entry_bytes": Setting(
             size(KIB, GIB), "the largest entry", f"{as_size(_MEMORY.max_entry_bytes)}, at most max_bytes"
         ),
-        "max_entries": Key(whole(0, 10**9), "how many entries; 0 for no limit", str(_MEMORY.max_entries)),
-        "eviction": Key(
+        "max_entries": Setting(whole(0, 10**9), "how many entries; 0 for no limit", str(_MEMORY.max_entries)),
+        "eviction": Setting(
             choice({"s3-fifo": "s3-fifo", "lru": "lru"}, what="way of eviction"),
             "which entries give way when it is full",
             _MEMORY.eviction,
@@ -69,28 +69,32 @@ _MEMORY_TIER = Table(
 
 _REDIS_TIER = Table(
     {
-        "url": Key(
+        "url": Setting(
             forms.REDIS,
             "`redis://HOST:PORT/DATABASE`; `redis+sentinel://HOST,HOST/SERVICE/DATABASE`; `redis+cluster://HOST,HOST`; "
             "with TLS `rediss`, `rediss+sentinel`, `rediss+cluster`",
             "required in this table",
         ),
-        "timeout": Key(duration(0.001, MINUTE), "the commands of one call, all together", as_duration(_REDIS.timeout)),
-        "namespace": Key(
+        "timeout": Setting(
+            duration(0.001, MINUTE), "the commands of one call, all together", as_duration(_REDIS.timeout)
+        ),
+        "namespace": Setting(
             forms.NAMESPACE, "what the names of its keys start with; Redis sees it in clear", _REDIS.namespace
         ),
-        "max_connections": Key(whole(1, 1000), "connections of this process", str(_REDIS.max_connections)),
-        "lease_wait": Key(
+        "max_connections": Setting(whole(1, 1000), "connections of this process", str(_REDIS.max_connections)),
+        "lease_wait": Setting(
             duration(0, HOUR),
             "how long a call that streams waits for another pod's answer",
             as_duration(_REDIS.lease_wait),
         ),
-        "warm": Key(whole(0, 10**6), "how many entries, at most, it reads into memory at the start", str(_REDIS.warm)),
-        "username_file": Key(forms.FILE, "the mounted file that holds the ACL user's name", "Redis' default user"),
-        "password_file": Key(forms.FILE, "the mounted file that holds the password", "no password"),
-        "ca_file": Key(forms.FILE, "trust anchors, PEM; for TLS", "the system's"),
-        "cert_file": Key(forms.FILE, "the client certificate, PEM; for TLS", "no certificate"),
-        "key_file": Key(forms.FILE, "its private key, PEM; for TLS", "in `cert_file`"),
+        "warm": Setting(
+            whole(0, 10**6), "how many entries, at most, it reads into memory at the start", str(_REDIS.warm)
+        ),
+        "username_file": Setting(forms.FILE, "the mounted file that holds the ACL user's name", "Redis' default user"),
+        "password_file": Setting(forms.FILE, "the mounted file that holds the password", "no password"),
+        "ca_file": Setting(forms.FILE, "trust anchors, PEM; for TLS", "the system's"),
+        "cert_file": Setting(forms.FILE, "the client certificate, PEM; for TLS", "no certificate"),
+        "key_file": Setting(forms.FILE, "its private key, PEM; for TLS", "in `cert_file`"),
     },
     secret={
         **dict.fromkeys(("user", "username"), in_file("username_file")),
@@ -100,18 +104,18 @@ _REDIS_TIER = Table(
 
 _CACHE = Table(
     {
-        "memory": Key(_MEMORY_TIER, "the tier in this process's memory"),
-        "redis": Key(_REDIS_TIER, "the tier that the fleet shares; needs `cache.secret_file`", "memory alone"),
-        "secret_file": Key(
+        "memory": Setting(_MEMORY_TIER, "the tier in this process's memory"),
+        "redis": Setting(_REDIS_TIER, "the tier that the fleet shares; needs `cache.secret_file`", "memory alone"),
+        "secret_file": Setting(
             forms.FILE,
             "the mounted file that holds one or two lines from `sidecar keygen`, under which entries are sealed in "
             "Redis: the first writes, both read",
             "no Redis",
         ),
-        "encrypt": Key(
+        "encrypt": Setting(
             forms.SWITCH, "`false`: entries in Redis are signed only, and can be read there", str(_SEAL.encrypt).lower()
         ),
-        "compress_above": Key(
+        "compress_above": Setting(
             size(0, GIB), "entries larger than this are compressed for Redis", as_size(_SEAL.compress_above)
         ),
     },
@@ -120,17 +124,17 @@ _CACHE = Table(
 
 SCHEMA = Table(
     {
-        "version": Key(whole(1, 1, name="version", remedy="this program reads version 1"), "of this form", "1"),
-        "mode": Key(
+        "version": Setting(whole(1, 1, name="version", remedy="this program reads version 1"), "of this form", "1"),
+        "mode": Setting(
             choice({mode.value: mode for mode in Mode}, what="mode"),
             "`cache-off`: nothing is looked up or kept; `passthrough`: calls are only forwarded",
             Mode.NORMAL.value,
         ),
-        "listen": Key(
+        "listen": Setting(
             Table(
                 {
                     **_address(Listen()),
-                    "names": Key(
+                    "names": Setting(
                         Items(forms.HOST),
                         "names under which callers reach it, beside `localhost`, loopback addresses and the services' "
                         "hosts: a call under any other `Host` is not looked up, and gets no credential of a region; "
@@ -142,15 +146,15 @@ SCHEMA = Table(
             ),
             "where applications call",
         ),
-        "log": Key(
+        "log": Setting(
             Table(
                 {
-                    "sample": Key(
+                    "sample": Setting(
                         percent(off=True),
                         "how many of the calls that went well and were not slow it tells of",
                         as_percent(_LOG.sample),
                     ),
-                    "by": Key(
+                    "by": Setting(
                         choice({word: word for word in ("call", "key")}, what="way to draw the sample"),
                         "`call`: each of so many; `key`: all calls of so many keys, to see what becomes of repeats (a "
                         "line shows the beginning of its `key`); of calls that have no key, each of so many",
@@ -160,12 +164,12 @@ SCHEMA = Table(
             ),
             "which calls have a line in the log; each that fails or takes 30 s has one",
         ),
-        "health": Key(Table(_address(Listen(port=7491))), "`/livez`, `/readyz` and `/metrics`"),
-        "admin": Key(
+        "health": Setting(Table(_address(Listen(port=7491))), "`/livez`, `/readyz` and `/metrics`"),
+        "admin": Setting(
             Table(
                 {
                     **_address(Listen(port=7490)),
-                    "token_file": Key(
+                    "token_file": Setting(
                         forms.FILE,
                         "the mounted file that holds the token of who may act: one line of at least 16 characters",
                         "none: callers from this machine act on this process alone",
@@ -175,10 +179,10 @@ SCHEMA = Table(
             ),
             "where `sidecar purge` and `sidecar mode` reach it",
         ),
-        "state": Key(
+        "state": Setting(
             Table(
                 {
-                    "dir": Key(
+                    "dir": Setting(
                         forms.FILE,
                         "the folder for files of its own",
                         "`$XDG_STATE_HOME/sidecar`, else `~/.local/state/sidecar`",
@@ -188,12 +192,12 @@ SCHEMA = Table(
             ),
             "what it keeps on disk",
         ),
-        "upstream": Key(
+        "upstream": Setting(
             Table(
                 {
-                    "proxy": Key(forms.PROXY, "the egress proxy", UpstreamRule().proxy),
-                    "ca_file": Key(forms.FILE, "extra trust anchors, PEM", "the system's alone"),
-                    "nameservers": Key(
+                    "proxy": Setting(forms.PROXY, "the egress proxy", UpstreamRule().proxy),
+                    "ca_file": Setting(forms.FILE, "extra trust anchors, PEM", "the system's alone"),
+                    "nameservers": Setting(
                         Items(forms.NAMESERVER),
                         "the name servers that are asked for every host, by address; the hosts file and the search "
                         "domains of `/etc/resolv.conf` count as ever",
@@ -203,19 +207,19 @@ SCHEMA = Table(
             ),
             "the way to the services",
         ),
-        "limits": Key(_LIMIT, "bounds of this process"),
-        "cache": Key(_CACHE, "the cache's tiers"),
-        "services": Key(Named(forms.NAME, SERVICE), "whom the application calls"),
-        "routes": Key(Items(ROUTE), "groups of calls and their rules; the first match wins"),
+        "limits": Setting(_LIMIT, "bounds of this process"),
+        "cache": Setting(_CACHE, "the cache's tiers"),
+        "services": Setting(Named(forms.NAME, SERVICE), "whom the application calls"),
+        "routes": Setting(Items(ROUTE), "groups of calls and their rules; the first match wins"),
     },
     frozenset({"durable"}),
 )
 
 
-def scalars(table: Table = SCHEMA, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Form]]:
+def scalars(table: Table = SCHEMA, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], ValueForm]]:
     """The single values outside lists and named tables: those that variables and options can set."""
     for name, key in table.keys.items():
-        if isinstance(key.value, Form):
+        if isinstance(key.value, ValueForm):
             yield (*path, name), key.value
         elif isinstance(key.value, Table):
             yield from scalars(key.value, (*path, name))

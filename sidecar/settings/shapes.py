@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ValueForm:
     """
     What a single value looks like, in words, and how it is read. *read* raises ``ValueError``. *file*: it names a file
     or folder, where people also put what belongs into the file.
@@ -24,13 +24,13 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class Setting:
     """
     One key. *default* as the reference shows it, ``""`` where nothing holds without it. *required*: its table, or the
     way of its table that was chosen, is not whole without it.
     """
 
-    value: Value
+    value: SettingShape
     about: str
     default: str = ""
     required: bool = False
@@ -46,7 +46,7 @@ class Table:
     one is said.
     """
 
-    keys: Mapping[str, Key]
+    keys: Mapping[str, Setting]
     later: frozenset[str] = frozenset()
     secret: Mapping[str, str] = field(default_factory=dict)
     ways: tuple[tuple[str, ...], ...] = ()
@@ -56,15 +56,15 @@ class Table:
 class Named:
     """A table whose keys are the user's own, of form *key*."""
 
-    key: Form
-    value: Table | Form
+    key: ValueForm
+    value: Table | ValueForm
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
     """A single value, or a table."""
 
-    single: Form
+    single: ValueForm
     table: Table
 
 
@@ -72,11 +72,11 @@ class Either:
 class Items:
     """A list; *least* is how many items it has at least."""
 
-    value: Table | Form | Either
+    value: Table | ValueForm | Either
     least: int = 0
 
 
-Value = Form | Table | Named | Items | Either
+SettingShape = ValueForm | Table | Named | Items | Either
 
 
 def in_file(key: str) -> str:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from sidecar.settings.build import dialect_of, ways
 from sidecar.settings.problems import Path
-from sidecar.settings.reader import Reading
+from sidecar.settings.reader import ParsedSettings
 
 _ADDED: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "openai": ("/v1",),
@@ -21,7 +21,7 @@ _ADDED: Mapping[str, tuple[str, ...]] = MappingProxyType({
 """What the path of each call begins with, by dialect: the SDK says it, and the sidecar hands it on."""
 
 
-def doubled(reading: Reading) -> Iterator[tuple[Path, str]]:
+def doubled(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     """Regions to which it would be sent twice, and services whose own path takes it off the calls."""
     for name, said in reading.values.get("services", {}).items():
         dialect = dialect_of(name, said)

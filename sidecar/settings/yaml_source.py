@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import yaml
 
-from sidecar.settings.problems import Path, Place, Problem, shown
+from sidecar.settings.problems import Path, Problem, SourceLocation, shown
 
 MAX_DEPTH = 32
 """Nesting allowed, several times what a configuration needs: libyaml's composer recurses on the C stack."""
@@ -44,7 +44,7 @@ class Scalar:
     """A single value as it was written; *null* for one that was left out (or ``~``, ``null``)."""
 
     text: str
-    place: Place
+    place: SourceLocation
     null: bool = False
 
 
@@ -53,26 +53,26 @@ class Sequence:
     """A list."""
 
     items: tuple[Node, ...]
-    place: Place
+    place: SourceLocation
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class YamlEntry:
     """A key's value, and where the key stands."""
 
-    place: Place
+    place: SourceLocation
     node: Node
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
+class YamlTable:
     """A table of keys, merges (``<<``) worked in."""
 
-    entries: Mapping[str, Entry]
-    place: Place
+    entries: Mapping[str, YamlEntry]
+    place: SourceLocation
 
 
-Node = Scalar | Sequence | Members
+Node = Scalar | Sequence | YamlTable
 
 
 def parse(text: str, source: str) -> tuple[Node | None, list[Problem]]:
@@ -80,14 +80,14 @@ def parse(text: str, source: str) -> tuple[Node | None, list[Problem]]:
     if unprintable := _UNPRINTABLE.search(text):
         line = _line(text, unprintable.start())
         what = f"the control character {shown(unprintable[0])} is not allowed in YAML; remove it"
-        return None, [Problem(Place(source, line), (), what)]
+        return None, [Problem(SourceLocation(source, line), (), what)]
     try:
         unfit = _unfit(text)
         root = None if unfit else yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
         root, unfit = None, _too_deep(text) or _unreadable(error, text)
     if unfit is not None:
-        return None, [Problem(Place(source, unfit.line), (), unfit.what)]
+        return None, [Problem(SourceLocation(source, unfit.line), (), unfit.what)]
     if root is None:
         return None, []
     conversion = _Conversion(source, _last(text))
@@ -198,7 +198,7 @@ class _Conversion:
         self.open.add(id(node))
         turned: Node
         if isinstance(node, yaml.MappingNode):
-            turned = Members(self.entries(node, path), place)
+            turned = YamlTable(self.entries(node, path), place)
         elif isinstance(node, yaml.SequenceNode):
             turned = Sequence(tuple(self.node(item, (*path, at)) for at, item in enumerate(node.value)), place)
         else:
@@ -207,10 +207,10 @@ class _Conversion:
         self.done[id(node)] = turned
         return turned
 
-    def entries(self, node: yaml.MappingNode, path: Path) -> dict[str, Entry]:
+    def entries(self, node: yaml.MappingNode, path: Path) -> dict[str, YamlEntry]:
         """The members of a mapping; its own win over merged ones, earlier merges over later ones."""
-        own: dict[str, Entry] = {}
-        merged: dict[str, Entry] = {}
+        own: dict[str, YamlEntry] = {}
+        merged: dict[str, YamlEntry] = {}
         for key, value in node.value:
             place = self.place(key)
             if key.tag == _STANDARD + "merge":
@@ -221,18 +221,18 @@ class _Conversion:
                 what = f"said twice, first on line {first.place.line}; keep one"
                 self.problems.append(Problem(place, (*path, key.value), what))
             else:
-                own[key.value] = Entry(place, self.node(value, (*path, key.value)))
+                own[key.value] = YamlEntry(place, self.node(value, (*path, key.value)))
         return {**merged, **own}
 
-    def merge(self, node: Node, path: Path) -> dict[str, Entry]:
+    def merge(self, node: Node, path: Path) -> dict[str, YamlEntry]:
         tables = node.items if isinstance(node, Sequence) else (node,)
-        merged: dict[str, Entry] = {}
+        merged: dict[str, YamlEntry] = {}
         for table in tables:
-            if isinstance(table, Members):
+            if isinstance(table, YamlTable):
                 merged = {**table.entries, **merged}
             else:
                 self.problems.append(Problem(table.place, path, "<< merges tables only; name the anchor of one"))
         return merged
 
-    def place(self, node: yaml.Node) -> Place:
-        return Place(self.source, min(node.start_mark.line + 1, self.last))
+    def place(self, node: yaml.Node) -> SourceLocation:
+        return SourceLocation(self.source, min(node.start_mark.line + 1, self.last))

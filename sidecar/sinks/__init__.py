@@ -1,1 +1,1 @@
-"""Who hears of a ``Record``: metrics and the log."""
+"""Hear of every request by its ``Record``, and change nothing: metrics and the log."""

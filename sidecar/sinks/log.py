@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from msgspec import json
 
-from sidecar.core.key.model_name import told
+from sidecar.core.key.model_name import shown_model
 from sidecar.core.model import Outcome, Record
 from sidecar.core.rules import LogRule
 
@@ -37,7 +37,7 @@ _WHOLE = 10**8
 
 _ERROR = Outcome.ERROR  # a look at a member of an enumeration's class takes 60 ns (Python 3.11)
 
-Value = str | float | None
+LogValue = str | float | None
 
 
 class AccessLog:
@@ -91,10 +91,12 @@ class AccessLog:
     def _tell_request(self, record: Record, level: str, why: str) -> None:
         key = {"key": record.key[:_SHOWN].hex()} if self._by_key and record.key else {}
         self._tell(
-            lambda: json.encode(_cut({**_opening(record.at, level, "request"), "why": why, **_fields(record), **key}))
+            lambda: json.encode(
+                _shortened({**_opening(record.at, level, "request"), "why": why, **_fields(record), **key})
+            )
         )
 
-    def event(self, name: str, /, *, level: str = "info", **fields: Value) -> None:
+    def event(self, name: str, /, *, level: str = "info", **fields: LogValue) -> None:
         """
         Tell what happened to the process: *name* is a short stable word, *level* ``info``, ``warning`` or ``error``.
 
@@ -134,17 +136,17 @@ class Pipe:
         os.write(self._descriptor, line)
 
 
-def _opening(at: float, level: str, event: str) -> dict[str, Value]:
+def _opening(at: float, level: str, event: str) -> dict[str, LogValue]:
     """What every line has; *at* becomes RFC 3339 in UTC."""
     time = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"time": time, "level": level, "event": event}
 
 
-def _cut(fields: Mapping[str, Value]) -> dict[str, Value]:
+def _shortened(fields: Mapping[str, LogValue]) -> dict[str, LogValue]:
     return {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in fields.items()}
 
 
-def _fitted(fields: Mapping[str, Value]) -> bytes:
+def _fitted(fields: Mapping[str, LogValue]) -> bytes:
     """The line of *fields*; where it is too long, what is long among them with its beginning and its end."""
     line = json.encode(fields)
     room = LONGEST_LINE // 2
@@ -154,23 +156,23 @@ def _fitted(fields: Mapping[str, Value]) -> bytes:
     return line
 
 
-def _ends(value: Value, room: int) -> Value:
+def _ends(value: LogValue, room: int) -> LogValue:
     if not isinstance(value, str) or len(value) <= room:
         return value
     half = room // 2 - 1
     return f"{value[:half]} … {value[-half:]}"
 
 
-def _fields(record: Record) -> dict[str, Value]:
+def _fields(record: Record) -> dict[str, LogValue]:
     """What a line about a request has, less what says nothing."""
     usage = record.usage
-    fields: dict[str, Value] = {
+    fields: dict[str, LogValue] = {
         "request_id": record.request_id.decode("ascii", "replace"),
         "service": record.service,
         "route": record.route,
         "endpoint": record.endpoint,
         "method": record.method.decode("ascii", "replace"),
-        "model": told(record.model),
+        "model": shown_model(record.model),
         "outcome": record.outcome.value,
         "status": record.status,
         "reason": record.reason,

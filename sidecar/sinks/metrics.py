@@ -17,24 +17,19 @@ from prometheus_client.metrics_core import Metric as Exposed
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sidecar.core.model import Outcome, Record
-from sidecar.sinks.series import Labels, Names, Places, plan
+from sidecar.sinks.metric_type import DURATIONS, LATENCIES, OVERHEADS, PREFIX, Metric
+from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
+from sidecar.sinks.series import ConfiguredNames, ExposedLabels, Labels, plan
 from sidecar.sinks.table import (
-    BREAKDOWNS,
     BUILD_INFO,
     BYPASSES,
-    DURATIONS,
     ERRORS,
     FAILOVERS,
     FIRST_CONTENT,
-    FLEET_READINGS,
-    LATENCIES,
     NOT_STORED,
     OBSERVED,
     OVERFLOW,
     OVERHEAD_DURATION,
-    OVERHEADS,
-    PREFIX,
-    READINGS,
     REDIS_DURATION,
     REFRESHES,
     REQUEST_DURATION,
@@ -43,7 +38,6 @@ from sidecar.sinks.table import (
     TOKENS,
     UPSTREAM_DURATION,
     UPSTREAM_RESPONSES,
-    Metric,
 )
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -95,7 +89,7 @@ class _Family(Generic[T]):
 
     __slots__ = ("_known", "_make", "_places", "cells")
 
-    def __init__(self, places: Places, make: Callable[[], T]) -> None:
+    def __init__(self, places: ExposedLabels, make: Callable[[], T]) -> None:
         self._places = places
         self._make = make
         self._known: dict[Labels, T] = {}
@@ -127,7 +121,7 @@ class Metrics(Collector):
     def __init__(
         self,
         version: str,
-        names: Names,
+        names: ConfiguredNames,
         readings: Mapping[str, Callable[[], float]],
         breakdowns: Mapping[str, Callable[[], Breakdown]] | None = None,
     ) -> None:
@@ -160,7 +154,7 @@ class Metrics(Collector):
         self._durations = histograms(REQUEST_DURATION)
         self._first_contents = histograms(FIRST_CONTENT)
         self._upstream_durations = histograms(UPSTREAM_DURATION)
-        self._told = {metric.name: self._plan.places(metric) for metric in BREAKDOWNS}
+        self._breakdown_labels = {metric.name: self._plan.places(metric) for metric in BREAKDOWNS}
         self._known: dict[tuple[str, str, Outcome, int], tuple[_Counter, _Histogram, _Histogram | None]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -239,12 +233,12 @@ class Metrics(Collector):
 
     def _tell(self, metric: Metric) -> Mapping[Labels, float]:
         """Numbers by label that others know; those without a place of their own are added up."""
-        places, told = self._told[metric.name], dict[Labels, float]()
+        places, sums = self._breakdown_labels[metric.name], dict[Labels, float]()
         for of, value in self._breakdowns[metric.name]().items():
             shown = places.of((of,) if isinstance(of, str) else of)
             if shown is not None:
-                told[shown] = told.get(shown, 0) + value
-        return told
+                sums[shown] = sums.get(shown, 0) + value
+        return sums
 
     def _open(
         self, service: str, route: str, outcome: Outcome, hundreds: int

@@ -17,26 +17,24 @@ from sidecar.core.answer.blame import Blame
 from sidecar.core.model import Outcome
 from sidecar.core.region.breaker import State
 from sidecar.core.rules import CacheMode, Rules
+from sidecar.sinks.metric_type import Metric
+from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.table import (
-    BREAKDOWNS,
     BUILD_INFO,
     BYPASSES,
     ERRORS,
     FAILOVERS,
     FIRST_CONTENT,
-    FLEET_READINGS,
     METRICS,
     NOT_STORED,
     OBSERVED,
     OVERFLOW,
     OVERHEAD_DURATION,
-    READINGS,
     REDIS_DURATION,
     REQUEST_DURATION,
     REQUESTS,
     UPSTREAM_DURATION,
     UPSTREAM_RESPONSES,
-    Metric,
 )
 
 SERIES, EACH_ROUTE, EACH_SERVICE = 150, 6, 120
@@ -65,7 +63,7 @@ _TABLE = {metric.name: metric for metric in METRICS}
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class ConfiguredNames:
     """
     What is configured: the regions of each service, and of each route the services whose calls it may take. *observed*
     are the routes whose calls are only measured.
@@ -81,17 +79,17 @@ class Names:
         return SERIES + EACH_ROUTE * len(self.routes) + EACH_SERVICE * len(self.services)
 
 
-def names_of(rules: Rules) -> Names:
+def names_of(rules: Rules) -> ConfiguredNames:
     """The names in a configuration, the built-in ones included."""
     services = {service.name: tuple(region.name for region in service.regions) for service in rules.services}
-    return Names(
+    return ConfiguredNames(
         services,
         {route.name: tuple(name for name in services if route.match.service in {"", name}) for route in rules.routes},
         frozenset(route.name for route in rules.routes if route.cache.mode is CacheMode.OBSERVE),
     )
 
 
-class Room:
+class SeriesRoom:
     """How many more series there may be. *refused*: how many found no room."""
 
     __slots__ = ("left", "refused")
@@ -101,7 +99,7 @@ class Room:
         self.refused = 0
 
     def __repr__(self) -> str:
-        return f"<Room {self.left} left, {self.refused} refused>"
+        return f"<SeriesRoom {self.left} left, {self.refused} refused>"
 
     def take(self, width: int) -> bool:
         """Take the room of *width* series, if there is as much."""
@@ -112,12 +110,12 @@ class Room:
         return True
 
 
-class Places:
+class ExposedLabels:
     """The sets of labels of one metric that are exposed; those *held* have their place from the start."""
 
     __slots__ = ("_held", "_known", "_metric", "_room", "_yields")
 
-    def __init__(self, metric: Metric, held: Iterable[Labels], room: Room) -> None:
+    def __init__(self, metric: Metric, held: Iterable[Labels], room: SeriesRoom) -> None:
         self._metric = metric
         self._held = frozenset(held)
         self._room = room
@@ -125,7 +123,7 @@ class Places:
         self._known: dict[Labels, Labels | None] = {}
 
     def __repr__(self) -> str:
-        return f"<Places {self._metric.name}, {len(self._held)} held, {self._room!r}>"
+        return f"<ExposedLabels {self._metric.name}, {len(self._held)} held, {self._room!r}>"
 
     def of(self, labels: Labels) -> Labels | None:
         """
@@ -154,12 +152,12 @@ class Plan(NamedTuple):
     """
 
     held: Mapping[str, frozenset[Labels]]
-    counters: Room
-    histograms: Room
+    counters: SeriesRoom
+    histograms: SeriesRoom
 
-    def places(self, metric: Metric) -> Places:
+    def places(self, metric: Metric) -> ExposedLabels:
         """Those of *metric*."""
-        return Places(metric, self.held[metric.name], self.histograms if metric.buckets else self.counters)
+        return ExposedLabels(metric, self.held[metric.name], self.histograms if metric.buckets else self.counters)
 
     @property
     def refused(self) -> int:
@@ -167,7 +165,7 @@ class Plan(NamedTuple):
         return self.counters.refused + self.histograms.refused
 
 
-def plan(names: Names) -> Plan:
+def plan(names: ConfiguredNames) -> Plan:
     """Who has a place from the start, by what is configured."""
     held: dict[str, set[Labels]] = {metric.name: {(value,) for value in metric.closed} for metric in METRICS}
     for metric in BREAKDOWNS:
@@ -182,7 +180,9 @@ def plan(names: Names) -> Plan:
     for wish in _wishes(names):
         if left - sum(metric.width for metric, _ in wish) >= AMPLE:
             left -= _hold(held, wish)
-    return Plan({name: frozenset(sets) for name, sets in held.items()}, Room(left // 3), Room(left - left // 3))
+    return Plan(
+        {name: frozenset(sets) for name, sets in held.items()}, SeriesRoom(left // 3), SeriesRoom(left - left // 3)
+    )
 
 
 def _hold(held: dict[str, set[Labels]], wanted: Iterable[tuple[Metric, Labels]]) -> int:
@@ -236,7 +236,7 @@ def _of_a_region(service: str, region: str) -> Iterator[tuple[Metric, Labels]]:
     yield _TABLE["credentials_unusable"], (service, region)
 
 
-def _wishes(names: Names) -> Iterator[list[tuple[Metric, Labels]]]:
+def _wishes(names: ConfiguredNames) -> Iterator[list[tuple[Metric, Labels]]]:
     """What has a place if there is ample room, the most wanted first."""
     places = [(service, region) for service, regions in names.services.items() for region in regions]
     for place in places:
@@ -247,7 +247,7 @@ def _wishes(names: Names) -> Iterator[list[tuple[Metric, Labels]]]:
         yield [(UPSTREAM_DURATION, place)]
 
 
-def _of_requests(names: Names, left: int) -> set[Labels]:
+def _of_requests(names: ConfiguredNames, left: int) -> set[Labels]:
     """
     Of requests: routes, services and classes told apart together, as far as there is room for all of them; else the
     errors and of successes the route alone; else the route alone.
@@ -256,7 +256,7 @@ def _of_requests(names: Names, left: int) -> set[Labels]:
     errors: set[Labels] = {(service, route, OTHER, code) for service, route in pairs for code in ERROR_CLASSES}
     whole = errors | {(service, route, OTHER, "2xx") for service, route in pairs}
     successes: set[Labels] = {(OTHER, route, OTHER, "2xx") for route in names.routes}
-    for labels, spare in ((whole, AMPLE), (errors | successes, SCANT)):
-        if len(labels) <= left - spare:
+    for labels, reserve in ((whole, AMPLE), (errors | successes, SCANT)):
+        if len(labels) <= left - reserve:
             return labels
     return successes | {(OTHER, route, OTHER, code) for route in names.routes for code in ERROR_CLASSES}

@@ -13,16 +13,11 @@ import sys
 import threading
 import traceback
 import warnings
-from typing import Any, Protocol
+from typing import Any
+
+from sidecar.core.events import TellEvent
 
 _STEPS = 3
-
-
-class Tell(Protocol):
-    """Keeps a line of the log; ``sinks/log.AccessLog.event`` does."""
-
-    def __call__(self, name: str, /, *, level: str = "info", **fields: str | float | None) -> None:
-        """*name* is a short stable word."""
 
 
 def trail(error: BaseException) -> str:
@@ -34,7 +29,7 @@ def trail(error: BaseException) -> str:
 class Strays:
     """Everything of one process that would go past its log. ``install`` once, in the event loop that runs it."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: TellEvent) -> None:
         self._tell = tell
         self._handler = _Handler(self)
 
@@ -49,8 +44,8 @@ class Strays:
         logging.raiseExceptions = False  # or what goes wrong in logging is written beside the log
         warnings.showwarning = self._warned
         sys.excepthook = lambda kind, error, trace: self.failed("crashed", error)  # noqa: ARG005 - theirs
-        sys.unraisablehook = lambda told: self.failed("unraisable", told.exc_value, told.exc_type)
-        threading.excepthook = lambda told: self.failed("thread-failed", told.exc_value, told.exc_type)
+        sys.unraisablehook = lambda raised: self.failed("unraisable", raised.exc_value, raised.exc_type)
+        threading.excepthook = lambda raised: self.failed("thread-failed", raised.exc_value, raised.exc_type)
         asyncio.get_running_loop().set_exception_handler(self._of_loop)
 
     def failed(self, event: str, error: BaseException | None, kind: type[BaseException] | None = None) -> None:

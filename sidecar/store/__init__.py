@@ -1,1 +1,1 @@
-"""Where answers are kept: this process's own memory, and the tiers behind it."""
+"""Keeps answers, in this process's memory and in the tiers behind it; what fails behind is as good as not there."""

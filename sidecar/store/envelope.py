@@ -33,7 +33,7 @@ _FORBIDDEN = re.compile(rb"[\r\n\0]")  # RFC 9110, 5.5
 _FORMS = frozenset(Form)
 
 
-class Fault(StrEnum):
+class EnvelopeFault(StrEnum):
     """
     Why an envelope was not opened. A closed set: it labels a metric.
 
@@ -83,7 +83,7 @@ def pack(key: Key, entry: Entry) -> bytes:
     return packed
 
 
-def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | Fault:
+def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | EnvelopeFault:
     """Read what ``pack`` wrote."""
     try:
         fields = msgpack.unpackb(
@@ -95,17 +95,17 @@ def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | Fault:
             max_map_len=len(_LAYOUT),
         )
     except (ValueError, TypeError, msgpack.UnpackException):
-        return Fault.PAYLOAD
+        return EnvelopeFault.PAYLOAD
     if type(fields) is not dict or set(map(type, fields)) != {int} or type(fields.get(0)) is not int:
-        return Fault.PAYLOAD
+        return EnvelopeFault.PAYLOAD
     if fields[0] != SCHEMA:
-        return Fault.VERSION
+        return EnvelopeFault.VERSION
     if fields.keys() != _NUMBERS:
-        return Fault.PAYLOAD
+        return EnvelopeFault.PAYLOAD
     values = _in_order(fields)
     for check, value in zip(_LAYOUT, values, strict=True):
         if not check(value):
-            return Fault.PAYLOAD
+            return EnvelopeFault.PAYLOAD
     (
         _, proof, status, headers, body, form, service, route, model, at, ttl, revalidate, error, usage, region,
         seconds, tags, partition, position, vary, strict, age, target,

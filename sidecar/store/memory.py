@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import chain, islice
 from typing import TypeVar
 
-from sidecar.core.cache.eviction import Lru, Policy, S3Fifo, Slot
+from sidecar.core.cache.eviction import CacheSlot, Lru, Policy, S3Fifo
 from sidecar.core.cache.held import MOST_NOTED, Held, hold
 from sidecar.core.cache.purges import ALL, Scope, ScopeKind, taking
 from sidecar.core.model import Entry, Key
@@ -41,7 +41,7 @@ CHUNK = 1000
 MOST_UNFINISHED = 1000
 """Scopes whose purge may go on at once; with more, everything goes."""
 
-_Slot = Slot[Key, Held]
+_Slot = CacheSlot[Key, Held]
 _Target = bytes
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ class Memory:
             return False
         held = hold(entry, self._now(), self._clock(), noted)
         if slot is None:
-            slot = self._slots[key.address] = Slot(key, held, cost)
+            slot = self._slots[key.address] = CacheSlot(key, held, cost)
             gone = self._policy.add(slot)
         else:
             self._unschedule(slot)

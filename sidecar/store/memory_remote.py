@@ -22,7 +22,7 @@ MOST = 1024
 """Entries that are kept; the oldest leave first."""
 
 
-class Shared:
+class SharedTier:
     """What several ``MemoryRemote`` share. *clock* is monotonic seconds, the one time of all of them."""
 
     __slots__ = ("_waiting", "clock", "entries", "leases", "marks", "seconds", "stuck")
@@ -37,7 +37,7 @@ class Shared:
         self._waiting: dict[Key, set[asyncio.Future[None]]] = {}
 
     def __repr__(self) -> str:
-        return f"<Shared {len(self.entries)} entries, {len(self.leases)} leases>"
+        return f"<SharedTier {len(self.entries)} entries, {len(self.leases)} leases>"
 
     def find(self, key: Key) -> tuple[Entry, float] | None:
         """The entry of *key* and how many seconds it has to live."""
@@ -102,7 +102,7 @@ class MemoryRemote:
 
     def __init__(
         self,
-        shared: Shared,
+        shared: SharedTier,
         *,
         admits: Callable[[Key, Entry], bool],
         now: Callable[[], float],
@@ -120,7 +120,7 @@ class MemoryRemote:
         return f"<MemoryRemote {self.hits} hits, {self.waits} waits, {self._shared!r}>"
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
-        """See ``Remote``."""
+        """Read the entry of *key*, or take the lease on it, or wait for the one that has it."""
         shared = self._shared
         until = shared.clock() + patience
         waited = False
@@ -148,16 +148,16 @@ class MemoryRemote:
             await shared.wait(key, left)
 
     def keep(self, key: Key, entry: Entry) -> None:
-        """See ``Remote``."""
+        """Store *entry* at once."""
         self._store(key, entry)
 
     def delete(self, keys: Iterable[Key]) -> None:
-        """See ``Remote``."""
+        """Delete the entries of *keys* at once."""
         for key in keys:
             self._shared.entries.pop(key, None)
 
     async def close(self) -> None:
-        """See ``Remote``: nothing is under way, and there are no connections."""
+        """Nothing is under way, and there are no connections."""
 
     def hand_in(self, lease: MemoryLease, entry: Entry | None, *, failed: bool) -> None:
         """Store *entry*, or remember that there is none, if *lease* still holds, and give it back."""
@@ -234,13 +234,13 @@ class MemoryLease:
         return f"<MemoryLease {self.key!r}>"
 
     def keep(self, entry: Entry) -> None:
-        """See ``Lease``."""
+        """Store *entry* and give the lease back."""
         self._remote.hand_in(self, entry, failed=False)
 
     def stall(self, *, stuck: bool) -> None:
-        """See ``Lease``."""
+        """Tell those who wait whether the call is *stuck*."""
         self._remote.stall(self, stuck=stuck)
 
     def release(self, *, failed: bool) -> None:
-        """See ``Lease``."""
+        """Give the lease back without an answer."""
         self._remote.hand_in(self, None, failed=failed)

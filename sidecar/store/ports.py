@@ -1,7 +1,7 @@
 """
 What the arm in Redis needs of the fleet.
 
-The rule: descriptions only. The fleet stands on the same floor, so neither knows the other; ``lifecycle`` brings them
+The rule: descriptions only. The fleet stands on the same floor, so neither knows the other; ``app`` brings them
 together.
 """
 
@@ -16,8 +16,8 @@ from sidecar.core.model import Entry, Key
 T = TypeVar("T")
 
 
-class Sight(Protocol):
-    """What a look found; see ``fleet/lease.Sight``."""
+class FetchLook(Protocol):
+    """What a look found; see ``fleet/lease.LeaseLook``."""
 
     @property
     def value(self) -> bytes | None:
@@ -36,7 +36,7 @@ class Sight(Protocol):
         """Whether another process has it."""
 
 
-class Leases(Protocol):
+class FetchLeases(Protocol):
     """What is needed of the fleet's leases; see ``fleet/lease.Leases``."""
 
     @property
@@ -48,7 +48,7 @@ class Leases(Protocol):
 
     async def look(
         self, name: bytes, budget: Any, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
-    ) -> Sight:
+    ) -> FetchLook:
         """Read, or take the lease."""
 
     async def wait(self, name: bytes, seconds: float) -> None:
@@ -70,21 +70,21 @@ class Leases(Protocol):
         """Give everything back, and finish."""
 
 
-class Link(Protocol):
-    """What is needed of the fleet's link to Redis; see ``redis_link/link.Link``."""
+class EntryLink(Protocol):
+    """What is needed of the fleet's link to Redis; see ``redis_link/link.RedisLink``."""
 
     async def run(self, work: Callable[[Any], Awaitable[T]], budget: Any, *, op: str = ...) -> T:
         """Do *work* with the client, within *budget*; *op* names it for metrics. Raises ``FleetAway``."""
 
 
-class Names(Protocol):
-    """What is needed of the names; see ``redis_link/names.Names``."""
+class EntryNames(Protocol):
+    """What is needed of the names; see ``redis_link/names.RedisNames``."""
 
     def entry(self, name: bytes) -> bytes:
         """Where the entry called *name* stands."""
 
 
-class Log(Protocol):
+class PurgeNotes(Protocol):
     """What memory needs of the fleet's log of purges; see ``fleet/purge_log.PurgeLog``."""
 
     forgot: bool
@@ -97,7 +97,7 @@ class Log(Protocol):
         """Read the log, where this process has not run for a while."""
 
 
-class Values(Protocol):
+class EntryValues(Protocol):
     """What is needed of aiocache's cache; see ``store/values``."""
 
     async def get(self, key: bytes) -> bytes | None:

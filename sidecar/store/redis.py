@@ -20,19 +20,15 @@ from sidecar.core.model import Entry, Key
 from sidecar.errors import FleetAway
 from sidecar.store.base import NOTHING, Fetched, Suffices
 from sidecar.store.lifetime import aligned, life
-from sidecar.store.ports import Leases, Link, Names, Sight, Values
+from sidecar.store.ports import EntryLink, EntryNames, EntryValues, FetchLeases
+from sidecar.store.redis_search import Search
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.warm import pages
 from sidecar.store.write_behind import WriteBehind
+from sidecar.tasks import Spawn
 
 IN_THE_LOOP = 256 * 1024
 """Bytes up to which an entry is sealed and opened in the event loop; larger ones would be felt by other calls."""
-
-FIRST_PAUSE = 0.01
-"""Seconds between the first two looks of one that waits; doubled from look to look."""
-
-JITTER = 0.1
-"""Seconds over which processes spread their own upstream calls after a fetch that had no answer to share."""
 
 FLUSH_SECONDS = 1.0
 """How long leases, and then the writes behind, may take to finish at the end."""
@@ -40,10 +36,6 @@ FLUSH_SECONDS = 1.0
 WARM_SECONDS = 2.0
 """How long a warm start may take."""
 
-TAIL = 32
-"""Bytes at the end of an envelope that no two share: what authenticates it is among them."""
-
-Spawn = Callable[..., asyncio.Task[None]]
 T = TypeVar("T")
 
 
@@ -59,10 +51,10 @@ class RedisRemote:
 
     def __init__(
         self,
-        link: Link,
-        leases: Leases,
-        values: Values,
-        names: Names,
+        link: EntryLink,
+        leases: FetchLeases,
+        values: EntryValues,
+        names: EntryNames,
         seal: Seal,
         keyring: Callable[[], Keyring],
         *,
@@ -97,10 +89,10 @@ class RedisRemote:
         return f"<RedisRemote {self.hits} hits, {self.waits} waits, {self.leases!r}, {self.behind!r}>"
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
-        """See ``Remote``."""
+        """Read the entry of *key*, or take the lease on it, or wait for the process that has it."""
         try:
             names = [name_of(secret, key) for secret in self._keyring().keys]
-            search = _Search(self, key, suffices, names, beside)
+            search = Search(self, key, suffices, names, beside)
         except Exception as error:  # noqa: BLE001 - a bug here must cost the caller no more than a look-up
             self._report(error)
             return NOTHING
@@ -119,14 +111,14 @@ class RedisRemote:
         return Fetched(search.entry, search.lease, search.waited, search.second)
 
     def keep(self, key: Key, entry: Entry) -> None:
-        """See ``Remote``."""
+        """Put *entry* into the queue of writes; one that is too large counts as dropped."""
         if entry.size > self._limit:
             self.behind.drops += 1
         else:
             self.behind.put(key, entry)
 
     def delete(self, keys: Iterable[Key]) -> None:
-        """See ``Remote``."""
+        """Begin to delete the entries of *keys*, under the name that each secret gives them."""
         try:
             names = []
             for key in keys:
@@ -160,7 +152,7 @@ class RedisRemote:
         return taken
 
     async def close(self) -> None:
-        """See ``Remote``."""
+        """Give the leases back, finish the writes, and close the connections."""
         await self.leases.close(FLUSH_SECONDS)
         await self.behind.close(FLUSH_SECONDS)
         await self._let_go()
@@ -268,139 +260,3 @@ def _whole(reply: Any) -> int:
     if type(reply) is not int:
         raise FleetAway("malformed", "a number is none")
     return reply
-
-
-class RedisLease:
-    """A ``Lease`` of *remote*."""
-
-    __slots__ = ("_grant", "_key", "_remote")
-
-    def __init__(self, remote: RedisRemote, key: Key, grant: Any) -> None:
-        self._remote = remote
-        self._key = key
-        self._grant = grant
-
-    def __repr__(self) -> str:
-        return f"<RedisLease {self._grant or 'given back'}>"
-
-    def keep(self, entry: Entry) -> None:
-        """See ``Lease``."""
-        grant, self._grant = self._grant, None
-        if grant is not None:
-            self._remote.leases.begin(self._remote.hand_in(grant, self._key, entry))
-
-    def stall(self, *, stuck: bool) -> None:
-        """See ``Lease``."""
-        if self._grant is not None:
-            self._remote.leases.stall(self._grant, stuck=stuck)
-
-    def release(self, *, failed: bool) -> None:
-        """See ``Lease``."""
-        grant, self._grant = self._grant, None
-        if grant is not None:
-            self._remote.leases.release(grant, failed=failed)
-
-
-class _Search:
-    """
-    One fetch: looks until it has an entry that suffices, the lease, or word that there will be neither.
-
-    *names* are those of the key, that of the secret that writes first. What it has so far is in its fields, so that it
-    isn't lost when Redis goes away in the middle.
-    """
-
-    __slots__ = (
-        "_beside", "_budget", "_elsewhere", "_key", "_name", "_remote", "_seen", "_suffices", "entry", "lease",
-        "second", "waited",
-    )  # fmt: skip
-
-    def __init__(
-        self, remote: RedisRemote, key: Key, suffices: Suffices, names: Sequence[bytes], beside: Asked
-    ) -> None:
-        self._beside = beside
-        self._remote = remote
-        self._key = key
-        self._suffices = suffices
-        self._name, *self._elsewhere = names
-        self._budget = remote.leases.budget()
-        self._seen = b""
-        self.entry: Entry | None = None
-        self.lease: RedisLease | None = None
-        self.waited = False
-        self.second = False
-
-    async def run(self, patience: float) -> None:
-        """Look, and wait up to *patience* seconds where another process fetches. Raises ``FleetAway``."""
-        remote = self._remote
-        until = remote.clock() + patience
-        pause = FIRST_PAUSE
-        note = b"1" if patience > 0 else b""
-        while True:
-            done, seconds = await self._look(note)
-            left = until - remote.clock()
-            if done or left <= 0:
-                return
-            if not self.waited:
-                self.waited = True
-                remote.waits += 1
-            await remote.leases.wait(self._name, min(pause * (0.5 + remote.draw()), left, seconds + FIRST_PAUSE))
-            pause = min(pause * 2, remote.leases.ceiling)
-            note = b"0"
-            # A wait may take minutes and hundreds of looks, so each has a budget; the first that fails ends it.
-            self._budget = remote.leases.budget()
-
-    async def _look(self, note: bytes) -> tuple[bool, float]:
-        """Whether there is no more to look for; else the seconds for which another process holds the lease."""
-        remote = self._remote
-        try:
-            sight = await self._sight(note)
-            while sight.value is not None:
-                if await self._take(self._name, sight.value, sight.seconds):
-                    return True, 0.0
-                self._seen = sight.value[-TAIL:]
-                sight = await self._sight(note)
-        except FleetAway as away:
-            if self.waited and away.reason == "busy":
-                return False, remote.leases.ceiling  # so many wait here that this look had no turn; Redis is well
-            raise
-        if sight.grant is not None:
-            self.lease = RedisLease(remote, self._key, sight.grant)
-            self.second = sight.grant.second
-            remote.takeovers += self.waited and not self.second
-        if self.entry is None and await self._move():
-            return True, 0.0
-        if sight.held:
-            return False, sight.seconds
-        if self.waited and self.lease is None:
-            await asyncio.sleep(remote.draw() * JITTER)
-        return True, 0.0
-
-    async def _sight(self, note: bytes) -> Sight:
-        leases, beside = self._remote.leases, self._beside()
-        return await leases.look(self._name, self._budget, seen=self._seen, note=note, beside=beside)
-
-    async def _take(self, name: bytes, value: bytes, seconds: float) -> bool:
-        """Take note of what was found under *name*. Tells whether it suffices."""
-        entry = await self._remote.open(name, self._key, value, seconds)
-        if entry is None:
-            return False
-        self.entry = entry
-        if not self._suffices(entry):
-            return False
-        self._remote.hits += 1
-        return True
-
-    async def _move(self) -> bool:
-        """
-        Look once under the name of the secret that is being replaced, and bring what suffices under the first one's,
-        or all would come here one after the other.
-        """
-        while self._elsewhere:
-            name = self._elsewhere.pop()
-            found = await self._remote.read(name, self._budget)
-            if found is not None and await self._take(name, *found):
-                if self.lease is not None and self.entry is not None:
-                    self.lease.keep(self.entry)
-                    self.lease = None
-                return True
-        return False

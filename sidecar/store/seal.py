@@ -28,7 +28,7 @@ import zstandard
 from sidecar.core.key.keyring import Keyring, SecretKey
 from sidecar.core.model import Entry, Key
 from sidecar.core.rules import KIB, SealRule
-from sidecar.store.envelope import Fault, pack, unpack
+from sidecar.store.envelope import EnvelopeFault, pack, unpack
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
@@ -72,8 +72,8 @@ class Seal:
     *keyring* is asked anew each time. *random* gives as many random bytes as it is asked for; *limit* is the largest
     ``Entry.size`` that is opened. All methods may run in any thread; on entries of megabytes they take milliseconds.
 
-    Counters since the start: *faults*, what was not opened, by ``Fault``; *plain_bytes* and *sealed_bytes*, the entries
-    sealed, before compression and as envelopes.
+    Counters since the start: *faults*, what was not opened, by ``EnvelopeFault``; *plain_bytes* and *sealed_bytes*, the
+    entries sealed, before compression and as envelopes.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class Seal:
     def open(self, name: bytes, key: Key, data: bytes) -> Entry | None:
         """The entry of *key* in the envelope *data* that lay under *name*."""
         found = self._open(name, data)
-        if not isinstance(found, Fault) and found[0].proof != key.proof:
-            found = Fault.KEY
-        if isinstance(found, Fault):
+        if not isinstance(found, EnvelopeFault) and found[0].proof != key.proof:
+            found = EnvelopeFault.KEY
+        if isinstance(found, EnvelopeFault):
             self._count(found)
             return None
         return found[1]
@@ -131,7 +131,7 @@ class Seal:
     def unseal(self, name: bytes, data: bytes) -> tuple[Key, Entry] | None:
         """Whatever entry is in the envelope *data* that lay under *name*, and its key."""
         found = self._open(name, data)
-        if isinstance(found, Fault):
+        if isinstance(found, EnvelopeFault):
             self._count(found)
             return None
         return found
@@ -151,33 +151,33 @@ class Seal:
     def open_note(self, data: bytes) -> bytes | None:
         """The text of a note."""
         found = self._open_note(data)
-        if isinstance(found, Fault):
+        if isinstance(found, EnvelopeFault):
             self._count(found)
             return None
         return found
 
-    def _open(self, name: bytes, data: bytes) -> tuple[Key, Entry] | Fault:
+    def _open(self, name: bytes, data: bytes) -> tuple[Key, Entry] | EnvelopeFault:
         most = self._limit + ALLOWANCE
         if len(data) > most:
-            return Fault.SIZE
+            return EnvelopeFault.SIZE
         outer = _parse(_ENTRY, data)
-        if isinstance(outer, Fault):
+        if isinstance(outer, EnvelopeFault):
             return outer
         begin = outer.end + _SALT
         if len(data) < begin:
-            return Fault.FORMAT
+            return EnvelopeFault.FORMAT
         secret = self._keyring().get(outer.id)
         if secret is None:
-            return Fault.UNKNOWN
+            return EnvelopeFault.UNKNOWN
         before, sealed = data[:begin], memoryview(data)[begin:]
         payload = (_decrypt if outer.flags & _ENCRYPTED else _verify)(secret, before, name, sealed)
         if payload is None:
-            return Fault.FORGED
+            return EnvelopeFault.FORGED
         packed = self._expand(payload, most) if outer.flags & _COMPRESSED else payload
-        found = packed if isinstance(packed, Fault) else unpack(packed)
-        return Fault.SIZE if not isinstance(found, Fault) and found[1].size > self._limit else found
+        found = packed if isinstance(packed, EnvelopeFault) else unpack(packed)
+        return EnvelopeFault.SIZE if not isinstance(found, EnvelopeFault) and found[1].size > self._limit else found
 
-    def _expand(self, payload: bytes | memoryview, most: int) -> bytes | Fault:
+    def _expand(self, payload: bytes | memoryview, most: int) -> bytes | EnvelopeFault:
         """
         Decompress one frame of at most *most* bytes.
 
@@ -186,24 +186,24 @@ class Seal:
         """
         try:
             if zstandard.frame_content_size(payload) > most:
-                return Fault.SIZE
+                return EnvelopeFault.SIZE
             return self._expander.decompress(payload, allow_extra_data=False)
         except zstandard.ZstdError:
-            return Fault.PAYLOAD
+            return EnvelopeFault.PAYLOAD
 
-    def _open_note(self, data: bytes) -> bytes | Fault:
+    def _open_note(self, data: bytes) -> bytes | EnvelopeFault:
         if len(data) > LONGEST_NOTE + ALLOWANCE:
-            return Fault.SIZE
+            return EnvelopeFault.SIZE
         outer = _parse(_NOTE, data)
-        if isinstance(outer, Fault):
+        if isinstance(outer, EnvelopeFault):
             return outer
         secret = self._keyring().get(outer.id)
         if secret is None:
-            return Fault.UNKNOWN
+            return EnvelopeFault.UNKNOWN
         text = _read_note(secret, data[: outer.end], data[outer.end :])
-        return Fault.FORGED if text is None else text
+        return EnvelopeFault.FORGED if text is None else text
 
-    def _count(self, fault: Fault) -> None:
+    def _count(self, fault: EnvelopeFault) -> None:
         with self._lock:
             self.faults[fault] += 1
 
@@ -212,15 +212,15 @@ def _outer(magic: bytes, flags: int, secret: SecretKey) -> bytes:
     return b"%b%c%c%c%b" % (magic, VERSION, flags, len(secret.id), secret.id.encode("ascii"))
 
 
-def _parse(magic: bytes, data: bytes) -> _Outer | Fault:
+def _parse(magic: bytes, data: bytes) -> _Outer | EnvelopeFault:
     if len(data) < _PREFIX or not data.startswith(magic):
-        return Fault.FORMAT
+        return EnvelopeFault.FORMAT
     version, flags, length = data[3:_PREFIX]
     if version != VERSION:
-        return Fault.VERSION
+        return EnvelopeFault.VERSION
     end = _PREFIX + length
     if flags & ~(_COMPRESSED | _ENCRYPTED) or len(data) < end:
-        return Fault.FORMAT
+        return EnvelopeFault.FORMAT
     return _Outer(flags, data[_PREFIX:end].decode("latin-1"), end)
 
 

@@ -15,7 +15,7 @@ from sidecar.core.cache.purges import Purges
 from sidecar.core.model import Entry, Key, Position
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
-from sidecar.store.ports import Log
+from sidecar.store.ports import PurgeNotes
 
 
 class Nowhere:
@@ -65,11 +65,11 @@ class Tiered:
         "_log", "_remote", "clear", "drop", "find", "hold", "memory", "peek", "purges", "put", "tags",
     )  # fmt: skip
 
-    def __init__(self, memory: Memory, remote: Remote, purges: Purges, log: Log | None = None) -> None:
+    def __init__(self, memory: Memory, remote: Remote, purges: Purges, log: PurgeNotes | None = None) -> None:
         self.memory = memory
         self._remote = remote
         self.purges = purges
-        self._log: Log = Alone() if log is None else log
+        self._log: PurgeNotes = Alone() if log is None else log
         # Memory's own methods, for a hit should not pay for a call that only passes it on.
         self.find = memory.find
         self.peek = memory.peek
@@ -84,11 +84,11 @@ class Tiered:
 
     @property
     def position(self) -> Position:
-        """See ``Store``."""
+        """How far the fleet's purges are known."""
         return self.purges.position
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
-        """See ``Store``."""
+        """Ask the remote tier; what is found there is in memory afterwards, if it fits."""
         fetched = await self._remote.fetch(key, suffices, patience=patience, beside=beside)
         entry = fetched.entry
         if entry is None:
@@ -109,11 +109,11 @@ class Tiered:
         return True
 
     async def catch_up(self) -> None:
-        """See ``Store``."""
+        """Learn what has been purged since this process last ran."""
         await self._log.catch_up()
 
     def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
-        """See ``Store``."""
+        """Note *tags* beside the entry, here and in the fleet. False: that can't be seen to."""
         lacking = self.memory.lacking(key, entry, tags)
         if not lacking:
             return True
@@ -135,10 +135,10 @@ class Tiered:
             await asyncio.sleep(0)
 
     def share(self, key: Key, entry: Entry) -> None:
-        """See ``Store``."""
+        """Keep *entry* in the remote tier, too."""
         self._remote.keep(key, entry)
 
     def outdate(self, target: bytes, now: float) -> None:
-        """See ``Store``."""
+        """Drop what is kept of *target*, which has been changed."""
         self.purges.changes.note(target, now)
         self._remote.delete(self.memory.drop_target(target))

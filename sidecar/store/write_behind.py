@@ -11,11 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from sidecar.core.model import Entry, Key
+from sidecar.tasks import Spawn
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_ENTRIES = 256
-
-Spawn = Callable[..., asyncio.Task[None]]
 
 
 class WriteBehind:

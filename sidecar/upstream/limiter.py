@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 from sidecar.core.limits.rates import limited
 from sidecar.core.rules import Route
-from sidecar.upstream.route_limiter import CAUSES, UNLIMITED, CallLater, Quota, RouteLimiter, Slot, Spawn
+from sidecar.tasks import Spawn
+from sidecar.upstream.route_limiter import CAUSES, UNLIMITED, CallLater, Quota, RouteLimiter, Slot
 
 
 class Throttle:

@@ -22,6 +22,7 @@ from sidecar.core.limits.rates import Adaptive, Calibration, Pair, Worth, worth
 from sidecar.core.limits.turns import Line, Reservations, Taken
 from sidecar.core.rules import Route, RouteLimits
 from sidecar.errors import FleetAway, Refused
+from sidecar.tasks import Spawn
 
 PATIENCE_SECONDS: Final = 5.0
 """How long a call waits for room in a rate, at most: after that its caller waits better than we do."""
@@ -72,7 +73,6 @@ class Quota(Protocol):
 
 
 CallLater = Callable[[float, Callable[[], None]], Timer]
-Spawn = Callable[..., asyncio.Task[None]]
 
 
 class Slot:

@@ -8,7 +8,7 @@ from sidecar.admin.actions import ModeResult
 from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts
 from sidecar.core.region.regions import Standing as Place
 from sidecar.core.rules import Mode, Rules
-from sidecar.identity.credentials import Standing
+from sidecar.identity.credentials import CredentialStanding
 
 CORRECT = "`sidecar check` and the log's `config-problem` lines say why; correct it, and restart"
 
@@ -70,11 +70,11 @@ def test_regions():
 def test_credentials():
     """Those with a fault: what it is, and what that means for calls. One that only expired unused has none."""
     standings = [
-        Standing("/good", True, 60.0),
-        Standing("/idle", False),
-        Standing("/gone", False, None, "No such file or directory"),
-        Standing("/kept", True, None, "is empty"),
-        Standing("identity", True, 59.7, "answered 500"),
+        CredentialStanding("/good", True, 60.0),
+        CredentialStanding("/idle", False),
+        CredentialStanding("/gone", False, None, "No such file or directory"),
+        CredentialStanding("/kept", True, None, "is empty"),
+        CredentialStanding("identity", True, 59.7, "answered 500"),
     ]
 
     assert [

@@ -520,7 +520,7 @@ async def test_order_that_redis_will_not_have(desk):
     done = await desk.order("stop", 60.0, fleet=True)
 
     assert ("local", "grant +time") == (done.fleet, done.why)
-    assert {"fleet": "local", "why": "grant +time"} == done.told()
+    assert {"fleet": "local", "why": "grant +time"} == done.audit_fields()
     assert ("open", "stop", 60.0) == desk.standing()
 
     await desk.order("auto", fleet=True)

@@ -23,7 +23,7 @@ from sidecar.core.model import Entry, Facts, Form, Outcome, Reading, Record
 from sidecar.core.rules import MemoryRule
 from sidecar.dialects.openai.dialect import OPENAI
 from sidecar.sinks.metrics import Metrics
-from sidecar.sinks.series import Names
+from sidecar.sinks.series import ConfiguredNames
 from sidecar.store.memory import Memory
 from tests.bench import bodies
 from tests.bench.lab import Lab, Pace, Row
@@ -74,7 +74,7 @@ def _measure(seconds: float) -> list[Row]:
 
     found = _microseconds(find, seconds)
     rows.append(Row("key-micro", "peek + judge, us", f"{found:.2f}", details={"peek_judge": found}))
-    metrics = Metrics("1", Names({"openai": ("default",)}, {"bench": ("openai",)}), {})
+    metrics = Metrics("1", ConfiguredNames({"openai": ("default",)}, {"bench": ("openai",)}), {})
 
     def tell() -> None:
         spent = running() - started

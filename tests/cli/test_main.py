@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from sidecar import __version__
-from sidecar.cli.admin_client import Told
+from sidecar.cli.admin_client import CommandResult
 from sidecar.cli.main import main
 from sidecar.core.key.keyring import parse
 from sidecar.core.rules import Mode
@@ -210,7 +210,7 @@ def purged(monkeypatch):
     """What ``purge`` is told to purge; nothing is called."""
     told = []
     monkeypatch.setattr(
-        "sidecar.cli.admin_client.purge", lambda _, *what, **how: told.append((*what, how)) or Told(0, "ok")
+        "sidecar.cli.admin_client.purge", lambda _, *what, **how: told.append((*what, how)) or CommandResult(0, "ok")
     )
     return told
 

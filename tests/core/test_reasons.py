@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.cache.policy import Reason
-from sidecar.core.reasons import REASONS, Told, Where, reference
+from sidecar.core.reasons import REASONS, Meaning, Where
+from sidecar.core.reasons_page import reference
 from sidecar.settings.schema import SCHEMA
 from sidecar.settings.shapes import Either, Items, Named, Table
 from tests.told_reasons import reasons
@@ -41,7 +42,7 @@ def test_the_search_finds_each_kind():
 
 
 @pytest.mark.parametrize("told", REASONS.values(), ids=REASONS.keys())
-def test_sentences(told: Told):
+def test_sentences(told: Meaning):
     """Whole sentences, which a table can hold."""
     for text in (told.meaning, told.remedy):
         assert re.fullmatch(r"[A-Z`].*[.?]", text)

@@ -12,7 +12,7 @@ import pytest
 from sidecar.core.dialect import Completeness
 from sidecar.core.model import Form
 from sidecar.demo.canned import OPENING
-from sidecar.demo.failure import Failure, Mode
+from sidecar.demo.failure import Failure, FailureMode
 from sidecar.demo.provider import DemoProvider
 from sidecar.dialects.anthropic.messages import ANSWERS as MESSAGES
 
@@ -323,7 +323,9 @@ async def test_refusals(post, path, body, headers, status, words):
     assert words in refused["error"]["message"]
 
 
-@pytest.mark.parametrize("mode", [Mode.ERROR, Mode.UNAVAILABLE, Mode.RATE_LIMIT, Mode.OVERLOADED])
+@pytest.mark.parametrize(
+    "mode", [FailureMode.ERROR, FailureMode.UNAVAILABLE, FailureMode.RATE_LIMIT, FailureMode.OVERLOADED]
+)
 async def test_failures_raise_in_the_sdks(provider, gpt, azure, claude, mode):
     """A canned failure is an error of its status to each SDK; only one that passes by itself says when."""
     provider.failure = Failure(mode, retry_after=7)
@@ -335,13 +337,13 @@ async def test_failures_raise_in_the_sdks(provider, gpt, azure, claude, mode):
     with pytest.raises(anthropic.APIStatusError) as raised:
         await claude.messages.create(model="claude-sonnet-4-6", max_tokens=9, messages=ASKED)
     assert mode.status == raised.value.status_code
-    waits = "7" if mode in (Mode.UNAVAILABLE, Mode.RATE_LIMIT) else None
+    waits = "7" if mode in (FailureMode.UNAVAILABLE, FailureMode.RATE_LIMIT) else None
     assert waits == raised.value.response.headers.get("retry-after")
 
 
 async def test_a_share_of_the_calls_fails(provider, post):
     """A rate of a half fails every second call, always the same ones."""
-    provider.failure = Failure(Mode.ERROR, rate=0.5)
+    provider.failure = Failure(FailureMode.ERROR, rate=0.5)
 
     statuses = []
     for _ in range(6):
@@ -354,7 +356,7 @@ async def test_a_share_of_the_calls_fails(provider, post):
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_reset_gives_no_answer(provider, post, stream, caplog):
     """The connection dies before any byte of an answer."""
-    provider.failure = Failure(Mode.RESET)
+    provider.failure = Failure(FailureMode.RESET)
 
     with pytest.raises(aiohttp.ClientConnectionError):
         await post("/v1/chat/completions", {"model": "m", "messages": ASKED, "stream": stream})
@@ -364,7 +366,7 @@ async def test_a_reset_gives_no_answer(provider, post, stream, caplog):
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_truncated_answer_ends_in_the_middle(provider, post, stream, caplog):
     """The head is good, then the connection dies: the client knows that the body is not whole."""
-    provider.failure = Failure(Mode.TRUNCATE)
+    provider.failure = Failure(FailureMode.TRUNCATE)
 
     async with post("/v1/chat/completions", {"model": "m", "messages": ASKED, "stream": stream}) as answer:
         assert answer.status == 200
@@ -375,7 +377,7 @@ async def test_a_truncated_answer_ends_in_the_middle(provider, post, stream, cap
 
 async def test_a_stream_may_report_an_error(provider, claude, gpt, post):
     """An error inside a stream raises in both SDKs; without a stream it is a 500."""
-    provider.failure = Failure(Mode.STREAM_ERROR)
+    provider.failure = Failure(FailureMode.STREAM_ERROR)
 
     with pytest.raises(openai.APIError, match="canned failure"):
         [chunk async for chunk in await gpt.chat.completions.create(model="m", messages=ASKED, stream=True)]
@@ -389,7 +391,7 @@ async def test_a_stream_may_report_an_error(provider, claude, gpt, post):
 async def test_a_caller_who_leaves_is_noticed(provider, post):
     """A call whose caller has gone counts as abandoned; stopping ends what still waits."""
     arrived = asyncio.Event()
-    provider.failure = Failure(Mode.SLOW, seconds=3600)
+    provider.failure = Failure(FailureMode.SLOW, seconds=3600)
     provider._fresh = lambda: arrived.set() or "0" * 32
 
     leaver = asyncio.ensure_future(post("/v1/chat/completions", {"model": "m", "messages": ASKED}))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sidecar.core.model import Outcome, Record
-from sidecar.demo.summary import Bill, Places, Totals, happened, totals, try_it
-from sidecar.demo.workload import Answer, Manner
+from sidecar.demo.summary import Bill, DemoUrls, Totals, happened, totals, try_it
+from sidecar.demo.workload import DemoAnswer, Manner
 from sidecar.sinks.metrics import Metrics
-from sidecar.sinks.series import Names
+from sidecar.sinks.series import ConfiguredNames
 
 COLUMNS = 100
 
@@ -22,7 +22,7 @@ def record(outcome, seconds, *, service="openai", route="chat", reason="", attem
 
 def told(*records):
     """The totals of the metrics that have heard of *records*."""
-    metrics = Metrics("1", Names({"openai": ("us",), "anthropic": ("us",)}), {})
+    metrics = Metrics("1", ConfiguredNames({"openai": ("us",), "anthropic": ("us",)}), {})
     for each in records:
         metrics.record(each)
     return totals(metrics.exposition().decode())
@@ -71,9 +71,9 @@ def test_time_saved(records, expected):
 def test_bill():
     """What came without an upstream call is saved, the rest is spent."""
     bill = Bill()
-    for way in (Manner.MEMORY, Manner.SHARED, Manner.UPSTREAM, Manner.BYPASS):
-        bill.book(Answer(way, "gpt-4o", prompt=100))
-    bill.book(Answer(Manner.FAILED))
+    for manner in (Manner.MEMORY, Manner.SHARED, Manner.UPSTREAM, Manner.BYPASS):
+        bill.book(DemoAnswer(manner, "gpt-4o", prompt=100))
+    bill.book(DemoAnswer(Manner.FAILED))
 
     assert Bill(spent=500_000, saved=500_000) == bill
 
@@ -105,7 +105,7 @@ def test_happened_tells_of_failures_and_rare_outcomes():
 
 def test_try_it():
     """The base URL, an SDK's and curl's call, and the pages to look at; the lines fit."""
-    lines = list(try_it(Places("http://127.0.0.1:7400/openai", "http://127.0.0.1:7491")))
+    lines = list(try_it(DemoUrls("http://127.0.0.1:7400/openai", "http://127.0.0.1:7491")))
     text = "\n".join(lines)
 
     for expected in (
@@ -119,7 +119,7 @@ def test_try_it():
 
 def test_try_it_without_an_openai_service():
     """Where nothing speaks that API by path, its snippets are left out."""
-    text = "\n".join(try_it(Places("", "http://127.0.0.1:7491")))
+    text = "\n".join(try_it(DemoUrls("", "http://127.0.0.1:7491")))
 
     assert "OPENAI" not in text
     assert "/metrics" in text

@@ -8,11 +8,11 @@ from collections import Counter
 
 import pytest
 
-from sidecar.demo.failure import Failure, Mode
+from sidecar.demo.failure import Failure, FailureMode
 from sidecar.demo.provider import DemoProvider
-from sidecar.demo.workload import Act, Answer, Call, Manner, acts, play, read
+from sidecar.demo.workload import Act, DemoAnswer, DemoCall, Manner, acts, play, read
 
-CHAT = Call("openai", "/v1/chat/completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]})
+CHAT = DemoCall("openai", "/v1/chat/completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]})
 
 
 def spawn(work, *, name):
@@ -62,21 +62,25 @@ ANTHROPIC_EVENTS = events(
     ("status", "body", "streamed", "expected"),
     [
         pytest.param(
-            "sidecar; hit; ttl=9; detail=memory", WHOLE, False, Answer(Manner.MEMORY, "gpt-4o", 7, 3), id="hit"
+            "sidecar; hit; ttl=9; detail=memory", WHOLE, False, DemoAnswer(Manner.MEMORY, "gpt-4o", 7, 3), id="hit"
         ),
         pytest.param(
-            "sidecar; fwd=miss; collapsed", WHOLE, False, Answer(Manner.SHARED, "gpt-4o", 7, 3), id="collapsed"
+            "sidecar; fwd=miss; collapsed", WHOLE, False, DemoAnswer(Manner.SHARED, "gpt-4o", 7, 3), id="collapsed"
         ),
-        pytest.param("sidecar; fwd=miss; stored", WHOLE, False, Answer(Manner.UPSTREAM, "gpt-4o", 7, 3), id="miss"),
+        pytest.param("sidecar; fwd=miss; stored", WHOLE, False, DemoAnswer(Manner.UPSTREAM, "gpt-4o", 7, 3), id="miss"),
         pytest.param(
-            "sidecar; fwd=bypass; detail=no-store", WHOLE, False, Answer(Manner.BYPASS, "gpt-4o", 7, 3), id="bypass"
+            "sidecar; fwd=bypass; detail=no-store", WHOLE, False, DemoAnswer(Manner.BYPASS, "gpt-4o", 7, 3), id="bypass"
         ),
-        pytest.param("", b'{"object": "list"}', False, Answer(Manner.UPSTREAM), id="says-nothing"),
+        pytest.param("", b'{"object": "list"}', False, DemoAnswer(Manner.UPSTREAM), id="says-nothing"),
         pytest.param(
-            "sidecar; fwd=miss", OPENAI_EVENTS, True, Answer(Manner.UPSTREAM, "gpt-4o", 7, 3), id="openai-stream"
+            "sidecar; fwd=miss", OPENAI_EVENTS, True, DemoAnswer(Manner.UPSTREAM, "gpt-4o", 7, 3), id="openai-stream"
         ),
         pytest.param(
-            "sidecar; hit; ttl=9", ANTHROPIC_EVENTS, True, Answer(Manner.MEMORY, "claude", 7, 3), id="anthropic-stream"
+            "sidecar; hit; ttl=9",
+            ANTHROPIC_EVENTS,
+            True,
+            DemoAnswer(Manner.MEMORY, "claude", 7, 3),
+            id="anthropic-stream",
         ),
     ],
 )
@@ -91,7 +95,7 @@ async def test_every_call_is_understood(provider):
     answers = await made(acts(), provider.port)
 
     assert sum(act.size for act in acts()) == len(answers) == provider.calls
-    assert {Manner.UPSTREAM} == {answer.way for answer in answers}
+    assert {Manner.UPSTREAM} == {answer.manner for answer in answers}
     assert {"chat", "embeddings", "messages", "models"} == provider.counts.keys()
     assert provider.counts["models"] == sum(1 for answer in answers if not answer.prompt)
 
@@ -113,7 +117,7 @@ async def test_waves_follow_each_other(provider):
 
     provider._serve = serve
     first, second = (
-        Call("openai", CHAT.path, {"model": "gpt-4o", "messages": [{"role": "user", "content": words}]})
+        DemoCall("openai", CHAT.path, {"model": "gpt-4o", "messages": [{"role": "user", "content": words}]})
         for words in ("first", "second")
     )
     await made([Act("Two waves", ((first,) * 3, (second,) * 2))], provider.port)
@@ -123,10 +127,10 @@ async def test_waves_follow_each_other(provider):
 
 async def test_refused_calls_count_as_failed(provider):
     """An error answer is told, and the next call is made all the same."""
-    provider.failure = Failure(Mode.ERROR, rate=0.5)
+    provider.failure = Failure(FailureMode.ERROR, rate=0.5)
     answers = await made([Act("Half", ((CHAT,),) * 4)], provider.port)
 
-    assert {Manner.FAILED: 2, Manner.UPSTREAM: 2} == Counter(answer.way for answer in answers)
+    assert {Manner.FAILED: 2, Manner.UPSTREAM: 2} == Counter(answer.manner for answer in answers)
 
 
 async def test_nobody_there_counts_as_failed(provider):
@@ -134,7 +138,7 @@ async def test_nobody_there_counts_as_failed(provider):
     await provider.stop()
     answers = await made([Act("Nobody", ((CHAT, CHAT),))], provider.port)
 
-    assert [Answer(Manner.FAILED)] * 2 == answers
+    assert [DemoAnswer(Manner.FAILED)] * 2 == answers
 
 
 def test_rounds_differ_in_bytes_alone():

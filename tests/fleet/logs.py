@@ -12,8 +12,8 @@ from sidecar.core.key.keyring import parse
 from sidecar.core.model import Position
 from sidecar.core.rules import Mode, RedisRule, SealRule
 from sidecar.fleet.purge_log import PurgeLog
-from sidecar.redis_link.link import Link
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.names import RedisNames
 from sidecar.store.seal import Seal
 from tests.fleet.lookups import as_it_is
 
@@ -36,14 +36,14 @@ class Pod:
         self.heard = asyncio.Event()
         self.secret = secret
         rule = RedisRule(url, namespace=namespace, timeout=5.0)
-        self.link = Link(
+        self.link = RedisLink(
             rule, clock=time.monotonic, draw=lambda: 0.5, lookup=as_it_is, spawn=self.spawn, tell=self.tell
         )
         seal = Seal(lambda: parse(self.secret), SealRule(), random=bytes, limit=1024)
         self.purges = Purges()
         self.log = PurgeLog(
             self.link,
-            Names(namespace),
+            RedisNames(namespace),
             seal,
             self.purges,
             now=lambda: now[0],

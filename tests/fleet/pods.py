@@ -12,14 +12,14 @@ import hiredis
 
 from sidecar.core.rules import RedisRule
 from sidecar.fleet.presence import Presence
-from sidecar.fleet.quota import Quota
-from sidecar.redis_link.link import Link
-from sidecar.redis_link.names import Names
+from sidecar.fleet.quota import FleetQuota
+from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.names import RedisNames
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks
 
-NAMES = Names("team-a")
+NAMES = RedisNames("team-a")
 
 
 class Pods:
@@ -28,7 +28,7 @@ class Pods:
     def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.tasks = Tasks()
-        self.links: list[Link] = []
+        self.links: list[RedisLink] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,8 +45,8 @@ class Pods:
         assert [] == [name for name in self.server.call("KEYS", "*") if self.server.call("PTTL", name) == -1]
         assert [] == self.tasks.errors
 
-    def link(self, url: str = "") -> Link:
-        link = Link(
+    def link(self, url: str = "") -> RedisLink:
+        link = RedisLink(
             RedisRule(url or self.server.url, timeout=5.0),
             clock=asyncio.get_running_loop().time,
             draw=lambda: 0.5,
@@ -57,15 +57,15 @@ class Pods:
         self.links.append(link)
         return link
 
-    def quota(self, *, timeout: float = 5.0, link: Link | None = None) -> Quota:
-        return Quota(link or self.link(), NAMES, timeout=timeout, spawn=self.tasks.spawn)
+    def quota(self, *, timeout: float = 5.0, link: RedisLink | None = None) -> FleetQuota:
+        return FleetQuota(link or self.link(), NAMES, timeout=timeout, spawn=self.tasks.spawn)
 
     def presence(
         self,
         member: int,
         *,
         life: float = 10.0,
-        link: Link | None = None,
+        link: RedisLink | None = None,
         clock: Callable[[], float] | None = None,
     ) -> Presence:
         return Presence(

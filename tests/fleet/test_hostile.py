@@ -20,10 +20,10 @@ from sidecar.fleet.lease import Grant, Leases
 from sidecar.fleet.news import News
 from sidecar.fleet.presence import Presence
 from sidecar.fleet.purge_journal import Journal
-from sidecar.fleet.quota import Quota
-from sidecar.fleet.region_board import Board
-from sidecar.redis_link.link import Budget, Link
-from sidecar.redis_link.names import Names
+from sidecar.fleet.quota import FleetQuota
+from sidecar.fleet.region_board import RegionBoard
+from sidecar.redis_link.link import RedisLink, TimeBudget
+from sidecar.redis_link.names import RedisNames
 from sidecar.store.values import Values
 from sidecar.store.warm import _page
 from tests.fleet.lookups import as_it_is
@@ -35,7 +35,7 @@ PLENTY = 30.0
 ROOM = 256 * 1024 * 1024
 """Bytes that may be reserved: hardly more than an event loop's threads take, and less than any bomb."""
 
-NAMES = Names("team-a")
+NAMES = RedisNames("team-a")
 PLACE = Place("openai", "", "eu")
 LIMITS = RouteLimits(requests_per_minute=600)
 
@@ -74,7 +74,7 @@ class Pod:
         self.tasks = Tasks()
         self.told: list[tuple[str, dict[str, Any]]] = []
         clock = asyncio.get_running_loop().time
-        self.link = Link(
+        self.link = RedisLink(
             RedisRule(url, timeout=PLENTY, **more),
             clock=clock,
             draw=lambda: 0.5,
@@ -87,8 +87,8 @@ class Pod:
         self.news = News(link, NAMES.news, spawn=spawn, draw=lambda: 0.0, report=self.bugs.append)
         self.leases = Leases(link, self.news, NAMES, timeout=PLENTY, spawn=spawn, draw=lambda: 0.5, random=bytes)
         self.journal = Journal(link, NAMES, Notes(), now=time.time, random=bytes)
-        self.board = Board(link, NAMES, Notes(), findings=True, timeout=PLENTY, clock=clock, random=bytes)
-        self.quota = Quota(link, NAMES, timeout=PLENTY, spawn=spawn)
+        self.board = RegionBoard(link, NAMES, Notes(), findings=True, timeout=PLENTY, clock=clock, random=bytes)
+        self.quota = FleetQuota(link, NAMES, timeout=PLENTY, spawn=spawn)
         self.presence = Presence(link, NAMES, member=bytes(12), clock=clock, draw=lambda: 0.5, spawn=spawn)
         self.values = Values(link.client)
 
@@ -139,15 +139,15 @@ async def presence(pod: Pod) -> object:
 
 
 async def read(pod: Pod) -> object:
-    return await pod.link.run(lambda _: pod.values.get(b"key"), Budget(PLENTY))
+    return await pod.link.run(lambda _: pod.values.get(b"key"), TimeBudget(PLENTY))
 
 
 async def write(pod: Pod) -> object:
-    return await pod.link.run(lambda _: pod.values.set(b"key", b"value", 60.0), Budget(PLENTY))
+    return await pod.link.run(lambda _: pod.values.set(b"key", b"value", 60.0), TimeBudget(PLENTY))
 
 
 async def scan(pod: Pod) -> object:
-    return await pod.link.run(_page({}, 0, b"*"), Budget(PLENTY))
+    return await pod.link.run(_page({}, 0, b"*"), TimeBudget(PLENTY))
 
 
 ASKS: dict[str, Callable[[Pod], Awaitable[object]]] = {

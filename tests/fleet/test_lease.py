@@ -10,15 +10,15 @@ import pytest
 from sidecar.core.cache.beside import Beside
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
-from sidecar.fleet.lease import MARK_SECONDS, SPREAD_SECONDS, Leases, Sight
-from sidecar.redis_link.link import Link
-from sidecar.redis_link.names import Names
+from sidecar.fleet.lease import MARK_SECONDS, SPREAD_SECONDS, LeaseLook, Leases
+from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.names import RedisNames
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks, until
 
 NAME = b"a-name-of-thirty-two-characters_"
-NAMES = Names("team-a")
+NAMES = RedisNames("team-a")
 ENTRY, LEASE = NAMES.entry(NAME), NAMES.lease(NAME)
 
 
@@ -40,11 +40,11 @@ class Pods:
     def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.tasks = Tasks()
-        self.links: list[Link] = []
+        self.links: list[RedisLink] = []
         self.tokens = 0
 
     def pod(self, *, seconds: float = 50.0, timeout: float = 5.0, draw: float = 0.5) -> tuple[Leases, Told]:
-        link = Link(
+        link = RedisLink(
             RedisRule(self.server.url, timeout=timeout),
             clock=asyncio.get_running_loop().time,
             draw=lambda: draw,
@@ -83,7 +83,7 @@ async def pods(redis_server: RedisServer) -> AsyncIterator[Pods]:
     assert [] == pods.tasks.errors
 
 
-async def look(leases: Leases, *, seen: bytes = b"", note: bytes = b"") -> Sight:
+async def look(leases: Leases, *, seen: bytes = b"", note: bytes = b"") -> LeaseLook:
     return await leases.look(NAME, leases.budget(), seen=seen, note=note)
 
 
@@ -276,7 +276,7 @@ async def test_release(pods: Pods, failed: bool):
 
     if failed:
         assert (b"-", True) == (pods.server.call("GET", LEASE), 0 < left <= MARK_SECONDS * 1000)
-        assert Sight(None, sight.seconds) == sight
+        assert LeaseLook(None, sight.seconds) == sight
     else:
         assert sight.grant is not None
 

@@ -11,7 +11,7 @@ from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.fleet import news as module
 from sidecar.fleet.news import LONGEST, News
-from sidecar.redis_link.link import Budget, Link
+from sidecar.redis_link.link import RedisLink, TimeBudget
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 from tests.store.remotes import Tasks, until
@@ -25,7 +25,7 @@ class Pod:
     def __init__(self, server: RedisServer) -> None:
         self.bugs: list[BaseException] = []
         self.tasks = Tasks()
-        self.link = Link(
+        self.link = RedisLink(
             RedisRule(server.url),
             clock=asyncio.get_running_loop().time,
             draw=lambda: 0.0,
@@ -121,7 +121,7 @@ async def test_away(pod: Pod, redis_server: RedisServer):
     redis_server.kill()
     for _ in range(3):
         with pytest.raises(FleetAway):
-            await pod.link.run(lambda client: client.ping(), Budget(0.5))
+            await pod.link.run(lambda client: client.ping(), TimeBudget(0.5))
     pod.news.start()
     await asyncio.sleep(0)
 

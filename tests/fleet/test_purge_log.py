@@ -12,12 +12,12 @@ from sidecar.core.rules import Mode
 from sidecar.errors import FleetAway
 from sidecar.fleet import purge_journal as journal
 from sidecar.fleet.purge_log import CURRENT_SECONDS
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.names import RedisNames
 from tests.fleet.logs import secrets
 from tests.redis_servers import RedisServer
 
 A, B, C = (Scope(ScopeKind.TAG, f"tag-{name}") for name in "abc")
-NAMES = Names("team-a")
+NAMES = RedisNames("team-a")
 KEYS = (NAMES.log_meta, NAMES.log_purges, NAMES.log_mode)
 
 
@@ -785,7 +785,7 @@ async def test_another_namespace(redis_server, pods, now):
     """What is carried over from a namespace with the same secret is no mode here, and of purges one of everything."""
     one, two = pods(redis_server), pods(redis_server, namespace="team-b")
     await one.read()
-    there = Names("team-b")
+    there = RedisNames("team-b")
     await two.log.purge([A])
     await two.log.set_mode(Mode.PASSTHROUGH, now[0] + 60.0)
     (note,) = redis_server.call("ZRANGE", there.log_purges, 0, -1)

@@ -12,7 +12,7 @@ from sidecar.core.limits.rates import BRIMFUL, BURST_SECONDS, MOST_DEBT_SECONDS,
 from sidecar.core.rules import Route, RouteLimits
 from sidecar.errors import FleetAway
 from sidecar.fleet.quota import MOST_CHARGES
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.names import RedisNames
 from sidecar.upstream.limiter import Throttle
 from tests.fleet.pods import NAMES, ODD_REPLIES, Pods, answering
 from tests.redis_servers import RedisServer
@@ -39,8 +39,8 @@ def test_names():
     digest = KEY.removeprefix(b"team-a:{").removesuffix(b"}:q")
 
     assert 32 == len(bytes.fromhex(digest.decode())) * 2
-    assert KEY == Names("team-a").quota("chat")
-    assert 3 == len({KEY[7:], NAMES.quota("other")[7:], Names("team-b").quota("chat")[7:]})
+    assert KEY == RedisNames("team-a").quota("chat")
+    assert 3 == len({KEY[7:], NAMES.quota("other")[7:], RedisNames("team-b").quota("chat")[7:]})
     assert b"team-a:{pods}" == NAMES.pods
 
 
@@ -112,7 +112,7 @@ async def test_corrections(pods: Pods):
     await one.close()
 
     assert (3, near(2.0, 1.0)) == (one.asked, (await other.take("chat", limits, [1])).fill)
-    assert "<Quota 3 asked, 0 corrections on their way, 0 lost>" == repr(one)
+    assert "<FleetQuota 3 asked, 0 corrections on their way, 0 lost>" == repr(one)
 
 
 async def test_ceiling(pods: Pods):

@@ -16,14 +16,14 @@ from sidecar.core.rules import RedisRule, SealRule
 from sidecar.errors import FleetAway
 from sidecar.fleet import region_board as board
 from sidecar.fleet.region_sync import FleetRegions
-from sidecar.redis_link.link import Link
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.names import RedisNames
 from sidecar.store.seal import Seal
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer
 
 WEST, EAST = Place("openai", "", "west"), Place("openai", "", "east")
-NAMES = Names("team-a")
+NAMES = RedisNames("team-a")
 ORDERS, BREAKERS = b"team-a:{regions}:orders", b"team-a:{regions}:breakers"
 FRESH = itertools.count(1)
 
@@ -43,12 +43,12 @@ class Pod:
         self.heard = asyncio.Event()
         self.secret = secret
         rule = RedisRule(url, namespace=namespace, timeout=5.0)
-        self.link = Link(
+        self.link = RedisLink(
             rule, clock=time.monotonic, draw=lambda: 0.5, lookup=as_it_is, spawn=self.spawn, tell=self.tell
         )
         self.regions = FleetRegions(
             self.link,
-            Names(namespace),
+            RedisNames(namespace),
             Seal(lambda: parse(self.secret), SealRule(), random=bytes, limit=1024),
             shared=shared,
             timeout=5.0,
@@ -61,7 +61,7 @@ class Pod:
             on_learn=self.on_learn,
             tell=self.tell,
         )
-        self.regions.board._clock = time.monotonic  # it runs on, as Redis' own does
+        self.regions.region_board._clock = time.monotonic  # it runs on, as Redis' own does
 
     def spawn(self, coroutine, *, name):
         task = asyncio.create_task(coroutine, name=name)
@@ -88,7 +88,7 @@ class Pod:
 
     def note(self, change: board.Change, written: float) -> bytes:
         """The note that would have been written of *change* at *written*, Redis' seconds."""
-        return self.regions.board._words(change, round(written * 1000), [])[-1]
+        return self.regions.region_board._words(change, round(written * 1000), [])[-1]
 
     @property
     def states(self):
@@ -250,11 +250,11 @@ async def test_an_older_pods_order(redis_server, pods, now, word, state):
     """In Redis an order has the words that the last version writes and reads, whatever people call it."""
     one = pods(redis_server)
     west = board.Ordered("openai", "west")
-    await one.regions.board.exchange([board.Change(west, word, 60.0)])
+    await one.regions.region_board.exchange([board.Change(west, word, 60.0)])
     await one.read()
     learnt = dict(one.states)
     await one.regions.order("openai", "west", Order(state, now[0] + 30.0))
-    answer = await one.regions.board.exchange([])
+    answer = await one.regions.region_board.exchange([])
 
     assert {("openai", "west"): state} == learnt
     assert {west: word} == {subject: said.word for subject, said in answer.orders.items()}
@@ -264,9 +264,9 @@ async def test_given_again_at_once(redis_server, pods):
     """What another has ordered between the look and the giving again stands."""
     one = pods(redis_server)
     west = board.Ordered("openai", "west")
-    await one.regions.board.exchange([board.Change(west, "close", 60.0)])
+    await one.regions.region_board.exchange([board.Change(west, "close", 60.0)])
     again = [board.Change(west, word, 600.0, unless=True) for word in ("open", "close")]
-    answer = await one.regions.board.exchange(again)
+    answer = await one.regions.region_board.exchange(again)
 
     assert {west: "close"} == {subject: said.word for subject, said in answer.orders.items()}
     assert answer.orders[west].seconds <= 60.0
@@ -365,7 +365,7 @@ async def test_services_that_are_not_shared(redis_server, pods):
     assert 1 == redis_server.call("ZCARD", BREAKERS)
     assert await one.regions.claim(WEST, 5.0)
     assert [True, True] == [await pod.regions.claim(WEST, 5.0) for pod in (other, none)]
-    assert {ORDERS} == set(none.regions.board._sets)
+    assert {ORDERS} == set(none.regions.region_board._sets)
 
 
 async def test_places_with_resources(redis_server, pods, monkeypatch):
@@ -381,7 +381,7 @@ async def test_places_with_resources(redis_server, pods, monkeypatch):
     assert 1 == redis_server.call("ZCARD", BREAKERS)
     assert [True, True] == [await pod.regions.claim(made_up[0], 30.0) for pod in (one, two)]
     assert [] == redis_server.call("KEYS", "*probe*")
-    await one.regions.board.exchange([board.Change(made_up[0], "opened", 60.0)])
+    await one.regions.region_board.exchange([board.Change(made_up[0], "opened", 60.0)])
     assert [(WEST, 5)] == await two.read()
 
 
@@ -503,7 +503,7 @@ async def test_foreign_notes(redis_server, pods, key, note):
     await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
     one.regions.opened(WEST, 5.0, "errors")
     await one.read()
-    seal = one.regions.board._notes.seal_note
+    seal = one.regions.region_board._notes.seal_note
     texts = {
         b"mode": b"mode team-a: normal 2e9",
         b"words": b'region ["team-a:","order","half-open",1000000000000000,["openai","east"]]',
@@ -514,7 +514,7 @@ async def test_foreign_notes(redis_server, pods, key, note):
 
     assert [(WEST, 5)] == await two.read()
     assert {("openai", "west"): State.OPEN} == two.states
-    assert 1 == two.regions.board.counts["unreadable"]
+    assert 1 == two.regions.region_board.counts["unreadable"]
     assert [] == two.faults
 
 
@@ -550,7 +550,7 @@ async def test_ends_in_clear_are_not_believed(redis_server, pods, now):
 async def test_ends_that_make_no_sense(redis_server, pods, now):
     """However far away an end is by our own secret, nothing holds for longer than it may."""
     one, two = pods(redis_server), pods(redis_server)
-    await one.regions.board.exchange(
+    await one.regions.region_board.exchange(
         [board.Change(board.Ordered("openai", "west"), "open", 1e12), board.Change(WEST, "opened", 1e12)]
     )
 
@@ -568,7 +568,7 @@ async def test_replayed_notes(redis_server, pods):
 
     assert [] == await two.read()
     assert {} == two.states
-    assert 0 == two.regions.board.counts["unreadable"]
+    assert 0 == two.regions.region_board.counts["unreadable"]
 
     redis_server.call("ZADD", ORDERS, 10**15, b"elsewhere-label-" + old[board.LABEL_SIZE :])
     await two.read()
@@ -592,7 +592,7 @@ async def test_notes_of_another_namespace(redis_server, pods):
 
     assert [] == await late.read()
     assert {} == late.states
-    assert 4 == late.regions.board.counts["unreadable"]
+    assert 4 == late.regions.region_board.counts["unreadable"]
     labels = [note[: board.LABEL_SIZE] for note in redis_server.call("ZRANGE", "team-c:{regions}:orders", 0, -1)]
     assert 3 == len(set(labels))
 
@@ -616,12 +616,12 @@ async def test_clocks_that_go_apart(redis_server, pods, now):
     one = pods(redis_server)
     await one.read()
     for leap in (86400.0, -3600.0):
-        one.regions.board._clock = lambda leap=leap: time.monotonic() + leap
+        one.regions.region_board._clock = lambda leap=leap: time.monotonic() + leap
         assert "" == await one.regions.order("openai", "west", Order(State.OPEN, now[0] + 60.0))
         assert pytest.approx(now[0] + 60.0, abs=2.0) == one.regions.orders["openai", "west"].until
 
     ticks = itertools.count(1e6, 10.0)
-    one.regions.board._clock = lambda: next(ticks)
+    one.regions.region_board._clock = lambda: next(ticks)
     with pytest.raises(FleetAway):
         await one.regions.order("openai", "east", Order(State.OPEN, now[0] + 60.0))
     assert 1 == one.regions.counts["failures"]
@@ -646,7 +646,7 @@ async def test_a_flood(redis_server, pods, monkeypatch, key, ends, left):
 
     kept = left or marks
     assert [60, 20, kept, kept] == found
-    assert 4 * max(0, left - marks) == one.regions.board.counts["unreadable"]
+    assert 4 * max(0, left - marks) == one.regions.region_board.counts["unreadable"]
     assert [] == one.faults
 
 
@@ -826,4 +826,4 @@ async def test_repr(redis_server, pods):
     await one.regions.order("openai", "west", Order(State.OPEN, 2e9))
 
     assert "<FleetRegions 1 orders, 0 places, read 0.0 s ago>" == repr(one.regions)
-    assert "<Board of 1 subjects>" == repr(one.regions.board)
+    assert "<RegionBoard of 1 subjects>" == repr(one.regions.region_board)

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.core.rules import AzureIdentity
 from sidecar.identity.azure import Question, asker, describe, managed, read, workload
-from sidecar.identity.tokens import Denial, Grant
+from sidecar.identity.tokens import Denial, GrantedToken
 
 MANAGED = AzureIdentity("managed")
 NOW = 1_700_000_000.0
@@ -220,7 +220,7 @@ def test_grant(answer, seconds):
     """Numbers may be strings; a life's length is better than a date, for it needs no clock of ours."""
     body = json.dumps({"access_token": "eyJ.a-b_c", **answer}).encode()
 
-    assert Grant(b"eyJ.a-b_c", seconds) == read(200, {}, body, NOW)
+    assert GrantedToken(b"eyJ.a-b_c", seconds) == read(200, {}, body, NOW)
 
 
 @pytest.mark.parametrize(

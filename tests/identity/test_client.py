@@ -20,7 +20,7 @@ def ways():
 @pytest.fixture
 def fetch(ways):
     client = TokenClient(
-        way=lambda url: ways.append(url) or ("", ""),
+        proxy_for=lambda url: ways.append(url) or ("", ""),
         trust=ssl.create_default_context,
         resolver=Resolver(clock=time.monotonic),
     )
@@ -58,7 +58,7 @@ async def test_proxy(endpoint, say):
     """A proxy is asked for a tunnel, and told its credentials; that it refuses is told."""
     endpoint.answers = [say("secret", 407)]
     client = TokenClient(
-        way=lambda _: (endpoint.url, "Basic dTpw"),
+        proxy_for=lambda _: (endpoint.url, "Basic dTpw"),
         trust=ssl.create_default_context,
         resolver=Resolver(clock=time.monotonic),
     )
@@ -167,7 +167,7 @@ async def test_trust_is_loaded_once():
         loaded.append(1)
         return ssl.create_default_context()
 
-    client = TokenClient(way=lambda _: ("", ""), trust=trust, resolver=Resolver(clock=time.monotonic))
+    client = TokenClient(proxy_for=lambda _: ("", ""), trust=trust, resolver=Resolver(clock=time.monotonic))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"

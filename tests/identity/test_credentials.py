@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.core.rules import AzureIdentity, StoredCredential
 from sidecar.identity.client import TokenClient
-from sidecar.identity.credentials import Credentials, Standing
+from sidecar.identity.credentials import Credentials, CredentialStanding
 from sidecar.net.outbound.resolve import Resolver
 
 MANAGED = AzureIdentity("managed")
@@ -35,7 +35,7 @@ class World:
             environ={"AZURE_POD_IDENTITY_AUTHORITY_HOST": endpoint.url, **environ},
             spawn=self.spawn,
             fetch=TokenClient(
-                way=lambda _: ("", ""), trust=ssl.create_default_context, resolver=Resolver(clock=time.monotonic)
+                proxy_for=lambda _: ("", ""), trust=ssl.create_default_context, resolver=Resolver(clock=time.monotonic)
             ),
             report=self.reports.append,
             draw=lambda: 0.0,
@@ -271,8 +271,8 @@ async def test_standing(world, endpoint, say, tmp_path):
     await world.finish()
 
     assert [
-        Standing(str(key), True, None, "No such file or directory"),
-        Standing("managed identity of the system", True, 290.0, f"{endpoint.url[7:]} answered 500"),
+        CredentialStanding(str(key), True, None, "No such file or directory"),
+        CredentialStanding("managed identity of the system", True, 290.0, f"{endpoint.url[7:]} answered 500"),
     ] == world.credentials.standing()
     assert "secret" not in repr((world.credentials, vars(world.credentials), world.credentials.standing()))
     assert "secret" not in repr(world.reports)
@@ -306,7 +306,7 @@ async def test_standing_looks(world, tmp_path):
     key.write_text("key-secret")
     world.now += 60.0
 
-    assert [Standing(str(key), True)] == world.credentials.standing()
+    assert [CredentialStanding(str(key), True)] == world.credentials.standing()
 
 
 async def test_closed(world, endpoint, say):

@@ -109,18 +109,18 @@ def test_again(file, path, clock, parsed):
     """Asked for anew, it is looked at now; and read, changed or not, unless that was within the last second."""
     path.write_bytes(b"one")
     file.value()
-    file.again()
+    file.read_again()
 
     assert [b"one"] == parsed
 
     clock.now += 1
-    file.again()
-    file.again()
+    file.read_again()
+    file.read_again()
 
     assert [b"one", b"one"] == parsed
 
     path.write_bytes(b"another")
-    file.again()
+    file.read_again()
 
     assert b"another" == file.last
 
@@ -135,6 +135,6 @@ def test_repr(file, path, clock):
     assert f"<RotatedFile {path} read>" == repr(file)
 
     path.unlink()
-    file.again()
+    file.read_again()
 
     assert f"<RotatedFile {path} read, No such file or directory>" == repr(file)

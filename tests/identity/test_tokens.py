@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.identity.tokens import PATIENCE_SECONDS, Denial, Grant, Tokens, hold
+from sidecar.identity.tokens import PATIENCE_SECONDS, Denial, GrantedToken, Tokens, hold
 
 BUSY = Denial("answered 500", passing=True)
 LOST = Denial("answered 400")
@@ -92,7 +92,7 @@ async def world():
 )
 def test_due(seconds, due):
     """300 s ahead; a day's token at half-life, and one that hardly lives too."""
-    token = hold(Grant(b"t", seconds), 10.0)
+    token = hold(GrantedToken(b"t", seconds), 10.0)
 
     assert (10.0 + due, 10.0 + seconds) == (token.due, token.until)
 
@@ -100,14 +100,14 @@ def test_due(seconds, due):
 @given(seconds=st.floats(0.001, 1e6), began=st.floats(0, 1e9))
 def test_due_before_expiry(seconds, began):
     """A token is never due before it is there, nor after it has expired."""
-    token = hold(Grant(b"t", seconds), began)
+    token = hold(GrantedToken(b"t", seconds), began)
 
     assert began <= token.due <= token.until
 
 
 async def test_first(world):
     """Nothing is in hand at first; asking starts a request, and who waits gets what it brings."""
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
 
     assert world.tokens.current() is None
 
@@ -121,7 +121,7 @@ async def test_first(world):
 
 async def test_hundred_first_users(world):
     """A hundred ask at once: one request."""
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
 
     assert [b"one"] * 100 == await asyncio.gather(*(world.tokens.obtain(LONG) for _ in range(100)))
     assert 1 == len(world.asked)
@@ -129,7 +129,7 @@ async def test_hundred_first_users(world):
 
 async def test_waiter_leaves(world):
     """A waiter that is cancelled, the first one too, takes nothing away from the others."""
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
     world.gate.clear()
     waiting = [asyncio.create_task(world.tokens.obtain(LONG)) for _ in range(3)]
     await world.settle()
@@ -144,7 +144,7 @@ async def test_waiter_leaves(world):
 
 async def test_waiter_leaves_as_the_token_comes(world):
     """In the same moment: the others have it."""
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
     world.gate.clear()
     waiting = [asyncio.create_task(world.tokens.obtain(LONG)) for _ in range(3)]
     await world.settle()
@@ -157,7 +157,7 @@ async def test_waiter_leaves_as_the_token_comes(world):
 
 async def test_slow_answer(world):
     """A token's life is counted from before it was asked for: it may have begun then."""
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
     world.gate.clear()
     world.tokens.current()
     await world.passes(10)
@@ -169,7 +169,7 @@ async def test_slow_answer(world):
 
 async def test_waits_no_longer_than_said(world):
     """Who has waited long enough gets nothing; the request goes on for the next."""
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
     world.gate.clear()
 
     assert await world.tokens.obtain(0.0) is None
@@ -183,7 +183,7 @@ async def test_waits_no_longer_than_said(world):
 
 async def test_refresh_ahead(world):
     """From 300 s before expiry the next is asked for, once, while the old serves."""
-    await world.start(Grant(b"one", 3600), Grant(b"two", 3600))
+    await world.start(GrantedToken(b"one", 3600), GrantedToken(b"two", 3600))
     await world.passes(3299)
     world.tokens.current()
     await world.settle()
@@ -206,7 +206,7 @@ async def test_refresh_ahead(world):
 
 async def test_refresh_fails(world):
     """The old token serves to its last second, with a try every 30 s; the fault is told once."""
-    await world.start(Grant(b"one", 3600), BUSY)
+    await world.start(GrantedToken(b"one", 3600), BUSY)
     await world.passes(3300)
     for _ in range(299):
         assert b"one" == world.tokens.current()
@@ -223,7 +223,7 @@ async def test_refresh_fails(world):
 
 async def test_refresh_recovers(world):
     """A fault that is over is forgotten, and told again when it comes back."""
-    await world.start(Grant(b"one", 600), BUSY, Grant(b"two", 600), BUSY)
+    await world.start(GrantedToken(b"one", 600), BUSY, GrantedToken(b"two", 600), BUSY)
     await world.passes(300)
     world.tokens.current()
     await world.passes(30)
@@ -245,7 +245,7 @@ async def test_refresh_recovers(world):
 
 async def test_expiry_during_a_refresh_that_fails(world):
     """When the old token expires, nobody waits for the 30 s that were meant for quieter times."""
-    await world.start(Grant(b"one", 600), BUSY, Grant(b"two", 600))
+    await world.start(GrantedToken(b"one", 600), BUSY, GrantedToken(b"two", 600))
     await world.passes(595)
     world.tokens.current()
     await world.passes(5)
@@ -261,7 +261,7 @@ async def test_passing_faults_are_waited_for(world, gone):
     world.answers = [Denial("answered 410", passing=True)]
     waiting = asyncio.create_task(world.tokens.obtain(LONG))
     await world.passes(gone)
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
     await world.passes(10)
 
     assert b"one" == await waiting
@@ -317,7 +317,7 @@ async def test_long_outage(world):
 
     assert await world.tokens.obtain(LONG) is None
 
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
     await world.passes(10)
 
     assert b"one" == await world.tokens.obtain(LONG)
@@ -330,7 +330,7 @@ async def test_first_call_after_a_long_outage(world):
         world.tokens.current()
         await world.passes(10)
     await world.passes(1000)
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
 
     assert b"one" == await world.tokens.obtain(LONG)
 
@@ -344,7 +344,7 @@ async def test_lasting_fault(world):
     assert 1 == len(world.asked)
     assert ["answered 400"] == world.reports
 
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
     await world.passes(29)
 
     assert await world.tokens.obtain(LONG) is None
@@ -356,7 +356,7 @@ async def test_lasting_fault(world):
 
 async def test_lasting_fault_with_a_token(world):
     """A token in hand serves, whatever the endpoint says of the next."""
-    await world.start(Grant(b"one", 600), LOST)
+    await world.start(GrantedToken(b"one", 600), LOST)
     await world.passes(300)
     for _ in range(10):
         assert b"one" == await world.tokens.obtain(LONG)
@@ -367,7 +367,7 @@ async def test_lasting_fault_with_a_token(world):
 
 async def test_renew(world):
     """A refused token is replaced: once, for all whom it was refused for, and for those who come late."""
-    await world.start(Grant(b"one", 3600), Grant(b"two", 3600))
+    await world.start(GrantedToken(b"one", 3600), GrantedToken(b"two", 3600))
 
     assert [b"two"] * 50 == await asyncio.gather(*(world.tokens.renew(b"one", LONG) for _ in range(50)))
     assert b"two" == await world.tokens.renew(b"one", LONG)
@@ -376,14 +376,14 @@ async def test_renew(world):
 
 async def test_renew_brings_the_same(world):
     """An endpoint that keeps its tokens gives the same: that is no other, it serves on, and 30 s pass till the next."""
-    await world.start(Grant(b"one", 3600))
+    await world.start(GrantedToken(b"one", 3600))
 
     assert await world.tokens.renew(b"one", LONG) is None
     assert await world.tokens.renew(b"one", LONG) is None
     assert b"one" == world.tokens.current()
     assert 2 == len(world.asked)
 
-    world.answers = [Grant(b"two", 3600)]
+    world.answers = [GrantedToken(b"two", 3600)]
     await world.passes(29)
 
     assert await world.tokens.renew(b"one", LONG) is None
@@ -395,7 +395,7 @@ async def test_renew_brings_the_same(world):
 
 async def test_renew_while_others_are_served(world):
     """While a token is replaced, calls go out with the old one: it may have been refused for something else."""
-    await world.start(Grant(b"one", 3600), Grant(b"two", 3600))
+    await world.start(GrantedToken(b"one", 3600), GrantedToken(b"two", 3600))
     world.gate.clear()
     renewing = asyncio.create_task(world.tokens.renew(b"one", LONG))
     await world.settle()
@@ -409,7 +409,7 @@ async def test_renew_while_others_are_served(world):
 
 async def test_renew_joins_a_refresh(world):
     """A refresh that is under way is the renewal: there is no second request."""
-    await world.start(Grant(b"one", 3600), Grant(b"two", 3600))
+    await world.start(GrantedToken(b"one", 3600), GrantedToken(b"two", 3600))
     await world.passes(3300)
     world.gate.clear()
     world.tokens.current()
@@ -423,7 +423,7 @@ async def test_renew_joins_a_refresh(world):
 
 async def test_renew_between_two_tries_of_a_refresh(world):
     """A refresh that failed lets 30 s pass; a refusal can't wait for that."""
-    await world.start(Grant(b"one", 3600), BUSY, Grant(b"two", 3600))
+    await world.start(GrantedToken(b"one", 3600), BUSY, GrantedToken(b"two", 3600))
     await world.passes(3300)
     world.tokens.current()
     await world.passes(2)
@@ -433,7 +433,7 @@ async def test_renew_between_two_tries_of_a_refresh(world):
 
 async def test_renew_over_a_passing_fault(world):
     """The endpoint stumbles while a token is renewed: the next try brings it."""
-    await world.start(Grant(b"one", 3600), BUSY, Grant(b"two", 3600))
+    await world.start(GrantedToken(b"one", 3600), BUSY, GrantedToken(b"two", 3600))
     renewing = asyncio.create_task(world.tokens.renew(b"one", LONG))
     await world.passes(1)
 
@@ -442,7 +442,7 @@ async def test_renew_over_a_passing_fault(world):
 
 async def test_renew_fails(world):
     """No other token is to be had: none, and the old one serves on for whom it is good enough."""
-    await world.start(Grant(b"one", 3600), LOST)
+    await world.start(GrantedToken(b"one", 3600), LOST)
 
     assert await world.tokens.renew(b"one", LONG) is None
     assert await world.tokens.renew(b"one", LONG) is None
@@ -452,7 +452,7 @@ async def test_renew_fails(world):
 
 async def test_renew_after_a_refresh_that_failed_for_good(world):
     """Where asking was no use, the renewal has not been had: it comes as soon as asking is some use again."""
-    await world.start(Grant(b"one", 3600), LOST, Grant(b"two", 3600))
+    await world.start(GrantedToken(b"one", 3600), LOST, GrantedToken(b"two", 3600))
     await world.passes(3300)
     world.tokens.current()
     await world.passes(29)
@@ -466,7 +466,7 @@ async def test_renew_after_a_refresh_that_failed_for_good(world):
 
 async def test_renew_of_an_expired_token_that_waits_no_longer(world):
     """Nobody waits, but the token was wanted: it is tried for, for a while."""
-    await world.start(Grant(b"one", 10), BUSY)
+    await world.start(GrantedToken(b"one", 10), BUSY)
     await world.passes(100)
 
     assert await world.tokens.renew(b"one", 0.0) is None
@@ -488,7 +488,7 @@ async def test_passing_fault_becomes_a_lasting_one(world):
 
 async def test_renew_of_an_expired_token(world):
     """Refused since it has expired meanwhile: the next is asked for, no matter when the last was renewed."""
-    await world.start(Grant(b"one", 10), Grant(b"two", 10), Grant(b"three", 3600))
+    await world.start(GrantedToken(b"one", 10), GrantedToken(b"two", 10), GrantedToken(b"three", 3600))
 
     assert b"two" == await world.tokens.renew(b"one", LONG)
 
@@ -499,7 +499,7 @@ async def test_renew_of_an_expired_token(world):
 
 async def test_comes_as_a_try_ends(world):
     """Who comes right after a try that was the last one starts another: there is no gap to fall through."""
-    await world.start(Grant(b"one", 600), BUSY, Grant(b"two", 600))
+    await world.start(GrantedToken(b"one", 600), BUSY, GrantedToken(b"two", 600))
     late = []
     world.on_report = lambda: late.append(asyncio.create_task(world.tokens.renew(b"one", LONG)))
     await world.passes(300)
@@ -513,7 +513,7 @@ async def test_comes_as_a_try_ends(world):
 @pytest.mark.parametrize("steps", [0, 1, 2], ids=["before its first step", "while it asks", "as it goes on"])
 async def test_request_cancelled(world, steps):
     """When the process stops, the request ends, and nobody hangs on it."""
-    world.answers = [Grant(b"one", 3600)]
+    world.answers = [GrantedToken(b"one", 3600)]
     world.gate.clear()
     waiting = asyncio.create_task(world.tokens.obtain(LONG))
     for _ in range(1 + steps):
@@ -534,7 +534,7 @@ async def test_bug(world):
 
 async def test_closed(world):
     """After the end, what is in hand serves, and nothing is asked for; who waited is told."""
-    world.answers = [Grant(b"one", 600)]
+    world.answers = [GrantedToken(b"one", 600)]
     world.gate.clear()
     waiting = asyncio.create_task(world.tokens.obtain(LONG))
     await world.settle()
@@ -551,10 +551,10 @@ async def test_closed(world):
 
 async def test_nothing_is_shown(world):
     """No repr shows a token."""
-    await world.start(Grant(b"one-secret", 600), LOST)
+    await world.start(GrantedToken(b"one-secret", 600), LOST)
     world.now += 300
     world.tokens.current()
     await world.settle()
 
-    assert "<Tokens <Token due 1300.0 until 1600.0>, answered 400>" == repr(world.tokens)
-    assert "<Grant for 600 s>" == repr(Grant(b"one-secret", 600))
+    assert "<Tokens <AccessToken due 1300.0 until 1600.0>, answered 400>" == repr(world.tokens)
+    assert "<GrantedToken for 600 s>" == repr(GrantedToken(b"one-secret", 600))

@@ -12,7 +12,7 @@ from sidecar.errors import Cause, UpstreamFailed
 from sidecar.proxy.fetch import Fetching
 from sidecar.proxy.request import FetchMode
 from sidecar.store.memory import Memory
-from sidecar.store.memory_remote import MemoryRemote, Shared
+from sidecar.store.memory_remote import MemoryRemote, SharedTier
 from sidecar.store.tiered import Tiered
 from tests.fetched import NOW, STREAM, Desk, completion, read, streamed, whole
 
@@ -49,7 +49,7 @@ class Pod(Desk):
 @pytest.fixture
 async def fleet():
     """Makes pods that share one tier, in which no lease may be left."""
-    shared, made = Shared(lambda: NOW), []
+    shared, made = SharedTier(lambda: NOW), []
 
     def make(*script):
         made.append(Pod(shared, *script))

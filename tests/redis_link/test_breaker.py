@@ -4,20 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.redis_link.breaker import FAILURES, LAST_PAUSE, STEADY, Breaker
+from sidecar.redis_link.breaker import FAILURES, LAST_PAUSE, STEADY, LinkBreaker
 
 DRAWS = st.floats(0.0, 1.0, exclude_max=True)
 
 
 def opened(now=0.0):
-    breaker = Breaker()
+    breaker = LinkBreaker()
     breaker.failed(now, refused=True)
     return breaker
 
 
 def test_the_third_failure_in_a_row_opens():
     """Two are bad luck."""
-    breaker = Breaker()
+    breaker = LinkBreaker()
 
     assert [False, False, True] == [breaker.failed(0.0) for _ in range(FAILURES)]
     assert not breaker.closed
@@ -26,7 +26,7 @@ def test_the_third_failure_in_a_row_opens():
 
 def test_an_answer_between_starts_the_count_anew():
     """Failures count in a row."""
-    breaker = Breaker()
+    breaker = LinkBreaker()
     for _ in range(10):
         breaker.failed(0.0)
         breaker.failed(0.0)
@@ -38,7 +38,7 @@ def test_an_answer_between_starts_the_count_anew():
 
 def test_a_refusal_opens_at_once():
     """Want of rights doesn't pass by itself."""
-    breaker = Breaker()
+    breaker = LinkBreaker()
 
     assert breaker.failed(0.0, refused=True)
     assert not breaker.closed

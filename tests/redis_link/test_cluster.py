@@ -8,13 +8,13 @@ import pytest
 
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
-from sidecar.redis_link.link import Budget, Link, Script
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.link import RedisLink, Script, TimeBudget
+from sidecar.redis_link.names import RedisNames
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisCluster, free_port
 
 PLENTY = 30.0
-NAMES = Names("team")
+NAMES = RedisNames("team")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ async def links():
         return task
 
     def make(url, **rule):
-        link = Link(
+        link = RedisLink(
             RedisRule(url, **rule),
             clock=time.monotonic,
             draw=random.Random(20).random,
@@ -66,11 +66,11 @@ async def link(links, servers):
 
 
 async def put(link, key, value, seconds=PLENTY):
-    return await link.run(lambda client: client.set(key, value, px=600_000), Budget(seconds))
+    return await link.run(lambda client: client.set(key, value, px=600_000), TimeBudget(seconds))
 
 
 async def get(link, key, seconds=PLENTY):
-    return await link.run(lambda client: client.get(key), Budget(seconds))
+    return await link.run(lambda client: client.get(key), TimeBudget(seconds))
 
 
 def migrating(servers, key):
@@ -99,7 +99,9 @@ async def test_an_entry_and_its_lease_are_in_one_slot(link):
         name = b"pair%d" % index
         await put(link, NAMES.lease(name), name)
 
-        assert name == await link.evaluate(script, [NAMES.entry(name), NAMES.lease(name)], [b"entry"], Budget(PLENTY))
+        assert name == await link.evaluate(
+            script, [NAMES.entry(name), NAMES.lease(name)], [b"entry"], TimeBudget(PLENTY)
+        )
 
 
 async def test_a_slot_that_moves(link, servers):

@@ -13,7 +13,7 @@ from redis.exceptions import ClusterDownError, RedisClusterException, TimeoutErr
 from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.redis_link.fault import judge
-from sidecar.redis_link.link import Budget, Link, Script
+from sidecar.redis_link.link import RedisLink, Script, TimeBudget
 from tests.fleet.lookups import as_it_is
 from tests.redis_servers import RedisServer, Sentinels, eventually, free_port
 
@@ -39,7 +39,7 @@ class Links:
         self.told.append((name, level, fields))
 
     def __call__(self, url, *, clock=time.monotonic, **rule):
-        link = Link(
+        link = RedisLink(
             RedisRule(url, **rule),
             clock=clock,
             draw=random.Random(20).random,
@@ -72,7 +72,7 @@ async def links():
 
 
 async def ping(link, seconds=PLENTY):
-    return await link.run(lambda client: client.ping(), Budget(seconds))
+    return await link.run(lambda client: client.ping(), TimeBudget(seconds))
 
 
 async def back(link):
@@ -84,7 +84,7 @@ async def back(link):
 async def away(link, work, seconds=PLENTY):
     """Why *link* doesn't answer."""
     with pytest.raises(FleetAway) as caught:
-        await link.run(work, Budget(seconds))
+        await link.run(work, TimeBudget(seconds))
     return caught.value.reason
 
 
@@ -109,7 +109,7 @@ async def test_an_answer(links, redis_server):
 async def test_the_time_used_is_taken_off_the_budget(links, redis_server):
     """All commands of a call share one."""
     link = links(redis_server.url, clock=itertools.count().__next__)
-    budget = Budget(100.0)
+    budget = TimeBudget(100.0)
     await link.run(lambda client: client.ping(), budget, op="look-up")
 
     assert 96.0 == budget.left
@@ -130,7 +130,7 @@ async def test_waiting_for_a_connection_counts(links, redis_server):
     """It ends with the budget, and Redis isn't to blame."""
     link = links(redis_server.url, max_connections=1)
     done = asyncio.Event()
-    holding = asyncio.create_task(link.run(hold(done), Budget(PLENTY)))
+    holding = asyncio.create_task(link.run(hold(done), TimeBudget(PLENTY)))
     await asyncio.sleep(0)
 
     assert ["busy"] * 5 == [await away(link, lambda client: client.ping(), 0.001) for _ in range(5)]
@@ -147,7 +147,7 @@ async def test_five_hundred_reads_share_eight_connections(links, redis_server):
     values = [b"%d" % index for index in range(500)]
     for value in values:
         redis_server.call("SET", b"key" + value, value)
-    reads = (link.run(lambda client, key=b"key" + value: client.get(key), Budget(PLENTY)) for value in values)
+    reads = (link.run(lambda client, key=b"key" + value: client.get(key), TimeBudget(PLENTY)) for value in values)
 
     assert values == await asyncio.gather(*reads)
     assert (0, 0) == (link.breaker.openings, link.ran_out)
@@ -159,7 +159,7 @@ async def test_a_caller_who_leaves_is_no_failure(links, redis_server):
     """However many leave."""
     link = links(redis_server.url)
     for _ in range(20):
-        task = asyncio.create_task(link.run(hold(asyncio.Event()), Budget(PLENTY)))
+        task = asyncio.create_task(link.run(hold(asyncio.Event()), TimeBudget(PLENTY)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -271,7 +271,7 @@ async def test_want_of_memory_leaves_reads_alone(links, redis_server):
 
         assert ["error"] * 5 == reasons
         assert {"memory": 5} == link.errors
-        assert b"value" == await link.run(lambda client: client.get(b"key"), Budget(PLENTY))
+        assert b"value" == await link.run(lambda client: client.get(b"key"), TimeBudget(PLENTY))
         assert link.up
     finally:
         redis_server.call("CONFIG", "SET", "maxmemory", "0")
@@ -290,7 +290,7 @@ async def test_a_server_that_became_a_replica(links):
         assert {"readonly": 3} == link.errors
         server.call("REPLICAOF", "NO", "ONE")
         await back(link)
-        assert await link.run(lambda client: client.set(b"key", b"value", px=1000), Budget(PLENTY))
+        assert await link.run(lambda client: client.set(b"key", b"value", px=1000), TimeBudget(PLENTY))
 
 
 async def test_a_url_that_leads_to_a_replica(links):
@@ -300,7 +300,7 @@ async def test_a_url_that_leads_to_a_replica(links):
         link = links(server.url)
 
         async def write():
-            return await link.run(lambda client: client.set(b"key", b"value", px=1000), Budget(PLENTY), op="write")
+            return await link.run(lambda client: client.set(b"key", b"value", px=1000), TimeBudget(PLENTY), op="write")
 
         for _ in range(2):
             for _ in range(3):
@@ -308,7 +308,7 @@ async def test_a_url_that_leads_to_a_replica(links):
                     await write()
             await back(link)
             link.returned.clear()
-            await link.run(lambda client: client.get(b"key"), Budget(PLENTY), op="read")
+            await link.run(lambda client: client.get(b"key"), TimeBudget(PLENTY), op="read")
 
         assert (["redis-away"], 2) == (links.events, link.breaker.openings)
 
@@ -326,7 +326,7 @@ async def test_what_the_work_itself_gets_wrong(links, redis_server):
         raise KeyError("secret")
 
     with pytest.raises(FleetAway, match=r"\Aerror: KeyError\Z"):
-        await link.run(work, Budget(PLENTY))
+        await link.run(work, TimeBudget(PLENTY))
 
     assert {"other": 1} == link.errors
     assert link.up
@@ -339,9 +339,9 @@ async def test_a_script_is_sent_once(links, redis_server):
     redis_server.call("CONFIG", "RESETSTAT")
     redis_server.call("SCRIPT", "FLUSH")
 
-    assert [[b"key", b"1"]] * 3 == [await link.evaluate(script, [b"key"], [1], Budget(PLENTY)) for _ in range(3)]
+    assert [[b"key", b"1"]] * 3 == [await link.evaluate(script, [b"key"], [1], TimeBudget(PLENTY)) for _ in range(3)]
     redis_server.call("SCRIPT", "FLUSH")
-    assert [b"key", b"\xff"] == await link.evaluate(script, [b"key"], [b"\xff"], Budget(PLENTY))
+    assert [b"key", b"\xff"] == await link.evaluate(script, [b"key"], [b"\xff"], TimeBudget(PLENTY))
     stats = redis_server.call("INFO", "commandstats")
     assert b"cmdstat_eval:calls=2," in stats
     assert b"cmdstat_evalsha:calls=4," in stats
@@ -390,7 +390,9 @@ async def test_a_failover_under_load(links):
         async def load():
             while not over.is_set():
                 try:
-                    results.append(await link.run(lambda client: client.set(b"key", b"value", px=60_000), Budget(0.05)))
+                    results.append(
+                        await link.run(lambda client: client.set(b"key", b"value", px=60_000), TimeBudget(0.05))
+                    )
                     answered.set()
                 except FleetAway as error:
                     results.append(error.reason)
@@ -402,7 +404,7 @@ async def test_a_failover_under_load(links):
         await back(link)
         over.set()
         await asyncio.gather(*callers)
-        await link.run(lambda client: client.set(b"after", b"it", px=60_000), Budget(PLENTY))
+        await link.run(lambda client: client.set(b"after", b"it", px=60_000), TimeBudget(PLENTY))
 
         assert {True} < set(results) <= {True, "open", "timeout", "error", "busy"}
         assert b"it" in {server.call("GET", "after") for server in fleet.replicas}

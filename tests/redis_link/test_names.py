@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.names import RedisNames
 
 NAME = b"Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4"
 
@@ -26,12 +26,12 @@ def slot_part(key):
 def test_everything_stands_under_the_namespace(attribute, expected):
     """The namespace is in clear: ACL patterns need it."""
 
-    assert expected == getattr(Names("team-a"), attribute)
+    assert expected == getattr(RedisNames("team-a"), attribute)
 
 
 def test_an_entry_and_its_leases_are_neighbours():
     """A Cluster keeps them in one slot, so that one script may use both."""
-    names = Names("team-a")
+    names = RedisNames("team-a")
     entry, lease, second = names.entry(NAME), names.lease(NAME), names.second(NAME)
 
     assert b"team-a:{%b}:e" % NAME == entry
@@ -42,6 +42,6 @@ def test_an_entry_and_its_leases_are_neighbours():
 
 def test_the_log_is_in_one_slot():
     """Its script uses all of its keys."""
-    names = Names("team-a")
+    names = RedisNames("team-a")
 
     assert {b"log"} == {slot_part(key) for key in (names.log_meta, names.log_purges, names.log_mode)}

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.redis_link.stream import Stream
+from sidecar.redis_link.stream import RedisStream
 
 MEGABYTE = b"x" * 1024 * 1024
 
@@ -18,7 +18,7 @@ async def connecting():
     accepted = asyncio.get_running_loop().create_future()
     server = await asyncio.start_server(lambda *ends: accepted.set_result(ends), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    _, stream = await asyncio.get_running_loop().create_connection(Stream, "127.0.0.1", port)
+    _, stream = await asyncio.get_running_loop().create_connection(RedisStream, "127.0.0.1", port)
     reader, writer = await accepted
     yield stream, reader, writer
     stream.close()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.rules import Share
-from sidecar.redis_link.client import Address, locate
+from sidecar.redis_link.address import Address, locate
 from sidecar.settings import forms
 
 WORD = forms.choice({"off": 0, "on-demand": 1}, what="rule", later=frozenset({"tomorrow"}))
@@ -191,7 +191,7 @@ def test_what_is_accepted_of_a_redis_is_found_by_the_client(text, expected):
     assert expected == locate(forms.REDIS.read(text))
 
 
-@given(st.sampled_from([WORD, *(f for f in vars(forms).values() if isinstance(f, forms.Form))]), st.text())
+@given(st.sampled_from([WORD, *(f for f in vars(forms).values() if isinstance(f, forms.ValueForm))]), st.text())
 def test_nothing_but_value_errors_on_one_line(form, text):
     """Whatever is written, a form reads it or says in one line why not."""
     try:

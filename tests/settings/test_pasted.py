@@ -17,7 +17,7 @@ from sidecar.settings import forms, forwarding, load
 from sidecar.settings.pasted import NOWHERE
 from sidecar.settings.problems import dotted
 from sidecar.settings.schema import SCHEMA
-from sidecar.settings.shapes import Either, Form, Items, Named, Table, Value
+from sidecar.settings.shapes import Either, Items, Named, SettingShape, Table, ValueForm
 
 SECRET = "sk-canary-0a1b2c3d4e5f"  # pragma: allowlist secret
 SECRETS = [
@@ -36,10 +36,10 @@ WORD = "letmein"
 Step = str | int
 
 
-def file_keys(value: Value = SCHEMA, path: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
+def file_keys(value: SettingShape = SCHEMA, path: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
     """The path of every key that names a file, in the whole schema."""
     match value:
-        case Form():
+        case ValueForm():
             if value.file:
                 yield path
         case Table():
@@ -117,15 +117,15 @@ def test_the_keys():
         "state.dir",
         "upstream.ca_file",
     }
-    assert [forms.FILE] == [form for form in vars(forms).values() if isinstance(form, Form) and form.file]
+    assert [forms.FILE] == [form for form in vars(forms).values() if isinstance(form, ValueForm) and form.file]
 
 
-def named_like_files(table: Value, path: str = "") -> Iterator[tuple[str, Value]]:
+def named_like_files(table: SettingShape, path: str = "") -> Iterator[tuple[str, SettingShape]]:
     """The single values whose keys sound like files'."""
     match table:
         case Table():
             for name, key in table.keys.items():
-                if isinstance(key.value, Form) and (name.endswith(("file", "dir", "path_to")) or name == "file"):
+                if isinstance(key.value, ValueForm) and (name.endswith(("file", "dir", "path_to")) or name == "file"):
                     yield f"{path}.{name}", key.value
                 yield from named_like_files(key.value, f"{path}.{name}")
         case Named() | Items():
@@ -137,7 +137,7 @@ def named_like_files(table: Value, path: str = "") -> Iterator[tuple[str, Value]
 def test_no_file_key_has_another_form():
     """A new one that took a plain text would be shown."""
     assert {} == {
-        name: form.name for name, form in named_like_files(SCHEMA) if not isinstance(form, Form) or not form.file
+        name: form.name for name, form in named_like_files(SCHEMA) if not isinstance(form, ValueForm) or not form.file
     }
 
 

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.settings import yaml_source
-from sidecar.settings.yaml_source import MAX_DEPTH, Members, Scalar, Sequence, parse
+from sidecar.settings.yaml_source import MAX_DEPTH, Scalar, Sequence, YamlTable, parse
 
 
 def plain(node):
     """The tree without its places."""
     match node:
-        case Members():
+        case YamlTable():
             return {name: plain(entry.node) for name, entry in node.entries.items()}
         case Sequence():
             return [plain(item) for item in node.items]

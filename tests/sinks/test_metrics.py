@@ -6,19 +6,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.core.model import Outcome, Record, Usage
+from sidecar.sinks.metric_type import DURATIONS, OVERHEADS
 from sidecar.sinks.metrics import Metrics
-from sidecar.sinks.series import Names
-from sidecar.sinks.table import (
-    BREAKDOWNS,
-    DURATIONS,
-    FLEET_READINGS,
-    METRICS,
-    OVERHEADS,
-    READINGS,
-    reference,
-)
+from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
+from sidecar.sinks.series import ConfiguredNames
+from sidecar.sinks.table import METRICS, reference
 
-NAMES = Names(
+NAMES = ConfiguredNames(
     {"openai": ("us", "eu"), "anthropic": ("us",)},
     {"chat": ("openai", "anthropic"), "embeddings": ("openai",), "default": ("openai", "anthropic")},
 )
@@ -222,7 +216,7 @@ def test_errors_by_whose_they_are():
 def test_numbers_without_a_place():
     """What others count is added up under ``other`` where there is no room, in the same way at each scrape."""
     regions = {("crowded", f"region-{number}"): number for number in range(300)}
-    names = Names({"crowded": tuple(region for _, region in regions)})
+    names = ConfiguredNames({"crowded": tuple(region for _, region in regions)})
     metrics = Metrics("1", names, {}, {"rate_windows": lambda: regions})
     first, again = scrape(metrics), scrape(metrics)
 

@@ -14,9 +14,10 @@ from sidecar.core.region.breaker import State
 from sidecar.settings import load
 from sidecar.settings.builtin import ROUTES
 from sidecar.sinks.metrics import Metrics
-from sidecar.sinks.series import EACH_SERVICE, SCANT, Names, names_of, plan
-from sidecar.sinks.table import BREAKDOWNS, BUILD_INFO, FLEET_READINGS, METRICS, READINGS
-from sidecar.store.envelope import Fault
+from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
+from sidecar.sinks.series import EACH_SERVICE, SCANT, ConfiguredNames, names_of, plan
+from sidecar.sinks.table import BUILD_INFO, METRICS
+from sidecar.store.envelope import EnvelopeFault
 from sidecar.upstream.route_limiter import CAUSES as SHED
 from tests.sinks.test_metrics import record, scrape, sent, total
 
@@ -40,16 +41,18 @@ def thirty(*services: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 
 CONFIGURATIONS = [
-    pytest.param(Names(each(1, *THREE), BUILT_IN), id="built-in"),
-    pytest.param(Names(each(1, *THREE), thirty(*((one,) for one in THREE))), id="thirty-routes"),
-    pytest.param(Names(each(1, *THREE), thirty(THREE)), id="thirty-routes-for-every-service"),
-    pytest.param(Names(each(2, *THREE), thirty(THREE)), id="two-regions"),
-    pytest.param(Names(each(3, *THREE), BUILT_IN), id="three-regions"),
-    pytest.param(Names(each(12, *THREE), BUILT_IN, frozenset(BUILT_IN)), id="many-regions-and-observed-routes"),
+    pytest.param(ConfiguredNames(each(1, *THREE), BUILT_IN), id="built-in"),
+    pytest.param(ConfiguredNames(each(1, *THREE), thirty(*((one,) for one in THREE))), id="thirty-routes"),
+    pytest.param(ConfiguredNames(each(1, *THREE), thirty(THREE)), id="thirty-routes-for-every-service"),
+    pytest.param(ConfiguredNames(each(2, *THREE), thirty(THREE)), id="two-regions"),
+    pytest.param(ConfiguredNames(each(3, *THREE), BUILT_IN), id="three-regions"),
+    pytest.param(
+        ConfiguredNames(each(12, *THREE), BUILT_IN, frozenset(BUILT_IN)), id="many-regions-and-observed-routes"
+    ),
 ]
 
 
-def everything(names: Names) -> Metrics:
+def everything(names: ConfiguredNames) -> Metrics:
     """What a process exposes after every kind of call has come, the plainest first, and every reading is there."""
     regions = [(service, region) for service, found in names.services.items() for region in found]
     told = {
@@ -131,12 +134,12 @@ named = st.text("abc", min_size=1, max_size=2)
 
 
 @st.composite
-def configurations(draw) -> Names:
+def configurations(draw) -> ConfiguredNames:
     services = draw(st.dictionaries(named, st.lists(named, min_size=1, max_size=9, unique=True).map(tuple),
                                     min_size=1, max_size=5))  # fmt: skip
     some = st.lists(st.sampled_from(sorted(services)), min_size=1, unique=True).map(tuple)
     routes = draw(st.dictionaries(named, some, min_size=1, max_size=8))
-    return Names(services, routes, frozenset(draw(st.lists(st.sampled_from(sorted(routes))))))
+    return ConfiguredNames(services, routes, frozenset(draw(st.lists(st.sampled_from(sorted(routes))))))
 
 
 @settings(max_examples=40, deadline=None)
@@ -210,7 +213,7 @@ def test_a_usual_pod():
     assert 0 == scrape(metrics)["sidecar_series_overflow_total",]
 
 
-@pytest.mark.parametrize("names", [pytest.param(Names(), id="nothing"), *CONFIGURATIONS])
+@pytest.mark.parametrize("names", [pytest.param(ConfiguredNames(), id="nothing"), *CONFIGURATIONS])
 def test_what_is_held_fits(names):
     """The places that are kept leave room for others; no service has more of them than it adds to the bound."""
     found = plan(names)
@@ -232,7 +235,7 @@ def test_what_is_held_fits(names):
 )
 def test_a_place_that_is_kept(metric):
     """What is configured has a place where there is no room left, and always the same."""
-    found = plan(Names(each(4, "openai"), {"chat": ("openai",)}))
+    found = plan(ConfiguredNames(each(4, "openai"), {"chat": ("openai",)}))
     found.counters.left = found.histograms.left = 0
     places = found.places(metric)
     told = {
@@ -251,7 +254,7 @@ def test_a_place_that_is_kept(metric):
 
 def test_no_place_at_all():
     """What was never configured is not exposed where it has no place, and breaks nothing."""
-    metrics = Metrics("1", Names(), {})
+    metrics = Metrics("1", ConfiguredNames(), {})
     for number in range(40):
         metrics.record(sent(service=f"service-{number}", first_content_seconds=0.1))
     series = scrape(metrics)
@@ -264,7 +267,7 @@ def test_no_place_at_all():
 def test_closed_sets():
     """The values that have their place are those that occur."""
 
-    assert {fault.value for fault in Fault} == set(TABLE["envelope_faults_total"].closed)
+    assert {fault.value for fault in EnvelopeFault} == set(TABLE["envelope_faults_total"].closed)
     assert {"cache-off", "passthrough"} == set(TABLE["mode"].closed)
 
 

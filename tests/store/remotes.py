@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sidecar.app import tasks
+from sidecar import tasks
 from sidecar.core.key.keyring import Keyring, SecretKey, name
 from sidecar.core.model import Entry, Form, Key
 from sidecar.core.rules import RedisRule, SealRule
 from sidecar.fleet.lease import Leases
 from sidecar.fleet.news import News
-from sidecar.redis_link.link import Link
-from sidecar.redis_link.names import Names
+from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.names import RedisNames
 from sidecar.store.base import Remote
-from sidecar.store.memory_remote import MemoryRemote, Shared
+from sidecar.store.memory_remote import MemoryRemote, SharedTier
 from sidecar.store.redis import RedisRemote
 from sidecar.store.seal import Seal
 from sidecar.store.values import Values
@@ -114,7 +114,7 @@ class MemoryFleet:
 
     def __init__(self) -> None:
         self.bugs: list[BaseException] = []
-        self.shared = Shared(time.monotonic)
+        self.shared = SharedTier(time.monotonic)
 
     def pod(self, *, now: Now = time.time, admits: Admits = always) -> Remote:
         return MemoryRemote(self.shared, admits=admits, now=now, report=self.bugs.append)
@@ -139,7 +139,7 @@ class MemoryFleet:
 class Pod(RedisRemote):
     """A process with what belongs to it."""
 
-    _link: Link
+    _link: RedisLink
     news: News
     tasks: Tasks
 
@@ -154,7 +154,7 @@ class RedisFleet:
         self.bugs: list[BaseException] = []
         self.told: list[str] = []
         self.call = call
-        self.names = Names(NAMESPACE)
+        self.names = RedisNames(NAMESPACE)
         self.rule = RedisRule(url, timeout=timeout, namespace=NAMESPACE)
         self.pods: list[Pod] = []
 
@@ -173,7 +173,7 @@ class RedisFleet:
     ) -> Pod:
         tasks = Tasks()
         rule = replace(self.rule, timeout=timeout or self.rule.timeout)
-        link = Link(
+        link = RedisLink(
             rule,
             clock=time.monotonic,
             draw=draw,

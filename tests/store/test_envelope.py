@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.key.fingerprint import address
 from sidecar.core.model import Entry, Form, Key, Position, Usage
-from sidecar.store.envelope import LONGEST_TIME, MOST_PAIRS, MOST_TAGS, MOST_VARIED, SCHEMA, Fault, pack, unpack
+from sidecar.store.envelope import LONGEST_TIME, MOST_PAIRS, MOST_TAGS, MOST_VARIED, SCHEMA, EnvelopeFault, pack, unpack
 
 PROOF = bytes(range(32))
 KEY = Key(address(PROOF), PROOF)
@@ -166,7 +166,7 @@ WRONG = {
 def test_wrong_values(number, value):
     """A value of another type or beyond its range makes the whole no entry."""
 
-    assert Fault.PAYLOAD == read(fields(**{f"n{number}": value}))
+    assert EnvelopeFault.PAYLOAD == read(fields(**{f"n{number}": value}))
 
 
 @pytest.mark.parametrize("number", range(1, 23))
@@ -175,7 +175,7 @@ def test_left_out(number):
     values = fields()
     del values[number]
 
-    assert Fault.PAYLOAD == read(values)
+    assert EnvelopeFault.PAYLOAD == read(values)
 
 
 def test_most():
@@ -189,8 +189,8 @@ def test_most():
 def test_other_schemas(version):
     """Of another schema nothing else is looked at: it may be anything."""
 
-    assert Fault.VERSION == read(fields(n0=version))
-    assert Fault.VERSION == read({0: version})
+    assert EnvelopeFault.VERSION == read(fields(n0=version))
+    assert EnvelopeFault.VERSION == read({0: version})
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_other_schemas(version):
 def test_no_envelope(packed):
     """Whatever else is there is no entry, and no exception."""
 
-    assert Fault.PAYLOAD == unpack(packed)
+    assert EnvelopeFault.PAYLOAD == unpack(packed)
 
 
 @pytest.mark.parametrize("many", [dict.fromkeys(range(200_000)), [None] * 200_000], ids=["members", "items"])
@@ -241,7 +241,7 @@ def test_nothing_large_is_built(many):
     packed = msgpack.packb(many)
     tracemalloc.start()
     try:
-        assert Fault.PAYLOAD == unpack(packed)
+        assert EnvelopeFault.PAYLOAD == unpack(packed)
 
         _, peak = tracemalloc.get_traced_memory()
     finally:

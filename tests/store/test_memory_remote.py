@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
-from sidecar.store.memory_remote import MARK_SECONDS, MOST, MemoryRemote, Shared
+from sidecar.store.memory_remote import MARK_SECONDS, MOST, MemoryRemote, SharedTier
 from tests.store.remotes import always, enough, entry, key, never
 
 
@@ -19,8 +19,8 @@ class Time:
         return self.now
 
 
-def remote(time: Time, shared: Shared | None = None) -> MemoryRemote:
-    return MemoryRemote(shared or Shared(time), admits=always, now=time, report=lambda _: None)
+def remote(time: Time, shared: SharedTier | None = None) -> MemoryRemote:
+    return MemoryRemote(shared or SharedTier(time), admits=always, now=time, report=lambda _: None)
 
 
 async def test_expiry():
@@ -53,7 +53,7 @@ async def test_mark():
 async def test_bound():
     """There is an end to what is kept: the oldest leave."""
     time = Time()
-    shared = Shared(time)
+    shared = SharedTier(time)
     pod = remote(time, shared)
 
     for number in range(MOST + 2):
@@ -65,7 +65,7 @@ async def test_bound():
 
 async def test_nothing_left():
     """Those who waited leave nothing behind, whether they were woken, gave up or were cancelled."""
-    shared = Shared(monotonic)
+    shared = SharedTier(monotonic)
     pod = remote(Time(), shared)
     lease = (await pod.fetch(key(1), never, patience=0)).lease
     waiting = [asyncio.create_task(pod.fetch(key(1), never, patience=patience)) for patience in (0.01, 60, 60)]

@@ -21,7 +21,7 @@ from sidecar.core.key.keyring import Keyring, SecretKey, name
 from sidecar.core.model import Entry, Form, Key, Position, Usage
 from sidecar.core.rules import SealRule
 from sidecar.store import seal as module
-from sidecar.store.envelope import SCHEMA, Fault, pack
+from sidecar.store.envelope import SCHEMA, EnvelopeFault, pack
 from sidecar.store.seal import ALLOWANCE, LONGEST_NOTE, VERSION, Seal
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -218,7 +218,7 @@ def test_another_address(encrypt):
 
     assert seal.open(name(OLD, key_of(2)), KEY, sealed) is None
     assert seal.unseal(b"", sealed) is None
-    assert {Fault.FORGED: 2} == seal.faults
+    assert {EnvelopeFault.FORGED: 2} == seal.faults
 
 
 def test_another_key(encrypt):
@@ -226,7 +226,7 @@ def test_another_key(encrypt):
     seal = sealer(encrypt=encrypt)
 
     assert seal.open(NAME, Key(KEY.address, bytes(32)), seal.seal(NAME, KEY, ENTRY)) is None
-    assert {Fault.KEY: 1} == seal.faults
+    assert {EnvelopeFault.KEY: 1} == seal.faults
 
 
 def test_rotation(encrypt):
@@ -254,30 +254,30 @@ def test_rotation(encrypt):
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"", Fault.FORMAT),
-        (b"SCE\1\2", Fault.FORMAT),
-        (b"SCE\1\2\3old" + bytes(15), Fault.FORMAT),
-        (b"SCE\1\2\xff" + bytes(100), Fault.FORMAT),
-        (b"SCE\1\4\3old" + bytes(100), Fault.FORMAT),
-        (b"SCE\1\x80\3old" + bytes(100), Fault.FORMAT),
-        (b"SCN\1\2\3old" + bytes(100), Fault.FORMAT),
-        (pickle.dumps(ENTRY.body), Fault.FORMAT),
-        (pack(KEY, ENTRY), Fault.FORMAT),
-        (b"SCE\2\2\3old" + bytes(100), Fault.VERSION),
-        (b"SCE\0\2\3old" + bytes(100), Fault.VERSION),
-        (b"SCE\xff\xff\xff", Fault.VERSION),
-        (b"SCE\1\2\0" + bytes(100), Fault.UNKNOWN),
-        (b"SCE\1\2\3Old" + bytes(100), Fault.UNKNOWN),
-        (b"SCE\1\2\3\xff\xfe\0" + bytes(100), Fault.UNKNOWN),
-        (b"SCE\1\2\3old" + bytes(16), Fault.FORGED),
-        (b"SCE\1\0\3old" + bytes(16), Fault.FORGED),
-        (b"SCE\1\0\3old" + bytes(16 + 31), Fault.FORGED),
-        (b"SCE\1\2\3old" + bytes(100), Fault.FORGED),
-        (b"SCE\1\2\3old" + bytes(MIB + ALLOWANCE), Fault.SIZE),
-        (authentic(b""), Fault.PAYLOAD),
-        (authentic(pickle.dumps(ENTRY.body)), Fault.PAYLOAD),
-        (authentic(b"\x81\x04\xc6\x40\0\0\0body"), Fault.PAYLOAD),
-        (authentic(msgpack.packb({0: SCHEMA + 1})), Fault.VERSION),
+        (b"", EnvelopeFault.FORMAT),
+        (b"SCE\1\2", EnvelopeFault.FORMAT),
+        (b"SCE\1\2\3old" + bytes(15), EnvelopeFault.FORMAT),
+        (b"SCE\1\2\xff" + bytes(100), EnvelopeFault.FORMAT),
+        (b"SCE\1\4\3old" + bytes(100), EnvelopeFault.FORMAT),
+        (b"SCE\1\x80\3old" + bytes(100), EnvelopeFault.FORMAT),
+        (b"SCN\1\2\3old" + bytes(100), EnvelopeFault.FORMAT),
+        (pickle.dumps(ENTRY.body), EnvelopeFault.FORMAT),
+        (pack(KEY, ENTRY), EnvelopeFault.FORMAT),
+        (b"SCE\2\2\3old" + bytes(100), EnvelopeFault.VERSION),
+        (b"SCE\0\2\3old" + bytes(100), EnvelopeFault.VERSION),
+        (b"SCE\xff\xff\xff", EnvelopeFault.VERSION),
+        (b"SCE\1\2\0" + bytes(100), EnvelopeFault.UNKNOWN),
+        (b"SCE\1\2\3Old" + bytes(100), EnvelopeFault.UNKNOWN),
+        (b"SCE\1\2\3\xff\xfe\0" + bytes(100), EnvelopeFault.UNKNOWN),
+        (b"SCE\1\2\3old" + bytes(16), EnvelopeFault.FORGED),
+        (b"SCE\1\0\3old" + bytes(16), EnvelopeFault.FORGED),
+        (b"SCE\1\0\3old" + bytes(16 + 31), EnvelopeFault.FORGED),
+        (b"SCE\1\2\3old" + bytes(100), EnvelopeFault.FORGED),
+        (b"SCE\1\2\3old" + bytes(MIB + ALLOWANCE), EnvelopeFault.SIZE),
+        (authentic(b""), EnvelopeFault.PAYLOAD),
+        (authentic(pickle.dumps(ENTRY.body)), EnvelopeFault.PAYLOAD),
+        (authentic(b"\x81\x04\xc6\x40\0\0\0body"), EnvelopeFault.PAYLOAD),
+        (authentic(msgpack.packb({0: SCHEMA + 1})), EnvelopeFault.VERSION),
     ],
 )
 def test_faults(data, fault):
@@ -303,19 +303,19 @@ BOMB = zstandard.ZstdCompressor().compress(bytes(64 * MIB))
 @pytest.mark.parametrize(
     ("payload", "fault"),
     [
-        (BOMB, Fault.SIZE),
-        (lying(BOMB, 2**30), Fault.SIZE),
-        (lying(BOMB, 1000), Fault.PAYLOAD),
-        (lying(BOMB, MIB), Fault.PAYLOAD),
-        (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(64 * MIB)), Fault.PAYLOAD),
-        (b"\x28\xb5\x2f\xfd\xe0" + (2**30).to_bytes(8, "little") + bytes(20), Fault.SIZE),
-        (b"\x28\xb5\x2f\xfd\xe0" + (2**63).to_bytes(8, "little") + bytes(20), Fault.SIZE),
-        (b"\x50\x2a\x4d\x18\4\0\0\0skip", Fault.PAYLOAD),
-        (zstandard.compress(pack(KEY, ENTRY))[:-1], Fault.PAYLOAD),
-        (zstandard.compress(pack(KEY, ENTRY)) + b"\0", Fault.PAYLOAD),
-        (zstandard.compress(pack(KEY, ENTRY)) * 2, Fault.PAYLOAD),
-        (pack(KEY, ENTRY), Fault.PAYLOAD),
-        (b"", Fault.PAYLOAD),
+        (BOMB, EnvelopeFault.SIZE),
+        (lying(BOMB, 2**30), EnvelopeFault.SIZE),
+        (lying(BOMB, 1000), EnvelopeFault.PAYLOAD),
+        (lying(BOMB, MIB), EnvelopeFault.PAYLOAD),
+        (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(64 * MIB)), EnvelopeFault.PAYLOAD),
+        (b"\x28\xb5\x2f\xfd\xe0" + (2**30).to_bytes(8, "little") + bytes(20), EnvelopeFault.SIZE),
+        (b"\x28\xb5\x2f\xfd\xe0" + (2**63).to_bytes(8, "little") + bytes(20), EnvelopeFault.SIZE),
+        (b"\x50\x2a\x4d\x18\4\0\0\0skip", EnvelopeFault.PAYLOAD),
+        (zstandard.compress(pack(KEY, ENTRY))[:-1], EnvelopeFault.PAYLOAD),
+        (zstandard.compress(pack(KEY, ENTRY)) + b"\0", EnvelopeFault.PAYLOAD),
+        (zstandard.compress(pack(KEY, ENTRY)) * 2, EnvelopeFault.PAYLOAD),
+        (pack(KEY, ENTRY), EnvelopeFault.PAYLOAD),
+        (b"", EnvelopeFault.PAYLOAD),
     ],
     ids=[
         "bomb", "1 GB in the head", "bomb that says 1000 bytes", "bomb that says 1 MB", "bomb that says nothing",

@@ -1,1 +1,1 @@
-"""What an answer says of itself, and what stands in for one."""
+"""Builds what an answer says of itself, and what is answered in place of one."""

@@ -1,1 +1,1 @@
-"""Which answers are looked up, kept, served, purged and dropped."""
+"""Decides which answers are looked up, kept, served, purged and dropped."""

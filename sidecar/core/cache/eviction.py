@@ -29,7 +29,7 @@ PATIENCE = 1000
 """Slots that one step looks at before the next goes in any case, so that a cache full of hot slots never stalls."""
 
 
-class Slot(Struct, Generic[K, V], eq=False, gc=False):
+class CacheSlot(Struct, Generic[K, V], eq=False, gc=False):
     """
     A place in a cache. *cost* is in the unit of the policy's capacity; the members after it are the policy's own.
 
@@ -42,8 +42,8 @@ class Slot(Struct, Generic[K, V], eq=False, gc=False):
     cost: int
     uses: int = 0
     queue: Queue[K, V] | None = None
-    older: Slot[K, V] | None = None
-    newer: Slot[K, V] | None = None
+    older: CacheSlot[K, V] | None = None
+    newer: CacheSlot[K, V] | None = None
 
 
 class Policy(Protocol[K, V]):
@@ -61,16 +61,16 @@ class Policy(Protocol[K, V]):
     def count(self) -> int:
         """The number of slots: never more than the limit of entries, where there is one."""
 
-    def touch(self, slot: Slot[K, V]) -> None:
+    def touch(self, slot: CacheSlot[K, V]) -> None:
         """*slot* was hit."""
 
-    def add(self, slot: Slot[K, V]) -> list[Slot[K, V]]:
+    def add(self, slot: CacheSlot[K, V]) -> list[CacheSlot[K, V]]:
         """Take in *slot*, which costs no more than the whole capacity and whose key is not in the cache."""
 
-    def resize(self, slot: Slot[K, V], cost: int) -> list[Slot[K, V]]:
+    def resize(self, slot: CacheSlot[K, V], cost: int) -> list[CacheSlot[K, V]]:
         """*slot* holds something newer of its key, of another *cost* within the capacity. It keeps its standing."""
 
-    def remove(self, slot: Slot[K, V]) -> None:
+    def remove(self, slot: CacheSlot[K, V]) -> None:
         """Take *slot* out."""
 
     def clear(self) -> None:
@@ -83,7 +83,7 @@ class Lru(Generic[K, V]):
     def __init__(self, capacity: int, entries: int = 0) -> None:
         self._capacity = capacity
         self._entries = entries
-        self._slots: OrderedDict[Slot[K, V], None] = OrderedDict()
+        self._slots: OrderedDict[CacheSlot[K, V], None] = OrderedDict()
         self._cost = 0
 
     def __repr__(self) -> str:
@@ -91,20 +91,20 @@ class Lru(Generic[K, V]):
 
     @property
     def cost(self) -> int:
-        """See ``Policy``."""
+        """The sum of the slots' costs."""
         return self._cost
 
     @property
     def count(self) -> int:
-        """See ``Policy``."""
+        """The number of slots."""
         return len(self._slots)
 
-    def touch(self, slot: Slot[K, V]) -> None:
+    def touch(self, slot: CacheSlot[K, V]) -> None:
         """Make *slot* the last to go."""
         self._slots.move_to_end(slot)
 
-    def add(self, slot: Slot[K, V]) -> list[Slot[K, V]]:
-        """See ``Policy``."""
+    def add(self, slot: CacheSlot[K, V]) -> list[CacheSlot[K, V]]:
+        """Take in *slot*; the slots unused for longest go."""
         self._slots[slot] = None
         self._cost += slot.cost
         gone = []
@@ -114,19 +114,19 @@ class Lru(Generic[K, V]):
             gone.append(oldest)
         return gone
 
-    def resize(self, slot: Slot[K, V], cost: int) -> list[Slot[K, V]]:
-        """See ``Policy``. What is new counts as used."""
+    def resize(self, slot: CacheSlot[K, V], cost: int) -> list[CacheSlot[K, V]]:
+        """*slot* has another *cost*. What is new counts as used."""
         self.remove(slot)
         slot.cost = cost
         return self.add(slot)
 
-    def remove(self, slot: Slot[K, V]) -> None:
-        """See ``Policy``."""
+    def remove(self, slot: CacheSlot[K, V]) -> None:
+        """Take *slot* out."""
         del self._slots[slot]
         self._cost -= slot.cost
 
     def clear(self) -> None:
-        """See ``Policy``."""
+        """Take out everything, and forget what was there."""
         self._slots.clear()
         self._cost = 0
 
@@ -137,12 +137,12 @@ class Queue(Generic[K, V]):
     __slots__ = ("cost", "count", "newest", "oldest")
 
     def __init__(self) -> None:
-        self.oldest: Slot[K, V] | None = None
-        self.newest: Slot[K, V] | None = None
+        self.oldest: CacheSlot[K, V] | None = None
+        self.newest: CacheSlot[K, V] | None = None
         self.cost = 0
         self.count = 0
 
-    def push(self, slot: Slot[K, V]) -> None:
+    def push(self, slot: CacheSlot[K, V]) -> None:
         """Append *slot*, which is in no queue, as the newest."""
         slot.queue = self
         slot.older = newest = self.newest
@@ -154,7 +154,7 @@ class Queue(Generic[K, V]):
         self.cost += slot.cost
         self.count += 1
 
-    def remove(self, slot: Slot[K, V]) -> None:
+    def remove(self, slot: CacheSlot[K, V]) -> None:
         """Take out *slot*, which is in this queue."""
         older, newer = slot.older, slot.newer
         if older is None:
@@ -199,21 +199,21 @@ class S3Fifo(Generic[K, V]):
 
     @property
     def cost(self) -> int:
-        """See ``Policy``."""
+        """The sum of the slots' costs."""
         return self._small.cost + self._main.cost
 
     @property
     def count(self) -> int:
-        """See ``Policy``."""
+        """The number of slots."""
         return self._small.count + self._main.count
 
-    def touch(self, slot: Slot[K, V]) -> None:
+    def touch(self, slot: CacheSlot[K, V]) -> None:
         """Count the hit."""
         if slot.uses < MOST_USES:
             slot.uses += 1
 
-    def add(self, slot: Slot[K, V]) -> list[Slot[K, V]]:
-        """See ``Policy``."""
+    def add(self, slot: CacheSlot[K, V]) -> list[CacheSlot[K, V]]:
+        """Take in *slot*: among the main ones where its key left a ghost, else among the new ones."""
         gone = self._make_room(slot.cost)
         cost = self._ghosts.pop(hash(slot.key), None)
         if cost is None:
@@ -223,8 +223,11 @@ class S3Fifo(Generic[K, V]):
             self._main.push(slot)
         return gone
 
-    def resize(self, slot: Slot[K, V], cost: int) -> list[Slot[K, V]]:
-        """See ``Policy``. It is the newest of its queue then: what was just brought anew should not be what goes."""
+    def resize(self, slot: CacheSlot[K, V], cost: int) -> list[CacheSlot[K, V]]:
+        """
+        *slot* has another *cost*. It is the newest of its queue then: what was just brought anew should not be what
+        goes.
+        """
         queue = slot.queue
         assert queue is not None
         queue.remove(slot)
@@ -233,21 +236,21 @@ class S3Fifo(Generic[K, V]):
         queue.push(slot)
         return gone
 
-    def remove(self, slot: Slot[K, V]) -> None:
-        """See ``Policy``."""
+    def remove(self, slot: CacheSlot[K, V]) -> None:
+        """Take *slot* out."""
         assert slot.queue is not None
         slot.queue.remove(slot)
 
     def clear(self) -> None:
-        """See ``Policy``."""
+        """Take out everything, and forget what was there."""
         for queue in (self._small, self._main):
             while (slot := queue.oldest) is not None:
                 queue.remove(slot)
         self._ghosts.clear()
         self._ghosts_cost = 0
 
-    def _make_room(self, cost: int) -> list[Slot[K, V]]:
-        gone: list[Slot[K, V]] = []
+    def _make_room(self, cost: int) -> list[CacheSlot[K, V]]:
+        gone: list[CacheSlot[K, V]] = []
         while self.count and (self.cost + cost > self._capacity or 0 < self._entries <= self.count):
             if self._is_full(self._small, self._small_capacity, self._small_entries) or not self._main.count:
                 self._shrink_small(gone)
@@ -259,7 +262,7 @@ class S3Fifo(Generic[K, V]):
     def _is_full(queue: Queue[K, V], capacity: int, entries: int) -> bool:
         return queue.cost >= capacity or 0 < entries <= queue.count
 
-    def _shrink_small(self, gone: list[Slot[K, V]]) -> None:
+    def _shrink_small(self, gone: list[CacheSlot[K, V]]) -> None:
         """Move slots on to main, until one goes that was not hit more than once or main has to let one go."""
         small, main = self._small, self._main
         for patience in range(PATIENCE, -1, -1):
@@ -277,7 +280,7 @@ class S3Fifo(Generic[K, V]):
                 self._shrink_main(gone)
                 return
 
-    def _shrink_main(self, gone: list[Slot[K, V]]) -> None:
+    def _shrink_main(self, gone: list[CacheSlot[K, V]]) -> None:
         """Send slots round that were hit, one hit the less, until one comes up that was not: it goes."""
         main = self._main
         for patience in range(PATIENCE, -1, -1):
@@ -291,7 +294,7 @@ class S3Fifo(Generic[K, V]):
             slot.uses -= 1
             main.push(slot)
 
-    def _remember(self, slot: Slot[K, V]) -> None:
+    def _remember(self, slot: CacheSlot[K, V]) -> None:
         ghosts = self._ghosts
         name = hash(slot.key)
         self._ghosts_cost += slot.cost - ghosts.pop(name, 0)

@@ -303,7 +303,7 @@ class Purges:
         Returns what is written from here, and so is no news here when it is read: somebody may have purged the same
         later, and takes what we write for his own. What was lost came before this; whatever it took is purged by now.
         """
-        ours = dict.fromkeys((*self._logged.cut(base), *self._pending))
+        ours = dict.fromkeys((*self._logged.drop_after(base), *self._pending))
         lost = [scope for scope in ours if scope not in there and ALL not in there]
         for scope in lost:
             if scope not in self._pending:
@@ -353,12 +353,12 @@ class _Latest:
     def later(self, scopes: Iterable[Scope], count: int) -> bool:
         return self._all > count or any(self._counts.get(scope, 0) > count for scope in scopes)
 
-    def cut(self, count: int) -> list[Scope]:
+    def drop_after(self, count: int) -> list[Scope]:
         """The scopes purged after *count*; from now on, at *count*."""
         if self._all > count:
             self._counts.clear()
             self._all = count
             return [ALL]
-        cut = [scope for scope, at in self._counts.items() if at > count]
-        self._counts.update(dict.fromkeys(cut, count))
-        return cut
+        drop_after = [scope for scope, at in self._counts.items() if at > count]
+        self._counts.update(dict.fromkeys(drop_after, count))
+        return drop_after

@@ -1,1 +1,1 @@
-"""What HTTP header fields, waits, events and error bodies say."""
+"""Reads what HTTP says in header fields, waits, events and error bodies."""

@@ -56,7 +56,7 @@ class Directives(Struct, frozen=True, gc=False):
 NOTHING_ASKED = Directives()
 
 
-class Said(Struct, frozen=True, gc=False):
+class CacheDirectives(Struct, frozen=True, gc=False):
     """
     What an answer's head says about caching (RFC 9111, 5.2.2).
 
@@ -74,7 +74,7 @@ class Said(Struct, frozen=True, gc=False):
     vary: tuple[bytes, ...] = ()
 
 
-NOTHING_SAID = Said()
+NOTHING_SAID = CacheDirectives()
 
 
 def read_directives(fields: Fields) -> Directives:
@@ -117,7 +117,7 @@ def _tags(fields: Fields) -> tuple[str, ...] | None:
     return tags if len(tags) <= MOST_TAGS else None
 
 
-def read_said(fields: Fields, now: float) -> Said:
+def read_said(fields: Fields, now: float) -> CacheDirectives:
     """What an answer says that arrives at *now*, seconds since the epoch."""
     if _SAYING.isdisjoint(fields):
         return NOTHING_SAID
@@ -142,11 +142,11 @@ def read_said(fields: Fields, now: float) -> Said:
     lifetime = max_age if max_age is not None else _until(fields, now)
     age = _age(fields)
     left = None if lifetime is None else max(lifetime - age, 0.0)
-    return Said(no_store, private, no_cache, strict, left, age, varied(fields))
+    return CacheDirectives(no_store, private, no_cache, strict, left, age, varied(fields))
 
 
 def varied(fields: Fields) -> tuple[bytes, ...]:
-    """The request fields on which an answer depends by its ``Vary``, as ``Said`` has them."""
+    """The request fields on which an answer depends by its ``Vary``, as ``CacheDirectives`` has them."""
     value = fields.get(b"vary")
     if value is None:
         return ()

@@ -183,10 +183,10 @@ def retry_fields(fields: Fields, now: float) -> Pairs:
     says not to try again.
     """
     waits = retry_after.waits(fields, now)
-    told = tuple((name, fields[name]) for name in waits)
+    wait_fields = tuple((name, fields[name]) for name in waits)
     if waits and min(waits.values()) > retry_after.HOPELESS:
-        return (NO_RETRY, *told)
-    return ((_SHOULD_RETRY, fields[_SHOULD_RETRY]), *told) if _SHOULD_RETRY in fields else told
+        return (NO_RETRY, *wait_fields)
+    return ((_SHOULD_RETRY, fields[_SHOULD_RETRY]), *wait_fields) if _SHOULD_RETRY in fields else wait_fields
 
 
 def replay(pairs: Pairs) -> Pairs:

@@ -85,7 +85,7 @@ class Splitter:
             if not _BLANK.search(self._rest, scan):
                 return self._overflow()
             chunk = bytes(self._rest)
-        events, start = self._cut(chunk, scan)
+        events, start = self._split(chunk, scan)
         self._rest = bytearray(chunk[start:])
         return events + self._overflow() if len(self._rest) > _LONGEST_BLANK else events
 
@@ -108,7 +108,7 @@ class Splitter:
         self._rest.clear()
         return [event]
 
-    def _cut(self, stream: bytes, scan: int) -> tuple[list[Event], int]:
+    def _split(self, stream: bytes, scan: int) -> tuple[list[Event], int]:
         """The events of *stream* and where the rest begins; no blank line ends before *scan*."""
         events = []
         start = 0
@@ -156,7 +156,7 @@ class Splitter:
         return _parse(raw.removeprefix(_BOM), raw)
 
 
-class Sign:
+class EventSign:
     """What an event of a live stream tells, as bits. Comments and pings tell nothing."""
 
     NOTHING: Final = 0
@@ -196,10 +196,10 @@ class EventWatch:
         self._take(self._splitter.close())
 
     def _take(self, found: list[Event]) -> None:
-        signs = self._read(found) if found else Sign.NOTHING
-        self.committed |= bool(signs & Sign.CONTENT) or self._splitter.overflowed
-        self.ended |= bool(signs & Sign.END)
-        self.failed |= bool(signs & Sign.FAILURE)
+        signs = self._read(found) if found else EventSign.NOTHING
+        self.committed |= bool(signs & EventSign.CONTENT) or self._splitter.overflowed
+        self.ended |= bool(signs & EventSign.END)
+        self.failed |= bool(signs & EventSign.FAILURE)
         self.boundary = self._splitter.boundary
 
 

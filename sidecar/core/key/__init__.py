@@ -1,1 +1,1 @@
-"""From a request's body to the key of its answer."""
+"""Makes the key of an answer out of a request; two requests have one key only where they ask the same."""

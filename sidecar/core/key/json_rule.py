@@ -146,23 +146,23 @@ class Levels:
 class Encoding:
     """Whether a text that passes, cut anywhere, is UTF-8 so far (*sound*), and no character is cut at its end."""
 
-    __slots__ = ("_decoder", "cut", "sound")
+    __slots__ = ("_decoder", "partial", "sound")
 
     def __init__(self) -> None:
         self.sound = True
-        self.cut = False
+        self.partial = False
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def __repr__(self) -> str:
-        return f"<Encoding{' sound' * self.sound}{' cut' * self.cut}>"
+        return f"<Encoding{' sound' * self.sound}{' partial' * self.partial}>"
 
     def feed(self, data: bytes) -> None:
         """Look at the next bytes."""
-        if not self.sound or (not self.cut and data.isascii()):
+        if not self.sound or (not self.partial and data.isascii()):
             return
         try:
             self._decoder.decode(data)
         except UnicodeDecodeError:
             self.sound = False
         else:
-            self.cut = bool(self._decoder.getstate()[0])
+            self.partial = bool(self._decoder.getstate()[0])

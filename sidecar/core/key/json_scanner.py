@@ -111,7 +111,7 @@ class Scanner:
     def fault(self) -> Unsafe | None:
         """What makes the body unsafe, once all of it has been fed."""
         faults = set(self._faults)
-        if self._encoding.cut or not self._encoding.sound:
+        if self._encoding.partial or not self._encoding.sound:
             faults.add(Unsafe.INVALID_UTF8)
         if self._levels is None and self._want != _DONE:
             faults.add(Unsafe.INVALID_JSON)

@@ -24,7 +24,7 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 
 
-def told(model: str) -> str:
+def shown_model(model: str) -> str:
     """*model*, or ``HIDDEN`` where it looks like a key."""
     return HIDDEN if _is_key(model) else model
 

@@ -28,7 +28,7 @@ _PARAMETER = re.compile(rb"\s*+;\s*+([A-Za-z*-]++)=(?:" + _TEXT + rb")")
 _PLAIN = re.compile(rb'(?i:text/plain(?:\s*+;\s*+charset=(?:utf-8|us-ascii|"utf-8"|"us-ascii"))?)')
 _IDENTITIES = {b"7bit", b"8bit", b"binary"}
 
-Field = tuple[str, str | dict[str, str]]
+FormField = tuple[str, str | dict[str, str]]
 """A name with a text, or with a file's ``digest`` (hexadecimal, 32 bytes) and lower-case ``extension``."""
 
 
@@ -63,7 +63,7 @@ class Multipart:
         self._state = self._preamble
         self._part = _Part("", "", None)
         self._room = KEEP_ALL
-        self.fields_in_order: list[Field] = []
+        self.fields_in_order: list[FormField] = []
 
     def __repr__(self) -> str:
         return f"<Multipart {self._fault or 'sound'}, {len(self.fields_in_order)} fields>"
@@ -82,7 +82,7 @@ class Multipart:
         while self._fault is None and self._state():
             pass
 
-    def fields(self, drop: AbstractSet[str]) -> list[Field]:
+    def fields(self, drop: AbstractSet[str]) -> list[FormField]:
         """The fields by name, less those in *drop*; those of one name keep their order."""
         return sorted((field for field in self.fields_in_order if field[0] not in drop), key=lambda field: field[0])
 

@@ -1,1 +1,1 @@
-"""How many calls a route may make, and whose turn is next."""
+"""Counts how many calls a route may make, and says whose turn is next."""

@@ -1,1 +1,1 @@
-"""Which regions are well, and in which order they are asked."""
+"""Judges which regions are well, and in which order they are asked."""

@@ -37,7 +37,7 @@ RAMP_PAUSE = 1.0
 STRAY = 0.1
 """The part of the calls without another candidate that is let through where the region doesn't answer at all."""
 
-Cause = Literal[
+TransitionCause = Literal[
     "unanswered",
     "errors",
     "failure-rate",
@@ -75,13 +75,13 @@ class State(StrEnum):
 
 class Permit(Struct, frozen=True, gc=False):
     """
-    Leave to call, to be settled at the commit point or released. *probe*: its verdict decides; *spare*: it goes through
-    an open breaker because no other candidate was left.
+    Leave to call, to be settled at the commit point or released. *probe*: its verdict decides; *last_resort*: it goes
+    through an open breaker because no other candidate was left.
     """
 
     generation: int
     probe: bool = False
-    spare: bool = False
+    last_resort: bool = False
 
 
 class Refusal(Struct, frozen=True, gc=False):
@@ -103,7 +103,7 @@ class Transition(Struct, frozen=True, gc=False):
 
     before: State
     after: State
-    cause: Cause
+    cause: TransitionCause
     seconds: float = 0.0
     detail: str = ""
 
@@ -152,15 +152,15 @@ class Breaker:
         self._ramp_from = -inf
 
     def __repr__(self) -> str:
-        told = self._state.value
+        words = self._state.value
         if self._forced is not None:
-            told += " by order"
+            words += " by order"
         elif self._state is State.OPEN:
-            told += f" until {self._next_probe:.1f}"
+            words += f" until {self._next_probe:.1f}"
         elif self._probing:
-            told += ", probing"
+            words += ", probing"
         calls = f"{self._window.failed} of {len(self._window)} failed"
-        return f"<Breaker {told}, {calls}, generation {self._generation}>"
+        return f"<Breaker {words}, {calls}, generation {self._generation}>"
 
     @property
     def state(self) -> State:
@@ -204,7 +204,7 @@ class Breaker:
         if now >= self._next_probe:
             return self._probe(now)
         if last and (not self._opened_unanswered or draw < STRAY or (only_region and not self.gone)):
-            return Permit(self._generation, spare=True)
+            return Permit(self._generation, last_resort=True)
         seconds = self._next_probe - now
         if self._probing:  # its verdict comes well before its patience ends
             seconds = min(seconds, max(self._rule.open, RAMP_PAUSE))
@@ -225,7 +225,7 @@ class Breaker:
             return self._count(sign, now, draw, slow=slow)
         if permit.probe:
             return self._settle_probe(sign, now, draw, slow=slow)
-        if permit.spare and sign is Sign.GOOD and not slow and self._forced is None:
+        if permit.last_resort and sign is Sign.GOOD and not slow and self._forced is None:
             return self._close(now, "probe-good")
         return None
 
@@ -328,7 +328,7 @@ class Breaker:
         self._doublings = self._doublings + 1 if self._ramping(now) else 0
         return self._open(now, self._wait(draw), cause)
 
-    def _found(self) -> Cause | None:
+    def _found(self) -> TransitionCause | None:
         """Why it should open now."""
         rule, window = self._rule, self._window
         if 0 < rule.consecutive_unanswered <= self._unanswered:
@@ -372,15 +372,15 @@ class Breaker:
         self._doublings += 1
         return self._open(now, self._wait(draw), "probe-failed")
 
-    def _open(self, now: float, seconds: float, cause: Cause) -> Transition:
+    def _open(self, now: float, seconds: float, cause: TransitionCause) -> Transition:
         self._next_probe = now + seconds
         return self._move(State.OPEN, cause, seconds)
 
-    def _close(self, now: float, cause: Cause) -> Transition:
+    def _close(self, now: float, cause: TransitionCause) -> Transition:
         self._ramp_from = now
         return self._move(State.CLOSED, cause)
 
-    def _move(self, state: State, cause: Cause, seconds: float = 0.0) -> Transition:
+    def _move(self, state: State, cause: TransitionCause, seconds: float = 0.0) -> Transition:
         transition = Transition(self._state, state, cause, seconds)
         self._state = state
         self._generation += 1

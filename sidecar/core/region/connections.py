@@ -46,7 +46,7 @@ class Opened(StrEnum):
     """The one before was given up with its call: its caller left, or its answer came before its request was sent."""
 
 
-class Term(Struct, frozen=True):
+class ConnectionTerm(Struct, frozen=True):
     """
     How long a connection is used: until *ends*, monotonic seconds. *host* is the name it was opened for, *address*
     where that led.
@@ -57,12 +57,12 @@ class Term(Struct, frozen=True):
     ends: float
 
 
-def term(host: str, address: str, now: float, old: float, draw: float) -> Term:
+def term(host: str, address: str, now: float, old: float, draw: float) -> ConnectionTerm:
     """The term of a connection opened *now*, where connections last for *old* seconds. *draw* is uniform in [0, 1)."""
-    return Term(host, address, now + old * (1 - SPREAD + 2 * SPREAD * draw))
+    return ConnectionTerm(host, address, now + old * (1 - SPREAD + 2 * SPREAD * draw))
 
 
-def outlived(of: Term, now: float, old: float, missing: float) -> Opened | None:
+def outlived(of: ConnectionTerm, now: float, old: float, missing: float) -> Opened | None:
     """
     Why a connection should not be used any more, None where it should. *missing*: for how many seconds the answers for
     its host have come without its address. One that is missing for a short time only is no reason: many names have

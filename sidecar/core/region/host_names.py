@@ -56,14 +56,14 @@ class Known(Struct):
         return addresses[start:] + addresses[:start]
 
 
-class Names:
+class HostNames:
     """What is known of each name. *now* is monotonic seconds throughout."""
 
     def __init__(self) -> None:
         self._known: dict[str, Known] = {}
 
     def __repr__(self) -> str:
-        return f"<Names {len(self._known)}>"
+        return f"<HostNames {len(self._known)}>"
 
     def known(self, name: str) -> Known | None:
         """What was learned of *name*, fresh or not."""

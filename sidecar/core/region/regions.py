@@ -1,8 +1,8 @@
 """
 How the regions of all services stand: what is known here of each, and what an operator or the fleet says of it.
 
-The rule: one room for it. Each judgement is a part of its own (``breaker``, ``windows``, ``budget``, ``latency``); here
-they are found by place, and told of as one table.
+The rule: one room for it. Each judgement is a part of its own (``breaker``, ``quota_windows``, ``retry_budget``,
+``latency``); here they are found by place, and told of as one table.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Who asks, and what of a request's head counts."""
+"""Reads from a request's head who asks and what of it counts."""

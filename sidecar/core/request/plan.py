@@ -46,7 +46,7 @@ _SAME_PAGE = frozenset({b"none", b"same-origin"})
 _PORT = re.compile(r":[0-9]*\Z")
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
 
-Verify: TypeAlias = Callable[[str, bytes], Claims | None]
+VerifyToken: TypeAlias = Callable[[str, bytes], Claims | None]
 """The claims of a token that somebody sent to the service of that name and that was verified, None for any other."""
 
 
@@ -108,7 +108,7 @@ class RequestPlans:
     knows the tokens of services that say how theirs are verified.
     """
 
-    def __init__(self, rules: Rules, secret: bytes, pod: Pod, verify: Verify = unverified) -> None:
+    def __init__(self, rules: Rules, secret: bytes, pod: Pod, verify: VerifyToken = unverified) -> None:
         self._rules = rules
         self._secret = secret
         self._pod = pod
@@ -126,14 +126,14 @@ class RequestPlans:
         """The plan of *head*. Raises ``Refused`` for a head that gets no further."""
         tells = self.deciding_fields
         fields = [pair for pair in head.fields.items() if tells[pair[0]] or pair[1].find(TOKEN_START) >= 0]
-        told = (head.method, head.target, head.port, *fields)
-        plan = self._memo.get(told)
+        deciding = (head.method, head.target, head.port, *fields)
+        plan = self._memo.get(deciding)
         if plan is None:
             plan = self._consider(head)
             weight = len(head.target) + sum(len(name) + len(value) for name, value in fields)
             whole = len(head.target) + sum(len(name) + len(value) for name, value in head.pairs)
             plan.excess = max(2 * whole - _USUAL_HEAD, 0)  # the head has its fields twice, as they came and by name
-            self._memo.put(told, plan, _APPROACH_WEIGHT + weight + plan.excess)
+            self._memo.put(deciding, plan, _APPROACH_WEIGHT + weight + plan.excess)
         return plan
 
     def switched(self, mode: Mode) -> RequestPlans:

@@ -32,7 +32,7 @@ _NEVER = (-inf, -inf)
 Digest = Callable[..., bytes]
 """A keyed digest of length-prefixed parts (``fingerprint.partition_of`` with the process's secret)."""
 
-Verify = Callable[[bytes], token.Claims | None]
+VerifyBearer = Callable[[bytes], token.Claims | None]
 """The claims of a token that was verified here; None for any other. What has ended by now is verified all the same."""
 
 _SEPARATORS = re.compile(rb"([&;])")
@@ -186,7 +186,7 @@ def identify(
     query: bytes,
     *,
     pod: Pod | None,
-    verify: Verify = lambda _: None,
+    verify: VerifyBearer = lambda _: None,
 ) -> Principal:
     """
     The principal of a request. *pod* is given where the region supplies the credential: then the workload is who
@@ -200,7 +200,7 @@ def identify(
     # a service may judge by any of it: what accepts a cookie has not looked at the token beside it
     credential = digest(b"credential", *scopes, *[b"=" + value for value in shown.values], *written)
     local = verified = False
-    bearer: token.Token | None = None
+    bearer: token.CallerToken | None = None
     group = share.name.encode("latin-1")
     shared = share.kind == "service" or (share.kind == "header" and group in fields)
     if share.kind == "service":
@@ -235,7 +235,9 @@ def identify(
     )
 
 
-def _named(service: Service, roles: Roles, shown: Presented, verify: Verify) -> tuple[token.Token, bytes, bool] | None:
+def _named(
+    service: Service, roles: Roles, shown: Presented, verify: VerifyBearer
+) -> tuple[token.CallerToken, bytes, bool] | None:
     """
     The token by whose name the caller goes, if there is one, its text, and whether it was verified here.
 

@@ -42,7 +42,7 @@ _MICROSOFT = frozenset({
 Claims = dict[str, Any]
 
 
-class Token(Struct, frozen=True, gc=False):
+class CallerToken(Struct, frozen=True, gc=False):
     """
     What a token says of its bearer. *subject*: all claims that count, as text; two tokens with the same one name the
     same caller. *names*: those claims. *expires*: seconds since the epoch, 0 for never.
@@ -62,7 +62,7 @@ def read_claims(value: bytes) -> Claims | None:
     return claims if header is not None and "alg" in header else None
 
 
-def read(value: bytes, ignored: frozenset[str] = frozenset()) -> Token | None:
+def read(value: bytes, ignored: frozenset[str] = frozenset()) -> CallerToken | None:
     """
     What the token *value* says of its bearer: it names an issuer and a subject, and perhaps its end. None where it
     doesn't. The claims *ignored* change from token to token, too.
@@ -71,7 +71,7 @@ def read(value: bytes, ignored: frozenset[str] = frozenset()) -> Token | None:
     return None if claims is None else token_of(claims, ignored)
 
 
-def token_of(claims: Claims, ignored: frozenset[str] = frozenset()) -> Token | None:
+def token_of(claims: Claims, ignored: frozenset[str] = frozenset()) -> CallerToken | None:
     """What *claims* say of a bearer; None where they name none."""
     issuer, subject, expires = claims.get("iss"), claims.get("sub"), claims.get("exp", 0)
     if not isinstance(issuer, str) or not isinstance(subject, str) or not issuer or not subject:
@@ -87,7 +87,7 @@ def token_of(claims: Claims, ignored: frozenset[str] = frozenset()) -> Token | N
         for name, value in claims.items()
         if name not in CHANGING and name not in ignored and not name.startswith(CHANGING_PREFIX)
     }
-    return Token(_text(counted), tuple(sorted(counted)), end)
+    return CallerToken(_text(counted), tuple(sorted(counted)), end)
 
 
 def is_microsofts(value: bytes) -> bool:

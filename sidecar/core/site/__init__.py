@@ -1,1 +1,1 @@
-"""For which service, endpoint and route a request is."""
+"""Finds the service, the endpoint and the route of a request."""

@@ -1,1 +1,1 @@
-"""The API of Anthropic."""
+"""The API of Anthropic, as tables and pure functions."""

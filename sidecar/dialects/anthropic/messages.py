@@ -17,7 +17,7 @@ from sidecar.core.http.sse import Event, Splitter, events
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.dialects.anthropic.forms import ODD, document, stream
-from sidecar.dialects.plain import Beside, denies, is_utf8
+from sidecar.dialects.plain import ErrorMembers, denies, is_utf8
 
 _COUNTED: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
@@ -54,7 +54,7 @@ class _Counts(Struct):
     output_tokens_details: _Thinking | None = None
 
 
-class _Message(Beside):
+class _AnthropicMessage(ErrorMembers):
     """A whole message, as far as it is judged; an error document has no content."""
 
     type: str = ""
@@ -65,7 +65,7 @@ class _Message(Beside):
 
 
 class _MessageStart(Struct):
-    message: _Message
+    message: _AnthropicMessage
 
 
 class _MessageDelta(Struct):
@@ -117,7 +117,7 @@ def _complete(body: bytes, form: Form, _facts: Facts = _ANY, _media: str = "") -
             return Completeness.UNREADABLE
         if form is Form.EVENTS:
             return _complete_stream(body)
-        message = msgspec.json.decode(body, type=_Message)
+        message = msgspec.json.decode(body, type=_AnthropicMessage)
     except UNREADABLE:
         return Completeness.UNREADABLE
     if message.type == "error" or denies(message):
@@ -168,7 +168,7 @@ def _finish(body: bytes, form: Form) -> str:
     """The first of the reasons that are not known to be good."""
     try:
         if form is Form.WHOLE:
-            reasons = [msgspec.json.decode(body, type=_Message).stop_reason]
+            reasons = [msgspec.json.decode(body, type=_AnthropicMessage).stop_reason]
         else:
             deltas = (event.data for event in events(body) if event.name == "message_delta")
             reasons = [msgspec.json.decode(data, type=_MessageDelta).delta.stop_reason for data in deltas]
@@ -199,7 +199,7 @@ def _usage(body: bytes, form: Form) -> Usage:
 def _counts(body: bytes, form: Form) -> Iterator[_Counts]:
     """The usages that *body* tells, in their order."""
     if form is Form.WHOLE:
-        yield msgspec.json.decode(body, type=_Message).usage
+        yield msgspec.json.decode(body, type=_AnthropicMessage).usage
         return
     for event in events(body):
         if event.name == "message_start":
@@ -212,7 +212,7 @@ def _model(body: bytes, form: Form) -> str:
     """The model that answered."""
     try:
         if form is Form.WHOLE:
-            return msgspec.json.decode(body, type=_Message).model
+            return msgspec.json.decode(body, type=_AnthropicMessage).model
         starts = (event.data for event in events(body) if event.name == "message_start")
         return msgspec.json.decode(next(starts, b""), type=_MessageStart).message.model
     except UNREADABLE:

@@ -1,1 +1,1 @@
-"""The APIs of Azure's AI services."""
+"""The APIs of Azure's AI services, as tables and pure functions."""

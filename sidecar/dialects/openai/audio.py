@@ -17,7 +17,7 @@ from sidecar.core.dialect import Answers, Completeness
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form
 from sidecar.dialects import infrastructure
-from sidecar.dialects.plain import Beside, denies, document, failure_of, is_utf8, sound
+from sidecar.dialects.plain import ErrorMembers, denies, document, failure_of, is_utf8, sound
 
 _JSON: Final = frozenset({"", "json", "verbose_json", "diarized_json"})
 """Formats that are an object with a ``text``; the first where the caller names none."""
@@ -46,7 +46,7 @@ _LONGEST_COMPLAINT: Final = 4 * infrastructure.MOST_CHARACTERS + 64
 _SOUND: Final = frozenset({"application/octet-stream", "application/ogg", "binary/octet-stream"})
 
 
-class _Transcription(Beside, kw_only=True, gc=False):
+class _Transcription(ErrorMembers, kw_only=True, gc=False):
     text: str
 
 

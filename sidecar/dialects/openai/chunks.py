@@ -16,12 +16,12 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from sidecar.core.dialect import Answers, Completeness, Judged, Narrow, Watch
-from sidecar.core.http.sse import Event, EventWatch, Sign, Splitter, events, frame
+from sidecar.core.http.sse import Event, EventSign, EventWatch, Splitter, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
-from sidecar.dialects.openai import said as openai_said
+from sidecar.dialects.openai import choice_content
 from sidecar.dialects.openai.finish import Ending, judge, unknown
-from sidecar.dialects.plain import NULL, Beside, denies, is_null, is_utf8, tokens
+from sidecar.dialects.plain import NULL, ErrorMembers, denies, is_null, is_utf8, tokens
 
 Piece = dict[str, Any]
 """A choice as a chunk has it; also a choice of the whole answer, or any other JSON object."""
@@ -52,7 +52,7 @@ class _Choice(Struct, gc=False):
     error: Raw = NULL
 
 
-class _Answer(Beside, gc=False):
+class _Completion(ErrorMembers, gc=False):
     """What matters for judging, of a whole answer and of a chunk alike."""
 
     object: str | None = None
@@ -61,7 +61,7 @@ class _Answer(Beside, gc=False):
     usage: Raw | UnsetType = UNSET
 
 
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = msgspec.json.Decoder(_Completion)
 
 _ANY: Final = Facts()
 
@@ -282,13 +282,13 @@ def _is_of(endings: Mapping[int, Ending], expects: int) -> bool:
 def speaks(choice: _Choice) -> int:
     """What a choice of a chat says, or a piece of one."""
     if choice.message is NULL:  # a piece: what is absent is that very value
-        return openai_said.of_delta(choice.delta)
-    return openai_said.of_message(choice.message) | openai_said.of_delta(choice.delta)
+        return choice_content.of_delta(choice.delta)
+    return choice_content.of_message(choice.message) | choice_content.of_delta(choice.delta)
 
 
 def reads(choice: _Choice) -> int:
     """What a choice of the older completions says."""
-    return openai_said.of_text(choice.text)
+    return choice_content.of_text(choice.text)
 
 
 class _Read(Struct, gc=False):
@@ -297,7 +297,7 @@ class _Read(Struct, gc=False):
     *wrong* is what is wrong with it as a whole, None where nothing is.
     """
 
-    answers: list[_Answer]
+    answers: list[_Completion]
     end: int
     wrong: Completeness | None
 
@@ -314,7 +314,7 @@ def _read(body: bytes, form: Form) -> _Read:
 
 
 def _read_stream(body: bytes) -> _Read:
-    answers: list[_Answer] = []
+    answers: list[_Completion] = []
     end: int | None = None
     wrong: Completeness | None = None
     for event in events(body):
@@ -371,15 +371,15 @@ def _model(body: bytes, form: Form) -> str:
 
 
 def _signs(found: list[Event]) -> int:
-    signs = Sign.NOTHING
+    signs = EventSign.NOTHING
     for event in found:
         data = event.data
         if data.startswith(DONE):
-            signs |= Sign.CONTENT | Sign.END
+            signs |= EventSign.CONTENT | EventSign.END
         elif event.name == "error":
-            signs |= Sign.FAILURE
+            signs |= EventSign.FAILURE
         elif data and event.name != "ping":
-            signs |= Sign.FAILURE if data.find(b'"error"') >= 0 and _is_error(data) else Sign.CONTENT
+            signs |= EventSign.FAILURE if data.find(b'"error"') >= 0 and _is_error(data) else EventSign.CONTENT
     return signs
 
 

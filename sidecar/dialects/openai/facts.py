@@ -30,7 +30,7 @@ changes: ``openrouter:*``, xAI's ``x_search``, Groq's ``browser_search``, Moonsh
 
 def chat(members: Members) -> Facts:
     """``POST /chat/completions``."""
-    deciding_fields = _telling(members.get("messages"))
+    deciding_fields = _messages_of(members.get("messages"))
     found = _found(_CHAT, members) + _refers(deciding_fields)
     remote, count = any(map(_is_remote_within, deciding_fields)), openai_counts.choices(members)
     return _generated(members, found, count, remote=remote, usage_on_request=True)
@@ -195,11 +195,11 @@ def _refers(deciding_fields: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _input_names_file(members: Members) -> bool:
-    return any(map(_names_file_within, _telling(members.get("input"))))
+    return any(map(_names_file_within, _messages_of(members.get("input"))))
 
 
 def _input_is_remote(members: Members) -> bool:
-    return any(map(_is_remote_within, _telling(members.get("input"))))
+    return any(map(_is_remote_within, _messages_of(members.get("input"))))
 
 
 def _names_item(members: Members) -> bool:
@@ -245,7 +245,7 @@ def _is_remote(part: Mapping[str, Any]) -> bool:
     return False
 
 
-def _telling(value: object) -> Sequence[Mapping[str, Any]]:
+def _messages_of(value: object) -> Sequence[Mapping[str, Any]]:
     """Those objects that are more than a role and its text: most messages aren't, and this is run on every call."""
     return [one for one in _objects(value) if len(one) != 2 or type(one.get("content")) is not str or "role" not in one]
 

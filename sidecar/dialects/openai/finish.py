@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from sidecar.core.dialect import Completeness
-from sidecar.dialects.openai.said import Said
+from sidecar.dialects.openai.choice_content import ChoiceContent
 
 GOOD: Final = frozenset({
     # OpenAI, API reference; OpenRouter brings the words of others to these, and vLLM has the first two of its own.
@@ -53,7 +53,7 @@ class Ending(Struct, gc=False):
     """
 
     reasons: frozenset[str] = frozenset()
-    said: int = Said.NOTHING
+    said: int = ChoiceContent.NOTHING
     failed: bool = False
 
     def add(self, reason: str) -> None:
@@ -82,11 +82,11 @@ def _judge_one(one: Ending) -> Completeness:
 
 def _has_shape(one: Ending) -> bool:
     """Whether it has said what belongs to its reason; of what was filtered nothing may be left."""
-    if one.said & Said.ODD:
+    if one.said & ChoiceContent.ODD:
         return False
     if one.reasons & CALLING:
-        return bool(one.said & Said.CALL)
-    return one.said != Said.NOTHING or FILTERED in one.reasons
+        return bool(one.said & ChoiceContent.CALL)
+    return one.said != ChoiceContent.NOTHING or FILTERED in one.reasons
 
 
 def unknown(endings: Iterable[Ending]) -> list[str]:

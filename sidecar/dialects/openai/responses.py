@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
-from sidecar.core.http.sse import Event, EventWatch, Sign, events, frame
+from sidecar.core.http.sse import Event, EventSign, EventWatch, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
 from sidecar.dialects.openai.chunks import ODD
-from sidecar.dialects.plain import NULL, Beside, begins, denies, is_null, is_utf8, tokens
+from sidecar.dialects.plain import NULL, ErrorMembers, begins, denies, is_null, is_utf8, tokens
 
 Item = dict[str, Any]
 """An output item, a part of one, or the members of an event."""
@@ -27,7 +27,7 @@ _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "resp
 _QUIET: Final = frozenset({"ping", "keepalive"})
 
 
-class _Details(Struct, gc=False):
+class _IncompleteDetails(Struct, gc=False):
     reason: str | None = None
 
 
@@ -46,7 +46,7 @@ class _Response(Struct, gc=False):
     error: Raw = NULL
     base_resp: Raw = NULL
     success: Raw = NULL
-    incomplete_details: _Details | None = None
+    incomplete_details: _IncompleteDetails | None = None
 
 
 class _Event(Struct, gc=False):
@@ -80,24 +80,24 @@ _ANY: Final = Facts()
 def _signs(event: Event) -> int:
     kind = event.name
     if not event.data and kind not in _TERMINAL:  # an event too large to be read has a name alone
-        return Sign.NOTHING
+        return EventSign.NOTHING
     if not kind:
         try:
             read = _EVENT.decode(event.data)
         except UNREADABLE:
-            return Sign.CONTENT
+            return EventSign.CONTENT
         kind = read.type if is_null(read.error) else "error"
     if kind in _QUIET:
-        return Sign.NOTHING
+        return EventSign.NOTHING
     if kind == "error":
-        return Sign.FAILURE
+        return EventSign.FAILURE
     if kind == "response.failed":
-        return Sign.FAILURE | Sign.END
-    return Sign.CONTENT | Sign.END if kind in _TERMINAL else Sign.CONTENT
+        return EventSign.FAILURE | EventSign.END
+    return EventSign.CONTENT | EventSign.END if kind in _TERMINAL else EventSign.CONTENT
 
 
 def _signs_of(found: list[Event]) -> int:
-    signs = Sign.NOTHING
+    signs = EventSign.NOTHING
     for event in found:
         signs |= _signs(event)
     return signs
@@ -106,13 +106,13 @@ def _signs_of(found: list[Event]) -> int:
 def _final(body: bytes) -> Raw | None:
     """The ``response`` of the terminal event, None where none came."""
     for event in reversed(events(body)):
-        if _signs(event) & Sign.END:
+        if _signs(event) & EventSign.END:
             return _EVENT.decode(event.data).response
     return None
 
 
 def _failed(body: bytes) -> bool:
-    return any(_signs(event) & Sign.FAILURE for event in events(body))
+    return any(_signs(event) & EventSign.FAILURE for event in events(body))
 
 
 def _read(body: bytes, form: Form) -> _Response | None:
@@ -129,7 +129,7 @@ def _complete(body: bytes, form: Form, _facts: Facts = _ANY, _media: str = "") -
         if document is None:
             return Completeness.FAILED if _failed(body) else Completeness.TRUNCATED
         response = _RESPONSE.decode(document)
-        if denies(Beside(response.error, response.base_resp, response.success)):
+        if denies(ErrorMembers(response.error, response.base_resp, response.success)):
             return Completeness.FAILED
         items = _OUTPUT.decode(response.output) if begins(response.output, b"[") else None
     except UNREADABLE:

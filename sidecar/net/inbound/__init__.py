@@ -1,1 +1,1 @@
-"""The listener: from bytes of callers to requests, and from answers to bytes."""
+"""Turns the bytes of callers into requests, and answers into bytes."""

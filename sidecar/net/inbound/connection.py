@@ -14,11 +14,11 @@ from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused, SlowReader
 from sidecar.net.base import Pending, Request, Response
 from sidecar.net.inbound import http1
-from sidecar.net.inbound.exchange import Reply, Wire, respond
+from sidecar.net.inbound.exchange import AnswerWriter, Reply, respond
 from sidecar.net.inbound.flow import FlowControl
 from sidecar.net.inbound.intake import Intake
-from sidecar.net.inbound.parser import Reader
-from sidecar.net.inbound.shared import Shared
+from sidecar.net.inbound.parser import RequestParser
+from sidecar.net.inbound.shared import ListenerState
 
 AHEAD = 64 * 1024
 """Bytes sent ahead of their turn that may wait before the sender is paused."""
@@ -33,7 +33,7 @@ LINGER_SECONDS = 2.0
 NEVER = float("inf")
 
 
-class Connection(asyncio.Protocol):
+class CallerConnection(asyncio.Protocol):
     """
     The protocol of one accepted connection.
 
@@ -42,11 +42,11 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
     _flow: FlowControl
-    _wire: Wire
-    _reader: Reader
+    _wire: AnswerWriter
+    _parser: RequestParser
     _intake: Intake
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: ListenerState) -> None:
         self._shared = shared
         self._rest = b""
         self._resuming = False
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._doomed: Refused | None = None
 
     def __repr__(self) -> str:
-        return f"<Connection {self._reader!r} {self._wire!r}{' closing' if self._closing else ''}>"
+        return f"<CallerConnection {self._parser!r} {self._wire!r}{' closing' if self._closing else ''}>"
 
     # What the transport calls.
 
@@ -71,9 +71,9 @@ class Connection(asyncio.Protocol):
         """A client has connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._flow = FlowControl(self._transport)
-        self._wire = Wire(self._transport, self._shared.limits.reader_seconds)
-        self._reader = Reader(self._shared.limits, transport.get_extra_info("sockname")[1])
-        self._intake = Intake(self._shared, self._reader, self)
+        self._wire = AnswerWriter(self._transport, self._shared.limits.reader_seconds)
+        self._parser = RequestParser(self._shared.limits, transport.get_extra_info("sockname")[1])
+        self._intake = Intake(self._shared, self._parser, self)
         self._shared.came(self)
 
     def data_received(self, data: bytes) -> None:
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self._closing = True
         self._wire.lose()
-        self._reader.close()
+        self._parser.close()
         self._intake.fail(ClientGone("the caller closed the connection"))
         if self._task is None:
             self._intake.release()
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
         if self._idle and not self._closing:
             self._close()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection and what runs for it, now."""
         self._transport.abort()
         if self._task is not None:
@@ -166,20 +166,20 @@ class Connection(asyncio.Protocol):
 
     @property
     def _idle(self) -> bool:
-        return not (self._reader.fed or self._rest or self._intake.opened)
+        return not (self._parser.fed or self._rest or self._intake.opened)
 
     @property
     def _busy(self) -> bool:
-        return self._reader.done or self._wire.paused or self._closing or self._doomed is not None
+        return self._parser.done or self._wire.paused or self._closing or self._doomed is not None
 
     def _find(self, data: bytes) -> tuple[Any, bytes] | None:
         """
         The plan and the body of a whole request that is like one before. What needs more than a quick answer (somebody
         waits, the end is near) goes the ordinary way.
         """
-        if self._reader.fed or self._wire.paused or self._shared.draining:
+        if self._parser.fed or self._wire.paused or self._shared.draining:
             return None
-        return self._shared.head_memo.find(data, self._reader.port)
+        return self._shared.head_memo.find(data, self._parser.port)
 
     def _try_hit(self, plan: Any, body: bytes) -> bool:
         """Answer from memory, if it has the answer. Leaves everything as an ordinary answer would."""
@@ -200,17 +200,17 @@ class Connection(asyncio.Protocol):
         return True
 
     def _consume(self, data: bytes, *, known: bool = False) -> None:
-        reader = self._reader
+        parser = self._parser
         at, size, turn = 0, len(data), TURN
         while at < size and turn and not self._busy:
             turn -= 1
-            start = -1 if reader.fed or self._intake.opened else at
+            start = -1 if parser.fed or self._intake.opened else at
             try:
-                at = reader.feed(data, at)
+                at = parser.feed(data, at)
             except Refused as error:
                 self._doom(error)
                 return
-            if reader.head is not None:
+            if parser.head is not None:
                 self._head_deadline = NEVER
                 self._intake.advance(size - at)
                 if start >= 0 and not known:
@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
 
     def invite(self) -> None:
         """The body is going to be read: tell a client that waits for ``100 Continue``."""
-        framing = self._reader.framing
+        framing = self._parser.framing
         if framing is not None and framing.expects and not self._invited:
             self._invited = True
             if self._reply is None or not self._reply.started:
@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
         limits, now = self._shared.limits, self._shared.now
         if self._intake.opened:
             self.deadline = now + limits.body_seconds if self._intake.starved else NEVER
-        elif self._reader.fed:
+        elif self._parser.fed:
             if self._head_deadline == NEVER:
                 self._head_deadline = now + limits.head_seconds
             self.deadline = self._head_deadline
@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol):
             self._start(request.head, answer)
 
     def _respond(self, response: Response, *, close: bool = False) -> None:
-        head = self._reader.head
+        head = self._parser.head
         keep = self._keeps and not close and not response.close
         minor, empty = (1, False) if head is None else (head.minor, head.method == b"HEAD")
         respond(self._wire, response, self._shared.date, minor, keep=keep, empty=empty)
@@ -284,7 +284,7 @@ class Connection(asyncio.Protocol):
     def refuse(self, error: Refused) -> None:
         """Answer the request with *error*."""
         try:
-            response = self._shared.app.refuse(self._reader.head, error)
+            response = self._shared.app.refuse(self._parser.head, error)
         except Exception as bug:  # noqa: BLE001 - as above
             self._shared.report(bug)
             response = Response(error.status, b"content-length: 0\r\n", b"")
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
         self._intake.fail(error)
 
     def _start(self, head: Head, pending: Pending) -> None:
-        framing = self._reader.framing
+        framing = self._parser.framing
         assert framing is not None
         self._reply = Reply(self._wire, self._shared, head, keep=framing.keep, whole=lambda: self._keeps)
         self._task = self._shared.spawn(self._carry(pending, self._reply), name="request")
@@ -352,21 +352,21 @@ class Connection(asyncio.Protocol):
 
     @property
     def _keeps(self) -> bool:
-        reader = self._reader
+        parser = self._parser
         return (
-            reader.done
-            and reader.framing is not None
-            and reader.framing.keep
+            parser.done
+            and parser.framing is not None
+            and parser.framing.keep
             and self._doomed is None
             and not self._shared.draining
         )
 
     def _finish(self, *, keep: bool, linger: bool = False) -> None:
         """The answer is written: give back what it held, then the next one or the end."""
-        clean = self._reader.done and not self._rest
+        clean = self._parser.done and not self._rest
         self._intake.release()
         if keep:
-            self._reader.next()
+            self._parser.next()
             self._intake.next()
             self._invited = False
         else:

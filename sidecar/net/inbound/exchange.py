@@ -16,7 +16,7 @@ from sidecar.core.model import Head, Pairs
 from sidecar.errors import ClientGone, SlowReader
 from sidecar.net.base import Response
 from sidecar.net.inbound import http1
-from sidecar.net.inbound.shared import Shared
+from sidecar.net.inbound.shared import ListenerState
 
 WRITE_BUFFER = 64 * 1024
 """Bytes that may wait for a slow caller before his answer is paused."""
@@ -25,7 +25,7 @@ JOIN = 64 * 1024
 """Bodies up to this size are copied into one write with their head; larger ones are worth a second buffer."""
 
 
-class Wire:
+class AnswerWriter:
     """
     The writing side of a transport: whether it takes more, and whether the caller still reads.
 
@@ -47,7 +47,8 @@ class Wire:
         self._waiters: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
-        return f"<Wire{' paused' if self.paused else ''}{' slow' if self.slow else ''}{' lost' if self.lost else ''}>"
+        states = ("paused", "slow", "lost")
+        return f"<{' '.join(['AnswerWriter', *(state for state in states if getattr(self, state))])}>"
 
     async def room(self) -> None:
         """Wait until there is room to write. Raises ``SlowReader`` and ``ClientGone``."""
@@ -125,7 +126,9 @@ class Reply:
         "started",
     )
 
-    def __init__(self, wire: Wire, shared: Shared, head: Head, *, keep: bool, whole: Callable[[], bool]) -> None:
+    def __init__(
+        self, wire: AnswerWriter, shared: ListenerState, head: Head, *, keep: bool, whole: Callable[[], bool]
+    ) -> None:
         self._wire = wire
         self._shared = shared
         self._whole = whole
@@ -143,7 +146,7 @@ class Reply:
         return f"<Reply {state}, {self._written} of {self._length} bytes>"
 
     def begin(self, status: int, pairs: Pairs, length: int | None) -> None:
-        """See ``Exchange``. Raises ``ValueError`` for fields that would break out of their lines."""
+        """Send the head. Raises ``ValueError`` for fields that would break out of their lines."""
         lines = http1.field_lines(pairs)
         self._start()
         self._length = length
@@ -174,7 +177,7 @@ class Reply:
         )
 
     async def write(self, chunk: bytes) -> None:
-        """See ``Exchange``. Also raises ``ClientGone``, and ``ValueError`` past the length that was announced."""
+        """Send body bytes. Raises ``SlowReader``, ``ClientGone``, and ``ValueError`` past the announced length."""
         if self._wire.paused or self._wire.lost:
             await self._wire.room()
         if not self.started or self.ended or self.severed:
@@ -193,7 +196,7 @@ class Reply:
             self._wire.transport.writelines((b"%x\r\n" % len(chunk), chunk, http1.CRLF))
 
     def end(self) -> None:
-        """See ``Exchange``."""
+        """End the answer; break the connection where bytes of the announced length are missing."""
         if self._wire.lost or self.severed or self.ended:
             return
         if not self.started:
@@ -210,14 +213,14 @@ class Reply:
             self._wire.reset_on_close(on=False)
 
     def respond(self, response: Response) -> None:
-        """See ``Exchange``."""
+        """Send a whole answer at once."""
         self._start()
         self.keep = self.keep and not response.close and self._whole()
         self.ended = True
         respond(self._wire, response, self._shared.date, self._minor, keep=self.keep, empty=self._empty)
 
     def cut(self) -> None:
-        """See ``Exchange``."""
+        """Break the connection, so that the caller knows the answer is not whole."""
         if not self.ended:
             self.severed = True
             self._wire.transport.abort()
@@ -238,7 +241,7 @@ def connection_line(minor: int, *, keep: bool) -> bytes:
     return b"" if minor else http1.KEEP_ALIVE
 
 
-def respond(wire: Wire, response: Response, date: bytes, minor: int, *, keep: bool, empty: bool) -> None:
+def respond(wire: AnswerWriter, response: Response, date: bytes, minor: int, *, keep: bool, empty: bool) -> None:
     """Write a whole answer; *empty* leaves its body out (HEAD)."""
     head = (http1.status_line(response.status), date, response.head, connection_line(minor, keep=keep), http1.CRLF)
     if empty:

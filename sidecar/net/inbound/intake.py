@@ -13,8 +13,8 @@ from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused
 from sidecar.net.base import Admission, Request
 from sidecar.net.inbound.body import OBSERVED, Collection, Inflow
-from sidecar.net.inbound.parser import Reader
-from sidecar.net.inbound.shared import Shared
+from sidecar.net.inbound.parser import RequestParser
+from sidecar.net.inbound.shared import ListenerState
 
 
 class Owner(Protocol):
@@ -37,13 +37,13 @@ class Owner(Protocol):
 
 
 class Intake:
-    """The request that *reader* is in. *opened*: its head has been judged; *inflow*: its body, where it streams."""
+    """The request that *parser* is in. *opened*: its head has been judged; *inflow*: its body, where it streams."""
 
     _admission: Admission
 
-    def __init__(self, shared: Shared, reader: Reader, owner: Owner) -> None:
+    def __init__(self, shared: ListenerState, parser: RequestParser, owner: Owner) -> None:
         self._shared = shared
-        self._reader = reader
+        self._parser = parser
         self._owner = owner
         self._held = 0
         self._collection: Collection | None = None
@@ -66,31 +66,31 @@ class Intake:
         """More of the body is needed to get on."""
         if self.inflow is not None:
             return self.inflow.starved
-        return self.opened and not self._asked and not self._reader.done and not self.full
+        return self.opened and not self._asked and not self._parser.done and not self.full
 
     def advance(self, available: int) -> None:
         """Bring the request forward, as far as what was read allows; *available* more bytes are in hand."""
-        reader = self._reader
+        parser = self._parser
         if not self.opened:
             self.opened = True
             self._open(available)
         if self.inflow is not None:
-            for chunk in reader.chunks:
+            for chunk in parser.chunks:
                 self.inflow.feed(chunk)
-            reader.chunks.clear()
-            if reader.done:
+            parser.chunks.clear()
+            if parser.done:
                 self.inflow.end()
         elif self._collection is not None:
-            for chunk in reader.chunks:
+            for chunk in parser.chunks:
                 self._collection.add(chunk)
-            reader.chunks.clear()
-            if reader.done:
+            parser.chunks.clear()
+            if parser.done:
                 self._collection.end()
             self._collected()
-        elif reader.done and self.opened and not self._asked:
-            head = reader.head
+        elif parser.done and self.opened and not self._asked:
+            head = parser.head
             assert head is not None
-            self._ask(Request(head, b"".join(reader.chunks), self._admission.plan))
+            self._ask(Request(head, b"".join(parser.chunks), self._admission.plan))
 
     def fail(self, error: Exception) -> None:
         """No more of the body will come."""
@@ -99,8 +99,8 @@ class Intake:
 
     def learn(self, raw: bytes) -> None:
         """Remember the head that has just been judged, *raw* as it came, if requests like it can be recalled."""
-        reader = self._reader
-        head, framing = reader.head, reader.framing
+        parser = self._parser
+        head, framing = parser.head, parser.framing
         if head is None or framing is None or not self._admitted or not self._admission.collect:
             return
         if head.minor and head.method == b"POST" and framing.keep and not framing.expects and framing.length:
@@ -123,8 +123,8 @@ class Intake:
         self.opened = self._admitted = self._asked = False
 
     def _open(self, available: int) -> None:
-        reader, shared = self._reader, self._shared
-        head, framing = reader.head, reader.framing
+        parser, shared = self._parser, self._shared
+        head, framing = parser.head, parser.framing
         assert head is not None
         assert framing is not None
         try:
@@ -139,7 +139,7 @@ class Intake:
             self._owner.fault(error)
             return
         length = framing.length
-        if reader.done:
+        if parser.done:
             return
         here = length is not None and length <= available and length <= min(OBSERVED, shared.limits.collect)
         if here and length is not None and shared.ledger.take(length):
@@ -163,17 +163,17 @@ class Intake:
         self._owner.pace()
 
     def _collected(self) -> None:
-        collection, head, framing = self._collection, self._reader.head, self._reader.framing
+        collection, head, framing = self._collection, self._parser.head, self._parser.framing
         if collection is None or not collection.settled or self._asked:
             return
         assert head is not None
         if collection.overflowed:
             assert framing is not None
             inflow = Inflow(framing.length, self._wanted, collection.spool, collection.chunks)
-            if self._reader.done:
+            if self._parser.done:
                 inflow.end()
             self._stream(head, inflow, overflowed=True)
-        elif self._reader.done:
+        elif self._parser.done:
             self._ask(Request(head, collection.body(), self._admission.plan, observer=collection.observer))
 
     def _stream(self, head: Head, inflow: Inflow, *, overflowed: bool) -> None:

@@ -13,9 +13,10 @@ from sidecar.core.memory_budget import Ledger
 from sidecar.core.rules import Limits
 from sidecar.net.base import Application
 from sidecar.net.inbound import http1
-from sidecar.net.inbound.connection import Connection
-from sidecar.net.inbound.shared import Shared, Spawn
+from sidecar.net.inbound.connection import CallerConnection
+from sidecar.net.inbound.shared import ListenerState
 from sidecar.net.inbound.spool import Spools
+from sidecar.tasks import Spawn
 
 TICK = 0.5
 """Seconds between two sweeps: the exactness of every deadline."""
@@ -50,11 +51,11 @@ class Listener:
         self._clock = clock
         self._wall = wall
         self._spools = Spools(spool_dir)
-        self._shared = Shared(
+        self._shared = ListenerState(
             app, limits, ledger, spawn=spawn, spools=self._spools, report=report, came=self._came, gone=self._gone
         )
         self._servers: list[asyncio.Server] = []
-        self._open: set[Connection] = set()
+        self._open: set[CallerConnection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event = asyncio.Event()
 
@@ -96,7 +97,7 @@ class Listener:
             connection.retire()
         if not await self._empty(seconds):
             for connection in tuple(self._open):
-                connection.cut()
+                connection.abort()
             await self._empty(CUT_SECONDS)
         if self._timer is not None:
             self._timer.cancel()
@@ -119,11 +120,11 @@ class Listener:
             return False
         return True
 
-    def _accept(self) -> Connection:
+    def _accept(self) -> CallerConnection:
         if self._timer is None:
             self._look_at_clocks()
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
-        return Connection(self._shared)
+        return CallerConnection(self._shared)
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick) if self._open else None
@@ -133,10 +134,10 @@ class Listener:
         self._shared.now = self._clock()
         self._shared.date = http1.date_line(self._wall())
 
-    def _came(self, connection: Connection) -> None:
+    def _came(self, connection: CallerConnection) -> None:
         self._open.add(connection)
 
-    def _gone(self, connection: Connection) -> None:
+    def _gone(self, connection: CallerConnection) -> None:
         self._open.discard(connection)
         if not self._open:
             self._emptied.set()

@@ -27,7 +27,7 @@ _END = b"\r\n\r\n"
 _HEAD, _SIZED, _CHUNKED = range(3)
 
 
-class Reader:
+class RequestParser:
     """
     Reads one message after another. Between two calls of ``feed``, *head* and *framing* are set once the head is
     complete, *chunks* holds what came of the body (the caller empties it), *done* tells that the message is complete,
@@ -57,7 +57,7 @@ class Reader:
 
     def __repr__(self) -> str:
         where = "done" if self.done else "body" if self.head else "head" if self.fed else "between messages"
-        return f"<Reader {where}>"
+        return f"<RequestParser {where}>"
 
     def feed(self, data: bytes, at: int) -> int:
         """

@@ -7,25 +7,18 @@ a second, and that is exact enough for deadlines of seconds.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.rules import Limits
 from sidecar.net.base import Application
 from sidecar.net.inbound.head_memo import HeadMemo
 from sidecar.net.inbound.spool import Spools
+from sidecar.tasks import Spawn
 
 
-class Spawn(Protocol):
-    """Starts a task that its owner holds and waits for at the end."""
-
-    def __call__(self, coroutine: Coroutine[Any, Any, None], /, *, name: str) -> asyncio.Task[None]:
-        """Start *coroutine* as a task named *name*."""
-
-
-class Shared:
+class ListenerState:
     """
     *now* is monotonic seconds, *date* the ``date`` field's line; *draining* tells that connections are not kept.
     *head_memo* are the heads seen before. *report* hears of exceptions that should not have happened; *came* and *gone*
@@ -73,4 +66,4 @@ class Shared:
         self.draining = False
 
     def __repr__(self) -> str:
-        return f"<Shared {self.ledger!r}{' draining' if self.draining else ''}>"
+        return f"<ListenerState {self.ledger!r}{' draining' if self.draining else ''}>"

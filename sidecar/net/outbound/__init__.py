@@ -1,1 +1,1 @@
-"""The client: requests to AI services, and their answers."""
+"""Sends requests to AI services and reads their answers; which service and region is decided elsewhere."""

@@ -20,7 +20,8 @@ from sidecar.core.region.connections import Opened
 from sidecar.core.rules import KIB
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
 from sidecar.net.outbound.answer_head import Unreadable
-from sidecar.net.outbound.connection import Wire
+from sidecar.net.outbound.connection import UpstreamConnection
+from sidecar.tasks import Spawn
 
 AT_ONCE = 64 * KIB
 """Up to this size a body leaves in one write with its head; a larger one is written piece by piece, in a task."""
@@ -30,7 +31,6 @@ PIECE = 256 * KIB
 BROKEN = (Unreadable, aiohttp.ClientError, HttpProcessingError, aiohttp.EofStream, OSError, RuntimeError)
 """What our connection and aiohttp raise while an answer is awaited."""
 
-Spawn = Callable[..., "asyncio.Task[None]"]
 """``spawn(coroutine, name=…)``: starts a task that its owner keeps."""
 
 
@@ -45,7 +45,7 @@ class Body(Protocol):
         """The body from its start."""
 
 
-class Answer:
+class UpstreamAnswer:
     """
     An answer, from its head on. Whoever gets one reads it to its end or closes it.
 
@@ -56,7 +56,7 @@ class Answer:
     __slots__ = ("_call", "_error", "_payload", "length", "pairs", "status")
 
     def __init__(
-        self, call: Call, payload: aiohttp.StreamReader, status: int, pairs: Pairs, length: int | None
+        self, call: OutboundCall, payload: aiohttp.StreamReader, status: int, pairs: Pairs, length: int | None
     ) -> None:
         self._call = call
         self._payload = payload
@@ -68,7 +68,7 @@ class Answer:
             call.finish()
 
     def __repr__(self) -> str:
-        return f"<Answer {self.status} {self._call!r}>"
+        return f"<UpstreamAnswer {self.status} {self._call!r}>"
 
     async def read(self) -> bytes:
         """
@@ -103,7 +103,7 @@ class Answer:
         self._call.drop()
 
 
-class Call:
+class OutboundCall:
     """
     A request on a connection that is all its own until ``finish`` or ``drop``.
 
@@ -130,7 +130,7 @@ class Call:
         self, connection: Connection, peer: str, *, first_byte: float, idle: float, on_sent: Callable[[], None]
     ) -> None:
         wire = connection.protocol
-        assert isinstance(wire, Wire)
+        assert isinstance(wire, UpstreamConnection)
         self._connection: Connection | None = connection
         self._wire = wire
         self._peer = peer
@@ -144,9 +144,9 @@ class Call:
         self.reused = wire.served > 0
 
     def __repr__(self) -> str:
-        return f"<Call to {self._peer} on {self._wire!r}{'' if self._connection else ', over'}>"
+        return f"<OutboundCall to {self._peer} on {self._wire!r}{'' if self._connection else ', over'}>"
 
-    async def exchange(self, head: bytes, body: bytes | Body, *, bodiless: bool, spawn: Spawn) -> Answer:
+    async def exchange(self, head: bytes, body: bytes | Body, *, bodiless: bool, spawn: Spawn) -> UpstreamAnswer:
         """
         Send *head* and *body*, and wait for the answer's head. *bodiless*: no answer to this method has a body.
 
@@ -178,7 +178,7 @@ class Call:
             self._timer.cancel()
         if self._sent:
             wire.expect_body(self._idle)
-        return Answer(self, payload, answered.status, answered.pairs, answered.length)
+        return UpstreamAnswer(self, payload, answered.status, answered.pairs, answered.length)
 
     def finish(self) -> None:
         """The answer is whole: the connection may serve the next call, unless this one is still being sent."""
@@ -258,7 +258,7 @@ class Call:
         chunks = _pieces(body) if isinstance(body, bytes) else body.chunks()
         try:
             await self._copy(head, chunks, size)
-        except _Broken:
+        except _ConnectionBroken:
             pass
         except SidecarError as error:
             self._fail(error)
@@ -310,7 +310,7 @@ class Call:
             detail = f"it took no more of the request for {self._idle:g} s"
             raise self._failed(Cause.IDLE_TIMEOUT, detail) from None
         except (OSError, RuntimeError, aiohttp.ClientError) as error:  # uvloop raises RuntimeError when it is closed
-            raise _Broken from error
+            raise _ConnectionBroken from error
 
 
 def lost_by(error: SidecarError) -> Opened:
@@ -318,7 +318,7 @@ def lost_by(error: SidecarError) -> Opened:
     return Opened.DIED if isinstance(error, UpstreamFailed) else Opened.DROPPED
 
 
-class _Broken(Exception):
+class _ConnectionBroken(Exception):
     """The connection broke under the request."""
 
 

@@ -22,10 +22,11 @@ from sidecar.core.model import Pairs
 from sidecar.core.region.connections import OLD, Census
 from sidecar.core.rules import Timeouts, UpstreamRule
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.net.outbound.call import Answer, Body, Call, Spawn
-from sidecar.net.outbound.connection import Pool, Wire, check_parser, trust
+from sidecar.net.outbound.call import Body, OutboundCall, UpstreamAnswer
+from sidecar.net.outbound.connection import UpstreamConnection, UpstreamPool, check_parser, trust
 from sidecar.net.outbound.egress import PORTS, choose
 from sidecar.net.outbound.resolve import Resolver
+from sidecar.tasks import Spawn
 
 ORIGINS = 256
 """So many base URLs are remembered; a service with a resource in its path can have any number."""
@@ -37,7 +38,7 @@ OURS = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection
 """Fields that belong to the connection: they are written here and nowhere else."""
 
 
-class Origin(Struct, frozen=True):
+class UpstreamOrigin(Struct, frozen=True):
     """
     Where a base URL leads, worked out once.
 
@@ -85,8 +86,8 @@ class Upstream:
         self._environ = environ
         self._own = own
         self._spawn = spawn
-        self._origins: dict[str, Origin] = {}
-        self._pool: Pool | None = None
+        self._origins: dict[str, UpstreamOrigin] = {}
+        self._pool: UpstreamPool | None = None
         self.census = Census()
 
     def __repr__(self) -> str:
@@ -97,7 +98,9 @@ class Upstream:
         """Get ready. Raises ``ConfigError`` when ``ca_file`` or the installed aiohttp cannot be used."""
         check_parser()
         anchors = trust(self._rule.ca_file)
-        self._pool = Pool(anchors, self.census, self._resolver, old=self._old, clock=self._clock, draw=self._draw)
+        self._pool = UpstreamPool(
+            anchors, self.census, self._resolver, old=self._old, clock=self._clock, draw=self._draw
+        )
 
     async def close(self) -> None:
         """Close every connection, those of running calls too."""
@@ -117,7 +120,7 @@ class Upstream:
         timeouts: Timeouts,
         streaming: bool,
         on_sent: Callable[[], None] = lambda: None,
-    ) -> Answer:
+    ) -> UpstreamAnswer:
         """
         Send one request, and return its answer as soon as the head is there.
 
@@ -136,10 +139,10 @@ class Upstream:
         head = _head(origin, method, target, pairs, body)
         connection = await self._connect(pool, origin, timeouts.connect)
         first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
-        call = Call(connection, origin.peer, first_byte=first_byte, idle=timeouts.idle, on_sent=on_sent)
+        call = OutboundCall(connection, origin.peer, first_byte=first_byte, idle=timeouts.idle, on_sent=on_sent)
         return await call.exchange(head, body, bodiless=method == b"HEAD", spawn=self._spawn)
 
-    def _learn(self, base: str) -> Origin:
+    def _learn(self, base: str) -> UpstreamOrigin:
         """The origin of *base*, kept for the next call."""
         try:
             parts = urlsplit(base)
@@ -169,17 +172,17 @@ class Upstream:
         via = f"{proxy.host}:{proxy.port}" if proxy else ""
         if len(self._origins) >= ORIGINS:
             del self._origins[next(iter(self._origins))]
-        origin = self._origins[base] = Origin(request, prefix, fields, peer, via)
+        origin = self._origins[base] = UpstreamOrigin(request, prefix, fields, peer, via)
         return origin
 
-    async def _connect(self, pool: Pool, origin: Origin, seconds: float) -> Connection:
+    async def _connect(self, pool: UpstreamPool, origin: UpstreamOrigin, seconds: float) -> Connection:
         """A connection from the pool, or a new one: name, TCP, proxy and TLS within *seconds* together."""
         try:
             connection = await pool.connect(origin.request, [], aiohttp.ClientTimeout(connect=seconds))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unconnected(error, origin, seconds) from None  # a proxy's answer may quote credentials
         wire = connection.protocol
-        if isinstance(wire, Wire) and wire.served == 0 and wire.transport is not None:
+        if isinstance(wire, UpstreamConnection) and wire.served == 0 and wire.transport is not None:
             address = wire.transport.get_extra_info("peername")
             if isinstance(address, tuple) and self._own(address[0], address[1]):
                 connection.close()
@@ -187,7 +190,7 @@ class Upstream:
         return connection
 
 
-def _head(origin: Origin, method: bytes, target: bytes, pairs: Pairs, body: bytes | Body) -> bytes:
+def _head(origin: UpstreamOrigin, method: bytes, target: bytes, pairs: Pairs, body: bytes | Body) -> bytes:
     """The request's head. Raises ``UpstreamFailed`` for one that a reader could take for something else."""
     fields = [pair for pair in pairs if pair[0].lower() not in OURS]
     measured = method in WITH_CONTENT or any(name.lower() == b"content-length" for name, _ in pairs)
@@ -209,7 +212,7 @@ def _head(origin: Origin, method: bytes, target: bytes, pairs: Pairs, body: byte
     return head
 
 
-def _unconnected(error: Exception, origin: Origin, seconds: float) -> UpstreamFailed:
+def _unconnected(error: Exception, origin: UpstreamOrigin, seconds: float) -> UpstreamFailed:
     """What *error*, raised while connecting, means."""
     where = f"{origin.peer} through the proxy {origin.via}" if origin.via else origin.peer
     cause, detail = Cause.CONNECT, getattr(error, "strerror", None) or type(error).__name__

@@ -22,7 +22,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 
-from sidecar.core.region.connections import Census, Opened, Term, outlived, term
+from sidecar.core.region.connections import Census, ConnectionTerm, Opened, outlived, term
 from sidecar.core.rules import KIB
 from sidecar.errors import ConfigError
 from sidecar.net.outbound.answer_head import (
@@ -54,7 +54,7 @@ _ENDS_A_BODY = re.compile(rb"[^\r\n]\r\n\r\n").fullmatch
 _NO_LOOP: Any = object()  # for a parser that has nobody to wake
 
 
-class Wire(ResponseHandler):
+class UpstreamConnection(ResponseHandler):
     """
     One connection to an AI service or a proxy.
 
@@ -70,7 +70,7 @@ class Wire(ResponseHandler):
         self.answered = False
         self.served = 0
         self.on_lost: Callable[[Opened], None] | None = None
-        self.term: Term | None = None
+        self.term: ConnectionTerm | None = None
         self._ours = False
         self._resting = False
         self._begun = b""  # of a head
@@ -83,7 +83,7 @@ class Wire(ResponseHandler):
 
     def __repr__(self) -> str:
         state = "resting" if self._resting else "answered" if self.answered else "waiting"
-        return f"<Wire {state}, {self.served} calls served>"
+        return f"<UpstreamConnection {state}, {self.served} calls served>"
 
     def begin(self, *, bodiless: bool) -> None:
         """Get ready for the answer to a call; *bodiless* when none has a body (HEAD)."""
@@ -260,7 +260,7 @@ class Wire(ResponseHandler):
         self.abort()
 
 
-class Pool(aiohttp.TCPConnector):
+class UpstreamPool(aiohttp.TCPConnector):
     """
     Connections by destination, without a limit: how many calls there are at once is decided elsewhere. *census* counts
     those that are opened. Names are looked up by *resolver*; connections last for *old* seconds, *clock* is monotonic,
@@ -290,7 +290,7 @@ class Pool(aiohttp.TCPConnector):
             keepalive_timeout=KEEP_IDLE,
             socket_factory=_dial,
         )
-        protocol: type[ResponseHandler] = Wire
+        protocol: type[ResponseHandler] = UpstreamConnection
         self._factory = partial(protocol, loop=self._loop)  # aiohttp has no public way to say it
 
     async def close(self, *, abort_ssl: bool = False) -> None:
@@ -314,7 +314,7 @@ class Pool(aiohttp.TCPConnector):
             census.failed(key, reason)
             raise
         census.succeeded(reason)
-        if isinstance(wire, Wire):
+        if isinstance(wire, UpstreamConnection):
             wire.on_lost = partial(census.lost, key)
             wire.term = self._term(req, wire)
             if wire.transport is None:
@@ -330,18 +330,18 @@ class Pool(aiohttp.TCPConnector):
             if reason is None:
                 break
             kept.popleft()
-            if isinstance(wire, Wire):
+            if isinstance(wire, UpstreamConnection):
                 wire.lose(reason)
             wire.close()
         return await super()._get(key, traces)
 
-    def _term(self, req: aiohttp.ClientRequest, wire: Wire) -> Term:
+    def _term(self, req: aiohttp.ClientRequest, wire: UpstreamConnection) -> ConnectionTerm:
         host = (req.proxy.raw_host if req.proxy is not None else req.url.raw_host) or ""
         address = wire.transport.get_extra_info("peername") if wire.transport is not None else None
         return term(host, str(address[0]) if address else "", self._clock(), self._old, self._draw())
 
     def _outlived(self, wire: ResponseHandler) -> Opened | None:
-        if not isinstance(wire, Wire) or wire.term is None:
+        if not isinstance(wire, UpstreamConnection) or wire.term is None:
             return None
         missing = self._names.missing(wire.term.host, wire.term.address)
         return outlived(wire.term, self._clock(), self._old, missing)
@@ -380,7 +380,7 @@ def check_parser() -> None:
 
 def _is_strict() -> bool:
     """Whether aiohttp's parser obeys its switch."""
-    wire = Wire(_NO_LOOP)
+    wire = UpstreamConnection(_NO_LOOP)
     wire.begin(bodiless=False)
     parser: Any = wire._parser  # noqa: SLF001
     try:

@@ -20,7 +20,7 @@ import aiodns
 from aiohttp.abc import AbstractResolver, ResolveResult
 from pycares import AddrInfoResult
 
-from sidecar.core.region.host_names import Known, Names
+from sidecar.core.region.host_names import HostNames, Known
 
 LOOKUP_SECONDS = 4.0
 """How long a caller waits for an answer: less than the usual time for connecting, so that a failure says what it is."""
@@ -55,7 +55,7 @@ class Resolver(AbstractResolver):
     def __init__(self, nameservers: Sequence[str] = (), *, clock: Callable[[], float]) -> None:
         self._nameservers = nameservers
         self._clock = clock
-        self._names = Names()
+        self._names = HostNames()
         self._lookups: dict[str, asyncio.Future[Known]] = {}
         self._ares: aiodns.DNSResolver | None = None
         self._running: WeakSet[aiodns.DNSResolver] = WeakSet()

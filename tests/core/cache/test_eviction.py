@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.core.cache.eviction import MOST_USES, PATIENCE, Lru, Policy, S3Fifo, Slot
+from sidecar.core.cache.eviction import MOST_USES, PATIENCE, CacheSlot, Lru, Policy, S3Fifo
 
 TRACES = Path(__file__).parents[3] / "../shared/data/traces"
 
@@ -23,7 +23,7 @@ class Cache:
 
     def __init__(self, policy: Policy[Hashable, None]) -> None:
         self.policy = policy
-        self.slots: dict[Hashable, Slot[Hashable, None]] = {}
+        self.slots: dict[Hashable, CacheSlot[Hashable, None]] = {}
 
     def ask(self, key: Hashable, cost: int = 1) -> bool:
         """Whether *key* was there; it is now."""
@@ -31,11 +31,11 @@ class Cache:
         if slot is not None:
             self.policy.touch(slot)
             return True
-        slot = self.slots[key] = Slot(key, None, cost)
+        slot = self.slots[key] = CacheSlot(key, None, cost)
         self.forget(self.policy.add(slot))
         return False
 
-    def forget(self, gone: Iterable[Slot[Hashable, None]]) -> None:
+    def forget(self, gone: Iterable[CacheSlot[Hashable, None]]) -> None:
         for slot in gone:
             del self.slots[slot.key]
 

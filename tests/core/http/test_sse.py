@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.http.sse import Event, EventWatch, Sign, Splitter, events, frame
+from sidecar.core.http.sse import Event, EventSign, EventWatch, Splitter, events, frame
 
 ALPHABET = [
     "\r",
@@ -207,8 +207,8 @@ def test_frame(text, name):
 
 def signs(found: list[Event]) -> int:
     """The signs of a small made-up protocol."""
-    known = {b"a": Sign.CONTENT, b"z": Sign.CONTENT | Sign.END, b"!": Sign.FAILURE}
-    return reduce(or_, [known.get(event.data, Sign.NOTHING) for event in found])
+    known = {b"a": EventSign.CONTENT, b"z": EventSign.CONTENT | EventSign.END, b"!": EventSign.FAILURE}
+    return reduce(or_, [known.get(event.data, EventSign.NOTHING) for event in found])
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_levels(text, cuts):
         encoding.feed(text[start:end])
 
     assert (deepest(text) > DEEPEST) == levels.too_deep
-    assert (fault(text) is Unsafe.INVALID_UTF8) == (not encoding.sound or encoding.cut)
+    assert (fault(text) is Unsafe.INVALID_UTF8) == (not encoding.sound or encoding.partial)
 
 
 def test_a_string_that_never_ends_costs_its_length():
@@ -277,4 +277,4 @@ def test_repr():
     levels, encoding = Levels(DEEPEST + 1), Encoding()
     encoding.feed(b"\xc3")
 
-    assert ("<Levels 129, too deep>", "<Encoding sound cut>") == (repr(levels), repr(encoding))
+    assert ("<Levels 129, too deep>", "<Encoding sound partial>") == (repr(levels), repr(encoding))

@@ -8,7 +8,7 @@ import string
 
 import pytest
 
-from sidecar.core.key.model_name import HIDDEN, told
+from sidecar.core.key.model_name import HIDDEN, shown_model
 
 MODELS = [
     "",
@@ -59,13 +59,13 @@ KEYS = [
 @pytest.mark.parametrize("name", MODELS)
 def test_models(name: str):
     """They are told as they are."""
-    assert name == told(name)
+    assert name == shown_model(name)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_keys(key: str):
     """Nothing of them is told."""
-    assert HIDDEN == told(key)
+    assert HIDDEN == shown_model(key)
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_random_keys(alphabet: str):
     draw = random.Random(5)
     texts = ["".join(draw.choices(alphabet, k=draw.choice((32, 40, 64, 84)))) for _ in range(10_000)]
 
-    assert sum(told(text) != HIDDEN for text in texts) <= 10
+    assert sum(shown_model(text) != HIDDEN for text in texts) <= 10

@@ -236,8 +236,8 @@ LAST = [
 ]
 
 
-@pytest.mark.parametrize(("signs", "probe", "spare"), LAST)
-def test_last_candidate(signs, probe, spare):
+@pytest.mark.parametrize(("signs", "probe", "last_resort"), LAST)
+def test_last_candidate(signs, probe, last_resort):
     """It is refused only where the region doesn't answer, and one in ten goes then; the others wait."""
     breaker, now = opened(signs), 0.0
     for sign in probe:
@@ -247,11 +247,11 @@ def test_last_candidate(signs, probe, spare):
         if half_open:
             now += breaker.remaining(now)
             probing(breaker, now)
-        through = Permit(breaker.admit(now, 0.09, last=True).generation, spare=True)
+        through = Permit(breaker.admit(now, 0.09, last=True).generation, last_resort=True)
 
         assert through == breaker.admit(now, 0.0, last=True)
-        assert spare is (breaker.admit(now, 0.1, last=True) == through)
-        assert spare is not breaker.admit(now, 0.0).unanswered
+        assert last_resort is (breaker.admit(now, 0.1, last=True) == through)
+        assert last_resort is not breaker.admit(now, 0.0).unanswered
 
 
 SOLE = [
@@ -330,7 +330,7 @@ def test_neutral_probe_answers():
     breaker.settle(probing(breaker), NEUTRAL, 0.0, 5.0, MIDDLE)
     probing(breaker)
 
-    assert breaker.admit(5.0, 0.9, last=True).spare
+    assert breaker.admit(5.0, 0.9, last=True).last_resort
 
 
 def test_forced_closed():
@@ -387,7 +387,7 @@ def test_learned_opening():
     breaker = Breaker(BreakerRule())
 
     assert Transition(CLOSED, OPEN, "fleet", 8.0) == breaker.learn(8.0, 0.0)
-    assert breaker.admit(1.0, 0.9, last=True).spare
+    assert breaker.admit(1.0, 0.9, last=True).last_resort
     assert Refusal(7.0) == breaker.admit(1.0, 0.0)
     assert Transition(HALF_OPEN, OPEN, "probe-failed", 10.0) == breaker.settle(
         probing(breaker, 8.0), ERROR, 0.0, 8.0, MIDDLE
@@ -401,7 +401,7 @@ def test_learned_opening_after_own():
     breaker.settle(probing(breaker, 15.0), GOOD, 0.0, 15.0, MIDDLE)
     breaker.learn(5.0, 45.0)
 
-    assert breaker.admit(46.0, 0.9, last=True).spare
+    assert breaker.admit(46.0, 0.9, last=True).last_resort
     assert 10.0 == breaker.settle(probing(breaker, 50.0), ERROR, 0.0, 50.0, MIDDLE).seconds
 
 
@@ -482,7 +482,7 @@ def test_postponed():
     breaker.release(probe)
 
     assert Refusal(1.5) == breaker.admit(5.5, 0.0)
-    assert breaker.admit(5.5, 0.0, last=True).spare
+    assert breaker.admit(5.5, 0.0, last=True).last_resort
     assert breaker.settle(probe, ERROR, 0.0, 5.5, MIDDLE) is None
     assert probing(breaker, 7.0).generation > probe.generation
 
@@ -586,8 +586,8 @@ class Region(RuleBasedStateMachine):
             else:
                 assert before is self.breaker.state
                 assert generation == answer.generation
-                assert answer.spare is (before is not CLOSED)
-                assert not answer.spare or last
+                assert answer.last_resort is (before is not CLOSED)
+                assert not answer.last_resort or last
 
     @precondition(lambda self: self.out)
     @rule(data=st.data(), sign=st.sampled_from(Sign), seconds=st.sampled_from([0.1, 5.0]), draw=draws)

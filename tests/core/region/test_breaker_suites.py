@@ -512,7 +512,7 @@ def test_finagle_fails_open():
     calls.make("eeeee")
     permit = calls.ask(last=True)
 
-    assert permit.spare
+    assert permit.last_resort
     assert isinstance(calls.ask(), Refusal)
     assert Transition(OPEN, CLOSED, "probe-good") == calls.settle(permit, GOOD)
 

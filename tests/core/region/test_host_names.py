@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.region.host_names import ABSENT_SECONDS, KEPT_SECONDS, LEFT, LONGEST, NAMES, SHORTEST, Names
+from sidecar.core.region.host_names import ABSENT_SECONDS, KEPT_SECONDS, LEFT, LONGEST, NAMES, SHORTEST, HostNames
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 
@@ -16,12 +16,12 @@ A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 )
 def test_answers_hold(ttl, holds):
     """For their time to live, within bounds of our own."""
-    assert 10.0 + holds == Names().learn("a", (A,), ttl, 10.0).until
+    assert 10.0 + holds == HostNames().learn("a", (A,), ttl, 10.0).until
 
 
 def test_failures_take_nothing_away():
     """While lookups fail the last answer serves, and is asked for again soon; without one, the failure is kept."""
-    names = Names()
+    names = HostNames()
     names.learn("a", (A,), 30, 0.0)
     kept = names.failed("a", "silent", 100.0)
     none = names.failed("b", "silent", 100.0)
@@ -32,7 +32,7 @@ def test_failures_take_nothing_away():
 
 def test_absence_is_an_answer():
     """A name that has no address any more ends what was known of it; it may come back."""
-    names = Names()
+    names = HostNames()
     names.learn("a", (A,), 30, 0.0)
     gone = names.absent("a", "no address", 100.0)
 
@@ -47,7 +47,7 @@ def test_absence_is_an_answer():
 
 def test_missing():
     """An address is missing from the first answer without it, until one has it again."""
-    names = Names()
+    names = HostNames()
     for now, answer in [(0.0, (A, B)), (10.0, (B, C)), (20.0, (C,)), (30.0, (A, C))]:
         names.learn("a", answer, 1, now)
 
@@ -58,7 +58,7 @@ def test_missing():
 
 def test_bounds():
     """Of names and of what has left them only so many are remembered: the latest used."""
-    names = Names()
+    names = HostNames()
     for number in range(NAMES):
         names.learn(str(number), (A,), 1, 0.0)
     names.known("0")
@@ -67,7 +67,7 @@ def test_bounds():
         names.learn("new", (str(number),), 1, float(number))
 
     assert [True, False, True] == [names.known(name) is not None for name in ("0", "1", "new")]
-    assert f"<Names {NAMES}>" == repr(names)
+    assert f"<HostNames {NAMES}>" == repr(names)
     assert [0.0, 0.0] == [names.missing("new", address, 1e6) for address in (A, "0")]
     assert 1e6 - 2 == names.missing("new", "1", 1e6)
 
@@ -80,7 +80,7 @@ addresses = st.lists(
 @given(addresses)
 def test_turns(found):
     """Each address of the preferred family comes first equally often; none is lost, and families stay together."""
-    known = Names().learn("a", tuple(found), 1, 0.0)
+    known = HostNames().learn("a", tuple(found), 1, 0.0)
     preferred = [address for address in found if (":" in address) == (":" in found[0])]
     turns = [known.turn() for _ in preferred]
 
@@ -92,7 +92,7 @@ def test_turns(found):
 @given(st.lists(st.tuples(st.floats(0.1, 100.0), st.sets(st.sampled_from([A, B, C]), min_size=1)), min_size=1))
 def test_rotation_is_no_move(answers):
     """An address is never missing for longer than since the last answer that had it."""
-    names, now, seen = Names(), 0.0, {}
+    names, now, seen = HostNames(), 0.0, {}
     for pause, answer in answers:
         now += pause
         names.learn("a", tuple(sorted(answer)), 1, now)

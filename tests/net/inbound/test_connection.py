@@ -76,7 +76,7 @@ async def test_mixed(front, peer):
         assert bodies == [(await peer.reply()).body for _ in bodies]
     (connection,) = front.listener._open
     peer.send(POST[:30])
-    await front.until(lambda: connection._reader.fed > 0)
+    await front.until(lambda: connection._parser.fed > 0)
     peer.send(POST[30:])
     assert b"/p" == (await peer.reply()).body
     peer.send(POST[:-1])
@@ -135,7 +135,7 @@ async def test_nothing_is_recalled_while_draining(front, peer):
     peer.send(POST[:10])
     late = await front.connect()
     late.send(POST[:10])
-    await front.until(lambda: front.listener.connections == 2 and all(c._reader.fed for c in front.listener._open))
+    await front.until(lambda: front.listener.connections == 2 and all(c._parser.fed for c in front.listener._open))
     draining = asyncio.create_task(front.listener.drain(60))
     await asyncio.sleep(0)
     for client in (peer, late):

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sidecar.net.inbound.connection import Connection
+from sidecar.net.inbound.connection import CallerConnection
 from sidecar.net.inbound.flow import BREATH, FlowControl
 from tests.net.conftest import MIB
 
@@ -83,13 +83,13 @@ async def test_closing():
 
 async def test_large_body_takes_turns(front, monkeypatch):
     """While a large body arrives as fast as it can, the others are heard after each breath of it."""
-    read, sizes = Connection.data_received, [0]
+    read, sizes = CallerConnection.data_received, [0]
 
     def data_received(connection, data):
         sizes[-1] += len(data)
         read(connection, data)
 
-    monkeypatch.setattr(Connection, "data_received", data_received)
+    monkeypatch.setattr(CallerConnection, "data_received", data_received)
     loop = asyncio.get_running_loop()
     ticking = True
 

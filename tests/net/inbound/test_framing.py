@@ -10,7 +10,7 @@ from sidecar.core.rules import Limits
 from sidecar.errors import Refused
 from sidecar.net.base import Request
 from sidecar.net.inbound import http1
-from sidecar.net.inbound.parser import Reader
+from sidecar.net.inbound.parser import RequestParser
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: h\r\n"
@@ -243,7 +243,7 @@ def test_pieces_of_heads():
 
 def _read(stream: bytes, cuts: list[int]) -> list[Request | int]:
     """The requests in *stream* when it comes in parts; a refusal ends them with its status."""
-    reader, found, body = Reader(Limits(), 1), [], b""
+    reader, found, body = RequestParser(Limits(), 1), [], b""
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     try:
         for start, stop in pairwise(edges):

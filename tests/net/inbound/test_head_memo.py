@@ -13,10 +13,10 @@ from sidecar.core.memory_budget import Ledger
 from sidecar.core.rules import Limits
 from sidecar.errors import Refused
 from sidecar.net.base import Admission, Response
-from sidecar.net.inbound.connection import Connection
+from sidecar.net.inbound.connection import CallerConnection
 from sidecar.net.inbound.head_memo import LONGEST_BODY, LONGEST_HEAD, REMEMBERED, STRAYS, HeadMemo
-from sidecar.net.inbound.parser import Reader
-from sidecar.net.inbound.shared import Shared
+from sidecar.net.inbound.parser import RequestParser
+from sidecar.net.inbound.shared import ListenerState
 
 
 @pytest.fixture(autouse=True, params=[1, STRAYS])
@@ -135,8 +135,8 @@ class Front:
     def __init__(self, limits: Limits, *, strict: bool) -> None:
         self.app = Echo()
         self.tapes: list[Tape] = []
-        self._open: dict[int, Connection] = {}
-        self._shared = Shared(
+        self._open: dict[int, CallerConnection] = {}
+        self._shared = ListenerState(
             self.app, limits, Ledger(1 << 20), spawn=None, spools=None, report=self._fail,
             came=lambda _: None, gone=lambda _: None,
         )  # fmt: skip
@@ -148,7 +148,7 @@ class Front:
         connection = self._open.get(port)
         if connection is None or connection._transport.is_closing():
             self.tapes.append(Tape(port))
-            connection = self._open[port] = Connection(self._shared)
+            connection = self._open[port] = CallerConnection(self._shared)
             connection.connection_made(self.tapes[-1])
         connection.data_received(data)
         await asyncio.sleep(0)  # pieces past the first 64 are read on in a turn of their own
@@ -495,7 +495,7 @@ def test_every_byte(where):
         if head_memo.find(put(line), PORT) is None:
             continue
         passed += 1
-        reader = Reader(Limits(), PORT)
+        reader = RequestParser(Limits(), PORT)
         reader.feed(put(line), 0)
 
         assert len(LINES) == len(reader.head.pairs)

@@ -350,7 +350,7 @@ async def test_slow_head(front):
     (connection,) = await _one(front)
     for byte in GET[:5]:
         peer.send(bytes([byte]))
-        await front.until(lambda: connection._reader.fed > 0)
+        await front.until(lambda: connection._parser.fed > 0)
         front.pass_time(1.9)
 
     assert 200 == (await (await front.connect()).ask(GET)).status

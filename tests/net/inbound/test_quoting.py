@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.rules import Limits
 from sidecar.errors import Refused
-from sidecar.net.inbound.parser import Reader
+from sidecar.net.inbound.parser import RequestParser
 
 SECRET = b"correct-horse-battery"  # pragma: allowlist secret
 
@@ -25,7 +25,7 @@ HEAD = b"POST / HTTP/1.1\r\nHost: h\r\n"
 
 def told(data: bytes) -> str:
     """What is said of *data* where it is refused."""
-    reader = Reader(Limits(), 0)
+    reader = RequestParser(Limits(), 0)
     at = 0
     try:
         while at < len(data):

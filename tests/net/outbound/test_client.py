@@ -1361,7 +1361,13 @@ async def test_repr():
         answer = await it.send(base)
         peer = base.removeprefix("http://")
 
-        assert f"<Answer 200 <Call to {peer} on <Wire answered, 0 calls served>>>" == repr(answer)
+        assert (
+            f"<UpstreamAnswer 200 <OutboundCall to {peer} on <UpstreamConnection answered, 0 calls served>>>"
+            == repr(answer)
+        )
         await everything(answer)
-        assert f"<Answer 200 <Call to {peer} on <Wire resting, 1 calls served>, over>>" == repr(answer)
+        assert (
+            f"<UpstreamAnswer 200 <OutboundCall to {peer} on <UpstreamConnection resting, 1 calls served>, over>>"
+            == repr(answer)
+        )
         assert "<Upstream open, 1 origins>" == repr(it.upstream)

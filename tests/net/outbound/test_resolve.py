@@ -211,7 +211,7 @@ async def test_closed_under_a_lookup():
         with pytest.raises(OSError, match="closed"):
             await resolver.addresses("b.example")
 
-        assert "<Resolver <Names 1>, 0 being looked up>" == repr(resolver)
+        assert "<Resolver <HostNames 1>, 0 being looked up>" == repr(resolver)
 
 
 # --- connections and names ------------------------------------------------------------------------------------------

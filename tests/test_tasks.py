@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from sidecar.app.tasks import Tasks
+from sidecar.tasks import Tasks
 
 
 @pytest.fixture

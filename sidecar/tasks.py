@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
+
+
+class Spawn(Protocol):
+    """Starts *work* in a task that its owner holds and waits for at the end; ``Tasks.spawn`` does."""
+
+    def __call__(self, work: Coroutine[Any, Any, None], /, *, name: str) -> asyncio.Task[None]:
+        """Start *work* in a task named *name*."""
 
 
 class Tasks:

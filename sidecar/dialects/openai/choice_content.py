@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from sidecar.dialects.plain import NULL, begins, is_null
 
 
-class Said:
+class ChoiceContent:
     """What a choice, or a piece of one, says, as bits. ODD stands beside others: a member's type is undocumented."""
 
     NOTHING: Final = 0
@@ -24,7 +24,7 @@ class Said:
     ODD: Final = 4
 
 
-class _Message(Struct, gc=False):
+class _ChoiceMessage(Struct, gc=False):
     """
     A message, or a delta. Beside OpenAI's members: how services show what a model thought (``reasoning`` and its kind;
     ``thinking_blocks`` of LiteLLM), and the ``images`` of OpenRouter.
@@ -43,7 +43,7 @@ class _Message(Struct, gc=False):
     thinking_blocks: Raw = NULL
 
 
-_MESSAGE: Final = msgspec.json.Decoder(_Message)
+_MESSAGE: Final = msgspec.json.Decoder(_ChoiceMessage)
 
 _TEXT_OR_PARTS: Final = frozenset({b'"', b"[", b"n"})
 _LIST: Final = frozenset({b"[", b"n"})
@@ -58,40 +58,40 @@ _EMPTY: Final = frozenset({b"null", b'""', b"[]", b"{}", b"false"})
 def of_message(message: Raw) -> int:
     """What a whole message says."""
     if not begins(message, b"{"):
-        return Said.NOTHING
+        return ChoiceContent.NOTHING
     return _of(_MESSAGE.decode(message))
 
 
 def of_delta(delta: Raw) -> int:
     """What a piece of a message says. The first often names the speaker alone, and the answer may be empty."""
     if memoryview(delta)[0] != _BRACE:
-        return Said.NOTHING
+        return ChoiceContent.NOTHING
     read = _MESSAGE.decode(delta)
     if read.tool_calls is NULL and read.function_call is NULL and bytes(read.content)[:1] == b'"':
-        return Said.WORDS  # as almost every piece: what is absent is that very value
-    return _of(read) | (Said.WORDS if begins(read.role, b'"') else Said.NOTHING)
+        return ChoiceContent.WORDS  # as almost every piece: what is absent is that very value
+    return _of(read) | (ChoiceContent.WORDS if begins(read.role, b'"') else ChoiceContent.NOTHING)
 
 
 def of_text(text: Raw) -> int:
     """What a text of the older completions says, be it empty: it is the answer for whatever reason it ended."""
     if begins(text, b'"'):
-        return Said.WORDS | Said.CALL
-    return Said.NOTHING if is_null(text) else Said.ODD
+        return ChoiceContent.WORDS | ChoiceContent.CALL
+    return ChoiceContent.NOTHING if is_null(text) else ChoiceContent.ODD
 
 
-def _of(read: _Message) -> int:
+def _of(read: _ChoiceMessage) -> int:
     content, calls, function = bytes(read.content), bytes(read.tool_calls), bytes(read.function_call)
     # parts of a content: Mistral
     typed = content[:1] in _TEXT_OR_PARTS and calls[:1] in _LIST and function[:1] in _OBJECT
-    said = Said.NOTHING if typed else Said.ODD
+    said = ChoiceContent.NOTHING if typed else ChoiceContent.ODD
     if calls not in _EMPTY or function not in _EMPTY:
-        said |= Said.CALL
+        said |= ChoiceContent.CALL
     if content[:1] == b'"' or content not in _EMPTY or not _EMPTY.issuperset(map(bytes, _further(read))):
-        said |= Said.WORDS
+        said |= ChoiceContent.WORDS
     return said
 
 
-def _further(read: _Message) -> tuple[Raw, ...]:
+def _further(read: _ChoiceMessage) -> tuple[Raw, ...]:
     """The members beside ``content`` in which a choice says something."""
     return (
         read.refusal, read.audio, read.images, read.reasoning, read.reasoning_content, read.reasoning_details,

@@ -1,0 +1,189 @@
+"""
+One look-up in Redis: for an answer, for the lease to fetch it, or for another process's answer.
+
+The rule: what a search has found stands in its fields, so nothing is lost when Redis goes away in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sidecar.core.cache.beside import Asked
+from sidecar.core.model import Entry, Key
+from sidecar.errors import FleetAway
+from sidecar.store.base import Suffices
+from sidecar.store.ports import FetchLeases, FetchLook
+
+FIRST_PAUSE = 0.01
+"""Seconds between the first two looks of one that waits; doubled from look to look."""
+
+JITTER = 0.1
+"""Seconds over which processes spread their own upstream calls after a fetch that had no answer to share."""
+
+TAIL = 32
+"""Bytes at the end of an envelope that no two share: what authenticates it is among them."""
+
+
+class SearchedRemote(Protocol):
+    """What a search needs of the remote store that it looks into; ``store/redis.RedisRemote`` is one."""
+
+    hits: int
+    waits: int
+    takeovers: int
+
+    @property
+    def leases(self) -> FetchLeases:
+        """The fleet's leases."""
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+
+    def draw(self) -> float:
+        """Uniform in [0, 1)."""
+
+    async def open(self, name: bytes, key: Key, value: bytes, seconds: float) -> Entry | None:
+        """The entry in *value*, if it may serve."""
+
+    async def read(self, name: bytes, budget: Any) -> tuple[bytes, float] | None:
+        """What stands under *name*, and how many seconds it has to live."""
+
+    async def hand_in(self, grant: Any, key: Key, entry: Entry) -> None:
+        """Store *entry* and give *grant* back."""
+
+
+class RedisLease:
+    """A ``Lease`` of *remote*."""
+
+    __slots__ = ("_grant", "_key", "_remote")
+
+    def __init__(self, remote: SearchedRemote, key: Key, grant: Any) -> None:
+        self._remote = remote
+        self._key = key
+        self._grant = grant
+
+    def __repr__(self) -> str:
+        return f"<RedisLease {self._grant or 'given back'}>"
+
+    def keep(self, entry: Entry) -> None:
+        """Begin to store *entry* and give the lease back."""
+        grant, self._grant = self._grant, None
+        if grant is not None:
+            self._remote.leases.begin(self._remote.hand_in(grant, self._key, entry))
+
+    def stall(self, *, stuck: bool) -> None:
+        """Begin to tell those who wait whether the call is *stuck*."""
+        if self._grant is not None:
+            self._remote.leases.stall(self._grant, stuck=stuck)
+
+    def release(self, *, failed: bool) -> None:
+        """Begin to give the lease back without an answer."""
+        grant, self._grant = self._grant, None
+        if grant is not None:
+            self._remote.leases.release(grant, failed=failed)
+
+
+class Search:
+    """
+    One fetch: looks until it has an entry that suffices, the lease, or word that there will be neither.
+
+    *names* are those of the key, that of the secret that writes first. What it has so far is in its fields, so that it
+    isn't lost when Redis goes away in the middle.
+    """
+
+    __slots__ = (
+        "_beside", "_budget", "_elsewhere", "_key", "_name", "_remote", "_seen", "_suffices", "entry", "lease",
+        "second", "waited",
+    )  # fmt: skip
+
+    def __init__(
+        self, remote: SearchedRemote, key: Key, suffices: Suffices, names: Sequence[bytes], beside: Asked
+    ) -> None:
+        self._beside = beside
+        self._remote = remote
+        self._key = key
+        self._suffices = suffices
+        self._name, *self._elsewhere = names
+        self._budget = remote.leases.budget()
+        self._seen = b""
+        self.entry: Entry | None = None
+        self.lease: RedisLease | None = None
+        self.waited = False
+        self.second = False
+
+    async def run(self, patience: float) -> None:
+        """Look, and wait up to *patience* seconds where another process fetches. Raises ``FleetAway``."""
+        remote = self._remote
+        until = remote.clock() + patience
+        pause = FIRST_PAUSE
+        note = b"1" if patience > 0 else b""
+        while True:
+            done, seconds = await self._look(note)
+            left = until - remote.clock()
+            if done or left <= 0:
+                return
+            if not self.waited:
+                self.waited = True
+                remote.waits += 1
+            await remote.leases.wait(self._name, min(pause * (0.5 + remote.draw()), left, seconds + FIRST_PAUSE))
+            pause = min(pause * 2, remote.leases.ceiling)
+            note = b"0"
+            # A wait may take minutes and hundreds of looks, so each has a budget; the first that fails ends it.
+            self._budget = remote.leases.budget()
+
+    async def _look(self, note: bytes) -> tuple[bool, float]:
+        """Whether there is no more to look for; else the seconds for which another process holds the lease."""
+        remote = self._remote
+        try:
+            sight = await self._sight(note)
+            while sight.value is not None:
+                if await self._take(self._name, sight.value, sight.seconds):
+                    return True, 0.0
+                self._seen = sight.value[-TAIL:]
+                sight = await self._sight(note)
+        except FleetAway as away:
+            if self.waited and away.reason == "busy":
+                return False, remote.leases.ceiling  # so many wait here that this look had no turn; Redis is well
+            raise
+        if sight.grant is not None:
+            self.lease = RedisLease(remote, self._key, sight.grant)
+            self.second = sight.grant.second
+            remote.takeovers += self.waited and not self.second
+        if self.entry is None and await self._move():
+            return True, 0.0
+        if sight.held:
+            return False, sight.seconds
+        if self.waited and self.lease is None:
+            await asyncio.sleep(remote.draw() * JITTER)
+        return True, 0.0
+
+    async def _sight(self, note: bytes) -> FetchLook:
+        leases, beside = self._remote.leases, self._beside()
+        return await leases.look(self._name, self._budget, seen=self._seen, note=note, beside=beside)
+
+    async def _take(self, name: bytes, value: bytes, seconds: float) -> bool:
+        """Take note of what was found under *name*. Tells whether it suffices."""
+        entry = await self._remote.open(name, self._key, value, seconds)
+        if entry is None:
+            return False
+        self.entry = entry
+        if not self._suffices(entry):
+            return False
+        self._remote.hits += 1
+        return True
+
+    async def _move(self) -> bool:
+        """
+        Look once under the name of the secret that is being replaced, and bring what suffices under the first one's,
+        or all would come here one after the other.
+        """
+        while self._elsewhere:
+            name = self._elsewhere.pop()
+            found = await self._remote.read(name, self._budget)
+            if found is not None and await self._take(name, *found):
+                if self.lease is not None and self.entry is not None:
+                    self.lease.keep(self.entry)
+                    self.lease = None
+                return True
+        return False
