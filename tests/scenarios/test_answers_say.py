@@ -372,7 +372,7 @@ async def test_what_it_said_holds_in_every_pod(build_pods, source, redis_server)
     assert not other[1].startswith("sidecar; hit")
     (((_, held),),) = two.sidecar.memory.walk()
     assert held.entry.strict
-    assert 1 == two.sidecar.membership.remote.leases.granted  # what doesn't fit does not suffice
+    assert 1 == two.sidecar.fleet.remote.leases.granted  # what doesn't fit does not suffice
 
 
 @pytest.mark.parametrize("control", [b"no-store", b"no-cache"])

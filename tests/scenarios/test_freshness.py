@@ -78,8 +78,8 @@ class Clock:
                 shell._now = lambda: self.now
             memory = lab.sidecar.memory
             memory._now, memory._clock = lambda: self.now, lambda: running() + 1e6  # so that this one tells nothing
-            if lab.sidecar.membership is not None:
-                lab.sidecar.membership.remote._now = lambda: time.time() + self.passed
+            if lab.sidecar.fleet is not None:
+                lab.sidecar.fleet.remote._now = lambda: time.time() + self.passed
 
     def later(self, seconds: float) -> None:
         self.now += seconds

@@ -34,8 +34,8 @@ async def oracle(script):
 
 async def noted(lab, server, count=1):
     """Wait until *lab* has nothing more to note, and *count* tags are in Redis."""
-    lab.sidecar.membership.log.nudge()
-    await lab.until(lambda: not len(lab.sidecar.membership.log._tagged))
+    lab.sidecar.fleet.log.nudge()
+    await lab.until(lambda: not len(lab.sidecar.fleet.log._tagged))
     await lab.until(lambda: len(server.call("KEYS", "*{log}:t:*")) == count)
 
 
@@ -217,7 +217,7 @@ async def test_noted_after_the_purge(build_fleet, oracle, redis_server):
     for lab in labs:
         await lab.ask()
         await written(redis_server)
-    log = labs[0].sidecar.membership.log
+    log = labs[0].sidecar.fleet.log
     gate = log._tagged.write = RouteLimiter(log._tagged.write)
     await labs[0].ask(headers=TAGGED)
     log.nudge()
@@ -239,7 +239,7 @@ async def test_noted_while_redis_is_away(build_fleet, oracle, redis_server):
         await written(redis_server)
     redis_server.pause()
     await labs[0].ask(headers=TAGGED)
-    waiting = len(labs[0].sidecar.membership.log._tagged)
+    waiting = len(labs[0].sidecar.fleet.log._tagged)
     redis_server.resume()
     await noted(labs[0], redis_server)
     await purge(labs[1], labs, INVOICE)
@@ -257,7 +257,7 @@ async def test_redis_has_forgotten(build_fleet, oracle, redis_server):
     await labs[0].ask(headers=TAGGED)
     await noted(labs[0], redis_server)
     redis_server.call("DEL", *redis_server.call("KEYS", "*{log}:t:*"))
-    labs[0].sidecar.membership.log._noted_at -= tagged.AGAIN_SECONDS
+    labs[0].sidecar.fleet.log._noted_at -= tagged.AGAIN_SECONDS
     await noted(labs[0], redis_server)
     await purge(labs[1], labs, INVOICE)
 

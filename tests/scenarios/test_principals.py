@@ -237,7 +237,7 @@ async def test_refused_while_it_waits(build_fleet, script):
     first = asyncio.ensure_future(one.ask(path=AZURE_PATH, headers=bearer(FIRST)))
     await one.until(lambda: door.answers == 3)
     waiting = asyncio.ensure_future(two.ask(path=AZURE_PATH, headers=bearer(ROTATED)))
-    await two.until(lambda: two.sidecar.membership.remote.waits == 1)
+    await two.until(lambda: two.sidecar.fleet.remote.waits == 1)
     door.banned = ROTATED.encode()
     refused = await two.ask({**OTHER, "temperature": 1}, path=AZURE_PATH, headers=bearer(ROTATED))
     door.go.set()

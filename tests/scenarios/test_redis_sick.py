@@ -45,7 +45,7 @@ def lines(lab, event):
 
 
 def link(lab):
-    return lab.sidecar.membership.link
+    return lab.sidecar.fleet.link
 
 
 def told(lab):
@@ -121,7 +121,7 @@ async def test_dead_and_back_empty(build_fleet, box):
             await labs[0].until(lambda: not any(link(lab).up for lab in labs))
             server.start()
             await use_redis_again(labs)
-        await labs[0].until(lambda: all(lab.sidecar.membership.log.counts["lost"] for lab in labs))
+        await labs[0].until(lambda: all(lab.sidecar.fleet.log.counts["lost"] for lab in labs))
         asked = box.calls
         await ask_all(labs, KNOWN)
 
@@ -178,10 +178,10 @@ async def test_full(build_fleet, box):
 async def test_more_readers_than_connections(build_fleet, box, patience):
     """Five hundred reads at once share eight connections; who gets no turn in time goes upstream."""
     one, two = await build_fleet(box.url, redis={"timeout": patience, "max_connections": 8})
-    membership = one.sidecar.membership
+    fleet = one.sidecar.fleet
     for number in range(0, 500, 50):
         await ask_all([one], range(number, number + 50))
-    await one.until(lambda: not membership.remote.leases._begun)
+    await one.until(lambda: not fleet.remote.leases._begun)
     await ask_all([two], range(500))
 
     assert 0 == link(two).breaker.openings
@@ -194,13 +194,13 @@ async def test_more_readers_than_connections(build_fleet, box, patience):
 
 async def alone(lab):
     """Only calls use Redis from here on, and none has found it sick yet."""
-    membership = lab.sidecar.membership
-    await membership.log.stop()
-    await membership.regions.stop()
-    await membership.presence.close()
-    await membership.news.close()
+    fleet = lab.sidecar.fleet
+    await fleet.log.stop()
+    await fleet.regions.stop()
+    await fleet.presence.close()
+    await fleet.news.close()
     await lab.sidecar.tasks.cancel("redis-revive")
-    membership.link.breaker.close(0.0)
+    fleet.link.breaker.close(0.0)
 
 
 class Silent:

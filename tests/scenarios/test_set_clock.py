@@ -25,15 +25,15 @@ def set_clocks(lab, *, wall: float, later: float) -> None:
     """*later* seconds have passed, and the wall clock has been set, too, by *wall* in all."""
     proxy, memory = lab.sidecar.proxy, lab.sidecar.memory
     shells = [proxy, proxy._coalescer, proxy._fetching, proxy._origin, proxy._origin._receiver, memory]
-    if lab.sidecar.membership is not None:
-        shells += [lab.sidecar.membership.remote]
+    if lab.sidecar.fleet is not None:
+        shells += [lab.sidecar.fleet.remote]
     for shell in shells:
         shell._now = lambda: time.time() + wall
     for shell in (proxy, memory, proxy._origin):
         shell._clock = lambda: running() + later
-    if lab.sidecar.membership is not None:
-        lab.sidecar.membership.log._clock = proxy._clock
-        lab.sidecar.membership.log._read_at = lab.sidecar.membership.log._clock()
+    if lab.sidecar.fleet is not None:
+        lab.sidecar.fleet.log._clock = proxy._clock
+        lab.sidecar.fleet.log._read_at = lab.sidecar.fleet.log._clock()
 
 
 @pytest.mark.parametrize(

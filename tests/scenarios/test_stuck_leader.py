@@ -284,7 +284,7 @@ async def test_the_whole_fleet(build_fleet, script, dial, redis_server):
     await labs[0].until(lambda: upstream.calls == 1)
     callers = [leader, *[await dial(labs[number % 2]) for number in range(499)]]
     await labs[0].until(lambda: [251, 249] == [lab.waiting for lab in labs])
-    await labs[1].until(lambda: labs[1].sidecar.membership.remote.waits == 1)
+    await labs[1].until(lambda: labs[1].sidecar.fleet.remote.waits == 1)
     pass_time(*labs)
 
     assert right(await replies_of(*callers))
