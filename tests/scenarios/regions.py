@@ -11,8 +11,7 @@ import asyncio
 import json
 import socket
 import struct
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any
@@ -24,7 +23,6 @@ from sidecar.core.region.regions import Place
 from sidecar.core.rules import BreakerRule, CacheMode, CacheRule, Match, Route, Service, Timeouts
 from sidecar.core.rules import Region as Rule
 from sidecar.dialects import DIALECTS
-from sidecar.upstream.dispatch import Dispatch
 from tests.scenarios.answers import CLAUDE_START, LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, whole
 from tests.scenarios.caller import Reply
 from tests.scenarios.conftest import CHAT, KEY, Ear, Lab, Script
@@ -244,49 +242,6 @@ def chat(number: int, *, stream: bool = False, bypassed: bool = False, **members
 def mixed(number: int) -> dict[str, Any]:
     """Calls of all four forms in turn."""
     return chat(number, stream=number % 2 == 1, bypassed=number % 4 > 1)
-
-
-class Clock:
-    """The monotonic clock by which *lab* judges its regions: it goes on by itself, and *later* puts it forward."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._ahead = 0.0
-        for part in (*_judging(lab), lab.sidecar.operations):
-            part._clock = self.now
-
-    def now(self) -> float:
-        return time.monotonic() + self._ahead
-
-    def later(self, seconds: float) -> None:
-        self._ahead += seconds
-
-
-def draw_from(lab: Lab, draw: Callable[[], float]) -> None:
-    """Have *lab* draw the same numbers in every run."""
-    for part in _judging(lab):
-        part._draw = draw
-
-
-def dispatch_of(lab: Lab) -> Dispatch:
-    return lab.sidecar.proxy._origin._dispatch
-
-
-def _judging(lab: Lab) -> tuple[Any, ...]:
-    """The parts that have a clock and draw."""
-    dispatch = dispatch_of(lab)
-    return dispatch, dispatch._attempts, dispatch._candidates
-
-
-def without_pauses(lab: Lab) -> list[float]:
-    """Have *lab* not wait before it asks a region again; fills up with the seconds that it would have."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await asyncio.sleep(0)
-
-    dispatch_of(lab)._sleep = sleep
-    return slept
 
 
 def breaker_of(lab: Lab, region: str, service: str = "openai") -> Breaker:

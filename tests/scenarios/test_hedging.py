@@ -14,7 +14,6 @@ from tests.scenarios.regions import (
     Way,
     attempts_of,
     chat,
-    dispatch_of,
     mixed,
     order,
     route,
@@ -46,7 +45,7 @@ def know_the_pace(lab: Lab) -> None:
     """Have *lab* know that calls take no longer than ``PACE`` seconds."""
     for streaming in (False, True):
         for _ in range(256):
-            dispatch_of(lab).paces.note("cached", PACE, streaming=streaming)
+            lab.sidecar.dispatch.paces.note("cached", PACE, streaming=streaming)
 
 
 @FORMS
@@ -69,7 +68,7 @@ async def test_slow_call_is_sent_twice(stream, bypassed, build_lab, pair):
     assert State.CLOSED is state_of(lab, "a")
     await lab.settle()
     assert ["sweep"] == lab.tasks
-    assert 0 == lab.ahead.held
+    assert 0 == lab.held
 
 
 async def test_first_answer_counts(build_lab, pair):

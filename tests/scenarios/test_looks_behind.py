@@ -11,9 +11,10 @@ from sidecar.core.model import Outcome
 from sidecar.core.rules import MemoryRule
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.caller import Caller
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, Lab
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import ERROR, IF_ERROR, Clock, Oracle
+from tests.scenarios.test_freshness import ERROR, IF_ERROR, Oracle
 from tests.scenarios.test_purges import RouteLimiter, all_say, purge
 
 STREAM = {**CHAT, "stream": True}
@@ -348,7 +349,7 @@ async def test_no_form_of_a_spare(build_fleet, script, dial):
     speaker = Speaker()
     upstream = await script(speaker)
     one, two = await build_fleet(upstream.url, cache=IF_ERROR)
-    clock = Clock([one, two])
+    clock = WallClock([one, two])
     await one.ask()
     clock.later(70.0)
     speaker.failing = "503 No"

@@ -16,9 +16,10 @@ from sidecar.core.rules import CacheMode, CacheRule, Match, Region, Route, Servi
 from sidecar.dialects import DIALECTS
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import said
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, TOKEN, Lab
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import Clock, Oracle
+from tests.scenarios.test_freshness import Oracle
 
 RULE = CacheRule(mode=CacheMode.DETERMINISTIC)
 ALL = PurgeRequest("all", "", b"", dry_run=False, fleet=True)
@@ -291,7 +292,7 @@ async def test_while_a_refresh_flies(build_fleet, oracle, redis_server):
     """Neither what it would renew nor what it would bring is kept, and it is given up."""
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_while_revalidate=600.0)
     labs = await build_fleet(oracle.url, cache=rule)
-    clock = Clock(labs)
+    clock = WallClock(labs)
     for lab in labs:
         await lab.ask()
         await released(redis_server)
@@ -396,7 +397,7 @@ async def test_while_a_flight_holds_the_lease(by, build_fleet, oracle, redis_ser
 async def test_while_a_spare_is_needed(asked, build_fleet, oracle, redis_server):
     """An old answer that was purged while a call failed does not take the place of the error."""
     labs = await build_fleet(oracle.url, cache=CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0))
-    clock = Clock(labs)
+    clock = WallClock(labs)
     await labs[0].ask()
     await written(redis_server)
     await released(redis_server)

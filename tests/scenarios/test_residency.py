@@ -8,9 +8,9 @@ import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule, FallbackRule, RetryRule, Share, StoredCredential
 from tests.scenarios.answers import CLAUDE, CLAUDE_PATH, said
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import KEY
 from tests.scenarios.regions import Region, Way, chat, mixed, order, route, running, seen_by, service
-from tests.scenarios.test_freshness import Clock as WallClock
 from tests.scenarios.test_freshness import refreshed
 from tests.scenarios.test_hedging import MARKED, know_the_pace
 

@@ -8,13 +8,13 @@ import signal
 
 import pytest
 
-from sidecar.app.clocks import running
 from sidecar.core.rules import CacheMode, CacheRule
 from sidecar.fleet.purge_log import CURRENT_SECONDS
 from tests.scenarios.answers import said
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import Clock, Oracle
+from tests.scenarios.test_freshness import Oracle
 from tests.scenarios.test_lease_holder_dies import ask, begin, configured
 from tests.scenarios.test_process import Process
 from tests.scenarios.test_purges import purge
@@ -38,7 +38,8 @@ async def stop(lab) -> None:
 
 def wake(lab, seconds: float) -> None:
     """It runs again, *seconds* later."""
-    lab.sidecar.proxy._clock = lab.sidecar.fleet.log._clock = lambda: running() + seconds
+    lab.clocks.ahead = lambda: seconds
+    lab.sidecar.fleet.log._clock = lab.clocks.running
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ async def test_spare(build_fleet, oracle, redis_server):
     """Nor does an old answer take the place of an error, where it was purged while the process was stopped."""
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
     one, two = await build_fleet(oracle.url, cache=rule)
-    clock = Clock([one, two])
+    clock = WallClock([one, two])
     await one.ask()
     await written(redis_server)
     await released(redis_server)
