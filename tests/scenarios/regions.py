@@ -27,8 +27,17 @@ from tests.scenarios.answers import CLAUDE_START, LAST_CHUNK, STREAM_HEAD, chat_
 from tests.scenarios.caller import Reply
 from tests.scenarios.conftest import CHAT, KEY, Ear, Lab, Script
 
+PATIENT = Timeouts(connect=60.0, first_byte=60.0, stream_first_byte=60.0, idle=60.0)
+"""What a region that is well never takes, however busy the machine is."""
+
+HASTY = Timeouts(connect=0.05, first_byte=0.05, stream_first_byte=0.05, idle=5.0)
+"""Where nobody says anything at all."""
+
 QUICK = Timeouts(connect=0.25, first_byte=0.5, stream_first_byte=0.5, idle=5.0)
-"""Long enough for a region that is well on a busy machine."""
+"""Where a region says nothing, and calls come one by one."""
+
+BUSY = Timeouts(connect=1.0, first_byte=2.0, stream_first_byte=2.0, idle=10.0)
+"""Where a region says nothing, and the other is asked by many at once."""
 
 MIB = 1024 * 1024
 
@@ -220,6 +229,11 @@ async def running(*names: str) -> AsyncIterator[list[Region]]:
             await region.stop()
 
 
+def hangs(way: Way) -> bool:
+    """Whether only a timeout tells that a region is in this *way*."""
+    return way in {Way.BLACK_HOLED, Way.SLOW}
+
+
 def service(
     *regions: Rule, name: str = "openai", path: str = "/openai", breaker: BreakerRule | None = None, **members: Any
 ) -> tuple[Service, ...]:
@@ -228,8 +242,8 @@ def service(
 
 
 def route(**members: Any) -> tuple[Route, ...]:
-    """One route for all calls; quick, and cached where it makes sense."""
-    given = {"match": Match(), "cache": CacheRule(mode=CacheMode.DETERMINISTIC), "timeouts": QUICK, **members}
+    """One route for all calls; patient, and cached where it makes sense."""
+    given = {"match": Match(), "cache": CacheRule(mode=CacheMode.DETERMINISTIC), "timeouts": PATIENT, **members}
     return (Route("cached", **given),)
 
 

@@ -26,10 +26,14 @@ from tests.scenarios.answers import (
 from tests.scenarios.clocks import RunningClock, WallClock
 from tests.scenarios.conftest import CHAT_PATH
 from tests.scenarios.regions import (
+    HASTY,
+    PATIENT,
+    QUICK,
     Region,
     Way,
     attempts_of,
     chat,
+    hangs,
     mixed,
     route,
     running,
@@ -86,7 +90,8 @@ async def test_one_prompt_answer_each(way, build_lab, pair):
     a, b = pair
     await down(way, a, b)
     regions = service(a.rule(), b.rule(priority=2), breaker=BreakerRule(open=60.0))
-    lab = await build_lab("", services=regions, routes=route(retry=RetryRule(on_timeout=True)))
+    timeouts = HASTY if hangs(way) else PATIENT
+    lab = await build_lab("", services=regions, routes=route(retry=RetryRule(on_timeout=True), timeouts=timeouts))
     lab.clocks.draw = Random(1).random
     first = await asyncio.gather(*(lab.ask(mixed(number)) for number in range(10)))
 
@@ -163,7 +168,11 @@ async def test_warm_cache_answers_all(way, build_lab, pair):
     """With ``stale_if_error`` every repeated call is answered, long after its answer has become old."""
     a, b = pair
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
-    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(cache=rule))
+    lab = await build_lab(
+        "",
+        services=service(a.rule(), b.rule(priority=2)),
+        routes=route(cache=rule, timeouts=QUICK if hangs(way) else PATIENT),
+    )
     calls = [chat(number, stream=number % 2 == 1) for number in range(20)]
     warm = [await lab.ask(asked) for asked in calls]
     await lab.settle()

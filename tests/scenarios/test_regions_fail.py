@@ -15,11 +15,14 @@ from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chunks, said
 from tests.scenarios.caller import Reply
 from tests.scenarios.conftest import Lab
 from tests.scenarios.regions import (
+    BUSY,
+    PATIENT,
     QUICK,
     Way,
     attempts_of,
     chat,
     direct,
+    hangs,
     mixed,
     route,
     running,
@@ -85,7 +88,8 @@ async def test_nobody_hears_of_it(way, sdk, build_lab, pair):
     """However the first region fails, each caller has an answer, and few calls are sent twice."""
     a, b = pair
     regions = service(a.rule(), b.rule(priority=2))
-    lab = await build_lab("", services=regions, routes=route(retry=REPEATS))
+    timeouts = BUSY if hangs(way) else PATIENT
+    lab = await build_lab("", services=regions, routes=route(retry=REPEATS, timeouts=timeouts))
     replies = await load(lab, change=a.become(way), sdk=sdk)
 
     assert [] == faults(replies)
@@ -118,7 +122,7 @@ async def test_standstill_after_the_commit_point(build_lab, pair):
     """A stream that stops in the middle is a break as well: its callers hear of it, those after them don't."""
     a, b = pair
     a.hold_tail = b"box"
-    timeouts = replace(QUICK, idle=0.2)
+    timeouts = replace(PATIENT, idle=0.2)
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(timeouts=timeouts))
     calls = [chat(number, stream=True, bypassed=number % 2 == 1) for number in range(12)]
     broken = await asyncio.gather(*map(lab.ask, calls))
@@ -134,7 +138,7 @@ async def test_standstill_after_the_commit_point(build_lab, pair):
 async def test_timeout_is_not_repeated_by_default(build_lab, pair):
     """A generating call that took too long may have been paid for: its caller hears of it, those after it don't."""
     a, b = pair
-    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route())
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(timeouts=QUICK))
     await a.become(Way.SLOW)
     replies = [await lab.ask(mixed(number)) for number in range(12)]
 
@@ -150,7 +154,7 @@ async def test_callers_own_timeout(seconds, build_lab, pair):
     hasty one does not wait for says nothing.
     """
     a, b = pair
-    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route())
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(timeouts=QUICK))
     await a.become(Way.SLOW)
     replies = [await lab.ask(mixed(number), headers={"x-stainless-read-timeout": seconds}) for number in range(8)]
     failed = 3 if seconds == "0.5" else 8
@@ -223,7 +227,8 @@ async def test_error_as_a_streams_first_event(bypassed, build_lab, pair):
 async def test_connections_are_given_back(build_lab, pair):
     """Many calls into a black hole at once leave neither sockets nor memory behind."""
     a, b = pair
-    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(retry=REPEATS))
+    rule = route(retry=REPEATS, timeouts=BUSY)
+    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=rule)
     await lab.ask(chat(1000))
     await a.become(Way.BLACK_HOLED)
     replies = await asyncio.gather(*(lab.ask(mixed(number)) for number in range(100)))
