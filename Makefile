@@ -20,6 +20,9 @@ COMPILE  = $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 SDKS := openai anthropic langchain-openai llama-index-llms-openai litellm 'pydantic-ai-slim[openai]' instructor
 NODE_SDKS := openai @anthropic-ai/sdk ai @ai-sdk/openai @ai-sdk/anthropic
 
+# A process of tests for each core; one that has nothing left takes over half of what another has.
+WORKERS := --numprocesses auto --dist worksteal
+
 PIP := -m pip --quiet --disable-pip-version-check
 
 define VENV_NEEDED
@@ -47,7 +50,7 @@ run: $(STAMP)
 	@$(BIN)/sidecar run --demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(WORKERS) $(TESTS)
 
 # The suite with the newest, or the oldest, of what pyproject.toml allows, whatever is locked.
 test-newest: RESOLUTION := highest
@@ -55,7 +58,7 @@ test-lowest: RESOLUTION := lowest-direct
 test-newest test-lowest: test-%: $(UV)
 	@$(UV) venv --quiet --clear --python $(PYTHON) .venv-$*
 	@$(UV) pip install --quiet --python .venv-$* --resolution $(RESOLUTION) --editable . --group dev
-	@.venv-$*/bin/python -m pytest $(TESTS)
+	@.venv-$*/bin/python -m pytest $(WORKERS) $(TESTS)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

@@ -7,7 +7,7 @@ The rule: nobody else makes tasks. One that nobody holds may be collected in mid
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 
@@ -27,6 +27,9 @@ class Tasks:
 
     def __repr__(self) -> str:
         return f"<Tasks {len(self._tasks)} running>"
+
+    def __iter__(self) -> Iterator[asyncio.Task[Any]]:
+        return iter(tuple(self._tasks))
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Run *work* in a task of its own."""

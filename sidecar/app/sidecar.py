@@ -7,14 +7,15 @@ The rule: an order of starting and one of stopping, both readable here; ``wiring
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
 from sidecar.admin.health import HealthServer, Part, Readiness
 from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts, split_parts
-from sidecar.app.clocks import running
+from sidecar.app.clocks import CLOCKS, Clocks
 from sidecar.app.wiring import Parts
+from sidecar.core.model import Record
 from sidecar.core.rules import Rules
 
 _SWEEP_SECONDS = 1.0
@@ -24,20 +25,40 @@ _SWEEP_ENTRIES = 2000
 class Sidecar:
     """
     One process. *write* takes log lines. *refused*: *rules* only stand in for a configuration that could not be used.
-    ``start`` raises ``OSError`` where an address is taken.
+    *sinks* hear of each request, too, after metrics and log. *clocks* are those of all parts but the fleet's, for Redis
+    lives in real time. ``start`` raises ``OSError`` where an address is taken.
 
     After ``start``, *port* and *health_port* are the ports that were bound, also where the rules say 0.
     """
 
     def __init__(
-        self, rules: Rules, *, environ: Mapping[str, str], write: Callable[[bytes], None], refused: bool = False
+        self,
+        rules: Rules,
+        *,
+        environ: Mapping[str, str],
+        write: Callable[[bytes], None],
+        refused: bool = False,
+        sinks: Sequence[Callable[[Record], None]] = (),
+        clocks: Clocks = CLOCKS,
     ) -> None:
         self.rules = rules
         self._refused = refused
         self.port = self.health_port = self.admin_port = 0
         self.ports: set[int] = set()
         self.ready = False
-        parts = Parts(rules, environ=environ, write=write, refused=refused, port=lambda: self.port, ports=self.ports)
+        parts = Parts(
+            rules,
+            environ=environ,
+            write=write,
+            refused=refused,
+            port=lambda: self.port,
+            ports=self.ports,
+            sinks=sinks,
+            clocks=clocks,
+        )
+        self._clocks = clocks
+        self.dispatch = parts.dispatch
+        self.purges = parts.purges
         self.log = parts.log
         self.tasks = parts.tasks
         self.ledger = parts.ledger
@@ -144,7 +165,7 @@ class Sidecar:
         }
 
     def _regions_told(self) -> Mapping[str, object]:
-        now = running()
+        now = self._clocks.running()
         return {
             "regions": self.operations.table(),
             "budgets": {service.name: self.regions.budget(service.name).left(now) for service in self.rules.services},
@@ -154,7 +175,7 @@ class Sidecar:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            self.memory.sweep(running(), _SWEEP_ENTRIES)
+            self.memory.sweep(self._clocks.running(), _SWEEP_ENTRIES)
             self.operations.tick()
             if self.key_sets.changed():
                 self.proxy.forget_callers()

@@ -8,15 +8,13 @@ don't know each other (a record and its sinks, a breaker and the fleet) is a met
 from __future__ import annotations
 
 import os
-import random
 import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import __version__
-from sidecar.app.clocks import running
+from sidecar.app.clocks import Clocks
 from sidecar.app.operations import Operations
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.purges import Purges
@@ -60,6 +58,7 @@ class Parts:
     """
     The parts of one process. *write* takes log lines. *refused*: *rules* only stand in for a configuration that could
     not be used. *port* tells the port of callers; *ports* are all that this process listens on, once they are bound.
+    *sinks* hear of each request, too, after metrics and log. *clocks* are those of all parts but the fleet's.
     """
 
     def __init__(
@@ -71,18 +70,21 @@ class Parts:
         refused: bool,
         port: Callable[[], int],
         ports: set[int],
+        sinks: Sequence[Callable[[Record], None]],
+        clocks: Clocks,
     ) -> None:
         self.rules = rules
         self.ports = ports
         self._environ = environ
+        self._clocks = clocks
         self._shared = frozenset(service.name for service in rules.services if service.breaker.shared)
-        self.log = AccessLog(write, now=time.time, rule=rules.log)  # noqa: TID251  the clocks are handed out from here
+        self.log = AccessLog(write, now=clocks.wall, rule=rules.log)
         self.tasks = Tasks(self.report)
         self.ledger = Ledger(rules.limits.inflight_memory)
         self.memory = Memory(
             rules.memory,
-            now=time.time,  # noqa: TID251  as above
-            clock=running,
+            now=clocks.wall,
+            clock=clocks.running,
         )
         self.flights = Flights(
             spawn=self.tasks.spawn,
@@ -90,55 +92,58 @@ class Parts:
             limit=rules.memory.max_entry_bytes,
             report=self.report,
         )
-        self.resolver = Resolver(rules.upstream.nameservers, clock=running)
+        self.resolver = Resolver(rules.upstream.nameservers, clock=clocks.running)
         self.upstream = Upstream(
             rules.upstream,
             environ=environ,
             own=self._is_own,
             spawn=self.tasks.spawn,
             resolver=self.resolver,
-            clock=running,
-            draw=random.random,
+            clock=clocks.running,
+            draw=clocks.draw,
         )
         self.purges = Purges()
         self.regions = Regions(self._on_transition)
         self.fleet = self._join()
         self.credentials = Credentials(
-            clock=running,
-            now=time.time,  # noqa: TID251  as above
+            clock=clocks.running,
+            now=clocks.wall,
             environ=environ,
             spawn=self.tasks.spawn,
             fetch=TokenClient(
                 proxy_for=self._hop_to, trust=lambda: trust(rules.upstream.ca_file), resolver=self.resolver
             ),
             report=lambda line: self.log.event("credential-unusable", level="warning", message=line),
-            draw=random.random,
+            draw=clocks.draw,
         )
         self.throttle = Throttle(
             quota=self.fleet.quota if self.fleet is not None else None,
             pods=lambda: self.fleet.presence.count if self.fleet is not None else None,
-            clock=running,
+            clock=clocks.running,
             spawn=self.tasks.spawn,
         )
-        dispatch = Dispatch(
+        self.dispatch = Dispatch(
             self.upstream,
             self.credentials,
             self.regions,
             self.ledger,
             spawn=self.tasks.spawn,
-            now=time.time,  # noqa: TID251  as above
-            clock=running,
-            draw=random.random,
+            now=clocks.wall,
+            clock=clocks.running,
+            draw=clocks.draw,
             throttle=self.throttle,
             most=min(COMMIT_BYTES, rules.memory.max_entry_bytes),
             sharing=self.fleet.regions if self.fleet is not None else None,
+            sleep=clocks.pause,
         )
         fallback = Fallback(
-            dispatch, running, lambda line: self.log.event("answer-file-unusable", level="warning", file=line)
+            self.dispatch,
+            clocks.running,
+            lambda line: self.log.event("answer-file-unusable", level="warning", file=line),
         )
         secret = os.urandom(32) if rules.redis is None else fleet_secret(rules.redis.namespace)
         pod = Pod(environ.get("SIDECAR_POD_NAMESPACE", ""), environ.get("SIDECAR_SERVICE_ACCOUNT", ""), os.urandom(16))
-        loaded = 0.0 if refused else time.time()  # noqa: TID251  as above
+        loaded = 0.0 if refused else clocks.wall()
         self.metrics = Metrics(
             __version__,
             names_of(rules),
@@ -158,9 +163,9 @@ class Parts:
             {
                 "mode": lambda: {} if self.operations.mode is Mode.NORMAL else {self.operations.mode.value: 1},
                 "breaker_state": self.regions.states,
-                "rate_windows": lambda: self.regions.spent(running()),
+                "rate_windows": lambda: self.regions.spent(clocks.running()),
                 "credentials_unusable": self._credentials_unusable,
-                "retry_budget_left": lambda: self.regions.budgets_left(running()),
+                "retry_budget_left": lambda: self.regions.budgets_left(clocks.running()),
                 "dns_lookups_total": lambda: self.resolver.results,
                 "upstream_connections_total": lambda: self.upstream.census.counts,
                 "calls_waiting": self.throttle.waiting,
@@ -171,9 +176,10 @@ class Parts:
                 **(self.fleet.breakdowns() if self.fleet is not None else {}),
             },
         )
+        self._sinks = (self.metrics.record, self.log.record, *sinks)
         self.key_sets = KeySets(
             {service.name: service.tokens for service in rules.services},
-            clock=time.monotonic,
+            clock=clocks.running,
             report=lambda line: self.log.event("key-set-unusable", level="error", message=line),
         )
         remote = self.fleet.remote if self.fleet is not None else Nowhere()
@@ -184,15 +190,15 @@ class Parts:
             secret=secret,
             store=self.store,
             flights=self.flights,
-            dispatch=dispatch,
+            dispatch=self.dispatch,
             fallback=fallback,
             accepted=Accepted(),
             observations=Observations(),
             record=self._record,
             report=self.report,
-            now=time.time,  # noqa: TID251  as above
-            clock=running,
-            draw=lambda: 1.0 - random.random(),  # noqa: S311  spreads refreshes, guards nothing
+            now=clocks.wall,
+            clock=clocks.running,
+            draw=lambda: 1.0 - clocks.draw(),
             lease_wait=rules.redis.lease_wait if rules.redis is not None else 0.0,
             instance=os.urandom(4).hex().encode(),
         )
@@ -201,8 +207,8 @@ class Parts:
             rules.limits,
             self.ledger,
             spawn=self.tasks.spawn,
-            clock=running,
-            wall=time.time,  # noqa: TID251  as above
+            clock=clocks.running,
+            wall=clocks.wall,
             spool_dir=self._spool_dir(),
             report=self.report,
         )
@@ -216,8 +222,8 @@ class Parts:
             rules.services,
             forget=self.listener.forget,
             on_mode=self._on_mode,
-            now=time.time,  # noqa: TID251  as above
-            clock=running,
+            now=clocks.wall,
+            clock=clocks.running,
             port=port,
         )
         if self.fleet is not None:
@@ -232,7 +238,7 @@ class Parts:
         rule, seal = self.rules.redis, self.rules.seal
         if rule is None:
             return None
-        secrets = SecretFile(seal.secret_file, running, lambda why: self.log.event(
+        secrets = SecretFile(seal.secret_file, self._clocks.running, lambda why: self.log.event(
             "secret-unusable", level="error", message=why))  # fmt: skip
         if secrets.keyring() is None:
             self.log.event("memory-only", level="error", message="Redis is not used: the secret file is not usable")
@@ -281,11 +287,11 @@ class Parts:
         """Another process has found a region failing, or well again."""
         service = next((service for service in self.rules.services if service.name == place.service), None)
         if service is not None:
-            self.regions.learn(place, open_for, service.breaker, running())
+            self.regions.learn(place, open_for, service.breaker, self._clocks.running())
 
     def _record(self, record: Record) -> None:
-        self.metrics.record(record)
-        self.log.record(record)
+        for sink in self._sinks:
+            sink(record)
 
     def report(self, error: BaseException) -> None:
         """Log a bug, by its kind and place only."""

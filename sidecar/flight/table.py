@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 
 from sidecar.core.cache.purges import Scope
 from sidecar.core.memory_budget import Ledger
@@ -52,6 +52,9 @@ class Flights:
 
     def __len__(self) -> int:
         return len(self._flying)
+
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(tuple(self._flying))
 
     def find(self, key: Hashable) -> Flight | None:
         """The flight for *key* that one may join."""

@@ -65,9 +65,15 @@ NO_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "answers", [EMBEDDINGS, MODERATIONS, MODELS, MODEL, COUNT], ids=["e", "m", "models", "model", "count"]
-)
+NAMES = {"e": EMBEDDINGS, "m": MODERATIONS, "models": MODELS, "model": MODEL, "count": COUNT}
+
+
+def named(value):
+    """The id of a parameter, the same in every process."""
+    return next((name for name, one in NAMES.items() if one is value), str(value))
+
+
+@pytest.mark.parametrize("answers", NAMES.values(), ids=NAMES)
 @pytest.mark.parametrize(("value", "expected"), NO_ANSWERS)
 def test_no_answer(answers, value, expected):
     """What any gateway says with a 200 is none, whatever was asked."""
@@ -165,7 +171,7 @@ def test_moderations(value, expects, expected):
         (COUNT, {"input_tokens": -1}, "misshapen"),
         (COUNT, {"input_tokens": 1.5}, "misshapen"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_models_and_counts(answers, value, expected):
     """A list has models in it, a model its id, a count a number of tokens."""

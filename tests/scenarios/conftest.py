@@ -22,7 +22,6 @@ from yarl import URL
 from sidecar.app.sidecar import Sidecar
 from sidecar.cli.keygen import line
 from sidecar.core.dialect import Kind
-from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Record
 from sidecar.core.rules import (
     CacheMode,
@@ -62,6 +61,7 @@ from tests.scenarios.answers import (  # noqa: F401  stories take them from here
     whole,
 )
 from tests.scenarios.caller import Caller, Reply
+from tests.scenarios.clocks import LabClocks
 from tests.scenarios.eavesdropping import TOLD, Eavesdropper
 from tests.scenarios.sources import build_api, build_pods, source  # noqa: F401  fixtures
 
@@ -197,34 +197,15 @@ class Script:
         return await reader.readexactly(int(rest.split(b"\r\n")[0])) if found else b""
 
 
-class Ahead(Ledger):
-    """What of *ledger* is held for answers that are read ahead."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        super().__init__(1 << 62)
-        self._whole = ledger
-
-    def take(self, amount: int) -> bool:
-        return self._whole.take(amount) and super().take(amount)
-
-    def give(self, amount: int) -> None:
-        super().give(amount)
-        self._whole.give(amount)
-
-
 @dataclass
 class Lab:
     """One sidecar. *records* are its requests as it told them, *logs* its log lines."""
 
     sidecar: Sidecar
+    clocks: LabClocks = field(default_factory=LabClocks)
     records: list[Record] = field(default_factory=list)
     logs: list[bytes] = field(default_factory=list)
-    ahead: Ahead = field(init=False)
     _session: aiohttp.ClientSession | None = None
-
-    def __post_init__(self) -> None:
-        attempts = self.sidecar.proxy._origin._dispatch._attempts
-        self.ahead = attempts._ledger = Ahead(attempts._ledger)
 
     @property
     def url(self) -> str:
@@ -260,7 +241,7 @@ class Lab:
 
     def settled(self) -> bool:
         """Nothing in flight, nothing held."""
-        return not len(self.sidecar.flights) and self.sidecar.ledger.held == 0
+        return not len(self.sidecar.flights) and self.held == 0
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until *condition* holds; a story that never gets there fails here."""
@@ -271,17 +252,17 @@ class Lab:
     @property
     def tasks(self) -> list[str]:
         """The names of the tasks that run."""
-        return sorted(task.get_name() for task in self.sidecar.tasks._tasks)
+        return sorted(task.get_name() for task in self.sidecar.tasks)
 
     @property
     def waiting(self) -> int:
         """How many callers wait in flights."""
-        return sum(flight.readers for flight in self.sidecar.flights._flying)
+        return sum(flight.readers for flight in self.sidecar.flights)
 
     @property
-    def poured(self) -> int:
-        """Bytes of answers that have come: into flights, or as far as they are read ahead of them."""
-        return sum(flight.size for flight in self.sidecar.flights._flying) + self.ahead.held
+    def held(self) -> int:
+        """Bytes of bodies and of answers under way, read ahead of their callers or not."""
+        return self.sidecar.ledger.held
 
     async def settle(self) -> None:
         """Wait until nothing is in flight any more; a story that never gets there runs into its own limit."""
@@ -344,15 +325,12 @@ async def build_lab() -> AsyncIterator[BuildLab]:
             **more,
         )
         logs: list[bytes] = []
-        sidecar = Sidecar(rules, environ=environ or {}, write=logs.append)
-        lab = Lab(sidecar, logs=logs)
-        told = sidecar.proxy._record
-
-        def record(one: Record) -> None:
-            lab.records.append(one)
-            told(one)
-
-        sidecar.proxy._record = sidecar.proxy._coalescer._record = record
+        records: list[Record] = []
+        clocks = LabClocks()
+        sidecar = Sidecar(
+            rules, environ=environ or {}, write=logs.append, sinks=(records.append,), clocks=clocks.handed_out()
+        )
+        lab = Lab(sidecar, clocks, records, logs)
         await sidecar.start()
         lab._session = aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0))
         labs.append(lab)

@@ -11,8 +11,7 @@ import asyncio
 import json
 import socket
 import struct
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any
@@ -24,13 +23,21 @@ from sidecar.core.region.regions import Place
 from sidecar.core.rules import BreakerRule, CacheMode, CacheRule, Match, Route, Service, Timeouts
 from sidecar.core.rules import Region as Rule
 from sidecar.dialects import DIALECTS
-from sidecar.upstream.dispatch import Dispatch
 from tests.scenarios.answers import CLAUDE_START, LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, whole
 from tests.scenarios.caller import Reply
 from tests.scenarios.conftest import CHAT, KEY, Ear, Lab, Script
 
+PATIENT = Timeouts(connect=60.0, first_byte=60.0, stream_first_byte=60.0, idle=60.0)
+"""What a region that is well never takes, however busy the machine is."""
+
+HASTY = Timeouts(connect=0.05, first_byte=0.05, stream_first_byte=0.05, idle=5.0)
+"""Where nobody says anything at all."""
+
 QUICK = Timeouts(connect=0.25, first_byte=0.5, stream_first_byte=0.5, idle=5.0)
-"""Long enough for a region that is well on a busy machine."""
+"""Where a region says nothing, and calls come one by one."""
+
+BUSY = Timeouts(connect=1.0, first_byte=2.0, stream_first_byte=2.0, idle=10.0)
+"""Where a region says nothing, and the other is asked by many at once."""
 
 MIB = 1024 * 1024
 
@@ -222,6 +229,11 @@ async def running(*names: str) -> AsyncIterator[list[Region]]:
             await region.stop()
 
 
+def hangs(way: Way) -> bool:
+    """Whether only a timeout tells that a region is in this *way*."""
+    return way in {Way.BLACK_HOLED, Way.SLOW}
+
+
 def service(
     *regions: Rule, name: str = "openai", path: str = "/openai", breaker: BreakerRule | None = None, **members: Any
 ) -> tuple[Service, ...]:
@@ -230,8 +242,8 @@ def service(
 
 
 def route(**members: Any) -> tuple[Route, ...]:
-    """One route for all calls; quick, and cached where it makes sense."""
-    given = {"match": Match(), "cache": CacheRule(mode=CacheMode.DETERMINISTIC), "timeouts": QUICK, **members}
+    """One route for all calls; patient, and cached where it makes sense."""
+    given = {"match": Match(), "cache": CacheRule(mode=CacheMode.DETERMINISTIC), "timeouts": PATIENT, **members}
     return (Route("cached", **given),)
 
 
@@ -244,49 +256,6 @@ def chat(number: int, *, stream: bool = False, bypassed: bool = False, **members
 def mixed(number: int) -> dict[str, Any]:
     """Calls of all four forms in turn."""
     return chat(number, stream=number % 2 == 1, bypassed=number % 4 > 1)
-
-
-class Clock:
-    """The monotonic clock by which *lab* judges its regions: it goes on by itself, and *later* puts it forward."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._ahead = 0.0
-        for part in (*_judging(lab), lab.sidecar.operations):
-            part._clock = self.now
-
-    def now(self) -> float:
-        return time.monotonic() + self._ahead
-
-    def later(self, seconds: float) -> None:
-        self._ahead += seconds
-
-
-def draw_from(lab: Lab, draw: Callable[[], float]) -> None:
-    """Have *lab* draw the same numbers in every run."""
-    for part in _judging(lab):
-        part._draw = draw
-
-
-def dispatch_of(lab: Lab) -> Dispatch:
-    return lab.sidecar.proxy._origin._dispatch
-
-
-def _judging(lab: Lab) -> tuple[Any, ...]:
-    """The parts that have a clock and draw."""
-    dispatch = dispatch_of(lab)
-    return dispatch, dispatch._attempts, dispatch._candidates
-
-
-def without_pauses(lab: Lab) -> list[float]:
-    """Have *lab* not wait before it asks a region again; fills up with the seconds that it would have."""
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await asyncio.sleep(0)
-
-    dispatch_of(lab)._sleep = sleep
-    return slept
 
 
 def breaker_of(lab: Lab, region: str, service: str = "openai") -> Breaker:

@@ -83,12 +83,13 @@ async def test_everybody_leaves(form, point, build_lab, script, dial):
     lab = await build_lab(upstream.url)
     callers = [await dial(lab, form) for _ in range(4)]
     await lab.until(lambda: lab.waiting == 4 and upstream.calls == 1)
+    asked = lab.held
     if point == "in-the-answer":
         box.head.set()
         if form is STREAM:
             await callers[3].until(b'"It"')
         else:
-            await lab.until(lambda: lab.poured > 0)
+            await lab.until(lambda: lab.held > asked)
     for caller in callers:
         caller.vanish()
     await lab.until(lambda: upstream.open == 0)
@@ -113,9 +114,10 @@ async def test_embeddings_are_finished_for_nobody(point, build_lab, script, dial
     lab = await build_lab(upstream.url)
     caller = await dial(lab, EMBED, path=EMBEDDINGS)
     await lab.until(lambda: upstream.calls == 1)
+    asked = lab.held
     if point == "in-the-answer":
         box.head.set()
-        await lab.until(lambda: lab.poured > 0)
+        await lab.until(lambda: lab.held > asked)
     caller.vanish()
     await lab.until(lambda: lab.waiting == 0)
     assert [] == lab.records
@@ -135,11 +137,13 @@ async def test_embeddings_are_finished_for_nobody(point, build_lab, script, dial
 async def test_who_comes_back_joins_what_is_finished_for_nobody(build_lab, script, dial):
     """A caller that retries while its embeddings are still being fetched joins them."""
     box = Box()
-    box.head.set()
     upstream = await script(box)
     lab = await build_lab(upstream.url)
     caller = await dial(lab, EMBED, path=EMBEDDINGS)
-    await lab.until(lambda: lab.poured > 0)
+    await lab.until(lambda: upstream.calls == 1)
+    asked = lab.held
+    box.head.set()
+    await lab.until(lambda: lab.held > asked)
     caller.vanish()
     await lab.until(lambda: lab.waiting == 0)
     again = await dial(lab, EMBED, path=EMBEDDINGS)
@@ -160,7 +164,7 @@ async def test_at_most_16_are_finished_for_nobody(build_lab, script, dial):
     upstream = await script(box)
     lab = await build_lab(upstream.url)
     callers = [await dial(lab, {**EMBED, "input": str(n)}, path=EMBEDDINGS) for n in range(20)]
-    await lab.until(lambda: sum(flight.sent for flight in lab.sidecar.flights._flying) == 20)
+    await lab.until(lambda: sum(flight.sent for flight in lab.sidecar.flights) == 20)
     for caller in callers:
         caller.vanish()
     await lab.until(lambda: upstream.deserted == 4)
@@ -184,7 +188,7 @@ async def test_too_large_to_keep_is_not_finished(build_lab, script, dial):
     upstream = await script(handler)
     lab = await build_lab(upstream.url, memory=MemoryRule(max_entry_bytes=100_000))
     caller = await dial(lab, EMBED, path=EMBEDDINGS)
-    await lab.until(lambda: lab.poured == 1)
+    await lab.until(lambda: lab.held == len(json.dumps(EMBED)) + 1)
     caller.vanish()
     await lab.until(lambda: lab.waiting == 0)
     go.set()

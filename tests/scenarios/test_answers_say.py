@@ -8,10 +8,11 @@ import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule, Region, Route, Service, Share
 from sidecar.dialects import DIALECTS
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, said
 from tests.scenarios.sources import ALWAYS, ITEM, STORED, TONELESS, get
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import Clock, refreshed
+from tests.scenarios.test_freshness import refreshed
 
 MISS = "sidecar; fwd=miss"
 COLLAPSED = "sidecar; fwd=miss; collapsed"
@@ -76,7 +77,7 @@ async def test_for_how_long(extra, ttl, age, build_api, source):
     """Its time is the route's, or its own where that is less; its age is the service's word and ours together."""
     source.extra = extra
     lab = await build_api(CacheRule(mode=CacheMode.ALWAYS, ttl=500.0))
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await get(lab)
     clock.later(10.0)
     reply = await lab.ask(b"", path=ITEM, method="GET")
@@ -97,7 +98,7 @@ async def test_never_stale(extra, build_api, source):
     lab = await build_api(
         CacheRule(mode=CacheMode.ALWAYS, ttl=60.0, stale_while_revalidate=600.0, stale_if_error=600.0)
     )
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await get(lab)
     clock.later(61.0)
 
@@ -295,7 +296,7 @@ async def test_who_joins_late_differs(build_lab, script, dial):
     services = (Service("api", DIALECTS["generic"], (Region("here", upstream.url),), path="/api", headers=TONELESS),)
     lab = await build_lab(upstream.url, services=services, routes=(Route("all", cache=ALWAYS),))
     leader = await dial(lab, b"x", path=ITEM, headers={"x-tone": "dry"})
-    await lab.until(lambda: lab.poured == 4)
+    await lab.until(lambda: lab.held == len(b"x") + 4)
     same = await dial(lab, b"x", path=ITEM, headers={"x-tone": "dry"})
     other = await dial(lab, b"x", path=ITEM, headers={"x-tone": "warm"})
     await lab.until(lambda: lab.waiting == 3 and upstream.calls == 2)
@@ -310,7 +311,7 @@ async def test_a_spare_one_varies_too(build_api, source):
     """Where the service fails, an old answer serves requests like its own only."""
     source.extra = b"Vary: X-Tone\r\n"
     lab = await build_api(CacheRule(mode=CacheMode.ALWAYS, ttl=60.0, stale_if_error=600.0))
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask(headers={"x-tone": "dry"})
     clock.later(70.0)
     source.status = "500 No"
@@ -323,7 +324,7 @@ async def test_a_spare_one_is_not_for_all_who_wait(build_api, source, dial):
     """Where an old answer stands in for one that several wait for, those go on whose requests differ from its own."""
     source.extra = b"Vary: X-Tone\r\n"
     lab = await build_api(CacheRule(mode=CacheMode.ALWAYS, ttl=60.0, stale_if_error=600.0))
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await (await dial(lab, headers={"x-tone": "dry"})).reply()
     clock.later(70.0)
     source.go.clear()
@@ -343,7 +344,7 @@ async def test_a_refresh_varies_too(build_api, source):
     """An answer that varies is refreshed like any other: nobody waits for it who could differ."""
     source.extra = b"Vary: X-Tone\r\n"
     lab = await build_api(CacheRule(mode=CacheMode.ALWAYS, ttl=60.0, stale_while_revalidate=600.0))
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await get(lab, x_tone="dry")
     clock.later(70.0)
     stale = await get(lab, x_tone="dry")
@@ -372,7 +373,7 @@ async def test_what_it_said_holds_in_every_pod(build_pods, source, redis_server)
     assert not other[1].startswith("sidecar; hit")
     (((_, held),),) = two.sidecar.memory.walk()
     assert held.entry.strict
-    assert 1 == two.sidecar.membership.remote.leases.granted  # what doesn't fit does not suffice
+    assert 1 == two.sidecar.fleet.remote.leases.granted  # what doesn't fit does not suffice
 
 
 @pytest.mark.parametrize("control", [b"no-store", b"no-cache"])

@@ -23,14 +23,17 @@ from tests.scenarios.answers import (
     said,
     whole,
 )  # fmt: skip
+from tests.scenarios.clocks import RunningClock, WallClock
 from tests.scenarios.conftest import CHAT_PATH
 from tests.scenarios.regions import (
-    Clock,
+    HASTY,
+    PATIENT,
+    QUICK,
     Region,
     Way,
     attempts_of,
     chat,
-    draw_from,
+    hangs,
     mixed,
     route,
     running,
@@ -38,7 +41,6 @@ from tests.scenarios.regions import (
     service,
     state_of,
 )
-from tests.scenarios.test_freshness import Clock as WallClock
 
 OTHER = FallbackRule("model", "gpt-4o-mini")
 NONE = {"x-sidecar-fallback": "none"}
@@ -88,8 +90,9 @@ async def test_one_prompt_answer_each(way, build_lab, pair):
     a, b = pair
     await down(way, a, b)
     regions = service(a.rule(), b.rule(priority=2), breaker=BreakerRule(open=60.0))
-    lab = await build_lab("", services=regions, routes=route(retry=RetryRule(on_timeout=True)))
-    draw_from(lab, Random(1).random)
+    timeouts = HASTY if hangs(way) else PATIENT
+    lab = await build_lab("", services=regions, routes=route(retry=RetryRule(on_timeout=True), timeouts=timeouts))
+    lab.clocks.draw = Random(1).random
     first = await asyncio.gather(*(lab.ask(mixed(number)) for number in range(10)))
 
     assert {503} == {reply.status for reply in first}
@@ -142,7 +145,7 @@ async def test_refusal_in_the_apis_own_form(stream, name, build_lab, pair):
     lab = await build_lab(
         "", services=service(a.rule(), b.rule(priority=2, credential_domain=""), name=name, path=path), routes=route()
     )
-    draw_from(lab, lambda: 0.5)
+    lab.clocks.draw = lambda: 0.5
     replies = [await lab.ask({**asked, "stream": stream}, path=target, headers=headers) for _ in range(8)]
     last = replies[-1]
 
@@ -165,7 +168,11 @@ async def test_warm_cache_answers_all(way, build_lab, pair):
     """With ``stale_if_error`` every repeated call is answered, long after its answer has become old."""
     a, b = pair
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
-    lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(cache=rule))
+    lab = await build_lab(
+        "",
+        services=service(a.rule(), b.rule(priority=2)),
+        routes=route(cache=rule, timeouts=QUICK if hangs(way) else PATIENT),
+    )
     calls = [chat(number, stream=number % 2 == 1) for number in range(20)]
     warm = [await lab.ask(asked) for asked in calls]
     await lab.settle()
@@ -180,7 +187,7 @@ async def test_warm_cache_answers_all(way, build_lab, pair):
     assert [said(reply.body) for reply in warm] * 3 == [said(reply.body) for reply in replies]
     assert attempts_of(lab) - before <= 2 * 60
     await down(Way.WELL, a, b)
-    Clock(lab).later(600.0)
+    RunningClock(lab).later(600.0)
     assert MISS == (await lab.ask(calls[0])).cache
 
 
@@ -241,7 +248,7 @@ async def test_none_gets_the_refusal(build_lab, pair):
     a, b = pair
     await down(Way.KILLED, a, b)
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route(fallback=(OTHER,)))
-    draw_from(lab, lambda: 0.5)
+    lab.clocks.draw = lambda: 0.5
     replies = [await lab.ask(mixed(number), headers=NONE) for number in range(6)]
 
     assert [503] * 6 == [reply.status for reply in replies]

@@ -111,7 +111,7 @@ async def test_streams_wait_a_little_only(build_fleet, box):
 
     assert 4 == box.calls
     assert {(200, TEXT)} == {(reply.status, said(reply.body)) for reply in replies}
-    assert 1 <= sum(lab.sidecar.membership.remote.seal.plain_bytes > 0 for lab in labs) <= 1
+    assert 1 <= sum(lab.sidecar.fleet.remote.seal.plain_bytes > 0 for lab in labs) <= 1
 
 
 async def test_a_stream_does_not_wait_with_others(build_fleet, box):
@@ -121,7 +121,7 @@ async def test_a_stream_does_not_wait_with_others(build_fleet, box):
     asking = [asyncio.ensure_future(one.ask())]
     await one.until(lambda: box.calls == 1)
     asking.append(asyncio.ensure_future(two.ask()))
-    await two.until(lambda: two.sidecar.membership.remote.waits == 1)
+    await two.until(lambda: two.sidecar.fleet.remote.waits == 1)
     asking.append(asyncio.ensure_future(two.ask(STREAM)))
     await two.until(lambda: box.calls == 2)
     box.box.go.set()
@@ -201,14 +201,14 @@ async def test_who_leaves_hands_on(build_fleet, box):
     leaving = asyncio.ensure_future(one.ask())
     await one.until(lambda: box.calls == 1)
     asking = asyncio.ensure_future(two.ask())
-    await two.until(lambda: two.sidecar.membership.remote.waits == 1)
+    await two.until(lambda: two.sidecar.fleet.remote.waits == 1)
     leaving.cancel()
     await two.until(lambda: box.calls == 2)
     box.box.go.set()
     reply = await asking
 
     assert (200, TEXT) == (reply.status, said(reply.body))
-    assert 1 == two.sidecar.membership.remote.takeovers
+    assert 1 == two.sidecar.fleet.remote.takeovers
 
 
 async def test_an_error_is_nobody_elses(build_fleet, script):
@@ -228,7 +228,7 @@ async def test_an_error_is_nobody_elses(build_fleet, script):
     asking = [asyncio.ensure_future(labs[0].ask())]
     await labs[0].until(lambda: upstream.calls == 1)
     asking += [asyncio.ensure_future(lab.ask()) for lab in labs[1:]]
-    await labs[0].until(lambda: all(lab.sidecar.membership.remote.waits for lab in labs[1:]))
+    await labs[0].until(lambda: all(lab.sidecar.fleet.remote.waits for lab in labs[1:]))
     go.set()
     replies = await asyncio.gather(*asking)
 

@@ -121,7 +121,7 @@ async def test_one_probe_for_the_fleet(build, pair, ask):
 
     assert found.count("first") <= 5
     assert ["probe-good", "fleet", "fleet"] == sorted((causes(lab)[-1][1] for lab in labs), reverse=True)
-    assert 1 <= sum(lab.sidecar.membership.regions.counts["denied"] for lab in labs)
+    assert 1 <= sum(lab.sidecar.fleet.regions.counts["denied"] for lab in labs)
 
 
 async def test_a_failed_probe_is_the_fleets(build, pair, ask):
@@ -210,7 +210,7 @@ async def test_redis_is_killed(build, pair, ask):
         await order(one, "force", "30s", region="second")
         await one.until(lambda: two.sidecar.operations.table()[1].order == "force")
         server.kill()
-        await one.until(lambda: not any(lab.sidecar.membership.link.up for lab in labs))
+        await one.until(lambda: not any(lab.sidecar.fleet.link.up for lab in labs))
         first.desk.says[b""] = AS_BROKEN
 
         assert ["second"] * 16 == await ask(one, 8) + await ask(two, 8)
@@ -237,7 +237,7 @@ async def test_redis_dies_while_a_region_is_shut(build, pair, ask):
         await ask(one, 5)
         await one.until(lambda: state(two)[0] == "open")
         server.kill()
-        await one.until(lambda: not any(lab.sidecar.membership.link.up for lab in labs))
+        await one.until(lambda: not any(lab.sidecar.fleet.link.up for lab in labs))
         first.desk.says.clear()
         await one.until(lambda: state(one)[1] == state(two)[1] == 0.0)
 

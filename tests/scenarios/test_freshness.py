@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Sequence
 
 import pytest
 
-from sidecar.app.clocks import running
 from sidecar.core.model import Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Limits, Timeouts
 from tests.scenarios.answers import chat_events, chunks, completion, said, whole
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, Lab, Reply
 from tests.scenarios.test_fleet import released, written
 
@@ -65,27 +64,6 @@ class Oracle:
                 writer.write(whole(ERROR, status=f"{status} No"))
 
 
-class Clock:
-    """The wall clock of *labs*, set by hand. Redis lives in real time, and so does what asks it."""
-
-    def __init__(self, labs: Sequence[Lab]) -> None:
-        self.now = time.time()
-        self.passed = 0.0
-        for lab in labs:
-            proxy = lab.sidecar.proxy
-            origin = proxy._origin
-            for shell in (proxy, proxy._coalescer, proxy._fetching, origin, origin._receiver):
-                shell._now = lambda: self.now
-            memory = lab.sidecar.memory
-            memory._now, memory._clock = lambda: self.now, lambda: running() + 1e6  # so that this one tells nothing
-            if lab.sidecar.membership is not None:
-                lab.sidecar.membership.remote._now = lambda: time.time() + self.passed
-
-    def later(self, seconds: float) -> None:
-        self.now += seconds
-        self.passed += seconds
-
-
 @pytest.fixture
 async def oracle(script):
     """An upstream that answers at once."""
@@ -116,7 +94,7 @@ def outcomes(lab: Lab) -> list[Outcome]:
 async def test_stale_at_once(body, build_lab, oracle):
     """A stale answer is given while the new one has not even begun; after that the new one is."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask(body)
     clock.later(70.0)
     oracle.oracle.go.clear()
@@ -137,7 +115,7 @@ async def test_stale_at_once(body, build_lab, oracle):
 async def test_refresh_is_no_request(build_lab, oracle):
     """The metrics count it beside the requests; its record tells that it was stored and what it used."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(70.0)
     await lab.ask()
@@ -158,7 +136,7 @@ async def test_refresh_is_no_request(build_lab, oracle):
 async def test_one_refresh_in_the_fleet(build_fleet, oracle, redis_server):
     """Four sidecars that all have it stale refresh it once, and all have the new one then."""
     labs = await build_fleet(oracle.url, 4, cache=REVALIDATE)
-    clock = Clock(labs)
+    clock = WallClock(labs)
     await labs[0].ask()
     await written(redis_server)
     for lab in labs[1:]:
@@ -190,7 +168,7 @@ async def test_one_refresh_in_the_fleet(build_fleet, oracle, redis_server):
 async def test_stale_from_redis(body, build_fleet, oracle, redis_server):
     """A sidecar without it in memory serves the fleet's stale answer at once, too, and refreshes it."""
     one, two = await build_fleet(oracle.url, cache=REVALIDATE)
-    clock = Clock([one, two])
+    clock = WallClock([one, two])
     await one.ask(CHAT)
     await written(redis_server)
     clock.later(70.0)
@@ -213,7 +191,7 @@ async def test_stale_from_redis(body, build_fleet, oracle, redis_server):
 async def test_early(draw, calls, build_lab, oracle):
     """Shortly before its end a fresh answer is refreshed, if so drawn, and serves as the fresh one that it is."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(60.0 - 1e-3)
     lab.sidecar.proxy._draw = lambda: draw
@@ -228,7 +206,7 @@ async def test_early(draw, calls, build_lab, oracle):
 async def test_early_is_drawn_once(build_lab, oracle):
     """A request that is recalled draws no second time when it turns out that it is to refresh."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     await lab.ask()
     clock.later(60.0 - 1e-3)
@@ -248,7 +226,7 @@ async def test_failed_refresh(way, build_fleet, oracle, redis_server):
     """It replaces nothing, here or in Redis, and its callers do not notice; a later one makes good."""
     impatient = Timeouts(first_byte=0.3)
     one, two = await build_fleet(oracle.url, cache=REVALIDATE, timeouts=impatient)
-    clock = Clock([one, two])
+    clock = WallClock([one, two])
     await one.ask()
     await written(redis_server)
     clock.later(70.0)
@@ -279,7 +257,7 @@ async def test_failed_refresh(way, build_fleet, oracle, redis_server):
 async def test_failed_refresh_refused(build_lab, oracle):
     """Nor where nobody listens any more, however often it is tried."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(70.0)
     await fail(oracle, "refused")
@@ -300,7 +278,7 @@ async def test_failed_refresh_refused(build_lab, oracle):
 async def test_not_for_all(headers, build_fleet, oracle, redis_server):
     """Who wants a new answer, or says how old it may be, gets no stale one, from memory or from Redis."""
     labs = await build_fleet(oracle.url, cache=REVALIDATE)
-    clock = Clock(labs)
+    clock = WallClock(labs)
     await labs[0].ask()
     await written(redis_server)
     clock.later(70.0)
@@ -319,7 +297,7 @@ async def test_not_for_all(headers, build_fleet, oracle, redis_server):
 async def test_refreshes_are_bounded(build_lab, oracle):
     """However many answers are stale at once, so many are refreshed at a time; the others serve as they are."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     bodies = [{**CHAT, "max_tokens": number} for number in range(1, 71)]
     for body in bodies:
         await lab.ask(body)
@@ -338,7 +316,7 @@ async def test_refreshes_are_bounded(build_lab, oracle):
 async def test_caller_left(build_lab, oracle, dial):
     """A refresh goes on whose caller is gone."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(70.0)
     oracle.oracle.go.clear()
@@ -356,7 +334,7 @@ async def test_caller_left(build_lab, oracle, dial):
 async def test_spooled_body(build_lab, oracle):
     """A refresh sends the body anew also where it does not fit into memory, after its caller has been answered."""
     lab = await build_lab(oracle.url, cache=REVALIDATE, limits=Limits(inflight_memory=256 * 1024, drain_seconds=2.0))
-    clock = Clock([lab])
+    clock = WallClock([lab])
     body = json.dumps({**CHAT, "messages": [{"role": "user", "content": "x" * 1000 * 1000}]}).encode()
     await lab.ask(body)
     clock.later(70.0)
@@ -374,7 +352,7 @@ async def test_spooled_body(build_lab, oracle):
 async def test_stopped_in_the_middle(build_fleet, oracle, redis_server):
     """A refresh ends with its process: no task is left, and no lease."""
     (lab,) = await build_fleet(oracle.url, 1, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     await written(redis_server)
     await released(redis_server)
@@ -406,7 +384,7 @@ async def fail(upstream, way: str) -> None:
 async def test_spare(way, body, build_lab, oracle):
     """Where no new answer can be had the old one serves, for all who wait, and stays."""
     lab = await build_lab(oracle.url, cache=IF_ERROR, timeouts=Timeouts(first_byte=0.3, stream_first_byte=0.3))
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask(CHAT)
     clock.later(70.0)
     oracle.oracle.go.clear()
@@ -431,7 +409,7 @@ async def test_spare(way, body, build_lab, oracle):
 async def test_spare_from_redis(way, build_fleet, oracle, redis_server):
     """Also one that another sidecar has stored."""
     one, two = await build_fleet(oracle.url, cache=IF_ERROR)
-    clock = Clock([one, two])
+    clock = WallClock([one, two])
     await one.ask()
     await written(redis_server)
     clock.later(70.0)
@@ -446,7 +424,7 @@ async def test_spare_from_redis(way, build_fleet, oracle, redis_server):
 async def test_what_is_no_failure(status, build_lab, oracle):
     """An answer that says what is wrong with the call is the call's own."""
     lab = await build_lab(oracle.url, cache=IF_ERROR)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(70.0)
     oracle.oracle.way = status
@@ -463,7 +441,7 @@ async def test_what_is_no_failure(status, build_lab, oracle):
 async def test_spare_not_for_all(headers, build_lab, oracle):
     """Who asks for no stale answer gets the error, also where it waits along with one who takes the spare."""
     lab = await build_lab(oracle.url, cache=IF_ERROR)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(70.0)
     oracle.oracle.way = "500"
@@ -483,7 +461,7 @@ async def test_spare_not_for_all(headers, build_lab, oracle):
 async def test_honest_break(build_lab, oracle):
     """Once an answer has begun, an old one does not take its place."""
     lab = await build_lab(oracle.url, cache=IF_ERROR)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask(STREAM)
     clock.later(70.0)
     oracle.oracle.way = "cut"
@@ -498,7 +476,7 @@ async def test_honest_break(build_lab, oracle):
 async def test_past_the_window(build_lab, oracle):
     """An answer too old even for that is worth nothing, also where it became so while the call was on its way."""
     lab = await build_lab(oracle.url, cache=IF_ERROR)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(659.0)
     oracle.oracle.way = "500"
@@ -516,7 +494,7 @@ async def test_unproven_gets_no_spare(build_lab, oracle):
     from tests.scenarios.test_principals import AZURE_PATH, FIRST, FORGED, bearer  # noqa: PLC0415 - of this story alone
 
     lab = await build_lab(oracle.url, cache=IF_ERROR)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask(path=AZURE_PATH, headers=bearer(FIRST))
     clock.later(70.0)
     oracle.oracle.way = "500"
@@ -530,7 +508,7 @@ async def test_both(build_lab, oracle):
     """First a stale answer is refreshed behind its caller's back; past that time it serves where there is no other."""
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_while_revalidate=60.0, stale_if_error=600.0)
     lab = await build_lab(oracle.url, cache=rule)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     oracle.oracle.way = "500"
     clock.later(70.0)
@@ -555,7 +533,7 @@ async def test_failed_refreshes_pause(build_lab, script):
     upstream = await script(answer)
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_while_revalidate=600.0)
     lab = await build_lab(upstream.url, cache=rule)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(70.0)
     for _ in range(30):

@@ -10,9 +10,10 @@ from sidecar.admin.actions import PurgeRequest
 from sidecar.core.cache.purges import mark_of
 from sidecar.core.rules import CacheMode, CacheRule, Match, Route
 from tests.scenarios.answers import said
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import REVALIDATE, Clock, Oracle, refreshed
+from tests.scenarios.test_freshness import REVALIDATE, Oracle, refreshed
 from tests.scenarios.test_hit_tags import all_keys, noted, texts
 from tests.scenarios.test_purges import all_say, purge, valid
 
@@ -63,7 +64,7 @@ async def test_refreshed_by_its_own(build_lab, oracle):
     """The mark stays with the answer that takes its place, unless that is of this very route."""
     routes = (Route("team", Match(header={"x-team": "a"}), REVALIDATE), Route("others", cache=REVALIDATE))
     lab = await build_lab(oracle.url, routes=routes)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await texts(lab, {}, {"headers": TEAM})
     clock.later(70.0)
     await texts(lab, {})
@@ -84,7 +85,7 @@ async def test_purged_while_it_is_refreshed(build_lab, oracle):
     """A purge by such a route takes the newer answer, too, that was asked for before it."""
     routes = (Route("team", Match(header={"x-team": "a"}), REVALIDATE), Route("others", cache=REVALIDATE))
     lab = await build_lab(oracle.url, routes=routes)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await texts(lab, {}, {"headers": TEAM})
     clock.later(70.0)
     oracle.oracle.go.clear()
@@ -137,7 +138,7 @@ async def test_spare(build_fleet, oracle, redis_server):
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
     routes = (Route("team", Match(header={"x-team": "a"}), rule), Route("others", cache=rule))
     labs = await build_fleet(oracle.url, 2, routes=routes)
-    clock = Clock(labs)
+    clock = WallClock(labs)
     await labs[0].ask()
     await written(redis_server)
     await released(redis_server)

@@ -13,9 +13,10 @@ from sidecar.core.model import MOST_TAGS, Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Match, Route
 from sidecar.fleet import tagged
 from tests.scenarios.answers import said
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import REVALIDATE, Clock, Oracle, refreshed
+from tests.scenarios.test_freshness import REVALIDATE, Oracle, refreshed
 from tests.scenarios.test_purges import RouteLimiter, all_say, purge, valid
 
 STREAM = {**CHAT, "stream": True}
@@ -34,8 +35,8 @@ async def oracle(script):
 
 async def noted(lab, server, count=1):
     """Wait until *lab* has nothing more to note, and *count* tags are in Redis."""
-    lab.sidecar.membership.log.nudge()
-    await lab.until(lambda: not len(lab.sidecar.membership.log._tagged))
+    lab.sidecar.fleet.log.nudge()
+    await lab.until(lambda: not len(lab.sidecar.fleet.log._tagged))
     await lab.until(lambda: len(server.call("KEYS", "*{log}:t:*")) == count)
 
 
@@ -114,7 +115,7 @@ def all_keys(lab):
 async def test_refreshed(who, build_lab, oracle):
     """The tags of an answer, noted or its own, stay with the one that takes its place."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask(headers={"x-sidecar-tags": "first"})
     await lab.ask(headers=TAGGED)
     clock.later(70.0)
@@ -133,7 +134,7 @@ async def test_refreshed(who, build_lab, oracle):
 async def test_purged_while_it_is_refreshed(build_lab, oracle):
     """A purge by a noted tag takes the newer answer, too, that was asked for before it."""
     lab = await build_lab(oracle.url, cache=REVALIDATE)
-    clock = Clock([lab])
+    clock = WallClock([lab])
     await lab.ask()
     clock.later(70.0)
     oracle.oracle.go.clear()
@@ -217,7 +218,7 @@ async def test_noted_after_the_purge(build_fleet, oracle, redis_server):
     for lab in labs:
         await lab.ask()
         await written(redis_server)
-    log = labs[0].sidecar.membership.log
+    log = labs[0].sidecar.fleet.log
     gate = log._tagged.write = RouteLimiter(log._tagged.write)
     await labs[0].ask(headers=TAGGED)
     log.nudge()
@@ -239,7 +240,7 @@ async def test_noted_while_redis_is_away(build_fleet, oracle, redis_server):
         await written(redis_server)
     redis_server.pause()
     await labs[0].ask(headers=TAGGED)
-    waiting = len(labs[0].sidecar.membership.log._tagged)
+    waiting = len(labs[0].sidecar.fleet.log._tagged)
     redis_server.resume()
     await noted(labs[0], redis_server)
     await purge(labs[1], labs, INVOICE)
@@ -257,7 +258,7 @@ async def test_redis_has_forgotten(build_fleet, oracle, redis_server):
     await labs[0].ask(headers=TAGGED)
     await noted(labs[0], redis_server)
     redis_server.call("DEL", *redis_server.call("KEYS", "*{log}:t:*"))
-    labs[0].sidecar.membership.log._noted_at -= tagged.AGAIN_SECONDS
+    labs[0].sidecar.fleet.log._noted_at -= tagged.AGAIN_SECONDS
     await noted(labs[0], redis_server)
     await purge(labs[1], labs, INVOICE)
 
@@ -285,7 +286,7 @@ async def test_spare(build_fleet, oracle, redis_server):
     """A tag is noted where an old answer serves because no new one can be had."""
     rule = replace(REVALIDATE, stale_while_revalidate=0.0, stale_if_error=600.0)
     labs = await build_fleet(oracle.url, 2, cache=rule)
-    clock = Clock(labs)
+    clock = WallClock(labs)
     await labs[0].ask()
     await written(redis_server)
     await released(redis_server)

@@ -11,9 +11,10 @@ from sidecar.core.model import Outcome
 from sidecar.core.rules import MemoryRule
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.caller import Caller
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, Lab
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import ERROR, IF_ERROR, Clock, Oracle
+from tests.scenarios.test_freshness import ERROR, IF_ERROR, Oracle
 from tests.scenarios.test_purges import RouteLimiter, all_say, purge
 
 STREAM = {**CHAT, "stream": True}
@@ -41,14 +42,14 @@ async def pair(build_fleet, oracle, redis_server):
 
 def holding(lab: Lab, *, after: bool = False) -> RouteLimiter:
     """Holds the looks of *lab* at an entry that was found, before it is opened or *after* that."""
-    remote = lab.sidecar.membership.remote
+    remote = lab.sidecar.fleet.remote
     remote.open = RouteLimiter(remote.open, after=after)
     return remote.open
 
 
 def leases_of(lab: Lab) -> RouteLimiter:
     """Holds the looks of *lab* when Redis has executed them, lease taken and all."""
-    link = lab.sidecar.membership.link
+    link = lab.sidecar.fleet.link
     link.evaluate = RouteLimiter(link.evaluate, after=True, only=lambda script, *_: script.name == "look")
     return link.evaluate
 
@@ -117,7 +118,7 @@ async def test_joined_before_nothing_is_found(build_fleet, oracle, dial, redis_s
 
     assert ["answer 1"] * 2 == [said(reply.body) for reply in replies]
     assert ["stored", COLLAPSED] == details(replies)
-    assert (1, 1, 1) == (gate.reached, oracle.calls, lab.sidecar.membership.remote.leases.granted)
+    assert (1, 1, 1) == (gate.reached, oracle.calls, lab.sidecar.fleet.remote.leases.granted)
 
 
 # ---- who leads, and leaves ----
@@ -183,7 +184,7 @@ async def test_lease_taken_for_who_leaves(joined, build_fleet, oracle, dial, red
     await released(redis_server)
 
     assert (200, "answer 1", [COLLAPSED if joined else "stored"]) == (reply.status, said(reply.body), details([reply]))
-    assert (1, 1) == (oracle.calls, lab.sidecar.membership.remote.leases.granted)
+    assert (1, 1) == (oracle.calls, lab.sidecar.fleet.remote.leases.granted)
 
 
 @pytest.mark.parametrize("found", [True, False], ids=["found", "not found"])
@@ -225,11 +226,11 @@ async def test_who_waits_elsewhere_leaves(build_fleet, oracle, dial, redis_serve
     asking = asyncio.ensure_future(one.ask())
     await one.until(lambda: oracle.calls == 1)
     leaving = await dial(two)
-    await two.until(lambda: two.sidecar.membership.remote.waits == 1)
+    await two.until(lambda: two.sidecar.fleet.remote.waits == 1)
     staying = await dial(two)
     await two.until(lambda: two.waiting == 2)
     leaving.vanish()
-    await two.until(lambda: two.sidecar.membership.remote.waits == 2)
+    await two.until(lambda: two.sidecar.fleet.remote.waits == 2)
     oracle.oracle.go.set()
     reply = await staying.reply()
     await asking
@@ -271,7 +272,7 @@ async def test_purged_and_asked_anew(pair, oracle, dial, redis_server):
     before = await dial(two)
     await two.until(lambda: gate.reached == 1)
     await purge(one, [one, two])
-    two.sidecar.membership.remote.open = gate.work
+    two.sidecar.fleet.remote.open = gate.work
     after = await (await dial(two)).reply()
     gate.open.set()
     told = await before.reply()
@@ -348,7 +349,7 @@ async def test_no_form_of_a_spare(build_fleet, script, dial):
     speaker = Speaker()
     upstream = await script(speaker)
     one, two = await build_fleet(upstream.url, cache=IF_ERROR)
-    clock = Clock([one, two])
+    clock = WallClock([one, two])
     await one.ask()
     clock.later(70.0)
     speaker.failing = "503 No"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.app.clocks import running
 from sidecar.core.rules import CacheRule, Share
 from tests.scenarios.answers import completion, said, whole
+from tests.scenarios.clocks import BothClocks
 from tests.scenarios.conftest import CHAT, CHAT_PATH
 
 AZURE_PATH = "/azure/contoso/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
@@ -59,18 +59,6 @@ class Doorkeeper:
         number = self.answers
         await self.go.wait()
         writer.write(whole(completion(f"answer {number}")))
-
-
-class Clock:
-    """The wall clock of a lab, set by hand; the clock that runs on goes along with it."""
-
-    def __init__(self, lab: Any) -> None:
-        self.now = began = 1_800_000_000.0
-        proxy = lab.sidecar.proxy
-        origin = proxy._origin
-        for shell in (proxy, proxy._coalescer, proxy._fetching, origin, origin._receiver):
-            shell._now = lambda: self.now
-            shell._clock = lambda: running() + self.now - began
 
 
 async def test_rotated_token(build_lab, script):
@@ -133,7 +121,7 @@ async def test_until_the_token_ends(build_lab, script):
     """An acceptance lasts as long as the token says it does."""
     upstream = await script(Doorkeeper())
     lab = await build_lab(upstream.url)
-    clock = Clock(lab)
+    clock = BothClocks(lab)
     jwt = bearer(token(**SUBJECT, exp=int(clock.now) + 2000))
 
     async def hits() -> bool:
@@ -189,7 +177,7 @@ async def test_sharing_needs_proof(share, build_lab, script):
     door = Doorkeeper()
     upstream = await script(door)
     lab = await build_lab(upstream.url, cache=CacheRule(share=share, ttl=86_400.0))
-    clock = Clock(lab)
+    clock = BothClocks(lab)
 
     async def ask(key: str, body: Any = CHAT, team: str = "docs") -> tuple[int, str]:
         reply = await lab.ask(body, headers=bearer(key) | {"x-team": team})
@@ -237,7 +225,7 @@ async def test_refused_while_it_waits(build_fleet, script):
     first = asyncio.ensure_future(one.ask(path=AZURE_PATH, headers=bearer(FIRST)))
     await one.until(lambda: door.answers == 3)
     waiting = asyncio.ensure_future(two.ask(path=AZURE_PATH, headers=bearer(ROTATED)))
-    await two.until(lambda: two.sidecar.membership.remote.waits == 1)
+    await two.until(lambda: two.sidecar.fleet.remote.waits == 1)
     door.banned = ROTATED.encode()
     refused = await two.ask({**OTHER, "temperature": 1}, path=AZURE_PATH, headers=bearer(ROTATED))
     door.go.set()

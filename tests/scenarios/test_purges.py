@@ -16,9 +16,10 @@ from sidecar.core.rules import CacheMode, CacheRule, Match, Region, Route, Servi
 from sidecar.dialects import DIALECTS
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import said
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, TOKEN, Lab
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import Clock, Oracle
+from tests.scenarios.test_freshness import Oracle
 
 RULE = CacheRule(mode=CacheMode.DETERMINISTIC)
 ALL = PurgeRequest("all", "", b"", dry_run=False, fleet=True)
@@ -57,11 +58,11 @@ async def purge(lab: Lab, labs: Sequence[Lab] = (), asked: PurgeRequest = ALL) -
 
 def valid(lab: Lab, server: RedisServer) -> list[str]:
     """What those entries in Redis say that *lab* would serve."""
-    membership = lab.sidecar.membership
+    fleet = lab.sidecar.fleet
     found = []
     for name in server.call("KEYS", "*:e"):
-        opened = membership.seal.unseal(name.partition(b"{")[2].partition(b"}")[0], server.call("GET", name))
-        if opened is not None and membership.remote.admits(*opened):
+        opened = fleet.seal.unseal(name.partition(b"{")[2].partition(b"}")[0], server.call("GET", name))
+        if opened is not None and fleet.remote.admits(*opened):
             found.append(said(opened[1].body))
     return found
 
@@ -219,7 +220,7 @@ async def test_redis_away(build_fleet, oracle, redis_server):
     assert ("pending", 1) == (done.fleet, done.entries)
     assert ("answer 2", "answer 1") == (said(here.body), said(there.body))
     assert "answer 1" not in {said(reply.body) for reply in after}
-    await one.until(lambda: one.sidecar.membership.link.up and two.sidecar.membership.link.up)
+    await one.until(lambda: one.sidecar.fleet.link.up and two.sidecar.fleet.link.up)
     assert "answer 1" not in await all_say((one, two), redis_server)
 
 
@@ -275,7 +276,7 @@ async def test_while_redis_is_read(build_fleet, oracle, redis_server):
     await one.ask()
     await written(redis_server)
     await released(redis_server)
-    remote = two.sidecar.membership.remote
+    remote = two.sidecar.fleet.remote
     gate = remote.open = RouteLimiter(remote.open, after=True)
     asking = asyncio.ensure_future(two.ask())
     await two.until(lambda: gate.reached == 1)
@@ -291,7 +292,7 @@ async def test_while_a_refresh_flies(build_fleet, oracle, redis_server):
     """Neither what it would renew nor what it would bring is kept, and it is given up."""
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_while_revalidate=600.0)
     labs = await build_fleet(oracle.url, cache=rule)
-    clock = Clock(labs)
+    clock = WallClock(labs)
     for lab in labs:
         await lab.ask()
         await released(redis_server)
@@ -312,7 +313,7 @@ async def test_while_a_refresh_flies(build_fleet, oracle, redis_server):
 async def test_while_a_lease_is_handed_in(by, build_fleet, oracle, redis_server):
     """The holder's write comes after the purge: it may still stand in Redis, but nobody takes it."""
     labs = await build_fleet(oracle.url)
-    leases = labs[0].sidecar.membership.remote.leases
+    leases = labs[0].sidecar.fleet.remote.leases
     gate = leases.keep = RouteLimiter(leases.keep)
     first = await labs[0].ask()
     await labs[0].until(lambda: gate.reached == 1)
@@ -335,8 +336,8 @@ async def test_while_a_write_waits(by, build_fleet, oracle, redis_server):
         await labs[0].ask(body)
     marks = await marked(labs[0], redis_server, 2)
     oracle.oracle.way = ""
-    remote = labs[0].sidecar.membership.remote
-    link = labs[0].sidecar.membership.link
+    remote = labs[0].sidecar.fleet.remote
+    link = labs[0].sidecar.fleet.link
     gate = link.run = RouteLimiter(link.run, only=lambda *_, op="", **__: op == "set")
     replies = [await labs[0].ask(body) for body in bodies]
     await labs[0].until(lambda: gate.reached == 1)
@@ -379,7 +380,7 @@ async def test_while_a_flight_holds_the_lease(by, build_fleet, oracle, redis_ser
     waiting = [asyncio.ensure_future(labs[0].ask()) for _ in range(3)]
     await labs[0].until(lambda: labs[0].waiting == 3 and oracle.calls == 1)
     elsewhere = [asyncio.ensure_future(lab.ask()) for lab in labs[1:]]
-    await labs[0].until(lambda: all(lab.sidecar.membership.remote.waits for lab in labs[1:]))
+    await labs[0].until(lambda: all(lab.sidecar.fleet.remote.waits for lab in labs[1:]))
     await purge(labs[by], labs)
     later = asyncio.ensure_future(labs[0].ask())
     await labs[0].until(lambda: oracle.calls >= 2)  # nobody waits for the lease of the old call
@@ -396,7 +397,7 @@ async def test_while_a_flight_holds_the_lease(by, build_fleet, oracle, redis_ser
 async def test_while_a_spare_is_needed(asked, build_fleet, oracle, redis_server):
     """An old answer that was purged while a call failed does not take the place of the error."""
     labs = await build_fleet(oracle.url, cache=CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0))
-    clock = Clock(labs)
+    clock = WallClock(labs)
     await labs[0].ask()
     await written(redis_server)
     await released(redis_server)

@@ -55,7 +55,7 @@ async def test_calls_are_answered(build_lab, script, seal, host):
 
             assert (200, f"Box {seed}.") == (reply.status, said(reply.body))
         assert 20 == upstream.calls
-        await lab.until(lambda: lab.sidecar.membership.link.breaker.openings)
+        await lab.until(lambda: lab.sidecar.fleet.link.breaker.openings)
         events = [json.loads(entry) for entry in lab.logs]
 
         assert [("redis-away", "malformed")] == [

@@ -96,7 +96,7 @@ async def load(labs, known):
 
 async def used(labs):
     """Wait until all use Redis, and one finds there what another wrote."""
-    await labs[0].until(lambda: all(lab.sidecar.membership.link.up for lab in labs))
+    await labs[0].until(lambda: all(lab.sidecar.fleet.link.up for lab in labs))
     async with asyncio.timeout(20):
         for number in range(10_000, 20_000):
             await ask(labs[0], number)
@@ -176,10 +176,10 @@ async def test_a_slot_that_moves(build_fleet, box, cluster):
         before = [len(lab.records) for lab in labs]
         await labs[0].until(lambda: all(len(lab.records) > was + 20 for lab, was in zip(labs, before, strict=True)))
 
-    assert [0, 0] == [lab.sidecar.membership.link.breaker.openings for lab in labs]
+    assert [0, 0] == [lab.sidecar.fleet.link.breaker.openings for lab in labs]
     for lab, was in zip(labs, before, strict=True):
         assert Outcome.HIT_REDIS in {record.outcome for record in lab.records[was:]}
-    assert {"reply"} >= {kind for lab in labs for kind in lab.sidecar.membership.link.errors}
+    assert {"reply"} >= {kind for lab in labs for kind in lab.sidecar.fleet.link.errors}
 
 
 async def test_a_failover(build_fleet, box):
@@ -189,8 +189,8 @@ async def test_a_failover(build_fleet, box):
         await used(labs)
         async with load(labs, range(3)) as asked:
             sentinels.primary.kill()
-            await labs[0].until(lambda: not any(lab.sidecar.membership.link.up for lab in labs))
-            await labs[0].until(lambda: all(lab.sidecar.membership.link.up for lab in labs))
+            await labs[0].until(lambda: not any(lab.sidecar.fleet.link.up for lab in labs))
+            await labs[0].until(lambda: all(lab.sidecar.fleet.link.up for lab in labs))
             await used(labs)
             before = asked()
             await labs[0].until(lambda: asked() > before + 10)
@@ -229,11 +229,11 @@ async def various(labs, server):
         await two.until(lambda state=state: {state} == {each.state for each in two.sidecar.operations.table()})
     for _ in range(5):
         await one.ask({**CHAT, "seed": -1})
-    await two.until(lambda: two.sidecar.membership.regions.counts["learned"])
+    await two.until(lambda: two.sidecar.fleet.regions.counts["learned"])
     await one.until(lambda: not one.sidecar.operations.table()[0].seconds)
     await ask(one, 100)
 
-    assert 1 == one.sidecar.membership.regions.counts["claims"]
+    assert 1 == one.sidecar.fleet.regions.counts["claims"]
     await two.until(lambda: {"closed"} == {each.state for each in two.sidecar.operations.table()})
 
 
@@ -259,8 +259,8 @@ async def test_tls_and_an_acl_user(build_fleet, box, tmp_path):
 
         await warm.until(lambda: warm.sidecar.memory.entries > 0)
         assert [] == server.call("ACL", "LOG")
-        assert [0, 0] == [lab.sidecar.membership.link.breaker.openings for lab in labs]
-        assert [{}, {}] == [lab.sidecar.membership.link.errors for lab in labs]
+        assert [0, 0] == [lab.sidecar.fleet.link.breaker.openings for lab in labs]
+        assert [{}, {}] == [lab.sidecar.fleet.link.errors for lab in labs]
 
 
 async def test_no_right_is_superfluous(build_fleet, box):
@@ -299,9 +299,9 @@ async def test_an_acl_user_without_the_time(build_fleet, box, tmp_path):
             faults = [json.loads(line) for line in lab.logs if b'"regions-fault"' in line]
 
             assert ["Redis forbids TIME to this user; grant +time"] == [line["fault"] for line in faults]
-            assert (True, 0) == (lab.sidecar.membership.link.up, lab.sidecar.membership.link.breaker.openings)
-            assert {} == lab.sidecar.membership.link.errors
-            assert (0, None) == (lab.sidecar.membership.quota.asked, lab.sidecar.membership.presence.count)
+            assert (True, 0) == (lab.sidecar.fleet.link.up, lab.sidecar.fleet.link.breaker.openings)
+            assert {} == lab.sidecar.fleet.link.errors
+            assert (0, None) == (lab.sidecar.fleet.quota.asked, lab.sidecar.fleet.presence.count)
             assert {200} == {record.status for record in lab.records}
         answer = await labs[0].ask({**CHAT, "seed": 10})
 
@@ -329,7 +329,7 @@ async def test_an_acl_user_in_a_cluster(build_fleet, box, cluster, tmp_path):
                 await labs[0].until(lambda before=before: asked() >= before + 4)
 
     assert [[]] * 6 == [server.call("ACL", "LOG") for server in cluster.servers]
-    assert [0, 0] == [lab.sidecar.membership.link.breaker.openings for lab in labs]
+    assert [0, 0] == [lab.sidecar.fleet.link.breaker.openings for lab in labs]
 
 
 async def test_a_wrong_password(build_fleet, box, tmp_path):

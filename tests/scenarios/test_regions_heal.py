@@ -11,15 +11,14 @@ import pytest
 from sidecar.core.region.breaker import PROBE_PATIENCE, RAMP, State
 from sidecar.core.rules import BreakerRule, RetryRule
 from tests.scenarios.caller import Caller
+from tests.scenarios.clocks import RunningClock
 from tests.scenarios.conftest import Lab
 from tests.scenarios.regions import (
-    Clock,
     Region,
     Way,
     attempts_of,
     breaker_of,
     chat,
-    draw_from,
     mixed,
     order,
     route,
@@ -40,11 +39,11 @@ async def pair():
         yield regions
 
 
-async def opened(build_lab, a: Region, b: Region, **members: object) -> tuple[Lab, Clock]:
+async def opened(build_lab, a: Region, b: Region, **members: object) -> tuple[Lab, RunningClock]:
     """A lab whose first region has failed until its breaker opened, and is well again; nobody has noticed yet."""
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2), **members), routes=route())
-    draw_from(lab, Random(1).random)
-    clock = Clock(lab)
+    lab.clocks.draw = Random(1).random
+    clock = RunningClock(lab)
     await a.become(Way.KILLED)
     for number in range(10):
         assert 200 == (await lab.ask(mixed(10_000 + number))).status

@@ -8,9 +8,22 @@ import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule, FallbackRule, RetryRule, Share, StoredCredential
 from tests.scenarios.answers import CLAUDE, CLAUDE_PATH, said
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import KEY
-from tests.scenarios.regions import Region, Way, chat, mixed, order, route, running, seen_by, service
-from tests.scenarios.test_freshness import Clock as WallClock
+from tests.scenarios.regions import (
+    HASTY,
+    PATIENT,
+    Region,
+    Way,
+    chat,
+    hangs,
+    mixed,
+    order,
+    route,
+    running,
+    seen_by,
+    service,
+)
 from tests.scenarios.test_freshness import refreshed
 from tests.scenarios.test_hedging import MARKED, know_the_pace
 
@@ -59,9 +72,8 @@ async def test_allowed_region_is_down(way, build_lab, us_eu):
     """Also where the allowed region fails, the others get nothing, not even a connection."""
     us, eu = us_eu
     await eu.become(way)
-    lab = await build_lab(
-        "", services=tagged(us, eu), routes=route(allow=EU, fallback=(FallbackRule("model", "gpt-4o-mini"),))
-    )
+    rule = route(allow=EU, fallback=(FallbackRule("model", "gpt-4o-mini"),), timeouts=HASTY if hangs(way) else PATIENT)
+    lab = await build_lab("", services=tagged(us, eu), routes=rule)
     replies = [await lab.ask(mixed(number)) for number in range(8)]
 
     assert {429, 500, 502, 503, 504} >= {reply.status for reply in replies}

@@ -48,7 +48,7 @@ async def test_rotation_under_load(build_fleet, box, redis_server, tmp_path):
         fresh.write_text("".join(f"{one}\n" for one in lines))
         fresh.replace(secrets)
         ids = [one.partition(":")[0] for one in lines]
-        rings = [lab.sidecar.membership.seal._keyring for lab in labs]
+        rings = [lab.sidecar.fleet.seal._keyring for lab in labs]
         await labs[0].until(lambda: all(ids == [key.id for key in ring().keys] for ring in rings))
 
     async def press():
@@ -79,4 +79,4 @@ async def test_rotation_under_load(build_fleet, box, redis_server, tmp_path):
     await pressing
 
     assert 40 == box.calls
-    assert 0 == sum(lab.sidecar.membership.seal.faults.total() for lab in labs)
+    assert 0 == sum(lab.sidecar.fleet.seal.faults.total() for lab in labs)

@@ -371,7 +371,7 @@ async def test_a_fleet_holds_one_rate(build_fleet, desk):
 
     assert [200] + [429] * 9 == sorted(reply.status for reply in replies)
     assert 1 == desk.calls
-    assert all(lab.sidecar.membership.quota.asked for lab in labs)
+    assert all(lab.sidecar.fleet.quota.asked for lab in labs)
 
 
 async def test_a_fleet_holds_its_tokens_together(build_fleet, script):
@@ -379,8 +379,8 @@ async def test_a_fleet_holds_its_tokens_together(build_fleet, script):
     upstream = await script(Meter(6000))
     one, two = await build_fleet(upstream.url, routes=limited(RouteLimits(tokens_per_minute=6000)))
     first = await one.ask(question(0, max_tokens=10))
-    asked = one.sidecar.membership.quota.asked
-    await one.until(lambda: one.sidecar.membership.quota.asked > asked)
+    asked = one.sidecar.fleet.quota.asked
+    await one.until(lambda: one.sidecar.fleet.quota.asked > asked)
     second = await two.ask(question(1, max_tokens=10))
 
     assert [200, 429] == [first.status, second.status]
@@ -398,9 +398,9 @@ async def test_with_redis_away(build_fleet, desk, known):
         labs = await build_fleet(desk.url, routes=limited(limits), redis={"url": server.url, "timeout": 0.1})
         if known:
             for lab in labs:
-                await lab.sidecar.membership.presence.beat()
+                await lab.sidecar.fleet.presence.beat()
             server.kill()
-        await labs[0].until(lambda: not any(lab.sidecar.membership.link.up for lab in labs))
+        await labs[0].until(lambda: not any(lab.sidecar.fleet.link.up for lab in labs))
         for lab in labs:
             replies = [await lab.ask(question(number)) for number in range(3)]
 

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from sidecar.app.clocks import running
 from sidecar.core.rules import CacheMode, CacheRule
 from tests.scenarios.answers import said
 from tests.scenarios.test_fleet import written
@@ -23,17 +22,11 @@ async def oracle(script):
 
 def set_clocks(lab, *, wall: float, later: float) -> None:
     """*later* seconds have passed, and the wall clock has been set, too, by *wall* in all."""
-    proxy, memory = lab.sidecar.proxy, lab.sidecar.memory
-    shells = [proxy, proxy._coalescer, proxy._fetching, proxy._origin, proxy._origin._receiver, memory]
-    if lab.sidecar.membership is not None:
-        shells += [lab.sidecar.membership.remote]
-    for shell in shells:
-        shell._now = lambda: time.time() + wall
-    for shell in (proxy, memory, proxy._origin):
-        shell._clock = lambda: running() + later
-    if lab.sidecar.membership is not None:
-        lab.sidecar.membership.log._clock = proxy._clock
-        lab.sidecar.membership.log._read_at = lab.sidecar.membership.log._clock()
+    lab.clocks.wall, lab.clocks.ahead = lambda: time.time() + wall, lambda: later
+    if lab.sidecar.fleet is not None:
+        lab.sidecar.fleet.remote._now = lab.clocks.wall
+        lab.sidecar.fleet.log._clock = lab.clocks.running
+        lab.sidecar.fleet.log._read_at = lab.clocks.running()
 
 
 @pytest.mark.parametrize(

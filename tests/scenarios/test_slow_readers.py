@@ -53,7 +53,7 @@ def stalled(lab: Lab) -> bool:
 
 
 def held(lab: Lab) -> int:
-    return sum(flight._held for flight in lab.sidecar.flights._flying)
+    return sum(flight._held for flight in lab.sidecar.flights)
 
 
 async def test_slow_reader_of_an_answer_that_is_kept(build_lab, script, dial):
@@ -91,7 +91,7 @@ async def test_slowest_reader_paces_what_is_too_large(build_lab, script, dial):
     slow = await dial(lab, STREAM, buffer=4 * KIB)
     fast = await dial(lab, STREAM)
     reading = asyncio.create_task(fast.reply())
-    await lab.until(lambda: any(flight._room is not None for flight in lab.sidecar.flights._flying) and stalled(lab))
+    await lab.until(lambda: any(flight._room is not None for flight in lab.sidecar.flights) and stalled(lab))
 
     assert not torrent.passed
     assert not reading.done()

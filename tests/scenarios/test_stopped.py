@@ -8,13 +8,13 @@ import signal
 
 import pytest
 
-from sidecar.app.clocks import running
 from sidecar.core.rules import CacheMode, CacheRule
 from sidecar.fleet.purge_log import CURRENT_SECONDS
 from tests.scenarios.answers import said
+from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import Clock, Oracle
+from tests.scenarios.test_freshness import Oracle
 from tests.scenarios.test_lease_holder_dies import ask, begin, configured
 from tests.scenarios.test_process import Process
 from tests.scenarios.test_purges import purge
@@ -33,12 +33,13 @@ async def oracle(script):
 
 async def stop(lab) -> None:
     """From now on *lab* does not look at the log of purges, as if its process were stopped."""
-    await lab.sidecar.membership.log._following.stop()
+    await lab.sidecar.fleet.log._following.stop()
 
 
 def wake(lab, seconds: float) -> None:
     """It runs again, *seconds* later."""
-    lab.sidecar.proxy._clock = lab.sidecar.membership.log._clock = lambda: running() + seconds
+    lab.clocks.ahead = lambda: seconds
+    lab.sidecar.fleet.log._clock = lab.clocks.running
 
 
 @pytest.mark.parametrize(
@@ -58,14 +59,14 @@ async def test_purged_meanwhile(call, build_fleet, oracle):
     await stop(one)
     await purge(two)
     kept = await one.ask()
-    reads = one.sidecar.membership.log.counts["tails"]
+    reads = one.sidecar.fleet.log.counts["tails"]
     wake(one, 10.0)
     replies = await asyncio.gather(*[one.ask(**call) for _ in range(5)])
     told = {reply.status if reply.status != 200 else said(reply.body) for reply in replies}
 
     assert "answer 1" == said(kept.body)
     assert told == ({504} if "cache-control" in call.get("headers", {}) else {"answer 2"})
-    assert reads + 1 == one.sidecar.membership.log.counts["tails"]
+    assert reads + 1 == one.sidecar.fleet.log.counts["tails"]
 
 
 async def test_nothing_purged(build_fleet, oracle):
@@ -89,13 +90,13 @@ async def test_redis_away(build_fleet, oracle, redis_server):
     await purge(two)
     redis_server.pause()
     wake(one, 10.0)
-    log = one.sidecar.membership.log
+    log = one.sidecar.fleet.log
     replies = [await one.ask()]
-    failures = log.counts["failures"], one.sidecar.membership.link.commands["ok"]
+    failures = log.counts["failures"], one.sidecar.fleet.link.commands["ok"]
     replies += [await one.ask() for _ in range(3)]
 
     assert {"answer 1"} == {said(reply.body) for reply in replies}
-    assert failures == (log.counts["failures"], one.sidecar.membership.link.commands["ok"])
+    assert failures == (log.counts["failures"], one.sidecar.fleet.link.commands["ok"])
     redis_server.resume()
 
 
@@ -103,7 +104,7 @@ async def test_spare(build_fleet, oracle, redis_server):
     """Nor does an old answer take the place of an error, where it was purged while the process was stopped."""
     rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
     one, two = await build_fleet(oracle.url, cache=rule)
-    clock = Clock([one, two])
+    clock = WallClock([one, two])
     await one.ask()
     await written(redis_server)
     await released(redis_server)

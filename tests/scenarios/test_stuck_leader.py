@@ -12,7 +12,6 @@ from sidecar.core.rules import CacheMode, CacheRule, Match, Route, RouteLimits
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.conftest import CHAT, Lab
 from tests.scenarios.desks import metric, question
-from tests.scenarios.regions import dispatch_of
 from tests.scenarios.test_fleet import released
 
 STREAM = {**CHAT, "stream": True}
@@ -47,13 +46,13 @@ def know(lab: Lab, seconds: float, route: str = "cached") -> None:
     """Have *lab* know what is usual for a route."""
     for streaming in (False, True):
         for _ in range(20):
-            dispatch_of(lab).paces.note(route, seconds, streaming=streaming)
+            lab.sidecar.dispatch.paces.note(route, seconds, streaming=streaming)
 
 
 def pass_time(*labs: Lab, seconds: float = 100.0) -> None:
     """For the calls that are under way, nothing has been heard for so long."""
     for lab in labs:
-        for flight in tuple(lab.sidecar.flights._flying):
+        for flight in tuple(lab.sidecar.flights):
             pulse = flight._pulse
             if pulse is not None and pulse._timer is not None:
                 pulse._timer.cancel()
@@ -109,7 +108,7 @@ async def test_who_is_alone_waits(build_lab, script, dial):
     await lab.until(lambda: upstream.calls == 1)
     pass_time(lab)
     await asyncio.sleep(0)
-    (flight,) = lab.sidecar.flights._flying
+    (flight,) = lab.sidecar.flights
 
     assert (True, None, 1) == (flight.stuck, flight.second, upstream.calls)
 
@@ -214,12 +213,12 @@ async def test_no_extra_attempt_left(build_lab, script, dial):
     lab = await build_lab(upstream.url)
     know(lab, QUICK)
     budget = lab.sidecar.regions.budget("openai")
-    now = lab.sidecar.proxy._clock
+    now = lab.clocks.running
     while budget.take(now()):
         pass
     callers = [await dial(lab) for _ in range(9)]
     await lab.until(lambda: upstream.calls == 1 and lab.waiting == 9)
-    (flight,) = lab.sidecar.flights._flying
+    (flight,) = lab.sidecar.flights
     pass_time(lab)
     await lab.until(lambda: not flight.stuck and len(lab.sidecar.flights) == 1)
 
@@ -284,7 +283,7 @@ async def test_the_whole_fleet(build_fleet, script, dial, redis_server):
     await labs[0].until(lambda: upstream.calls == 1)
     callers = [leader, *[await dial(labs[number % 2]) for number in range(499)]]
     await labs[0].until(lambda: [251, 249] == [lab.waiting for lab in labs])
-    await labs[1].until(lambda: labs[1].sidecar.membership.remote.waits == 1)
+    await labs[1].until(lambda: labs[1].sidecar.fleet.remote.waits == 1)
     pass_time(*labs)
 
     assert right(await replies_of(*callers))
@@ -324,7 +323,7 @@ async def test_a_fleet_without_an_extra_attempt(build_fleet, script, dial, redis
     for lab in (one, other):
         know(lab, QUICK)
     budget = other.sidecar.regions.budget("openai")
-    while budget.take(other.sidecar.proxy._clock()):
+    while budget.take(other.clocks.running()):
         pass
     leader = await dial(one)
     await one.until(lambda: upstream.calls == 1)

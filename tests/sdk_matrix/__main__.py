@@ -103,9 +103,8 @@ async def main() -> int:
         Service("azure-openai", own["azure-openai"], (region,), path="/azure", resource=True),
     )
     rules = Rules(services, ROUTES, listen=Listen(port=0), health=Listen(port=0), admin=Listen(port=0))
-    sidecar = Sidecar(rules, environ={}, write=lambda _: None)
     records: list[Record] = []
-    sidecar.proxy._record = sidecar.proxy._coalescer._record = records.append
+    sidecar = Sidecar(rules, environ={}, write=lambda _: None, sinks=(records.append,))
     await sidecar.start()
     rows, faults, stand = [], 0, standing()
     if not _NODE:
