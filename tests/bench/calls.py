@@ -127,6 +127,11 @@ def _hits(lab: Lab, pace: Pace, name: str, what: str, requests: list[bytes], *, 
     )
 
 
+def hits_of(lab: Lab, port: int, process: Process, requests: list[bytes]) -> Side:
+    """A side whose rounds are hits under full load."""
+    return _side(lab, port, process, requests, connections=_CONNECTIONS)
+
+
 def _side(lab: Lab, port: int, process: Process, requests: list[bytes], *, connections: int) -> Side:
     """A side whose rounds are wrk's; where the requests are to be hits, they are stored first and then proven so."""
     hits = requests[0] != bodies.fresh()

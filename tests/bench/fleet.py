@@ -47,9 +47,9 @@ def redis_hit(lab: Lab, pace: Pace) -> list[Row]:
     One connection, every call answered from Redis, for there is room for one entry in memory, and 16 take turns: what
     is added to calling the provider directly, median latencies.
     """
-    requests = [_question(number) for number in range(16)]
+    requests = [question(number) for number in range(16)]
     relay, relay_port = lab.relay()
-    with relay, redis() as server, _fleet(lab, server, 1, memory="max_entries: 1") as (sidecar,):
+    with relay, redis() as server, running(lab, server, 1, memory="max_entries: 1") as (sidecar,):
         with Caller(sidecar.port) as caller:
             for request in requests * 2:
                 caller.call(marked(request))
@@ -100,7 +100,7 @@ def redis_freeze(lab: Lab, pace: Pace) -> list[Row]:
 def redis_purge(lab: Lab, pace: Pace) -> list[Row]:
     """From a purge at one of eight processes until all eight have carried it out; and from FLUSHALL."""
     rounds = 2 if pace.quick else 6
-    with redis() as server, _fleet(lab, server, PROCESSES) as fleet:
+    with redis() as server, running(lab, server, PROCESSES) as fleet:
         purge = [_until_purged(fleet, lambda: _act(fleet[0], "purge", {"scope": "all"})) for _ in range(rounds)]
         flush = [_until_purged(fleet, lambda: server.call("FLUSHALL")) for _ in range(rounds)]
     return [
@@ -115,7 +115,7 @@ def redis_purge(lab: Lab, pace: Pace) -> list[Row]:
 def fleet_8x50(lab: Lab, _: Pace) -> list[Row]:
     """Eight processes, each asked the same by fifty callers at once: how often the provider is."""
     port = free_port()
-    with redis() as server, _fleet(lab, server, PROCESSES, upstream=port) as fleet:
+    with redis() as server, running(lab, server, PROCESSES, upstream=port) as fleet:
         plain, quick, slow = asyncio.run(_ask_fleet(fleet, port))
     callers = f"{PROCESSES} x {CALLERS} callers"
     details = {"plain": plain, "quick": quick, "slow": slow}
@@ -135,10 +135,10 @@ def redis_memory(lab: Lab, _: Pace) -> list[Row]:
     """Resident memory with Redis, idle after one entry was written and another read, with and without encryption."""
     rows = []
     for encrypt, bar in ((False, 64), (True, 72)):
-        with redis() as server, _fleet(lab, server, 2, encrypt=encrypt) as (one, two):
+        with redis() as server, running(lab, server, 2, encrypt=encrypt) as (one, two):
             for sidecar in (one, two):
                 with Caller(sidecar.port) as caller:
-                    caller.call(marked(_question(1)))
+                    caller.call(marked(question(1)))
                 time.sleep(1)
             found = two.process.memory()
         how = "encrypted" if encrypt else "signed only"
@@ -166,14 +166,22 @@ def redis() -> Iterator[RedisServer]:
 
 
 @contextmanager
-def _fleet(
-    lab: Lab, server: RedisServer, size: int, *, upstream: int = 0, memory: str = "", encrypt: bool = True
+def running(
+    lab: Lab,
+    server: RedisServer,
+    size: int,
+    *,
+    upstream: int = 0,
+    memory: str = "",
+    encrypt: bool = True,
+    otherwise: str = "",
 ) -> Iterator[list[Sidecar]]:
-    """*size* sidecars over *server*, each a process of its own."""
+    """*size* sidecars over *server*, each a process of its own; *otherwise* as in ``lab.Sidecar``."""
     more = sealed(lab, server, f"  encrypt: {str(encrypt).lower()}\n  memory: {{{memory}}}\n")
     with ExitStack() as stack:
         yield [
-            stack.enter_context(Sidecar(lab.folder(), upstream or lab.upstream_port, more=more)) for _ in range(size)
+            stack.enter_context(Sidecar(lab.folder(), upstream or lab.upstream_port, more=more, otherwise=otherwise))
+            for _ in range(size)
         ]
 
 
@@ -184,7 +192,8 @@ def sealed(lab: Lab, server: RedisServer, more: str = "") -> str:
     return f'cache:\n  redis: {{url: "{server.url}", namespace: bench}}\n  secret_file: {secret}\n{more}'
 
 
-def _question(number: int) -> bytes:
+def question(number: int) -> bytes:
+    """A call that differs from those with other numbers."""
     members = bodies.chat()
     members["messages"][-1]["content"] += f" Page {number}."
     return bodies.request(json.dumps(members).encode())
@@ -212,7 +221,7 @@ def _round_trip(server: RedisServer) -> float:
 
 
 def _freeze(lab: Lab) -> dict[str, float]:
-    with redis() as server, _fleet(lab, server, 3) as fleet, _Mix(fleet) as mix:
+    with redis() as server, running(lab, server, 3) as fleet, _Mix(fleet) as mix:
         time.sleep(2)
         frozen = time.perf_counter()
         server.pause()
@@ -263,7 +272,7 @@ class _Mix:
     def __enter__(self) -> Self:
         for port in self._ports:
             with Caller(port) as caller:
-                caller.call(marked(_question(0)))
+                caller.call(marked(question(0)))
         self._thread.start()
         return self
 
@@ -293,7 +302,7 @@ class _Mix:
         name = str(port)
         if name not in callers:
             callers[name] = Caller(port)
-        callers[name].call(marked(_question(0) if kind == "hit" else bodies.fresh()))
+        callers[name].call(marked(question(0) if kind == "hit" else bodies.fresh()))
         return due, time.perf_counter() - due, kind
 
 
@@ -311,7 +320,7 @@ def _until_purged(fleet: Sequence[Sidecar], purge: Callable[[], object]) -> floa
     """Seconds from *purge* until no process has an entry, each having had one."""
     for sidecar in fleet:
         with Caller(sidecar.port) as caller:
-            caller.call(marked(_question(1)))
+            caller.call(marked(question(1)))
     if not all(sidecar.metric("cache_entries") for sidecar in fleet):
         raise RuntimeError("a process has nothing to purge")
     began = time.perf_counter()

@@ -86,8 +86,9 @@ class Missing(Exception):
 class Sidecar(AbstractContextManager["Sidecar"]):
     """
     A running sidecar and its ports. *upstream* is the port of its only region, or how its regions are written in YAML;
-    *inside* is what ``within`` shall watch, and its file; *service* and *route* are more members of its service and of
-    its route, and *more* stands at the end of its configuration. *environ* is added to the environment.
+    *inside* is what ``within`` shall watch, and its file; *otherwise* names the part that is replaced, as the module of
+    that name has it; *service* and *route* are more members of its service and of its route, and *more* stands at the
+    end of its configuration. *environ* is added to the environment.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Sidecar(AbstractContextManager["Sidecar"]):
         route: str = "",
         more: str = "",
         environ: Mapping[str, str] | None = None,
+        otherwise: str = "",
     ) -> None:
         home.mkdir()
         self.port, self.health_port, self.admin_port = free_port(), free_port(), free_port()
@@ -119,6 +121,7 @@ class Sidecar(AbstractContextManager["Sidecar"]):
             )
         )
         module = ["sidecar"] if inside is None else ["tests.bench.within", inside[0], str(inside[1])]
+        module = ["tests.bench.otherwise", otherwise] if otherwise else module
         arguments = ["run", "--config", str(config), "--port", str(self.port)]
         self.process = Process(
             "sidecar",
@@ -188,9 +191,9 @@ class Lab(AbstractContextManager["Lab"]):
     def __exit__(self, *_: object) -> None:
         self._upstream.stop()
 
-    def sidecar(self, inside: tuple[str, Path] | None = None) -> Sidecar:
+    def sidecar(self, inside: tuple[str, Path] | None = None, *, otherwise: str = "") -> Sidecar:
         """A fresh sidecar."""
-        return Sidecar(self.folder(), self.upstream_port, inside)
+        return Sidecar(self.folder(), self.upstream_port, inside, otherwise=otherwise)
 
     def nginx(self) -> tuple[Process, int]:
         """A fresh nginx and its port. Raises ``Missing``."""
@@ -231,10 +234,10 @@ class Lab(AbstractContextManager["Lab"]):
         """A path in the lab's folder where nothing is yet."""
         return self.home / str(next(self._numbers))
 
-    def program(self, name: str, core: int, port: int, *more: int) -> Process:
+    def program(self, name: str, core: int, port: int, *more: int | str) -> Process:
         """One of the programs of this folder, listening on *port*."""
         argv = [sys.executable, "-m", f"tests.bench.{name}", str(port), *map(str, more)]
-        process = Process(name, argv, core=core, log=self.home / f"{name}.log")
+        process = Process(name, argv, core=core, log=self.home / f"{name}-{port}.log")
         process.await_port(port)
         return process
 
