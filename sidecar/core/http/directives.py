@@ -15,6 +15,7 @@ from math import inf
 
 from msgspec import Struct
 
+from sidecar.core.durations import UNITS
 from sidecar.core.http.headers import OURS, REPLAYED
 from sidecar.core.model import MOST_TAGS, Fields
 
@@ -30,7 +31,6 @@ _UNVARIED = OURS | {b"accept-encoding"}
 _ASKING = frozenset({b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags"})
 _SAYING = frozenset({b"cache-control", b"expires", b"vary", b"age"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?\Z")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _TAG = re.compile(r"[\w.:@/-]{1,64}\Z", re.ASCII)
 _DIGITS = re.compile(r"[0-9]+\Z")
 
@@ -104,7 +104,7 @@ def read_directives(fields: Fields) -> Directives:
     ttl: float | None = None
     if (asked := fields.get(b"x-sidecar-ttl")) is not None:
         found = _DURATION.match(asked.decode("latin-1").strip())
-        ttl = float(found[1]) * _UNITS[found[2]] if found else 0.0
+        ttl = float(found[1]) * UNITS[found[2] or "s"] if found else 0.0
     tags = _tags(fields)
     no_store |= tags is None
     return Directives(no_cache, no_store, only_if_cached, max_age, ttl, tags or (), min_fresh)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
+from sidecar.core.durations import UNITS
 from sidecar.core.http import error_body as complaint
 from sidecar.core.http.error_body import Complaint
 from sidecar.core.model import Fields
@@ -33,7 +34,6 @@ _PRECISE_FIRST = (b"retry-after-ms", b"x-ms-retry-after-ms", b"retry-after")
 _BUCKETS = (b"requests", b"tokens")
 _ANTHROPIC_BUCKETS = (*_BUCKETS, b"input-tokens", b"output-tokens")
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|[smhd])")
 _DURATION = re.compile(rf"(?:{_PART.pattern}){{1,5}}")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
@@ -97,7 +97,7 @@ def waits(fields: Fields, now: float) -> dict[bytes, float]:
 def _duration(text: str) -> float | None:
     """``1s``, ``6m0s``, ``7.66s``, ``120ms`` as Go writes them; without a unit, seconds."""
     if _DURATION.fullmatch(text):
-        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+        return sum(float(number) * UNITS[unit] for number, unit in _PART.findall(text))
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
