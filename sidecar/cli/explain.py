@@ -301,7 +301,7 @@ def _obstacle(region: Region, outgoing: UpstreamCall) -> str:
         return f"residency {region.residency or '(none)'}, and the route allows {', '.join(sorted(outgoing.allow))}"
     if region not in [candidate.region for candidate in eligible(site.regions, outgoing.allow)]:
         return f"credential domain {region.credential_domain}, where the caller's own credential does not go"
-    foreign = region.credential is None and not site.service.dialect.name.startswith("azure-")
+    foreign = region.credential is None and not site.service.dialect.microsoft_tokens
     if outgoing.microsoft and foreign and not may_have_tokens(region):
         return "Microsoft issued the caller's token, which goes to no other vendor"
     if outgoing.pinned:

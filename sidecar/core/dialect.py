@@ -188,6 +188,21 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """
+    Of an API whose base URLs each name a resource of the caller's, which stands first in the path of a call to us.
+
+    *setting*: what an SDK takes that base URL from. *root*: with what a path begins after its resource, in lower case.
+    *parts*: how the API's own paths begin or go on; where one of these stands in place of a resource, and no *root*
+    after it, the base URL named none.
+    """
+
+    setting: str
+    root: str
+    parts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Dialect:
     """
     One AI API.
@@ -210,9 +225,12 @@ class Dialect:
     in each of its regions. *honours*: the service speaks HTTP as RFC 9111 has it: its answers mean what they say about
     caching, and its unsafe methods change what others fetch.
 
+    *microsoft_tokens*: whoever speaks this API takes tokens that Microsoft issued; to others they never go.
+
     *root*: below which everything of the API lies, ``""`` where that is not so; *base*: what of it an SDK's base URL
-    has, which is set by *setting*. *request_id*: the answer's field in which an SDK looks for the call's id (lower
-    case), ``b""`` for none.
+    has, which is set by *setting*. *roots*: where there is no one *root*, those below which most of it lies, the
+    longest first. *resources*: how base URLs name a resource, None where they name none. *request_id*: the answer's
+    field in which an SDK looks for the call's id (lower case), ``b""`` for none.
     """
 
     name: str
@@ -232,6 +250,9 @@ class Dialect:
     root: str = ""
     base: str = ""
     setting: str = ""
+    roots: tuple[str, ...] = ()
+    resources: Resources | None = None
+    microsoft_tokens: bool = False
     request_id: bytes = b""
 
     def is_own(self, host: str) -> bool:

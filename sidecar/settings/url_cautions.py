@@ -1,31 +1,23 @@
 """
-Addresses that end in what clients add to them.
+Addresses that end in the root of their API, which clients add to them: their SDKs say it, and the sidecar hands it on.
 
 The rule: a caution, never a problem: a gateway may really want ``/v1/v1``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 
 from sidecar.settings.build import dialect_of, ways
 from sidecar.settings.problems import Path
 from sidecar.settings.reader import ParsedSettings
-
-_ADDED: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "openai": ("/v1",),
-    "anthropic": ("/v1",),
-    "azure-openai": ("/openai/v1", "/openai"),
-})  # fmt: skip
-"""What the path of each call begins with, by dialect: the SDK says it, and the sidecar hands it on."""
 
 
 def doubled(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
     """Regions to which it would be sent twice, and services whose own path takes it off the calls."""
     for name, said in reading.values.get("services", {}).items():
         dialect = dialect_of(name, said)
-        added = _ADDED.get(dialect.name, ()) if dialect is not None else ()
+        added = () if dialect is None else (dialect.root,) if dialect.root else dialect.roots
         prefix = ways(name, said).path
         end = _end(prefix, added)
         if end:

@@ -201,8 +201,8 @@ class RequestPlans:
     def _guard(self, plan: RequestPlan) -> None:
         """A Microsoft-issued token never goes to another vendor's host. Who speaks Azure's API is no other vendor."""
         region = plan.site.regions[0]
-        azure = plan.site.service.dialect.name.startswith("azure-")
-        if region.credential is not None or azure or may_have_tokens(region):
+        taken = plan.site.service.dialect.microsoft_tokens
+        if region.credential is not None or taken or may_have_tokens(region):
             return
         if self._caller(plan, plan.site.routes[0]).principal.microsoft:
             raise Refused(

@@ -14,16 +14,9 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
-from sidecar.core.dialect import BodyForm, Endpoint
+from sidecar.core.dialect import BodyForm, Endpoint, Resources
 from sidecar.core.model import Fields
 from sidecar.core.rules import CacheMode, Region, Route, Rules, Service
-
-_API_PARTS = frozenset({
-    "openai", "anthropic", "v1", "deployments", "models", "chat", "completions", "embeddings", "responses", "messages",
-    "files", "uploads", "batches", "assistants", "threads", "audio", "images", "moderations", "containers",
-    "conversations", "realtime", "evals", "videos",
-})  # fmt: skip
-"""How paths of Azure OpenAI begin or go on. One of these, where a resource stands, is no resource of the caller's."""
 
 _RESOURCE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
 _SLASHES = re.compile(r"/{2,}")
@@ -83,7 +76,7 @@ def recognise(rules: Rules, port: int, host: bytes, method: bytes, target: bytes
     raw_path, _, query = rest.partition(b"?")
     path = _SLASHES.sub("/", raw_path.decode("latin-1"))
     endpoint = service.dialect.locate(method, path)
-    if endpoint is None and resource in _API_PARTS and _is_forgotten(service, path):
+    if endpoint is None and _is_forgotten(service.dialect.resources, resource, path):
         return _resourceless(rules, service, port)
     routes = tuple(route for route in rules.routes if _may_take(route, service, endpoint, path))
     cacheable = endpoint is not None and not endpoint.bypass and any(r.cache.mode != CacheMode.OFF for r in routes)
@@ -180,17 +173,20 @@ def _split_resource(rest: bytes) -> tuple[str, bytes]:
     return name.lower(), rest[1 + len(segment) :]
 
 
-def _is_forgotten(service: Service, path: str) -> bool:
+def _is_forgotten(resources: Resources | None, resource: str, path: str) -> bool:
     """
-    Whether the base URL named no resource, so that a part of the API's path stands for it, and *path* is the rest.
+    Whether the base URL named none, so that *resource* is a part of the API's path, and *path* is the rest.
     Where a resource is really called so, the path begins anew after it.
     """
-    return service.dialect.name == "azure-openai" and not f"{path}/".lower().startswith("/openai/")
+    if resources is None or resource not in resources.parts:
+        return False
+    return not f"{path}/".lower().startswith(resources.root)
 
 
 def _resourceless(rules: Rules, service: Service, port: int) -> Stray:
     """No resource, so no region either: the caller's credential is for nobody whose name the path happens to hold."""
-    setting = "AZURE_OPENAI_ENDPOINT=" if service.dialect.name == "azure-openai" else "the base URL "
+    resources = service.dialect.resources
+    setting = f"{resources.setting}=" if resources is not None else "the base URL "
     prefix = "" if port and service.port == port else service.path
     where = next((region.url for region in service.regions if "{resource}" in region.url), "{resource}")
     return Stray(

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from msgspec import json, structs
 
-from sidecar.core.dialect import Dialect, Endpoint, Members
+from sidecar.core.dialect import Dialect, Endpoint, Members, Resources
 from sidecar.core.model import Facts, Head
 from sidecar.dialects.openai.endpoints import CHAT, EMBEDDINGS, find
 
@@ -79,6 +79,12 @@ _INFERENCE = {
     (b"POST", "/models/embeddings"): EMBEDDINGS,
 }
 
+_PARTS = frozenset({
+    "openai", "anthropic", "v1", "deployments", "models", "chat", "completions", "embeddings", "responses", "messages",
+    "files", "uploads", "batches", "assistants", "threads", "audio", "images", "moderations", "containers",
+    "conversations", "realtime", "evals", "videos",
+})  # fmt: skip
+
 AZURE_OPENAI = Dialect(
     name="azure-openai",
     locate=locate,
@@ -93,6 +99,9 @@ AZURE_OPENAI = Dialect(
     request_id=b"x-request-id",
     credential_query=frozenset({"api-key", "subscription-key"}),
     one_credential_domain=False,
+    microsoft_tokens=True,
+    roots=("/openai/v1", "/openai"),
+    resources=Resources(setting="AZURE_OPENAI_ENDPOINT", root="/openai/", parts=_PARTS),
     # azure-api.net is no such host: what stands there is a gateway of somebody's own.
     own_hosts=tuple(
         f"{service}.azure.{cloud}"

@@ -300,6 +300,20 @@ def test_microsoft_tokens_by_domain(dialect, domain, allowed):
             finder.find(head)
 
 
+@pytest.mark.parametrize("takes", [True, False])
+def test_microsoft_tokens_by_dialect(takes):
+    """A dialect says whether its services take them, whatever it is called."""
+    dialect = replace(DIALECTS["generic"], name="azure-of-ours", microsoft_tokens=takes)
+    region = Region("r", "https://gateway.internal")
+    finder = plans(replace(RULES, services=(Service("s", dialect, (region,), path="/s"),)))
+    head = head_of({b"authorization": b"Bearer " + jwt()}, b"/s/v1/models")
+    if takes:
+        assert finder.find(head).site.regions == (region,)
+    else:
+        with pytest.raises(Refused, match="not a Microsoft service"):
+            finder.find(head)
+
+
 @pytest.mark.parametrize("url", ["https://evil.com/.azure.com", "https://azure.com.evil.com", "https://evilazure.com"])
 def test_not_microsofts(url):
     """A host is Microsoft's by its own last labels."""

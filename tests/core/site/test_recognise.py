@@ -1,16 +1,19 @@
 """Which service, endpoint and routes a request is for."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.dialect import Kind
+from sidecar.core.dialect import Kind, Resources
 from sidecar.core.rules import CacheMode, CacheRule, Match, Region, Route, Rules, Service, StoredCredential
 from sidecar.core.site.recognise import Site, Stray, choose_route, recognise
 from sidecar.dialects import DIALECTS
 
 OFF = CacheRule(mode=CacheMode.OFF)
 CREDENTIAL = StoredCredential("api-key", "/file")
+_DOCUMENTS = Resources("DOCUMENTS_ENDPOINT", "/documents/", frozenset({"documents", "models"}))
 
 
 def service(name, dialect="openai", **how):
@@ -198,6 +201,29 @@ def test_resource_of_such_a_name(target, method, resource):
     """A resource may be called like a part of the API's paths: then the API's path follows it."""
 
     assert resource == find(b"/azure" + target, method=method).resource
+
+
+@pytest.mark.parametrize(
+    ("resources", "target", "message"),
+    [
+        pytest.param(
+            _DOCUMENTS, b"/documents/models/m:analyze", "set DOCUMENTS_ENDPOINT=http", id="a part of its paths"
+        ),
+        pytest.param(_DOCUMENTS, b"", "set DOCUMENTS_ENDPOINT=http", id="nothing"),
+        pytest.param(_DOCUMENTS, b"/documents/documents/models", "", id="one of that name"),
+        pytest.param(_DOCUMENTS, b"/openai/v1/models", "", id="a part of another API's paths"),
+        pytest.param(None, b"/documents/models/m:analyze", "", id="a dialect that knows of none"),
+        pytest.param(None, b"", "set the base URL http", id="nothing, for such a dialect"),
+    ],
+)
+def test_resources_by_dialect(resources, target, message):
+    """What stands for a forgotten resource, and which setting lacks it, says the dialect, whatever it is called."""
+    dialect = replace(DIALECTS["generic"], name="azure-of-ours", locate=lambda *_: None, resources=resources)
+    regions = (Region("r", "https://{resource}.x"),)
+    found = find(b"/s" + target, rules=replace(RULES, services=(Service("s", dialect, regions, "/s", resource=True),)))
+
+    assert message in (found.message if isinstance(found, Stray) else "")
+    assert isinstance(found, Stray) == bool(message)
 
 
 def test_resource_of_another_api():
