@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from sidecar.core.cache.beside import Beside
 from sidecar.errors import FleetAway
 from sidecar.fleet.lease_scripts import GIVE_BACK, KEEP, LOOK, RENEW, STALL
+from sidecar.fleet.news import News
 from sidecar.redis_link.link import RedisLink, TimeBudget
 from sidecar.redis_link.names import RedisNames
 from sidecar.tasks import Spawn
@@ -40,17 +41,6 @@ _AT_ONCE = 4
 
 _REMEMBERED = 1024
 """Leases to be given back when Redis answers again; each would end by itself soon after."""
-
-
-class LeaseNews(Protocol):
-    """What is needed of the fleet's news: whether they come at present, and those of one kind."""
-
-    @property
-    def up(self) -> bool:
-        """Whether news come at present."""
-
-    def subscribe(self, kind: bytes, hear: Callable[[bytes], None]) -> None:
-        """Have *hear* called with what follows ``kind:`` in each piece of news."""
 
 
 class Grant:
@@ -94,7 +84,7 @@ class Leases:
     def __init__(
         self,
         link: RedisLink,
-        news: LeaseNews,
+        news: News,
         names: RedisNames,
         *,
         timeout: float,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
+from sidecar.redis_link.link import RedisLink
 from sidecar.tasks import Spawn
 
 QUIET_SECONDS = 5.0
@@ -26,19 +27,6 @@ LONGEST = 1024
 Hear = Callable[[bytes], None]
 
 
-class NewsLink(Protocol):
-    """What is needed of the link to Redis; see ``redis_link/link.RedisLink``."""
-
-    on_return: list[Callable[[], None]]
-
-    @property
-    def up(self) -> bool:
-        """Whether Redis is asked."""
-
-    def subscriber(self) -> Any:
-        """A client of one connection, to be closed."""
-
-
 class News:
     """
     One subscription of this process to *channel*, made anew whenever it breaks. *draw* is uniform in [0, 1); *report*
@@ -49,7 +37,7 @@ class News:
 
     def __init__(
         self,
-        link: NewsLink,
+        link: RedisLink,
         channel: bytes,
         *,
         spawn: Spawn,

@@ -18,11 +18,14 @@ from sidecar.core.key.keyring import Keyring
 from sidecar.core.key.keyring import name as name_of
 from sidecar.core.model import Entry, Key
 from sidecar.errors import FleetAway
+from sidecar.redis_link.link import RedisLink, TimeBudget
+from sidecar.redis_link.names import RedisNames
 from sidecar.store.base import NOTHING, Fetched, Suffices
 from sidecar.store.lifetime import aligned, life
-from sidecar.store.ports import EntryLink, EntryNames, EntryValues, FetchLeases
+from sidecar.store.ports import FetchLeases
 from sidecar.store.redis_search import Search
 from sidecar.store.seal import ALLOWANCE, Seal
+from sidecar.store.values import Values
 from sidecar.store.warm import pages
 from sidecar.store.write_behind import WriteBehind
 from sidecar.tasks import Spawn
@@ -51,10 +54,10 @@ class RedisRemote:
 
     def __init__(
         self,
-        link: EntryLink,
+        link: RedisLink,
         leases: FetchLeases,
-        values: EntryValues,
-        names: EntryNames,
+        values: Values,
+        names: RedisNames,
         seal: Seal,
         keyring: Callable[[], Keyring],
         *,
@@ -173,7 +176,7 @@ class RedisRemote:
         entry = aligned(entry, seconds, self._now())
         return entry if self.admits(key, entry) else None
 
-    async def read(self, name: bytes, budget: Any) -> tuple[bytes, float] | None:
+    async def read(self, name: bytes, budget: TimeBudget) -> tuple[bytes, float] | None:
         """
         What stands under *name*, and how many seconds it has to live; None where it is too large to be ours, which is
         asked first: who has written it is no reason to leave Redis. Raises ``FleetAway``.

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Protocol
 
 from sidecar.core.cache.beside import Asked, never
 from sidecar.core.cache.purges import Purges
 from sidecar.core.model import Entry, Key, Position
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
-from sidecar.store.ports import PurgeNotes
 
 
 class Nowhere:
@@ -53,6 +53,19 @@ class Alone:
 
     async def catch_up(self) -> None:
         """Nobody else purges."""
+
+
+class PurgeNotes(Protocol):
+    """What memory needs of the fleet's log of purges; see ``fleet/purge_log.PurgeLog``."""
+
+    forgot: bool
+    """Redis may have lost what has been noted."""
+
+    def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
+        """Have a purge of one of *tags* take the entry of *key* in the whole fleet. False: there is no room."""
+
+    async def catch_up(self) -> None:
+        """Read the log, where this process has not run for a while."""
 
 
 class Tiered:

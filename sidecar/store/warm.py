@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from sidecar.errors import FleetAway
-from sidecar.store.ports import EntryLink
+from sidecar.redis_link.link import RedisLink, TimeBudget
 
 COUNT = 200
 """Keys that one command goes through: some 50 microseconds of Redis' time."""
@@ -21,7 +21,7 @@ _SPECIAL = re.compile(rb"([*?\[\]\\])")
 
 
 async def pages(
-    link: EntryLink, where: Callable[[bytes], bytes], budget: Callable[[], Any]
+    link: RedisLink, where: Callable[[bytes], bytes], budget: Callable[[], TimeBudget]
 ) -> AsyncGenerator[list[bytes], None]:
     """
     The names of the entries that stand *where* their names say, some at a time, in no order, one perhaps twice.
