@@ -15,7 +15,7 @@ from sidecar.core.rules import BreakerRule, Region, RetryRule, Route, RouteLimit
 from sidecar.core.site.recognise import Site, recognise
 from sidecar.dialects import DIALECTS
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.upstream.attempt import UpstreamCall
+from sidecar.upstream.call import UpstreamCall
 from sidecar.upstream.dispatch import Dispatch
 from sidecar.upstream.limiter import Throttle
 from tests.store.remotes import Tasks

@@ -36,7 +36,7 @@ from sidecar.identity.key_sets import KeySets
 from sidecar.net.base import Request
 from sidecar.net.request_file import read_request
 from sidecar.proxy.request import Call, upstream_call_of
-from sidecar.upstream.attempt import Hop, UpstreamCall
+from sidecar.upstream.call import Hop, UpstreamCall
 from sidecar.upstream.candidates import Candidates
 
 _SECRET = b"sidecar explain: a fixed secret"

@@ -19,7 +19,7 @@ from sidecar.tasks import Spawn
 FINISHED_FOR_NOBODY = 16
 """Calls whose callers have all left and that are still finished, because their answers are worth keeping."""
 
-Fetch = Callable[[Flight], Awaitable[None]]
+FetchWork = Callable[[Flight], Awaitable[None]]
 
 
 class Flights:
@@ -88,7 +88,7 @@ class Flights:
         self._flying.add(flight)
         return flight
 
-    def launch(self, flight: Flight, fetch: Fetch) -> None:
+    def launch(self, flight: Flight, fetch: FetchWork) -> None:
         """Begin the fetch of a reserved flight, in a task of its own."""
         flight.task = self._spawn(_run(flight, fetch, self._report), name="flight")
         flight.task.add_done_callback(lambda _: self._landed(flight))
@@ -99,7 +99,7 @@ class Flights:
         self._flying.discard(flight)
 
     def lead(
-        self, key: Hashable | None, fetch: Fetch, *, generating: bool, scopes: Scopes = tuple, target: bytes = b""
+        self, key: Hashable | None, fetch: FetchWork, *, generating: bool, scopes: Scopes = tuple, target: bytes = b""
     ) -> Flight:
         """Reserve a flight and launch it."""
         flight = self.reserve(key, generating=generating, scopes=scopes, target=target)
@@ -170,7 +170,7 @@ class Flights:
         return False
 
 
-async def _run(flight: Flight, fetch: Fetch, report: Callable[[BaseException], None]) -> None:
+async def _run(flight: Flight, fetch: FetchWork, report: Callable[[BaseException], None]) -> None:
     try:
         await fetch(flight)
         flight.finish()

@@ -30,7 +30,7 @@ from sidecar.proxy.deliver import viewed
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Fetch, book, booked, upstream_call_of
 from sidecar.store.base import NOTHING, Fetched, Store
-from sidecar.upstream.attempt import AttemptLog, UpstreamCall
+from sidecar.upstream.call import AttemptLog, UpstreamCall
 from sidecar.upstream.commit import COMPLAINT_BYTES, CommittedResponse
 from sidecar.upstream.dispatch import Dispatch, Sent
 from sidecar.upstream.fallback import Fallback, has_room

@@ -26,7 +26,7 @@ from sidecar.net.base import Exchange, Request
 from sidecar.proxy.deliver import Stamp
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Call, book, upstream_call_of
-from sidecar.upstream.attempt import UpstreamCall
+from sidecar.upstream.call import UpstreamCall
 from sidecar.upstream.dispatch import Dispatch, Sent
 from sidecar.upstream.fallback import Fallback, has_room
 

@@ -26,7 +26,7 @@ from sidecar.core.site.recognise import allowed, choose_route
 from sidecar.errors import Refused
 from sidecar.flight.flight import Flight
 from sidecar.net.base import Request, Spool, Stream, is_spool
-from sidecar.upstream.attempt import AttemptLog, UpstreamCall
+from sidecar.upstream.call import AttemptLog, UpstreamCall
 
 _LONG_NOISE = 1024
 """Bytes: noise shorter than this is refused by nobody for its length."""

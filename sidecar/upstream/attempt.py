@@ -10,22 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from msgspec import Struct, structs
 
-from sidecar.core.dialect import Kind
 from sidecar.core.http.headers import CREDENTIAL_QUERY, fields_of, forward
 from sidecar.core.memory_budget import Ledger
-from sidecar.core.model import Fields, Head, Pairs
+from sidecar.core.model import Pairs
 from sidecar.core.region.breaker import Breaker, Permit, Sign, State, Transition
-from sidecar.core.region.regions import Place, Regions, Room
+from sidecar.core.region.regions import Place, Regions
 from sidecar.core.region.verdict import Verdict, judge_failure
 from sidecar.core.request.principal import without_credentials
-from sidecar.core.rules import AzureIdentity, Region, Route, StoredCredential, Timeouts
-from sidecar.core.site.recognise import Site
+from sidecar.core.rules import AzureIdentity, StoredCredential, Timeouts
 from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.net.base import Spool, Stream
+from sidecar.upstream.call import AttemptLog, AttemptResult, Hop, UpstreamCall, room_of
 from sidecar.upstream.commit import Answer, CommittedResponse, commit
 from sidecar.upstream.replay import Rewindable
 
@@ -42,9 +41,6 @@ PATIENT = 0.9
 """A caller that waits for this part of the route's own time is not hasty: the SDKs' defaults are about as long."""
 
 NO_CREDENTIAL = Verdict(Sign.NEUTRAL, "no-credential", elsewhere=True)
-
-_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"PUT"})
-"""Methods that may be repeated (RFC 9110, 9.2.2)."""
 
 Stored = StoredCredential | AzureIdentity
 Field = tuple[bytes, bytes]
@@ -68,7 +64,7 @@ class Client(Protocol):
         """Send a request; returns when the answer's head is known. Raises ``UpstreamFailed``."""
 
 
-class Credentials(Protocol):
+class RegionCredentials(Protocol):
     """Regions' own credentials: see ``identity/credentials``."""
 
     def field(self, credential: Stored) -> Field | None:
@@ -79,97 +75,6 @@ class Credentials(Protocol):
 
     async def renew(self, credential: Stored, used: bytes, *, seconds: float) -> Field | None:
         """Another one than *used*, which was refused."""
-
-
-class AttemptLog(NamedTuple):
-    """That a call was sent to *region*, and why once more: ``""`` for the first time."""
-
-    region: str
-    cause: str
-
-
-class UpstreamCall(Struct, frozen=True):
-    """
-    A call on its way out. *model* is the one asked for, ``""`` where there is none; *credential* a digest of what the
-    caller presented; *microsoft*: that is a token issued by Microsoft. *allow*: tags of residency, one of which a
-    region must have, none for any. *identity*: the answer may be stored, so it must come uncoded. *deadline*: when the
-    caller gives up, monotonic seconds; *shared*: others may wait for the same answer. *pinned*: it names what one
-    region has stored, and is for no other. *batch*: it can wait for others. *cause*: why it is sent although another
-    call was before it, ``""`` for none.
-
-    *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has come, which may not be
-    the last one, *on_sign* at each sign of life: an attempt is begun, its answer's head comes, or bytes up to the
-    commit point. *attempt_logs* fills up with what was tried.
-    """
-
-    site: Site
-    head: Head
-    body: bytes | Spool | Stream
-    route: Route
-    model: str
-    credential: bytes
-    streaming: bool
-    identity: bool
-    attempt_logs: list[AttemptLog]
-    allow: frozenset[str] = frozenset()
-    microsoft: bool = False
-    deadline: float | None = None
-    shared: bool = False
-    pinned: bool = False
-    batch: bool = False
-    cause: str = ""
-    on_sent: Callable[[], None] = lambda: None
-    on_head: Callable[[int, Fields], None] = lambda _, __: None
-    on_sign: Callable[[], None] = lambda: None
-
-    def __repr__(self) -> str:
-        return f"<UpstreamCall to {self.site.service.name}, {len(self.attempt_logs)} attempts>"
-
-    @property
-    def limit(self) -> float | None:
-        """When nobody waits for an answer any more: others may wait for a *shared* one."""
-        return None if self.shared else self.deadline
-
-    @property
-    def creates(self) -> bool:
-        """Whether sending it twice may do twice what it asks for: it isn't known to be a question only."""
-        endpoint = self.site.endpoint
-        return self.head.method not in _SAFE and (endpoint is None or endpoint.kind is Kind.OTHER)
-
-    @property
-    def repeats(self) -> bool:
-        """Whether it is sent again although it may have been understood, and only the answer took too long."""
-        endpoint = self.site.endpoint
-        if self.route.retry.on_timeout or self.head.method in {b"GET", b"HEAD"}:
-            return True
-        return endpoint is not None and not endpoint.generating
-
-
-class Hop(Struct, frozen=True, gc=False):
-    """
-    The way to one region. *own*: the caller's own credential goes along. *target* and *body* are as that region wants
-    them.
-    """
-
-    region: Region
-    own: bool
-    place: Place
-    target: bytes
-    body: bytes | Spool | Stream | Rewindable
-
-
-class AttemptResult(Struct, frozen=True):
-    """What became of an attempt: an *answer*, or else a *failure*; and what that says of the region."""
-
-    hop: Hop
-    verdict: Verdict
-    answer: CommittedResponse | None = None
-    failure: UpstreamFailed | Refused | None = None
-
-    def close(self) -> None:
-        """Let go of its answer."""
-        if self.answer is not None:
-            self.answer.close()
 
 
 class _Course(Struct):
@@ -196,7 +101,7 @@ class Attempts:
     def __init__(
         self,
         client: Client,
-        credentials: Credentials,
+        credentials: RegionCredentials,
         regions: Regions,
         ledger: Ledger,
         *,
@@ -393,11 +298,6 @@ class Attempts:
         if changed is not None and changed.after is State.OPEN:
             changed = structs.replace(changed, detail=detail)
         self._regions.tell(place, changed)
-
-
-def room_of(outgoing: UpstreamCall, hop: Hop) -> Room:
-    """Which quota a call by way of *hop* is counted against."""
-    return Room(hop.place, outgoing.model[:128], outgoing.credential if hop.own else b"")
 
 
 def _first_byte(outgoing: UpstreamCall) -> float:

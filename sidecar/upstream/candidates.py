@@ -21,7 +21,7 @@ from sidecar.core.request.plan import may_have_tokens
 from sidecar.core.rules import Region
 from sidecar.errors import Refused
 from sidecar.net.base import Spool, Stream
-from sidecar.upstream.attempt import Hop, UpstreamCall, room_of
+from sidecar.upstream.call import Hop, UpstreamCall, room_of
 from sidecar.upstream.replay import Rewindable
 
 DENIED_PAUSE = 1.0

@@ -22,7 +22,8 @@ from sidecar.core.region.latency import Paces
 from sidecar.core.region.regions import Place, Regions
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.base import Stream, is_spool
-from sidecar.upstream.attempt import TICK, AttemptLog, AttemptResult, Attempts, Client, Credentials, Hop, UpstreamCall
+from sidecar.upstream.attempt import TICK, Attempts, Client, RegionCredentials
+from sidecar.upstream.call import AttemptLog, AttemptResult, Hop, UpstreamCall
 from sidecar.upstream.candidates import Candidates, Nobody, Pick, Sharing
 from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse
 from sidecar.upstream.hedge import Race
@@ -83,7 +84,7 @@ class Dispatch:
     def __init__(
         self,
         client: Client,
-        credentials: Credentials,
+        credentials: RegionCredentials,
         regions: Regions,
         ledger: Ledger,
         *,

@@ -21,7 +21,7 @@ from sidecar.core.http.headers import fields_of
 from sidecar.core.memo import Memo
 from sidecar.core.model import Fields, Form, Pairs, View
 from sidecar.errors import Refused, UpstreamFailed
-from sidecar.upstream.attempt import UpstreamCall
+from sidecar.upstream.call import UpstreamCall
 from sidecar.upstream.commit import CommittedResponse
 from sidecar.upstream.dispatch import FALLBACK, Dispatch, Sent
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from sidecar.upstream.attempt import AttemptResult
+from sidecar.upstream.call import AttemptResult
 
 
 class Race:

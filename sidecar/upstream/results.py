@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sidecar.core.region.breaker import Sign
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.upstream.attempt import AttemptResult
+from sidecar.upstream.call import AttemptResult
 
 
 def is_definite(result: AttemptResult) -> bool:

@@ -13,7 +13,8 @@ from sidecar.core.region.breaker import Permit, Sign, State
 from sidecar.core.region.regions import Place
 from sidecar.core.rules import BreakerRule, StoredCredential, Timeouts
 from sidecar.errors import Cause, ClientGone, Refused, UpstreamFailed
-from sidecar.upstream.attempt import CREDENTIAL_SECONDS, TICK, AttemptLog, Attempts, Hop, room_of
+from sidecar.upstream.attempt import CREDENTIAL_SECONDS, TICK, Attempts
+from sidecar.upstream.call import AttemptLog, Hop, room_of
 from sidecar.upstream.replay import Rewindable
 from tests.scripted import (
     CONTENT,
