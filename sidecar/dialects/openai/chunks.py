@@ -13,20 +13,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET
 
 from sidecar.core.dialect import Answers, Completeness, Judged, Narrow, Watch
 from sidecar.core.http.sse import Event, EventSign, EventWatch, Splitter, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
-from sidecar.dialects.openai import choice_content
+from sidecar.dialects.openai.completion import ANSWER, DONE, Choice, Parts, model_in, read, usage_in, usage_member
 from sidecar.dialects.openai.finish import Ending, judge, unknown
-from sidecar.dialects.plain import NULL, ErrorMembers, denies, is_null, is_utf8, tokens
+from sidecar.dialects.plain import NULL, is_null, is_utf8
 
 Piece = dict[str, Any]
 """A choice as a chunk has it; also a choice of the whole answer, or any other JSON object."""
-
-DONE: Final = b"[DONE]"
 
 _ENVELOPE: Final = ("id", "object", "created", "model", "service_tier", "system_fingerprint")
 """Members that every chunk repeats. """
@@ -41,31 +39,9 @@ ODD: Final = (*UNREADABLE, LookupError, TypeError, AttributeError)
 """What going through foreign JSON of an unexpected shape raises. Such an answer has no second form."""
 
 
-class _Choice(Struct, gc=False):
-    """A choice, whole or in pieces; *message*, *delta* and *text* are what endpoints call what it says."""
-
-    index: int = 0
-    finish_reason: str | None = None
-    message: Raw = NULL
-    delta: Raw = NULL
-    text: Raw = NULL
-    error: Raw = NULL
-
-
-class _Completion(ErrorMembers, gc=False):
-    """What matters for judging, of a whole answer and of a chunk alike."""
-
-    object: str | None = None
-    model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: Raw | UnsetType = UNSET
-
-
-_ANSWER: Final = msgspec.json.Decoder(_Completion)
-
 _ANY: Final = Facts()
 
-Speech = Callable[[_Choice], int]
+Speech = Callable[[Choice], int]
 """What a choice, or a piece of one, says."""
 
 
@@ -136,23 +112,23 @@ class Layout:
         Whole where there are as many choices as were asked for, each says something and why it finished, for a reason
         that is good, and a stream also that it is done.
         """
-        return self._complete(body, form, _read(body, form), facts)
+        return self._complete(body, form, read(body, form), facts)
 
     def finish(self, body: bytes, form: Form) -> str:
         """The first of the reasons that are not known to be good."""
-        return self._finish(form, _read(body, form))
+        return self._finish(form, read(body, form))
 
     def judge(self, body: bytes, form: Form, facts: Facts, _media: str) -> Judged:
         """All that an answer says of itself, read once."""
-        read = _read(body, form)
-        complete = self._complete(body, form, read, facts)
-        finish = self._finish(form, read) if complete is Completeness.UNKNOWN_FINISH else ""
-        return Judged(complete, _usage_in(read), _model_in(read), finish)
+        parts = read(body, form)
+        complete = self._complete(body, form, parts, facts)
+        finish = self._finish(form, parts) if complete is Completeness.UNKNOWN_FINISH else ""
+        return Judged(complete, usage_in(parts), model_in(parts), finish)
 
-    def _complete(self, body: bytes, form: Form, read: _Read, facts: Facts) -> Completeness:
-        if read.wrong is Completeness.UNREADABLE or not is_utf8(body):
+    def _complete(self, body: bytes, form: Form, parts: Parts, facts: Facts) -> Completeness:
+        if parts.wrong is Completeness.UNREADABLE or not is_utf8(body):
             return Completeness.UNREADABLE
-        endings = self._endings(form, read)
+        endings = self._endings(form, parts)
         if isinstance(endings, Completeness):
             return endings
         found = judge(endings.values())
@@ -160,24 +136,24 @@ class Layout:
             return Completeness.MISSHAPEN
         return found
 
-    def _finish(self, form: Form, read: _Read) -> str:
-        endings = self._endings(form, read)
+    def _finish(self, form: Form, parts: Parts) -> str:
+        endings = self._endings(form, parts)
         return next(iter(unknown(endings.values())), "") if isinstance(endings, dict) else ""
 
-    def _endings(self, form: Form, read: _Read) -> dict[int, Ending] | Completeness:
+    def _endings(self, form: Form, parts: Parts) -> dict[int, Ending] | Completeness:
         """How each choice has ended, by its index; or what is wrong with the answer as a whole."""
-        if read.wrong is not None:
-            return read.wrong
+        if parts.wrong is not None:
+            return parts.wrong
         endings: dict[int, Ending] = {}
         if form is Form.EVENTS:
             try:
-                for answer in read.answers[: read.end]:
+                for answer in parts.answers[: parts.end]:
                     for choice in answer.choices or ():
                         self._add(endings, choice)
             except UNREADABLE:
                 return Completeness.UNREADABLE
             return endings
-        [answer] = read.answers
+        [answer] = parts.answers
         if answer.object != self.whole:
             return Completeness.UNREADABLE
         try:
@@ -189,7 +165,7 @@ class Layout:
             return Completeness.UNREADABLE
         return endings
 
-    def _add(self, endings: dict[int, Ending], choice: _Choice) -> None:
+    def _add(self, endings: dict[int, Ending], choice: Choice) -> None:
         ending = endings.get(choice.index)
         if ending is None:
             ending = endings[choice.index] = Ending()
@@ -205,7 +181,7 @@ class Layout:
             return body
         if form is Form.EVENTS and view.stream:
             if view.usage:
-                return body if _usage_member(_read(body, form)) is not None else None
+                return body if usage_member(read(body, form)) is not None else None
             hidden = _Narrow()
             return hidden.feed(body) + hidden.close()
         if self.complete(body, form, _ANY) not in {Completeness.WHOLE, Completeness.CONTENT_FILTER}:
@@ -279,95 +255,12 @@ def _is_of(endings: Mapping[int, Ending], expects: int) -> bool:
     return (not expects or count == expects) and (count == 1 or all(index in endings for index in range(count)))
 
 
-def speaks(choice: _Choice) -> int:
-    """What a choice of a chat says, or a piece of one."""
-    if choice.message is NULL:  # a piece: what is absent is that very value
-        return choice_content.of_delta(choice.delta)
-    return choice_content.of_message(choice.message) | choice_content.of_delta(choice.delta)
-
-
-def reads(choice: _Choice) -> int:
-    """What a choice of the older completions says."""
-    return choice_content.of_text(choice.text)
-
-
-class _Read(Struct, gc=False):
-    """
-    An answer as far as it can be read: itself, or its chunks. The first *end* of these came before the stream's end;
-    *wrong* is what is wrong with it as a whole, None where nothing is.
-    """
-
-    answers: list[_Completion]
-    end: int
-    wrong: Completeness | None
-
-
-def _read(body: bytes, form: Form) -> _Read:
-    if form is Form.EVENTS:
-        return _read_stream(body)
-    try:
-        answer = _ANSWER.decode(body)
-        wrong = Completeness.FAILED if denies(answer) else None
-    except UNREADABLE:
-        return _Read([], 0, Completeness.UNREADABLE)
-    return _Read([answer], 1, wrong)
-
-
-def _read_stream(body: bytes) -> _Read:
-    answers: list[_Completion] = []
-    end: int | None = None
-    wrong: Completeness | None = None
-    for event in events(body):
-        data = event.data
-        if data.startswith(DONE):
-            end = len(answers) if end is None else end
-            continue
-        if event.name == "error" and end is None:
-            wrong = wrong or Completeness.FAILED
-        if not data:
-            continue
-        try:
-            answer = _ANSWER.decode(data)
-            plain = answer.error is answer.base_resp is answer.success is answer.status is NULL  # as almost all are
-            if end is None and not plain and denies(answer):
-                wrong = wrong or Completeness.FAILED
-        except UNREADABLE:
-            if end is None:
-                wrong = wrong or Completeness.UNREADABLE
-            continue
-        answers.append(answer)
-    if end is None:
-        return _Read(answers, len(answers), wrong or Completeness.TRUNCATED)
-    return _Read(answers, end, wrong)
-
-
-def _usage_member(read: _Read) -> Raw | None:
-    """The usage that was told last."""
-    for answer in reversed(read.answers):
-        if answer.usage is not UNSET and not is_null(answer.usage):
-            return answer.usage
-    return None
-
-
-def _usage_in(read: _Read) -> Usage:
-    member = _usage_member(read)
-    return Usage() if member is None else tokens(member)
-
-
-def _model_in(read: _Read) -> str:
-    """The model that was named last."""
-    for answer in reversed(read.answers):
-        if answer.model:
-            return answer.model
-    return ""
-
-
 def _usage(body: bytes, form: Form) -> Usage:
-    return _usage_in(_read(body, form))
+    return usage_in(read(body, form))
 
 
 def _model(body: bytes, form: Form) -> str:
-    return _model_in(_read(body, form))
+    return model_in(read(body, form))
 
 
 def _signs(found: list[Event]) -> int:
@@ -385,7 +278,7 @@ def _signs(found: list[Event]) -> int:
 
 def _is_error(data: bytes) -> bool:
     try:
-        return not is_null(_ANSWER.decode(data).error)
+        return not is_null(ANSWER.decode(data).error)
     except UNREADABLE:
         return False
 
@@ -428,7 +321,7 @@ def _without_usage(event: Event) -> bytes:
     if data.find(b'"usage"') < 0:
         return event.raw
     try:
-        answer = _ANSWER.decode(data)
+        answer = ANSWER.decode(data)
         if answer.usage is UNSET:
             return event.raw
         if bytes(answer.usage) == b"null":
