@@ -43,6 +43,7 @@ _ROOT = Path(__file__).parents[2]
 ROWS: dict[str, Callable[[Lab, Pace], list[Row]]] = {
     "hits-64": calls.hits_64,
     "hits-unique": calls.hits_unique,
+    "memos": calls.memos,
     "hit-one": calls.hit_one,
     "miss-one": calls.miss_one,
     "stall-8mib": footprint.stall,

@@ -6,6 +6,7 @@ The rule: a row of hits proves that they were hits: the provider's count stands 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from statistics import median
 
 from tests.bench import bodies
@@ -38,6 +39,25 @@ def hits_unique(lab: Lab, pace: Pace) -> list[Row]:
             goal=1.0,
         )
     ]
+
+
+def memos(lab: Lab, pace: Pace) -> list[Row]:
+    """``hits-64`` once more, beside a sidecar that parses every head, and one that reads every body."""
+    requests = bodies.variants()
+    with ExitStack() as stack:
+        ours = stack.enter_context(lab.sidecar())
+        sides = {"as it is": hits_of(lab, ours.port, ours.process, requests)}
+        for beside, part in (("every head parsed", "no-head-memo"), ("every body read", "no-body-memo")):
+            other = stack.enter_context(lab.sidecar(otherwise=part))
+            sides[beside] = hits_of(lab, other.port, other.process, requests)
+        alternate(pace, *sides.values())
+    rates = {name: side.core_rates for name, side in sides.items()}
+    details = {name: side.told() for name, side in sides.items()}
+    return [
+        Row("memos", "hits/s of a core: with both memos", spread(rates["as it is"]), f"{name} {spread(theirs)}",
+            round(median(a / b for a, b in zip(rates["as it is"], theirs, strict=True)), 2), details=details)
+        for name, theirs in rates.items() if name != "as it is"
+    ]  # fmt: skip
 
 
 def hit_one(lab: Lab, pace: Pace) -> list[Row]:

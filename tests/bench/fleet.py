@@ -175,9 +175,10 @@ def running(
     memory: str = "",
     encrypt: bool = True,
     otherwise: str = "",
+    timeout: str = "50ms",
 ) -> Iterator[list[Sidecar]]:
     """*size* sidecars over *server*, each a process of its own; *otherwise* as in ``lab.Sidecar``."""
-    more = sealed(lab, server, f"  encrypt: {str(encrypt).lower()}\n  memory: {{{memory}}}\n")
+    more = sealed(lab, server, f"  encrypt: {str(encrypt).lower()}\n  memory: {{{memory}}}\n", timeout)
     with ExitStack() as stack:
         yield [
             stack.enter_context(Sidecar(lab.folder(), upstream or lab.upstream_port, more=more, otherwise=otherwise))
@@ -185,11 +186,15 @@ def running(
         ]
 
 
-def sealed(lab: Lab, server: RedisServer, more: str = "") -> str:
-    """The part of a configuration that is about the cache in *server*; *more* lines stand at its end."""
+def sealed(lab: Lab, server: RedisServer, more: str = "", timeout: str = "50ms") -> str:
+    """
+    The part of a configuration that is about the cache in *server*, which has *timeout* for a call; *more* lines stand
+    at its end.
+    """
     secret = lab.folder()
     secret.write_text(line() + "\n")
-    return f'cache:\n  redis: {{url: "{server.url}", namespace: bench}}\n  secret_file: {secret}\n{more}'
+    rule = f'{{url: "{server.url}", namespace: bench, timeout: {timeout}}}'
+    return f"cache:\n  redis: {rule}\n  secret_file: {secret}\n{more}"
 
 
 def question(number: int) -> bytes:

@@ -3,7 +3,8 @@ The sidecar with one part replaced: ``python -m tests.bench.otherwise PART ARGUM
 
 The rule: one part differs, all else is the sidecar with the arguments of its command; so a row can tell what the part
 is worth. *PART*: ``streams``, callers' bytes come through asyncio's ``StreamReader``; ``stock-redis``, redis-py's own
-client of one server in place of ours; ``no-head-memo``, every head is parsed.
+client of one server in place of ours; ``no-head-memo``, every head is parsed; ``no-body-memo``, every body
+is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 from sidecar.cli.main import main
+from sidecar.core.key import body_memo
 from sidecar.net.inbound.head_memo import HeadMemo
 from sidecar.net.inbound.listener import Listener
 from sidecar.redis_link import link
@@ -89,7 +91,16 @@ def _no_head_memo() -> None:
     HeadMemo.find = lambda *_: None  # type: ignore[method-assign]
 
 
-PARTS = {"streams": _streams, "stock-redis": _stock, "no-head-memo": _no_head_memo}
+def _no_body_memo() -> None:
+    body_memo.cut = lambda *_: None  # type: ignore[assignment]  # who imports it does so after this
+
+
+PARTS = {
+    "streams": _streams,
+    "stock-redis": _stock,
+    "no-head-memo": _no_head_memo,
+    "no-body-memo": _no_body_memo,
+}
 
 if __name__ == "__main__":
     PARTS[sys.argv[1]]()
