@@ -126,7 +126,7 @@ class Exchange(Protocol):
     def respond(self, response: Response) -> None:
         """A whole answer at once, in place of ``begin``, ``write`` and ``end``."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Break the connection, so that the caller knows the answer is not whole."""
 
 

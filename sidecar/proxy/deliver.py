@@ -260,4 +260,4 @@ async def _break_off(
         event = dialect.error_event(f"upstream-{failure.cause}", _BROKE_OFF)
         if event:
             await exchange.write(event)
-    exchange.cut()
+    exchange.abort()

@@ -159,7 +159,7 @@ class Origin:
         if isinstance(failure, Sent) and (failure.personal or audience(failure.answer.status) is not Audience.EVERYONE):
             credential = fetch.call.principal.credential
             flight.release(lambda reader: reader.credential == credential)  # others may have room left
-        outgoing = self._trip(fetch, fetch.request.body, [])
+        outgoing = self._upstream_call(fetch, fetch.request.body, [])
         try:
             call, models = fetch.call, has_room(failure)
             found = await self._fallback.answer(outgoing, call.endpoint, call.facts.view, models=models)
@@ -200,7 +200,7 @@ class Origin:
         call, facts, body = fetch.call, fetch.call.facts, fetch.request.body
         began = self._clock()
         on_head = partial(self._receiver.on_head, fetch, flight)
-        outgoing = self._trip(fetch, body, [], flight.mark_sent, on_head)
+        outgoing = self._upstream_call(fetch, body, [], flight.mark_sent, on_head)
         outgoing = replace(outgoing, cause=cause, on_sign=flight.sign)
         try:
             if facts.inject_usage and isinstance(body, bytes) and self._takes_usage(fetch):
@@ -226,7 +226,7 @@ class Origin:
         self._receiver.note(fetch.plan.site.place, call.principal, sent, draft)
         return sent
 
-    def _trip(
+    def _upstream_call(
         self,
         fetch: Fetch,
         body: bytes | Spool | Stream,

@@ -29,7 +29,7 @@ from sidecar.core.dialect import BodyForm, Endpoint
 from sidecar.core.draft import Draft
 from sidecar.core.ids import Ids
 from sidecar.core.key import canonical
-from sidecar.core.key.body_memo import Pieces, certain, cut
+from sidecar.core.key.body_memo import BodyParts, certain, split_body
 from sidecar.core.key.fingerprint import seal
 from sidecar.core.key.steady import SteadyObserver
 from sidecar.core.memo import Memo
@@ -133,7 +133,7 @@ class Proxy:
         )
         self.refreshes = Refreshes(flights, self._fetching.fly, lambda fetch: self._tell(fetch.draft), clock)
         self._urged: Key | None = None
-        self._calls: Memo[tuple[RequestPlan, bytes | Pieces], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
+        self._calls: Memo[tuple[RequestPlan, bytes | BodyParts], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
     def __repr__(self) -> str:
         return f"<Proxy {self.ids.given} requests, {self._flights!r}, {self._calls!r}>"
@@ -216,7 +216,7 @@ class Proxy:
             known = self._calls.get((plan, body))
             if known is not None:
                 return known
-            pieces = cut(body, endpoint.ignored)
+            pieces = split_body(body, endpoint.ignored)
             known = self._calls.get((plan, pieces))
             if known is not None:
                 self._note(plan, body, known)
@@ -353,8 +353,8 @@ class Proxy:
             reader = readers[0]
             collapsed = not reader.owner
             if opening is None:
-                again = not reader.released or (reader.together and mode is FetchMode.COALESCE)
-                return FetchMode.COALESCE_LATE if again else FetchMode.PRIVATE
+                late = not reader.released or (reader.together and mode is FetchMode.COALESCE)
+                return FetchMode.COALESCE_LATE if late else FetchMode.PRIVATE
             instead = self._coalescer.divert(fetch, opening, collapsed=collapsed, proven=proven)
             if instead is not None:
                 return instead
@@ -440,7 +440,7 @@ class Proxy:
         if exchange.started or is_callers(error):
             if not is_callers(error):
                 draft.outcome = Outcome.ERROR
-            exchange.cut()
+            exchange.abort()
             return
         answer = rescue(error, plan.site.service.dialect)
         if isinstance(error, Refused):

@@ -83,7 +83,7 @@ class Relay:
             try:
                 if draft.outcome is not Outcome.FALLBACK and 200 <= sent.answer.status < 400:
                     self._receiver.outdate(passed.changes)
-                await self._pass_on(sent, outgoing.site, call, watch, passed)
+                await self._relay_answer(sent, outgoing.site, call, watch, passed)
             finally:
                 sent.answer.close()
         except asyncio.CancelledError:
@@ -134,7 +134,7 @@ class Relay:
         passed.status = b"sidecar; fwd=bypass; detail=fallback"
         return found.sent
 
-    async def _pass_on(
+    async def _relay_answer(
         self, sent: Sent, site: Site, call: Call | None, watch: Watch | None, passed: PassThrough
     ) -> None:
         draft, exchange, answer = passed.draft, passed.exchange, sent.answer

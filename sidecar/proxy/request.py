@@ -97,7 +97,11 @@ class Fetch(Struct, frozen=True, gc=False):
         body = self.request.body
         fields = self.request.head.fields
         asked = b"".join(
-            [b"%b: %b\n" % (name, _told(name, fields[name])) for name in sorted(fields) if not is_secretive(name)]
+            [
+                b"%b: %b\n" % (name, _asked_value(name, fields[name]))
+                for name in sorted(fields)
+                if not is_secretive(name)
+            ]
         )
         if not isinstance(body, bytes):
             return asked
@@ -110,7 +114,7 @@ class Fetch(Struct, frozen=True, gc=False):
         return None if seconds is None or self.known is not None else self.draft.started + seconds
 
 
-def _told(name: bytes, value: bytes) -> bytes:
+def _asked_value(name: bytes, value: bytes) -> bytes:
     """
     What a refusal may be of, in a field's *value*. Of noise that is an id that has been used before, or a length beyond
     what servers take (8 KiB for all of a head, and often less).

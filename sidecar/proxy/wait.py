@@ -86,13 +86,13 @@ class Waiting:
             flight = readers[0].flight
             if len(readers) > 1 and readers[1].flight.error is not None:
                 self._leave(readers.pop(), fetch.draft)  # it came to nothing; there may be another
-            second = self._board(flight, fetch) if flight.stuck and len(readers) == 1 else None
+            second = self._join_second(flight, fetch) if flight.stuck and len(readers) == 1 else None
             if second is None:
                 await changed(*readers)
             else:
                 readers.append(second)
 
-    def _board(self, first: Flight, fetch: Fetch) -> Reader | None:
+    def _join_second(self, first: Flight, fetch: Fetch) -> Reader | None:
         """
         A place in the flight beside *first*, which is begun where it isn't there; None: there is none, or not for this
         caller. One look, then join or lead: no await. Who is alone may yet hear of an answer to another process.

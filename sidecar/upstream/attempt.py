@@ -130,7 +130,7 @@ class Attempts:
             verdict = judge_failure(failure, repeats=outgoing.repeats)
             if outgoing.limit is not None and self._clock() >= outgoing.limit - TICK:
                 failure.by_own_deadline = True
-                verdict = structs.replace(verdict, elsewhere=False, again=False)
+                verdict = structs.replace(verdict, elsewhere=False, retry_here=False)
                 if not self._has_waited(
                     outgoing, course, failure.cause
                 ):  # one caller's haste says nothing of the region
@@ -276,7 +276,7 @@ class Attempts:
             breaker.release(permit)
             return
         changed = breaker.settle(permit, verdict.sign, seconds, now, self._draw())
-        self._tell(hop.place, changed, _told(result, seconds))
+        self._tell(hop.place, changed, _describe(result, seconds))
         if result.answer is None:
             return
         room = room_of(outgoing, hop)
@@ -305,7 +305,7 @@ def _first_byte(outgoing: UpstreamCall) -> float:
     return timeouts.stream_first_byte if outgoing.streaming else timeouts.first_byte
 
 
-def _told(result: AttemptResult, seconds: float) -> str:
+def _describe(result: AttemptResult, seconds: float) -> str:
     """How an attempt ended, for people."""
     if result.answer is None:
         return str(result.failure)

@@ -80,7 +80,7 @@ class Candidates:
             found: tuple[Candidate, ...] = (Candidate(region, region.credential is None),)
         else:
             found = eligible(site.regions, allow)
-            if outgoing.microsoft and not site.service.dialect.name.startswith("azure-"):
+            if outgoing.microsoft and not site.service.dialect.microsoft_tokens:
                 found = tuple(each for each in found if not each.own or may_have_tokens(each.region))
             if not found:
                 raise Refused(

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from sidecar.core.answer.cut import is_cut
 from sidecar.core.answer.nesting import Nesting
+from sidecar.core.answer.truncation import is_cut
 from sidecar.core.cache.policy import form_of
 from sidecar.core.dialect import Endpoint, Kind, Watch
 from sidecar.core.http.headers import NO_RETRY
@@ -142,7 +142,7 @@ class CommittedResponse:
             if given:
                 return given
             chunk = await self._answer.read()
-        if document.cut:
+        if document.incomplete:
             raise UpstreamFailed(Cause.TRUNCATED, _CUT, answered=True)
         last, self._last = self._last, b""
         return last
@@ -258,11 +258,11 @@ async def _commit_stream(ahead: _Ahead, watch: Watch, most: int, *, judged: bool
     except TimeoutError:
         ahead.heartbeats_only = True
         return ahead.committed(), GOOD
-    told = _is_told(watch)
+    clear = _is_told(watch)
     document = ahead.begun.lstrip().startswith(b"{")  # misnamed
-    if document and judged and not told:
+    if document and judged and not clear:
         _check_end(ahead, {}, empty=False)
-    return ahead.committed(), _judge_stream(ahead, watch) if told or document else _EMPTY
+    return ahead.committed(), _judge_stream(ahead, watch) if clear or document else _EMPTY
 
 
 def _is_told(watch: Watch) -> bool:

@@ -248,7 +248,7 @@ class Dispatch:
         if (
             tried > 1
             or by_itself
-            or not verdict.again
+            or not verdict.retry_here
             or verdict.wait > LONGEST_PAUSE
             or not _is_harmless(outgoing, result)
         ):

@@ -78,10 +78,10 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 class Slot:
     """A call that was let in; whoever has it lets it ``leave``, on every ending."""
 
-    __slots__ = ("_began", "_charge", "_estimate", "_gate", "_left")
+    __slots__ = ("_began", "_charge", "_estimate", "_left", "_limiter")
 
     def __init__(self, limiter: RouteLimiter, estimate: int, charge: int, began: float) -> None:
-        self._gate = limiter
+        self._limiter = limiter
         self._estimate = estimate
         self._charge = charge
         self._began = began
@@ -98,7 +98,7 @@ class Slot:
         """
         if not self._left:
             self._left = True
-            self._gate.leave(self._estimate, self._charge, self._began, tokens, seconds, throttled=throttled)
+            self._limiter.leave(self._estimate, self._charge, self._began, tokens, seconds, throttled=throttled)
 
 
 class _Call:

@@ -20,7 +20,7 @@ import uvloop
 from aiohttp import web
 
 from sidecar.core.key import canonical
-from sidecar.core.key.body_memo import Pieces, certain, cut
+from sidecar.core.key.body_memo import BodyParts, certain, split_body
 from sidecar.core.key.fingerprint import prefix, seal
 from sidecar.core.memo import Memo
 from sidecar.core.model import Key
@@ -45,7 +45,7 @@ class Cache:
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
         self._answers: dict[Key, bytes] = {}
-        self._keys: Memo[bytes | Pieces, Key] = Memo(1024, 4 * 1024 * 1024)
+        self._keys: Memo[bytes | BodyParts, Key] = Memo(1024, 4 * 1024 * 1024)
         endpoint = OPENAI.locate(b"POST", "/v1/chat/completions")
         assert endpoint is not None
         self._endpoint = endpoint
@@ -68,7 +68,7 @@ class Cache:
         """As the sidecar's line finds it, memo of bodies included."""
         key = self._keys.get(body)
         if key is None:
-            pieces = cut(body, self._endpoint.ignored)
+            pieces = split_body(body, self._endpoint.ignored)
             key = self._keys.get(pieces)
             if key is not None:
                 self._keys.put(body, key, len(body))

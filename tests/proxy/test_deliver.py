@@ -236,7 +236,7 @@ class Exchange:
     def end(self):
         self.ended = True
 
-    def cut(self):
+    def abort(self):
         self.was_cut = True
 
 

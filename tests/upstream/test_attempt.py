@@ -430,7 +430,7 @@ async def test_hasty(seconds, by_own_deadline, probe):
     end = await desk.make(deadline=desk.clock.now + 2.0)
 
     assert by_own_deadline == end.failure.by_own_deadline
-    assert (not by_own_deadline, not by_own_deadline) == (end.verdict.elsewhere, end.verdict.again)
+    assert (not by_own_deadline, not by_own_deadline) == (end.verdict.elsewhere, end.verdict.retry_here)
 
     if probe:
         assert (State.HALF_OPEN if by_own_deadline else State.OPEN) is desk.one.state
@@ -459,7 +459,7 @@ async def test_connection_cut_short(deadline, connect, cause, expected):
     end = await desk.make(deadline=None if deadline is None else desk.clock.now + deadline, shared=True)
 
     assert expected == (desk.client.calls[0]["timeouts"].connect, end.failure.by_own_deadline)
-    assert (True, True, (1, 1)) == (end.verdict.elsewhere, end.verdict.again, desk.counted)
+    assert (True, True, (1, 1)) == (end.verdict.elsewhere, end.verdict.retry_here, desk.counted)
 
 
 # A body that is slow to come

@@ -29,7 +29,7 @@ class Nesting:
         return f"<Nesting {self._depth}{', in a string' * self._quoted}>"
 
     @property
-    def cut(self) -> bool:
+    def incomplete(self) -> bool:
         """Whether the text would end in its middle if it ended here; only an object and an array have one."""
         if not self._begun:
             return not self._blank

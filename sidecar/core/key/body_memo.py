@@ -16,14 +16,14 @@ import msgspec
 
 from sidecar.core.key.json_rule import UNREADABLE
 
-Pieces = tuple[bytes, ...]
+BodyParts = tuple[bytes, ...]
 
 _PROBE = b"sidecar probe"
 _string = re.compile(rb'( ?")[ !#-\[\]-~]*"').match
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def cut(body: bytes, ignored: frozenset[str]) -> Pieces:
+def split_body(body: bytes, ignored: frozenset[str]) -> BodyParts:
     """
     *body* without what the strings say that look like members named *ignored*: the pieces between them, one more than
     there are cuts. Joined with other strings, JSON text remains JSON text.
@@ -44,7 +44,7 @@ def cut(body: bytes, ignored: frozenset[str]) -> Pieces:
     return tuple(pieces)
 
 
-def certain(pieces: Pieces, ignored: Collection[str]) -> bool:
+def certain(pieces: BodyParts, ignored: Collection[str]) -> bool:
     """Whether each cut was in a silent member of the body itself: what is written there appears in such a member."""
     if len(pieces) == 1:
         return True

@@ -75,7 +75,7 @@ _ERROR_EVENTS = ("error", "response.failed")
 class Verdict(Struct, frozen=True, gc=False):
     """
     *sign*: what the region's breaker hears. *cause*: one of ``CAUSES``. *elsewhere*: another region may answer the
-    call; *again*: the same one may.
+    call; *retry_here*: the same one may.
 
     *window*: seconds for which this region has no room for this credential and deployment, 0 for none, at most 60;
     *exhausted*: the credential has no money or quota left at all, and the window is ``EXHAUSTED_WINDOW``. *refresh*: a
@@ -86,7 +86,7 @@ class Verdict(Struct, frozen=True, gc=False):
     sign: Sign
     cause: str
     elsewhere: bool = False
-    again: bool = False
+    retry_here: bool = False
     window: float = 0.0
     exhausted: bool = False
     refresh: bool = False
@@ -95,7 +95,7 @@ class Verdict(Struct, frozen=True, gc=False):
 
 GOOD = Verdict(Sign.GOOD, "ok")
 
-_FAILED = Verdict(Sign.ERROR, "5xx", elsewhere=True, again=True)
+_FAILED = Verdict(Sign.ERROR, "5xx", elsewhere=True, retry_here=True)
 _NEUTRAL = Verdict(Sign.NEUTRAL, "client-error")
 
 _VERDICTS: Mapping[str, Verdict] = MappingProxyType({
@@ -105,7 +105,7 @@ _VERDICTS: Mapping[str, Verdict] = MappingProxyType({
         structs.replace(_FAILED, cause="overloaded"),
         structs.replace(_FAILED, cause="not-ready"),
         structs.replace(_FAILED, cause="timeout-408"),
-        structs.replace(_FAILED, cause="capacity", again=False),
+        structs.replace(_FAILED, cause="capacity", retry_here=False),
         _NEUTRAL,
         structs.replace(_NEUTRAL, cause="unauthorized"),
         structs.replace(_NEUTRAL, cause="no-deployment", elsewhere=True),
@@ -132,8 +132,8 @@ def judge_answer(status: int, fields: Fields, body: bytes, now: float) -> Verdic
         return GOOD
     said = complaint.read(fields, body)
     verdict = _judge(status, said, retry_after.wait_of(fields, said, now))
-    if verdict.again and fields.get(b"x-should-retry", b"").strip().lower() == b"false":
-        return structs.replace(verdict, again=False)
+    if verdict.retry_here and fields.get(b"x-should-retry", b"").strip().lower() == b"false":
+        return structs.replace(verdict, retry_here=False)
     return verdict
 
 
@@ -159,9 +159,9 @@ def judge_failure(failure: UpstreamFailed, *, repeats: bool) -> Verdict:
             return Verdict(Sign.NEUTRAL, failure.cause.value)
         case Cause.FIRST_BYTE_TIMEOUT | Cause.IDLE_TIMEOUT:
             repeated = repeats or not failure.sent
-            return Verdict(Sign.UNANSWERED, failure.cause.value, elsewhere=repeated, again=repeated)
+            return Verdict(Sign.UNANSWERED, failure.cause.value, elsewhere=repeated, retry_here=repeated)
         case _:
-            return Verdict(Sign.UNANSWERED, failure.cause.value, elsewhere=True, again=True)
+            return Verdict(Sign.UNANSWERED, failure.cause.value, elsewhere=True, retry_here=True)
 
 
 def _judge(status: int, said: Complaint, wait: float | None) -> Verdict:

@@ -184,7 +184,7 @@ class Reply:
             raise RuntimeError("the answer has not begun or is over")
         self._written += len(chunk)
         if self._length is not None and self._written > self._length:
-            self.cut()
+            self.abort()
             raise ValueError(f"the answer is longer than the {self._length} bytes announced")
         if self._empty or not chunk:
             return
@@ -202,7 +202,7 @@ class Reply:
         if not self.started:
             raise RuntimeError("the answer has not begun")
         if self._length is not None and self._written != self._length and not self._empty:
-            self.cut()
+            self.abort()
             return
         self.ended = True
         if self._length is not None or self._empty:
@@ -219,7 +219,7 @@ class Reply:
         self.ended = True
         respond(self._wire, response, self._shared.date, self._minor, keep=self.keep, empty=self._empty)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Break the connection, so that the caller knows the answer is not whole."""
         if not self.ended:
             self.severed = True

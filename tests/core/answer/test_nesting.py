@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.answer.cut import is_cut
 from sidecar.core.answer.nesting import Nesting
+from sidecar.core.answer.truncation import is_cut
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('a"\\{}[]ü\n')),
@@ -23,7 +23,7 @@ def followed(*chunks, **how):
     nesting = Nesting(**how)
     for chunk in chunks:
         nesting.feed(chunk)
-    return nesting.cut
+    return nesting.incomplete
 
 
 @given(

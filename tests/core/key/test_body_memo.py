@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.dialect import Answers, BodyForm, Endpoint, Kind, Shape
-from sidecar.core.key.body_memo import certain, cut
+from sidecar.core.key.body_memo import certain, split_body
 from sidecar.core.key.canonical import SMALL, Unsafe, read
 from sidecar.core.model import Facts
 from sidecar.dialects import DIALECTS
@@ -70,7 +70,7 @@ class Recalling:
         self._known = {}
 
     def read(self, body, one, content_type):
-        pieces = cut(body, one.ignored)
+        pieces = split_body(body, one.ignored)
         found = self._known.get((id(one), pieces))
         if found is None:
             found = read(body, one, content_type, KEY)
@@ -301,7 +301,7 @@ def test_of_end_users(members, gaps, at, users):
 def test_cuts(body, pieces):
     """Only the last plain string after each silent name is cut out."""
 
-    assert pieces == cut(body, CHAT.ignored)
+    assert pieces == split_body(body, CHAT.ignored)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_cuts(body, pieces):
 )
 def test_uncertain(body):
     """A cut anywhere but in a member of the body itself may have said something."""
-    pieces = cut(body, CHAT.ignored)
+    pieces = split_body(body, CHAT.ignored)
 
     assert len(pieces) > 1
     assert not certain(pieces, CHAT.ignored)
@@ -341,13 +341,13 @@ def test_uncertain(body):
 def test_told_alike(one, other, same):
     """Only who the end user is tells nothing; bodies that differ otherwise are each read."""
 
-    assert certain(cut(one, CHAT.ignored), CHAT.ignored)
-    assert same == (cut(one, CHAT.ignored) == cut(other, CHAT.ignored))
+    assert certain(split_body(one, CHAT.ignored), CHAT.ignored)
+    assert same == (split_body(one, CHAT.ignored) == split_body(other, CHAT.ignored))
 
 
 def test_faulty_text_is_not_passed_over():
     """An end user's name that no parser can read still makes its call one that is not looked up."""
     body = b'{"model":"m","user":"\\ud800"}'
 
-    assert (body,) == cut(body, CHAT.ignored)
+    assert (body,) == split_body(body, CHAT.ignored)
     assert Unsafe.LONE_SURROGATE == read(body, CHAT, JSON, KEY).facts.bypass

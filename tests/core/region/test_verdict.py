@@ -21,7 +21,7 @@ from sidecar.errors import Cause, UpstreamFailed
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 
-FAILED = {"elsewhere": True, "again": True}
+FAILED = {"elsewhere": True, "retry_here": True}
 OVERLOADED = Verdict(Sign.ERROR, "overloaded", **FAILED)
 SERVER_ERROR = Verdict(Sign.ERROR, "5xx", **FAILED)
 CAPACITY = Verdict(Sign.ERROR, "capacity", elsewhere=True)
@@ -273,7 +273,7 @@ def test_never_raises(status, body, said):
     assert found.sign is Sign.NEUTRAL or not found.window
 
 
-LOST = {"elsewhere": True, "again": True}
+LOST = {"elsewhere": True, "retry_here": True}
 
 
 @pytest.mark.parametrize("repeats", [False, True])
@@ -293,7 +293,7 @@ def test_unanswered(cause, repeats):
 )
 def test_too_slow(cause, sent, repeats, elsewhere):
     """What was sent may still be worked on: it is repeated only where that was configured."""
-    expected = Verdict(Sign.UNANSWERED, cause.value, elsewhere=elsewhere, again=elsewhere)
+    expected = Verdict(Sign.UNANSWERED, cause.value, elsewhere=elsewhere, retry_here=elsewhere)
 
     assert expected == judge_failure(UpstreamFailed(cause, sent=sent), repeats=repeats)
 

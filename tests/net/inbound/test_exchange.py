@@ -11,7 +11,7 @@ OLD = b"GET /a HTTP/1.0\r\nHost: h\r\n\r\n"
 
 
 async def _cuts(exchange):
-    exchange.cut()
+    exchange.abort()
 
 
 async def _fails(exchange):

@@ -259,7 +259,7 @@ async def _long(exchange):
 
 async def _cuts(exchange):
     exchange.begin(200, (), None)
-    exchange.cut()
+    exchange.abort()
     await asyncio.sleep(0)
 
 
