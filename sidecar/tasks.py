@@ -1,7 +1,7 @@
 """
 Every task of the process.
 
-The rule: nobody else makes tasks. One that nobody holds may be collected in mid-flight, and what it raised be lost.
+The rule: nothing else makes tasks. A task without a reference may be collected while it runs, and its exception lost.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Serves those who run the sidecar (kubelet, Prometheus, people), on ports that callers don't use."""
+"""Servers for operators: the health port for kubelet and Prometheus, and the admin port for commands."""

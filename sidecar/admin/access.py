@@ -1,8 +1,8 @@
 """
 Who may act on a running sidecar.
 
-The rule: without a token only callers of this machine act, and on this process alone; with one nobody acts without
-showing it. A token that cannot be read lets nobody in, and no message, log line or answer holds one.
+The rule: without a token, only callers on this machine may act, and only on this process. With a token, every caller
+must send it. If the token cannot be read, nobody may act. No message, log line or answer shows a token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SCHEME = b"bearer "
 
 
 def token_of(data: bytes) -> bytes:
-    """The token that a file with this content holds. Raises ``ValueError`` with what is wrong with it."""
+    """The token in a file with this content. Raises ``ValueError`` with what is wrong."""
     text = data.strip()
     if not _TOKEN.match(text):
         raise ValueError(
@@ -43,9 +43,9 @@ def read_token(path: str) -> bytes:
 
 def admit(token_file: str, peer: str, authorization: Sequence[str]) -> str:
     """
-    Let a caller act: the fingerprint of its token, ``""`` where none is configured and it may act on this process.
+    Let a caller act. Returns the fingerprint of its token; ``""`` if none is configured and it may act on this process.
 
-    The file is read each time, for actions are rare and it may have changed. Raises ``Refused``.
+    The file is read each time, because actions are rare and it may have changed. Raises ``Refused``.
     """
     if not token_file:
         if is_loopback(peer):
@@ -65,10 +65,10 @@ def admit(token_file: str, peer: str, authorization: Sequence[str]) -> str:
 
 def check_host(shown: Sequence[str], listening: str, here: str, port: int) -> None:
     """
-    Refuse a request whose Host is not ours: a browser sends it that was led here by a name of the attacker's.
+    Refuse a request whose Host is not ours: a browser that was led here by an attacker's name sends such a request.
 
-    *listening* is the host of the configuration, *here* the address that took the connection: an address as Host
-    names itself, and so cannot lead anywhere else (DNS rebinding needs a name). Raises ``Refused``.
+    *listening* is the host of the configuration, *here* the address that took the connection. An address as Host names
+    itself, so it cannot lead anywhere else (DNS rebinding needs a name). Raises ``Refused``.
     """
     names = {listening, here, "localhost", "127.0.0.1", "::1"}
     ours = {authority(name, port) for name in names}
@@ -80,7 +80,7 @@ def check_host(shown: Sequence[str], listening: str, here: str, port: int) -> No
 
 
 def is_loopback(host: str) -> bool:
-    """Whether *host*, an address or name, is reached from this machine alone."""
+    """Whether *host*, an address or name, can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

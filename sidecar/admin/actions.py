@@ -1,7 +1,7 @@
 """
-What can be asked of a running sidecar, and how that is said in JSON.
+The actions on a running sidecar, and their form in JSON.
 
-The rule: what is asked is checked here, whole, before anything is done; a message names the member that is wrong.
+The rule: a request is checked completely before anything is done; a message names the wrong member.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ SMALL_BYTES = 64 * KIB
 """The largest body of an action."""
 
 REQUEST_BYTES = MIB
-"""The largest request file that a purge goes by; in JSON it is a third larger."""
+"""The largest request file for a purge; in JSON it is a third larger."""
 
 BODY_BYTES = REQUEST_BYTES * 4 // 3 + KIB
 """The largest body of all."""
 
 SHORTEST, LONGEST = 1.0, 30 * 86400.0
-"""How long a mode or an order may be said to hold, in seconds."""
+"""The shortest and longest time of a mode or an order, in seconds."""
 
 FleetProgress = Literal["done", "pending", "local"]
-"""Whether the fleet knows: ``pending`` until Redis answers again, ``local`` where it is none of its business."""
+"""Whether the fleet knows: ``pending`` until Redis answers again, ``local`` if it concerns only this process."""
 
 _ADDRESS = re.compile(r"[0-9a-f]{32}\Z")
 _WORD = re.compile(r"[!-~]{1,256}\Z")
@@ -58,8 +58,8 @@ class PurgeRequest:
     fleet: bool
 
     def audit_fields(self) -> Mapping[str, str | float]:
-        """What an audit line says of it: never what the request holds."""
-        value = "" if self.scope in {"key", "partition"} else self.value  # by which somebody might be recognised
+        """The fields of its audit line: never what the request holds."""
+        value = "" if self.scope in {"key", "partition"} else self.value  # they might identify somebody
         return {"scope": self.scope, "value": value, "bytes": len(self.request), "dry_run": self.dry_run}
 
 
@@ -72,41 +72,41 @@ class PurgeResult:
     fleet: FleetProgress
 
     def audit_fields(self) -> Mapping[str, str | float]:
-        """What an audit line says of it."""
+        """The fields of its audit line."""
         return {"entries": self.entries, "position": self.position, "fleet": self.fleet}
 
 
 @dataclass(frozen=True, slots=True)
 class ModeRequest:
-    """The mode to change to, for so many *seconds*, None until it is changed again. *fleet*: as in a purge."""
+    """The mode to change to, for *seconds*; None until it is changed again. *fleet*: as in a purge."""
 
     mode: Mode
     seconds: float | None
     fleet: bool
 
     def audit_fields(self) -> Mapping[str, str | float]:
-        """What an audit line says of it."""
+        """The fields of its audit line."""
         return {"mode": self.mode.value} | ({} if self.seconds is None else {"seconds": self.seconds})
 
 
 @dataclass(frozen=True, slots=True)
 class ModeResult:
-    """The *mode* in force, and for how many more *seconds*, None where it has no end."""
+    """The *mode* in force, and for how many more *seconds*; None if it has no end."""
 
     mode: Mode
     seconds: float | None
     fleet: FleetProgress
 
     def audit_fields(self) -> Mapping[str, str | float]:
-        """What an audit line says of it."""
+        """The fields of its audit line."""
         return {"fleet": self.fleet}
 
 
 @dataclass(frozen=True, slots=True)
 class RegionRequest:
     """
-    What to do about the *region* of a *service*: ``stop`` its traffic (no calls go there), ``force`` it (calls go there
-    whatever happens), or ``auto``, back to its own judgement. *seconds* as in a mode, and *fleet* as in a purge.
+    What to do about the *region* of a *service*: ``stop`` (no calls go there), ``force`` (calls go there whatever
+    happens), or ``auto`` (the breaker decides again). *seconds* as in a mode, and *fleet* as in a purge.
     """
 
     service: str
@@ -116,7 +116,7 @@ class RegionRequest:
     fleet: bool
 
     def audit_fields(self) -> Mapping[str, str | float]:
-        """What an audit line says of it."""
+        """The fields of its audit line."""
         lasting = {} if self.seconds is None else {"seconds": self.seconds}
         return {"service": self.service, "region": self.region, "action": self.action} | lasting
 
@@ -124,8 +124,8 @@ class RegionRequest:
 @dataclass(frozen=True, slots=True)
 class RegionResult:
     """
-    How the region stands now, in each resource of its service; *fleet*: who knows of the order; *why* Redis won't have
-    it, with the remedy, ``""`` where that is not it.
+    How the region stands now, in each resource of its service; *fleet*: who knows of the order; *why* Redis refused it,
+    with the remedy, ``""`` if it did not.
     """
 
     regions: Sequence[Standing]
@@ -133,7 +133,7 @@ class RegionResult:
     why: str = ""
 
     def audit_fields(self) -> Mapping[str, str | float]:
-        """What an audit line says of it."""
+        """The fields of its audit line."""
         return {"fleet": self.fleet} | ({"why": self.why} if self.why else {})
 
 

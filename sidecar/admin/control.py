@@ -1,8 +1,8 @@
 """
-Where those who run the sidecar ask how it is and act on it: ``/api`` on the admin address.
+The admin port: ``/api`` for operators, to see the state of a sidecar and to act on it.
 
-The rule: it decides who may ask and what is asked, and does nothing itself; each action leaves one audit line, however
-it ends. Nothing here is for browsers of other sites: no CORS, only our own Host, and actions are JSON or nothing.
+The rule: this module decides who may ask and checks what is asked; others do it. Each action leaves one audit line,
+however it ends. Nothing here is for web pages: no CORS, only our own Host, and actions only in JSON.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 MALFORMED = "malformed-request"
-"""The code of a request that cannot be read; ``webserver`` has it, too."""
+"""The code of a request that cannot be read; ``net/web_server`` has it, too."""
 
 BODY_SECONDS = 10.0
 """How long a request's body may take."""
@@ -58,7 +58,7 @@ _HEADERS = {"server": "sidecar", "cache-control": "no-store", "x-content-type-op
 
 
 class Audited(Protocol):
-    """What an audit line can tell of."""
+    """Something with fields for an audit line."""
 
     def audit_fields(self) -> Mapping[str, str | float]:
         """The fields of the line."""
@@ -70,12 +70,12 @@ Done = TypeVar("Done", bound=Audited)
 
 class ControlServer:
     """
-    The control server. *purge*, *mode* and *region* act, and may raise ``Refused`` with what to tell the caller;
-    *status* and *regions* are asked at each request, have to be quick, and say nothing secret; the member ``mode`` of
-    the one is a ``ModeResult``, the member ``regions`` of the other a list of ``core/region/regions.Standing``.
-    *report* hears of what went wrong inside.
+    The control server. *purge*, *mode* and *region* act, and may raise ``Refused`` with a message for the caller.
+    *status* and *regions* are called at each request, must be quick, and must hold no secret; the member ``mode`` of
+    the first is a ``ModeResult``, the member ``regions`` of the second a list of ``Standing``. *report* gets internal
+    errors.
 
-    Without a *token_file* (``""``) callers of this machine act on this process alone. Started once, stopped once;
+    Without a *token_file* (``""``), callers on this machine act on this process alone. Started once, stopped once;
     ``stop`` without ``start`` does nothing.
     """
 
@@ -110,7 +110,7 @@ class ControlServer:
         """
         Listen on *host* and *port* (0 for any), and return the port.
 
-        Raises ``ConfigError`` for an address that others reach where there is no token, ``OSError`` for a taken port.
+        Raises ``ConfigError`` for an address that others can reach without a token, ``OSError`` for a taken port.
         """
         if not self._token_file and not is_loopback(host):
             remedy = "set admin.token_file, or admin.host to 127.0.0.1"
@@ -150,7 +150,7 @@ class ControlServer:
             await server.stop()
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Every answer is JSON, also a refusal; nobody is answered under a Host that is not ours."""
+        """Every answer is JSON, also a refusal; a request under a foreign Host is refused."""
         from aiohttp import web  # noqa: PLC0415 - loaded by then
 
         try:
@@ -165,13 +165,13 @@ class ControlServer:
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             return _refusal(405, "wrong-method", f"this takes {allowed}", {"allow": allowed})
-        except web.RequestPayloadError:  # its text quotes the body; the action's line tells of it
+        except web.RequestPayloadError:  # its text quotes the body; the action's log line has the error
             return _refusal(400, MALFORMED, "the body of the request is not well-formed HTTP/1.1")
         except web.HTTPRequestEntityTooLarge:
             return _refusal(413, "too-large", "this is more than any action takes")
         except web.HTTPException as error:
             return _refusal(error.status, "refused", HTTPStatus(error.status).phrase)
-        except Exception as error:  # noqa: BLE001 - whatever it is, who asks gets an answer, and the log the reason
+        except Exception as error:  # noqa: BLE001 - the caller gets an answer in any case, and the log the reason
             self._report(error)
             return _refusal(500, "failed", "this failed; the sidecar's log has the reason")
 
@@ -185,7 +185,7 @@ class ControlServer:
         return self._tell(request, self._regions)
 
     def _tell(self, request: web.Request, what: Callable[[], Mapping[str, object]]) -> web.Response:
-        """Reading is open to callers of this machine; others show the token for that, too."""
+        """Reading is open to callers on this machine; others must send the token for that, too."""
         if not is_loopback(_peer(request)):
             self._admit(request)
         return _reply(200, json.encode(what()))
@@ -206,7 +206,7 @@ class ControlServer:
         read: Callable[..., ActionRequest],
         do: Callable[[ActionRequest], Awaitable[Done]],
     ) -> web.Response:
-        """Read what is asked, do it, and leave the audit line."""
+        """Read what is asked, do it, and write the audit line."""
         token = ""
         what: dict[str, str | float] = {}
         result = "failed"
@@ -239,7 +239,7 @@ def _peer(request: web.Request) -> str:
 
 
 async def _body(request: web.Request) -> bytes:
-    """The body of an action. A form of another site cannot have its content type (Fetch, CORS-safelisted headers)."""
+    """The body of an action. A form on another site cannot send this content type (Fetch, CORS-safelisted headers)."""
     if request.content_type != "application/json":
         raise Refused(415, "not-json", "an action is JSON; send `Content-Type: application/json`")
     try:

@@ -1,12 +1,12 @@
 """
-Where kubelet asks whether this process lives and may be sent calls, and Prometheus how it is doing.
+The health port: kubelet asks whether this process lives and may get calls; Prometheus reads its metrics.
 
-The rule: it answers GET, reads, and changes nothing; nothing it says is a secret. Readiness is this process's own
-affair: that a service or the fleet's store is sick is no reason to send callers away.
+The rule: it answers GET, reads, changes nothing and shows no secret. Readiness concerns only this process: a failing
+service or a failing Redis is no reason to send callers away.
 
-A page whose own name was made to lead here (DNS rebinding) could read what it says of services and traffic. So a
-browser that was sent here by a name that isn't ours gets neither metrics nor parts; probes and scrapers call by
-whatever name they like, and nothing keeps ``/livez`` and ``/readyz`` from anybody.
+A web page whose own name was made to lead here (DNS rebinding) could read names of services and traffic. So a browser
+that comes by a foreign name gets neither metrics nor parts. Probes and scrapers may use any name, and ``/livez`` and
+``/readyz`` answer everybody.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ sidecar: health
 _PORT = re.compile(r":[0-9]*\Z")
 _BROWSERS = ("origin", "referer", "sec-fetch-site", "sec-fetch-mode", "accept-language")
 """
-Fields that browsers send. The last goes with each of their requests, and no page can take it away; to a plain address
-they send no ``Sec-Fetch-*``, and to a page's own origin no ``Origin``.
+Fields that browsers send. Every browser request has the last one, and no page can remove it. To a plain address
+browsers send no ``Sec-Fetch-*``, and to a page's own origin no ``Origin``.
 """
 
 _FOREIGN = (
-    "the Host of this request is no name of this sidecar's, so a web page may have led a browser here; call it by its "
-    "address, or add the name to listen.names"
+    "the Host of this request is not a name of this sidecar, so a web page may have made a browser send it; call the "
+    "sidecar by its address, or add the name to listen.names"
 )
 
 _HEADERS = {"server": "sidecar", "cache-control": "no-store"}
 
 
 class Part(NamedTuple):
-    """A line of ``/readyz?verbose``. A part that is not *good* is shown; only ``Readiness.ready`` has consequences."""
+    """A line of ``/readyz?verbose``. A part that is not *good* is only shown; ``Readiness.ready`` alone decides."""
 
     name: str
     good: bool
@@ -60,7 +60,7 @@ class Part(NamedTuple):
 
 
 class Readiness(NamedTuple):
-    """*ready*: from listening until draining, and not outside of it."""
+    """*ready*: true from listening until draining."""
 
     ready: bool
     parts: tuple[Part, ...] = ()
@@ -68,8 +68,8 @@ class Readiness(NamedTuple):
 
 class HealthServer:
     """
-    The health server. *ready* and *metrics* are asked at each request, so they have to be quick; *report* hears of what
-    goes wrong inside. *names* are the values of ``Host``, in lower case, that mean this sidecar.
+    The health server. *ready* and *metrics* are called at each request, so they must be quick; *report* gets internal
+    errors. *names* are the values of ``Host``, in lower case, that mean this sidecar.
 
     Started once, stopped once; ``stop`` without ``start`` does nothing.
     """
@@ -93,7 +93,7 @@ class HealthServer:
         return f"<HealthServer {self._address or 'stopped'}>"
 
     async def start(self, host: str, port: int) -> int:
-        """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` where that is not free."""
+        """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` if it is taken."""
         from aiohttp import web  # noqa: PLC0415 - 30 ms that only a process that serves has to spend
 
         from sidecar.net.web_server import WebServer  # noqa: PLC0415 - as above
@@ -140,7 +140,7 @@ class HealthServer:
         return _reply(200, self._metrics(), METRICS_TYPE)
 
     def _is_foreign(self, request: web.Request) -> bool:
-        """Whether a browser came by a name which isn't ours."""
+        """Whether a browser came by a foreign name."""
         hosts = [_PORT.sub("", host).lower() for host in request.headers.getall("host", ())]
         return _is_browsers(request.headers) and not all(host in self._names or _is_address(host) for host in hosts)
 
@@ -150,7 +150,7 @@ def _is_browsers(headers: Mapping[str, str]) -> bool:
 
 
 def _is_address(host: str) -> bool:
-    """Whether *host* is an address, or empty: no name server can have it lead elsewhere."""
+    """Whether *host* is an address, or empty: no name server can make it lead elsewhere."""
     try:
         ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:

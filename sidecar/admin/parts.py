@@ -1,7 +1,7 @@
 """
-What ``/readyz?verbose`` says of modes, regions, credentials and the configuration.
+The parts of ``/readyz?verbose`` about modes, regions, credentials and the configuration.
 
-The rule: a part is told where somebody may have to do something, with what that is; none makes a process unready.
+The rule: a part is shown if somebody may have to act, and says what to do; no part makes a process unready.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar.core.rules import Mode, Rules
 
 
 class Credential(Protocol):
-    """How it is with a region's credential; ``identity/credentials.CredentialStanding``."""
+    """The state of a region's credential; ``identity/credentials.CredentialStanding``."""
 
     @property
     def name(self) -> str:
@@ -29,15 +29,15 @@ class Credential(Protocol):
 
     @property
     def seconds(self) -> float | None:
-        """Until it expires, as far as that is known."""
+        """Seconds until it expires, if known."""
 
     @property
     def fault(self) -> str:
-        """Why there is no newer one, ``""`` where nothing is wrong."""
+        """Why there is no newer one; ``""`` if nothing is wrong."""
 
 
 def mode_parts(standing: ModeResult, source: str, configured: Mode) -> Iterable[Part]:
-    """The mode, where it is not normal, or not the *configured* one; *source* is ``Operations.source``."""
+    """The mode, if it is not normal or not the *configured* one; *source* is that of ``Operations.source``."""
     if source == "configuration":
         if standing.mode is not Mode.NORMAL:
             yield Part("mode", False, f"{standing.mode}, by the configuration")
@@ -48,7 +48,7 @@ def mode_parts(standing: ModeResult, source: str, configured: Mode) -> Iterable[
 
 
 def region_parts(table: Iterable[Standing]) -> Iterable[Part]:
-    """The regions that don't take calls as usual."""
+    """The regions that do not take calls as usual."""
     for place_now in table:
         if place_now.state == State.CLOSED:
             continue
@@ -58,24 +58,24 @@ def region_parts(table: Iterable[Standing]) -> Iterable[Part]:
 
 
 def credential_parts(credentials: Iterable[Credential]) -> Iterable[Part]:
-    """The credentials that cannot be had, or not anew. One that nobody needs may have expired: that is no fault."""
+    """Credentials that cannot be had, or not renewed. An expired one that nobody needs is no fault."""
     for each in credentials:
         if each.fault and each.usable:
             left = "" if each.seconds is None else f", for {roughly(each.seconds)} more"
-            yield Part(f"credential {each.name}", False, f"{each.fault}; the one in hand serves on{left}")
+            yield Part(f"credential {each.name}", False, f"{each.fault}; the current one is still used{left}")
         elif each.fault:
             yield Part(f"credential {each.name}", False, f"{each.fault}; calls to its regions cannot be sent")
 
 
 def split_parts(splits: Mapping[str, tuple[str, ...]]) -> Iterable[Part]:
-    """The header fields that have another value on nearly every call of a route, so that it never hits."""
+    """Header fields with another value on nearly every call of a route, so that the route never hits."""
     for route, names in sorted(splits.items()):
         said = f"nearly every key is unique by {', '.join(names)}"
         yield Part(f"route {route}", False, f"{said}; name what means nothing in services.*.headers.ignore")
 
 
 def configuration_parts(rules: Rules, *, refused: bool) -> Iterable[Part]:
-    """Which it is, and each of its warnings. *refused*: it could not be used, and *rules* stand in for it."""
+    """The configuration and each of its warnings. *refused*: it could not be used, and *rules* replace it."""
     said = f"revision {rules.revision or 'built in'}"
     if refused:
         said = "refused; `sidecar check` and the log's `config-problem` lines say why; correct it, and restart"

@@ -1,8 +1,8 @@
 """
-The clocks of this process, and its draws.
+The clock that runs on; everything in this process is measured by it.
 
-The rule: everything here is measured by the clock that runs on. Nobody sets it, and it counts the time for which the
-machine slept. The wall clock does not have the first of these, and Python's monotonic clock on Linux not the second.
+The rule: nobody can set it, and it counts the time for which the machine slept. The wall clock can be set, and Python's
+monotonic clock on Linux does not count sleep.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 running = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-"""Seconds since the machine started. Where the system has no such clock, those for which the machine was awake."""
+"""Seconds since the machine started. If the system has no such clock: seconds for which the machine was awake."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """
-What makes this process one of a fleet: the Redis that all share, with everything that goes over it.
+Makes this process part of a fleet: the Redis that all share, and everything that uses it.
 
-The rule: parts are joined here and decide nothing here; a process without a fleet never comes to this file.
+The rule: parts are joined here, and nothing is decided here. A process without a fleet never loads this file.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from sidecar.store.values import Values
 
 class Fleet:
     """
-    The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers
-    the fleet shares; *lookup* finds addresses; *on_purge* and *on_mode* as ``PurgeLog`` has them, *on_orders* and
-    *on_learn* as ``FleetRegions``; *on_command* hears of each command's seconds.
+    The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers the
+    fleet shares; *lookup* finds addresses; *on_purge* and *on_mode* are those of ``PurgeLog``, *on_orders* and
+    *on_learn* those of ``FleetRegions``; *on_command* gets the seconds of each command.
     """
 
     def __init__(
@@ -142,14 +142,14 @@ class Fleet:
 
     @property
     def standing(self) -> str:
-        """How it is, for people."""
+        """The state of Redis, for people."""
         use = "in use" if self.link.up else "away, memory is all there is; it is tried again every few seconds"
         return f"{self._rule.url} {use}; purges read {self.log.lag:.1f} s ago"
 
     async def start(self, take: Callable[[Key, Entry], object]) -> None:
         """
-        Read the log of purges and the orders about regions; then, beside other things, some entries for *take*, where
-        the rule wants that.
+        Read the log of purges and the orders about regions. Then, in the background, give *take* some entries, if the
+        rule says so.
         """
         self.news.start()
         self.presence.start()
@@ -161,7 +161,7 @@ class Fleet:
         await self.remote.warm(take, self._rule.warm)
 
     async def stop(self) -> None:
-        """Finish what is begun, within a few seconds."""
+        """Finish what was begun, within a few seconds."""
         await self.regions.stop()
         await self.quota.close()
         await self.presence.close()
@@ -170,7 +170,7 @@ class Fleet:
         await self.remote.close()
 
     def readings(self) -> Mapping[str, Callable[[], float]]:
-        """What it knows, by the names of ``sinks/metrics``."""
+        """Its numbers, by the names of ``sinks/metrics``."""
         remote = self.remote
         return {
             "redis_up": lambda: float(self.link.up),

@@ -1,8 +1,8 @@
 """
-What those who run the sidecar can do to it: purge, change the mode, and say which regions take calls.
+What operators can do to a sidecar: purge, change the mode, and say which regions take calls.
 
-The rule: it takes effect in this process at once, and in the fleet as far as the fleet can be reached; what is said of
-it afterwards is what happened.
+The rule: an action takes effect in this process at once, and in the fleet as far as the fleet can be reached. The
+answer says what really happened.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sidecar.proxy.handler import Proxy
 from sidecar.store.memory import Memory
 
 FLEETS_SECONDS = 30 * 86400.0
-"""How long a mode or an order holds in the fleet where its end is not said."""
+"""How long a mode or an order holds in the fleet if no end is given."""
 
 _STATES = {word: state for state, word in ORDERS.items()}
 
@@ -53,14 +53,14 @@ class Orders(Protocol):
     """The fleet's orders; ``fleet/region_sync.FleetRegions``."""
 
     async def order(self, service: str, region: str, order: Order | None) -> str:
-        """Have *order* hold in the whole fleet; why Redis won't have it, else ``""``. Raises ``FleetAway``."""
+        """Let *order* hold in the whole fleet. Returns why Redis refuses it, else ``""``. Raises ``FleetAway``."""
 
 
 class Operations:
     """
-    The actions. *mode* is the configuration's, and so are *services*; *forget* has the listener judge requests anew;
-    *on_mode* hears of each change of the mode in force, whoever made it, and is told the one before; *now* is
-    wall-clock seconds, *clock* seconds that run on. *log* and *orders* are None where there is no fleet.
+    The actions. *mode* and *services* are the configuration's. *forget* makes the listener judge requests anew.
+    *on_mode* is called with the former mode after each change of the mode in force, whoever made it. *now* is
+    wall-clock seconds, *clock* seconds that run on. *log* and *orders* are None if there is no fleet.
     """
 
     def __init__(
@@ -112,17 +112,17 @@ class Operations:
 
     @property
     def source(self) -> str:
-        """Who says which mode is in force: ``fleet``, this ``process`` alone, or the ``configuration``."""
+        """What set the mode in force: ``fleet``, this ``process`` alone, or the ``configuration``."""
         return "fleet" if self._fleets else "process" if self._own else "configuration"
 
     def standing(self) -> ModeResult:
-        """The mode in force, and for how long yet."""
+        """The mode in force, and for how much longer."""
         said = self._fleets or self._own
         left = None if said is None or said[1].until == inf else max(self._left(said[1]), 0.0)
         return ModeResult(self._mode, left, "local" if self._fleets is None else "done")
 
     def take(self, scopes: tuple[Scope, ...]) -> None:
-        """Carry out a purge in this process, whoever asked for it: in memory, and among what is on its way."""
+        """Carry out a purge in this process, whoever asked for it: in memory, and for answers in flight."""
         self.purged += len(scopes)
         self._flights.detach(scopes)
         self._sweeping = self._memory.purge(scopes)
@@ -133,7 +133,7 @@ class Operations:
         self.tick()
 
     def take_orders(self, orders: Mapping[tuple[str, str], Order]) -> None:
-        """The fleet's orders have changed; those that hold now, by service and region."""
+        """The fleet's orders have changed; *orders* are those that hold now, by service and region."""
         self._fleets_orders = orders
         self.tick()
 
@@ -142,7 +142,7 @@ class Operations:
         return self._regions.table(self._services, self._clock(), self._now())
 
     def tick(self) -> None:
-        """What is due: a purge's next step, the end of a mode or of an order. Called every second or so."""
+        """Do what is due: a purge's next step, the end of a mode or of an order. Called every second or so."""
         self._tick_orders()
         if self._fleets is not None and self._left(self._fleets[1]) <= 0.0:
             self._fleets = None
@@ -156,7 +156,7 @@ class Operations:
             self._on_mode(before)
 
     async def sweep(self) -> None:
-        """Go on with a purge that has more to do than it could in one go."""
+        """Go on with a purge that could not finish in one step."""
         while self._sweeping:
             self._sweeping = self._memory.purge_on()
             await asyncio.sleep(0)
@@ -179,7 +179,7 @@ class Operations:
         return PurgeResult(entries, f"{position.incarnation.hex()}:{position.number}", "done")
 
     async def change(self, asked: ModeRequest) -> ModeResult:
-        """Set the mode. The configuration's own mode ends what was said before."""
+        """Set ``ControlServer``. Changing to the configuration's own mode ends an earlier change."""
         mode = None if asked.mode is self._configured and asked.seconds is None else asked.mode
         until = inf if asked.seconds is None else self._now() + asked.seconds
         fleet: FleetProgress = "local"
@@ -194,7 +194,7 @@ class Operations:
         return replace(self.standing(), fleet=fleet)
 
     async def region(self, asked: RegionRequest) -> RegionResult:
-        """Stop or force a region, or end that. The fleet's order goes before this process's own."""
+        """Stop ``ControlServer``. The fleet's order takes precedence over this process's own."""
         self._check(asked.service, asked.region)
         place = asked.service, asked.region
         until = inf if asked.seconds is None else self._now() + asked.seconds
@@ -216,7 +216,7 @@ class Operations:
         return RegionResult([each for each in self.table() if (each.service, each.region) == place], fleet, why)
 
     def _tick_orders(self) -> None:
-        """Have those orders hold that do."""
+        """Apply the orders that hold now, and end the others."""
         said = {*self._own_orders.items(), *self._fleets_orders.items()}
         self._terms = {each: self._terms.get(each) or self._term(each[1].until) for each in said}
         lasting = {each for each in said if self._left(self._terms[each]) > 0.0}
@@ -282,7 +282,7 @@ def _away() -> Refused:
 
 
 def _unknown(text: str, name: str, known: Iterable[str]) -> str:
-    """*text*, with the name that was probably meant, else with those that there are."""
+    """*text*, with the name that was probably meant, or with the known names."""
     from difflib import get_close_matches  # noqa: PLC0415  only for who made a slip
 
     names = sorted(known)

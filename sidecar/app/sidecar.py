@@ -24,9 +24,8 @@ _SWEEP_ENTRIES = 2000
 
 class Sidecar:
     """
-    One process. *write* takes log lines. *refused*: *rules* only stand in for a configuration that could not be used.
-    *sinks* hear of each request, too, after metrics and log. *clocks* are those of all parts but the fleet's, for Redis
-    lives in real time. ``start`` raises ``OSError`` where an address is taken.
+    One process. *write* takes log lines. *refused*: the configuration could not be used, and *rules* replace it.
+    ``start`` raises ``OSError`` if an address is taken.
 
     After ``start``, *port* and *health_port* are the ports that were bound, also where the rules say 0.
     """
@@ -100,7 +99,7 @@ class Sidecar:
         await self.upstream.start()
         for region in (region for service in rules.services for region in service.regions):
             if region.credential is not None:
-                self.credentials.field(region.credential)  # so that the first call need not wait for a token
+                self.credentials.field(region.credential)  # so that the first call does not wait for a token
         if self.fleet is not None:
             await self.fleet.start(self.store.take)
         self.health_port = await self.health.start(rules.health.host, rules.health.port)
@@ -116,12 +115,12 @@ class Sidecar:
                        config=rules.source, mode=rules.mode.value, revision=rules.revision)  # fmt: skip
 
     async def stop(self) -> None:
-        """Not ready; finish what runs within the grace period, then cut; give everything back."""
+        """Report not ready; let running calls finish within the grace period, then cut them; give everything back."""
         served, self.ready = self.ready, False
-        if served:  # a start that failed has nothing to finish, and its reason is the last that is said
+        if served:  # a failed start has nothing to finish, and its reason must be the last message
             self.log.event("draining", connections=self.listener.connections, seconds=self.rules.limits.drain_seconds)
         await self.listener.drain(self.rules.limits.drain_seconds)
-        await self.tasks.cancel("flight")  # refreshes: they give their leases back while that can be done
+        await self.tasks.cancel("flight")  # refreshes: they give their leases back while that is possible
         await self.credentials.close()
         if self.fleet is not None:
             await self.fleet.stop()
@@ -134,7 +133,7 @@ class Sidecar:
             self.log.event("stopped")
 
     def readiness(self) -> Readiness:
-        """Ready from listening until draining; neither a service nor a full cache can change that."""
+        """Ready from listening until draining. Failing services or a full cache do not change that."""
         parts = (
             Part("listener", self.ready, f"port {self.port}, {self.listener.connections} connections"),
             Part("memory", True, self.memory.standing),

@@ -234,7 +234,7 @@ class Parts:
         return f"<Parts {self.proxy!r} {self.fleet!r}>"
 
     def _join(self) -> Fleet | None:
-        """The fleet's part, where the rules name one and its secret can be had; else memory is all there is."""
+        """The fleet's part, if the rules name one and its secret can be had; otherwise memory is everything."""
         rule, seal = self.rules.redis, self.rules.seal
         if rule is None:
             return None
@@ -284,7 +284,7 @@ class Parts:
         }
 
     def _on_learn(self, place: Place, open_for: float | None) -> None:
-        """Another process has found a region failing, or well again."""
+        """Another process has found a region failing, or working again."""
         service = next((service for service in self.rules.services if service.name == place.service), None)
         if service is not None:
             self.regions.learn(place, open_for, service.breaker, self._clocks.running())
@@ -300,7 +300,7 @@ class Parts:
         self.log.event("bug", level="error", error=type(error).__name__, trail=trail(error))  # no text, as there
 
     def _spool_dir(self) -> str:
-        """Where bodies go that do not fit into memory: the state folder, or the system's own where that fails."""
+        """The folder for bodies that do not fit into memory: the state folder, or the system's own if that fails."""
         folder = self.rules.state_dir
         if not folder:
             return ""
@@ -315,7 +315,7 @@ class Parts:
         return ""
 
     def _on_mode(self, before: Mode) -> None:
-        """The mode has changed: one line, whoever said so, at its end too."""
+        """The mode has changed, or ended: write one log line, whoever changed it."""
         standing = self.operations.standing()
         lasting = {} if standing.seconds is None else {"seconds": round(standing.seconds)}
         level = "info" if standing.mode is self.rules.mode else "warning"
@@ -323,7 +323,7 @@ class Parts:
                        by=self.operations.source, **lasting)  # fmt: skip
 
     def _on_transition(self, place: Place, transition: Transition) -> None:
-        """A breaker has changed: one line, and word to the fleet where it judges together."""
+        """A breaker has changed: write one log line, and tell the fleet if it judges together."""
         after = transition.after
         lasting = {"seconds": round(transition.seconds, 3)} if transition.seconds else {}
         detail = {"detail": transition.detail} if transition.detail else {}
@@ -349,7 +349,7 @@ class Parts:
             self.fleet.regions.closed(place, transition.cause)
 
     def _hop_to(self, url: str) -> tuple[str, str]:
-        """The egress proxy for a request of our own, and what it asks for."""
+        """The egress proxy for a request of the sidecar itself, and the credentials for that proxy."""
         egress = choose(url, proxy=self.rules.upstream.proxy, environ=self._environ, own=self._is_own)
         return egress.proxy, egress.authorization
 

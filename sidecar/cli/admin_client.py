@@ -1,8 +1,8 @@
 """
-The commands that talk to a running sidecar: what they ask it, and what they tell of its answer.
+The commands that talk to a running sidecar: what they ask it, and what they report of its answer.
 
-The rule: the sidecar is found by its configuration, and called directly, whatever egress proxy the environment names;
-what went wrong is told with its remedy. Nothing is printed here.
+The rule: the sidecar is found by its configuration, and called directly, whatever egress proxy the environment names.
+An error comes with its remedy. Nothing is printed here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 class CommandResult(NamedTuple):
-    """What a command tells: its exit *code*, the *text* that was asked for, *notes* that people should know besides."""
+    """The result of a command: its exit *code*, the *text* that was asked for, and *notes* for people."""
 
     code: int
     text: str = ""
@@ -37,13 +37,13 @@ class CommandResult(NamedTuple):
 
 
 class _Status(Struct):
-    """What is read of a status."""
+    """The part of a status that is read."""
 
     mode: ModeResult
 
 
 class _Regions(Struct):
-    """What is read of the regions."""
+    """The part of the regions that is read."""
 
     regions: list[Standing]
 
@@ -75,7 +75,7 @@ def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> Com
 
 
 def slip(rules: Rules, scope: str, name: str) -> CommandResult | None:
-    """What to tell of a purge by a route or service that the configuration doesn't know; None for any other."""
+    """What to report of a purge by a route or service that the configuration does not know; None for any other."""
     for text in _unknown_name(rules, scope, name):
         return _failed(f"{text}; nothing was purged. A former {scope}'s answers are purged with --yes", 2)
     return None
@@ -83,8 +83,8 @@ def slip(rules: Rules, scope: str, name: str) -> CommandResult | None:
 
 def change_mode(rules: Rules, mode: str, lasting: str | None) -> CommandResult:
     """
-    Change to *mode*, for as long as *lasting* says (``30m``); None: for 30 days in the fleet, and in a single process
-    until it is changed again.
+    Change to *mode*, for as long as *lasting* says (``30m``). None: for 30 days in the fleet, and in a single process
+    until the mode is changed again.
     """
     done = _call(rules, ModeResult, "/api/mode", {"mode": mode} | ({} if lasting is None else {"for": lasting}))
     if isinstance(done, CommandResult):
@@ -101,7 +101,7 @@ def show_mode(rules: Rules) -> CommandResult:
 
 
 def show_regions(rules: Rules) -> CommandResult:
-    """A table of how every region stands: a line each, no cell without a word and none with a blank in it."""
+    """A table of how every region stands: one line for each; no cell is empty or has a blank in it."""
     known = _call(rules, _Regions, "/api/regions")
     if isinstance(known, CommandResult):
         return known
@@ -112,14 +112,14 @@ def show_regions(rules: Rules) -> CommandResult:
 
 
 def order_region(rules: Rules, action: str, service: str, region: str, lasting: str | None) -> CommandResult:
-    """``stop``, ``force`` or ``auto`` (back to its own judgement) a region, for as long as *lasting* says (``30m``)."""
+    """``stop``, ``force`` or ``auto`` (the breaker decides again) a region, for as long as *lasting* says (``30m``)."""
     body = {"service": service, "region": region, "action": action} | ({} if lasting is None else {"for": lasting})
     done = _call(rules, RegionResult, "/api/regions", body)
     if isinstance(done, CommandResult):
         return done
     states = sorted({each.state for each in done.regions}) or ["not called yet"]
     text = f"{service} {region}: {', '.join(states)}"
-    for each in done.regions[:1]:  # one order for all its resources
+    for each in done.regions[:1]:  # one order counts for all resources
         if each.order:
             end = "" if each.order_seconds is None else f" for {roughly(each.order_seconds)} more"
             text += f", by order {each.order}{end}"
@@ -160,7 +160,7 @@ def _mode(result: ModeResult) -> str:
 
 
 def _not_yet(rules: Rules, fleet: str) -> str:
-    """Why the fleet doesn't know, and what to do about it."""
+    """Why the fleet does not know yet, and what to do about it."""
     if fleet == "pending":
         return (
             "pending: Redis is away, so the other pods do not know yet; this process tells them when it answers again"
@@ -171,7 +171,7 @@ def _not_yet(rules: Rules, fleet: str) -> str:
 
 
 def _unknown_name(rules: Rules, scope: str, name: str) -> Iterable[str]:
-    """A name that the configuration doesn't know may be an old one's, or a slip."""
+    """A note about a name that the configuration does not know: it may be an old name or a mistake."""
     known = {"route": {route.name for route in rules.routes}, "service": {each.name for each in rules.services}}
     if scope in known and name not in known[scope]:
         meant = nearest(name, known[scope])
@@ -181,7 +181,7 @@ def _unknown_name(rules: Rules, scope: str, name: str) -> Iterable[str]:
 def _call(
     rules: Rules, kind: type[Result], path: str, body: Mapping[str, object] | None = None
 ) -> Result | CommandResult:
-    """Ask at the admin address of *rules*: the answer of that *kind*, or what to tell of having got none."""
+    """Ask the admin address of *rules*. Returns the answer of that *kind*, or what to report if there is none."""
     host, port = _WILDCARDS.get(rules.admin.host, rules.admin.host), rules.admin.port
     place = authority(host, port)
     if not port:
@@ -221,7 +221,7 @@ def _failed(text: str, code: int = 1) -> CommandResult:
 
 
 def _refused(rules: Rules, code: str, message: str) -> CommandResult:
-    """A refusal, with what this side can do about it."""
+    """A refusal, with what the caller of the command can do about it."""
     match code:
         case "token-missing":
             text = "the sidecar asks for its token; name its file with admin.token_file in the configuration used here"

@@ -1,8 +1,8 @@
 """
 ``sidecar explain``: how a request would be decided, without sending anything.
 
-The rule: it asks the very functions that the line asks, in the same order, and shows what they say. Credentials are
-never shown.
+The rule: it calls the same functions as the proxy, in the same order, and shows their results. Credentials are never
+shown.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _UNIQUE = re.compile(
 _UNSAFE = frozenset(Unsafe) - {Unsafe.FILE_ID}
 
 _ILLEGIBLE = frozenset({Reason.CONTENT_ENCODED, Reason.CHARSET})
-"""Reasons for which what the bytes of a body say is not what was meant."""
+"""Reasons for which the bytes of a body are not read, because they may mean something else."""
 
 _LEGIBLE = Facts(deterministic=True)
 """Of such a body nothing is said."""
@@ -119,7 +119,7 @@ def _say_refusal(say: _Say, refusal: Refused) -> None:
 
 
 def _explain_body(plans: RequestPlans, plan: RequestPlan, head: Head, body: bytes, secret: bytes, say: _Say) -> Call:
-    """What the body decides, beside what the head has decided already."""
+    """Show what the body decides, in addition to the head."""
     site = plan.site
     endpoint = site.endpoint
     assert endpoint is not None
@@ -156,8 +156,8 @@ def _explain_body(plans: RequestPlans, plan: RequestPlan, head: Head, body: byte
 
 def _reasons(plans: RequestPlans, plan: RequestPlan, head: Head, body: bytes, secret: bytes) -> list[str]:
     """
-    Everything for which the call is not looked up, first what the line tells. The body is read for it also where the
-    line has no need to: else what it says against a look-up would come up only when the rest is set right.
+    Every reason why the call is not looked up; the first is the one that callers see. The body is read for this even if
+    the proxy would not read it. Otherwise its reasons would appear only after the others are gone.
     """
     found = [*plans.obstacles(plan)]
     site = plan.site
@@ -177,29 +177,32 @@ def _reasons(plans: RequestPlans, plan: RequestPlan, head: Head, body: bytes, se
 
 
 def _explain_reasons(reasons: list[str], say: _Say) -> None:
-    """Each of *reasons* with what it means, and with what makes it go away: then the call is looked up."""
+    """Show each of *reasons* with its meaning and its remedy. With all remedies, the call is looked up."""
     if reasons:
         say("why", f"\n{'':13}".join(f"{reason}: {REASONS[reason].meaning}" for reason in reasons))
         say("for a hit", f"\n{'':13}".join(f"{reason}: {REASONS[reason].remedy}" for reason in reasons))
 
 
 def _hit(plan: RequestPlan, call: Call) -> str:
-    """What makes a call that is looked up a hit."""
+    """What must happen for a looked-up call to be a hit."""
     asked = plan.asked
     if call.fresh.ttl <= 0:
-        return "never, for the caller says `x-sidecar-ttl: 0` or the route has `ttl` 0, so that no answer is kept"
+        return "never, because the caller says `x-sidecar-ttl: 0` or the route has `ttl` 0, so no answer is kept"
     if asked.no_cache:
-        return "never, for the caller wants a new answer (`no-cache`); leave that out"
+        return "never, because the caller wants a new answer (`no-cache`); leave that out"
     if asked.max_age == 0:
-        return "never, for the caller takes no stored answer (`max-age=0`); leave that out"
+        return "never, because the caller takes no stored answer (`max-age=0`); leave that out"
     if call.principal.needs_proof and not call.endpoint.proves:
-        return "never, for none of these answers proves that the caller's credential was accepted"
+        return "never, because none of these answers proves that the caller's credential was accepted"
     proof = ", once the service has accepted the caller's credential" if call.principal.needs_proof else ""
     return f"a call with this key, within {call.fresh.ttl:g} s of a whole answer to one{proof}"
 
 
 def _explain_fields(roles: Roles, head: Head, caller: Caller, say: _Say) -> None:
-    """Which fields of the head count in the key, which say who asks, and which say nothing; never a credential."""
+    """
+    Show which fields of the head count in the key, which identify the caller, and which are ignored; never a
+    credential.
+    """
     counted = roles.counted(head.fields)
     names = [name.decode("latin-1") for name, _ in counted]
     where = "the vendor's own host: the dialect's list counts" if roles.own else "not the vendor's own host"
@@ -216,8 +219,8 @@ def _explain_fields(roles: Roles, head: Head, caller: Caller, say: _Say) -> None
         if _UNIQUE.search(value) and not is_secretive(name):
             say(
                 "hint",
-                f"{name.decode('latin-1')} looks as if it had another value on each call, and then no answer is ever "
-                "found again; where the answer does not depend on it, name it in services.*.headers.ignore",
+                f"{name.decode('latin-1')} looks as if it had another value on each call; then no answer is ever found "
+                "again. If the answer does not depend on it, name it in services.*.headers.ignore",
             )
     if caller.principal.claims:
         say("claims", ", ".join(caller.principal.claims))
@@ -228,7 +231,10 @@ def _words(names: Iterable[bytes]) -> str:
 
 
 def _explain_key(reading: Reading, caller: Caller, key: Key, say: _Say, *, fixed: bool) -> None:
-    """What the key is made of. *fixed*: the secret is ours, for every process without Redis has one of its own."""
+    """
+    Show what the key is made of. *fixed*: this command made up the secret, because each process without Redis has its
+    own.
+    """
     shown = (
         reading.material[:_SHOWN].decode("utf-8", "replace")
         if reading.tag == b"json"
@@ -250,7 +256,7 @@ def _explain_key(reading: Reading, caller: Caller, key: Key, say: _Say, *, fixed
 
 
 def _explain_regions(request: Request, call: Call | None, route: Route, caller: Caller, say: _Say) -> None:
-    """The regions in the order in which they are asked while all are well, and those that are not asked."""
+    """Show the regions in the order in which they are asked while all work, and those that are not asked."""
     candidates = Candidates(Regions(lambda _, __: None), clock=lambda: 0.0, draw=lambda: 0.5, sharing=None)
     try:
         outgoing = upstream_call_of(
@@ -295,12 +301,12 @@ def _candidate(hop: Hop, model: str) -> str:
 
 
 def _obstacle(region: Region, outgoing: UpstreamCall) -> str:
-    """Why a call does not go to *region*: in the order in which that is asked."""
+    """Why a call does not go to *region*, checked in the order of the proxy."""
     site = outgoing.site
     if outgoing.allow and region.residency not in outgoing.allow:
         return f"residency {region.residency or '(none)'}, and the route allows {', '.join(sorted(outgoing.allow))}"
     if region not in [candidate.region for candidate in eligible(site.regions, outgoing.allow)]:
-        return f"credential domain {region.credential_domain}, where the caller's own credential does not go"
+        return f"credential domain {region.credential_domain}, to which the caller's own credential does not go"
     foreign = region.credential is None and not site.service.dialect.microsoft_tokens
     if outgoing.microsoft and foreign and not may_have_tokens(region):
         return "Microsoft issued the caller's token, which goes to no other vendor"
@@ -310,7 +316,7 @@ def _obstacle(region: Region, outgoing: UpstreamCall) -> str:
 
 
 def _explain_rules(route: Route, head: Head, say: _Say) -> None:
-    """What else holds for the route's calls, where it is not what always holds."""
+    """Show the other rules for the route's calls, where they differ from the defaults."""
     if limited(route.limits):
         say("limits", ", ".join(_limits(route.limits)))
     timeout, hedge = route.retry.on_timeout, route.retry.hedge

@@ -1,7 +1,7 @@
 """
-A new line for the secret file.
+Makes a new line for the secret file.
 
-The rule: the line is made here and printed by who asked for it; nothing else ever sees it.
+The rule: the line is made here and printed by the command; nothing else sees it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def line(random: Callable[[int], bytes] = os.urandom) -> str:
     """
     ``id:base64`` without a line break: a new secret under a new id.
 
-    *random* gives as many random bytes as it is asked for. The id is random as well: two secrets of one id would take
-    each other's entries for forgeries.
+    *random* gives as many random bytes as it is asked for. The id is random as well: two secrets with one id would
+    count each other's entries as forged.
     """
     return f"k-{random(4).hex()}:{b64encode(random(SECRET_BYTES)).decode('ascii')}"

@@ -1,8 +1,8 @@
 """
 The commands.
 
-The rule: a command imports what it needs and nothing else, and its messages are for people: what happened, and what
-to do about it. Exit codes: 0 good, 1 failed, 2 wrong usage or configuration.
+The rule: a command imports only what it needs. Its messages are for people: what happened, and what to do about it.
+Exit codes: 0 good, 1 failed, 2 wrong usage or configuration.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _SCOPES = ("route", "tag", "service", "key", "request", "request_id", "partition
 
 _KEYGEN_HINT = """\
 This is a secret. Put it into the file of cache.secret_file, the same in every pod: sidecar keygen > FILE.
-To rotate: add a new line below the old one and roll it out; then put it above; when what the old one wrote has
-expired, remove the old one."""
+To rotate: add the new line below the old one in every pod; then move it above the old one. When everything that
+was written under the old one has expired, remove the old one."""
 
 
 _MODES = """\
@@ -35,12 +35,12 @@ modes:
   normal        answers are looked up, kept and shared as the routes say
   cache-off     nothing is looked up, kept or shared: each call goes to its service.
                 Regions, failover, limits, retries and fallbacks work as before
-  passthrough   as cache-off in this version; what a later one may change about calls
-                is off in it, too
+  passthrough   like cache-off; a later version may switch off more, if it changes
+                calls in other ways
 
 Without a mode, the one in force is shown. `sidecar mode normal` ends another."""
 
-_YES = "do not ask whether --all is meant; take a --route or --service that the configuration does not know"
+_YES = "do not ask before --all; accept a --route or --service that the configuration does not know"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sidecar", description="The proxy beside every pod that makes AI traffic cheap."
+        prog="sidecar", description="A caching proxy for AI calls, beside every application pod."
     )
     parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--on-bad-config",
         choices=("exit", "passthrough"),
         default="exit",
-        help="passthrough: a configuration that cannot be read means plain forwarding, loudly",
+        help="passthrough: if the configuration cannot be read, only forward calls, and say so",
     )
     run.set_defaults(command=_run)
 
@@ -84,14 +84,14 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("config", metavar="FILE|DIR")
     check.set_defaults(command=_check)
 
-    explain = commands.add_parser("explain", help="how a request is decided, and why")
+    explain = commands.add_parser("explain", help="how a request is decided, and why; sends nothing")
     _takes_config(explain)
     explain.add_argument(
         "request", metavar="REQUEST.http", help="a request as it goes over the wire; - for standard input"
     )
     explain.set_defaults(command=_explain)
 
-    purge = commands.add_parser("purge", help="forget answers, in the whole fleet")
+    purge = commands.add_parser("purge", help="drop stored answers, in the whole fleet")
     _takes_config(purge)
     _takes_scope(purge)
     purge.add_argument("--dry-run", action="store_true", help="only count")
@@ -101,34 +101,34 @@ def _parser() -> argparse.ArgumentParser:
     mode = commands.add_parser(
         "mode",
         help="show or change the mode of the whole fleet",
-        description="Show or change the mode of the whole fleet; of one process where no admin.token_file is set.",
+        description="Show or change the mode of the whole fleet; without admin.token_file, of one process.",
         epilog=_MODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _takes_config(mode)
-    mode.add_argument("mode", nargs="?", choices=("normal", "cache-off", "passthrough"), help="without: show it")
+    mode.add_argument("mode", nargs="?", choices=("normal", "cache-off", "passthrough"), help="default: show it")
     mode.add_argument("--for", dest="lasting", metavar="30m", help=_lasting("it is changed again"))
     mode.set_defaults(command=_mode)
 
-    region = commands.add_parser("region", help="show which regions take calls, or say so, for the whole fleet")
+    region = commands.add_parser("region", help="show or change which regions take calls, for the whole fleet")
     deeds = region.add_subparsers(required=True, metavar="ls|stop|force|auto")
-    listing = deeds.add_parser("ls", help="how every region stands, one a line")
+    listing = deeds.add_parser("ls", help="show how every region stands, one a line")
     _takes_config(listing)
     listing.set_defaults(command=_regions)
     for action, what in (
-        (STOP, "send nothing there"),
+        (STOP, "send no calls there"),
         (FORCE, "send calls there whatever happens"),
-        (AUTO, "let its breaker judge again"),
+        (AUTO, "end the order; the region's breaker decides again"),
     ):
         deed = deeds.add_parser(action, help=what)
         _takes_region(deed, action)
     for former, action in FORMER.items():
-        _takes_region(deeds.add_parser(former), action, former)  # no help: it isn't offered, only understood
+        _takes_region(deeds.add_parser(former), action, former)  # no help: the old word is only understood
 
-    keygen = commands.add_parser("keygen", help="a new line for the file of cache.secret_file")
+    keygen = commands.add_parser("keygen", help="print a new line for the file of cache.secret_file")
     keygen.set_defaults(command=_keygen)
 
-    version = commands.add_parser("version", help="the version of this program")
+    version = commands.add_parser("version", help="print the version of this program")
     version.set_defaults(command=_version)
     return parser
 
@@ -138,7 +138,7 @@ def _takes_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _takes_region(deed: argparse.ArgumentParser, action: str, former: str = "") -> None:
-    """The options of an order about a region; *former*: the word that was said is one of the last version's."""
+    """The options of an order about a region; *former*: the command used a word of the last version."""
     _takes_config(deed)
     deed.add_argument("service", metavar="SERVICE")
     deed.add_argument("region", metavar="REGION")
@@ -160,7 +160,7 @@ def _takes_scope(parser: argparse.ArgumentParser) -> None:
         ("key", "K", "the answer of a key: 32 hexadecimal digits"),
         ("request", "FILE", "the answer to a request as it goes over the wire; - for standard input"),
         ("request-id", "ID", "the answer that a call got: its x-sidecar-request-id"),
-        ("partition", "P", "the answers of one who shares with nobody else: 32 hexadecimal digits"),
+        ("partition", "P", "the answers of one partition, as `sidecar explain` shows it: 32 hexadecimal digits"),
     ):
         scope.add_argument(f"--{name}", metavar=metavar, help=what)
     scope.add_argument("--all", action="store_true", help="every answer")
@@ -233,7 +233,7 @@ def _purge(arguments: argparse.Namespace) -> int:
 
 
 def _unsure(*, fleet: bool) -> int:
-    """Ask whether everything is meant: 0 where it is, else the exit code."""
+    """Ask whether all answers should be purged: 0 for yes, otherwise the exit code."""
     if not sys.stdin.isatty():
         print("sidecar: --all purges every answer: add --yes, or --dry-run to count them first", file=sys.stderr)
         return 2
@@ -259,7 +259,7 @@ def _mode(arguments: argparse.Namespace) -> int:
 
 
 def _lasts(lasting: str | None) -> bool:
-    """Whether ``--for`` is a duration or nothing; where it isn't, that is told."""
+    """Whether ``--for`` is a duration or missing; prints an error if it is neither."""
     good = lasting is None or seconds_of(lasting) is not None
     if not good:
         print("sidecar: --for is a duration, such as 30m or 12h", file=sys.stderr)
@@ -287,7 +287,7 @@ def _region(arguments: argparse.Namespace) -> int:
 
 
 def _tell(result: CommandResult) -> int:
-    """Print what a running sidecar was asked; the exit code."""
+    """Print the result of a command to a running sidecar; returns the exit code."""
     if result.text:
         print(result.text)
     for note in result.notes:

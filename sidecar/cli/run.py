@@ -1,8 +1,8 @@
 """
 ``sidecar run``: one process from its first line of log to its exit code.
 
-The rule: signals, the event loop, what goes past the log and messages about start-up live here; what runs is
-``app``'s.
+The rule: signals, the event loop, output past the log, and messages about the start are handled here. ``app/sidecar``
+is the program that runs.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def run(
     config: str | None, *, port: int | None, demo: bool, passthrough_on_bad_config: bool = False, pace: float = 1.0
 ) -> int:
     """
-    Run until SIGTERM or SIGINT; the exit code. *pace* stretches the demo, 0 leaves out its waiting.
+    Run until SIGTERM or SIGINT; returns the exit code. *pace* stretches the demo; 0 leaves out its waiting.
 
-    Raises ``ConfigError`` for a configuration that cannot be used, unless that is to mean plain forwarding.
+    Raises ``ConfigError`` for a configuration that cannot be used, unless plain forwarding was asked for instead.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a log to tell of it
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a log to report it
     overrides: Mapping[str, object] = {"listen.port": port}
     problems: tuple[str, ...] = ()
     try:
@@ -67,7 +67,7 @@ async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
 
 
 async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> int:
-    # the demo is loaded only here: in a pod it would be weight without use
+    # The demo is imported only here, because in a pod it would only cost memory.
     from sidecar.demo.provider import DemoProvider  # noqa: PLC0415
     from sidecar.demo.show import LATENCY, TOKEN_INTERVAL, Show, staged, url_of  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ def _to_people(why: list[str]) -> None:
 
 
 async def _start(sidecar: Sidecar, tell: Callable[[list[str]], None] = _to_people) -> list[str]:
-    """Start it. If that failed, people are told why before anything else happens, and that is returned."""
+    """Start the sidecar. If that fails, report the reason before anything else happens, and return it."""
     try:
         await sidecar.start()
     except OSError as error:
@@ -137,7 +137,7 @@ async def _start_beside(
 
 
 def _on_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second Ctrl-C does not wait for what is on its way."""
+    """Set by the first SIGTERM or SIGINT; a second Ctrl-C does not wait for running calls."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -152,8 +152,8 @@ def _on_signals() -> asyncio.Event:
 
 def _on_hangup(stopping: asyncio.Event, tell: Callable[[], None]) -> None:
     """
-    SIGHUP is what many daemons read their configuration anew on. We do not, but go on, and *tell*. Where the terminal
-    that we were started from has gone, it means the end.
+    On SIGHUP many daemons read their configuration again. This one calls *tell* and goes on. If the terminal that
+    started the process is gone, SIGHUP ends it.
     """
     terminals = [descriptor for descriptor in range(3) if os.isatty(descriptor)]
 
@@ -167,7 +167,7 @@ def _on_hangup(stopping: asyncio.Event, tell: Callable[[], None]) -> None:
 
 
 def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:
-    """*rules* with the next free ports, so that a second demo runs beside the first, and a line for each that moved."""
+    """*rules* with the next free ports, so that a second demo can run beside the first; a line for each moved port."""
     from sidecar.net.ports import holder, next_free  # noqa: PLC0415  for people, not on the way of a start
 
     taken: set[int] = set()
@@ -193,13 +193,13 @@ def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:
 
 
 def _ways(key: str) -> str:
-    """By what *key* is set: an option, a variable, and the configuration."""
+    """How *key* can be set: an option, a variable, and the configuration."""
     *others, last = filter(None, (_OPTIONS.get(key), variable_of(key), f"{key} in the configuration"))
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def _why_not(sidecar: Sidecar, error: OSError) -> list[str]:
-    """What to tell of a start that failed: which port is taken and by whom, else what the system says."""
+    """What to report of a failed start: which port is taken and by what, otherwise the system's message."""
     from sidecar.net.ports import holder, is_free  # noqa: PLC0415  as above
 
     rules = sidecar.rules

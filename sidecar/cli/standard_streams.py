@@ -1,8 +1,8 @@
 """
 The standard descriptors: 0, 1 and 2.
 
-The rule: they are open before anything else is opened. Where a parent has closed one, the next socket would get its
-number, and log lines would be written into it.
+The rule: they are open before anything else is opened. If the parent process has closed one, the next socket would get
+its number, and log lines would be written into it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _MODES = ("r", "w", "w")
 
 
 def open_standard_streams() -> None:
-    """Open what is closed of the standard descriptors onto the null device, and Python's own files on them."""
+    """Open closed standard descriptors onto the null device, and Python's own files on them."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: all below are open
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number: all below are open
             assert opened == descriptor, "only one thread runs as yet"
             os.set_inheritable(descriptor, True)
     files = (sys.stdin, sys.stdout, sys.stderr)

@@ -1,1 +1,1 @@
-"""Only decides: no sockets, files, clock, randomness, event loop or logging; ``now`` is an argument."""
+"""Decisions only: no sockets, files, clock, randomness, event loop or logging. ``now`` is an argument."""

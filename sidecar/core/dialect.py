@@ -1,8 +1,8 @@
 """
-The shape that a dialect fills: what one AI API's requests and answers mean.
+The form of a dialect: what one AI API's requests and answers mean.
 
-The rule: a dialect is tables and pure functions, no state. The line asks; the dialect answers; it decides nothing
-about policy. ``dialects/`` holds one file an API, each ending in one ``Dialect`` value.
+The rule: a dialect is tables and pure functions, without state. It answers questions about an API and decides nothing
+about policy. ``dialects/`` holds one folder or file for each API, with one ``Dialect`` value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Members = Mapping[str, Any]
 
 
 class Kind(StrEnum):
-    """What an endpoint is for. Built-in routes and default lifetimes go by it."""
+    """The purpose of an endpoint. It selects built-in routes and default lifetimes."""
 
     CHAT = "chat"
     EMBEDDINGS = "embeddings"

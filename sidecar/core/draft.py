@@ -1,8 +1,8 @@
 """
-A record in the making.
+A record that is still being filled in.
 
-The rule: one for each request, made when its body is there, frozen once when the request is over, and what it cost is
-known.
+The rule: there is one for each request. It is made when the body has arrived, and frozen once, when the request is over
+and its cost is known.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from msgspec import Struct
 from sidecar.core.model import Outcome, Record, Usage
 
 LONGEST_WORD = 64
-"""Characters of a word from an answer that a record may tell."""
+"""The most characters of a word from an answer that a record shows."""
 
 
 def shown(word: str) -> str:
-    """A word of a service's as a record tells it: short, and printable."""
+    """A service's word as a record shows it: short and printable."""
     return "".join(char if char.isprintable() else "?" for char in word[:LONGEST_WORD])
 
 
 class Draft(Struct, gc=False):
     """
-    What is known of a request so far; see ``Record`` for the fields. *recorded*: its record is out already. *began*:
-    when its caller got its first content, *ended*: when it had all, or left, monotonic seconds; *running*: calls that
-    go on without it, and are its cost.
+    What is known of a request so far; see ``Record`` for the fields. *recorded*: its record has been emitted. *began*:
+    when its caller got the first content; *ended*: when it had all, or left; monotonic seconds. *running*: calls that
+    continue without this caller, and whose cost counts as its cost.
     """
 
     request_id: bytes
@@ -61,7 +61,7 @@ class Draft(Struct, gc=False):
     running: int = 0
 
     def inherit(self, other: Draft) -> None:
-        """Take over what a call cost from *other*, whose caller has left before it was over."""
+        """Take over the cost of a call from *other*, whose caller left before the call was over."""
         self.attempts, other.attempts = self.attempts + other.attempts, 0
         self.retry_causes, other.retry_causes = self.retry_causes + other.retry_causes, ()
         self.upstream_seconds, other.upstream_seconds = self.upstream_seconds + other.upstream_seconds, 0.0

@@ -1,7 +1,8 @@
 """
-The ids by which people speak of single requests.
+The ids by which people refer to single requests.
 
-The rule: an id names one request of one process and says nothing of it; what it was about is remembered for a while.
+The rule: an id names one request of one process and says nothing about it. The key of the request is remembered for a
+while.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from sidecar.core.model import Key
 
 REMEMBERED = 4096
-"""So many of the latest requests' keys are remembered."""
+"""The most requests whose keys are remembered, latest first."""
 
 
 class Ids:
-    """Ids that begin with *instance*, which no other process has. *given* is how many there were."""
+    """Ids that begin with *instance*, which no other process has. *given* counts them."""
 
     __slots__ = ("_instance", "_keys", "given")
 
@@ -26,13 +27,13 @@ class Ids:
         return f"<Ids {self._instance.decode()}, {self.given} given>"
 
     def give(self, key: Key | None = None) -> bytes:
-        """The next one, for a request of *key* where it has one."""
+        """A new id, for a request of *key* if it has one."""
         self.given += 1
         self._keys[self.given % REMEMBERED] = key
         return b"%b-%08x" % (self._instance, self.given)
 
     def key(self, text: str) -> Key | None:
-        """The key of the request that has the id *text*; None where it has none, or is not remembered."""
+        """The key of the request with the id *text*; None if it has none, or is no longer remembered."""
         instance, _, number = text.partition("-")
         try:
             count = int(number, 16)

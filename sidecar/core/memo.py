@@ -1,8 +1,8 @@
 """
-A small memory of what was worked out before.
+A small memory of results.
 
-The rule: keys are compared whole, never by a hash alone, and values are pure functions of their keys; so forgetting
-costs time and nothing else.
+The rule: keys are compared whole, never by a hash alone, and values are pure functions of their keys; so forgetting one
+costs only time.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ V = TypeVar("V")
 
 class Memo(Generic[K, V]):
     """
-    At most *entries* values and *weight* units of what their owner counts, the oldest out first.
+    At most *entries* values and *weight* units, which the owner defines; the oldest are dropped first.
 
-    ``get`` is the dict's own, since it stands on the hit path.
+    ``get`` is the dict's own method, because memory hits use it.
     """
 
     __slots__ = ("_entries", "_limit", "_values", "_weight", "_weights", "get")
 
     def __init__(self, entries: int, weight: int = 0) -> None:
-        self._values: OrderedDict[K, V] = OrderedDict()  # a plain dict finds its oldest key ever more slowly
+        self._values: OrderedDict[K, V] = (
+            OrderedDict()
+        )  # finding the oldest key of a plain dict takes longer and longer
         self._weights: dict[K, int] = {}
         self._entries = entries
         self._limit = weight
@@ -39,7 +41,7 @@ class Memo(Generic[K, V]):
         return len(self._values)
 
     def put(self, key: K, value: V, weight: int = 0) -> None:
-        """Remember *value*; a single one heavier than an eighth of the limit is not worth it."""
+        """Remember *value*, unless it alone is heavier than an eighth of the limit."""
         if weight * 8 > self._limit and weight:
             return
         if key in self._values:

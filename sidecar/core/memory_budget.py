@@ -1,8 +1,8 @@
 """
 The memory ledger: how many bytes of bodies and answers in flight this process holds.
 
-The rule: whoever keeps bytes of a request or of an answer in flight takes them here first and gives back exactly what
-it took, in a ``finally``. Where taking is refused, the bytes go to a file or the call is not collected.
+The rule: code that keeps bytes of a request or answer in flight takes them here first, and gives back exactly as many
+in a ``finally``. If taking is refused, the bytes go to a file or the call is not collected.
 """
 
 from __future__ import annotations

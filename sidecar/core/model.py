@@ -46,10 +46,10 @@ class Form(StrEnum):
 
 class View(Struct, frozen=True, gc=False):
     """
-    How one caller wants an answer that many may share.
+    How one caller wants an answer that several callers may share.
 
-    *stream*: as server-sent events. *usage*: with the token counts that a stream shows only on request. Neither is
-    part of the key where the dialect can convert.
+    *stream*: as server-sent events. *usage*: with the token counts that a stream shows only on request. Neither is part
+    of the key where the dialect can convert between the forms.
     """
 
     stream: bool = False
@@ -58,15 +58,15 @@ class View(Struct, frozen=True, gc=False):
 
 class Facts(Struct, frozen=True, gc=False):
     """
-    What a dialect reads off a request's members.
+    What a dialect reads from a request's members.
 
     *model*: the model asked for, ``""`` where the endpoint has none. *deterministic*: the same question has the same
-    answer (temperature 0 said explicitly; embeddings and the like always). *seeded*: a seed was given. *bypass*: the
-    first reason why this call is never looked up, else ``""``; *further*: the others, for people. *inject_usage*: the
-    stream's usage must be asked for on the caller's behalf, and can be, by naming it in the body.
+    answer (explicit temperature 0; embeddings and the like always). *seeded*: a seed was given. *bypass*: the first
+    reason why this call is never looked up, otherwise ``""``; *further*: the other reasons, for people. *inject_usage*:
+    the stream's usage must be asked for on the caller's behalf, and the body can do that.
 
-    Two facts are for judging the answer. *expects*: how many results it must have, 0 where any number will do or the
-    number is not known. *format*: the form of the answer as the caller names it (``srt``), ``""`` where it does not.
+    Two facts are for judging the answer. *expects*: how many results it must have, 0 if any number is right or the
+    number is not known. *format*: the form of the answer as the caller names it (``srt``), ``""`` if it does not.
     """
 
     model: str = ""
@@ -96,10 +96,10 @@ class Reading(Struct, frozen=True, gc=False):
 
 class Key(NamedTuple):
     """
-    What a call is, for the purpose of finding its answer again.
+    Identifies a call, to find its answer again.
 
-    *proof*: 32 bytes, keyed BLAKE2b-256 of the key material. *address*: 16 bytes, XXH3-128 of the proof. A key is
-    always compared whole: two calls whose addresses collide are still two calls.
+    *proof*: 32 bytes, keyed BLAKE2b-256 of the key material. *address*: 16 bytes, XXH3-128 of the proof. Keys are
+    always compared whole: two calls with one address are still two calls.
     """
 
     address: bytes
@@ -125,8 +125,8 @@ class Usage(Struct, frozen=True, gc=False):
 
 class Position(NamedTuple):
     """
-    How far the fleet's log of purges was known. *incarnation* is 16 random bytes of that log, ``b""`` where there is
-    none; positions of different incarnations cannot be compared.
+    How far the fleet's log of purges was known. *incarnation* is 16 random bytes of that log, ``b""`` if there is none;
+    positions of different incarnations cannot be compared.
     """
 
     incarnation: bytes = b""
@@ -134,7 +134,7 @@ class Position(NamedTuple):
 
 
 MOST_TAGS = 32
-"""Tags that an entry has."""
+"""The most tags of an entry."""
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -175,12 +175,12 @@ class Entry(Struct, frozen=True, gc=False):
 
     @property
     def dead(self) -> float:
-        """When it can serve nobody any more, seconds since the epoch."""
+        """When the entry can no longer serve anybody, seconds since the epoch."""
         return self.at + self.ttl + max(self.stale_while_revalidate, self.stale_if_error)
 
     @property
     def size(self) -> int:
-        """Bytes of body and headers; what the entry costs beyond that is the store's to count."""
+        """Bytes of body and headers; the store counts the overhead."""
         return len(self.body) + sum([len(name) + len(value) for name, value in self.headers])  # a list is sooner made
 
 
@@ -198,24 +198,23 @@ class Outcome(StrEnum):
     FALLBACK = "fallback"
     ERROR = "error"
     REFRESH = "refresh"
-    """No request at all: a call of our own, for an answer that is getting old."""
+    """Not a request: a call of the sidecar itself, for an answer that is getting old."""
 
 
 class Record(Struct, frozen=True, gc=False):
     """
-    One request, told once: what metrics, log, ledger and traces read.
+    One request, described once; metrics, log, ledger and traces read it.
 
-    *attempts* is how often it was sent, *retry_causes* why each time beyond the first.
-    *seconds* is from the whole request read to the last byte of the answer handed on; *upstream_seconds* the part of
-    it spent waiting for a service; *reason* why it was bypassed, not stored or refused. *stored* tells that the
-    answer is kept. *observed* (mode observe): whether it would have hit: ``first``, ``same`` or ``different``.
-    *finish*: by which word the answer said why it ended, where that word is not known to mean a good end. *key* is the
-    address of the call's key, ``b""`` where it has none; calls are sampled by it, and the log tells no more than its
-    beginning.
+    *attempts* is how often it was sent, *retry_causes* why each time beyond the first. *seconds* is from the whole
+    request read to the last byte of the answer handed on; *upstream_seconds* the part of it spent waiting for a
+    service; *reason* why it was bypassed, not stored or refused. *stored*: the answer is kept. *observed* (mode
+    observe): whether it would have hit: ``first``, ``same`` or ``different``. *finish*: the word by which the answer
+    said why it ended, if that word is not known to mean a good end. *key* is the address of the call's key, ``b""`` if
+    it has none; calls are sampled by it, and the log shows only its beginning.
 
-    *first_content_seconds* is from the whole request read to the first byte of content handed on, None where none was;
-    an error is no content. *error_origin*: whose error it is (``core/answer/blame``), ``""`` where the caller got its
-    answer.
+    *first_content_seconds* is from the whole request read to the first byte of content handed on, None if there was
+    none; an error is no content. *error_origin*: who caused the error (``core/answer/blame``), ``""`` where the caller
+    got its answer.
     """
 
     at: float

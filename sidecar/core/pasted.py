@@ -1,11 +1,11 @@
 """
-Whether a text is the path of a file, or the secret itself, pasted where its file's path belongs.
+Whether a text is the path of a file, or the secret itself, pasted where the path of its file belongs.
 
-The rule: what may be a secret is taken for one, so a message may quote what is plain, and nothing else. Who can look
-whether there is such a file knows better, and asks that first.
+The rule: a text that may be a secret counts as one, so a message may quote a plain path and nothing else. Code that can
+look whether the file exists does so first.
 
-Secrets in base64 hold slashes, and some begin with one; so a slash alone makes no path. A relative path is made of
-lower-case words, or it ends as files do, or it begins with ``./``. A part of an absolute one reads as words do.
+Secrets in base64 hold slashes, and some begin with one; so a slash alone makes no path. A relative path consists of
+lower-case words, or ends like a file name, or begins with ``./``. Each part of an absolute path reads like words.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import re
 from itertools import pairwise
 
 LONGEST_WORD = 11
-"""Characters of a file's name that stands alone, without folder and ending; passwords and tokens are longer."""
+"""The longest file name without folder and ending, in characters; passwords and tokens are longer."""
 
 LONGEST_NAME = 32
-"""Characters of a part of a relative path."""
+"""The most characters of a part of a relative path."""
 
 MOST_CHANGES = 3
-"""Between letters and digits in a name without a break: ``eu2024v1``. A random text has more."""
+"""The most changes between letters and digits in a name without a break: ``eu2024v1``. A random text has more."""
 
 SHORTEST_RANDOM = 8
-"""Characters of a part that is judged by itself, whatever stands around it."""
+"""A part with more characters is judged by itself, whatever stands around it."""
 
 MOST_STRANGE = 12
-"""Characters in shorter parts that read as no words do, all together."""
+"""The most characters, all together, in shorter parts that do not read like words."""
 
 KEY_START = re.compile(
     r"(?:sk|pk|rk)[-_][\w-]{3}|xox[a-z]-|gh[a-z]_|github_pat_|glpat-|hf_|AKIA|ASIA|AIza|ya29\.|eyJ"
     r"|(?:[Bb]earer|[Bb]asic)\s|-----BEGIN|[{\[\"']"
 )
-"""How keys and tokens begin, and what is pasted with its quotes."""
+"""How keys and tokens begin, and how a pasted text with its quotes begins."""
 
 _LINE = re.compile(r"[A-Za-z0-9._-]{1,32}:[A-Za-z0-9+/]{40,}={0,2}\Z")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}={1,2}\Z|[A-Za-z0-9+/]{43}=\Z")
@@ -52,7 +52,7 @@ _PIECE = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
 def is_secret(text: str) -> bool:
-    """Whether *text*, which is no file that is here, looks like a secret rather than a path."""
+    """Whether *text*, which is not an existing file, looks like a secret rather than a path."""
     if not text.isprintable():
         return False  # it is neither
     if _LINE.match(text) or _BASE64.match(text):
@@ -81,12 +81,12 @@ def is_plain(text: str) -> bool:
 
 
 def is_random(run: str) -> bool:
-    """Whether *run*, letters and digits without a break, changes between the two as no name does."""
+    """Whether *run*, letters and digits without a break, changes between the two more often than a name does."""
     return sum(one.isdigit() != other.isdigit() for one, other in pairwise(run)) > MOST_CHANGES
 
 
 def _is_strange(parts: list[str]) -> bool:
-    """Whether the *parts* of a path have what no name has, in a long one, or in all together."""
+    """Whether the *parts* of a path have what no name has, in one long part or in all together."""
     strange = [len(part) for part in parts if not (_ENDING.search(part) or _reads(part))]
     return max(strange, default=0) >= SHORTEST_RANDOM or sum(strange) > MOST_STRANGE
 
@@ -101,7 +101,7 @@ def is_word(word: str) -> bool:
     if _UNSPEAKABLE.search(word):
         return False
     if word.islower() or word.isupper() or word.isdigit():
-        return True  # a long one has been looked at as a run
+        return True  # a long word has been checked as a run
     pieces = _PIECE.findall(word)
     numbers = [piece for piece in pieces if piece.isdigit()]
     return len(numbers) < 3 and len(word) >= 3 * len(pieces) and all(map(_could_be_word, pieces))

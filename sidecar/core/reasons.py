@@ -1,8 +1,8 @@
 """
 What each reason means, and what to do about it.
 
-The rule: one sentence of meaning and one of remedy for each word that a caller, a log line or a metric is told;
-``docs/reasons.md`` and ``sidecar explain`` say the same ones.
+The rule: for each word in an answer, a log line or a metric there is one sentence of meaning and one of remedy.
+``docs/reasons.md`` and ``sidecar explain`` show the same ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Where(StrEnum):
-    """What a reason is told of, as the page names it."""
+    """Where a reason is shown, in the words of the page."""
 
     HIT = "hit"
     BYPASS = "not looked up"
@@ -39,7 +39,7 @@ _TRY_AGAIN = "Nothing to do: the next such call is fetched, and kept if its answ
 _NO_SUCH_WAY = "Correct the program that sends the call."
 
 _WHY_BYPASSED: Mapping[str, Meaning] = {
-    "background": Meaning(_BYPASS, "`background: true`: the service works on it and is asked for it later.", _STATE),
+    "background": Meaning(_BYPASS, "`background: true`: the service is asked for the answer later.", _STATE),
     "body-too-large": Meaning(
         _BYPASS,
         "The body is larger than `limits.collect`, or there was no room for it on disk, so it was streamed on unread.",
@@ -55,12 +55,12 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
     ),
     "conditional": Meaning(
         _BYPASS,
-        "The request is conditional (`If-None-Match` and the like), or names another method than its own.",
+        "The request is conditional (`If-None-Match` and the like), or asks for another method than its own.",
         "Leave those header fields out.",
     ),
     "connection-options": Meaning(
         _BYPASS,
-        "`Connection` names header fields, which are not sent on, so that no decision may go by them.",
+        "`Connection` names header fields. These are not sent on, so no decision may use them.",
         "Have `Connection` say only `close` or `keep-alive`.",
     ),
     "container": Meaning(_BYPASS, "The call names a container, in which the service keeps files.", _STATE),
@@ -85,15 +85,15 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
     ),
     "foreign-host": Meaning(
         (Where.BYPASS, Where.ERROR),
-        "`Host` is no name of this sidecar's, so a web page may have led a browser here.",
-        "Call it at its address, or add the name to `listen.names`.",
+        "`Host` is not a name of this sidecar, so a web page may have made a browser send the call here.",
+        "Call the sidecar at its address, or add the name to `listen.names`.",
     ),
     "foreign-origin": Meaning(
         (Where.BYPASS, Where.ERROR),
         "The call comes from a web page (`Origin`, `Sec-Fetch-Site`).",
         "Call the sidecar from a program on the server.",
     ),
-    "images": Meaning(_BYPASS, "Images are made anew by each call.", _STATE),
+    "images": Meaning(_BYPASS, "Each call makes new images.", _STATE),
     "invalid-json": Meaning(_BYPASS, "The body is not JSON.", _FIX_JSON),
     "invalid-multipart": Meaning(
         _BYPASS, "The form's parts, or its boundary, cannot be read.", "Correct the program that writes the form."
@@ -109,18 +109,18 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
     ),
     "memory-full": Meaning(
         _BYPASS,
-        "The bodies on their way fill `limits.inflight_memory`, so this one went to disk unread.",
+        "Request bodies in flight fill `limits.inflight_memory`, so this one went to disk unread.",
         "Raise `limits.inflight_memory`.",
     ),
     "negative-zero": Meaning(_BYPASS, "A number is `-0`, which parsers read differently.", _FIX_JSON),
     "nesting": Meaning(_BYPASS, "The JSON nests deeper than every parser follows.", _FIX_JSON),
     "no-credential": Meaning(
         (Where.BYPASS, Where.ERROR),
-        "There is no credential: the caller sent none, so nobody can tell whose answer it would be (then the call is "
-        "forwarded), or the region's own cannot be had (then it gets 503).",
+        "There is no credential. Either the caller sent none, so nobody can tell whose answer it would be (then the "
+        "call is forwarded), or the region's own one cannot be had (then the call gets 503).",
         "Send a key; or see `[-] credential` at `/readyz?verbose` for the file or identity that is missing.",
     ),
-    "not-an-object": Meaning(_BYPASS, "The body is JSON, and no object.", _FIX_JSON),
+    "not-an-object": Meaning(_BYPASS, "The body is JSON, but not an object.", _FIX_JSON),
     "not-deterministic": Meaning(
         _BYPASS,
         "The call may have another answer each time: it has no `temperature: 0`, or a URL is part of it.",
@@ -150,23 +150,23 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
     "range": Meaning(_BYPASS, "The call asks for a part of an answer (`Range`).", "Leave `Range` out."),
     "reader-failed": Meaning(
         (Where.BYPASS, Where.UNKEPT),
-        "A bug of the sidecar: what reads such a request, or judges its answer, failed. The call went on all the same.",
+        "A bug of the sidecar: reading such a request, or judging its answer, failed. The call went on anyway.",
         "Report the log line `bug`, which says where it is; it quotes nothing of the call.",
     ),
     "route-off": Meaning(
         _BYPASS,
         "The route has `cache.mode: off`.",
-        "Say another `cache.mode` for the route, or put a route of your own before it.",
+        "Set another `cache.mode` for the route, or put a route of your own before it.",
     ),
     "server-tools": Meaning(
         _BYPASS,
-        "The service may search, run code or call others for the answer, and so it depends on more than the question.",
-        "Leave out the tool, member or model that does so; tools that the caller runs are fine.",
+        "The service may search, run code or call others, so the answer depends on more than the question.",
+        "Leave out the tool, member or model that does so; tools that the caller runs are no problem.",
     ),
     "stateful": Meaning(_BYPASS, "The call creates, changes or reads something that the service keeps.", _STATE),
     "store": Meaning(
         _BYPASS,
-        "The service is to keep the answer: `store` is true, or not said to the Responses API, which keeps it then.",
+        "The service keeps the answer: `store` is true, or missing in a call to the Responses API.",
         "Send `store: false`.",
     ),
     "unknown-endpoint": Meaning(
@@ -176,19 +176,19 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
     ),
     "unprovable-signature": Meaning(
         _BYPASS,
-        "The caller signs each call, and one signature cannot stand for another.",
+        "The caller signs each call, and only the service can check a signature.",
         "Use a key or token, or give the region a credential.",
     ),
     "unreadable-member": Meaning(
         _BYPASS,
-        "In a body above 256 KiB, a member that decides was too long or too unusual to be read.",
+        "In a body above 256 KiB, a member that a decision needs was too long or too unusual to be read.",
         "Send smaller bodies; else there is nothing to do.",
     ),
 }
 
 _WHY_UNKEPT: Mapping[str, Meaning] = {
     "answer-encoded": Meaning(
-        _UNKEPT, "The answer is compressed, though that was not asked for.", "See to the gateway before the service."
+        _UNKEPT, "The answer is compressed, though that was not asked for.", "Check the gateway before the service."
     ),
     "answer-too-large": Meaning(
         _UNKEPT,
@@ -201,7 +201,7 @@ _WHY_UNKEPT: Mapping[str, Meaning] = {
     ),
     "expired": Meaning(
         _UNKEPT,
-        "The answer says of itself that it is stale.",
+        "The answer says that it is stale already.",
         "Say `cache.directives: ignore` for the route if the service says so of every answer.",
     ),
     "failed": Meaning(_UNKEPT, "The answer has status 200 and reports an error.", "See the error in the answer."),
@@ -227,18 +227,18 @@ _WHY_UNKEPT: Mapping[str, Meaning] = {
     "unfinished": Meaning(_UNKEPT, "The answer does not say that it has finished.", _TRY_AGAIN),
     "unframed": Meaning(
         _UNKEPT,
-        "The answer has neither length nor chunks, so a cut could not be told from its end.",
-        "See to the gateway before the service.",
+        "The answer has neither a length nor chunks, so a cut answer would look like a whole one.",
+        "Check the gateway before the service.",
     ),
     "unknown-finish": Meaning(
         _UNKEPT,
-        "The answer says why it ended by a word that is not known to mean a good end.",
+        "The answer says why it ended, in a word that is not known to mean a good end.",
         "The log's `finish` has the word; report it, so that a later version knows it.",
     ),
     "unproven": Meaning(
         _UNKEPT,
-        "The region's own credential earned the answer, and the caller's was not accepted lately.",
-        "Nothing to do where the caller's own calls succeed from time to time; else say `share: principal`.",
+        "The region's own credential was used, and the caller's credential was not accepted lately.",
+        "Nothing to do if the caller's own calls succeed from time to time; else say `share: principal`.",
     ),
     "vary": Meaning(_UNKEPT, "The answer depends on more than the request (`Vary: *`).", _NOTHING),
 }
@@ -246,12 +246,12 @@ _WHY_UNKEPT: Mapping[str, Meaning] = {
 _WHY_EITHER: Mapping[str, Meaning] = {
     "fallback": Meaning(
         (Where.BYPASS, Where.UNKEPT),
-        "No region answered, and what the route's `fallback` names did.",
+        "No region answered, so the route's `fallback` did.",
         "See `sidecar region ls`.",
     ),
     "no-store": Meaning(
         (Where.BYPASS, Where.UNKEPT),
-        "Nothing is to be kept: the caller says so (`Cache-Control: no-store`), the answer does, or its `ttl` is 0.",
+        "Nothing is to be kept: the caller or the answer says so (`Cache-Control: no-store`), or the `ttl` is 0.",
         "Leave `no-store` out; for the answer's, say `cache.directives: ignore` for the route.",
     ),
     "unreadable": Meaning(
@@ -283,7 +283,7 @@ _REFUSALS: Mapping[str, Meaning] = {
         "Send a JSON body that names its model once, no larger than `limits.collect`.",
     ),
     "connect-unsupported": Meaning(_ERROR, "`CONNECT` is not supported.", "Use the base URL of the service."),
-    "duplicate-field": Meaning(_ERROR, "A header field stands there twice that may stand once.", _NO_SUCH_WAY),
+    "duplicate-field": Meaning(_ERROR, "A header field that may stand once stands there twice.", _NO_SUCH_WAY),
     "expectation-failed": Meaning(_ERROR, "`Expect` asks for something other than `100-continue`.", _NO_SUCH_WAY),
     "fields-too-large": Meaning(
         _ERROR,
@@ -306,7 +306,7 @@ _REFUSALS: Mapping[str, Meaning] = {
         _ERROR, "The request is not of HTTP/1.1 or HTTP/1.0.", "Have the client speak HTTP/1.1."
     ),
     "internal": Meaning(
-        _ERROR, "The sidecar failed, by a bug of its own.", "The log's line `bug` says where; report it."
+        _ERROR, "The sidecar failed because of a bug in it.", "The log line `bug` says where; report it."
     ),
     "length-ambiguous": Meaning(_ERROR, "The request has both `Content-Length` and `Transfer-Encoding`.", _NO_SUCH_WAY),
     "malformed-request": Meaning(_ERROR, "The request is not well-formed HTTP/1.1.", _NO_SUCH_WAY),
@@ -318,7 +318,7 @@ _REFUSALS: Mapping[str, Meaning] = {
     ),
     "no-region-allowed": Meaning(
         _ERROR,
-        "No region that the route allows is there for this call, or its route cannot be told without its model.",
+        "The route allows none of the regions for this call, or its route cannot be told without its model.",
         "See `allow` of the route and `residency` of the regions; `sidecar explain` shows both.",
     ),
     "only-if-cached": Meaning(
@@ -327,15 +327,15 @@ _REFUSALS: Mapping[str, Meaning] = {
     "request-timeout": Meaning(
         _ERROR,
         "The request did not arrive within `limits.head` and `limits.body`.",
-        "See to the client, or raise the limit.",
+        "Check the client, or raise the limit.",
     ),
     "route-limit": Meaning(
         _ERROR,
-        "The route is at one of its `limits`, and the call may not or cannot wait.",
+        "The route is at one of its `limits`, and the call may not wait, or waiting would not help.",
         "Wait for `Retry-After`; or raise the route's `limits`.",
     ),
     "spool-lost": Meaning(
-        _ERROR, "The request body could not be read back from disk.", "See to the disk under `state.dir`; try again."
+        _ERROR, "The request body could not be read back from disk.", "Check the disk under `state.dir`; try again."
     ),
     "target-invalid": Meaning(_ERROR, "The request target is not a path.", _NO_SUCH_WAY),
     "target-not-host": Meaning(_ERROR, "The request target names another host than `Host`.", _NO_SUCH_WAY),
@@ -348,7 +348,7 @@ _REFUSALS: Mapping[str, Meaning] = {
     "transfer-encoding-unsupported": Meaning(_ERROR, "The transfer encoding is not `chunked`.", _NO_SUCH_WAY),
     "unknown-resource": Meaning(
         _ERROR,
-        "The path names no resource where the service's form has one.",
+        "The path names no resource, but the service's form needs one.",
         "Use the base URL that the answer names.",
     ),
     "unknown-service": Meaning(

@@ -15,13 +15,13 @@ _HEAD = """\
 
 <!-- Generated from sidecar/core/reasons.py; `python -m tests.core.test_reasons` writes it. -->
 
-Why a call was not looked up, why its answer was not kept, why the sidecar answered itself. `sidecar explain
+Why a call was not looked up, why its answer was not kept, or why the sidecar answered itself. `sidecar explain
 REQUEST.http` names all reasons of a call, and what would make it a hit.
 
-| told of | where it stands |
+| shown for | where it stands |
 |---|---|
 %s
-| reason | told of | what it means | what to do |
+| reason | shown for | what it means | what to do |
 |---|---|---|---|
 """
 

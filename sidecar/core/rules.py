@@ -1,8 +1,8 @@
 """
-The types that a configuration is turned into: frozen rules that the line reads.
+The types that a configuration is turned into: frozen rules that the program reads.
 
-The rule: only types, with the defaults that hold when a configuration says nothing. ``settings`` builds them and has
-already refused what makes no sense; nothing below the composition root knows YAML.
+The rule: only types, with the defaults that hold if a configuration says nothing. ``settings`` builds them and has
+already refused what makes no sense. Nothing below ``app`` knows YAML.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Mode(StrEnum):
 
 
 class CacheMode(StrEnum):
-    """What a route's answers are cached for: see the design's ``cache.mode``."""
+    """Which answers of a route are cached; see ``cache.mode`` in ``docs/configuration.md``."""
 
     OFF = "off"
     OBSERVE = "observe"
@@ -44,7 +44,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class StoredCredential:
-    """A credential that the region supplies: the file's text, behind *prefix*, as *header* (lower-case)."""
+    """A credential that the region supplies: the text of a file, behind *prefix*, sent as *header* (lower-case)."""
 
     header: str
     file: str
@@ -54,9 +54,9 @@ class StoredCredential:
 @dataclass(frozen=True, slots=True)
 class AzureIdentity:
     """
-    A token that Azure gives this workload, sent as ``authorization: Bearer``. *kind* is ``managed`` (asked of the
-    machine's endpoint) or ``workload`` (a service account's token exchanged for it); what is ``""`` is taken from the
-    environment (``AZURE_CLIENT_ID``, ``AZURE_TENANT_ID``, ``AZURE_FEDERATED_TOKEN_FILE``), where there is one.
+    A token that Azure gives this workload, sent as ``authorization: Bearer``. *kind* is ``managed`` (asked from the
+    machine's endpoint) or ``workload`` (exchanged for a service account's token). A member that is ``""`` is taken from
+    the environment, if it is there (``AZURE_CLIENT_ID``, ``AZURE_TENANT_ID``, ``AZURE_FEDERATED_TOKEN_FILE``).
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Region:
     ``{resource}`` in it is filled from the path (the built-in Azure service).
 
     The lowest *priority* goes first; regions of one priority share by *weight*. *residency* is a tag that routes may
-    ask for. *deployments*: what a model that callers name is called there.
+    ask for. *deployments*: the region's own names of models.
     """
 
     name: str
@@ -95,12 +95,12 @@ def host_of(url: str) -> str:
 @dataclass(frozen=True, slots=True)
 class BreakerRule:
     """
-    When a region's breaker opens: after so many failures in a row without an answer (*consecutive_unanswered*), so many
-    errors in a row (*consecutive_errors*), or where *failure_rate* of its last *window* calls failed, from
-    *minimum_calls* on; the same with *slow_rate* and calls slower than *slow_call* seconds (0: none is slow).
+    When a region's breaker opens: after *consecutive_unanswered* calls in a row without an answer, after
+    *consecutive_errors* errors in a row, or if *failure_rate* of its last *window* calls failed, from *minimum_calls*
+    on; the same with *slow_rate* and calls slower than *slow_call* seconds (0: no call counts as slow).
 
     *open* is how long it stays open at first, seconds; *shared*: the fleet judges together. The only region that a call
-    may go to is refused only once *window* calls in a row had no answer.
+    may go to is refused only after *window* calls in a row had no answer.
     """
 
     consecutive_unanswered: int = 3
@@ -116,7 +116,7 @@ class BreakerRule:
 
 @dataclass(frozen=True, slots=True)
 class HeaderRule:
-    """Request fields (lower-case names) that count in the key of a service's calls beside the usual, or don't."""
+    """Request fields (lower-case names) that count in the keys of a service besides the usual ones, or do not."""
 
     count: frozenset[bytes] = frozenset()
     ignore: frozenset[bytes] = frozenset()
@@ -127,7 +127,7 @@ class TokenRule:
     """
     What is known of the tokens (RFC 7519) that callers of a service send. *ignore_claims* change from token to token
     although the caller is the same. Tokens of *issuer* for *audience* are verified here, with the keys of *jwks_file*
-    (RFC 7517); ``""`` for no verification.
+    (RFC 7517); if that is ``""``, none are.
     """
 
     ignore_claims: frozenset[str] = frozenset()
@@ -162,16 +162,17 @@ class Service:
 
     @property
     def own(self) -> bool:
-        """Whether it is the vendor itself, in each of its regions; elsewhere somebody may stand in between."""
+        """Whether each of its regions is the vendor itself; elsewhere a gateway may stand in between."""
         return all(self.dialect.is_own(host_of(region.url)) for region in self.regions)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRule:
     """
-    A route's cache rule; times in seconds. *ttl* None means the endpoint kind's default; *stale_while_revalidate* and
-    *stale_if_error* are how long after it an answer may still serve, while it is refreshed or cannot be. *directives*
-    tells whether what answers say about caching is honoured; None: as the service's dialect has it.
+    A route's cache rule; times in seconds. *ttl* None means the default of the endpoint's kind.
+    *stale_while_revalidate* and *stale_if_error* are how long an answer may serve after its *ttl*, while a new one is
+    fetched or if none can be had. *directives*: whether what answers say about caching counts; None: as the service's
+    dialect defines.
     """
 
     mode: CacheMode = CacheMode.DETERMINISTIC
@@ -211,9 +212,9 @@ class Match:
 @dataclass(frozen=True, slots=True)
 class RouteLimits:
     """
-    What a route's calls may take of the services; 0 for no limit. *concurrency* is of this process, with at most
-    *queue* calls waiting for their turn; the rates are of the fleet, or where it cannot be asked of this process's
-    share of *replicas*. *adaptive*: the concurrency follows what the service takes.
+    How much of the services a route's calls may use; 0 for no limit. *concurrency* is for this process, with at most
+    *queue* calls waiting for their turn. The rates are for the fleet, or, if it cannot be asked, this process's share
+    of *replicas*. *adaptive*: the concurrency follows what the service can take.
     """
 
     concurrency: int = 0
@@ -230,8 +231,8 @@ NO_LIMITS = RouteLimits()
 @dataclass(frozen=True, slots=True)
 class RetryRule:
     """
-    *on_timeout*: a generating call that a region did not answer in time is sent to another. *hedge*: a call that takes
-    longer than 95 % of its route's is sent a second time, and the first answer counts.
+    *on_timeout*: a generating call that a region did not answer in time is sent to another one. *hedge*: a call that
+    takes longer than 95 % of its route's calls is sent a second time, and the first answer counts.
     """
 
     on_timeout: bool = False
@@ -240,7 +241,7 @@ class RetryRule:
 
 @dataclass(frozen=True, slots=True)
 class FallbackRule:
-    """What answers where no region does: ``stale`` entries, another ``model``, or the file ``answer_file``."""
+    """What answers if no region does: ``stale`` entries, another ``model``, or the file ``answer_file``."""
 
     kind: str
     value: str = ""
@@ -249,8 +250,8 @@ class FallbackRule:
 @dataclass(frozen=True, slots=True)
 class Route:
     """
-    A named group of calls and the rules that hold for them. First match wins. *allow*: tags of residency, one of which
-    a region must have; none: any region.
+    A named group of calls, and the rules for them. The first match wins. *allow*: tags of residency, one of which a
+    region must have; if empty, any region.
     """
 
     name: str
@@ -278,10 +279,10 @@ class Limits:
     """
     Bounds of this process, in bytes and seconds.
 
-    *inflight_memory*: one ledger for bodies and flights. *collect*: up to this size a body is collected for a look-up
-    (beyond memory, in an unlinked file). *head_seconds*, *body_seconds*: how long a head may take from its first
+    *inflight_memory*: one ledger for bodies and flights. *collect*: a body up to this size is collected for a look-up
+    (in an unlinked file if memory is full). *head_seconds*, *body_seconds*: how long a head may take from its first
     byte, and how long a body may stand still. *idle_seconds*: how long a kept-alive connection may be silent.
-    *reader_seconds*: how long a caller that reads nothing is waited for. *drain_seconds*: grace after SIGTERM.
+    *reader_seconds*: how long the sidecar waits for a caller that does not read. *drain_seconds*: grace after SIGTERM.
     """
 
     inflight_memory: int = 32 * MIB
@@ -298,7 +299,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRule:
-    """The memory tier: *eviction* is ``s3-fifo`` or ``lru``; *max_entries* 0 means no limit beside the bytes."""
+    """The memory tier: *eviction* is ``s3-fifo`` or ``lru``; *max_entries* 0 means no limit besides the bytes."""
 
     max_bytes: int = 64 * MIB
     max_entry_bytes: int = 4 * MIB
@@ -357,7 +358,7 @@ class UpstreamRule:
 @dataclass(frozen=True, slots=True)
 class LogRule:
     """
-    Which calls the log tells of beside errors and slow ones: *sample* of them, 0 to 1, drawn *by* ``call``, or by
+    Which calls the log shows besides errors and slow ones: the share *sample*, 0 to 1, drawn *by* ``call`` or by
     ``key``: then all calls of a key, or none.
     """
 
@@ -368,8 +369,8 @@ class LogRule:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """
-    A whole configuration. *source* is the file that it was read from, in words where there is none; *revision* a digest
-    of what it was built from; *warnings* one line each.
+    A whole configuration. *source* is the file that it was read from, or a description if there is none; *revision* a
+    digest of what it was built from; *warnings* one line each.
     """
 
     services: tuple[Service, ...]

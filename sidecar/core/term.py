@@ -1,7 +1,7 @@
 """
-When something ends that was said to hold for a time.
+The end of something that holds for a limited time.
 
-The rule: a wall clock that is set back makes nothing last longer than was said.
+The rule: setting the wall clock back never makes anything last longer than was said.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 
 class Term(NamedTuple):
-    """*until* by the wall clock, which the fleet has in common; *end* by the clock that runs on. The sooner counts."""
+    """*until* by the wall clock, which the fleet shares; *end* by the clock that runs on. The earlier one counts."""
 
     until: float
     end: float
 
     def left(self, now: float, clock: float) -> float:
-        """Seconds until it is over, 0 or less when it is; *now* by the wall clock, *clock* by the one that runs on."""
+        """Seconds until the end, 0 or less after it; *now* by the wall clock, *clock* by the one that runs on."""
         return min(self.until - now, self.end - clock)
 
 
 def term(until: float, now: float, clock: float) -> Term:
-    """What was said to end at *until*, wall clock, at *now* and *clock*."""
+    """The term of something that ends at *until*, wall clock; *now* and *clock* are the time at which it was said."""
     return Term(until, clock + (until - now))

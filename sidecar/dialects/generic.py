@@ -1,9 +1,9 @@
 """
-The dialect of services that we know nothing about.
+The dialect of services about which nothing is known.
 
-The rule: nothing is taken for granted. Method, path, query, every byte of the body and every header field count, less
-what is noise everywhere (``core/request/noise``) and what tells who is asking (``credentials``, ``scopes``). No answer
-is called deterministic, so only a route whose owner says ``always`` caches any of it.
+The rule: nothing is assumed. Method, path, query, every byte of the body and every header field count, except what is
+noise everywhere (``core/request/noise``) and what identifies the caller (``credentials``, ``scopes``). No answer counts
+as deterministic, so a route caches some of them only if its owner says ``always``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def read(members: Members) -> Facts:
 _CALL = Endpoint("call", Kind.OTHER, BodyForm.RAW, read, OPAQUE)
 
 _METHODS = frozenset({b"GET", b"POST"})
-"""Methods that fetch an answer; the others change something at the service, or ask for no content."""
+"""Methods that fetch an answer; the others may change something at the service, or ask for no content."""
 
 
 def locate(method: bytes, path: str) -> Endpoint | None:
-    """The one endpoint there is, for every path."""
+    """The one endpoint, for every path."""
     del path
     return _CALL if method in _METHODS else None
 
@@ -40,13 +40,13 @@ def error(status: int, code: str, message: str) -> bytes:
 
 
 def error_event(code: str, message: str) -> bytes:
-    """Nothing: how a stream of this API tells an error is not known."""
+    """Empty: it is not known how a stream of this API reports an error."""
     del code, message
     return b""
 
 
 def misdirected(head: Head, path: str, query: str) -> str | None:
-    """Nothing: no form of a call is foreign here."""
+    """None: no form of a call is foreign here."""
     del head, path, query
     return None
 

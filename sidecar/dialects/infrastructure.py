@@ -1,8 +1,8 @@
 """
-How what stands between a caller and a service writes in plain text that something went wrong.
+Recognises plain-text errors of proxies and gateways between a caller and a service.
 
-The rule: a text is known by the vocabulary of such errors, and only a short one, as they are. Somebody may have said
-just that: then the answer is not kept, and nothing else.
+The rule: such a text is recognised by its words, and only if it is short. A person may have said just that; then the
+answer is only not kept.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _WORDS: Final = (
 )  # fmt: skip
 
 _VOCABULARY: Final = re.compile(r"\b(?:" + "|".join(f"(?:{word})" for word in _WORDS) + ")", re.IGNORECASE)
-"""Each word is of bounded length: the time it takes grows with the text alone."""
+"""Each word has a bounded length, so the time grows only with the text."""
 
 
 def complains(text: str) -> bool:
-    """Whether *text* reads like an error of what stands in between."""
+    """Whether *text* reads like an error of a proxy or gateway."""
     said = text.strip()
     if len(said) > MOST_CHARACTERS or len(said.splitlines()) > MOST_LINES:
         return False

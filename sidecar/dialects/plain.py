@@ -1,8 +1,8 @@
 """
-Answers that have one form only, and what reading them has in common; bytes that nobody here reads.
+Answers with one form only, the common parts of reading them, and bytes that are not read at all.
 
-The rule: such an answer is shown as it came or not at all. A stream of events is never complete here: what ends it
-is not known.
+The rule: such an answer is delivered as it came or not at all. A stream of events is never complete here, because its
+last event is not known.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class _Document(_Errors, gc=False):
 
 class ErrorMembers(Struct, gc=False):
     """
-    Members by which services say beside an answer that it is none: ``error``; MiniMax's ``base_resp``; and ``success``
-    and ``status``, of gateways that write an envelope of their own.
+    Members by which services report a failure beside an answer: ``error``; MiniMax's ``base_resp``; and ``success`` and
+    ``status``, of gateways with an envelope of their own.
     """
 
     error: Raw = NULL
@@ -83,7 +83,7 @@ def begins(member: Raw, byte: bytes) -> bool:
 
 
 def denies(said: ErrorMembers) -> bool:
-    """Whether an answer says that it is none."""
+    """Whether an answer says that it failed."""
     if said.error is NULL and said.base_resp is NULL and said.success is NULL and said.status is NULL:
         return False  # as almost every answer: what is absent is that very value
     if not is_null(said.error) or bytes(said.success) == b"false" or bytes(said.status).lower() in _FAILURES:
@@ -126,7 +126,7 @@ def tokens(member: Raw) -> Usage:
 
 
 class OpaqueWatch:
-    """The ``Watch`` of a body that nobody reads: committed by its first byte, ended whenever it ends cleanly."""
+    """The ``Watch`` of a body that nobody reads: committed by its first byte, and ended by any clean end."""
 
     __slots__ = ("boundary", "committed", "ended", "failed")
 
@@ -144,7 +144,7 @@ class OpaqueWatch:
         self.committed |= bool(chunk)
 
     def close(self) -> None:
-        """Nothing more: where such a body ends is no question of its events."""
+        """Nothing to do: the end of such a body does not depend on events."""
 
 
 def _read(body: bytes) -> _Document | None:
@@ -155,7 +155,7 @@ def _read(body: bytes) -> _Document | None:
 
 
 def failure_of(body: bytes) -> Completeness:
-    """What an answer is that is not of the asked shape: an error in words of its own, or something else."""
+    """What an answer of another form is: an error in its own words, or something else."""
     document = _read(body)
     if document is not None:
         return Completeness.MISSHAPEN if is_null(document.error) else Completeness.FAILED
@@ -165,8 +165,8 @@ def failure_of(body: bytes) -> Completeness:
 
 def _complete_bytes(body: bytes, form: Form, _facts: Facts, media: str) -> Completeness:
     """
-    Bytes are whole as they are framed. What is JSON, by its type or by its first byte, is whole only where it can be
-    read to its end, and complains of nothing in ``error`` or ``errors``.
+    Bytes are whole if their framing is. JSON, by its type or its first byte, is whole only if it can be read to its
+    end, and reports nothing in ``error`` or ``errors``.
     """
     if form is not Form.WHOLE:
         return Completeness.UNREADABLE
@@ -205,7 +205,7 @@ def _is_sequence(body: bytes) -> bool:
 
 
 def _says(error: Raw) -> bool:
-    """Whether a member says that something went wrong: services also write ``false``, ``0`` or ``""`` there."""
+    """Whether a member reports a failure: services also write ``false``, ``0`` or ``""`` there."""
     if begins(error, b"{") or begins(error, b"["):
         return not _is_empty(error)
     try:
@@ -280,9 +280,9 @@ def document(complete: Callable[[bytes, Form, Facts, str], Completeness]) -> Ans
 
 
 def sound(complete: Callable[[bytes, Form, Facts, str], Completeness]) -> Answers:
-    """As ``document``, for answers in which nothing is to be read."""
+    """As ``document``, for answers of which nothing is read."""
     return replace(document(complete), usage=_no_usage, model=_no_model)
 
 
 OPAQUE: Final = sound(_complete_bytes)
-"""Any bytes, but not none: images, what an endpoint says that we know nothing about."""
+"""Any bytes, but at least one: images, and answers of unknown endpoints."""

@@ -1,8 +1,8 @@
 """
-Answers that are computed: embeddings, moderations, counts of tokens, and the models that there are.
+Computed answers: embeddings, moderations, counts of tokens, and lists of models.
 
-The rule: such an answer is whole when it has what was asked for, once for each input; a document of any other shape is
-not, however well it can be read. Shapes as in the OpenAPI descriptions of OpenAI and of Anthropic.
+The rule: such an answer is whole if it has what was asked for, once for each input. A document of another form is not
+whole, even if it can be read. Forms as in the OpenAPI descriptions of OpenAI and of Anthropic.
 """
 
 from __future__ import annotations
@@ -103,12 +103,12 @@ def _results(found: _Results, facts: Facts) -> bool:
 
 
 def _models(found: _Models, _facts: Facts) -> bool:
-    """At least one model: a list of none is what a service says that has not loaded its own yet."""
+    """At least one model: a service that has not loaded its models yet answers an empty list."""
     return bool(found.data)
 
 
 def _anything(_found: _Said, _facts: Facts) -> bool:
-    """What decodes has said all there is to say."""
+    """An answer that decodes is whole."""
     return True
 
 

@@ -1,10 +1,11 @@
 """
-By which names services are asked to search, to run code, or to add what they keep: members of a request, and models.
+The names by which services are asked to search, to run code, or to use what they store: members of a request, and
+models.
 
-The rule: an answer that depends on more than its question is never looked up. Services that speak one API give this
-names of their own, so the names of all stand in one table, whoever is called. A member that is switched off does not
-count where its service documents that as off; in doubt it counts. Tools in ``tools`` are judged by the dialects: any
-that is not known as the caller's own is the service's.
+The rule: an answer that depends on more than its question is never looked up. Services that speak one API use names of
+their own, so the names of all services stand in one table, whichever service is called. A member that is switched off
+does not count if its service documents that value as off; in doubt it counts. The dialects judge tools in ``tools``:
+any tool that is not known as the caller's own is the service's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ KEPT: Final = "stateful"
 
 
 def _is_off(value: object) -> bool:
-    """Not said, or switched off."""
+    """Missing, or switched off."""
     return value is None or value is False
 
 
@@ -42,7 +43,7 @@ def _is_not_enabled(value: object) -> bool:
 
 
 def _is_venice_off(value: object) -> bool:
-    """As ``_is_off``, or none of its members is switched on but those that only shape the answer."""
+    """As ``_is_off``, or all members that do more than shape the answer are switched off."""
     if not isinstance(value, Mapping):
         return _is_off(value)
     return all(_is_off(value[name]) or value[name] == "off" for name in value.keys() - _VENICE)
@@ -82,7 +83,7 @@ MEMBERS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType({
     # Anthropic, "MCP connector": servers of tools that the service calls.
     "mcp_servers": _is_none,
 })  # fmt: skip
-"""Members by which a service is asked to do more than answer, and what of each is off."""
+"""Members that ask a service to do more than answer, with the values that mean off."""
 
 SONAR_MEMBERS: Final = frozenset({
     "search_mode", "search_domain_filter", "search_recency_filter", "search_after_date_filter",
@@ -128,13 +129,13 @@ _PRESETS: Final = ("@preset/", f":{_CHARACTER}=", f"&{_CHARACTER}=")
 _TELLING: Final = re.compile("|".join((_SEARCHING.pattern, SONAR.pattern, *_PRESETS)), re.IGNORECASE)
 
 _WORDS: Final = frozenset({*MEMBERS, *SONAR_MEMBERS, *KEPT_MEMBERS, "preset", "models", "google", "extra_body"})
-"""All members that say anything here."""
+"""All member names that matter here."""
 
 
 def of(members: Members) -> tuple[str, ...]:
     """
-    Why a call with these members is never looked up, all reasons. What names something that one region has stored
-    stands first, for such a call goes to that region.
+    All reasons why a call with these members is never looked up. A reference to something that one region has stored
+    stands first, because such a call goes to that region.
     """
     model = members.get("model")
     if (
@@ -142,7 +143,7 @@ def of(members: Members) -> tuple[str, ...]:
         and (type(model) is not str or _TELLING.search(model) is None)
         and _SEARCH not in "\n".join(members)  # in one go: a member in which it stands elsewhere is judged below
     ):
-        return ()  # so it is with almost every call
+        return ()  # almost every call ends here
     tests = ((PRESET, _names_preset), (KEPT, _names_kept), (SERVER_TOOLS, _is_asked))
     return tuple([reason for reason, holds in tests if holds(members)])
 

@@ -25,28 +25,28 @@ LEASE_SECONDS = 5.0
 """How long a lease outlives its holder."""
 
 MARK_SECONDS = 1.0
-"""How long it is remembered that a fetch had no answer to share."""
+"""How long the mark stays that a fetch ended without an answer to share."""
 
 SPREAD_SECONDS = 0.0001
-"""By how much those who wait are spread when they are woken, for each of them: 1000 ask again within 100 ms."""
+"""Waiting processes are woken at different times, spread by so much for each of them: 1000 ask again within 100 ms."""
 
 OWN_SECONDS = 0.5
-"""How long a command may take, at least, for which no call waits; were one lost, others would wait for a lease."""
+"""The least time for a command that no call waits for. If such a command were lost, others would wait for the lease."""
 
 WRITE_BYTES_A_SECOND = 16 * 1024 * 1024
-"""How fast a large answer can be written at least; so much more time it has than a small one."""
+"""The least speed at which a large answer is written; a large answer gets so much more time than a small one."""
 
 _AT_ONCE = 4
-"""Leases that are renewed at a time: half of the connections there are by default, for calls go on meanwhile."""
+"""Leases that are renewed at a time: half of the default number of connections, because calls need the others."""
 
 _REMEMBERED = 1024
-"""Leases to be given back when Redis answers again; each would end by itself soon after."""
+"""The most leases that wait to be given back when Redis answers again; each would end by itself soon after."""
 
 
 class Grant:
     """
-    A lease that this process took. *second*: beside a holder that is stuck. *lost*: it is ours no more, for it ran out
-    or Redis forgot it.
+    A lease that this process took. *second*: it is the second lease, taken beside a holder that is stuck. *lost*: this
+    process no longer holds it, because it ran out or Redis lost it.
     """
 
     __slots__ = ("__weakref__", "lost", "name", "second", "token")
@@ -63,8 +63,9 @@ class Grant:
 
 class LeaseLook(NamedTuple):
     """
-    What a look found: a *value* with the *seconds* it has to live; or a *grant*, the lease being ours now; or a lease
-    *held* by another process for *seconds* more, unless it renews it; or nothing of these: fetch, and share nothing.
+    What a look found. One of: a *value* with the *seconds* it has to live; a *grant*, when this process now has the
+    lease; *held*, when another process has the lease for *seconds* more unless it renews it; or nothing: fetch, and
+    share nothing.
     """
 
     value: bytes | None = None
@@ -75,10 +76,11 @@ class LeaseLook(NamedTuple):
 
 class Leases:
     """
-    The leases of one process. *timeout*: of all commands of one call, seconds; *draw* uniform in [0, 1), *random* that
-    many random bytes; a value above *largest* bytes cannot be ours. A grant that nobody holds any more is not renewed.
+    The leases of one process. *timeout*: the time for all commands of one call, seconds; *draw* is uniform in [0, 1);
+    *random* gives that many random bytes; a value above *largest* bytes cannot be ours. A grant is renewed only while
+    somebody holds a reference to it.
 
-    Counters: *lost*, leases that were not ours any more; *granted*, those that were taken.
+    Counters: *lost*, leases that this process no longer held; *granted*, leases that were taken.
     """
 
     def __init__(
@@ -119,21 +121,25 @@ class Leases:
 
     @property
     def ceiling(self) -> float:
-        """Seconds between two looks of one that waits, at most: more where news come, for a look is work for Redis."""
+        """
+        The longest time between two looks of a waiting call, seconds. It is longer where news comes, because a look
+        costs Redis work.
+        """
         return 1.0 if self._news.up else 0.25
 
     def budget(self, size: int = 0) -> TimeBudget:
-        """The time that Redis has for one call, in which *size* bytes are written."""
+        """The time that one call, which writes *size* bytes, gives Redis."""
         return TimeBudget(self._timeout + size / WRITE_BYTES_A_SECOND)
 
     async def look(
         self, name: bytes, budget: TimeBudget, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
     ) -> LeaseLook:
         """
-        Read the value of *name* or take its lease. Raises ``FleetAway``; then, and when cancelled, no lease is left.
+        Read the value of *name* or take its lease. Raises ``FleetAway``; then, and when cancelled, this process has no
+        lease.
 
-        *seen*: the last 32 bytes of a value that is of no use. *note*: ``1`` where this process
-        starts to wait for another's answer, ``0`` where it goes on waiting. *beside*: when it takes the second lease.
+        *seen*: the last 32 bytes of a value that is of no use. *note*: ``1`` where this process starts to wait for
+        another's answer, ``0`` where it goes on waiting. *beside*: when to take the second lease.
         """
         token = self._random(12).hex().encode()
         keys = [self._names.entry(name), self._names.lease(name), self._names.second(name)]
@@ -153,7 +159,7 @@ class Leases:
         return LeaseLook(value, seconds, held=what == "held")
 
     async def wait(self, name: bytes, seconds: float) -> None:
-        """Until there may be something new about *name*, at most *seconds*."""
+        """Wait until there may be something new about *name*, at most *seconds*."""
         heard: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(name, set())
         waiting.add(heard)
@@ -169,8 +175,9 @@ class Leases:
 
     async def keep(self, grant: Grant, value: bytes, seconds: float) -> bool:
         """
-        Store *value* for *seconds* if *grant* still holds, and give it back. Tells whether it was stored; whatever
-        happens, the lease is ours no more, or not for longer than Redis is away. Raises nothing but cancellation.
+        Store *value* for *seconds* if *grant* still holds, and give the lease back. Returns whether the value was
+        stored. In any case this process no longer holds the lease, or only as long as Redis is away. Raises only
+        cancellation.
         """
         keys = [self._where(grant), self._names.entry(grant.name), self._names.lease(grant.name)]
         arguments = [grant.token, value, _milliseconds(seconds), self._names.news, b"w:" + grant.name]
@@ -186,12 +193,12 @@ class Leases:
         return bool(kept == 1)
 
     def release(self, grant: Grant, *, failed: bool) -> None:
-        """Begin to give *grant* back; *failed*: with the mark that there will be no answer to share."""
+        """Begin to give *grant* back. *failed*: leave the mark that there will be no answer to share."""
         self._grants.discard(grant)
         self.begin(self._give_back(grant, failed=failed))
 
     def stall(self, grant: Grant, *, stuck: bool) -> None:
-        """Begin to tell those who wait that the call of *grant* is *stuck*, or goes on after all."""
+        """Begin to tell the waiting processes that the call of *grant* is *stuck*, or that it goes on after all."""
         self.begin(self._stall(grant, stuck=stuck))
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -227,7 +234,7 @@ class Leases:
         return grant
 
     def _forsake(self, grant: Grant) -> None:
-        """Redis is away: *grant*, if it was ever ours, is given back when it returns."""
+        """Redis is away: if *grant* was ever ours, it is given back when Redis returns."""
         self._forsaken[grant.token, grant.second] = grant
         if len(self._forsaken) > _REMEMBERED:
             del self._forsaken[next(iter(self._forsaken))]
@@ -252,7 +259,7 @@ class Leases:
 
     async def _stall(self, grant: Grant, *, stuck: bool) -> None:
         arguments = [grant.token, b"1" if stuck else b"0", self._names.news, b"w:" + grant.name]
-        with suppress(FleetAway):  # then others wait as long as they would have
+        with suppress(FleetAway):  # if this fails, the others wait until the lease ends
             await self._link.evaluate(STALL, [self._where(grant)], arguments, self._own_budget())
 
     def _mind(self) -> None:
@@ -260,7 +267,7 @@ class Leases:
             self._minding = self._spawn(self._renew(), name="leases")
 
     async def _renew(self) -> None:
-        """Renew every lease three times in its life, until there is none."""
+        """Renew every lease three times in its life, until there are no more leases."""
         while self._grants or self._forsaken:
             await asyncio.sleep(self._seconds / 3)
             if self._link.up:
@@ -284,7 +291,7 @@ class Leases:
         grant.lost = True
 
     def _hear(self, news: bytes) -> None:
-        """News of a name and of how many wait for it: they ask again, spread over the longer the more they are."""
+        """News of a name and of how many wait for it: they ask again, spread over a longer time the more they are."""
         name, _, count = news.partition(b":")
         waiting = self._waiting.pop(name, None)
         if waiting:
@@ -295,7 +302,7 @@ class Leases:
 
 
 def _perhaps(name: bytes, token: bytes, beside: Beside) -> list[Grant]:
-    """The leases that a look may have taken of which nobody knows how it ended."""
+    """The leases that a look may have taken, when nobody knows how the look ended."""
     grants = [] if beside is Beside.LOOK else [Grant(name, token)]
     return grants + [Grant(name, token, second=True)] * (beside in {Beside.STUCK, Beside.NOW})
 

@@ -1,14 +1,15 @@
 """
-The scripts that take, renew and give back a lease in Redis.
+The fleet's leases: who fetches the answer of a key, so that a thousand processes ask for it once.
 
-The rule: a script changes a lease only for the token that it was taken with. All keys of a script are in one slot.
+The rule: every step is one script on the keys of one slot. Each change carries the token that the lease was taken with;
+so a process that has lost its lease, for whatever reason, changes nothing.
 
-A lease is a string with a time to live: the holder's token, and after it a ``+`` for every process that waits, so that
-news is told only where somebody listens. ``-`` alone is the mark left by a fetch that had no answer to share.
+A lease is a string with a time to live: the token of its holder, and after it one ``+`` for every process that waits.
+News is published only if somebody waits. ``-`` alone is the mark that a fetch ended without an answer to share.
 
-Among the ``+`` stands a ``?`` while the holder's own call shows no sign of life. Then one process more may fetch: that
-which takes the second lease, of the same form, which there is beside no other. Releases that know nothing of that take
-the ``?`` for one that waits.
+While the holder's own call shows no sign of life, a ``?`` stands among the ``+``. Then one more process may fetch: the
+one that takes the second lease, which has the same form. There is never a third. Older releases count the ``?`` as one
+more waiting process.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from sidecar.redis_link.link import Script
 from sidecar.redis_link.shapes import misshapen, one_of
 
 _LONGEST_LEASE = 60_000
-"""Milliseconds; the script has it, too."""
+"""Milliseconds. The script has the same number."""
 
 
 def _look_reply(reply: Any) -> tuple[str, float, bytes | None]:
-    """The answer of ``LOOK``: what was found, seconds, and the value if there is one."""
+    """Read the answer of ``LOOK``: what was found, seconds, and the value if there is one."""
     match reply:
         case [b"value", int(left), bytes(value)] if left >= 0:
             return "value", left / 1000, value
@@ -37,9 +38,9 @@ def _look_reply(reply: Any) -> tuple[str, float, bytes | None]:
 
 LOOK = Script(
     """
--- KEYS: entry, lease, second lease. ARGV: a new token, its milliseconds, the end of a value of no use, 1 where we start
--- to wait, the most bytes that a value of ours can have, when we take the second lease: 1 now, ? if the holder of the
--- first is stuck; 0: we take none at all.
+-- KEYS: entry, lease, second lease. ARGV: a new token, its milliseconds, the end of a value that is of no use, 1 where
+-- we start to wait, the size of our largest possible value in bytes, and when we take the second lease: 1 now, ? if the
+-- holder of the first is stuck; 0 means that we take no lease at all.
 local tail = redis.pcall('GETRANGE', KEYS[1], -32, -1)
 if type(tail) ~= 'string' and not string.find(tail.err, 'WRONGTYPE', 1, true) then return tail end  -- no right to read
 local life = redis.call('PTTL', KEYS[1])

@@ -1,8 +1,8 @@
 """
-The fleet's news: short words between its processes, over one channel of Redis.
+The fleet's news: short messages between its processes, over one channel of Redis.
 
-The rule: news only make things faster. A word may be lost, doubled or forged, and what is told here can be found out
-without it too, only later; so who hears one looks, and believes nothing.
+The rule: news only makes things faster. A message may be lost, doubled or forged, and everything it says can also be
+found out without it, only later. So a process that hears one looks for itself, and believes nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sidecar.redis_link.link import RedisLink
 from sidecar.tasks import Spawn
 
 QUIET_SECONDS = 5.0
-"""After so long without a word the server is asked for one; after as long again the connection is given up."""
+"""After so long without a message the server is asked for one. After as long again the connection is given up."""
 
 PAUSE_SECONDS = 2.0
-"""Between two tries to subscribe, at most; at least half of it."""
+"""The longest time between two tries to subscribe; the shortest is half of it."""
 
 LONGEST = 1024
-"""Bytes of one piece of news; what is longer is none of ours."""
+"""The most bytes of one piece of news. Longer ones are not ours, and are ignored."""
 
 Hear = Callable[[bytes], None]
 
@@ -30,9 +30,9 @@ Hear = Callable[[bytes], None]
 class News:
     """
     One subscription of this process to *channel*, made anew whenever it breaks. *draw* is uniform in [0, 1); *report*
-    hears of bugs.
+    gets bugs.
 
-    *up*: news come at present. Counters: *heard* and *subscriptions*.
+    *up*: news comes at present. Counters: *heard* and *subscriptions*.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class News:
         return f"<News {'up' if self.up else 'down'}, {self.heard} heard>"
 
     def subscribe(self, kind: bytes, hear: Hear) -> None:
-        """Have *hear* called with what follows ``kind:`` in each piece of news; *kind* has no colon."""
+        """Call *hear* with what follows ``kind:`` in each piece of news; *kind* has no colon."""
         self._hearers.setdefault(kind, []).append(hear)
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class News:
         self._listening = self._spawn(self._listen_on(), name="news")
 
     async def close(self) -> None:
-        """Listen no more, and let go of the connection."""
+        """Stop listening, and close the connection."""
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
@@ -78,7 +78,7 @@ class News:
         while True:
             self._returned.clear()
             if self._link.up:
-                with suppress(Exception):  # the link tells of a sick Redis; here it is only to try again
+                with suppress(Exception):  # the link reports a sick Redis; here it only means to try again
                     await self._listen()
             with suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE_SECONDS * (0.5 + self._draw() / 2)):
@@ -97,7 +97,7 @@ class News:
                 if message is not None:
                     asked = False
                     self._take(message)
-                    await asyncio.sleep(0)  # who floods us takes nobody's turn
+                    await asyncio.sleep(0)  # a flood of news must not keep other tasks from running
                 elif asked:
                     return
                 else:
@@ -120,5 +120,5 @@ class News:
             for hear in self._hearers.get(kind, ()):
                 try:
                     hear(news)
-                except Exception as error:  # noqa: BLE001 - one hearer's bug is no reason to hear no more
+                except Exception as error:  # noqa: BLE001 - a bug of one listener must not end the listening
                     self._report(error)

@@ -1,8 +1,7 @@
 """
-Following what the fleet writes: it is read again and again, and sooner when there is news.
+Follows what the fleet writes: reads it again and again, and sooner when there is news.
 
-The rule: nobody but a task of its own waits for it, and what goes wrong with it is one line of the log, not one a
-second.
+The rule: only a task of its own waits for it. A fault that lasts is one line of the log, not one a second.
 """
 
 from __future__ import annotations
@@ -15,16 +14,18 @@ from sidecar.core.events import TellEvent
 from sidecar.tasks import Spawn
 
 POLL_SECONDS = 1.0
-"""What the fleet says is read at least this often."""
+"""The fleet's word is read at least this often."""
 
 SPREAD_SECONDS = 0.05
-"""Over how much the fleet's reads are spread when news comes to all at once; so one process reads no more often."""
+"""
+News reaches all processes at once; their reads are spread over this time. So one process reads no more often than this.
+"""
 
 
 class Following:
     """
-    Calls *exchange*, which must not raise, at ``start`` and from then on until ``stop``: whenever it is nudged, and at
-    most *poll*() seconds after the last time, at least half of that. *draw* gives [0, 1); the task has this *name*.
+    Calls *exchange*, which must not raise, at ``start`` and then until ``stop``: whenever it is nudged, and otherwise
+    between half of *poll*() and *poll*() seconds after the last time. *draw* gives [0, 1); the task has this *name*.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Following:
         self._task = self._spawn(self._follow(), name=self._name)
 
     async def stop(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -74,7 +75,7 @@ class Following:
 
 
 class Alarm:
-    """Tells of what is wrong as *event*: once, until it is over or something else is wrong."""
+    """Reports a fault as *event* once, until it is over or another fault takes its place."""
 
     def __init__(self, tell: TellEvent, event: str) -> None:
         self._tell = tell
@@ -85,15 +86,15 @@ class Alarm:
         return f"<Alarm {self._event}: {self._reported_fault or 'nothing'}>"
 
     def ring(self, fault: str) -> None:
-        """*fault* is wrong; it must quote nothing that was read."""
+        """Report *fault*. Its text must quote nothing that was read."""
         if fault != self._reported_fault:
             self._reported_fault = fault
             self._tell(self._event, level="error", fault=fault)
 
     def bug(self, error: Exception) -> None:
-        """Something was raised that nobody expected: its kind is told, for its text may quote what was read."""
+        """Report an unexpected exception by its type only, because its text may quote what was read."""
         self.ring(type(error).__name__)
 
     def over(self) -> None:
-        """All is well."""
+        """The fault is over."""
         self._reported_fault = ""

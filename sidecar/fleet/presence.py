@@ -1,9 +1,9 @@
 """
 How many processes the fleet has at present.
 
-The rule: a process is there as long as it says so. Each writes itself every few seconds into one sorted set, with the
-time by Redis' own clock, and takes out whoever has been silent for too long; what was counted last holds while Redis
-is away, full, or answers nonsense.
+The rule: a process counts as long as it gives signs of life. Each writes itself every few seconds into one sorted set,
+with the time of Redis' own clock, and removes those that have been silent for too long. While Redis is away, full, or
+answers nonsense, the last count holds.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from sidecar.redis_link.shapes import misshapen
 from sidecar.tasks import Spawn
 
 BEAT_SECONDS: Final = 3.0
-"""Between two signs of life, at most; at least three quarters of it."""
+"""The longest time between two signs of life; the shortest is three quarters of it."""
 
 LIFE_SECONDS: Final = 10.0
-"""After so long a silence a process is gone: two signs may be lost."""
+"""A process that is silent for so long counts as gone. Two lost signs in a row do not make it so."""
 
 OWN_SECONDS: Final = 0.5
-"""How long Redis has for one sign: no call waits for it."""
+"""The time for one sign of life. No call waits for it."""
 
 
 def _count(reply: Any) -> int:
-    """The answer of ``_BEAT``; 0 where Redis forbids it to tell the time."""
+    """Read the answer of ``_BEAT``; 0 where Redis does not allow its user to ask the time."""
     if type(reply) is not int or reply < 0:
         raise misshapen()
     return reply
@@ -46,7 +46,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local sign = ARGV[3] == '1' and '0' or string.format('%.0f', now)
 local put = redis.pcall('ZADD', KEYS[1], sign, ARGV[1])
 if type(put) == 'table' then
-  -- Where there is no memory left all stay who are there: after a DEL Redis would let us in, and us alone.
+  -- No memory left: keep those that are there. After a DEL Redis would accept us, and would count only us.
   if not string.find(put.err, 'WRONGTYPE', 1, true) then return put end
   redis.call('DEL', KEYS[1])
   redis.call('ZADD', KEYS[1], sign, ARGV[1])
@@ -63,8 +63,8 @@ return redis.call('ZCARD', KEYS[1])
 
 class Presence:
     """
-    This process as *member*, 12 bytes that are no other's. *clock* is monotonic seconds, *draw* uniform in [0, 1),
-    *spawn* owns the task; *life* as ``LIFE_SECONDS``. *failures* counts signs that were not answered well.
+    This process as *member*, 12 bytes that no other process has. *clock* is monotonic seconds, *draw* uniform in [0,
+    1), *spawn* owns the task; *life* as ``LIFE_SECONDS``. *failures* counts signs that were not answered well.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class Presence:
     @property
     def count(self) -> int | None:
         """
-        How many there are, this one among them; None while nobody has told. The highest of what was counted within
-        the last life before the last count: a Redis that comes back empty has seen only the first of us. What was
-        counted before a silence that was longer than a life is as if it were of its end.
+        How many processes there are, this one included; None before the first count. It is the highest count within the
+        last life before the last count, because a Redis that comes back empty has seen only the first processes. After
+        a silence longer than a life, earlier counts are dated to the end of that silence.
         """
         return max((count for _, count in self._counts), default=None)
 
@@ -108,7 +108,7 @@ class Presence:
         self._beating = self._spawn(self._beat_on(), name="presence")
 
     async def close(self) -> None:
-        """Give none any more, and take leave if Redis can be asked."""
+        """Give no more signs, and sign off if Redis can be asked."""
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
@@ -116,7 +116,7 @@ class Presence:
             await self._sign(leave=True)
 
     async def beat(self) -> None:
-        """One sign of life, and a count. Raises ``FleetAway``."""
+        """Give one sign of life, and count. Raises ``FleetAway``."""
         count = await self._sign(leave=False)
         now = self._clock()
         if self._counts and self._counts[-1][0] < now - self._life:
@@ -140,7 +140,7 @@ class Presence:
             self._returned.clear()
             try:
                 await self.beat()
-            except Exception:  # noqa: BLE001 - whoever stops is counted by nobody, until the process ends
+            except Exception:  # noqa: BLE001 - without signing off this process counts until its life is over
                 self.failures += 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS * (0.75 + self._draw() / 4)):

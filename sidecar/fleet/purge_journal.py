@@ -1,17 +1,18 @@
 """
-The log of purges as it stands in Redis, and the fleet's mode beside it.
+The log of purges in Redis, and the fleet's mode beside it.
 
-The rule: one script reads and writes the log, in one step and never two at a time, so that what it says can be taken
-in as it comes. What is not by one of our secrets purges everything, if it stands among the purges, and is no mode.
+The rule: one script reads and writes the log in one step, so no two processes do it at the same time, and a process can
+apply what it reads in that order. A note that none of our secrets made purges everything if it stands among the purges,
+and is ignored as a mode.
 
 The log is a hash (``incarnation``, 16 random bytes; ``number`` and ``last``, that of the latest purge; ``node``, the
-run id of the server that holds it; ``before``, the incarnations that it goes on from, each with its last number in 16
-digits), a sorted set of sealed scopes by number, in which an equal scope purged again moves up by itself, and a sealed
-text that is the mode. All expire when no process has asked for 30 days; an entry that outlives its log is of no
-incarnation that holds, and is admitted by nobody.
+run id of the server that holds it; ``before``, the incarnations that it continues, each with its last number in 16
+digits), a sorted set of sealed scopes by number, in which an equal scope that is purged again moves up, and a sealed
+text that is the mode. All expire when no process has asked for 30 days. An entry that outlives its log belongs to no
+known incarnation, so no process uses it.
 
-``INFO server`` within the script tells the server apart from one that has taken its place. Where the ACL forbids it
-(``+info`` grants it), a log that is gone counts as flushed, and of a failover only numbers that go backwards tell.
+``INFO server`` within the script tells whether another server has taken the first one's place. Where the ACL forbids it
+(``+info`` grants it), a missing log counts as flushed, and only numbers that go backwards show a failover.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ from sidecar.redis_link.names import Notes, RedisNames
 from sidecar.redis_link.shapes import misshapen, number, one_of, pairs, texts
 
 EXCHANGE_SECONDS = 0.5
-"""How long one reading or writing of the log may take."""
+"""The time for one reading or writing of the log."""
 
 LIFE_SECONDS = 30 * 24 * 3600
-"""How long the log outlives the last process that asked for it."""
+"""How long the log stays after the last process that asked for it."""
 
 LONGEST_MODE = 30 * 86400.0
-"""Seconds; no mode holds for longer, and one that says so is none."""
+"""Seconds. No mode holds for longer; a note that says so is ignored."""
 
 SKEW_SECONDS = 600.0
-"""So far the wall clock of who set a mode may be ahead of ours."""
+"""How far the clock of the process that set a mode may be ahead of ours."""
 
 LONGEST_TAG = 64
-"""Characters; nobody can send a longer one with a call, and no route's name is longer."""
+"""Characters. No call can send a longer one, and no route's name is longer."""
 
 _NOTED = frozenset({ScopeKind.TAG, ScopeKind.ROUTE})
-"""What answers are noted by, beside what they carry themselves."""
+"""The scopes under which served answers are noted, besides those that the answers carry themselves."""
 
 MOST_PURGES = 1000
-"""Purges in the log; the oldest beyond are one of all."""
+"""The most purges in the log. If there are more, the oldest become one purge of everything."""
 
 
 class _JournalReply(NamedTuple):
@@ -78,11 +79,11 @@ _LOG = Script(
 -- ARGV: the channel of news, an incarnation for a new log, the incarnation and number that are known, seconds to live,
 -- most purges, the note of all; then for each purge
 -- its note, the number above which it need not be written again, and how many of the sets it moves to the log.
--- What is new is read before they are written: an equal purge by somebody else must not be taken for ours.
+-- What is new is read before they are written, because an equal purge by another process must not be taken for ours.
 local function text(number) return string.format('%.0f', number) end
 local told = redis.pcall('INFO', 'server')
 local node = type(told) == 'string' and string.match(told, 'run_id:(%x+)') or ''
-local function foreign(found)  -- of another type, so none of ours; else we have no right to it, and it may well be
+local function foreign(found)  -- of another type: not ours. Otherwise we may not read it; it may be ours
   return string.find(found.err, 'WRONGTYPE', 1, true)
 end
 local log = redis.pcall('HMGET', KEYS[1], 'incarnation', 'number', 'last', 'node', 'before')
@@ -96,11 +97,11 @@ local incarnation, number, last, before = log[1], tonumber(log[2] or ''), log[3]
 if top.err then redis.call('DEL', KEYS[2]) end
 local highest = top[2] or '0'
 local changed = false
-if not incarnation or not number or highest ~= last then  -- there is none, or part of it was evicted
+if not incarnation or not number or highest ~= last then  -- there is no log, or part of it was evicted
   redis.call('DEL', KEYS[1], KEYS[2])
   incarnation, number, last, before, changed = ARGV[2], 0, '0', '', true
 elseif (node ~= '' and log[4] and node ~= log[4])
-    or (incarnation == ARGV[3] and tonumber(ARGV[4]) > number) then  -- what came last may be lost
+    or (incarnation == ARGV[3] and tonumber(ARGV[4]) > number) then  -- the latest purges may be lost
   before = string.sub(incarnation .. string.format('%016.0f', number) .. before, 1, 256)
   incarnation, changed = ARGV[2], true
 elseif node ~= '' and not log[4] then
@@ -119,11 +120,11 @@ local function put(note)
   if type(done) == 'table' then full = 1 else added = true end  -- no memory left; what is there can be read
   return full == 0
 end
-local function move(key)  -- but what has ended since
+local function move(key)  -- except what has ended since
   local time = redis.pcall('TIME')
   local from = not time.err and text(time[1] * 1000 + math.floor(time[2] / 1000)) or '-inf'
   local notes = redis.pcall('ZRANGEBYSCORE', key, from, '+inf')
-  if notes.err then return end  -- of another type, so none of ours
+  if notes.err then return end  -- of another type, so not ours
   for _, note in ipairs(notes) do
     if not put(note) then return end
     moved[#moved + 1] = note
@@ -155,7 +156,7 @@ if changed then
   local put = redis.pcall(
     'HSET', KEYS[1], 'incarnation', incarnation, 'number', text(number), 'last', last, 'before', before)
   if type(put) == 'table' and put.err then
-    if incarnation ~= log[1] then return put end  -- there is no log, and none can be made
+    if incarnation ~= log[1] then return put end  -- there is no log, and it cannot be made
     full = 1
   elseif node ~= '' then redis.call('HSET', KEYS[1], 'node', node) end
 end
@@ -195,8 +196,9 @@ _ENDED = "ended"
 
 class JournalState(NamedTuple):
     """
-    What the log says. *mode* is the fleet's, until *until*, wall clock, None where there is none that holds; *noted*:
-    something stands in its place. *unreadable*: purges that we cannot read. *full*: what was to be written is not.
+    What the log says. *mode* is the fleet's mode, until *until*, wall clock; None where no mode holds. *noted*: Redis
+    has a note in the place of the mode. *unreadable*: how many purges we cannot read. *full*: Redis did not store what
+    was to be written.
     """
 
     tail: Tail
@@ -211,7 +213,7 @@ class Journal:
     """
     The log of *names*. *now* is the wall clock, *random* gives as many random bytes as it is asked for.
 
-    Whatever is asked raises ``FleetAway`` where Redis does not answer.
+    Each method raises ``FleetAway`` where Redis does not answer.
     """
 
     def __init__(
@@ -228,7 +230,7 @@ class Journal:
         self._keys = [names.log_meta, names.log_purges, names.log_mode]
         self._names = names
         self._scopes = ScopeNotes(names, notes)
-        self._mode = b"mode " + names.news.removesuffix(b"news") + b" "  # whose it is, as of scopes
+        self._mode = b"mode " + names.news.removesuffix(b"news") + b" "  # binds the mode to its namespace
         self._notes = notes
         self._now = now
         self._random = random
@@ -239,7 +241,7 @@ class Journal:
     async def exchange(self, known: Position, purges: Mapping[Scope, Due]) -> JournalState:
         """
         Write *purges*, unless they stand there by now, and read what has come since *known*. A purge by a tag or a
-        route brings with it the purges of the answers that have served its calls.
+        route also writes purges of the answers that have served its calls.
         """
         keys, words = self._request(known, purges)
         answered: _JournalReply = await self._link.evaluate(_LOG, keys, words, TimeBudget(EXCHANGE_SECONDS))
@@ -251,9 +253,9 @@ class Journal:
 
     async def put_mode(self, mode: Mode | None, until: float, *, unless: bool = False) -> None:
         """
-        The fleet's mode is *mode* until *until*, wall clock, at most for ``LONGEST_MODE``; None, or a time that has
-        passed: there is none any more, and that is told for as long, or who comes back late would set it again.
-        *unless* something is told by now.
+        Set the fleet's mode to *mode* until *until*, wall clock, at most for ``LONGEST_MODE``. None, or a time that has
+        passed, ends the mode; that is noted for as long, because a process that comes back late would set the mode
+        again. *unless*: change nothing if a note is there already.
         """
         now = self._now()
         until = min(until, now + LONGEST_MODE)
@@ -282,13 +284,16 @@ class Journal:
         return keys, words
 
     def _sets(self, scope: Scope) -> list[bytes]:
-        """Where it stands what else *scope* purges: under a name by each secret, for either may have noted it."""
+        """
+        The sets that hold what else *scope* purges: one name for each of our secrets, because each may have been used
+        for notes.
+        """
         if scope.kind not in _NOTED or len(scope.value) > LONGEST_TAG:
             return []
         return [self._names.tagged(digest(note)) for note in self._scopes.seal_by_each(scope)]
 
     def _read(self, found: Sequence[Any]) -> tuple[tuple[tuple[Scope, int], ...], int]:
-        """The purges that *found* has, by number, and how many of them we cannot read."""
+        """The purges in *found*, by number, and how many of them we cannot read."""
         read: list[tuple[Scope, int]] = []
         unreadable = 0
         for note, score in zip(found[::2], found[1::2], strict=True):
@@ -305,6 +310,6 @@ class Journal:
                 until = float(end)
                 if until <= self._now() + LONGEST_MODE + SKEW_SECONDS:
                     return Mode(mode), until
-        except ValueError:  # of a later version
+        except ValueError:  # written by a later version
             pass
         return None, -math.inf

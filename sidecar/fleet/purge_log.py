@@ -31,13 +31,14 @@ from sidecar.tasks import Spawn
 
 CURRENT_SECONDS = 3.0
 """
-How old what is known of purges may be for entries from Redis to be judged by it; and those in memory, unless Redis is
-away: a reading is tried at least every 1.5 s or so, so this process itself did not run for the rest of the time.
+For how many seconds after a reading of the log entries from Redis may be judged by it; entries in memory too, unless
+Redis is away. The log is read at least every 1.5 s or so; if more time has passed, this process did not run for the
+rest of it.
 """
 
 
 class _Held(NamedTuple):
-    """The fleet's mode, and until when, wall clock; None: it has none."""
+    """The fleet's mode and its end, wall clock; None where it has none."""
 
     mode: Mode | None = None
     until: float = -math.inf
@@ -45,14 +46,14 @@ class _Held(NamedTuple):
 
 class PurgeLog:
     """
-    Keeps *purges* in step with the log. *now* is the wall clock, *clock* seconds that run on, also while the machine
-    sleeps, *draw* gives [0, 1), *random* as many random bytes as it is asked for. *patience*: how long a call waits for
+    Keeps *purges* in step with the log. *now* is the wall clock; *clock* is seconds that run on, also while the machine
+    sleeps; *draw* gives [0, 1); *random* as many random bytes as it is asked for. *patience*: how long a call waits for
     Redis, seconds.
 
-    *on_purge* is called with what has just been purged here, by whomever, in the same step in which *purges* learns
-    it; *on_mode* with the fleet's mode and its end, wall clock, when either changes, None where there is none. Nothing
-    raises but for cancellation. ``counts``: ``tails`` and ``failures`` of reading, ``purges`` written from here,
-    ``learned`` from the log, ``unreadable`` notes (each a purge of everything), ``lost`` logs.
+    *on_purge* is called with what has just been purged here, by any process, in the same step in which *purges* learns
+    it. *on_mode* is called with the fleet's mode and its end, wall clock, when either changes; None where there is
+    none. Nothing raises except cancellation. ``counts``: ``tails`` and ``failures`` of reading, ``purges`` written from
+    here, ``learned`` from the log, ``unreadable`` notes (each is a purge of everything), ``lost`` logs.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class PurgeLog:
         self._read_at = clock()
         self._away = False
         self._held = self._told_mode = _Held()
-        self._term = term(-math.inf, now(), clock())  # of the mode held
+        self._term = term(-math.inf, now(), clock())  # of the mode that holds
         purges.until = clock() + CURRENT_SECONDS
         self._waiting: _Held | None = None
         self.counts: Counter[str] = Counter()
@@ -102,12 +103,12 @@ class PurgeLog:
 
     @property
     def lag(self) -> float:
-        """Seconds since the log was asked for what was read of it last, or since this was made."""
+        """Seconds since this process asked for what it read of the log last, or since this object was made."""
         return self._clock() - self._read_at
 
     @property
     def current(self) -> bool:
-        """Whether what is known of purges is recent enough for entries from Redis to be judged by it."""
+        """Whether the known purges are recent enough to judge entries from Redis."""
         return not self._away and self.lag <= CURRENT_SECONDS
 
     @property
@@ -116,11 +117,11 @@ class PurgeLog:
         return self._held.mode if self._term.left(self._now(), self._clock()) > 0.0 else None
 
     async def start(self) -> None:
-        """Read the log, if it answers in time, and from now on until ``stop``."""
+        """Read the log if it answers in time, and go on reading it until ``stop``."""
         await self._following.start()
 
     async def stop(self) -> None:
-        """Follow the log no more; what still waits for it is written if that can be done in one try."""
+        """Stop following the log. What still waits is written if one try is enough."""
         await self._following.stop()
         if self._purges.pending or self._waiting is not None or len(self._tagged):
             with suppress(TimeoutError):
@@ -128,7 +129,7 @@ class PurgeLog:
                     await self._turn()
 
     def _return(self) -> None:
-        """Redis was away, and so may purges have been: nothing from there is current until the log has been read."""
+        """Redis was away, so purges may have been missed: nothing from Redis is current until the log has been read."""
         self._away = True
         self.nudge()
 
@@ -138,8 +139,8 @@ class PurgeLog:
 
     async def purge(self, scopes: Iterable[Scope]) -> Position | None:
         """
-        Purge *scopes*, here at once and everywhere within a second or two of being in the log. Returns where in the log
-        it stands; None: Redis is away, and the purge waits for its return.
+        Purge *scopes*: here at once, and everywhere within a second or two after it is in the log. Returns its place in
+        the log; None where Redis is away and the purge waits for its return.
         """
         scopes = tuple(scopes)
         self._purges.apply(scopes)
@@ -152,10 +153,11 @@ class PurgeLog:
 
     async def set_mode(self, mode: Mode | None, until: float = 0.0) -> bool:
         """
-        Set the fleet's mode until *until*, wall clock, at most for ``LONGEST_MODE``, here at once and everywhere within
-        a second or two of its being told; None, or a time that has passed: there is none any more.
+        Set the fleet's mode until *until*, wall clock, at most for ``LONGEST_MODE``: here at once, and everywhere
+        within a second or two after it is in Redis. None, or a time that has passed, ends the mode.
 
-        False: Redis is away or takes no writes, and is told when that is over, whatever others have set meanwhile.
+        Returns False where Redis is away or takes no writes. Then the mode is written when that is over, whatever
+        others have set meanwhile.
         """
         until = min(until, self._now() + LONGEST_MODE)
         self._waiting = _Held(mode, until) if mode is not None else _Held()
@@ -166,7 +168,7 @@ class PurgeLog:
 
     @property
     def forgot(self) -> bool:
-        """Whether Redis may have lost what has been noted: its data are others, or it was noted long ago."""
+        """Whether Redis may have lost the notes: it has other data now, or the notes are old."""
         return self._forgot or self._clock() - self._noted_at > AGAIN_SECONDS
 
     @forgot.setter
@@ -175,31 +177,31 @@ class PurgeLog:
 
     def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
         """
-        Have a purge of one of *tags* take the entry of *key*, wherever it is: *entry* served a call with them. Redis is
-        told at the next turn. False: so much is waiting for Redis that there is no room.
+        Note that *entry* served a call with *tags*, so that a purge of one of them takes the entry of *key*, wherever
+        it is. Redis gets the note at the next turn. Returns False where too many notes wait for Redis.
         """
         return self._tagged.note(key, entry, tags)
 
     async def catch_up(self) -> None:
         """
-        Read the log, where this process has not run for a while: then memory may hold what has been purged meanwhile.
+        Read the log where this process has not run for a while, because memory may hold what has been purged meanwhile.
         Where Redis does not answer in time, memory goes on serving.
         """
         if self._clock() <= self._purges.until:
             return
         with suppress(TimeoutError):
             async with Deadline(self._patience), self._catching_up:
-                if self._clock() > self._purges.until:  # else another call has read it
+                if self._clock() > self._purges.until:  # otherwise another call has read it meanwhile
                     await self._exchange()
         if self._clock() > self._purges.until:
             self._go_by(self._clock())
 
     def _go_by(self, at: float) -> None:
-        """What is known here may be gone by: the log was read, or could not be, not before *at*."""
+        """The log was read at *at* or later, or could not be read: what is known here may be used from then on."""
         self._purges.until = max(self._purges.until, at + CURRENT_SECONDS)
 
     async def _turn(self) -> None:
-        """Keep in step with the log, and write what is noted; whoever noted an answer too late purges it."""
+        """Keep in step with the log and write the notes. An answer that was noted too late is purged."""
         await self._exchange()
         late: list[Scope] = []
         try:
@@ -207,7 +209,7 @@ class PurgeLog:
             if len(self._tagged):
                 self.nudge()
         except FleetAway:
-            pass  # it waits for the next turn
+            pass  # the notes wait for the next turn
         except Exception as error:  # noqa: BLE001 - as in _exchange
             self._alarm.bug(error)
         if late:
@@ -216,16 +218,16 @@ class PurgeLog:
             await self._exchange()
 
     async def _exchange(self) -> None:
-        """Write what is pending, read what is new, and take it in, if Redis answers."""
+        """Write what is pending, read what is new and apply it, if Redis answers."""
         async with self._exchanging:
             began = self._clock()
             try:
                 await self._try_exchange()
             except FleetAway as away:
                 self.counts["failures"] += 1
-                if self._link.up and self.lag > CURRENT_SECONDS:  # else the link tells of it
+                if self._link.up and self.lag > CURRENT_SECONDS:  # otherwise the link reports it
                     self._alarm.ring(str(away))
-            except Exception as error:  # noqa: BLE001 - a bug, or foreign data under our keys, must not end the following
+            except Exception as error:  # noqa: BLE001 - a bug, or foreign data under our keys, must not end the reading
                 self.counts["failures"] += 1
                 self._alarm.bug(error)
             self._go_by(began)
@@ -245,7 +247,7 @@ class PurgeLog:
         news = self._purges.learn(tail, self._clock(), sent)
         if news:
             self._carry_out(news)
-        self._read_at = asked  # this process may have been stopped since: what came then is not in the answer
+        self._read_at = asked  # this process may have been stopped since: later purges are not in the answer
         self._away = False
         self.counts["tails"] += 1
         self.counts["purges"] += len(sent)
@@ -256,19 +258,22 @@ class PurgeLog:
             self.counts["lost"] += 1
             self._tell("purge-log-lost", level="warning", memory="purged" if ALL in news else "kept")
         if self._waiting is not None:
-            return  # what Redis has is older than what it is still to be told
+            return  # Redis has an older mode than the one that waits to be written
         if changed and not answer.noted and self.mode is not None:
             await self._put_mode(self._held, unless=True)
         else:
             self._hold(_Held(answer.mode, answer.until))
 
     def _hold(self, held: _Held) -> None:
-        """This is the fleet's mode; where it is the one that held before, so is its end by the clock that runs on."""
+        """Hold this mode of the fleet. If the mode is the same as before, its end by the clock that runs on stays."""
         if held != self._held:
             self._held, self._term = held, term(held.until, self._now(), self._clock())
 
     async def _tell_mode(self) -> bool:
-        """Write the mode that waits for that; False: it goes on waiting. One that has ended meanwhile is nobody's."""
+        """
+        Write the mode that waits. Returns False while it must go on waiting. A mode that has ended meanwhile is
+        dropped.
+        """
         waiting = self._waiting
         over = waiting is None or (waiting.mode is not None and self.mode is None)
         if waiting is not None and not over and not await self._put_mode(waiting):
@@ -290,7 +295,7 @@ class PurgeLog:
     def _carry_out(self, purged: tuple[Scope, ...]) -> None:
         try:
             self._on_purge(purged)
-        except Exception as error:  # noqa: BLE001 - the purge is known, and what it forbids is not admitted any more
+        except Exception as error:  # noqa: BLE001 - the purge is known here, and what it covers is no longer used
             self._alarm.bug(error)
 
     def _announce_mode(self) -> None:

@@ -1,14 +1,13 @@
 """
-The rates of a route that the whole fleet holds together, in one hash of Redis a route.
+The rates of a route that the whole fleet shares, in one hash of Redis for each route.
 
-The rule: one script looks, charges and corrects in one step, by Redis' own clock; so the clocks of pods don't matter,
-and no two calls take the same room. Its arithmetic is that of ``core/limits/rates.Bucket``: the hash has, for requests
-(``r``) and tokens (``t``), the instant at which the bucket is empty, in microseconds. Who asks with patience is charged
-at once for a turn that comes later, and nobody has to ask again: processes take turns, and a large call is not
-starved by small ones.
+The rule: one script looks, charges and corrects in one step, by Redis' own clock. So the clocks of pods do not matter,
+and no two calls take the same room. Its arithmetic is that of ``core/limits/rates.Bucket``: for requests (``r``) and
+tokens (``t``) the hash has the instant at which the bucket is empty, in microseconds. A call that can wait is charged
+at once for a later turn and does not ask again. So processes take turns, and small calls do not starve a large one.
 
-``TIME`` within the script needs a right of its own (``+time``); where the ACL forbids it the fleet has no rates, which
-says nothing of Redis' health.
+``TIME`` within the script needs a right of its own (``+time``). Where the ACL forbids it the fleet shares no rates;
+this does not count as a failure of Redis.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from sidecar.redis_link.shapes import misshapen
 from sidecar.tasks import Spawn
 
 BEHIND_SECONDS: Final = 0.05
-"""How long a correction waits for others, or for a call that takes it along."""
+"""How long a correction waits for more corrections, or for a call that takes it along."""
 
 MOST_CHARGES: Final = 64
-"""Calls that one step charges, at most: a script holds up all that Redis does."""
+"""The most calls that one step charges, because a script blocks everything else in Redis."""
 
 _MICROSECONDS: Final = 1_000_000
 
 
 def _taken(reply: Any) -> Taken | None:
-    """The answer of ``_TAKE``, None where Redis forbids it to tell the time."""
+    """Read the answer of ``_TAKE``; None where Redis does not allow its user to ask the time."""
     match reply:
         case []:
             return None
@@ -55,16 +54,16 @@ def _taken(reply: Any) -> Taken | None:
 
 _TAKE = Script(
     """
--- KEYS: the route's hash. ARGV: a bucket's microseconds, the most that it may be overdrawn; what a request and a token
--- are worth, 0 for no limit; how full the buckets are at most; what is taken in addition, of requests and of tokens
--- (below 0 it is given back); how long the next may wait, and then what each call takes of tokens.
+-- KEYS: the route's hash. ARGV: a bucket's microseconds, how far it may be overdrawn; what a request and a token are
+-- worth, 0 for no limit; how full the buckets are at most; what is taken in addition, of requests and of tokens (below
+-- 0 it is given back); how long the next call may wait, and then what each call takes of tokens.
 local time = redis.pcall('TIME')
 if time.err then return {} end
 local now = time[1] * 1000000 + time[2]
 local burst, debt, request, token = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local function fill(at, most)
   at = tonumber(at or nil)
-  if not at or at ~= at or at - now > 2 * debt then return most end  -- nothing, or not written by us
+  if not at or at ~= at or at - now > 2 * debt then return most end  -- missing, or not written by us
   return math.min(now - at, most)
 end
 local kept = redis.pcall('HMGET', KEYS[1], 'r', 't')
@@ -101,7 +100,7 @@ return {count, wait_requests, wait_tokens, reserved, math.floor(requests), math.
 
 
 class _Owed:
-    """Corrections of a route on their way to Redis: *tokens* and *requests* that are given back, or taken below 0."""
+    """Corrections of a route on their way to Redis: *tokens* and *requests* to give back; negative ones are taken."""
 
     __slots__ = ("limits", "requests", "tokens")
 
@@ -156,19 +155,21 @@ class FleetQuota:
         ceiling: Pair = BRIMFUL,
     ) -> Taken:
         """
-        Take one request, and of tokens each of *charges*, for as many calls in their order as there is room for, at
-        most ``MOST_CHARGES``; and for the next one, where its turn comes within *patience* seconds. Corrections of
-        *route* go along. *ceiling*: the buckets are taken to be no fuller, for who has spent without asking.
+        Take one request, and the tokens in *charges*, for as many calls as there is room for, in their order and at
+        most ``MOST_CHARGES``; and for the next one, if its turn comes within *patience* seconds. Corrections of *route*
+        are sent along. *ceiling*: the buckets count as no fuller than this, for a process that has spent without
+        asking.
 
-        Raises ``FleetAway``. Then, and when cancelled, it may have been charged; that passes with the bucket.
+        Raises ``FleetAway``. Then, and when cancelled, the calls may have been charged; the bucket fills again with
+        time.
         """
         owed = self._owed.pop(route, None)
         return await self._evaluate(route, limits, owed, charges[:MOST_CHARGES], patience, ceiling)
 
     def give(self, route: str, limits: RouteLimits, tokens: int, requests: int = 0) -> None:
         """
-        Give back so much of what was taken for calls of *route*, or below 0 take it in addition. It is in Redis within
-        100 ms, unless that is away: then what was taken stays, and the bucket fills in time.
+        Give *tokens* and *requests* of *route* back; negative ones are taken in addition. They are in Redis within 100
+        ms, unless it is away: then they stay taken, and the bucket fills again with time.
         """
         owed = self._owed.get(route)
         if owed is None:
@@ -180,7 +181,7 @@ class FleetQuota:
             self._sending = self._spawn(self._send(), name="quota")
 
     async def close(self) -> None:
-        """Send what is on its way."""
+        """Send the corrections that wait."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
@@ -241,5 +242,5 @@ def _microseconds(seconds: float) -> int:
 
 
 def _prices(price: Worth) -> tuple[str, str]:
-    """In microseconds, as text that Lua reads to the last digit."""
+    """Prices in microseconds, as text that Lua reads to the last digit."""
     return repr(price.request * _MICROSECONDS), repr(price.token * _MICROSECONDS)

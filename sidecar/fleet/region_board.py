@@ -1,14 +1,14 @@
 """
-The board on which the fleet's processes pin what they know of regions, in Redis.
+The board in Redis where the fleet's processes write what they know of regions.
 
-The rule: it is written and read in one step, by Redis' own clock alone, and what is not by one of our secrets is not
-there. What follows from it is decided elsewhere.
+The rule: the board is written and read in one step, by Redis' own clock alone. A note that none of our secrets made is
+ignored. What follows from the notes is decided elsewhere.
 
-In Redis stand two sorted sets of notes, by the time at which each ends, in milliseconds since the epoch: operators'
-orders, and the openings and closings of breakers. A note is a label, the same for all with the same word of the same
-subject, and sealed behind it namespace, word, subject and end: copied, it holds for no longer than it said, and nowhere
-else. Among the orders one member without end, random bytes, marks the set: where it is another, what the set had was
-lost. Besides, a string for each probe, which says whose it is.
+Redis has two sorted sets of notes, ordered by their end in milliseconds since the epoch: operators' orders, and the
+openings and closings of breakers. A note begins with a label, which is the same for all notes with the same word about
+the same subject. Behind it, namespace, word, subject and end are sealed. So a copied note holds no longer than it says,
+and nowhere else. One member of the orders has no end: random bytes that mark the set. If the mark has changed, the
+set's data was lost. Besides, there is one string for each probe, which says whose probe it is.
 
 ``TIME`` within the script needs a right of its own (``+time``); where the ACL forbids it there is no board.
 """
@@ -30,27 +30,31 @@ from sidecar.redis_link.names import Notes, RedisNames
 from sidecar.redis_link.shapes import misshapen, number, one_of, pairs
 
 EXCHANGE_SECONDS = 0.5
-"""How long one reading or writing may take."""
+"""The time for one reading or writing."""
 
 LONGEST_ORDER = 30 * 86400.0
 LONGEST_OPENING = 600.0
 LONGEST_PROBE = 600.0
-"""Seconds; nothing that is written or read holds for longer, whatever it says."""
+"""Seconds. No note holds for longer, whatever it says."""
 
 LIFE_SECONDS = 31 * 24 * 3600
-"""How long the sets outlive the last process that asked for them."""
+"""How long the sets stay after the last process that asked for them."""
 
 MOST_NOTES = 256
-"""In each set; beyond them what ends soonest goes."""
+"""The most notes in each set. If there are more, those that end soonest are removed."""
 
 MOST_REMOVED = 10_000
-"""Of what is over, or too much, by one exchange: whatever others have written into a set, none takes long."""
+"""
+The most old or surplus notes that one exchange removes, so that no exchange takes long, whatever others have written.
+"""
 
 GRAIN_MILLISECONDS = 10_000
-"""To multiples of it the sealed ends of findings are rounded up: what many find out at the same time is one note."""
+"""
+The sealed ends of findings are rounded up to multiples of it, so that processes that find the same write the same note.
+"""
 
 LABEL_SIZE = 16
-"""Bytes; the script has it, too."""
+"""Bytes. The script has the same number."""
 
 _FORBIDDEN, _UNTIMELY = 0, 2
 
@@ -59,7 +63,7 @@ FINDINGS = ("opened", "closed")
 
 
 class _BoardReply(NamedTuple):
-    """The answer of ``_EXCHANGE``; *done* is why there is nothing else in it, or whether it was timely."""
+    """The answer of ``_EXCHANGE``. *done* says whether the caller's time was right, or why the answer is empty."""
 
     done: int
     now: int = 0
@@ -79,11 +83,11 @@ def _reply_of(reply: Any) -> _BoardReply:
 
 _EXCHANGE = Script(
     """
--- KEYS: the orders; where breakers are shared these, too, and then probes that are over. ARGV: the channel of news, a
--- mark for a new set, seconds to live, most notes, most to remove, whose probes are ours, what the caller takes for the
--- time: where that is wrong nothing is changed. Then for each change: the number of its set, when its note ends, 1 to
--- leave alone what is there, the number of its probe's key or 0, how many notes and labels go for it, these, and its
--- note, '' for none.
+-- KEYS: the orders; where breakers are shared also the findings, and then the probes that are over. ARGV: the channel
+-- of news, a mark for a new set, seconds to live, most notes, most to remove, the holder of our probes, the time as the
+-- caller knows it: if it is wrong, nothing is changed. Then for each change: the number of its set, when its note ends,
+-- 1 to leave a note that is there, the number of its probe's key or 0, how many notes and labels it removes, these, and
+-- its note, '' for none.
 local time = redis.pcall('TIME')
 if time.err then return {0} end
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -97,7 +101,7 @@ end
 for i = 1, sets do
   local ended = redis.pcall('ZCOUNT', KEYS[i], '-inf', text(now))
   if type(ended) ~= 'table' then trim(i, ended)
-  elseif string.find(ended.err, 'WRONGTYPE', 1, true) then redis.call('DEL', KEYS[i])  -- none of ours
+  elseif string.find(ended.err, 'WRONGTYPE', 1, true) then redis.call('DEL', KEYS[i])  -- not ours
   else return ended end
 end
 local function standing(i, ...)
@@ -124,7 +128,7 @@ while ARGV[at] do
   end
   if note ~= '' and (unless == '0' or #there == 0) then
     for _, old in ipairs(there) do
-      -- Many may find out the same: what holds for longer stays.
+      -- Many processes may find out the same: the note that holds for longer stays.
       local longer = i == 2 and label(old) == label(note) and redis.call('ZSCORE', KEYS[i], old) - ends > 0
       if old ~= note and not longer then less[#less + 1] = old end
     end
@@ -141,7 +145,7 @@ for i = 1, sets do
   if changed[i] or redis.call('TTL', KEYS[i]) < ARGV[3] / 2 then redis.call('EXPIRE', KEYS[i], ARGV[3]) end
   answer[i + 3] = standing(i, 'WITHSCORES')
 end
-if ARGV[8] and next(changed) then redis.pcall('PUBLISH', ARGV[1], 'r') end  -- else it is read a little later
+if ARGV[8] and next(changed) then redis.pcall('PUBLISH', ARGV[1], 'r') end  -- otherwise others read it later
 return answer
 """,
     "regions",
@@ -150,12 +154,12 @@ return answer
 
 _CLAIM = Script(
     """
--- KEYS: the probe. ARGV: whose it is to be, milliseconds, the most milliseconds that it may be anybody's.
+-- KEYS: the probe. ARGV: the holder to be, milliseconds, the most milliseconds that a probe may be held.
 local holder = redis.pcall('GET', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
-local none = left == -2 or left == -1 or left > tonumber(ARGV[3])  -- without an end it is no claim of ours
+local none = left == -2 or left == -1 or left > tonumber(ARGV[3])  -- without an end it is not a claim of ours
 if not none and holder ~= ARGV[1] then return 0 end
-redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])  -- where there is no memory left all may probe
+redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])  -- where there is no memory left, every process may probe
 return 1
 """,
     "probe",
@@ -168,7 +172,7 @@ _KINDS = (("order", ORDERS, 1), ("breaker", FINDINGS, GRAIN_MILLISECONDS))
 
 
 class Ordered(NamedTuple):
-    """What an order is about."""
+    """The region, or all of them, that an order is about."""
 
     service: str
     region: str
@@ -180,8 +184,9 @@ About = TypeVar("About", Ordered, Place)
 
 class Change(NamedTuple):
     """
-    From now on a note with *word* of *subject* is there for *seconds*, and no other of it. *unless*: where there is
-    one, that stays. A change of a place says that its probe is over, too, if it is ours, and with ``""`` only that.
+    A change of the board: a note with *word* about *subject* for *seconds*, and no other note about it. *unless*: an
+    existing note stays. A change about a place also ends its probe, if it is ours; with the word ``""`` it does only
+    that.
     """
 
     subject: Subject
@@ -199,7 +204,10 @@ class BoardNote(NamedTuple):
 
 
 class BoardState(NamedTuple):
-    """What is on the board, and the *mark* of its set of orders. *full*: what was to be written may not be there."""
+    """
+    What is on the board, and the *mark* of its set of orders. *full*: notes may be missing, because Redis had no
+    memory.
+    """
 
     mark: bytes
     orders: Mapping[Ordered, BoardNote]
@@ -209,10 +217,10 @@ class BoardState(NamedTuple):
 
 class RegionBoard:
     """
-    The board of *names*; *findings*: what is found out of breakers is read as well as orders. *timeout* is how long a
-    claim may take, seconds; *clock* is seconds that run on; *random* gives as many random bytes as it is asked for.
+    The board of *names*. *findings*: read the findings about breakers as well as orders. *timeout* is how long a claim
+    may take, seconds; *clock* is seconds that run on; *random* gives as many random bytes as it is asked for.
 
-    Whatever is asked raises ``FleetAway`` where Redis does not answer. ``counts``: ``unreadable`` notes.
+    Each method raises ``FleetAway`` where Redis does not answer. ``counts``: ``unreadable`` notes.
     """
 
     def __init__(
@@ -246,9 +254,9 @@ class RegionBoard:
         return f"<RegionBoard of {len(self._held)} subjects>"
 
     async def exchange(self, changes: Iterable[Change] = ()) -> BoardState | str:
-        """Make *changes*, and read what there is then; or why Redis won't have it."""
+        """Make *changes* and return the board after them; or the reason why Redis refuses."""
         changes = tuple(changes)
-        for _ in range(2):  # as long as it takes to learn what its clock says, in which ends are sealed
+        for _ in range(2):  # the first try may only learn Redis' clock, which sealed ends need
             now, keys = self._redis_now(), list(self._sets)
             words: list[bytes | int] = [self._channel, self._random(16), LIFE_SECONDS, MOST_NOTES, MOST_REMOVED]
             words += (self._token, now)
@@ -264,16 +272,16 @@ class RegionBoard:
         raise FleetAway("error", "Redis' clock leaps")
 
     async def claim(self, place: Place, seconds: float) -> bool:
-        """Whether the probe of *place* is ours, for *seconds* or until it is over."""
+        """Whether this process may probe *place*, for *seconds* or until the probe is over."""
         words = [self._token, _milliseconds(min(seconds, LONGEST_PROBE)), _milliseconds(LONGEST_PROBE)]
         return bool(await self._link.evaluate(_CLAIM, [self._probe(place)], words, TimeBudget(self._timeout)))
 
     def _redis_now(self) -> int:
-        """What Redis' clock says, in milliseconds, as far as is known."""
+        """What Redis' clock says, in milliseconds, as far as it is known."""
         return round(self._clock() * 1000 + self._ahead)
 
     def _words(self, change: Change, now: int, keys: list[bytes]) -> Sequence[bytes | int]:
-        """*change* as the script has it; its probe's key, where it has one, is added to *keys*."""
+        """*change* in the form of the script; the key of its probe, if any, is added to *keys*."""
         subject, word, ends = change.subject, change.word, now + _milliseconds(change.seconds)
         which, probe, note = 1, 0, b""
         gone: tuple[bytes, ...] = ()
@@ -311,8 +319,8 @@ class RegionBoard:
 
     def _opened(self, note: bytes) -> tuple[Subject | None, str, int]:
         """
-        What *note* is about, its word and its end; None where it isn't ours to read, of another namespace or a later
-        version, or foreign.
+        What *note* is about, its word and its end; None where we cannot read it: it has another namespace, a later
+        version, or is foreign.
         """
         subject: Subject | None = None
         word, ends = "", 0
@@ -338,13 +346,13 @@ class RegionBoard:
         return self._probes + self._label("probe", *place).hex().encode("ascii")
 
     def _label(self, *words: str) -> bytes:
-        """What says *words* to those who have the secret, and nothing to others."""
+        """A label for *words*: those who have the secret can tell what it stands for, others cannot."""
         sealed = self._notes.seal_note(_OURS + json.encode((self._namespace, *words)))
         return blake2b(sealed, digest_size=LABEL_SIZE).digest()
 
 
 def _add(known: dict[About, BoardNote], subject: About, said: BoardNote) -> None:
-    """Of several notes of a subject, by two secrets or copied, what ends last counts."""
+    """Several notes about one subject, by two secrets or copied: the one that ends last counts."""
     if subject not in known or known[subject].ends < said.ends:
         known[subject] = said
 

@@ -1,9 +1,8 @@
 """
-What the fleet says of regions: operators' orders, and, where breakers are shared, what other processes found out.
+What the fleet says of regions: operators' orders and, where breakers are shared, what other processes found out.
 
-The rule: it is hearsay, and only helps. Each process keeps a judgement of its own, and goes by that alone while Redis
-is away or what it holds makes no sense. Nothing but ``order`` raises; nobody but an operator and a probe waits for
-Redis.
+The rule: what other processes say only helps. Each process judges for itself, and uses its own judgement alone while
+Redis is away or holds nonsense. Only ``order`` raises; only an operator and a probe wait for Redis.
 """
 
 from __future__ import annotations
@@ -33,19 +32,22 @@ from sidecar.redis_link.names import Notes, RedisNames
 from sidecar.tasks import Spawn
 
 REFUSED_SECONDS = 60.0
-"""How often it is tried where Redis won't have it: each try may be a line in its own log."""
+"""The time between two tries while Redis refuses: each try may be a line in Redis' own log."""
 
 SILENT_SECONDS = 3.0
-"""So long without a reading, though the link is up, and the log has a line about it."""
+"""If nothing was read for so long although the link is up, the log gets a line about it."""
 
 CLOSED_SECONDS = 60.0
-"""How long a closing is told; who was away for longer finds out by a probe of its own."""
+"""How long a closing is told. A process that was away for longer finds it out by its own probe."""
 
 AUTO_SECONDS = 60.0
-"""How long it is told that an order was taken back: or who still knows it might give it again when data was lost."""
+"""
+How long it is told that an order was taken back. A process that still knows the order might otherwise give it again
+when Redis loses data.
+"""
 
 _WORDS = {State.OPEN: "open", State.CLOSED: "close"}
-"""How an order stands in Redis: in the words of the first version, so that pods of every version understand them."""
+"""How an order is written in Redis: in the words of the first version, so that pods of every version understand it."""
 
 _STATES = {word: state for state, word in _WORDS.items()}
 _HEARSAY = {"fleet", "operator"}
@@ -53,7 +55,7 @@ _FULL = "Redis takes no writes"
 
 
 class _News(NamedTuple):
-    """What this process found out of a place, to be told until *due*, monotonic seconds; ``""``: its probe is over."""
+    """What this process found out about a place, told until *due*, monotonic seconds; ``""``: its probe is over."""
 
     word: str
     due: float
@@ -61,8 +63,8 @@ class _News(NamedTuple):
 
 class FleetRegions:
     """
-    The fleet's word on regions. *shared* are the services whose breakers the fleet shares, but for places that have a
-    resource; where there are none only orders are read. *timeout* is what a probe waits for Redis, seconds. *now* is
+    What the fleet says of regions. *shared* are the services whose breakers the fleet shares, except places that have a
+    resource; if there are none, only orders are read. *timeout* is how long a probe waits for Redis, seconds. *now* is
     the wall clock, *clock* seconds that run on, *draw* gives [0, 1), *random* as many random bytes as it is asked for.
 
     *on_orders* is called with all orders of the fleet, by service and region, when they change; *on_learn* with a place
@@ -123,7 +125,7 @@ class FleetRegions:
 
     @property
     def lag(self) -> float:
-        """Seconds since the fleet's word was read last, or since this was made."""
+        """Seconds since the fleet's word was last read, or since this object was made."""
         return self._clock() - self._read_at
 
     @property
@@ -133,11 +135,11 @@ class FleetRegions:
         return {place: order for place, order in self._orders.items() if order.until > now}
 
     async def start(self) -> None:
-        """Read what there is, if Redis answers in time, and from now on until ``stop``."""
+        """Read the board, if Redis answers in time, and go on reading it until ``stop``."""
         await self._following.start()
 
     async def stop(self) -> None:
-        """Follow no more. What was not told yet the others find out for themselves."""
+        """Stop following. What was not told yet the others find out for themselves."""
         await self._following.stop()
 
     def nudge(self) -> None:
@@ -146,9 +148,9 @@ class FleetRegions:
 
     async def order(self, service: str, region: str, order: Order | None) -> str:
         """
-        From now on *order* holds in the whole fleet, at most for ``LONGEST_ORDER``; None, or an end that has passed:
-        none does. Where Redis won't have it: why, with the remedy, and nothing has changed; else ``""``. Raises
-        ``FleetAway``: nothing has changed as far as is known.
+        Let *order* hold in the whole fleet, at most for ``LONGEST_ORDER``. None, or an end that has passed, ends the
+        order. Returns ``""``; where Redis refuses, returns why, with the remedy, and nothing has changed. Raises
+        ``FleetAway``; then nothing has changed as far as is known.
         """
         left = 0.0 if order is None else min(order.until - self._now(), LONGEST_ORDER)
         word, left = (_WORDS[order.state], left) if order is not None and left > 0.0 else ("auto", AUTO_SECONDS)
@@ -159,7 +161,10 @@ class FleetRegions:
         raise FleetAway("error", "the order was not told")
 
     def opened(self, place: Place, seconds: float, cause: str) -> None:
-        """The breaker of *place* opened here for so many *seconds*. *cause*: as of a transition; hearsay isn't told."""
+        """
+        The breaker of *place* opened here for *seconds*. *cause*: that of the transition; what came from others is not
+        told on.
+        """
         if cause not in _HEARSAY:
             self._note(place, "opened", min(seconds, LONGEST_OPENING))
 
@@ -170,8 +175,8 @@ class FleetRegions:
 
     async def claim(self, place: Place, seconds: float) -> bool:
         """
-        Whether this process may probe *place*: then no other does, for *seconds*, or until this one has opened, closed
-        or released it. Each may for itself where breakers are not shared, or Redis cannot be asked.
+        Whether this process may probe *place*. Then no other process does, for *seconds* or until this one has opened,
+        closed or released it. Where breakers are not shared, or Redis cannot be asked, each process may.
         """
         if not self._shares(place):
             return True
@@ -187,12 +192,12 @@ class FleetRegions:
         return mine
 
     def release(self, place: Place) -> None:
-        """A probe of *place* ended without a verdict: another process may."""
+        """A probe of *place* ended without a verdict: another process may probe it."""
         if place not in self._pending:
             self._note(place, "", CLOSED_SECONDS)
 
     def _shares(self, place: Place) -> bool:
-        """Not where there is a resource: any caller can make up its name, and so push out what else is found."""
+        """Places with a resource are not shared: callers could make up names and so push out other findings."""
         return place.service in self._shared and not place.resource
 
     def _note(self, place: Place, word: str, seconds: float) -> None:
@@ -214,9 +219,9 @@ class FleetRegions:
             except FleetAway as away:
                 self._refused, self._full = "", False
                 self.counts["failures"] += 1
-                if self._link.up and self.lag > SILENT_SECONDS:  # else the link tells of it
+                if self._link.up and self.lag > SILENT_SECONDS:  # otherwise the link reports it
                     self._alarm.ring(str(away))
-            except Exception as error:  # noqa: BLE001 - a bug, or foreign data under our keys, must not end the following
+            except Exception as error:  # noqa: BLE001 - a bug, or foreign data under our keys, must not end the reading
                 self._refused, self._full = "", False
                 self.counts["failures"] += 1
                 self._alarm.bug(error)
@@ -240,7 +245,7 @@ class FleetRegions:
         self._read_at = self._clock()
         self.counts["reads"] += 1
         self._full = answer.full
-        if answer.full:  # what is there is read all the same; what was to be told waits
+        if answer.full:  # the notes are read all the same; what was to be told waits
             self._alarm.ring(_FULL)
             if not lost:
                 self._take_orders(answer.orders)
@@ -258,7 +263,7 @@ class FleetRegions:
         return True
 
     def _given_again(self) -> Iterable[Change]:
-        """The orders known here, to be given again where there is none."""
+        """The orders that are known here and missing on the board, to be given again."""
         for place, order in self.orders.items():
             yield Change(Ordered(*place), _WORDS[order.state], order.until - self._now(), unless=True)
 
@@ -268,14 +273,14 @@ class FleetRegions:
             if said.word == "auto":
                 continue
             order, known = Order(_STATES[said.word], now + said.seconds), before.get(place)
-            # The same end, read by two clocks, is never quite the same.
+            # The same end, read by two clocks, differs by a little.
             same = (
                 known is not None and known.state is order.state and math.isclose(known.until, order.until, abs_tol=2.0)
             )
             self._orders[place] = known if known is not None and same else order
 
     def _take_findings(self, found: Mapping[Place, BoardNote], published: Mapping[Place, _News]) -> None:
-        """Pass on what is new, but for what this process said itself, or has found out since."""
+        """Pass on what is new, except what this process said itself or has found out since."""
         before = self._known
         self._known = {place: said for place, said in found.items() if self._shares(place)}
         for place, said in self._known.items():
@@ -287,7 +292,7 @@ class FleetRegions:
             self.counts["learned"] += 1
             try:
                 self._on_learn(place, said.seconds if said.word == "opened" else None)
-            except Exception as error:  # noqa: BLE001 - a bug of who listens must not end the following
+            except Exception as error:  # noqa: BLE001 - a bug of a listener must not end the reading
                 self._alarm.bug(error)
 
     def _announce(self) -> None:

@@ -1,8 +1,8 @@
 """
 Scopes of purges as they stand in Redis.
 
-The rule: a note says whose it is, so that nobody can carry it over to another namespace that has the same secret; and
-what is not by one of our secrets says nothing.
+The rule: a note names its namespace, so that nobody can copy it to another namespace with the same secret. A note that
+none of our secrets made says nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from sidecar.redis_link.names import Notes, RedisNames
 
 
 class ScopeNotes:
-    """Seals and opens the scopes of the fleet of *names*. Equal scopes have equal notes while the secret stays."""
+    """
+    Seals and opens the scopes of the fleet of *names*. Equal scopes have equal notes as long as the secret stays the
+    same.
+    """
 
     def __init__(self, names: RedisNames, notes: Notes) -> None:
         self._before = b"purge " + names.news.removesuffix(b"news") + b" "
@@ -22,7 +25,10 @@ class ScopeNotes:
         return f"<ScopeNotes {self._before!r}>"
 
     def seal(self, scope: Scope) -> bytes:
-        """The note of *scope*. No name is too long for one; where one is, all is meant: never less than *scope*."""
+        """
+        The note of *scope*. No name is too long for a note; if one were, the note would mean everything: never less
+        than *scope*.
+        """
         try:
             return self._notes.seal_note(self._before + write_scope(scope))
         except ValueError:
@@ -33,7 +39,7 @@ class ScopeNotes:
         return self._notes.seal_notes(self._before + write_scope(scope))
 
     def open(self, note: bytes) -> Scope | None:
-        """The scope of *note*; None where we cannot tell, for its secret is gone, or newer than ours."""
+        """The scope of *note*; None where we cannot tell, because its secret is gone, or newer than ours."""
         text = self._notes.open_note(note)
         if text is None or not text.startswith(self._before):
             return None

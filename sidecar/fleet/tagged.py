@@ -1,19 +1,19 @@
 """
 Which answers have served calls with tags that the answers themselves do not carry.
 
-The mark of a route is a tag here (``purges.mark_of``): that of a route which served what another one stored.
+The mark of a route counts as a tag here (``purges.mark_of``): the route served what another route stored.
 
-The rule: whoever serves such a call notes it, nobody waits for that, and no note is lost for lack of room: one that
-there is no room for is refused, and then the answer does not serve the call.
+The rule: a process that serves such a call notes it, and nobody waits for that. No note is dropped for lack of room:
+where there is no room, the note is refused, and then the answer does not serve the call.
 
-In Redis stands, for each tag, a sorted set of the notes that purge such answers (of their keys, sealed as in the log),
-by the time at which the answer can serve nobody any more. The set's name is a digest of the tag's own sealed note; it
-lies in the log's slot. The script that writes a purge of the tag into the log moves the whole set there in the same
-step (see ``purge_journal``), so it does not matter who noted what, or whether that process still lives. A note that
-comes after the purge is told so, and whoever brought it purges its key.
+For each tag, Redis has a sorted set of the notes that purge such answers (notes of their keys, sealed as in the log),
+ordered by the time after which the answer cannot serve. The set's name is a digest of the tag's own sealed note; the
+set is in the log's slot. The script that writes a purge of the tag into the log moves the whole set there in the same
+step (see ``purge_journal``). So it does not matter which process wrote a note, or whether it still runs. A note that
+comes after the purge is reported back, and the process that sent it purges its key.
 
-Beyond ``MOST_KEYS`` a set has the routes of answers instead of their keys. Redis may evict or lose a set; so each
-process brings its notes again after a while.
+Beyond ``MOST_KEYS``, a set holds the routes of answers instead of their keys. Redis may evict or lose a set, so each
+process writes its notes again after a while.
 """
 
 from __future__ import annotations
@@ -31,25 +31,27 @@ from sidecar.redis_link.names import RedisNames
 from sidecar.redis_link.shapes import misshapen, places
 
 NOTE_SECONDS = 0.5
-"""How long a process writes notes before it looks at the log again; and how long one command may take."""
+"""How long a process writes notes before it reads the log again; also the time for one command."""
 
 MOST_WAITING = 4096
-"""Notes that wait to be written."""
+"""The most notes that wait to be written."""
 
 MOST_AT_ONCE = 100
-"""Notes that are written at once: all of one tag."""
+"""The most notes that are written at once, all of one tag."""
 
 MOST_KEYS = 128
-"""Keys that are told apart for a tag; the log, which a purge of the tag moves them to, has room for 1000 purges."""
+"""
+The most keys that are kept apart for a tag; a purge of the tag moves them to the log, which has room for 1000 purges.
+"""
 
 AGAIN_SECONDS = 300.0
-"""How often a process brings its notes again."""
+"""How often a process writes its notes again."""
 
 _NOTE = Script(
     """
 -- KEYS: the log's hash, its purges, the tag's set. ARGV: most keys, how many notes the tag has (one by each secret),
--- these; then for each answer the note of its key, that of its route, milliseconds that it may serve yet, and the
--- incarnation and number that it carries. Returns the places of those for which the tag has been purged since.
+-- these; then for each answer the note of its key, that of its route, for how many milliseconds it may still serve, and
+-- the incarnation and number that it carries. Returns the places of those whose tag has been purged since.
 local log = redis.pcall('HMGET', KEYS[1], 'incarnation')
 local incarnation, purged = not log.err and log[1], -1
 local first = 3 + ARGV[2]
@@ -61,7 +63,7 @@ local time = redis.pcall('TIME')
 local now = not time.err and time[1] * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 local count = redis.pcall('ZCARD', KEYS[3])
-if type(count) == 'table' then  -- of another type, so none of ours; or we have no right to it
+if type(count) == 'table' then  -- of another type, so not ours; or we have no right to read it
   if not string.find(count.err, 'WRONGTYPE', 1, true) then return count end
   redis.call('DEL', KEYS[3])
 end
@@ -88,7 +90,7 @@ return late
 
 
 class _Noted(NamedTuple):
-    """An answer that served a call with a tag: its *route*, when it can serve nobody any more, and its position."""
+    """An answer that served a call with a tag: its *route*, the time after which it cannot serve, and its position."""
 
     route: str
     end: float
@@ -96,7 +98,10 @@ class _Noted(NamedTuple):
 
 
 class Tagged:
-    """The tags' sets of *names*. *now* is the wall clock, *clock* seconds that run on. The length is how many wait."""
+    """
+    The tags' sets of *names*. *now* is the wall clock, *clock* seconds that run on. Its length is the number of waiting
+    notes.
+    """
 
     def __init__(
         self,
@@ -121,14 +126,14 @@ class Tagged:
         return len(self._waiting)
 
     def note(self, key: Key, entry: Entry, tags: Iterable[str]) -> bool:
-        """Have it written that *entry* served a call with *tags*. False: there is no room for all of them."""
+        """Note that *entry* served a call with *tags*. Returns False where there is no room for all of them."""
         pairs = [(tag, key.address) for tag in tags]
         if len(self._waiting) + sum([pair not in self._waiting for pair in pairs]) > MOST_WAITING:
             return False
         span = entry.dead - entry.at
         noted = _Noted(entry.route, self._clock() + min(entry.dead - self._now(), span), entry.position)
         for pair in pairs:
-            # Of two entries of the key the older one's position stands: a purge since then takes both.
+            # Of two entries of a key the older position counts: a purge since then takes both.
             known = self._waiting.get(pair)
             self._waiting[pair] = noted if known is None else known._replace(end=max(known.end, noted.end))
         return True
@@ -165,5 +170,5 @@ class Tagged:
 
 
 def digest(note: bytes) -> bytes:
-    """What the set of a tag is called, of which *note* is the sealed purge."""
+    """The name of the set of a tag; *note* is the tag's sealed purge."""
     return blake2b(note, digest_size=16, person=b"sidecar tag").hexdigest().encode("ascii")

@@ -1,8 +1,8 @@
 """
 What Azure is asked for a token, and what its answers mean.
 
-The rule: requests out of a rule and the environment, decisions out of answers; nothing here waits but for ``fetch``.
-A reason tells the status and the error's code, never a word that an endpoint made up: it may quote the assertion.
+The rule: requests are made from a rule and the environment, and decisions from answers; only ``fetch`` waits. A reason
+names the status and the error's code, never other text of an endpoint, because it may quote the assertion.
 
 The Azure SDK is not used: these are two small, documented requests, and the SDK would put azure-core, msal, requests
 and cryptography's wrappers on the path of every process, with threads, retries and caches of their own.
@@ -39,12 +39,12 @@ AUTHORITY_SECONDS = 20.0
 """Seconds for one request, connecting included."""
 
 LONGEST_LIFE = 86400.0
-"""Azure's tokens last a day at most; what says more is asked again after half of that."""
+"""The longest life of a token that is believed; Azure's tokens last a day at most."""
 
 LONGEST_TOKEN = 16 * KIB
 
 PASSING = frozenset({404, 408, 410, 429})
-"""Statuses that pass by themselves, besides 5xx: an endpoint starts, is updated (410, up to 70 s) or has enough."""
+"""Statuses besides 5xx that pass without action: an endpoint starts, is updated (410, up to 70 s) or is overloaded."""
 
 HeaderFields = Mapping[str, str]
 
@@ -93,7 +93,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 def asker(
     identity: AzureIdentity, *, environ: Mapping[str, str], fetch: TokenFetch, now: Callable[[], float]
 ) -> Callable[[], Awaitable[GrantedToken | Denial]]:
-    """What asks once for a token of *identity*. *now* is wall-clock seconds, for answers that tell nothing better."""
+    """A function that asks once for a token of *identity*. *now* is wall-clock seconds, for answers without a time."""
     question = managed if identity.kind == "managed" else workload
 
     async def ask() -> GrantedToken | Denial:
@@ -141,7 +141,7 @@ def managed(identity: AzureIdentity, environ: Mapping[str, str]) -> Question | D
 
 
 def workload(identity: AzureIdentity, environ: Mapping[str, str]) -> Question | Denial:
-    """The exchange of the service account's token, which is read anew each time: it lives for an hour."""
+    """The exchange of the service account's token. That token is read anew each time, because it lives for an hour."""
     client = identity.client_id or environ.get("AZURE_CLIENT_ID", "")
     tenant = identity.tenant_id or environ.get("AZURE_TENANT_ID", "")
     path = identity.token_file or environ.get("AZURE_FEDERATED_TOKEN_FILE", "")
@@ -200,8 +200,8 @@ def read(status: int, fields: HeaderFields, body: bytes, now: float) -> GrantedT
 
 def _assertion(path: str, name: str) -> str | Denial:
     """
-    The service account's token, a line of a few KiB on a local file system. It is swapped as a whole. *name* is what
-    the file is called where it cannot be used: people put the token itself where its path belongs.
+    The service account's token: a line of a few KiB on a local file system, replaced as a whole. *name* is shown for
+    the file if it cannot be used, because people write the token itself where its path belongs.
     """
     try:
         with Path(path).open("rb") as file:
@@ -215,7 +215,7 @@ def _assertion(path: str, name: str) -> str | Denial:
 
 
 def _is_address(url: str, schemes: set[str]) -> bool:
-    """Whether *url* has one of *schemes*, or is of this machine, and no credentials, query or fragment."""
+    """Whether *url* has one of *schemes*, or is on this machine, and has no credentials, query or fragment."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -226,14 +226,14 @@ def _is_address(url: str, schemes: set[str]) -> bool:
 
 
 def _seconds(value: float | str | None) -> float | None:
-    """A number that is one, or is spelt as a string; None for what is neither."""
+    """A number, or a number written as a string; None for anything else."""
     if isinstance(value, str):
         return float(value) if _NUMBER.match(value) else None
     return None if value is None else float(value)
 
 
 def _code(body: bytes) -> str:
-    """The error's code, where it has the form of one: `` invalid_client AADSTS700016``."""
+    """The error's code, if it has the form of one: `` invalid_client AADSTS700016``."""
     try:
         answer: Any = msgspec.json.decode(body)
     except UNREADABLE:

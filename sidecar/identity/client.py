@@ -1,8 +1,8 @@
 """
 The small client that asks for tokens.
 
-The rule: nothing is kept between two requests, which are an hour apart; an answer is read up to 64 KiB, as it is, and
-no redirect is followed. Whatever goes wrong is an ``OSError`` whose text tells what, and nothing of the request.
+The rule: nothing is kept between two requests, which are an hour apart. An answer is read up to 64 KiB, and no redirect
+is followed. Every failure is an ``OSError`` whose text says what happened and shows nothing of the request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sidecar.core.rules import KIB
 from sidecar.identity.azure import HeaderFields
 
 NEAR_CONNECT_SECONDS = 2.0
-"""For an endpoint of this machine: where none listens, packets vanish."""
+"""For an endpoint on this machine: if none listens, packets get no answer."""
 
 FAR_CONNECT_SECONDS = 5.0
 
@@ -84,7 +84,7 @@ class TokenClient:
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
-    """All of it. Raises ``ValueError`` for more than there can be of a token."""
+    """Read all of it. Raises ``ValueError`` for more than a token can have."""
     parts, size = [], 0
     async for part in content.iter_any():
         parts.append(part)
@@ -95,11 +95,11 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 
 class _TooLongError(ValueError):
-    """An answer that is no token's."""
+    """An answer too long for a token."""
 
 
 def _error_text(error: Exception) -> str:
-    """What *error* means; the text of a foreign one may quote what was sent or answered."""
+    """The meaning of *error*; the text of a foreign one may quote what was sent or answered."""
     match error:
         case _TooLongError():
             return "the answer is longer than 64 KiB"

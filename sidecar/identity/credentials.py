@@ -1,8 +1,8 @@
 """
-The credentials that regions supply: files' texts and Azure's tokens, behind one door.
+The credentials that regions supply: texts of files, and Azure's tokens, through one interface.
 
-The rule: whoever has a credential that is still good gets it at once; only who has none waits. What is refused
-upstream is looked up anew once, and comes back only if it is another one.
+The rule: a credential that is still good is returned at once; only if there is none, the caller waits. After a service
+refuses a credential, it is fetched anew once, and used only if it has changed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CredentialField = tuple[bytes, bytes]
 
 class CredentialStanding(Struct, frozen=True):
     """
-    How it is with one credential, for people. *usable*: calls can be sent with it now. *seconds* until it expires, None
-    where that is not known. *fault*: why there is no newer one, ``""`` where nothing is wrong.
+    The state of one credential, for people. *usable*: calls can be sent with it now. *seconds* until it expires, None
+    if not known. *fault*: why there is no newer one; ``""`` if nothing is wrong.
     """
 
     name: str
@@ -37,9 +37,9 @@ class CredentialStanding(Struct, frozen=True):
 class Credentials:
     """
     Every region's credential. *clock* is monotonic and *now* wall-clock seconds, *draw* uniform in [0, 1); *environ* is
-    what identities read; *spawn* owns the tasks in which *fetch* asks for tokens. *report* hears once of each fault.
+    read by identities; *spawn* owns the tasks in which *fetch* asks for tokens. *report* is called once for each fault.
 
-    To be closed before the tasks of *spawn* are cancelled.
+    Close it before the tasks of *spawn* are cancelled.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Credentials:
 
     def field(self, credential: StoredCredential | AzureIdentity) -> CredentialField | None:
         """
-        The field to send, at once; None where there is none in hand. A token that is missing or due is then asked for
-        in the background, so this also warms up.
+        The field to send, at once; None if there is none now. A missing token, or one that is due, is then asked for in
+        the background, so this also prepares the next call.
         """
         if isinstance(credential, StoredCredential):
             return self._files.field(credential)
@@ -79,8 +79,8 @@ class Credentials:
 
     async def obtain(self, credential: StoredCredential | AzureIdentity, *, seconds: float) -> CredentialField | None:
         """
-        The field to send, waited for at most *seconds*. None where it cannot be had now, which is told at once where
-        waiting is no use.
+        The field to send, waited for at most *seconds*; None if it cannot be had now. If waiting makes no sense, None
+        comes at once.
         """
         if isinstance(credential, StoredCredential):
             return self._files.field(credential)
@@ -90,15 +90,15 @@ class Credentials:
         self, credential: StoredCredential | AzureIdentity, used: bytes, *, seconds: float
     ) -> CredentialField | None:
         """
-        The field to send after an upstream's 401 for the value *used*: another one, waited for at most *seconds*; None
-        where there is no other. A file is read at once; a token is asked for at most every 30 s.
+        The field to send after a service's 401 for the value *used*: another value, waited for at most *seconds*; None
+        if there is no other. A file is read at once; a token is asked for at most every 30 s.
         """
         if isinstance(credential, StoredCredential):
             return self._files.renew(credential, used)
         return _bearer(await self._source(credential).renew(used.removeprefix(b"Bearer "), seconds))
 
     def standing(self) -> list[CredentialStanding]:
-        """How it is with every credential that was asked for; files are looked at, tokens are not asked for."""
+        """The state of every credential that was used; files are checked, tokens are not asked for."""
         files = [CredentialStanding(file.path, file.value() is not None, None, file.fault) for file in self._files]
         tokens = []
         for identity, source in self._tokens.items():
@@ -109,7 +109,7 @@ class Credentials:
         return files + tokens
 
     def fault(self, credential: StoredCredential | AzureIdentity) -> str:
-        """Why no call can be sent with *credential*; ``""`` where one can, or nobody has had to ask for it yet."""
+        """Why no call can be sent with *credential*; ``""`` if one can, or if nobody has needed it yet."""
         if isinstance(credential, StoredCredential):
             usable = self._files.field(credential) is not None
             return "" if usable else next(file.fault for file in self._files if file.path == credential.file)
@@ -117,7 +117,7 @@ class Credentials:
         return source.fault if source is not None and source.remaining() is None else ""
 
     async def close(self) -> None:
-        """Ask for no more tokens; those in hand serve on."""
+        """Ask for no more tokens; the current ones still serve."""
         await asyncio.gather(*(source.close() for source in self._tokens.values()))
 
     def _source(self, identity: AzureIdentity) -> Tokens:

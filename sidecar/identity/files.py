@@ -1,8 +1,8 @@
 """
-Credentials from files that somebody else rotates.
+Credentials from files that something else replaces.
 
-The rule: a credential is one line of printable ASCII, without the white space around it, as editors and Key Vault add
-it; each file is a ``RotatedFile``. The text is never logged.
+The rule: a credential is one line of printable ASCII, without surrounding white space, which editors and Key Vault add;
+each file is a ``RotatedFile``. The text is never logged.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from sidecar.core.rules import KIB, StoredCredential
 from sidecar.identity.rotated import RotatedFile
 
 LONGEST = 16 * KIB
-"""Bytes of a credential's file; services take no field that is longer."""
+"""The largest credential file, in bytes; services accept no longer field."""
 
 _PRINTABLE = re.compile(rb"[!-~](?:[ -~]*[!-~])?\Z")
 
 
 class CredentialFiles:
     """
-    The files of stored credentials. *clock* is monotonic seconds; *report* hears of a file that cannot be used, by its
-    path and the reason, and again only when that changes.
+    The files of stored credentials. *clock* is monotonic seconds; *report* gets the path and the reason of a file that
+    cannot be used, and again only when the reason changes.
     """
 
     def __init__(self, clock: Callable[[], float], report: Callable[[str], None]) -> None:
@@ -37,11 +37,11 @@ class CredentialFiles:
         return iter(self._files.values())
 
     def field(self, credential: StoredCredential) -> tuple[bytes, bytes] | None:
-        """The header field to send, or None where the file has never been readable."""
+        """The header field to send; None if the file was never readable."""
         return _field(credential, self._file(credential.file).value())
 
     def renew(self, credential: StoredCredential, used: bytes) -> tuple[bytes, bytes] | None:
-        """The field with another value than *used*, which was refused, or None where the file has no other."""
+        """The field with another value than *used*, which was refused; None if the file has no other."""
         found = _field(credential, self._file(credential.file).read_again())
         return None if found is None or found[1] == used else found
 
@@ -60,7 +60,7 @@ def _field(credential: StoredCredential, text: bytes | None) -> tuple[bytes, byt
 
 
 def parse(text: bytes) -> bytes | str:
-    """The credential that a file holds whose first ``LONGEST`` + 1 bytes are *text*, or in words why it holds none."""
+    """The credential in a file whose first ``LONGEST`` + 1 bytes are *text*, or the reason why it holds none."""
     if len(text) > LONGEST:
         return "is larger than 16 KiB"
     text = text.strip()

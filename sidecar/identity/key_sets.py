@@ -1,8 +1,8 @@
 """
-Public keys of token issuers, and the tokens that they have signed.
+Public keys of token issuers, and the verification of tokens with them.
 
-The rule: a token is verified by its signature, issuer and audience, with asymmetric algorithms only; its end is looked
-at each time it is used. What cannot be verified is no error, it is a token that nobody here vouches for.
+The rule: a token is verified by its signature, issuer and audience, with asymmetric algorithms only; its expiry is
+checked at each use. A token that cannot be verified is no error: it only counts as unverified.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jwt import PyJWK
 
 LONGEST = 256 * KIB
-"""Bytes of a key set's file."""
+"""The largest key set file, in bytes."""
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures that only the holder of a private key can make (RFC 7518, 3.1; RFC 8037)."""
@@ -31,8 +31,8 @@ Keys = tuple["PyJWK", ...]
 
 class KeySets:
     """
-    Verifies the tokens of services by their *rules*. *clock* is monotonic seconds; *report* hears of a file that cannot
-    be used, by its path and the reason, and again only when that changes.
+    Verifies the tokens of services by their *rules*. *clock* is monotonic seconds; *report* gets the path and the
+    reason of a file that cannot be used, and again only when the reason changes.
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class KeySets:
         return f"<KeySets of {len(self._files)} services>"
 
     def changed(self) -> bool:
-        """Whether other keys hold than when this was asked last: what was verified before must be verified anew."""
+        """Whether the keys have changed since the last call: then earlier verifications no longer count."""
         keys = {name: file.value() for name, file in self._files.items()}
         changed = any(keys[name] is not self._used[name] for name in keys)
         self._used = keys
         return changed
 
     def verify(self, service: str, value: bytes) -> token.Claims | None:
-        """The claims of a token that was sent to *service* and that its issuer has signed for it; else None."""
+        """The claims of a token sent to *service*, if its issuer signed it for that service; otherwise None."""
         rule = self._rules.get(service)
         if rule is None or value.count(b".") != 2 or len(value) > token.LONGEST:
             return None
         keys = self._used[service]
-        claims = token.read_claims(value)  # by our own reader: a claim said twice makes it nobody's
+        claims = token.read_claims(value)  # by our own reader: a token that says a claim twice names nobody
         if not keys or claims is None or claims.get("iss") != rule.issuer:
             return None
         return claims if _is_signed(value, keys, rule) else None

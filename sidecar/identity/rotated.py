@@ -1,11 +1,11 @@
 """
-A file that somebody else rotates: a Secret's volume, Key Vault's, a key that a script writes over.
+A file that something else replaces: a Secret's volume, Key Vault's, a key that a script writes.
 
-The rule: it is read again when it has changed, looked at no more than once a second; what was read last serves while
-the file is away, cannot be read or makes no sense. Nothing of the text is ever told.
+The rule: the file is checked at most once a second, and read again when it has changed. While it is missing, unreadable
+or wrong, the last good content is used. Its text is never shown.
 
-Kubernetes swaps such files as a whole, by a link that they stand behind (``..data``); so it is what the path leads to
-that is looked at, and never the link.
+Kubernetes replaces such files as a whole, through a link (``..data``). So this checks the file behind the link, never
+the link itself.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _Stamp = tuple[int, int, int, int, int]
 
 class RotatedFile(Generic[T]):
     """
-    The file at *path*, and what *parse* makes of its first *longest* + 1 bytes: a value, or a ``str`` that says why it
-    makes no sense. *clock* is monotonic seconds; *report* hears why the file cannot be used, by its path and the
-    reason, and again only when that changes. May be asked from several threads.
+    The file at *path*, and the result of *parse* on its first *longest* + 1 bytes: a value, or a ``str`` that says what
+    is wrong. *clock* is monotonic seconds; *report* gets the path and the reason of a file that cannot be used, and
+    again only when the reason changes. May be called from several threads.
 
-    *last* is what was read last, *fault* why it cannot be read now, ``""`` where it can.
+    *last* is the last good value; *fault* says why the file cannot be read now, ``""`` if it can.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class RotatedFile(Generic[T]):
         return f"<RotatedFile {self.path} {state}{', ' * bool(self.fault)}{self.fault}>"
 
     def value(self) -> T | None:
-        """What the file says, or None where it has never been usable."""
+        """The file's value; None if it was never usable."""
         with self._lock:
             now = self._clock()
             if now - self._checked >= RECHECK_SECONDS:
@@ -65,7 +65,7 @@ class RotatedFile(Generic[T]):
             return self.last
 
     def read_again(self) -> T | None:
-        """As ``value``, looked at now: what was read turned out to be of no use any more."""
+        """Like ``value``, but checks the file now, because the last value turned out to be useless."""
         with self._lock:
             now = self._clock()
             self._look(now, anyway=now - self._read >= RECHECK_SECONDS)
@@ -84,7 +84,7 @@ class RotatedFile(Generic[T]):
         self.fault = fault
 
     def _load(self, now: float) -> str:
-        """Read it; a fault in words, or ``""``."""
+        """Read the file; returns the fault in words, or ``""``."""
         with Path(self.path).open("rb") as file:
             stamp = _stamp(
                 os.fstat(file.fileno())

@@ -1,8 +1,8 @@
 """
-The fleet's secrets from a file that somebody else rotates.
+The fleet's secrets from a file that something else replaces.
 
-The rule: it is a ``RotatedFile``: what was read last serves while the file can't be read or makes no sense, and nothing
-of the text is ever told.
+The rule: it is a ``RotatedFile``: while the file is unreadable or wrong, the last good content is used. Its text is
+never shown.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sidecar.identity.rotated import RotatedFile
 
 class SecretFile:
     """
-    The secret file at *path*. *clock* is monotonic seconds; *report* hears why the file can't be used, by its path and
-    the reason, and again only when that changes. May be asked from several threads.
+    The secret file at *path*. *clock* is monotonic seconds; *report* gets the path and the reason if the file cannot be
+    used, and again only when the reason changes. May be called from several threads.
     """
 
     def __init__(self, path: str, clock: Callable[[], float], report: Callable[[str], None]) -> None:
@@ -27,5 +27,5 @@ class SecretFile:
         return f"<SecretFile {self._file.path} {self._file.last or 'never read'}{', ' * bool(fault)}{fault}>"
 
     def keyring(self) -> Keyring | None:
-        """The secrets, or None where the file has never been usable."""
+        """The secrets; None if the file was never usable."""
         return self._file.value()

@@ -1,12 +1,12 @@
 """
-A token that expires, and is replaced before anybody notices.
+A token that expires, and is replaced before that.
 
-The rule: at most one request for a token is under way, in a task of its own; whoever waits has a future of its own, and
-may leave. A token serves until it expires, whatever becomes of the requests for the next.
+The rule: at most one request for a token runs, in a task of its own. Each waiting caller has a future of its own, and
+may leave. A token serves until it expires, whether the requests for the next one succeed or not.
 
-How long a token holds is counted by the monotonic clock, from before it was asked for: a wall clock that jumps changes
-nothing. (Where the monotonic clock stands still, in a machine that sleeps, a service refuses the token, and ``renew``
-is what follows.) The text is never told: not by a repr, a report or an error.
+The life of a token is counted by the monotonic clock, from before it was asked for, so a wall clock that jumps changes
+nothing. (If the monotonic clock stands still while a machine sleeps, the service refuses the token, and ``renew``
+replaces it.) The text of a token is never shown: in no repr, report or error.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from msgspec import Struct
 from sidecar.tasks import Spawn
 
 AHEAD_SECONDS = 300.0
-"""A token is replaced so long before it expires."""
+"""How long before its expiry a token is replaced."""
 
 LONG_SECONDS = 7200.0
-"""One that lasts this long or longer is replaced after half of its life."""
+"""A token that lasts this long or longer is replaced after half of its life."""
 
 RETRY_SECONDS = 30.0
 """
-Seconds until the next try: in the background, while the old token serves; after a failure that won't pass by itself;
-and between two renewals that an upstream's 401 asks for.
+Seconds until the next try: in the background, while the old token serves; after a failure that does not pass without
+action; and between two renewals after a 401.
 """
 
 PATIENCE_SECONDS = 75.0
 """
-So long a fault that passes by itself is tried over for nobody, and waited for by those who ask. Azure's identity
-endpoint may answer 410 for 70 s.
+How long a passing fault is retried when nobody waits, and waited for by those who ask. Azure's identity endpoint may
+answer 410 for 70 s.
 """
 
 FIRST_BACKOFF = 0.8
@@ -54,8 +54,8 @@ class GrantedToken(Struct, frozen=True, gc=False):
 
 class Denial(Struct, frozen=True, gc=False):
     """
-    No token, and why, in words for the log. *passing*: it may pass by itself. *wait*: seconds for which the endpoint
-    does not want to be asked.
+    There is no token; why, in words for the log. *passing*: it may pass without action. *wait*: seconds for which the
+    endpoint does not want to be asked.
     """
 
     reason: str
@@ -64,7 +64,7 @@ class Denial(Struct, frozen=True, gc=False):
 
 
 class AccessToken(Struct, frozen=True, gc=False):
-    """A token in hand; *due* and *until*, monotonic seconds: when to ask for the next, and when it expires."""
+    """The current token. *due* and *until*, monotonic seconds: when to ask for the next one, and when it expires."""
 
     text: bytes
     due: float
@@ -83,8 +83,8 @@ def hold(grant: GrantedToken, began: float) -> AccessToken:
 
 class Tokens:
     """
-    The tokens of one identity, one after another. *ask* makes one request for one; *clock* is monotonic seconds, *draw*
-    uniform in [0, 1), *spawn* owns tasks, *report* hears once per outage why there is no new token.
+    The tokens of one identity, one after another. *ask* makes one request; *clock* is monotonic seconds, *draw* uniform
+    in [0, 1), *spawn* owns tasks, *report* is called once for each outage with the reason.
 
     *fault* is that reason, ``""`` while there is none; *requests* counts the requests made.
     """
@@ -121,7 +121,7 @@ class Tokens:
         return f"<Tokens {self._token or 'none'}{under_way}{', ' * bool(self.fault)}{self.fault}>"
 
     def current(self) -> bytes | None:
-        """The token in hand, if it is valid. Where it is none or due, another is asked for in the background."""
+        """The current token, if it is valid. If it is missing or due, another is asked for in the background."""
         now = self._clock()
         token = self._token
         if token is None or now >= token.due:
@@ -129,14 +129,14 @@ class Tokens:
         return token.text if token is not None and now < token.until else None
 
     async def obtain(self, seconds: float) -> bytes | None:
-        """The token in hand, or the next, waited for at most *seconds*; None: there is none now."""
+        """The current token, or the next one, waited for at most *seconds*; None: there is none now."""
         text = self.current()
         return text if text is not None else await self._wait(seconds)
 
     async def renew(self, used: bytes, seconds: float) -> bytes | None:
         """
-        Another token than *used*, which was refused; None where there is none. A token that is still valid is replaced
-        at most every 30 s, and serves on where it can't be: perhaps it was refused for something else.
+        Another token than *used*, which was refused; None if there is none. A token that is still valid is replaced at
+        most every 30 s, and stays in use if it cannot be replaced: the service may have refused it for another reason.
         """
         now = self._clock()
         text = self._valid(now)
@@ -150,12 +150,12 @@ class Tokens:
         return None if text == used else text
 
     def remaining(self) -> float | None:
-        """Seconds until the token in hand expires; None: there is no valid one."""
+        """Seconds until the current token expires; None: there is no valid one."""
         now = self._clock()
         return self._token.until - now if self._token is not None and now < self._token.until else None
 
     async def close(self) -> None:
-        """Ask no more. Who waits gets what is there."""
+        """Stop asking. Waiting callers get what is there."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
@@ -191,7 +191,7 @@ class Tokens:
         return self._valid(self._clock())
 
     def _is_vain(self, now: float) -> bool:
-        """Whether waiting is no use: what failed lately won't pass, or has not passed for long."""
+        """Whether waiting makes no sense: the last failure does not pass without action, or has lasted for long."""
         if not self._failures or now >= self._failed + RETRY_SECONDS:
             return False
         return not self._passing or self._failed - self._failing >= PATIENCE_SECONDS
@@ -201,7 +201,7 @@ class Tokens:
         self._task.add_done_callback(self._landed)
 
     async def _fetch(self) -> None:
-        """Ask until there is a token, or nobody wants one that badly."""
+        """Ask until there is a token, or until nobody needs one enough."""
         while True:
             delay = self._soonest - self._clock()
             if delay > 0.0:
@@ -220,14 +220,14 @@ class Tokens:
                         return self._end()
 
     def _end(self) -> None:
-        """In one step with the decision to end: who comes after it finds no task, and starts another."""
+        """End in the same step as the decision to end, so that the next caller finds no task and starts another."""
         self._task = None
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
-        """A task that was cancelled, perhaps before its first step, or hit a bug, has not ended by itself."""
+        """A task that was cancelled (perhaps before its first step) or hit a bug has not ended through ``_end``."""
         if task is not self._task:
             return
         if not task.cancelled() and task.exception() is not None:

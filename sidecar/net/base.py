@@ -1,8 +1,8 @@
 """
-What the listener and the line say to each other.
+The types that the listener and the proxy share.
 
-The rule: the listener knows HTTP and sockets and nothing of AI services; the line knows nothing of sockets. They meet
-in the types of this file only.
+The rule: the listener knows HTTP and sockets, and nothing of AI services; the proxy knows nothing of sockets. They use
+only the types of this file between them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar.errors import Refused
 
 
 class Observer(Protocol):
-    """Looks at a large request body while it is collected, so that nobody has to read it twice."""
+    """Reads a large request body while it is collected, so that it need not be read twice."""
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the body; never raises."""
@@ -28,11 +28,10 @@ class Observer(Protocol):
 
 class Admission(Struct, frozen=True, gc=False):
     """
-    What the line says of a head, before any of the body is read.
+    The proxy's decision about a head, before any of the body is read.
 
-    *collect*: the body is needed whole for a look-up; otherwise it streams through, unless it has come with its head.
-    *observe*: makes the observer of a body that grows past 256 KiB. *plan* is the line's own and comes back with the
-    request.
+    *collect*: the whole body is needed for a look-up; otherwise it streams through. *observe*: makes the observer of a
+    body that grows past 256 KiB. *plan* belongs to the proxy and comes back with the request.
     """
 
     collect: bool
@@ -46,26 +45,26 @@ class Spool(Protocol):
     size: int
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body from its start, in chunks of at most 256 KiB. May be asked for again for a resend."""
+        """The body from its start, in chunks of at most 256 KiB. It can be read again for another attempt."""
 
     def share(self) -> None:
-        """Somebody else needs the body too, and will close it as well."""
+        """Another owner needs the body, too, and will also close it."""
 
     def close(self) -> None:
-        """Not needed any more; the file is given back when everybody has said so."""
+        """This owner needs it no longer; the file is removed when every owner has closed it."""
 
 
 class Stream(Protocol):
     """
     A body that is still arriving. *size* is its Content-Length, None when chunked. It can be read once.
 
-    ``chunks`` raises ``Refused`` when the body breaks the rules and ``ClientGone`` when it stops coming.
+    ``chunks`` raises ``Refused`` if the body breaks the rules, and ``ClientGone`` if it stops coming.
     """
 
     size: int | None
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body's bytes as they arrive; the sender is paused while nobody asks for more."""
+        """The body's bytes as they arrive; the sender is paused while nobody reads."""
 
 
 def is_spool(body: bytes | Spool | Stream) -> TypeGuard[Spool]:
@@ -75,9 +74,9 @@ def is_spool(body: bytes | Spool | Stream) -> TypeGuard[Spool]:
 
 class Request(Struct, gc=False):
     """
-    A request as the line gets it. *body* is ``bytes`` (collected in memory, ``b""`` for none), a ``Spool``, or a
-    ``Stream``; *observer* has seen all of a collected body above 256 KiB. *overflowed* tells that a body was to be
-    collected but is too large: it is a stream now, from its first byte.
+    A request as the proxy gets it. *body* is ``bytes`` (collected in memory, ``b""`` for none), a ``Spool``, or a
+    ``Stream``; *observer* has seen all of a collected body above 256 KiB. *overflowed*: the body was to be collected
+    but is too large; it is now a stream, from its first byte.
     """
 
     head: Head
@@ -91,8 +90,8 @@ class Response(Struct, frozen=True, gc=False):
     """
     A whole answer, known at once.
 
-    *head* is the field lines, each ended by CRLF, with ``content-length`` but without status line and without
-    ``connection`` (both are the listener's); *close* asks it to close the connection afterwards.
+    *head* is the field lines, each ended by CRLF, with ``content-length`` but without status line and ``connection``
+    (the listener writes both); *close* asks the listener to close the connection afterwards.
     """
 
     status: int
@@ -103,45 +102,45 @@ class Response(Struct, frozen=True, gc=False):
 
 class Exchange(Protocol):
     """
-    The caller's side of an answer that takes its time.
+    The caller's side of an answer that is not there at once.
 
-    A caller that leaves cancels the task that runs the exchange. A task that ends without ``end`` breaks the
-    connection, so half an answer can never look like a whole one.
+    If the caller leaves, the task that runs the exchange is cancelled. A task that ends without ``end`` breaks the
+    connection, so half an answer never looks like a whole one.
     """
 
     started: bool
 
     def begin(self, status: int, pairs: Pairs, length: int | None) -> None:
         """
-        Send the head. *pairs* without framing and ``connection`` fields. *length* is the body's size; None means
-        unknown: chunked for HTTP/1.1, until close for HTTP/1.0. HEAD is the listener's care.
+        Send the head. *pairs* have no framing and ``connection`` fields. *length* is the body's size; None if unknown:
+        then chunked for HTTP/1.1, until close for HTTP/1.0. The listener deals with HEAD.
         """
 
     async def write(self, chunk: bytes) -> None:
-        """Send body bytes; waits while the caller is slow. Raises ``SlowReader`` past ``limits.reader_seconds``."""
+        """Send body bytes; waits for a slow caller. Raises ``SlowReader`` past ``limits.reader_seconds``."""
 
     def end(self) -> None:
-        """The answer is complete. Checks that *length* bytes were written, else breaks the connection."""
+        """The answer is complete. If *length* bytes were not written, this breaks the connection."""
 
     def respond(self, response: Response) -> None:
         """A whole answer at once, in place of ``begin``, ``write`` and ``end``."""
 
     def abort(self) -> None:
-        """Break the connection, so that the caller knows the answer is not whole."""
+        """Break the connection, so that the caller sees that the answer is not whole."""
 
 
 class Pending(Struct, frozen=True, gc=False):
-    """An answer that needs waiting: *run* is started in a task of the connection."""
+    """An answer that must be waited for: *run* is started in a task of the connection."""
 
     run: Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
 class Application(Protocol):
-    """The line, as the listener calls it. All of it is synchronous and never raises anything else than said."""
+    """The proxy, as the listener calls it. All methods are synchronous and raise only what is documented."""
 
     @property
     def deciding_fields(self) -> Mapping[bytes, bool]:
-        """Of each field of a request, by lower-case name: whether a decision of the line reads it."""
+        """For each field of a request, by lower-case name: whether a decision of the proxy reads it."""
 
     def admit(self, head: Head) -> Admission:
         """Judge a head before its body is read. Raises ``Refused``."""
@@ -151,9 +150,9 @@ class Application(Protocol):
 
     def try_hit(self, plan: Any, body: bytes) -> Response | None:
         """
-        Answer from memory or not at all: a request that *plan*, of an earlier one, fits in everything that tells.
-        None: the request goes its ordinary way, from its head on.
+        Answer from memory or not at all. The request has the same deciding fields as the earlier one of *plan*. None:
+        the request takes the ordinary way, beginning with its head.
         """
 
     def refuse(self, head: Head | None, error: Refused) -> Response:
-        """The answer to a request that breaks the rules; *head* None when not even that could be read."""
+        """The answer to a request that breaks the rules; *head* is None if not even that could be read."""

@@ -1,7 +1,7 @@
 """
-Ports that are taken, and by whom.
+Which ports are taken, and by what.
 
-The rule: for people, when something does not start; nothing here is on the path of a call.
+The rule: only for messages to people when something does not start; no call uses this.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def holder(port: int) -> str:
                     name = (process / "comm").read_text().strip()
                     return f"{name} (process {process.name})"
         except OSError:
-            continue  # gone, or somebody else's
+            continue  # gone, or another user's
     return ""
 
 

@@ -1,7 +1,7 @@
 """
-Requests that people keep in files.
+Reads requests from files.
 
-The rule: forgiving where an editor interferes (line ends, lengths), and nowhere else; what is read here is never sent.
+The rule: only what editors change is tolerated (line ends, lengths). What is read here is never sent.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _PORT = re.compile(rb":([0-9]{1,5})\Z")
 
 def read_request(raw: bytes, port: int = 0, own: Collection[int] = ()) -> tuple[Head | None, bytes]:
     """
-    Head and body of *raw*, a request as it goes over the wire, as if it had come to *port*, or to that of *own*, the
-    services' own ports, which its Host names; lone line feeds are fine. The head is None where that is no request.
+    Head and body of *raw*, a request as it goes over the wire, as if it had come to *port*, or to a port of *own* (the
+    services' own ports) that its Host names. Lone line feeds are accepted. The head is None if *raw* is not a request.
     """
     raw = raw.lstrip(b"\r\n")
     end = _HEAD_END.search(raw)

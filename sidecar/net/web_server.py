@@ -1,9 +1,9 @@
 """
-aiohttp's server as our own pages need it: health, admin, and the stand-in provider.
+aiohttp's server for our own pages: health, admin, and the stand-in provider.
 
-The rule: nothing of a request that cannot be read is answered or logged. aiohttp's own answers quote the line that it
-stumbled over, and so do the errors that it logs; an ``Authorization`` may stand there. So every answer that no handler
-of ours gave is made by *refuse* from a status alone, and *report* hears of errors, which it tells by their kind.
+The rule: nothing of an unreadable request is answered or logged. aiohttp's own answers, and the errors that it logs,
+quote the line at which it failed, which may hold an ``Authorization``. So every answer that none of our handlers gave
+is made by *refuse* from a status alone, and *report* gets errors, which it logs by their kind.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Refuse = Callable[[int, str, str], web.Response]
 
 class WebServer:
     """
-    Serves *app* on one address. *on_malformed* hears of the address that sent what cannot be read. Started once,
-    stopped once; ``stop`` without ``start`` does nothing.
+    Serves *app* on one address. *on_malformed* is called with the address that sent an unreadable request. Started
+    once, stopped once; ``stop`` without ``start`` does nothing.
 
     *shutdown*: seconds that calls may take to end; *cancel*: a handler is cancelled when its caller leaves; *options*
     are those of aiohttp's ``RequestHandler``.
@@ -55,7 +55,7 @@ class WebServer:
         return f"<WebServer {self._server.sockets[0].getsockname() if self._server else 'stopped'}>"
 
     async def start(self, host: str, port: int) -> int:
-        """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` where that is not free."""
+        """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` if it is taken."""
         await self._runner.setup()
         try:
             self._server = await asyncio.get_running_loop().create_server(self._accept, host, port)
@@ -73,7 +73,7 @@ class WebServer:
             await self._runner.cleanup()
 
     def refusal(self, status: int, peer: str = "") -> web.Response:
-        """The answer with *status* to a request that no handler answered; a 400 has been sent from *peer*."""
+        """The answer with *status* to a request that no handler answered; *peer* sent it."""
         if status == HTTPStatus.BAD_REQUEST:
             self._on_malformed(peer)
             return self._refuse(status, MALFORMED, "the request is not well-formed HTTP/1.1")
@@ -81,7 +81,7 @@ class WebServer:
         return self._refuse(status, phrase.lower().replace(" ", "-"), phrase)
 
     def tell(self, error: BaseException | None) -> None:
-        """Something went wrong that is not for the caller to know."""
+        """Report an error that the caller must not see."""
         if error is not None and not isinstance(error, web.RequestPayloadError):
             self._report(error)
 
@@ -93,7 +93,7 @@ class WebServer:
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's connection, which says and logs nothing by itself."""
+    """aiohttp's connection, without its own answers and log lines."""
 
     def __init__(self, own: WebServer, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -106,7 +106,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it quotes the request
     ) -> web.StreamResponse:
-        """The answer to what cannot be read, or where a handler failed."""
+        """The answer to an unreadable request, or after a failed handler."""
         if isinstance(exc, web.RequestPayloadError):
             status = HTTPStatus.BAD_REQUEST
         elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -120,7 +120,7 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send *resp*; one that aiohttp made up is replaced, for its text may quote the request."""
+        """Send *resp*; an answer that aiohttp made itself is replaced, because its text may quote the request."""
         if isinstance(resp, web.HTTPException):
             ours = self._own.refusal(resp.status, request.remote or "")
             if allowed := resp.headers.get("allow"):

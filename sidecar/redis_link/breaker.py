@@ -1,25 +1,25 @@
 """
 When Redis is asked, and when it is left alone.
 
-The rule: calls find out that Redis is sick, probes alone that it is well again; so at most a few calls pay for an
+The rule: calls find out that Redis is down; only probes find out that it is back. So at most a few calls pay for an
 outage, however long it lasts.
 """
 
 from __future__ import annotations
 
 FAILURES = 3
-"""Failures in a row, without an answer between, after which Redis is left alone."""
+"""So many failures in a row open the breaker."""
 
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 3.0
-"""Seconds between probes, at most: a doubling from the first to the last."""
+"""The longest time between probes; it doubles from the first value to the last."""
 
 STEADY = 10.0
-"""Seconds that a return has to last: where Redis fails again before, the pauses go on from where they were."""
+"""If Redis fails again within so many seconds of its return, the pauses go on from where they were."""
 
 
 class LinkBreaker:
-    """Closed while Redis is asked. *openings* counts how often that ended."""
+    """Closed while Redis is asked. *openings* counts how often it opened."""
 
     __slots__ = ("_closed_at", "_failures", "_probes", "closed", "openings")
 
@@ -34,14 +34,14 @@ class LinkBreaker:
         return f"<LinkBreaker {'closed' if self.closed else 'open'}, {self.openings} openings>"
 
     def answered(self) -> None:
-        """A call was answered, be it by an error: Redis lives. One that comes late doesn't close an open breaker."""
+        """A call was answered, even if by an error: Redis works. A late answer does not close an open breaker."""
         self._failures = 0
 
     def failed(self, now: float, *, refused: bool = False) -> bool:
         """
-        A call was not answered, or *refused* for want of rights, which doesn't pass by itself.
+        A call got no answer, or was *refused* for missing rights, which does not pass without action.
 
-        Tells whether this opened the breaker.
+        Returns whether this opened the breaker.
         """
         if not self.closed:
             return False

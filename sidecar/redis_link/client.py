@@ -1,9 +1,9 @@
 """
-The client of the fleet's Redis, as a rule describes it.
+Builds the client of the fleet's Redis from a rule.
 
-The rule: the client does what it is told once. It doesn't retry, nor wait for a server to come back; it follows a
-Cluster's redirections and asks Sentinels who the primary is. The library is imported when a client is built, because
-it costs 5 MiB that a sidecar without Redis needn't spend.
+The rule: the client sends each command once. It does not retry, nor wait for a server to come back. It follows a
+Cluster's redirections and asks Sentinels for the primary. The library is imported when a client is built, because it
+costs 5 MiB that a sidecar without Redis does not need.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from sidecar.redis_link.address import Address, HostLookup, locate
 from sidecar.tasks import Spawn
 
 LARGEST = 64 * 1024 * 1024
-"""Bytes of the largest value that is read, where nobody says it."""
+"""The largest value that is read, in bytes, if the caller names no other bound."""
 
 LARGEST_NEWS = 64 * 1024
-"""The same of a subscription, which brings short words."""
+"""The same for a subscription, which brings only short messages."""
 
 
 def build(rule: RedisRule, spawn: Spawn, lookup: HostLookup, *, largest: int = LARGEST) -> Any:
     """
-    A client for *rule*, not connected yet; *spawn* owns the tasks in which it connects, and *lookup* finds addresses. A
-    value that it reads has at most *largest* bytes; a server that sends more is told apart from Redis, and left.
+    A client for *rule*, not connected yet. *spawn* owns the tasks in which it connects, and *lookup* finds addresses. A
+    value that it reads has at most *largest* bytes; a server that sends more is not Redis, and its connection is
+    closed.
 
     It has three methods of ours: ``ask(*command)``, the shortest way to a reply; ``probe()``, which raises unless Redis
-    answers; and ``renew()``, which forgets what may have changed while it was away.
+    answers; and ``renew()``, which forgets what may have changed while Redis was away.
     """
     address = locate(rule.url)
     if address.kind == "cluster":
@@ -46,7 +47,7 @@ def build_single(rule: RedisRule, spawn: Spawn, lookup: HostLookup, draw: float)
 
 
 def user(rule: RedisRule) -> str:
-    """Who we say we are, for the log: the file's name, for what is in it may be the password by mistake."""
+    """The user for the log: the name of the file, because its content may be the password by mistake."""
     return rule.username_file or "default"
 
 
@@ -67,7 +68,7 @@ def _of_one(rule: RedisRule, address: Address, spawn: Spawn, lookup: HostLookup,
 
 
 def _wiring(rule: RedisRule, address: Address, lookup: HostLookup, largest: int) -> dict[str, Any]:
-    """What every connection is made with. The library's defaults for retries, health checks and RESP2 are right."""
+    """The arguments of every connection. The library's defaults for retries, health checks and RESP2 are right."""
     from sidecar.redis_link.connection import RedisCredentials, Trust  # noqa: PLC0415  as above
 
     return {

@@ -1,9 +1,9 @@
 """
-The client of a Redis Cluster: redis-py's, of which the part that asks one server is ours.
+The client of a Redis Cluster: redis-py's, with our own code for asking one server.
 
-The rule: one command, one server, and redirections. redis-py's own way forgets connections whose commands are
-cancelled, sends ``ASKING`` and what it is for over different connections, sleeps, and closes all connections on one
-server's error. Here a doubt about who has which slots is cleared in the background, while the rest is used.
+The rule: one command, one server, and redirections. redis-py's own code loses connections whose commands are cancelled,
+sends ``ASKING`` and its command over different connections, sleeps, and closes all connections on one server's error.
+Here, if it is uncertain which server has which slots, a background task finds out, while the other servers stay in use.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from sidecar.redis_link.replies import Garbled, making_sense
 from sidecar.tasks import Spawn
 
 REDIRECTIONS = 8
-"""A slot that moves costs one or two."""
+"""The most redirections of a command: a slot that moves costs one or two."""
 
 LEARN_SECONDS = 2.0
-"""How long learning who has which slots may take, over all servers that are asked in turn."""
+"""How long it may take to learn which server has which slots, with all servers asked in turn."""
 
 SERVER_SECONDS = 0.5
 """How long one server may take for that before the next one is asked."""
 
 DOUBT_SECONDS = 1.0
-"""Between two times of learning, at least."""
+"""The shortest time between two such look-ups."""
 
 
 class _Asked(ClusterNode):
-    """A server that is asked who has which slots."""
+    """A server that is asked which server has which slots."""
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """The reply to a command. Raises ``Garbled`` for slots that no Cluster has."""
         with making_sense():
             reply = await super().execute_command(*args, **kwargs)
         if args[0] == "CLUSTER SLOTS" and not _are_slots(reply):
-            raise Garbled("the slots that it names are none")
+            raise Garbled("the slots that it names are malformed")
         return reply
 
 
 def _are_slots(reply: Any) -> bool:
-    """Whether *reply* names ranges of slots, each with the servers that have it, the primary first."""
+    """Whether *reply* names ranges of slots, each with its servers, the primary first."""
     return isinstance(reply, list) and len(reply) <= REDIS_CLUSTER_HASH_SLOTS and all(map(_is_range, reply))
 
 
@@ -78,7 +78,7 @@ def _is_server(item: Any) -> bool:
 
 
 class _Nodes(NodesManager):
-    """Who has which slots. Servers that are known already are kept, with their connections and the commands on them."""
+    """Which server has which slots. Known servers keep their connections and the commands on them."""
 
     def set_nodes(self, old: dict[str, ClusterNode], new: dict[str, ClusterNode], remove_old: bool = False) -> None:  # noqa: FBT001, FBT002 - theirs
         """Put *new* into *old*."""
@@ -94,10 +94,11 @@ class _Nodes(NodesManager):
 
 class Cluster(RedisCluster):
     """
-    Commands by their keys' slots; they share one slot. Pipelines and subscriptions are not for this client.
+    Commands by the slot of their keys; all keys of a command share one slot. Pipelines and subscriptions are not
+    supported.
 
-    *hosts* are asked who has which slots; *spawn* owns the tasks that ask and connect. *wiring* is what connections are
-    made with.
+    *hosts* are asked which server has which slots; *spawn* owns the tasks that ask and connect. *wiring* is the
+    arguments of every connection.
     """
 
     def __init__(self, hosts: tuple[tuple[str, int], ...], *, spawn: Spawn, wiring: dict[str, Any]) -> None:
@@ -125,7 +126,7 @@ class Cluster(RedisCluster):
         await self.nodes_manager.aclose()
 
     async def initialize(self) -> Cluster:
-        """Learn who has which slots, if that was never learnt. Raises what prevented it."""
+        """Learn which server has which slots, if that was never learnt. Raises what prevented it."""
         if self._initialize:
             await asyncio.shield(self._learn())
         return self
@@ -136,10 +137,10 @@ class Cluster(RedisCluster):
 
     async def probe(self) -> None:
         """
-        Ask who has which slots, and all of those whether they answer.
+        Learn which server has which slots, and ask all of these whether they answer.
 
-        Where one doesn't, none is asked until it does or a replica has taken its place: or every call for a third of
-        the slots would wait in vain.
+        If one does not answer, the probe fails until it does, or a replica has taken its place. Otherwise every call
+        for a third of the slots would wait in vain.
         """
         await asyncio.shield(self._learn())
         answers = await asyncio.gather(*(self._ask(node, ("PING",), {}, asking=False) for node in self.get_primaries()))
@@ -147,15 +148,18 @@ class Cluster(RedisCluster):
             raise Garbled("PING has another answer than PONG")
 
     async def renew(self) -> None:
-        """Nothing: a probe learns all anew."""
+        """Nothing to do: a probe learns everything anew."""
 
     def doubt(self) -> None:
-        """A server didn't answer, or is the wrong one: ask who has which slots, if that wasn't done just now."""
+        """
+        A server did not answer, or is the wrong one: learn again which server has which slots, unless that was just
+        done.
+        """
         if not self._initialize and asyncio.get_running_loop().time() - self._learnt_at >= DOUBT_SECONDS:
-            _ = self._learn()  # whose result nobody waits for
+            _ = self._learn()  # nobody waits for its result
 
     def _learn(self) -> asyncio.Future[None]:
-        """Ask, or be told with those who ask already. Goes on when they leave."""
+        """Learn it, together with others that already ask. Goes on when they leave."""
         if self._learning is None or self._learning.done():
             loop = asyncio.get_running_loop()
             self._learning = loop.create_future()
@@ -175,9 +179,9 @@ class Cluster(RedisCluster):
                 with making_sense():
                     await self._take_in()
             self._initialize = False
-        except Exception as error:  # noqa: BLE001  who waits shall have it, whatever it is
+        except Exception as error:  # noqa: BLE001  the waiting calls get it, whatever it is
             learning.set_exception(error)
-            learning.exception()  # or it would be reported where everybody has left
+            learning.exception()  # otherwise it would be reported when everybody has left
         else:
             learning.set_result(None)
         finally:
@@ -202,7 +206,7 @@ class Cluster(RedisCluster):
             raise
 
     async def _execute_command(self, target_node: ClusterNode, *args: Any, **kwargs: Any) -> Any:
-        """What *target_node*, or who it sends us to, replies."""
+        """The reply of *target_node*, or of the server to which it redirects."""
         node, asking = target_node, False
         for _ in range(REDIRECTIONS):
             try:
@@ -227,7 +231,7 @@ class Cluster(RedisCluster):
             node.release(connection)
 
     async def _connection(self, node: ClusterNode) -> RedisConnection:
-        """A fresh connection to *node*, to be released. Opening one goes on when who waits for it leaves."""
+        """A fresh connection to *node*, to be released. Opening goes on when the waiting call leaves."""
         connection = cast("RedisConnection", node.acquire_connection())
         if connection.fresh:
             return connection
@@ -237,12 +241,12 @@ class Cluster(RedisCluster):
             await opened
         except asyncio.CancelledError:
             if not opened.cancelled() and opened.exception() is None:
-                node.release(connection)  # it was open as we left
+                node.release(connection)  # it was opened as the call left
             raise
         return connection
 
     def _node(self, host: str, port: int) -> ClusterNode:
-        """The server of that address, which may have joined a moment ago."""
+        """The server at that address, which may just have joined."""
         node = self.get_node(host, port)
         if node is None:
             node = ClusterNode(host, port, PRIMARY, **self.connection_kwargs)
@@ -256,7 +260,7 @@ class Cluster(RedisCluster):
 
 
 async def _open(node: ClusterNode, connection: RedisConnection, opened: asyncio.Future[None]) -> None:
-    """Connect, and give *connection* back to *node* where nobody waits for it any more."""
+    """Connect; give *connection* back to *node* if nobody waits for it any more."""
     try:
         await connection.disconnect(nowait=True)
         async with asyncio.timeout(CONNECT_SECONDS):

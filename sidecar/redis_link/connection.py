@@ -1,8 +1,7 @@
 """
-One connection to a server of Redis: what it says first, and when it may be used.
+One connection to a Redis server: its first commands, and when it may be used.
 
-The rule: what proves who we are and who they are is read from files for each new connection, so that a rotation needs
-no restart.
+The rule: credentials and certificates are read from files for each new connection, so a rotation needs no restart.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from sidecar.redis_link.replies import ROOM, Garbled
 from sidecar.redis_link.stream import RedisStream
 
 CONNECT_SECONDS = 2.0
-"""How long connecting may take, TLS, credentials and the question to the Sentinels included."""
+"""How long connecting may take, with TLS, credentials and the question to the Sentinels."""
 
 _PACKER = HiredisRespSerializer()
 _PART = object()
-"""A reply of which there is more to come."""
+"""A reply that is not complete yet."""
 
 
 class ReplyParser(_AsyncHiredisParser):
@@ -43,21 +42,27 @@ class ReplyParser(_AsyncHiredisParser):
 
     @classmethod
     def parse_error(cls, response: str) -> Exception:
-        """What an error of the server is; one that has the name of a redirection, and isn't one, is no reply."""
+        """
+        The exception for a server's error. An error that has the name of a redirection, but is none, is not a valid
+        reply.
+        """
         try:
             error: Exception = super().parse_error(response)  # type: ignore[no-untyped-call]
         except (IndexError, ValueError):
-            return Garbled("an error in a reply is none")
+            return Garbled("an error in a reply is malformed")
         return error
 
     @property
     def idle(self) -> bool:
-        """Whether nothing of a reply is left."""
+        """Whether nothing of a reply is left over."""
         return self._reader is None or not self._reader.has_data()
 
 
 class Trust:
-    """Whom TLS trusts and who it says we are, by the files of *rule*; with a ``ca_file``, that authority alone."""
+    """
+    The TLS context: whom it trusts and its own certificate, from the files of *rule*; with ``ca_file``, only that
+    authority.
+    """
 
     def __init__(self, rule: RedisRule) -> None:
         self._rule = rule
@@ -97,15 +102,17 @@ class RedisConnection(Connection):
         return self._reader is not None and self._stream.fresh and not self._replies.has_data() and self._parser.idle
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """A command's bytes; written in C, which the library does for its blocking client alone."""
+        """A command's bytes; by C code, which the library uses only in its blocking client."""
         packed: list[bytes] = _PACKER.pack(*args)
         return packed
 
     async def ask(self, *command: Any) -> Any:
         """
-        The reply to *command*, as the server wrote it. Closes the connection where it is left before it has the reply.
+        The reply to *command*, as the server wrote it. Closes the connection if the caller leaves before the reply has
+        come.
 
-        What ``send_command`` and ``read_response`` of the library do, in one step; to be *fresh* is the caller's care.
+        It does in one step what ``send_command`` and ``read_response`` of the library do; the caller must check
+        *fresh*.
         """
         stream, replies = self._stream, self._replies
         try:
@@ -119,7 +126,7 @@ class RedisConnection(Connection):
         if replies.has_data():
             reply = Garbled("there is more than one reply")
         if isinstance(reply, RedisError):
-            if isinstance(reply, ConnectionError):  # which concerns whatever is asked on this connection
+            if isinstance(reply, ConnectionError):  # it concerns everything on this connection
                 await self.disconnect(nowait=True)
             raise reply
         return reply
@@ -137,7 +144,7 @@ class RedisConnection(Connection):
         raise failure
 
     async def _reach(self, address: str) -> None:
-        """Connect to *address*. The library's way is the same, but for its streams."""
+        """Connect to *address*. The library does the same, but with its own streams."""
         trust = self._trust
         async with asyncio.timeout(self.socket_connect_timeout):
             transport, stream = await asyncio.get_running_loop().create_connection(

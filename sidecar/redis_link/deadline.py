@@ -1,7 +1,7 @@
 """
-How long an answer is waited for, in a process that may have been held up itself.
+A deadline for an answer, in a process that may have been held up itself.
 
-The rule: an answer that has come is not given up because nobody had time to read it.
+The rule: an answer that has arrived is not given up only because this process had no time to read it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any, Self
 
 GRACE_TURNS = 4
 """
-Turns of the event loop that an answer still has at its deadline. They cost nothing where there is nothing else to do;
-where this process was held up, the answer has come by now, and needs them to be read.
+Turns of the event loop that an answer still gets at its deadline. They cost nothing if there is nothing else to do. If
+this process was held up, the answer has arrived by now and needs these turns to be read.
 """
 
 PUNCTUAL_SECONDS = 0.01
-"""By how much, those turns included, a deadline may be late in a process that had time."""
+"""How late a deadline may be, with these turns, in a process that had time."""
 
 
 class Deadline:
     """
-    ``async with Deadline(seconds)``: what is waited for within is cancelled then, and ``TimeoutError`` raised.
+    ``async with Deadline(seconds)``: cancels what is waited for after *seconds*, and raises ``TimeoutError``.
 
-    *punctual*: it came by itself and on time, so that the silence was not of our own making.
+    *punctual*: the deadline came on time by itself, so this process did not cause the silence.
     """
 
     __slots__ = ("_cancelling", "_due", "_expired", "_handle", "_loop", "_over", "_task", "_turns", "punctual")
@@ -54,12 +54,12 @@ class Deadline:
     ) -> None:
         self._handle.cancel()
         self._over = True
-        # as asyncio.timeout does: who has been cancelled by others, too, is told of that
+        # As in asyncio.timeout: if others have cancelled the task, too, it is told so.
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def expire(self) -> None:
-        """Let it be now, unless it has been already, or is past."""
+        """Expire now, unless it has expired or is over."""
         self._handle.cancel()
         if not self._over:
             self._expired = self._over = True

@@ -1,8 +1,8 @@
 """
-What an exception of the client means for the fleet's tier.
+What an exception of the client means for the tier in Redis.
 
-The rule: Redis is sick where it doesn't answer, answers that it can't serve anybody now, or answers as Redis never
-does. An error that concerns one command, such as want of memory for a write, is an answer, and leaves reads alone.
+The rule: Redis is faulty if it does not answer, answers that it cannot serve anybody now, or answers as Redis never
+does. An error about one command, such as missing memory for a write, is an answer, and reads go on.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from sidecar.errors import FleetAway
 LONGEST_DETAIL = 120
 
 _PART = 6
-"""Characters of a password that are shown by chance alone."""
+"""If fewer characters of a password appear in a text, that is chance."""
 
 _QUOTING = frozenset({"refused", "cluster", "connect"})
-"""Kinds of faults that are told in the server's words."""
+"""Kinds of faults that are reported in the server's words."""
 
 
 class RedisFault(NamedTuple):
@@ -79,7 +79,7 @@ def judge(error: BaseException) -> RedisFault:
 
 
 def discreet(fault: RedisFault, password_file: str) -> RedisFault:
-    """*fault* without words of the server's that quote the password which it was shown, or a part of that."""
+    """*fault* without the server's words, if these quote the password or a part of it."""
     if not password_file or fault.kind not in _QUOTING:
         return fault
     try:
@@ -93,14 +93,14 @@ def discreet(fault: RedisFault, password_file: str) -> RedisFault:
 
 
 def is_missing_script(error: BaseException) -> bool:
-    """Whether a server says that it doesn't know a script by its digest."""
+    """Whether a server says that it does not know a script by its digest."""
     from redis.exceptions import NoScriptError  # noqa: PLC0415  as above
 
     return isinstance(error, NoScriptError)
 
 
 def _refusal(error: BaseException) -> BaseException | None:
-    """The want of rights that *error* is or comes from: the Cluster's client wraps it."""
+    """The missing right that *error* is or comes from: the Cluster's client wraps it."""
     from redis import exceptions as theirs  # noqa: PLC0415  as above
 
     refused = (theirs.AuthenticationError, theirs.AuthorizationError, theirs.NoPermissionError)
@@ -108,7 +108,7 @@ def _refusal(error: BaseException) -> BaseException | None:
 
 
 def _nonsense(error: BaseException) -> str:
-    """What is wrong with the replies, where *error* is or comes from one that Redis never gives; else ``""``."""
+    """What is wrong with the reply, if *error* is or comes from one that Redis never gives; otherwise ``""``."""
     from redis.exceptions import InvalidResponse  # noqa: PLC0415  as above
 
     from sidecar.redis_link.replies import Garbled  # noqa: PLC0415  as above
@@ -118,7 +118,7 @@ def _nonsense(error: BaseException) -> str:
     found = _within(error, (Garbled, InvalidResponse))
     if found is None:
         return ""
-    return _text(found) if isinstance(found, Garbled) else "a reply is none"  # the library's text may quote it
+    return _text(found) if isinstance(found, Garbled) else "a reply is malformed"  # the library's text may quote it
 
 
 def _within(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
@@ -129,7 +129,7 @@ def _within(error: BaseException, kinds: tuple[type[BaseException], ...]) -> Bas
 
 
 def _code_of(text: str) -> str:
-    """The first word of an error: the rest may quote keys and arguments."""
+    """The first word of an error; the rest may quote keys and arguments."""
     text = _IN_SCRIPT.sub("", text, count=1)
     return "NOPERM" if text.startswith(_NO_RIGHT) else text.partition(" ")[0]
 

@@ -1,8 +1,8 @@
 """
 The way to the fleet's Redis: every command of this process goes through here.
 
-The rule: nobody waits for a sick Redis. A call's commands share one budget, three failures in a row shut the way for
-all, and probes in a task of their own open it again. Whatever goes wrong is ``FleetAway`` to the caller.
+The rule: nobody waits for a faulty Redis. All commands of a call share one time budget; three failures in a row stop
+all commands; probes in a task of their own allow them again. Every failure is ``FleetAway`` to the caller.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from sidecar.tasks import Spawn
 T = TypeVar("T")
 
 PROBE_SECONDS = 1.0
-"""How long a probe waits; with the longest pause before it, Redis is used again within 5 s of its return."""
+"""How long a probe waits. With the longest pause before it, Redis is used again within 5 s of its return."""
 
 CLOSE_SECONDS = 0.5
-"""How long TLS may take to take leave."""
+"""How long TLS may take to close."""
 
 RESERVE_SECONDS = 0.002
-"""What giving up may cost, at most a tenth of the time there is: a caller is held up for no longer than was said."""
+"""How long giving up may take, at most a tenth of the call's time, so that a caller waits no longer than said."""
 
 FAIR_SHARE = 0.5
-"""Which part of a call's time Redis must have had, after the wait for a connection, for its silence to count."""
+"""Redis must have had this share of a call's time, after the wait for a connection, for its silence to count."""
 
 _UNSEEN = frozenset({"refused", "readonly", "malformed"})
-"""Kinds of faults that a probe need not see: it needs no rights, writes nothing, and has the simplest of answers."""
+"""Kinds of faults that a probe may not show: it needs no rights, writes nothing, and has a simple answer."""
 
 
 class TimeBudget:
-    """The seconds that one call has *left* for Redis, for all its commands and the waiting for a connection."""
+    """The seconds that one call has *left* for Redis: for all its commands, and for waiting for a connection."""
 
     __slots__ = ("left", "whole")
 
@@ -56,8 +56,8 @@ class TimeBudget:
 
 class Script:
     """
-    A Lua script, called by its digest and sent only to a server that doesn't know it. *name* labels its times; *read*
-    is what makes of a reply the script's answer, and raises ``FleetAway`` for what cannot be one (``shapes``).
+    A Lua script, called by its digest and sent only to a server that does not know it. *name* labels its times. *read*
+    turns a reply into the script's answer, and raises ``FleetAway`` for an impossible reply (``shapes``).
     """
 
     __slots__ = ("digest", "name", "read", "text")
@@ -74,11 +74,11 @@ class Script:
 
 class RedisLink:
     """
-    The client of *rule* with its breaker. Made within a running loop or before; ``close`` lets go of it. *largest*:
-    bytes of the largest value that is read.
+    The client of *rule*, with its breaker. Made within a running loop or before; ``close`` closes it. *largest*: bytes
+    of the largest value that is read.
 
     *clock* is monotonic seconds, *draw* uniform in [0, 1), *spawn* owns tasks, *lookup* finds addresses. *on_command*
-    hears of every command sent: its name, and the seconds from sending it until its answer, or until it was given up.
+    is called for every command: its name, and the seconds from sending it until its answer, or until it was given up.
     Counters, all since the start: *commands* by result (``ok`` or a reason of ``FleetAway``), *waits* for a connection
     and those that *ran_out* of time, *errors* of Redis by their kind; openings of the ``breaker``.
     """
@@ -126,10 +126,10 @@ class RedisLink:
 
     async def run(self, work: Callable[[Any], Awaitable[T]], budget: TimeBudget, *, op: str = "command") -> T:
         """
-        What *work* makes of the client, within *budget*, from which the time is taken; *op* names it for metrics. Where
-        a reply is none of those that there can be, *work* raises ``FleetAway("malformed")``.
+        The result of *work* on the client, within *budget*, from which the time is taken; *op* names it for metrics. If
+        a reply is impossible, *work* raises ``FleetAway("malformed")``.
 
-        Raises ``FleetAway`` and nothing else. A command that was given up may have been executed, or be so later.
+        Raises only ``FleetAway``. A command that was given up may have been executed, or may be executed later.
         """
         began = self._clock()
         try:
@@ -141,7 +141,7 @@ class RedisLink:
             budget.left -= self._clock() - began
 
     async def evaluate(self, script: Script, keys: Sequence[bytes], args: Sequence[Any], budget: TimeBudget) -> Any:
-        """What *script* returns for *keys*, which are of one hash slot, and *args*. Raises ``FleetAway``."""
+        """The result of *script* for *keys*, all in one hash slot, and *args*. Raises ``FleetAway``."""
 
         async def call(client: Any) -> Any:
             try:
@@ -155,13 +155,13 @@ class RedisLink:
 
     def subscriber(self) -> Any:
         """
-        Another client, of one connection that no deadline binds, for subscriptions; whoever takes it closes it with
-        ``aclose``. In a Cluster it leads to any of the servers: all of them hear all that is published.
+        Another client, with one connection and no deadlines, for subscriptions; its user closes it with ``aclose``. In
+        a Cluster it connects to any of the servers, because all of them get everything that is published.
         """
         return build_single(self._rule, self._spawn, self._lookup, self._draw())
 
     async def close(self) -> None:
-        """Stop probing and close all connections. What still runs fails, and what comes."""
+        """Stop probing and close all connections. Running and later commands fail."""
         self._closed = True
         if self._reviving is not None:
             self._reviving.cancel()
@@ -184,7 +184,7 @@ class RedisLink:
             async with deadline:
                 self._deadlines.add(deadline)
                 answer = await work(self.client)
-        except Exception as error:  # noqa: BLE001 - a caller goes on without Redis, whatever it was
+        except Exception as error:  # noqa: BLE001 - a caller goes on without Redis in any case
             fault = discreet(judge(error), self._rule.password_file)
             if fault.kind == "timeout":
                 fair = given >= enough and (deadline.punctual or sent >= self._silent_at)
@@ -217,16 +217,16 @@ class RedisLink:
             raise FleetAway("open")
 
     def _fail(self, fault: RedisFault, op: str) -> FleetAway:
-        """Draw the conclusions from *fault* of *op*, and what the caller is told."""
+        """Note *fault* of *op* in the breaker, and return the error for the caller."""
         self.errors[fault.kind] += 1
         if fault.kind == "late":
-            pass  # proof of nothing: it had hardly any time, or what held up this process held up all at once
+            pass  # proves nothing: Redis had hardly any time, or this process itself was held up
         elif not fault.sick:
             self.breaker.answered()
         elif self.breaker.failed(self._clock(), refused=fault.reason == "refused"):
             self._tell_away(fault, op)
             for deadline in self._deadlines:
-                deadline.expire()  # nobody waits any longer for a Redis that is away
+                deadline.expire()  # nobody should wait longer for a Redis that is away
             self._reviving = self._spawn(self._revive(), name="redis-revive")
         return FleetAway(fault.reason, fault.detail)
 
@@ -239,7 +239,7 @@ class RedisLink:
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
                     await self.client.probe()
-            except Exception as error:  # noqa: BLE001 - any error means that it isn't back
+            except Exception as error:  # noqa: BLE001 - any error means that Redis is not back
                 fault = discreet(judge(error), self._rule.password_file)
                 self.errors[fault.kind] += 1
                 self._tell_away(fault)
@@ -251,7 +251,7 @@ class RedisLink:
             hear()
 
     def _tell_away(self, fault: RedisFault, op: str = "") -> None:
-        """A line when Redis goes away, and another if it turns out later that it refuses us, or our writes."""
+        """Log that Redis is away, and log again if it later refuses us or our writes."""
         if self._reported and (self._reported in _UNSEEN or fault.kind not in _UNSEEN):
             return
         self._reported, self._reported_op = fault.kind, op
@@ -263,8 +263,8 @@ class RedisLink:
 
     def _tell_return(self, op: str = "") -> None:
         """
-        A line when it is back: *op* was answered, or without one a probe. That is answered where commands are refused,
-        and so are commands that need less: after a refusal only what was refused is proof.
+        Log that Redis is back: *op* was answered, or, without one, a probe. After a refusal only the refused kind of
+        command proves that it is over, because probes and simpler commands are answered all the time.
         """
         if self._reported and (self._reported not in _UNSEEN or (op and op == (self._reported_op or op))):
             self._reported = ""

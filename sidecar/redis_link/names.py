@@ -1,8 +1,8 @@
 """
-What the fleet's keys in Redis are called, and how what stands there in short is sealed.
+The names of the fleet's keys in Redis, and the sealing of short texts stored there.
 
-The rule: the namespace stands in clear, because rights are given by it (``~team-a:*``, ``&team-a:*``); nothing else of
-a name says anything. What belongs together shares a hash tag, so that a Cluster keeps it in one slot.
+The rule: the namespace stands in clear, because rights are given by it (``~team-a:*``, ``&team-a:*``); nothing else in
+a name can be read. Keys that belong together share a hash tag, so that a Cluster keeps them in one slot.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ class RedisNames:
         return f"<RedisNames {self._prefix!r}>"
 
     def entry(self, name: bytes) -> bytes:
-        """Where the sealed answer called *name* stands."""
+        """The key of the sealed answer called *name*."""
         return b"%b{%b}:e" % (self._prefix, name)
 
     def lease(self, name: bytes) -> bytes:
-        """Where it stands who fetches that answer, in the same slot."""
+        """The key of the lease on that answer, in the same slot."""
         return b"%b{%b}:l" % (self._prefix, name)
 
     def second(self, name: bytes) -> bytes:
-        """Where it stands who fetches it beside a holder of the lease that is stuck, in the same slot."""
+        """The key of the second lease, beside a holder that is stuck, in the same slot."""
         return b"%b{%b}:s" % (self._prefix, name)
 
     def tagged(self, digest: bytes) -> bytes:
-        """Where it stands which answers served calls with a tag, by its *digest*: in the slot of the log."""
+        """The key of the answers that served calls with a tag, by its *digest*: in the slot of the log."""
         return b"%bt:%b" % (self._log, digest)
 
     def quota(self, route: str) -> bytes:
         """
-        Where it stands what the fleet's calls of *route* have taken. No secret is in the digest: processes that have
-        changed theirs already, and those that haven't, hold one limit.
+        The key of what the fleet's calls of *route* have taken. No secret is in the digest, so processes share one
+        limit also while the secret is being replaced.
         """
         digest = blake2b(route.encode(), digest_size=16, key=self._prefix[:64], person=b"sidecar quota")
         return b"%b{%b}:q" % (self._prefix, digest.hexdigest().encode())
 
 
 class Notes(Protocol):
-    """Short texts that are sealed for Redis; equal texts are equal notes while the secret stays."""
+    """Short texts sealed for Redis; equal texts have equal notes as long as the secret stays the same."""
 
     def seal_note(self, text: bytes) -> bytes:
         """The note of *text*."""
@@ -63,4 +63,4 @@ class Notes(Protocol):
         """The notes of *text* by each of our secrets, that of ``seal_note`` first."""
 
     def open_note(self, data: bytes) -> bytes | None:
-        """The text of a note, or None where it is not by one of our secrets."""
+        """The text of a note; None if none of our secrets made it."""

@@ -1,9 +1,9 @@
 """
-Connections that outlive the calls they were opened for.
+Connections that outlive the calls for which they were opened.
 
-The rule: a connection is given to the next call only after a whole reply; one that was left in the middle is closed.
-Connecting goes on when who waits for it has left, because TLS may take longer than any one call may wait, and then
-serves whoever comes next.
+The rule: a connection goes to the next call only after a whole reply; one that was left in the middle is closed.
+Connecting goes on when the waiting call has left, because TLS may take longer than one call may wait; the connection
+then serves the next call.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sidecar.tasks import Spawn
 
 class RedisPool(ConnectionPool):
     """
-    A pool whose callers wait for the first connection that is free or new, whomever it was opened for.
+    A pool whose callers wait for the first connection that is free or new, for whatever call it was opened.
 
-    Callers wait without a limit of its own: they have a deadline, and leave by being cancelled.
+    The pool sets no limit for the wait: callers have a deadline, and leave by being cancelled.
     """
 
     def __init__(self, *args: Any, spawn: Spawn, **kwargs: Any) -> None:
@@ -36,7 +36,7 @@ class RedisPool(ConnectionPool):
         self._opening: set[asyncio.Task[None]] = set()
 
     async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
-        """A connection that is fresh, to be released. Raises what opening one met."""
+        """A fresh connection, to be released. Raises the error of opening one."""
         while self._available_connections:
             connection = self._available_connections.pop()
             if cast("RedisConnection", connection).fresh:
@@ -50,11 +50,11 @@ class RedisPool(ConnectionPool):
             return cast("AbstractConnection", await waiter)
         except asyncio.CancelledError:
             if not waiter.cancelled() and waiter.exception() is None:
-                await self.release(waiter.result())  # it came as we left
+                await self.release(waiter.result())  # it came as the caller left
             raise
 
     async def release(self, connection: AbstractConnection) -> None:
-        """Give *connection* to who waits, or keep it; one that was closed makes room for another."""
+        """Give *connection* to a waiting caller, or keep it; a closed one makes room for another."""
         self._in_use_connections.discard(connection)
         if cast("RedisConnection", connection).fresh:
             self._hand(connection)
@@ -68,7 +68,7 @@ class RedisPool(ConnectionPool):
             await self._available_connections.pop().disconnect(nowait=True)
 
     async def aclose(self) -> None:
-        """Close all connections, also those not open yet; who waits for one fails."""
+        """Close all connections, also those not open yet; waiting callers fail."""
         while waiter := self._next():
             waiter.set_exception(ConnectionError("closed"))
         opening = list(self._opening)
@@ -80,7 +80,7 @@ class RedisPool(ConnectionPool):
 
     def _grow(self) -> None:
         while self._waiters and self._waiters[0].done():
-            _ = self._waiters.popleft()  # it left
+            _ = self._waiters.popleft()  # this caller left
         there = len(self._in_use_connections) + len(self._available_connections)
         while len(self._opening) < min(len(self._waiters), self.max_connections - there):
             task = self._spawn(self._open(), name="redis-connect")
@@ -96,7 +96,7 @@ class RedisPool(ConnectionPool):
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except Exception as error:  # noqa: BLE001 - who waits shall have it, whatever it is
+        except Exception as error:  # noqa: BLE001 - the waiting caller gets it, whatever it is
             await connection.disconnect(nowait=True)
             if waiter := self._next():
                 waiter.set_exception(error)
@@ -114,7 +114,7 @@ class RedisPool(ConnectionPool):
             self._available_connections.append(connection)
 
     def _next(self) -> asyncio.Future[AbstractConnection] | None:
-        """Who has waited longest and hasn't left."""
+        """The caller that has waited longest and has not left."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -126,7 +126,7 @@ class Single(Redis):
     """redis-py's client of one server."""
 
     async def ask(self, *command: Any) -> Any:
-        """The reply to *command* as it is: for this the library's way is twice as long."""
+        """The raw reply to *command*; the library's own way takes twice as long."""
         pool = self._pool
         connection = await pool.get_connection()
         try:
@@ -135,7 +135,7 @@ class Single(Redis):
             await pool.release(connection)
 
     async def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
-        """What the library makes of a reply. Raises ``Garbled`` where that cannot be done."""
+        """The library's reading of a reply. Raises ``Garbled`` if it cannot be read."""
         with making_sense():
             return await super().parse_response(connection, command_name, **options)
 
@@ -145,7 +145,7 @@ class Single(Redis):
             raise Garbled("PING has another answer than PONG")
 
     async def renew(self) -> None:
-        """Close idle connections: what they lead to may be the primary no more."""
+        """Close idle connections, because they may lead to a server that is no longer the primary."""
         await self._pool.drop_idle()
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002, FBT001  theirs

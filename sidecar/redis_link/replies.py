@@ -1,8 +1,8 @@
 """
-What a reply of Redis may be, counted as its bytes arrive.
+Checks replies of Redis against bounds while their bytes arrive.
 
-The rule: RESP2 with bounds. A reply has a few levels, so many elements and so many bytes, and nothing is handed on that
-says it has more. hiredis makes room for every element that a header announces, before one of them has come.
+The rule: RESP2 with bounds. A reply has limited levels, elements and bytes, and a reply that announces more is not
+passed on, because hiredis makes room for every element that a header announces before any of them has come.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST_LINE = 16 * 1024
 """Bytes of a status or an error; a header has less than 16."""
 
 ROOM = 4 * 1024 * 1024
-"""Bytes of a reply beyond the largest value that it may bring: the log of purges, the list of commands."""
+"""The most bytes of a reply besides the largest value: the log of purges, the list of commands."""
 
 _KINDS = frozenset(b"+-:$*")
 _SIZED = frozenset(b"$*")
@@ -30,16 +30,16 @@ _BULK, _ARRAY = b"$*"
 
 
 class Garbled(ConnectionError):
-    """What came is no reply to be read, so the connection is of no use. The text quotes nothing of it."""
+    """What came is not a valid reply, so the connection is useless. The text quotes nothing of it."""
 
 
 @contextmanager
 def making_sense() -> Iterator[None]:
-    """For what the library makes of replies: where it stumbles over their shape, they are ``Garbled``."""
+    """Turns errors of the library about the form of a reply into ``Garbled``."""
     try:
         yield
     except (AttributeError, LookupError, TypeError, ValueError):
-        raise Garbled("a reply is none of the command's") from None
+        raise Garbled("a reply does not fit its command") from None
 
 
 class Meter:
@@ -84,13 +84,13 @@ class Meter:
 
     def _read(self, kind: int, text: bytes, at: int) -> int:
         """
-        One line, which ends *at*: a whole member, or the header of a string or an array. Returns where what it
+        Read one line, which ends *at*: a whole member, or the header of a string or an array. Returns where what it
         announces ends.
         """
         try:
             length = int(text) if kind in _SIZED else 0  # what int takes and hiredis doesn't is refused there
         except ValueError:
-            raise Garbled("a number of a reply is none") from None
+            raise Garbled("a number in a reply is malformed") from None
         self._size += len(text) + 3
         if kind == _BULK and length >= 0:
             self._size += length + 2
@@ -98,7 +98,7 @@ class Meter:
         elif kind == _ARRAY and length > 0:
             self._enter(length)
         elif kind not in _KINDS:
-            raise Garbled("a reply is of no kind that was asked for")
+            raise Garbled("a reply has an unexpected type")
         if self._size > self._most:
             raise Garbled("a reply is too large")
         return at
@@ -112,7 +112,7 @@ class Meter:
             raise Garbled("a reply has too many levels")
 
     def _member(self) -> None:
-        """A member is whole; so are the arrays of which it is the last, and perhaps the reply."""
+        """A member is complete; so are the arrays of which it is the last, and possibly the reply."""
         while self._open:
             self._open[-1] -= 1
             if self._open[-1]:

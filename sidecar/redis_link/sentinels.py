@@ -1,7 +1,7 @@
 """
 The primary among several servers, as Sentinels name it.
 
-The rule: every new connection asks them anew, so that a failover needs nothing but new connections.
+The rule: every new connection asks them again, so that a failover needs only new connections.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Sentinels(Sentinel):
         """
         The address of the primary of *service_name*, from the first Sentinel that knows a live one.
 
-        Raises, where none does, what a Sentinel refused, or met, or that they don't know one.
+        If none does, raises what a Sentinel refused or met, or that they know none.
         """
         met: Exception | None = None
         for sentinel in list(self.sentinels):
@@ -85,10 +85,13 @@ def _address(state: Mapping[str, Any]) -> tuple[str, int]:
 
 
 class SentinelConnection(RedisConnection):
-    """A connection to a Sentinel, which may have no use for the credentials of the servers it watches."""
+    """A connection to a Sentinel, which may not need the credentials of the servers it watches."""
 
     async def connect(self) -> None:
-        """Offer the credentials; go without where they aren't taken: the first command tells whether it needs any."""
+        """
+        Send the credentials; connect without them if they are not accepted: the first command shows whether they are
+        needed.
+        """
         try:
             await super().connect()  # type: ignore[no-untyped-call]
         except AuthenticationError:

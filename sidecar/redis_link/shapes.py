@@ -1,8 +1,8 @@
 """
-What the answers of our scripts look like, judged where they are read.
+Checks the form of our scripts' answers where they are read.
 
-The rule: an answer of another shape is a fault of the way to Redis, never of the call that met it, and nothing of it is
-quoted. Who reads an answer relies on what is checked here and on nothing else.
+The rule: an answer of another form is a fault of the way to Redis, never of the call that met it, and is not quoted.
+Code that reads an answer relies only on what is checked here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _DIGITS = re.compile(rb"[0-9]{1,18}").fullmatch
 
 
 def misshapen() -> FleetAway:
-    """To be raised for an answer that is none of those that can be; the link counts it against Redis."""
-    return FleetAway("malformed", "the answer is none of the command's; is it Redis that answers?")
+    """The error for an impossible answer; the link counts it against Redis."""
+    return FleetAway("malformed", "the reply does not fit the command; is this a Redis?")
 
 
 def one_of(*numbers: int) -> Callable[[Any], int]:
-    """What reads an answer that is one of *numbers*."""
+    """A reader of answers that are one of *numbers*."""
 
     def read(reply: Any) -> int:
         if type(reply) is not int or reply not in numbers:
@@ -34,7 +34,7 @@ def one_of(*numbers: int) -> Callable[[Any], int]:
 
 
 def number(text: Any) -> int:
-    """What decimal digits say. Raises ``FleetAway`` for anything else."""
+    """The number in decimal digits. Raises ``FleetAway`` for anything else."""
     if type(text) is not bytes or not _DIGITS(text):
         raise misshapen()
     return int(text)
@@ -55,7 +55,7 @@ def texts(reply: Any) -> list[bytes]:
 
 
 def places(most: int) -> Callable[[Any], list[int]]:
-    """What reads an answer that is places in a list of at most *most*, in their order."""
+    """A reader of answers that are places in a list of at most *most*, in their order."""
 
     def read(reply: Any) -> list[int]:
         if type(reply) is not list or any(type(item) is not int or not 0 <= item < most for item in reply):

@@ -1,8 +1,8 @@
 """
-The bytes of one connection to Redis, both ways.
+The bytes of one connection to Redis, in both directions.
 
-The rule: what redis-py asks of asyncio's ``StreamReader`` and ``StreamWriter``, and no more: a connection serves one
-command at a time, so whoever reads takes all that has come. Every byte that any reader gets was counted before.
+The rule: only what redis-py needs of asyncio's ``StreamReader`` and ``StreamWriter``. A connection serves one command
+at a time, so a reader takes everything that has come. Every byte is counted before a reader gets it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import cast
 from sidecar.redis_link.replies import Garbled, Meter
 
 MOST_UNREAD = 1024 * 1024
-"""Bytes that may wait for a reader; then the server has to."""
+"""The most bytes that wait for a reader; then the server must wait."""
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Of a reply, where nobody says what is asked for."""
+"""The most bytes of a reply, if the caller names no other bound."""
 
 
 class RedisStream(asyncio.Protocol):
     """
-    Reader and writer of one connection. At most one task reads, and at most one waits for room to write. A reply has
-    at most *most* bytes; one that has more, or is none, ends the connection.
+    Reader and writer of one connection. At most one task reads, and at most one waits for room to write. A reply has at
+    most *most* bytes; a longer or invalid one ends the connection.
     """
 
     _transport: asyncio.Transport
@@ -51,7 +51,7 @@ class RedisStream(asyncio.Protocol):
     # What redis-py calls.
 
     async def read(self, _most: int = 0) -> bytes:
-        """What has come, or what comes next. Raises ``OSError`` where nothing comes any more, or ``Garbled``."""
+        """The bytes that have come, or that come next. Raises ``OSError`` if nothing comes any more, or ``Garbled``."""
         while not self._came:
             self._check()
             self._reading = asyncio.get_running_loop().create_future()
@@ -82,7 +82,7 @@ class RedisStream(asyncio.Protocol):
         self._check()
 
     def close(self) -> None:
-        """Close, after what is written."""
+        """Close after the written bytes."""
         self._transport.close()
 
     async def wait_closed(self) -> None:
@@ -120,7 +120,7 @@ class RedisStream(asyncio.Protocol):
         _wake(self._reading)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It is gone, for whichever reason."""
+        """The connection is gone, for any reason."""
         self._over = True
         self._error = self._error or error
         for waiting in (self._reading, self._room, self._lost):

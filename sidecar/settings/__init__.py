@@ -1,7 +1,7 @@
 """
-Makes frozen rules of YAML, variables and options, or names every problem at once.
+Makes configuration: YAML, variables and options in; frozen rules out, or every problem at once.
 
-The files of a configuration are read here and nowhere else, and nothing below imports this package.
+Makes rule: files are read only in this package, and only ``app`` and ``cli`` import it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from sidecar.settings.yaml_source import parse
 __all__ = ["DEFAULT_FOLDER", "forwarding", "load"]
 
 DEFAULT_FOLDER = "/etc/sidecar"
-"""Where a configuration is looked for when none is named."""
+"""Where a configuration is looked for if none is named."""
 
 MAX_BYTES = 1024 * 1024
-"""The largest configuration file: what a ConfigMap holds at most."""
+"""The largest configuration file: as much as a ConfigMap holds."""
 
 _BUILT_IN = "built-in settings"
 _FORWARDING = "the configuration cannot be used: calls are only forwarded, to the built-in services"
@@ -48,11 +48,11 @@ def load(
     """
     The rules of the file or folder *path*, with what *environ* and *overrides* (``{"listen.port": 7500}``) set.
 
-    None reads ``/etc/sidecar`` where that holds a file, else gives the built-in settings. A folder holds exactly one
-    ``*.yaml`` or ``*.yml``. *strict* refuses keys that this version doesn't know, a Redis without a secret file, and
-    mounted files that are there and unfit; otherwise these are warnings: unknown keys switch off the cache that they
-    were said for, a Redis without a secret file is none, and unfit files are for those who use them. *here*: it is for
-    a process that starts now, so the trust anchors that it names have to be there and fit. Raises ``ConfigError`` with
+    None reads ``/etc/sidecar`` if that holds a file, and otherwise gives the built-in settings. A folder holds exactly
+    one ``*.yaml`` or ``*.yml``. *strict* refuses unknown keys, a Redis without a secret file, and mounted files that
+    are there but unfit. Without it these are warnings: an unknown key switches off the cache that it was meant for, a
+    Redis without a secret file is not used, and the users of an unfit file deal with it. *here*: the rules are for a
+    process that starts now, so the trust anchors that they name must be there and fit. Raises ``ConfigError`` with
     every problem, in the order of lines.
     """
     source = _find(path)
@@ -85,11 +85,11 @@ def load(
 
 def forwarding(*, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Rules:
     """
-    Plain forwarding to the built-in services, for a process whose configuration was refused.
+    Rules for plain forwarding to the built-in services, for a process whose configuration was refused.
 
-    What *environ* and *overrides* set holds, ports above all, for there the pod's probes and applications look. Of the
-    variables those are left out that a problem names, and those of a table that isn't whole without the file; each
-    with a warning. Raises ``ConfigError`` where options are wrong.
+    What *environ* and *overrides* set still holds, above all ports, because the pod's probes and applications use
+    these. Left out, with a warning each, are variables that a problem names, and those of a table that is incomplete
+    without the file. Raises ``ConfigError`` if options are wrong.
     """
     variables, strange = from_environment(environ)
     options = from_options(overrides)
@@ -117,7 +117,7 @@ def forwarding(*, environ: Mapping[str, str], overrides: Mapping[str, object]) -
 
 
 def _read(text: str, name: str, changes: Iterable[Override]) -> tuple[ParsedSettings, list[Problem]]:
-    """What the text of the file *name* says with *changes*, and what is wrong with it wherever it is read."""
+    """The reading of the text of file *name* with *changes*, and its problems, wherever they were found."""
     root, problems = parse(text, name)
     reading = read(root, name)
     apply(reading, changes)
@@ -130,13 +130,13 @@ def _needed(files: Iterable[Problem]) -> list[Problem]:
 
 
 def _concerns(problem: Problem, change: Override) -> bool:
-    """Whether *problem* names what made *change*, or is about a table in which that is."""
+    """Whether *problem* is about the value that *change* set, or about a table with that value in it."""
     path = tuple(change.path.split("."))
     return problem.place == change.place or path[: len(problem.path)] == problem.path
 
 
 def _find(path: str | None) -> pathlib.Path | None:
-    """The one file to read, None for the built-in settings."""
+    """The file to read; None for the built-in settings."""
     if path == "":
         remedy = "name a file or folder (is a variable of a script not set?)"
         raise ConfigError((f"the path of the configuration is empty; {remedy}",))
@@ -181,7 +181,7 @@ def _unreadable(place: pathlib.Path, error: Exception) -> ConfigError:
 
 
 def _state_dir(environ: Mapping[str, str]) -> str:
-    """``$XDG_STATE_HOME/sidecar``, else ``~/.local/state/sidecar``, ``""`` where nobody is at home (XDG 0.8)."""
+    """``$XDG_STATE_HOME/sidecar``, else ``~/.local/state/sidecar``; ``""`` if there is no home folder (XDG 0.8)."""
     state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     if state.startswith("/"):
         return f"{state.rstrip('/')}/sidecar"
@@ -189,6 +189,6 @@ def _state_dir(environ: Mapping[str, str]) -> str:
 
 
 def _revision(text: str, changes: Iterable[Override]) -> str:
-    """A short digest of what the rules were built from."""
+    """A short digest of everything that the rules are built from."""
     parts = chain((text,), (f"{change.path}={change.text}" for change in changes))
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]

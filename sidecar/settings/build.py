@@ -1,7 +1,7 @@
 """
-From what a configuration says to the rules that the line reads.
+Turns the values of a configuration into rules.
 
-The rule: what was not said gets its default here, and nowhere else; nothing here can fail once the checks have passed.
+The rule: defaults are set only here, and nothing here can fail after the checks have passed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LIMIT_FIELDS = {field.name.removesuffix("_seconds"): field.name for field in fi
 
 
 class Ways(NamedTuple):
-    """The ways to a service: path prefix (``""`` for none), host names, own port (0 for none)."""
+    """How calls reach a service: path prefix (``""`` for none), host names, own port (0 for none)."""
 
     path: str
     hosts: tuple[str, ...]
@@ -55,7 +55,7 @@ class Ways(NamedTuple):
 
 
 def ways(name: str, said: Mapping[str, Any]) -> Ways:
-    """A service that names no way keeps its built-in's, else it has the prefix ``/NAME``."""
+    """How calls reach a service. Without any of these keys it is like its built-in, or has the prefix ``/NAME``."""
     if said.keys() & {"path", "hosts", "port"}:
         return Ways(said.get("path", ""), tuple(dict.fromkeys(said.get("hosts", ()))), said.get("port", 0))
     if (builtin := SERVICES.get(name)) is not None:
@@ -64,7 +64,7 @@ def ways(name: str, said: Mapping[str, Any]) -> Ways:
 
 
 def dialect_of(name: str, said: Mapping[str, Any]) -> Dialect | None:
-    """The dialect that a service speaks, its built-in's where it says none; None where there is neither."""
+    """The dialect of a service; if it names none, that of its built-in; None if there is neither."""
     builtin = SERVICES.get(name)
     dialect: Dialect | None = said.get("dialect", None if builtin is None else builtin.dialect)
     return dialect
@@ -72,7 +72,7 @@ def dialect_of(name: str, said: Mapping[str, Any]) -> Dialect | None:
 
 def domains(service: str, regions: Sequence[Mapping[str, Any]], dialect: Dialect) -> list[str]:
     """The credential domain of each of a service's regions."""
-    # Where the path names the resource, its name is the domain, filled in with it.
+    # If the path names the resource, the resource's name is the domain, and is filled in with it.
     named_by_path = len(regions) == 1 and RESOURCE in regions[0]["url"]
     return [
         region["credential_domain"] if "credential_domain" in region
@@ -84,7 +84,7 @@ def domains(service: str, regions: Sequence[Mapping[str, Any]], dialect: Dialect
 
 
 def build(values: Mapping[str, Any], *, state_dir: str) -> Rules:
-    """The rules for *values* that passed the checks. *state_dir* holds where no other folder is said."""
+    """The rules for *values* that passed the checks. *state_dir* is used if the configuration names no other folder."""
     said = values.get("services", {})
     allowed = frozenset(tag for route in values.get("routes", ()) for tag in route.get("allow", ()))
     services = [_service(name, said[name], allowed) for name in said]
@@ -119,7 +119,7 @@ def listen(values: Mapping[str, Any], name: str) -> Listen:
 
 
 def has_redis(values: Mapping[str, Any]) -> bool:
-    """Whether a Redis is asked for; a table that was left empty asks for none."""
+    """Whether a Redis is configured; an empty table configures none."""
     return bool(values.get("cache", {}).get("redis"))
 
 
@@ -162,7 +162,7 @@ def _tokens(said: Mapping[str, Any]) -> TokenRule:
 
 
 def _region(said: Mapping[str, Any], domain: str, allowed: frozenset[str]) -> Region:
-    """One that says no residency answers to its name, where a route asks for that."""
+    """A region without a residency has its name as one, if a route asks for that."""
     name = said["name"]
     bare = {key: value for key, value in said.items() if key != "credential"}
     return Region(

@@ -1,8 +1,8 @@
 """
-The services and routes that are there without any configuration.
+The services and routes that exist without any configuration.
 
-The rule: a service of the same name replaces its built-in; the built-in routes follow the configured ones, and the last
-takes everything, so that every call has a route.
+The rule: a configured service of the same name replaces the built-in one. The built-in routes come after the configured
+ones, and the last one takes everything, so every call has a route.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-What is wrong between keys: names said twice, ways that cross, bounds that contradict each other.
+Finds problems between keys: names used twice, overlapping paths, hosts and ports, bounds that contradict each other.
 
-The rule: each check looks at what was read well and stays silent about the rest, which has been reported already.
+The rule: each check looks only at values that were read well. The others have been reported already.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not boun
 
 
 def check(reading: ParsedSettings) -> None:
-    """Add what is wrong between keys to the reading's problems."""
+    """Add the problems between keys to the reading's problems."""
     _services(reading)
     _prefixes(reading)
     for verdicts in (_ways, _regions, _tokens, _routes, _ports, _memory, _redis, _exposure, _control):
@@ -32,7 +32,7 @@ def check(reading: ParsedSettings) -> None:
 
 
 def _services(reading: ParsedSettings) -> None:
-    """A service of the user's own needs what a built-in brings along."""
+    """A configured service that is not built in needs what a built-in one brings along."""
     for name in reading.values.get("services", {}):
         for key, remedy in (("dialect", "give one"), ("regions", "give at least one")):
             if name not in SERVICES and ("services", name, key) not in reading.places:
@@ -40,7 +40,7 @@ def _services(reading: ParsedSettings) -> None:
 
 
 def _prefixes(reading: ParsedSettings) -> None:
-    """A service whose name would be its prefix, as its name is ours. One that is said has been looked at already."""
+    """A service whose name as prefix would be the sidecar's. Configured prefixes are checked elsewhere."""
     for name, said in reading.values.get("services", {}).items():
         path: Path = ("services", name)
         if (*path, "path") not in reading.places and is_own(prefix := ways(name, said).path):
@@ -48,7 +48,7 @@ def _prefixes(reading: ParsedSettings) -> None:
 
 
 def _ways(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Two services that answer to the same path, host or port. Prefixes of one another are fine: the longest wins."""
+    """Two services with the same path, host or port. One prefix may be longer than another: the longest wins."""
     services = values.get("services", {})
     taken: dict[tuple[str, object], str] = {}
     for name in [*services, *(name for name in SERVICES if name not in services)]:
@@ -79,7 +79,7 @@ def _regions(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 
 
 def _tokens(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Tokens are verified by three things together, or not at all."""
+    """Tokens are verified with three keys together, or not at all."""
     for name, said in values.get("services", {}).items():
         tokens = said.get("tokens", {})
         lacking = [key for key in ("issuer", "audience", "jwks_file") if key not in tokens]
@@ -111,7 +111,7 @@ def _twice(items: list[dict[str, Any]], path: Path) -> Iterator[tuple[Path, str]
 
 
 def _ports(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Two listeners on one port of one address."""
+    """Two listeners on the same port of the same address."""
     here = listen(values, "listen").host
     wanted: list[tuple[Path, str, int]] = []
     for name in ("listen", "health", "admin"):
@@ -128,7 +128,7 @@ def _ports(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 
 
 def _says(values: dict[str, Any], path: Path) -> bool:
-    """Whether the single value at *path* was said, or is a default."""
+    """Whether the single value at *path* was set, and not defaulted."""
     return path[-1] in values.get(str(path[0]), {}) or path[0] == "services"
 
 
@@ -155,7 +155,7 @@ def _redis(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 
 
 def _exposure(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Region credentials behind an address that others reach: whoever connects would spend them."""
+    """Region credentials behind an address that others can reach: anybody who connects would use them."""
     host = listen(values, "listen").host
     if is_loopback(host):
         return
@@ -167,7 +167,7 @@ def _exposure(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 
 
 def _control(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """An admin address that others reach, and nothing that they have to show."""
+    """An admin address that others can reach, without a token."""
     host = listen(values, "admin").host
     if not is_loopback(host) and "token_file" not in values.get("admin", {}):
         text = f"lets whoever reaches {host} act on the sidecar; set admin.token_file, or admin.host to 127.0.0.1"

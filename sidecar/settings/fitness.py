@@ -1,7 +1,7 @@
 """
-Whether what stands in a mounted file is what it is for.
+Whether a mounted file has the content that it should have.
 
-The rule: it is judged as those judge it who use it later, and nothing of it is told.
+The rule: the content is judged by the code that uses it later, and never shown.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _LARGEST = written.LARGEST + 1
 
 class FilePurpose(NamedTuple):
     """
-    What a file is for. *judge* says what is wrong with it, ``""`` for nothing, and raises ``OSError`` where it cannot
-    see; *remedy* is for every fault that doesn't name its own.
+    What a file is for. *judge* returns what is wrong with it, ``""`` for nothing, and raises ``OSError`` if the file
+    cannot be read; *remedy* goes with every fault that does not name its own.
     """
 
     judge: Callable[[Path], str]
@@ -32,14 +32,14 @@ class FilePurpose(NamedTuple):
 
     def fault(self, name: str) -> str:
         """
-        What is wrong with the file *name* and what to do about it, ``""`` for nothing.
+        What is wrong with the file *name*, and what to do about it; ``""`` for nothing.
 
-        Raises ``OSError`` for one that isn't there or can't be read, and ``ValueError`` for what is no path.
+        Raises ``OSError`` if it is missing or cannot be read, and ``ValueError`` if *name* is not a path.
         """
         file = Path(name)
         mode = file.stat().st_mode
         fault = "is a folder" if stat.S_ISDIR(mode) else "is not a plain file"
-        if stat.S_ISREG(mode):  # any other might keep us for ever
+        if stat.S_ISREG(mode):  # reading any other might never end
             fault = self.judge(file)
         return f"{fault}; {self.remedy}" if fault and "; " not in fault else fault
 
@@ -86,7 +86,7 @@ def _answer(file: Path) -> str:
 
 
 def _certificates(file: Path) -> str:
-    _read(file)  # so that one that can't be read is told apart from one that makes no sense
+    _read(file)  # so that an unreadable file is told apart from one with wrong content
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except ssl.SSLError:
@@ -103,7 +103,7 @@ def _nobody() -> str:
 
 
 def _key(certificate: Path, file: Path) -> str:
-    """What is wrong with the private key in *file*, as that of *certificate*; nothing where that is itself unfit."""
+    """What is wrong with the private key in *file* for *certificate*; nothing if the certificate itself is unfit."""
     _read(file)
     if _certificates(certificate):
         return ""
@@ -121,7 +121,7 @@ def _pair(file: Path) -> str:
 
 
 def key_of(certificate: str) -> FilePurpose:
-    """The private key of the *certificate* in another file; where that isn't there, nothing can be said of it."""
+    """The private key of the *certificate* in another file; if that one is missing, the key cannot be judged."""
     return FilePurpose(
         partial(_key, Path(certificate)), "put the certificate's private key there, in PEM and without a password"
     )

@@ -1,8 +1,8 @@
 """
 The forms of single values: words, names, URLs.
 
-The rule: a form reads the text that was written, and either gives the value or raises ``ValueError`` with what is wrong
-and the remedy. What may hold a secret is not repeated in the message.
+The rule: a form reads the text that was written, and either gives the value or raises ``ValueError`` with the problem
+and the remedy. A message does not repeat a text that may be a secret.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _SENTINEL = re.compile(r"/[A-Za-z0-9._-]{1,64}(?:/(?:0|[1-9][0-9]{0,4}))?\Z")
 
 def choice(values: Mapping[str, Any], *, what: str, later: frozenset[str] = frozenset()) -> ValueForm:
     """
-    One of a few words, read as what it stands for.
+    One of a few words, read as the value that it stands for.
 
-    Where ``off`` is one of them, the other spellings of a YAML 1.1 false mean it too. Words in *later* belong to
-    other versions of the program.
+    If ``off`` is one of them, the other spellings of a YAML 1.1 false mean it, too. Words in *later* belong to other
+    versions of the program.
     """
 
     def read(text: str) -> Any:
@@ -97,7 +97,7 @@ def _deployment(text: str) -> str:
 
 
 def _id(text: str) -> str:
-    """What stands there is not shown: people put secrets beside ids, and mix them up."""
+    """The message does not show the text, because people mix up secrets and ids."""
     if not _ID.match(text):
         raise ValueError("is not an id; use one such as 00000000-0000-0000-0000-000000000000, and no secret")
     return text
@@ -152,7 +152,7 @@ def _prefix(text: str) -> str:
 
 
 def is_own(prefix: str) -> bool:
-    """Whether a path prefix is one under which the sidecar itself answers."""
+    """Whether the sidecar itself answers under a path prefix."""
     return prefix == "/sidecar" or prefix.startswith("/sidecar/")
 
 
@@ -260,14 +260,14 @@ def _switch(text: str) -> bool:
 
 
 def _namespace(text: str) -> str:
-    """No braces: they would decide a Cluster's slots. No colon: it ends the namespace in a key's name."""
+    """No braces: they would decide a Cluster's slots. No colon: it ends the namespace in the name of a key."""
     if not _NAMESPACE.match(text):
         raise ValueError(f"{shown(text)} is not a namespace; use up to 64 letters, digits, dots, hyphens, underscores")
     return text
 
 
 def _redis(text: str) -> str:
-    """What stands there is never shown: a password may be in any part of it."""
+    """The message never shows the text, because any part of it may be a password."""
     if "@" in text:
         raise ValueError("holds a user or password; write them into mounted files, and name these in username_file "
                          "and password_file")  # fmt: skip
@@ -280,9 +280,7 @@ def _redis(text: str) -> str:
     kind = scheme.partition("+")[2]
     hosts = found[2].lower().split(",")
     if not all(map(_is_redis_host, hosts)):
-        raise ValueError(
-            "has a host or port that is none; write each as HOST or HOST:PORT, with a port from 1 to 65535"
-        )
+        raise ValueError("has a malformed host or port; write each as HOST or HOST:PORT, with a port from 1 to 65535")
     if len(hosts) > 1 and not kind:
         raise ValueError("names several hosts; name one, or use a scheme with +sentinel or +cluster")
     if kind == "sentinel" and not _SENTINEL.match(path):

@@ -1,8 +1,8 @@
 """
-Files that a configuration names and others mount: secrets, tokens, credentials, certificates, written answers.
+Files that a configuration names and others mount: secrets, tokens, credentials, certificates, answer files.
 
-The rule: a file that isn't here is no problem, for a configuration is checked far from where it runs; one that is here
-and unfit is. Only what a process can't start without has to be there where it starts.
+The rule: a missing file is no problem, because a configuration is often checked on another machine. A file that is
+there but unfit is a problem. Only files without which a process cannot start must be there at its start.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sidecar.settings.problems import Path, Problem, shown
 from sidecar.settings.reader import ParsedSettings
 
 NEEDED: Path = ("upstream", "ca_file")
-"""The file without which no process starts: calls would be refused that it was named for."""
+"""Files without which no process starts, because it would refuse the calls that they are for."""
 
 _EXPECTED = frozenset({NEEDED, ("admin", "token_file")})
-"""Files that are missed where a process starts: without a token nobody can act on it."""
+"""Files that a starting process misses: without a token, nobody can give it orders."""
 
 
 def unsealed(reading: ParsedSettings) -> Iterator[Problem]:
-    """What keeps a Redis that was asked for from being used: nothing goes there that is not sealed."""
+    """Why a configured Redis cannot be used: nothing goes there without a seal."""
     cache: dict[str, Any] = reading.values.get("cache", {})
     if has_redis(reading.values) and "secret_file" not in cache and ("cache", "secret_file") not in reading.places:
         remedy = "make one with `sidecar keygen > FILE`, mount it in every pod, and name it there"
@@ -33,7 +33,7 @@ def unsealed(reading: ParsedSettings) -> Iterator[Problem]:
 
 
 def unfit(reading: ParsedSettings, *, here: bool) -> Iterator[Problem]:
-    """The files that cannot be used, if they are here; for a start *here* also those that are missed there."""
+    """The files that are there and cannot be used; for a start *here* also those that must not be missing."""
     for path, name in reading.said.items():
         kind = _kind(reading, path)
         if kind is not None and (fault := _fault(kind, name, missed=here and path in _EXPECTED)):
@@ -48,11 +48,11 @@ def _fault(kind: FilePurpose, name: str, *, missed: bool) -> str:
         reason = error.strerror or type(error).__name__
     except ValueError:
         reason = "is not a path"
-    return f"{reason}; {kind.remedy}" if missed else ""  # it is elsewhere, or not for us to see
+    return f"{reason}; {kind.remedy}" if missed else ""  # it is on another machine, or not ours to see
 
 
 def _kind(reading: ParsedSettings, path: Path) -> FilePurpose | None:
-    """What the value at *path* is a file of, None where it is none that others mount."""
+    """What kind of mounted file the value at *path* names; None if it names none."""
     match path:
         case ("admin", "token_file"):
             return fitness.TOKEN

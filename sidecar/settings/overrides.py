@@ -1,8 +1,8 @@
 """
-What options and environment variables set.
+Values that options and environment variables set.
 
-The rule: an option beats a variable, a variable beats the file; and a variable that Kubernetes made for a service named
-``sidecar`` is nobody's mistake.
+The rule: an option beats a variable, and a variable beats the file. A variable that Kubernetes makes for a Service
+named ``sidecar`` is not reported as a mistake.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from sidecar.settings.schema import scalars
 PREFIX = "SIDECAR_"
 
 POD_VARIABLES = frozenset({"SIDECAR_POD_NAMESPACE", "SIDECAR_SERVICE_ACCOUNT"})
-"""Read by others: who the pod is."""
+"""Variables that other code reads: who the pod is."""
 
 VARIABLES: Mapping[str, tuple[str, ...]] = {
     PREFIX + "_".join(path).upper(): path for path, _ in scalars() if path != ("version",)
 }
-"""The variables that set a key, and the key's path."""
+"""The variables that set keys, each with the path of its key."""
 
 
 def variable_of(key: str) -> str:
-    """The variable that sets *key* (dotted), ``""`` where none does."""
+    """The variable that sets *key* (dotted); ``""`` if there is none."""
     return next((name for name, path in VARIABLES.items() if ".".join(path) == key), "")
 
 
@@ -47,7 +47,7 @@ class Override(NamedTuple):
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[list[Override], list[str]]:
-    """What variables set, and a line for each that looks like ours and is not. A value of ``""`` sets nothing."""
+    """What variables set, and a line for each unknown one that looks like ours. An empty variable sets nothing."""
     found: list[Override] = []
     strange: list[str] = []
     for name, text in sorted(environ.items()):
@@ -69,14 +69,14 @@ def _nearest_variable(name: str) -> str:
 
 
 def from_options(options: Mapping[str, object]) -> list[Override]:
-    """What options set; one that is None was not given."""
+    """What options set. An option that is None was not given."""
     return [
         Override(SourceLocation("option"), path, str(value)) for path, value in options.items() if value is not None
     ]
 
 
 def apply(reading: ParsedSettings, overrides: Iterable[Override]) -> None:
-    """Put each value in its place; a later one wins."""
+    """Set each value; a later one wins."""
     for place, key, text in overrides:
         path = tuple(key.split("."))
         form = _KEYS.get(key)

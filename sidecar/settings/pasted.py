@@ -1,8 +1,8 @@
 """
-Secrets that stand where the path of their file belongs.
+Finds secrets that were written where the path of their file belongs.
 
-The rule: every key that names a file is looked at (its form says that it does), and what is no path never goes on from
-here: neither a message nor a rule has it. In its place stands a path that leads nowhere and names the key.
+The rule: every key that names a file is checked (its form says that it does). A text that is not a path goes no
+further: no message and no rule has it. It is replaced by a path that leads nowhere and names the key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sidecar.settings.problems import Path, Problem, dotted
 from sidecar.settings.reader import ParsedSettings
 
 NOWHERE = "/dev/null/"
-"""No file can be in it."""
+"""No file can be in this folder."""
 
 _TEXT = "looks like the secret itself, and not like the path of a file; write the secret into a file and name that here"
 _HINT = " (a file of that name in the working directory is written ./NAME)"
@@ -23,7 +23,7 @@ _ANCHORS = ("/", "./", "../", "~/")
 
 
 def pasted(reading: ParsedSettings) -> Iterator[Problem]:
-    """Each file key that looks like a secret; nothing of it is shown."""
+    """Each file key whose value looks like a secret; the value is not shown."""
     for path in sorted(reading.files, key=str):
         text = reading.said.get(path)
         if text is not None and not _is_path(path, text) and not _is_placeholder(text):
@@ -31,7 +31,7 @@ def pasted(reading: ParsedSettings) -> Iterator[Problem]:
 
 
 def hide(reading: ParsedSettings) -> None:
-    """Put a path that names the key in the place of what is no path, in what *reading* says."""
+    """In *reading*, replace each such value by a path that names the key."""
     for path in reading.files:
         text = reading.said.get(path)
         if text is not None and not _is_path(path, text):
@@ -41,24 +41,24 @@ def hide(reading: ParsedSettings) -> None:
 
 def _is_path(path: Path, text: str) -> bool:
     """
-    Whether *text*, the value at *path*, is a path. A word that could be a password as well as a file's name is none,
-    unless there is that file, or it is a folder that would be made.
+    Whether *text*, the value at *path*, is a path. A word that may be a password as well as a file name counts as none,
+    unless the file exists, or the key names a folder that would be made.
     """
     return is_quotable(text) or (path == ("state", "dir") and not is_secret(text))
 
 
 def _is_placeholder(text: str) -> bool:
-    """Whether *text* says nothing: an ellipsis in an example, say."""
+    """Whether *text* is only a placeholder, for instance an ellipsis in an example."""
     return not any(map(str.isalnum, text))
 
 
 def is_quotable(text: str) -> bool:
-    """Whether a message may show it: it is here, or it is plain."""
+    """Whether a message may show *text*: the file exists, or the path is plain."""
     return is_plain(text) or is_here(text)
 
 
 def is_here(text: str) -> bool:
-    """Whether there is such a file, as far as can be seen."""
+    """Whether such a file exists, as far as can be seen."""
     try:
         return pathlib.Path(text).exists()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """
-Patterns that don't say what was meant, and routes that take the calls of later ones.
+Patterns that probably do not mean what was meant, and routes that take the calls of later ones.
 
-The rule: a caution, never a problem: each of these patterns matches something, and who wrote it may want just that.
+The rule: a caution, never a problem: each of these patterns matches something, and may be meant so.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _SIGNS = (
     (_CHOICE, "`(a|b)`", "it is text like any other; write a route for each"),
     (_REPEATED, "`+`", "it is a character like any other; write `*` for any text"),
 )
-"""By what a regular expression is known, how it is shown, and what it is in a shell pattern."""
+"""How a regular expression is recognised, how it is shown, and what it means in a shell pattern."""
 
 
 def patterns(values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Patterns that look like regular expressions, and those with a bracket that nothing closes."""
+    """Patterns that look like regular expressions, and patterns with an open bracket."""
     for at, route in enumerate(values.get("routes", ())):
         match = route.get("match", {})
         said: list[tuple[Path, str]] = [((key,), match[key]) for key in ("path", "model") if key in match]
@@ -52,7 +52,7 @@ def _doubts(pattern: str) -> Iterator[str]:
 
 
 def _is_open(pattern: str) -> bool:
-    """Whether a bracket is taken for a character, as ``fnmatch`` does."""
+    """Whether a bracket counts as a character, as in ``fnmatch``."""
     at = pattern.find("[")
     while at >= 0:
         inside = at + 1
@@ -68,18 +68,18 @@ def _is_open(pattern: str) -> bool:
 
 
 def shadows(values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Routes that never get a call, for an earlier one takes all of theirs."""
+    """Routes that never get a call, because an earlier one takes all of theirs."""
     routes = values.get("routes", ())
     for at, route in enumerate(routes):
         for earlier in routes[:at]:
             if _covers(earlier.get("match", {}), route.get("match", {})):
-                text = f"never gets a call, for the route {earlier.get('name', '')} above takes all of them"
+                text = f"never gets a call, because the route {earlier.get('name', '')} above takes all of them"
                 yield ("routes", at), f"{text}; put this one first, or have that one match less"
                 break
 
 
 def _covers(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
-    """Whether every call that *later* matches is matched by *earlier*; False where that cannot be told."""
+    """Whether *earlier* matches every call that *later* matches; False if that is not certain."""
     if "service" in earlier and earlier["service"] != later.get("service"):
         return False
     headers = {name.lower(): pattern for name, pattern in later.get("header", {}).items()}
@@ -95,8 +95,8 @@ def _covers(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> bool:
 
 def _is_within(narrow: str, wide: str) -> bool:
     """
-    Whether what *narrow* matches is matched by *wide*, as far as that shows: a ``*`` of *wide* takes in whatever stands
-    there in *narrow*. Sets and ``?`` are only compared.
+    Whether *wide* matches everything that *narrow* matches, as far as can be seen: a ``*`` of *wide* covers any text of
+    *narrow* in its place. Sets and ``?`` are only compared.
     """
     if narrow == wide:
         return True

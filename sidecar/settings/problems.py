@@ -20,7 +20,7 @@ _SHOWN = 40
 
 
 class SourceLocation(NamedTuple):
-    """Where a value was said: a file and its line from 1; *line* 0 for what has no lines (a variable, an option)."""
+    """Where a value was set: a file and its line from 1; *line* 0 for what has no lines (a variable, an option)."""
 
     source: str
     line: int = 0
@@ -30,7 +30,7 @@ class SourceLocation(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong. *path* is empty for the file as a whole."""
+    """One problem. *path* is empty for the file as a whole."""
 
     place: SourceLocation
     path: Path
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[str, ...]:
-    """One line each, in the order of the file's lines; what has no line stands last. Equal lines appear once."""
+    """One line each, in the order of the file's lines; problems without a line come last. Equal lines appear once."""
     by_line = sorted(problems, key=lambda problem: (problem.place.line == 0, problem.place.line))
     return tuple(dict.fromkeys(str(problem) for problem in by_line))
 
@@ -68,6 +68,6 @@ def listed(words: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, ``""`` for none."""
+    """The known word that was probably meant; ``""`` if there is none."""
     found = difflib.get_close_matches(word.lower().replace("-", "_"), sorted(known), 1)
     return found[0] if found else ""

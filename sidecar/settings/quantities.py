@@ -1,7 +1,7 @@
 """
 The forms of numbers: durations, sizes, counts, percentages, ports.
 
-The rule: as in ``forms``; and a number without its unit is not guessed at.
+The rule: as in ``forms``. A number without its unit is refused, not guessed at.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%\Z")
 _FRACTION = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\Z")
 
 OFF = frozenset({"off", "no", "false"})
-"""The spellings of ``off``, in lower case: to a YAML 1.1 parser they are one."""
+"""The spellings of ``off``, in lower case: a YAML 1.1 parser reads them all as false."""
 
 
 def duration(least: float, most: float, *, off: bool = False) -> ValueForm:
     """
-    A duration as ``50ms 30s 15m 12h 30d``, between two bounds in seconds; read as seconds. Where it may be *off*, that
-    word and any zero are read as 0.
+    A duration as ``50ms 30s 15m 12h 30d``, between two bounds in seconds; read as seconds. With *off*, that word and
+    any zero are read as 0.
     """
 
     def read(text: str) -> float:
@@ -111,8 +111,8 @@ def as_count(number: int) -> str:
 
 def percent(*, off: bool = False) -> ValueForm:
     """
-    A percentage above 0 and up to 100, with its sign; read as a fraction of 1. Where it may be *off*, that word and any
-    zero are read as 0.
+    A percentage above 0 and up to 100, with its sign; read as a fraction of 1. With *off*, that word and any zero are
+    read as 0.
     """
 
     def read(text: str) -> float:

@@ -1,8 +1,8 @@
 """
-A tree read by the schema: plain values, and everything that is wrong with single keys.
+Reads a tree by the schema: gives plain values, and every problem of single keys.
 
-The rule: keys of other versions are kept apart from problems, for what they mean depends on who asks: ``check``
-refuses them, ``run`` goes on with less caching.
+The rule: unknown keys are kept apart from problems, because their effect depends on the command: ``check`` refuses
+them, ``run`` goes on with less caching.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class ParsedSettings:
     """
     What a configuration says.
 
-    *values*: tables as dicts, lists as lists, single values as their form reads them; only what was said and is right.
-    *said*: the single values among them by their path, as it was written. *places*: where each was said. *files*: the
-    paths of those that name files. *unknown*: keys that this version doesn't know.
+    *values*: tables as dicts, lists as lists, single values as their form reads them; only values that were set and are
+    right. *said*: the single values among them by their path, as they were written. *places*: where each was set.
+    *files*: the paths of those that name files. *unknown*: keys that this version does not know.
     """
 
     source: str
@@ -38,11 +38,11 @@ class ParsedSettings:
     unknown: list[Problem] = field(default_factory=list)
 
     def blame(self, path: Path, text: str) -> None:
-        """Add a problem with the value at *path*, or with the nearest one above it that was said."""
+        """Add a problem with the value at *path*, or with the nearest one above it that was set."""
         self.problems.append(self.problem(path, text))
 
     def problem(self, path: Path, text: str) -> Problem:
-        """A problem with the value at *path*, at the place of that or of the nearest one above it that was said."""
+        """A problem with the value at *path*, at its place or the place of the nearest one above it that was set."""
         known = path
         while known and known not in self.places:
             known = known[:-1]
@@ -112,7 +112,7 @@ def _table(reading: ParsedSettings, node: Node, table: Table, path: Path) -> dic
 
 
 def _whole(reading: ParsedSettings, table: Table, said: frozenset[str], path: Path) -> None:
-    """Blame the table for what it lacks, or has beside the one way that it goes."""
+    """Report what the table lacks, or has in addition to one of its alternatives."""
     wanted: Iterable[str] = table.keys
     if table.ways:
         gone = [alternative for alternative in table.ways if said & set(alternative)]
@@ -168,7 +168,7 @@ def _items(reading: ParsedSettings, node: Node, items: Items, path: Path) -> lis
 
 
 def _entries(reading: ParsedSettings, node: Node, path: Path, remedy: str) -> dict[str, YamlEntry]:
-    """The members of a table; one that was left empty has none."""
+    """The members of a table; an empty one has none."""
     if isinstance(node, YamlTable):
         return dict(node.entries)
     if not (isinstance(node, Scalar) and node.null):

@@ -1,7 +1,7 @@
 """
 The configuration reference, ``docs/configuration.md``, written from the schema.
 
-The rule: nothing about a key is said here; what a key is stands in the schema, the defaults in the core's rules.
+The rule: no text about a key is written here. The schema describes the keys, and the core's rules have the defaults.
 """
 
 from __future__ import annotations
@@ -23,30 +23,36 @@ _HEAD = """\
 
 One YAML file, every key optional. `sidecar check FILE` reports every problem at once, with file, line and path.
 
-`--config` names the file, or a folder that holds exactly one `*.yaml` or `*.yml` (a mounted ConfigMap). Without it
-`/etc/sidecar` is read where that holds one, else the built-in settings hold.
+`--config` names the file, or a folder that holds exactly one `*.yaml` or `*.yml` (a mounted ConfigMap). Without it, the
+file in `/etc/sidecar` is read if there is one; otherwise the built-in settings hold.
 
-Durations are written `50ms`, `30s`, `15m`, `12h` or `30d`; sizes `512Ki`, `64Mi`, `1Gi` or in bytes; counts `600`,
-`200k` or `1.5M`; percentages `50%`. Patterns are shell patterns: `*`, `?` and `[abc]`; those of paths and headers tell
-upper and lower case apart, those of models don't. An unquoted `off` is `false` to a YAML 1.1 parser: both mean off.
-Anchors, aliases and merges (`<<`) work; a key said twice is a problem. Secrets are refused: they stand in mounted
-files, which are read again when they change. Where a file's path belongs and the secret itself seems to stand,
-`sidecar check` says so, and `sidecar run` warns and goes on as without that file; nobody shows it. A file in the
-working directory is named as `./NAME`: a word that stands alone may be a password. `sidecar check` reads the files that
-are there, too: secrets, credentials, certificates, answers. Those that are elsewhere are no problem for it.
+- **Values.** Durations are written `50ms`, `30s`, `15m`, `12h` or `30d`; sizes `512Ki`, `64Mi`, `1Gi` or in bytes;
+  counts `600`, `200k` or `1.5M`; percentages `50%`. An unquoted `off` is `false` to a YAML 1.1 parser: both mean off.
+- **Patterns** are shell patterns: `*`, `?` and `[abc]`. Patterns for paths and headers distinguish upper and lower
+  case, patterns for models do not.
+- **YAML.** Anchors, aliases and merges (`<<`) work. A key that is written twice is a problem.
+- **Secrets** are refused. They belong into mounted files, which are read again when they change. If a secret itself
+  seems to stand in the place of a file's path, `sidecar check` reports it, and `sidecar run` warns and goes on as if
+  the file were missing. No message shows the secret. A file in the working directory is written `./NAME`, because a
+  single word may be a password.
+- **Mounted files.** `sidecar check` also reads the files that exist: secrets, credentials, certificates, answers. A
+  missing file is no problem for it.
 
-`sidecar run` lives with keys that it doesn't know, for pods of several versions share one ConfigMap: each is a warning;
-inside a route it switches that route's cache off, inside a service the cache of all its calls, under `cache` the whole
-cache. Without `cache.secret_file` it leaves Redis alone, with a warning. A file that is there and unfit is a warning,
-too. Anything else that is wrong is refused, and so is an `upstream.ca_file` that is missing or unfit. With
-`--on-bad-config passthrough` a refusal means plain forwarding to the built-in services; what variables set holds then,
-too, but for those that are wrong themselves.
+`sidecar run` accepts more than `sidecar check`, because pods of several versions share one ConfigMap:
+
+- An unknown key is a warning. Inside a route it switches that route's cache off, inside a service the cache of all its
+  calls, under `cache` the whole cache.
+- Without `cache.secret_file`, Redis is not used, with a warning.
+- A file that exists and is unfit is a warning.
+- Anything else that is wrong is refused, and so is an `upstream.ca_file` that is missing or unfit. With
+  `--on-bad-config passthrough`, a refused configuration means plain forwarding to the built-in services. What variables
+  set then still holds, except variables that are wrong themselves.
 """
 
 _ROUTES_HEAD = """\
 ## Built-in routes
 
-They follow the configured ones. A configured route may have the name of a built-in one; both then count as one in
+They come after the configured ones. A configured route may have the name of a built-in one; both then count as one in
 metrics.
 
 | route | endpoints | `cache.mode` |
@@ -56,7 +62,7 @@ metrics.
 _TTL_HEAD = """\
 ## How long an answer is fresh
 
-Where a route says no `ttl`, by kind of endpoint:
+If a route sets no `ttl`, the kind of endpoint decides:
 
 | kind | `ttl` |
 |---|---|
@@ -68,47 +74,48 @@ _DIRECTIVES = """\
 `cache.directives` decides what an answer's `Cache-Control`, `Expires`, `Age` and `Vary` mean. All of this is about
 answers with status 200; others are never kept.
 
-- **`honour`**, the default for services of dialect {honouring}: RFC 9111 holds. An answer with `no-store` or `no-cache`
-  isn't kept, nor is one that is stale when it comes; only its own caller gets it. Others are kept for the route's
-  `ttl`, or for less where the answer says so: by `s-maxage`, else `max-age`, else `Expires`, less its `Age`; an answer
-  that says only its `Age` is kept for the route's `ttl` less that. With
-  `must-revalidate`, `proxy-revalidate` or `s-maxage` an answer never serves stale. A `private` one serves only callers
-  of its own principal: where the route shares, it isn't kept, and only callers with the same credential who wait for
-  it get it, too.
-- **Without the key**, services of other dialects: the route alone decides what is kept and for how long, for these APIs
-  say `no-store` or `no-cache` of every answer. But where the route shares, an answer with `no-store` or `private` is
-  treated as a `private` one is above.
+- **`honour`**, the default for services of dialect {honouring}: RFC 9111 holds.
+  - An answer with `no-store` or `no-cache` is not kept, nor is one that is stale when it comes. Only its own caller
+    gets it.
+  - Other answers are kept for the route's `ttl`, or for less if the answer says so: by `s-maxage`, else `max-age`, else
+    `Expires`, minus its `Age`. An answer that gives only its `Age` is kept for the route's `ttl` minus that.
+  - With `must-revalidate`, `proxy-revalidate` or `s-maxage` an answer never serves stale.
+  - A `private` answer serves only callers of its own principal. If the route shares, it is not kept; only waiting
+    callers with the same credential get it, too.
+- **Without the key**, for services of other dialects: the route alone decides what is kept and for how long, because
+  these APIs say `no-store` or `no-cache` on every answer. But if the route shares, an answer with `no-store` or
+  `private` is treated like a `private` one above.
 - **`ignore`**: the route alone decides, whatever the answer says.
 
-Unless a route says `ignore`, an answer with `Vary` serves only requests that have the same values in the fields it
-names, or lack them as the first request did. A new answer replaces one that is for other values. An answer with
-`Vary: *` isn't kept. Of what is said twice the more restrictive counts, and a value that cannot be read counts as the
-most restrictive one. `public` changes nothing: `cache.share` says whether callers share. `must-understand` doesn't lift
-a `no-store`.
+Unless a route says `ignore`, an answer with `Vary` serves only requests with the same values in the fields that it
+names (or without them, if the first request had none). A new answer replaces one for other values. An answer with
+`Vary: *` is not kept. If something is said twice, the more restrictive value counts, and a value that cannot be read
+counts as the most restrictive one. `public` changes nothing: `cache.share` says whether callers share.
+`must-understand` does not lift a `no-store`.
 
-For services of dialect {honouring}, a call that succeeds and may have changed something (`PUT`, `PATCH`, `DELETE`, or a
-`POST` that isn't looked up) removes what is kept of its target, that is its path and query, for its caller. This holds
-at once in this process. In Redis it removes the answers that this process had in memory. Other processes keep what
-they have in memory until its `ttl` is over, so give a short one to routes whose answers change by such calls.
+For services of dialect {honouring}, a successful call that may have changed something (`PUT`, `PATCH`, `DELETE`, or a
+`POST` that is not looked up) removes the stored answers of its target (path and query) for its caller. This holds at
+once in this process. In Redis it removes the answers that this process had in memory. Other processes keep what they
+have in memory until its `ttl` is over, so give a short one to routes whose answers change by such calls.
 
-Of what a request asks, `max-age`, `min-fresh`, `no-cache` (also as `Pragma` where there is no `Cache-Control`),
-`no-store` and `only-if-cached` hold. A `max-age` that cannot be read is 0. `max-stale` changes nothing: the route says
-whether a stale answer may serve. `x-sidecar-tags` takes up to 32 tags, with commas between; a call with more of them is
-neither looked up nor kept (`no-store`), for a purge by one that was left out would miss its answer.
+Requests may say `max-age`, `min-fresh`, `no-cache` (also as `Pragma` if there is no `Cache-Control`), `no-store` and
+`only-if-cached`. A `max-age` that cannot be read is 0. `max-stale` changes nothing: the route says whether a stale
+answer may serve. `x-sidecar-tags` takes up to 32 tags, separated by commas. A call with more is neither looked up nor
+kept (`no-store`), because a purge by a tag that was left out would miss its answer.
 """
 
 _VARIABLES_HEAD = """\
 ## Environment variables
 
-A variable sets one key; it beats the file, and a command's option beats it. An empty one sets nothing. Variables that
-Kubernetes makes for a Service named `sidecar` are recognised and left alone.
+A variable sets one key. It beats the file, and an option of the command beats it. An empty variable sets nothing.
+Variables that Kubernetes makes for a Service named `sidecar` are recognised and ignored.
 
 | variable | key |
 |---|---|
 """
 
 _POD = """\
-| `SIDECAR_POD_NAMESPACE`, `SIDECAR_SERVICE_ACCOUNT` | whose answers are whose where a region supplies the credential |
+| `SIDECAR_POD_NAMESPACE`, `SIDECAR_SERVICE_ACCOUNT` | to whom answers belong if a region supplies the credential |
 """
 
 

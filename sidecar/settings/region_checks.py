@@ -1,6 +1,6 @@
 """
-What is wrong between regions, and between routes and regions: some that no call could reach, and tokens that would go
-to strangers.
+Finds problems between regions, and between routes and regions: regions that no call can reach, and credentials that
+would go to the wrong host.
 
 The rule: as in ``checks``, of which this is a part.
 """
@@ -23,14 +23,14 @@ _BREAKER, _REGION = BreakerRule(), Region("", "")
 
 
 def check_regions(reading: ParsedSettings) -> None:
-    """Add what is wrong with regions, beyond single keys, to the reading's problems."""
+    """Add the problems of regions, beyond single keys, to the reading's problems."""
     for verdicts in (_weights, _unreachable, _strangers, _credentials, _breakers, _residency):
         for path, text in verdicts(reading):
             reading.blame(path, text)
 
 
 def _weights(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
-    """A priority of which no region has any weight."""
+    """A priority whose regions all have no weight."""
     for path, regions in _services(reading):
         for priority in sorted({_priority(region) for region in regions}):
             ats = [at for at, region in enumerate(regions) if _priority(region) == priority]
@@ -40,7 +40,7 @@ def _weights(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
 
 
 def _unreachable(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
-    """A region that would need the caller's own credential, and is not of the domain where that goes."""
+    """A region that needs the caller's own credential, but is outside the domain to which that goes."""
     for path, regions in _services(reading):
         name = str(path[1])
         dialect = dialect_of(name, reading.values["services"][name])
@@ -54,14 +54,14 @@ def _unreachable(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
         for at in others:
             if domain[at] != domain[first]:
                 text = (
-                    f"is never used, for callers' credentials go to the domain of {regions[first]['name']} only; "
+                    f"is never used, because callers' credentials go to the domain of {regions[first]['name']} only; "
                     "give it a credential, or both the same credential_domain"
                 )
                 yield (*path, at), text
 
 
 def _strangers(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
-    """Tokens of Azure for a host of somebody else."""
+    """Azure tokens for a host of another vendor."""
     for path, regions in _services(reading):
         for at, said in enumerate(regions):
             if "url" not in said or _refused(reading, path, at, "credential_domain"):
@@ -77,7 +77,7 @@ def _strangers(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
 
 
 def _credentials(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
-    """Credentials of ours that would go to a host of the caller's choice, or in clear."""
+    """Credentials of a region that would go to a host of the caller's choice, or unencrypted."""
     for path, regions in _services(reading):
         for at, said in enumerate(regions):
             url, credential = said.get("url", ""), said.get("credential", {})
@@ -110,7 +110,7 @@ def _breakers(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
 
 
 def _residency(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
-    """Routes that allow what no region has, or nothing that a service of theirs has."""
+    """Routes that allow a residency that no region has, or none that the regions of one of their services have."""
     services = reading.values.get("services", {})
     if any(_refused(reading, path, at, "residency") for path, said in _services(reading) for at in range(len(said))):
         return
@@ -135,7 +135,7 @@ def _residency(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
 
 
 def _tags(regions: Iterable[Mapping[str, str]]) -> frozenset[str]:
-    """What a route may call them by: their tags, or their names where these are not said."""
+    """The tags by which a route may name them, or their names if they have no tags."""
     tags = (region.get("residency", region.get("name", "")) for region in regions)
     return frozenset(tag for tag in tags if tag)
 
@@ -157,7 +157,7 @@ def _priority(region: Mapping[str, Any]) -> int:
 
 
 def _refused(reading: ParsedSettings, path: Path, at: int, key: str) -> bool:
-    """Whether a region says *key*, and says it wrong."""
+    """Whether a region sets *key* to a wrong value."""
     name = str(path[1])
     said = reading.values["services"][name]["regions"][at]
     return key not in said and (*path, at, key) in reading.places

@@ -1,8 +1,8 @@
 """
 Every key of a configuration, as data.
 
-The rule: what a key is called, what form it has, what holds when it isn't said and what it is for stand here once
-(services and routes in rooms of their own); the reader, the variables and the reference page all follow from it.
+The rule: a key's name, its form, its default and its purpose are written once, here (for services and routes in modules
+of their own). The reader, the variables and the reference page all use this.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ SCHEMA = Table(
                     ),
                 }
             ),
-            "which calls have a line in the log; each that fails or takes 30 s has one",
+            "which calls have a line in the log; each call that fails or takes 30 s always has one",
         ),
         "health": Setting(Table(_address(Listen(port=7491))), "`/livez`, `/readyz` and `/metrics`"),
         "admin": Setting(
@@ -190,7 +190,7 @@ SCHEMA = Table(
                 },
                 frozenset({"durable"}),
             ),
-            "what it keeps on disk",
+            "what the sidecar keeps on disk",
         ),
         "upstream": Setting(
             Table(
@@ -200,7 +200,7 @@ SCHEMA = Table(
                     "nameservers": Setting(
                         Items(forms.NAMESERVER),
                         "the name servers that are asked for every host, by address; the hosts file and the search "
-                        "domains of `/etc/resolv.conf` count as ever",
+                        "domains of `/etc/resolv.conf` still count",
                         "those of `/etc/resolv.conf`",
                     ),
                 }
@@ -209,7 +209,7 @@ SCHEMA = Table(
         ),
         "limits": Setting(_LIMIT, "bounds of this process"),
         "cache": Setting(_CACHE, "the cache's tiers"),
-        "services": Setting(Named(forms.NAME, SERVICE), "whom the application calls"),
+        "services": Setting(Named(forms.NAME, SERVICE), "the services that the application calls"),
         "routes": Setting(Items(ROUTE), "groups of calls and their rules; the first match wins"),
     },
     frozenset({"durable"}),
@@ -217,7 +217,7 @@ SCHEMA = Table(
 
 
 def scalars(table: Table = SCHEMA, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], ValueForm]]:
-    """The single values outside lists and named tables: those that variables and options can set."""
+    """The single values outside lists and named tables: variables and options can set them."""
     for name, key in table.keys.items():
         if isinstance(key.value, ValueForm):
             yield (*path, name), key.value

@@ -1,5 +1,5 @@
 """
-The keys of a service, as data: its ways, its regions, whose credentials they take, and when one counts as broken.
+The keys of a service, as data: how calls reach it, its regions, their credentials, and their breakers.
 
 The rule: as in ``schema``, of which this is a part.
 """

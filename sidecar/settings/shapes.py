@@ -1,7 +1,7 @@
 """
 The shapes that a configuration's values have, as data: tables, lists, single values.
 
-The rule: nothing here knows any key, nor any form in particular.
+The rule: nothing here knows a key or a particular form.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 class ValueForm:
     """
     What a single value looks like, in words, and how it is read. *read* raises ``ValueError``. *file*: it names a file
-    or folder, where people also put what belongs into the file.
+    or folder, where people may write the file's content by mistake.
     """
 
     name: str
@@ -26,8 +26,8 @@ class ValueForm:
 @dataclass(frozen=True, slots=True)
 class Setting:
     """
-    One key. *default* as the reference shows it, ``""`` where nothing holds without it. *required*: its table, or the
-    way of its table that was chosen, is not whole without it.
+    One key. *default* is the text of the reference, ``""`` if there is no default. *required*: its table, or the chosen
+    alternative of its table, is incomplete without it.
     """
 
     value: SettingShape
@@ -41,9 +41,8 @@ class Table:
     """
     A table of known keys.
 
-    *later*: keys that belong to other versions of the program. *secret*: keys under which people write secrets, which
-    are refused in every version, and what to do instead. *ways*: where there are any, groups of keys of which exactly
-    one is said.
+    *later*: keys that belong to other versions of the program. *secret*: keys under which people write secrets; they
+    are refused in every version, with advice. *ways*: alternatives, groups of keys of which exactly one is set.
     """
 
     keys: Mapping[str, Setting]
@@ -54,7 +53,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A table whose keys are the user's own, of form *key*."""
+    """A table whose keys the user chooses, of form *key*."""
 
     key: ValueForm
     value: Table | ValueForm
@@ -70,7 +69,7 @@ class Either:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list; *least* is how many items it has at least."""
+    """A list; *least* is its smallest number of items."""
 
     value: Table | ValueForm | Either
     least: int = 0

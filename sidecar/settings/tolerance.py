@@ -1,8 +1,8 @@
 """
-How a running sidecar lives with keys that its version doesn't know, and with a Redis that it may not use.
+What a running sidecar does with keys that its version does not know, and with a Redis that it may not use.
 
-The rule: pods of several versions share one file, so an unknown key never stops a pod; but what it was meant to limit
-may be who reads what, so the cache that it was said for is off.
+The rule: pods of several versions share one file, so an unknown key never stops a pod. But the key may limit who reads
+which answers, so the cache that it concerns is switched off.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from sidecar.settings.problems import Path, Problem
 
 
 def warnings(unknown: Iterable[Problem]) -> Iterator[Problem]:
-    """Each unknown key with what follows from it."""
+    """Each unknown key, with its effect."""
     for problem in unknown:
         yield problem._replace(text=f"{problem.text} ({_consequence(problem.path)})")
 
 
 def left_alone(lacking: Iterable[Problem]) -> Iterator[Problem]:
-    """Each reason why there is no Redis, with what follows from it."""
+    """Each reason why Redis is not used, with its effect."""
     for problem in lacking:
         yield problem._replace(text=f"{problem.text} (the cache is in memory only)")
 
 
 def mute(routes: tuple[Route, ...], unknown: Iterable[Problem]) -> tuple[Route, ...]:
     """
-    The routes with the cache off where an unknown key asks for it; the configured ones come first.
+    The routes, with the cache switched off where an unknown key requires it; the configured routes come first.
 
-    A route for every service gets a twin in front of it for each service that is off.
+    A route for every service gets a copy before it for each service whose cache is off.
     """
     paths = [problem.path for problem in unknown]
     everything = any(path[0] == "cache" for path in paths)

@@ -1,5 +1,5 @@
 """
-Addresses that end in the root of their API, which clients add to them: their SDKs say it, and the sidecar hands it on.
+URLs and paths that end in what clients add to them.
 
 The rule: a caution, never a problem: a gateway may really want ``/v1/v1``.
 """
@@ -14,7 +14,7 @@ from sidecar.settings.reader import ParsedSettings
 
 
 def doubled(reading: ParsedSettings) -> Iterator[tuple[Path, str]]:
-    """Regions to which it would be sent twice, and services whose own path takes it off the calls."""
+    """Regions that would get it twice, and services whose own path would remove it from the calls."""
     for name, said in reading.values.get("services", {}).items():
         dialect = dialect_of(name, said)
         added = () if dialect is None else (dialect.root,) if dialect.root else dialect.roots

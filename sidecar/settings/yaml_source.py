@@ -1,9 +1,9 @@
 """
 YAML text as a tree that knows its lines.
 
-The rule: only structure is read here; a scalar stays the text that was written, so that ``off``, ``1:30`` or ``0x10``
-mean to the schema what they look like, whatever YAML 1.1 makes of them. What is wrong is judged here, not by
-the parser: characters, depth, documents, anchors, names. Its own words are heard for syntax alone.
+The rule: only structure is read here. A scalar stays the text that was written, so that ``off``, ``1:30`` or ``0x10``
+mean to the schema what they look like, whatever YAML 1.1 makes of them. Characters, depth, documents, anchors and names
+are checked here, not by the parser; the parser's own messages are used only for syntax.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ import yaml
 from sidecar.settings.problems import Path, Problem, SourceLocation, shown
 
 MAX_DEPTH = 32
-"""Nesting allowed, several times what a configuration needs: libyaml's composer recurses on the C stack."""
+"""
+The deepest nesting allowed, several times what a configuration needs, because libyaml's composer recurses on the C
+stack.
+"""
 
 _LOADER: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STANDARD = "tag:yaml.org,2002:"
@@ -28,20 +31,20 @@ _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _TOKENS = re.compile(
     r"""(?<![^\s\[\]{},:])"(?:[^"\\]|\\.)*+"?|(?<![^\s\[\]{},:])'[^']*+'?|(?<!\S)\#[^\n]*+|[\[\]{}]""", re.DOTALL
 )
-"""Quoted texts, comments, and the brackets that are not in them."""
+"""Quoted texts, comments, and brackets outside of them."""
 
 _REMEDIES = (
     ("start any token", "indent with spaces, and quote values that start with a tab, @, ` or %"),
     ("mapping values", 'check the indentation, and quote values that hold ": "'),
 )
-"""What to do about some of what parsers say. Their words are their own, so there is a remedy for all else, too."""
+"""Remedies for some messages of parsers. Parsers may change their messages, so all others get a general remedy."""
 
 _REMEDY = "check indentation, brackets and quotes here"
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A single value as it was written; *null* for one that was left out (or ``~``, ``null``)."""
+    """A single value as it was written; *null* for a missing one (or ``~``, ``null``)."""
 
     text: str
     place: SourceLocation
@@ -66,7 +69,7 @@ class YamlEntry:
 
 @dataclass(frozen=True, slots=True)
 class YamlTable:
-    """A table of keys, merges (``<<``) worked in."""
+    """A table of keys, with merges (``<<``) applied."""
 
     entries: Mapping[str, YamlEntry]
     place: SourceLocation
@@ -95,14 +98,14 @@ def parse(text: str, source: str) -> tuple[Node | None, list[Problem]]:
 
 
 class _Unfit(NamedTuple):
-    """Why a text has no tree, and the line that shows it; 0 where that is none."""
+    """Why a text has no tree, and the line that shows it; 0 if there is no such line."""
 
     line: int
     what: str
 
 
 def _unfit(text: str) -> _Unfit | None:
-    """The first thing in a text that makes it no configuration although it is YAML."""
+    """The first thing that makes a text unusable as a configuration although it is YAML."""
     depth = documents = 0
     anchors: dict[str, int] = {}
     for event in yaml.parse(text, Loader=_LOADER):
@@ -126,7 +129,7 @@ def _unfit(text: str) -> _Unfit | None:
 
 
 def _misnamed(name: str, first: int | None) -> str:
-    """What is wrong with an alias that has no anchor before it, or with an anchor that line *first* has already."""
+    """The problem of an alias without an anchor before it, or of an anchor that line *first* has already."""
     if first is None:
         remedy = "quote a value that starts with *, or define its anchor first"
         return f"the alias {shown('*' + name)} has no anchor before it; {remedy}"
@@ -139,9 +142,10 @@ def _deep(line: int) -> _Unfit:
 
 def _too_deep(text: str) -> _Unfit | None:
     """
-    Whether brackets nest too deep in a text that the parser gave up: it looks ahead, and has a limit of its own.
+    Whether brackets nest too deep in a text that the parser gave up: the parser looks ahead, and has a limit of its
+    own.
 
-    Only what the text says about brackets is looked at, so one in a text without quotes counts, too.
+    Only the text itself is searched for brackets, so a bracket in an unquoted text counts, too.
     """
     depth = 0
     for found in _TOKENS.finditer(text):
@@ -155,7 +159,7 @@ def _too_deep(text: str) -> _Unfit | None:
 
 
 def _last(text: str) -> int:
-    """The last line that says something: what a parser misses at the end it may place behind it."""
+    """The last line with content. A parser may place what is missing at the end behind it."""
     return _line(text, len(text.rstrip()))
 
 
@@ -169,7 +173,7 @@ def _unreadable(error: yaml.YAMLError, text: str) -> _Unfit:
         return _Unfit(0, f"cannot be read as YAML: {shown(str(error))}; correct the text")
     mark = error.problem_mark
     if mark and error.context_mark and mark.index >= len(text.rstrip()):
-        mark = error.context_mark  # what is never closed is seen at the end, but wrong where it opens
+        mark = error.context_mark  # something never closed is noticed at the end, but wrong where it opens
     what = error.problem or error.context or "syntax error"
     remedy = next((remedy for sign, remedy in _REMEDIES if sign in what), _REMEDY)
     line = min(mark.line + 1, _last(text)) if mark else 0
@@ -178,7 +182,7 @@ def _unreadable(error: yaml.YAMLError, text: str) -> _Unfit:
 
 @dataclass(slots=True)
 class _Conversion:
-    """Turns composed nodes into ours, none behind line *last*; a node that aliases share is turned once."""
+    """Turns composed nodes into ours, none behind line *last*. A node that aliases share is turned once."""
 
     source: str
     last: int
@@ -208,7 +212,7 @@ class _Conversion:
         return turned
 
     def entries(self, node: yaml.MappingNode, path: Path) -> dict[str, YamlEntry]:
-        """The members of a mapping; its own win over merged ones, earlier merges over later ones."""
+        """The members of a mapping; its own win over merged ones, and earlier merges over later ones."""
         own: dict[str, YamlEntry] = {}
         merged: dict[str, YamlEntry] = {}
         for key, value in node.value:

@@ -1,10 +1,9 @@
 """
-The log: a JSON line for each error, each slow call and a sample of the rest, and for what happens to the process
-itself.
+The log: a JSON line for each error, each slow call and a sample of the rest, and for events of the process itself.
 
-The rule: a line holds the fields named here, never what a caller sent or a service answered: no body, header, query
-or credential. A model that looks like a key is not told. The one word taken from an answer is *finish*, cut short,
-where it is not a known one. Writing never waits and never fails a call; what is lost is counted.
+The rule: a line holds the fields named here, never what a caller sent or a service answered: no body, header, query or
+credential. A model name that looks like a key is not shown. The one word taken from an answer is *finish*, shortened,
+if it is not a known one. Writing never waits and never fails a call; lost lines are counted.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ _SHOWN = 4
 """Bytes of a key's address that a line shows where keys are sampled: enough to see which calls are repeats."""
 
 LONGEST_TEXT = 200
-"""Characters of one value of a request's line: callers choose the model's name, and services their request ids."""
+"""The most characters of one value in a request's line: callers choose model names, and services their request ids."""
 
 LONGEST_LINE = select.PIPE_BUF
 """
-Bytes. Messages of our own are told whole, for their remedy stands at their end; only where a line would be longer than
-this they lose their middle.
+Bytes. Our own messages are shown whole, because their remedy stands at their end; only if a line would be longer than
+this, they lose their middle.
 """
 
 _WHOLE = 10**8
-"""So many parts has a call; shares of it are counted whole, so that each hundredth is that."""
+"""A call counts as so many parts. Shares are counted in whole parts, so each hundredth is exactly a hundredth."""
 
 _ERROR = Outcome.ERROR  # a look at a member of an enumeration's class takes 60 ns (Python 3.11)
 
@@ -44,9 +43,9 @@ class AccessLog:
     """
     Writes lines through *write*, which may raise: *failed* counts the lines lost to that.
 
-    *now* is the wall clock. A call is slow from *slow_seconds* on. Those neither slow nor failed are sampled by *rule*,
-    counted and not drawn, so that what is logged does not hang on chance: every hundredth for 1 %. By key, all calls of
-    a key are told or none: which keys depends on their address alone, and so is the same in every pod of a fleet.
+    *now* is the wall clock. A call is slow from *slow_seconds* on. Calls that are neither slow nor failed are sampled
+    by *rule*: counted, not drawn, so that the log does not depend on chance: every hundredth for 1 %. By key, all calls
+    of a key are logged or none. The key's address alone decides which, so it is the same in every pod of a fleet.
     """
 
     __slots__ = ("_by_key", "_now", "_passed", "_sample", "_slow_seconds", "_write", "failed")
@@ -71,13 +70,13 @@ class AccessLog:
         return f"<AccessLog of {self._sample / _WHOLE:.2%}, {self.failed} lines lost>"
 
     def record(self, record: Record) -> None:
-        """Tell of *record*, if it is one of those to be told."""
+        """Log *record*, if it belongs to those that are logged."""
         if record.status >= 400 or record.outcome is _ERROR:
             level, why = "error" if record.status >= 500 else "warning", "error"
         elif record.seconds >= self._slow_seconds:
             level, why = "warning", "slow"
         elif self._by_key and record.key:
-            if int.from_bytes(record.key) % _WHOLE >= self._sample:  # 128 bits, as good as even
+            if int.from_bytes(record.key) % _WHOLE >= self._sample:  # 128 bits, as good as evenly spread
                 return
             level, why = "info", "sample"
         else:
@@ -98,26 +97,26 @@ class AccessLog:
 
     def event(self, name: str, /, *, level: str = "info", **fields: LogValue) -> None:
         """
-        Tell what happened to the process: *name* is a short stable word, *level* ``info``, ``warning`` or ``error``.
+        Log an event of the process. *name* is a short stable word, *level* ``info``, ``warning`` or ``error``.
 
-        *fields* are the caller's choice, and its care that none is a secret, or chosen by others and without bound.
+        The caller chooses *fields*, and makes sure that none is a secret, or text of unbounded length from others.
         """
         self._tell(lambda: _fitted({**fields, **_opening(self._now(), level, name)}))
 
     def _tell(self, line: Callable[[], bytes]) -> None:
         try:
             self._write(line() + b"\n")
-        except Exception:  # noqa: BLE001 - whatever goes wrong here, the call that is told of goes on
+        except Exception:  # noqa: BLE001 - whatever goes wrong here, the call itself goes on
             self.failed += 1
 
 
 class Pipe:
     """
-    Writes lines to *descriptor*, a pipe's as a rule, without waiting for its reader.
+    Writes lines to *descriptor*, usually a pipe, without waiting for its reader.
 
     A pipe that polls writable takes ``PIPE_BUF`` bytes at once and undivided (pipe(7)), so nothing has to be set on the
-    descriptor, which other processes may share. Raises ``BlockingIOError`` when it is full, ``OSError`` when it is
-    broken, ``ValueError`` for a line of more than ``PIPE_BUF`` bytes.
+    descriptor, which other processes may share. Raises ``BlockingIOError`` if it is full, ``OSError`` if it is broken,
+    ``ValueError`` for a line of more than ``PIPE_BUF`` bytes.
     """
 
     __slots__ = ("_descriptor", "_poll")
@@ -137,7 +136,7 @@ class Pipe:
 
 
 def _opening(at: float, level: str, event: str) -> dict[str, LogValue]:
-    """What every line has; *at* becomes RFC 3339 in UTC."""
+    """The beginning of every line; *at* becomes RFC 3339 in UTC."""
     time = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"time": time, "level": level, "event": event}
 
@@ -147,7 +146,7 @@ def _shortened(fields: Mapping[str, LogValue]) -> dict[str, LogValue]:
 
 
 def _fitted(fields: Mapping[str, LogValue]) -> bytes:
-    """The line of *fields*; where it is too long, what is long among them with its beginning and its end."""
+    """The line of *fields*. If it is too long, long values keep only their beginning and end."""
     line = json.encode(fields)
     room = LONGEST_LINE // 2
     while len(line) >= LONGEST_LINE and room >= LONGEST_TEXT:
@@ -164,7 +163,7 @@ def _ends(value: LogValue, room: int) -> LogValue:
 
 
 def _fields(record: Record) -> dict[str, LogValue]:
-    """What a line about a request has, less what says nothing."""
+    """The fields of a line about a request, without empty ones."""
     usage = record.usage
     fields: dict[str, LogValue] = {
         "request_id": record.request_id.decode("ascii", "replace"),

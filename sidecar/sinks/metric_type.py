@@ -12,8 +12,8 @@ PREFIX = "sidecar_"
 
 DURATIONS = (0.005, 0.05, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 180.0, 600.0)
 """
-Buckets in seconds, 14 with the one for infinity: what memory and the fleet answer, then doubled as far as models take,
-so that a quantile is told within a factor of two, and up to the first-byte timeout.
+Buckets in seconds, 14 with the one for infinity: short ones for memory and the fleet, then doubled up to the first-byte
+timeout, so that a quantile of a model's time is known within a factor of two.
 """
 
 OVERHEADS = (0.0005, 0.001, 0.01, 0.1)
@@ -28,8 +28,8 @@ class Metric:
     """
     A line of the reference. *question* is what its reader wants to know; *buckets* are a histogram's bounds.
 
-    *yields*: the labels in the order in which they become ``other`` where there is no room for a series of their own;
-    as they stand in *labels* where it does not say. *closed*: every value of the one label, which all have their place.
+    *yields*: the labels in the order in which they become ``other`` where there is no room for a series; if empty, in
+    the order of *labels*. *closed*: every value of the one label; all of them are reserved.
     """
 
     name: str

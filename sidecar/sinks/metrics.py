@@ -1,8 +1,8 @@
 """
-What Prometheus reads of this process.
+The metrics that Prometheus reads from this process.
 
-The rule: ``record`` runs once a request, memory hits included, so it adds to plain numbers and does nothing else;
-the library sees them at a scrape only. Labels come from closed sets, and the number of series is bounded; see
+The rule: ``record`` runs once for each request, memory hits included, so it adds to plain numbers and does nothing
+else; the library sees them only at a scrape. Labels come from closed sets, and the number of series is bounded; see
 ``sinks/series``.
 """
 
@@ -41,7 +41,7 @@ from sidecar.sinks.table import (
 )
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of ``Metrics.exposition``."""
+"""The content type of ``Metrics.exposition``."""
 
 Breakdown = Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tuple[str, str, str], float]
 """Numbers by their label, or by their labels in the order of the metric."""
@@ -51,7 +51,10 @@ _LAST = 5  # a status past the known ones is read as the last class (RFC 9110, 1
 _LIMIT = "route-limit"  # why a call was refused for a limit of our own
 
 _LOOKED_UP = frozenset({Outcome.MISS, Outcome.COLLAPSED, Outcome.REFRESH})
-"""Outcomes of calls whose answer is stored if it may be; a collapsed one has made a call where its leader left."""
+"""
+Outcomes of calls whose answer is stored if allowed. A collapsed call counts, because it may have called after its
+leader left.
+"""
 
 # A look at a member of an enumeration's class takes 60 ns (Python 3.11), and every hit is counted here.
 _REFRESH = Outcome.REFRESH
@@ -113,8 +116,8 @@ class Metrics(Collector):
     """
     The metrics of this process.
 
-    *version* is the program's; *names* are the configuration's. *readings* give what others know, by the names in
-    ``READINGS``: whatever is not handed in is not exposed; *breakdowns* give numbers by label, by the names in
+    *version* is the program's; *names* are the configuration's. *readings* give what other parts know, by the names in
+    ``READINGS``; a reading that is not passed is not exposed. *breakdowns* give numbers by label, by the names in
     ``BREAKDOWNS``. There are never more than ``names.bound`` series.
     """
 
@@ -206,7 +209,7 @@ class Metrics(Collector):
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Exposed]:
-        """All metrics as the library wants them; only what was observed is among them."""
+        """All metrics in the form that the library wants; only those with observations."""
         yield _counters(REQUESTS, self._requests)
         yield _counters(ERRORS, self._errors)
         yield _counters(BYPASSES, self._bypasses)
@@ -232,7 +235,7 @@ class Metrics(Collector):
         yield _exposed(BUILD_INFO, {(self._version,): 1})
 
     def _tell(self, metric: Metric) -> Mapping[Labels, float]:
-        """Numbers by label that others know; those without a place of their own are added up."""
+        """Numbers by label from other parts; those without a series of their own are added up."""
         places, sums = self._breakdown_labels[metric.name], dict[Labels, float]()
         for of, value in self._breakdowns[metric.name]().items():
             shown = places.of((of,) if isinstance(of, str) else of)
@@ -250,7 +253,7 @@ class Metrics(Collector):
         )
 
     def _first(self, known: tuple[str, str, Outcome, int]) -> _Histogram:
-        """The cell for first content: opened when there is some, for most errors have none."""
+        """The cell for first content. It is made when there is content, because most errors have none."""
         requests, durations, _ = self._known[known]
         firsts = self._first_contents.cell(known[0])
         self._known[known] = requests, durations, firsts

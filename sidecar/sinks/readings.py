@@ -13,7 +13,7 @@ BREAKDOWNS = (
         "redis_errors_total",
         "counter",
         ("reason",),
-        "Times that Redis could not be asked: timeout, error, refused (credentials), malformed (no answer of Redis'), "
+        "Times that Redis could not be asked: timeout, error, refused (credentials), malformed (no answer of Redis), "
         "busy (no connection free), open (its breaker).",
         "Is the fleet's cache in use?",
         closed=("timeout", "error", "refused", "malformed", "busy", "open"),
@@ -22,23 +22,23 @@ BREAKDOWNS = (
         "envelope_faults_total",
         "counter",
         ("reason",),
-        "Entries from Redis that were not used, for they did not verify.",
-        "Is a secret missing, or somebody writing into our cache?",
+        "Entries from Redis that were not used, because they did not verify.",
+        "Is a secret missing, or does somebody write into our cache?",
         closed=("format", "version", "secret", "forged", "key", "size", "payload"),
     ),
     Metric(
         "mode",
         "gauge",
         ("mode",),
-        "1 for the mode in force where that is not normal: cache-off or passthrough.",
-        "Has somebody switched the cache off, and forgotten?",
+        "1 for the mode in force if that is not normal: cache-off or passthrough.",
+        "Did somebody switch the cache off and forget it?",
         closed=("cache-off", "passthrough"),
     ),
     Metric(
         "breaker_state",
         "gauge",
         ("service", "region", "state"),
-        "Breakers in this state: of a region 1, of one with resources in its path as many as were called.",
+        "Breakers in this state: 1 for a region; for one with resources in its path, as many as were called.",
         "Which region is down?",
         yields=("region", "service", "state"),
     ),
@@ -46,7 +46,7 @@ BREAKDOWNS = (
         "rate_windows",
         "gauge",
         ("service", "region"),
-        "Quotas, of a deployment and a credential, that are spent for the time being.",
+        "Quotas of a deployment and a credential that are spent at present.",
         "Where do we run into quotas?",
         yields=("region", "service"),
     ),
@@ -54,7 +54,7 @@ BREAKDOWNS = (
         "credentials_unusable",
         "gauge",
         ("service", "region"),
-        "1 while the credential that a region brings cannot be had, and no call can be sent there; else 0.",
+        "1 while the credential of a region cannot be had and no call can be sent there; else 0.",
         "Is a credential not mounted, or an identity not set up?",
         yields=("region", "service"),
     ),
@@ -69,7 +69,7 @@ BREAKDOWNS = (
         "key_splitting_headers",
         "gauge",
         ("route",),
-        "Header fields that have another value on nearly every call, and count; `/readyz?verbose` names them.",
+        "Header fields that count and have another value on nearly every call; `/readyz?verbose` names them.",
         "Why does a route behind a gateway never hit?",
     ),
     Metric(
@@ -85,9 +85,9 @@ BREAKDOWNS = (
         "upstream_connections_total",
         "counter",
         ("reason",),
-        "Connections opened to services: there was none (first), each had a call on it (busy), or the one before was "
-        "unused for long (idle), old (aged), at an address that its name no longer has (moved), closed by the service "
-        "(closed), broke under a call (died), or was given up with its call (dropped).",
+        "Connections opened to services, by reason: there was none (first), each had a call on it (busy), or the one "
+        "before was unused for long (idle), open for long (aged), at an address that its name no longer has (moved), "
+        "closed by the service (closed), broken under a call (died), or given up with its call (dropped).",
         "Do calls find a connection, or does each pay for a handshake?",
         closed=("first", "busy", "idle", "aged", "moved", "closed", "died", "dropped"),
     ),
@@ -102,8 +102,8 @@ BREAKDOWNS = (
         "calls_shed_total",
         "counter",
         ("route", "cause"),
-        "Calls sent away under the route's limits: too many wait (queue), their turn would come too late (deadline), "
-        "or no rate has room for them soon (rate).",
+        "Calls refused under the route's limits: too many wait (queue), their turn would come too late (deadline), or "
+        "no rate has room for them soon (rate).",
         "Which limit is too small?",
     ),
     Metric(
@@ -162,13 +162,13 @@ FLEET_READINGS = (
         "gauge",
         (),
         "Regions about which an operator's order holds in the whole fleet.",
-        "Has somebody taken a region out, and forgotten?",
+        "Did somebody take a region out and forget it?",
     ),
     Metric(
         "purge_lag_seconds",
         "gauge",
         (),
-        "Since the fleet's log of purges was last read.",
+        "Seconds since the fleet's log of purges was last read.",
         "How late may a purge be seen here?",
     ),
 )
@@ -218,8 +218,8 @@ READINGS = (
         "config_last_reload_success_timestamp_seconds",
         "gauge",
         (),
-        "When a configuration was last accepted.",
+        "When a configuration was last accepted, seconds since the epoch.",
         "Since when does this configuration hold?",
     ),
 )
-"""What is not counted here but read from whoever knows it, at a scrape."""
+"""Numbers that are not counted here, but read at a scrape from the part that knows them."""

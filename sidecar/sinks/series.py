@@ -1,9 +1,9 @@
 """
-How many series this process exposes at most, and which of them have their place from the start.
+How many series this process exposes at most, and which of them are reserved from the start.
 
-The rule: what is configured is told apart whenever it comes, and so is every class of errors; only the rest is first
-come, first served. What finds no room is counted under ``other`` in as few of its labels as will do, so that sums stay
-right and there are never more than the bound.
+The rule: series for the configuration and for every class of errors are reserved, so they are told apart whenever they
+come; only the rest is first come, first served. What finds no room is counted under ``other``, in as few labels as
+possible, so that sums stay right and the bound always holds.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from sidecar.sinks.table import (
 )
 
 SERIES, EACH_ROUTE, EACH_SERVICE = 150, 6, 120
-"""The bound: of the process, and what each route and each service of the configuration adds to it."""
+"""The bound: for the process, and what each route and each service of the configuration adds."""
 
 OTHER = "other"
 
 CLASSES = ("2xx", "3xx", "4xx", "429", "5xx", "none")
-"""Of the last answer to a call; each has its place."""
+"""Classes of the last answer to a call; each has a reserved series."""
 
 ERROR_CLASSES = ("4xx", "5xx")
-"""Of requests that failed; each has its place for every route."""
+"""Classes of failed requests; each has a reserved series for every route."""
 
 RESULTS = ("first", "same", "different")
 """Of calls in mode observe."""
 
 AMPLE, SCANT = 100, 20
 """
-Series that are left to whoever comes first: as many as should be where more than errors is told apart, and as many as
-have to be where errors are.
+Series that are not reserved: for metrics that are not only about errors, the number that there should be; for errors,
+the number that there must be.
 """
 
 Labels = tuple[str, ...]
@@ -65,8 +65,8 @@ _TABLE = {metric.name: metric for metric in METRICS}
 @dataclass(frozen=True, slots=True)
 class ConfiguredNames:
     """
-    What is configured: the regions of each service, and of each route the services whose calls it may take. *observed*
-    are the routes whose calls are only measured.
+    The configured names: the regions of each service, and for each route the services whose calls it may take.
+    *observed* are the routes whose calls are only measured.
     """
 
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def names_of(rules: Rules) -> ConfiguredNames:
 
 
 class SeriesRoom:
-    """How many more series there may be. *refused*: how many found no room."""
+    """How many more series there may be. *refused* counts those that found no room."""
 
     __slots__ = ("left", "refused")
 
@@ -102,7 +102,7 @@ class SeriesRoom:
         return f"<SeriesRoom {self.left} left, {self.refused} refused>"
 
     def take(self, width: int) -> bool:
-        """Take the room of *width* series, if there is as much."""
+        """Take room for *width* series, if there is so much."""
         if width > self.left:
             self.refused += width
             return False
@@ -111,7 +111,7 @@ class SeriesRoom:
 
 
 class ExposedLabels:
-    """The sets of labels of one metric that are exposed; those *held* have their place from the start."""
+    """The sets of labels of one metric that are exposed; those *held* are reserved from the start."""
 
     __slots__ = ("_held", "_known", "_metric", "_room", "_yields")
 
@@ -127,8 +127,8 @@ class ExposedLabels:
 
     def of(self, labels: Labels) -> Labels | None:
         """
-        The labels under which *labels* are counted: the same ones from the first time on. None: there is no place even
-        for ``other``, as what was never configured has none in some metrics.
+        The labels under which *labels* are counted: the same ones from the first time on. None if there is no room even
+        for ``other``; in some metrics that holds for names that were never configured.
         """
         if labels in self._known:
             return self._known[labels]
@@ -147,8 +147,8 @@ class ExposedLabels:
 
 class Plan(NamedTuple):
     """
-    The label sets that have their place, by the name of their metric, and the room that is left to whoever comes first:
-    how finely durations are told apart does not cost the counters their labels.
+    The reserved label sets, by the name of their metric, and the room for the others. Duration histograms have a room
+    of their own, so that they do not take the counters' labels.
     """
 
     held: Mapping[str, frozenset[Labels]]
@@ -156,7 +156,7 @@ class Plan(NamedTuple):
     histograms: SeriesRoom
 
     def places(self, metric: Metric) -> ExposedLabels:
-        """Those of *metric*."""
+        """The places of *metric*."""
         return ExposedLabels(metric, self.held[metric.name], self.histograms if metric.buckets else self.counters)
 
     @property
@@ -166,7 +166,7 @@ class Plan(NamedTuple):
 
 
 def plan(names: ConfiguredNames) -> Plan:
-    """Who has a place from the start, by what is configured."""
+    """The reserved series for the configured names."""
     held: dict[str, set[Labels]] = {metric.name: {(value,) for value in metric.closed} for metric in METRICS}
     for metric in BREAKDOWNS:
         if not metric.closed:
@@ -186,7 +186,7 @@ def plan(names: ConfiguredNames) -> Plan:
 
 
 def _hold(held: dict[str, set[Labels]], wanted: Iterable[tuple[Metric, Labels]]) -> int:
-    """Give *wanted* their place; returns how many series that takes."""
+    """Reserve series for *wanted*; returns how many series that takes."""
     taken = 0
     for metric, labels in wanted:
         if labels not in held[metric.name]:
@@ -196,12 +196,12 @@ def _hold(held: dict[str, set[Labels]], wanted: Iterable[tuple[Metric, Labels]])
 
 
 def _of_the_process() -> Iterator[tuple[Metric, Labels]]:
-    """What is there without any service, and a last place for what is told apart in no other way."""
+    """Series that exist without any service, and a last series for everything that is not told apart otherwise."""
     for metric in (BYPASSES, FAILOVERS, NOT_STORED, REQUEST_DURATION, REQUESTS):
         yield metric, (OTHER,) * len(metric.labels)
     for code in ("2xx", *ERROR_CLASSES):
         yield REQUESTS, (OTHER, OTHER, OTHER, code)
-    for code in ERROR_CLASSES:  # of what is refused before anybody knows for which service it is
+    for code in ERROR_CLASSES:  # for requests that are refused before their service is known
         yield REQUESTS, ("", "", Outcome.ERROR.value, code)
     for each in CLASSES:
         yield UPSTREAM_RESPONSES, (OTHER, OTHER, each)
@@ -213,7 +213,7 @@ def _of_the_process() -> Iterator[tuple[Metric, Labels]]:
 
 
 def _of_a_service(service: str, regions: tuple[str, ...]) -> Iterator[tuple[Metric, Labels]]:
-    """At most ``EACH_SERVICE`` series. A service of more than two regions has one place for those that find none."""
+    """At most ``EACH_SERVICE`` series. A service with more than two regions has one series for the rest."""
     yield REQUEST_DURATION, (service, Outcome.MISS.value)
     yield REQUEST_DURATION, (service, OTHER)
     yield FIRST_CONTENT, (service,)
@@ -237,7 +237,7 @@ def _of_a_region(service: str, region: str) -> Iterator[tuple[Metric, Labels]]:
 
 
 def _wishes(names: ConfiguredNames) -> Iterator[list[tuple[Metric, Labels]]]:
-    """What has a place if there is ample room, the most wanted first."""
+    """What is reserved if there is enough room, the most wanted first."""
     places = [(service, region) for service, regions in names.services.items() for region in regions]
     for place in places:
         yield list(_of_a_region(*place))
@@ -249,8 +249,8 @@ def _wishes(names: ConfiguredNames) -> Iterator[list[tuple[Metric, Labels]]]:
 
 def _of_requests(names: ConfiguredNames, left: int) -> set[Labels]:
     """
-    Of requests: routes, services and classes told apart together, as far as there is room for all of them; else the
-    errors and of successes the route alone; else the route alone.
+    Requests: routes, services and classes told apart together, if there is room for all of them; otherwise the errors,
+    and of successes only the route; otherwise only the route.
     """
     pairs = [(service, route) for route, services in names.routes.items() for service in services]
     errors: set[Labels] = {(service, route, OTHER, code) for service, route in pairs for code in ERROR_CLASSES}

@@ -1,8 +1,8 @@
 """
-What Python and the libraries would write to standard error by themselves, as lines of our log.
+Turns what Python and the libraries would write to standard error into lines of our log.
 
-The rule: a line tells the kind of what happened and where in the code, and never its text: that of an exception, a
-warning or another's log line may quote a call. What is written by C alone (``faulthandler``) is out of reach.
+The rule: a line says the kind of event and where in the code it happened, never its text: the text of an exception, a
+warning or another log line may quote a call. What C code writes itself (``faulthandler``) cannot be caught.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def trail(error: BaseException) -> str:
 
 
 class Strays:
-    """Everything of one process that would go past its log. ``install`` once, in the event loop that runs it."""
+    """Catches all output of one process that would bypass its log. ``install`` once, in the event loop that runs it."""
 
     def __init__(self, tell: TellEvent) -> None:
         self._tell = tell
@@ -37,11 +37,11 @@ class Strays:
         return "<Strays>"
 
     def install(self) -> None:
-        """From now on all of it becomes lines, until the process ends."""
+        """From now on all such output becomes lines, until the process ends."""
         root = logging.getLogger()
         root.handlers[:] = [self._handler]
         root.setLevel(logging.WARNING)
-        logging.raiseExceptions = False  # or what goes wrong in logging is written beside the log
+        logging.raiseExceptions = False  # otherwise errors in logging are written beside the log
         warnings.showwarning = self._warned
         sys.excepthook = lambda kind, error, trace: self.failed("crashed", error)  # noqa: ARG005 - theirs
         sys.unraisablehook = lambda raised: self.failed("unraisable", raised.exc_value, raised.exc_type)
@@ -49,7 +49,7 @@ class Strays:
         asyncio.get_running_loop().set_exception_handler(self._of_loop)
 
     def failed(self, event: str, error: BaseException | None, kind: type[BaseException] | None = None) -> None:
-        """*error* was caught by nobody; *kind* is its type where there is no more of it."""
+        """Nobody caught *error*; *kind* is its type if there is nothing more."""
         name = type(error).__name__ if error is not None else kind.__name__ if kind is not None else ""
         self._tell(event, level="error", error=name, trail=trail(error) if error is not None else "")
 
@@ -70,7 +70,7 @@ class Strays:
         self._tell("python-warning", level="warning", category=category.__name__, where=f"{_short(filename)}:{lineno}")
 
     def _of_loop(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A task or callback has failed, and nobody asked."""
+        """A task or callback has failed, and nobody read its exception."""
         self.failed("loop-error", context.get("exception"))
 
 

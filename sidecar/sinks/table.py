@@ -1,8 +1,8 @@
 """
-The metrics of requests, and the list of all metrics: what each counts, and which question it answers.
+The metrics by name: what each counts, and which question it answers.
 
-The rule: the reference is made from this table and what is exposed is named by it, so neither can say what the other
-doesn't.
+The rule: the reference is generated from this table and the exposed metrics take their names from it, so the two always
+agree.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ERRORS = Metric(
     "errors_total",
     "counter",
     ("service", "origin"),
-    "Requests that ended in an error, by whose it is: caller (its request, credential or patience), sidecar (a bug, a "
-    "limit, its configuration), upstream (the service failed, or had no room). No service: nobody could tell which.",
+    "Requests that ended in an error, by who caused it: caller (its request, credential or patience), sidecar (a "
+    "bug, a limit, its configuration), upstream (the service failed, or had no room). No service: it is not known.",
     "Who has to do something about the errors?",
 )
 BYPASSES = Metric(
@@ -80,7 +80,7 @@ FAILOVERS = Metric(
     "failovers_total",
     "counter",
     ("service", "reason"),
-    "Attempts beyond a call's first, by what was wrong with the one before it; hedge: it only took long; "
+    "Attempts beyond a call's first, by the fault of the attempt before; hedge: that one only took long; "
     "second-leader: others waited for its answer, and it showed no sign of life.",
     "What do failures cost in extra calls?",
     yields=("reason", "service"),
@@ -89,7 +89,7 @@ THROTTLED = Metric(
     "throttled_total",
     "counter",
     ("by",),
-    "Calls without room: the service said so, and no other region had any, or a limit of the route's own.",
+    "Calls without room: the service said so and no other region had room, or the route's own limit said so.",
     "Are quotas, or our own limits, too small?",
     closed=("service", "limit"),
 )
@@ -108,7 +108,7 @@ NOT_STORED = Metric(
     ("service", "reason"),
     "Answers to looked-up calls that were not stored: they were errors, not complete, not of the asked shape, or ended "
     "for a reason that is not known to be good (unknown-finish; the log names it).",
-    "Why do so many misses leave nothing behind?",
+    "Why do so many misses store nothing?",
     yields=("reason", "service"),
 )
 
@@ -124,7 +124,7 @@ REFRESHES = Metric(
     "refreshes_total",
     "counter",
     ("result",),
-    "Calls of our own for answers that were getting old: stored, or failed.",
+    "Calls of the sidecar itself, for answers that were getting old: stored, or failed.",
     "Do stale answers get renewed?",
     closed=("stored", "failed"),
 )

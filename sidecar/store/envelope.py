@@ -1,9 +1,9 @@
 """
-What is inside an envelope: an entry and its key as MessagePack.
+The content of an envelope: an entry and its key as MessagePack.
 
-The rule: a map from the numbers of ``_LAYOUT`` to values, all of them and no others. What is read is believed only
-after every value has the type and range that an entry of ours can have; whatever changes the layout or the meaning of
-a value changes ``SCHEMA`` too, and what carries another one is not read.
+The rule: a map from the numbers of ``_LAYOUT`` to values, all of them and no others. What is read is used only after
+every value has a type and range that our entries can have. A change of the layout, or of a value's meaning, changes
+``SCHEMA``, and an envelope with another ``SCHEMA`` is not read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_PAIRS = 256
 MOST_VARIED = 32
 LONGEST_TEXT = 4096
 LONGEST_TIME = 1e10
-"""Seconds: the year 2286, or as long a span."""
+"""Seconds: the year 2286, or a span of that length."""
 
 _INTEGERS = 2**63
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
@@ -37,9 +37,9 @@ class EnvelopeFault(StrEnum):
     """
     Why an envelope was not opened. A closed set: it labels a metric.
 
-    *format*: no envelope, or cut short; *version*: one of another release; *secret*: sealed by one that is not, or no
-    longer, in the file; *forged*: not sealed by that secret, not under this name, or damaged; *key*: the entry of
-    another key; *size*: larger than this process keeps; *payload*: ours by its seal, and yet no entry.
+    *format*: not an envelope, or cut short; *version*: one of another release; *secret*: sealed by a secret that is
+    not, or no longer, in the file; *forged*: not sealed by that secret, not under this name, or damaged; *key*: the
+    entry of another key; *size*: larger than this process keeps; *payload*: sealed by us, but not an entry.
     """
 
     FORMAT = "format"
@@ -52,7 +52,7 @@ class EnvelopeFault(StrEnum):
 
 
 def pack(key: Key, entry: Entry) -> bytes:
-    """Write *key*'s proof and *entry*. A provider may report any count; what can't be one is brought into range."""
+    """Write *key*'s proof and *entry*. A provider may report any number; impossible ones are brought into range."""
     usage = entry.usage
     values = (
         SCHEMA,

@@ -1,7 +1,7 @@
 """
-How long an entry has to live in a tier behind memory, and what that means to another process's clock.
+How long an entry lives in a tier behind memory, and how another process's clock sees that.
 
-The rule: nothing lives longer by being handed on.
+The rule: passing an entry on never makes it live longer.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from sidecar.core.model import Entry
 
 def life(entry: Entry, now: float) -> float:
     """
-    Seconds for which *entry* may serve yet, stale or not; whole milliseconds, 0 where it may no more. Where the clock
-    has been set back since it was made, no more than it had then.
+    For how many seconds *entry* may still serve, stale or not; whole milliseconds, 0 if it may not. If the clock was
+    set back since the entry was made, no more than it had then.
     """
     return _left(entry, max(now, entry.at))
 
 
 def aligned(entry: Entry, seconds: float, now: float) -> Entry:
     """
-    *entry* in this process's time: where its writer's clock is ahead of ours it would live longer here than the
-    *seconds* that it has there, so it becomes older by the difference.
+    *entry* in this process's time. If its writer's clock is ahead of ours, it would live longer here than the *seconds*
+    that it has there, so it becomes older by the difference.
     """
     excess = _left(entry, now) - seconds
     return replace(entry, at=entry.at - excess) if excess > 0 else entry

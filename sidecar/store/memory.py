@@ -1,9 +1,9 @@
 """
-The answers that this process holds in its own memory.
+The answers in this process's own memory.
 
-The rule: a hit is one look-up, one comparison and one ``touch``; everything else waits until something is stored or
-swept. The bound is on the bytes that the interpreter spends, not only on those of the bodies. No entry has a timer:
-``sweep`` is called now and then and touches the dead only.
+The rule: a hit is one look-up, one comparison and one ``touch``; everything else waits until an entry is stored or
+swept. The bound counts the bytes that the interpreter uses, not only those of the bodies. No entry has a timer:
+``sweep`` is called now and then and touches only dead entries.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.core.rules import MemoryRule
 
 OVERHEAD = 1216
 """
-Bytes that an entry costs beside what it holds. Measured on CPython 3.11 (64 bits): 770 for the entry with its numbers
+Bytes that an entry costs besides its content. Measured on CPython 3.11 (64 bits): 770 for the entry with its numbers
 and texts, the key, the slot, and the shares of table and schedule; up to 1170 once S3-FIFO remembers as many ghosts.
 """
 
@@ -33,13 +33,13 @@ TAG_OVERHEAD = 64
 """Bytes that a noted tag costs beside its text: a ``str`` and a place among the others."""
 
 GRAIN = 60.0
-"""Seconds: entries that die within the same such span are reclaimed together, at its end."""
+"""Seconds. Entries that die within one span of this length are removed together, at its end."""
 
 CHUNK = 1000
-"""Entries that one step of a purge looks at: a few milliseconds where all of them have to go."""
+"""The most entries that one step of a purge looks at: a few milliseconds if all of them go."""
 
 MOST_UNFINISHED = 1000
-"""Scopes whose purge may go on at once; with more, everything goes."""
+"""The most scopes whose purge may go on at the same time; with more, everything is removed."""
 
 _Slot = CacheSlot[Key, Held]
 _Target = bytes
@@ -60,11 +60,11 @@ def weigh(key: Key, entry: Entry, noted: tuple[str, ...] = ()) -> int:
 
 class Memory:
     """
-    Entries within the bounds of *rule*; those that the policy thinks least of leave when room is needed. *now* is
-    wall-clock seconds, *clock* seconds that run on.
+    Entries within the bounds of *rule*; when room is needed, those that the policy chooses leave. *now* is wall-clock
+    seconds, *clock* seconds that run on.
 
     Counters, all since the start: *evictions*, entries that left for lack of room; *expired*, dead ones that were
-    reclaimed; *purged*, entries that a purge took; *collisions*, look-ups that met another key of the same address.
+    removed; *purged*, entries that a purge removed; *collisions*, look-ups that met another key of the same address.
     """
 
     __slots__ = (
@@ -97,7 +97,7 @@ class Memory:
         self._targets: dict[bytes, set[_Slot]] = {}
         self._purging: frozenset[Scope] = frozenset()
         self._taken = taking(())
-        self._unswept: dict[bytes, _Slot] = {}  # those older than the purge that it has not looked at yet
+        self._unswept: dict[bytes, _Slot] = {}  # older than the purge, and not checked yet
         self.evictions = 0
         self.expired = 0
         self.purged = 0
@@ -111,7 +111,7 @@ class Memory:
 
     @property
     def standing(self) -> str:
-        """How full it is, for people."""
+        """How full the memory is, for people."""
         return f"{self.entries} entries, {self.bytes} of {self._rule.max_bytes} bytes, {self.evictions} evicted"
 
     @property
@@ -144,15 +144,15 @@ class Memory:
         return None if held is None else held.entry
 
     def hold(self, entry: Entry) -> Held:
-        """*entry* as it is held from now on, here or elsewhere in this process."""
+        """*entry* as this process holds it from now on, here or elsewhere."""
         return hold(entry, self._now(), self._clock())
 
     def put(self, key: Key, entry: Entry) -> bool:
         """
         Keep *entry*, in place of an older one of this key, whose noted tags it takes over.
 
-        An entry too large to keep is refused and leaves the older one where it is; so is one whose address another key
-        holds: or two such calls would go on pushing each other out.
+        An entry too large to keep is refused, and the older one stays. An entry is also refused if another key holds
+        its address; otherwise two such calls would push each other out again and again.
         """
         slot = self._slots.get(key.address)
         if slot is not None and slot.key != key:
@@ -176,7 +176,7 @@ class Memory:
         return True
 
     def tags(self, key: Key) -> tuple[str, ...]:
-        """By which tags a purge takes what is held of *key*."""
+        """The tags by which a purge removes what is held of *key*."""
         slot = self._slots.get(key.address)
         if slot is None or slot.key != key:
             return ()
@@ -190,8 +190,8 @@ class Memory:
 
     def note(self, key: Key, tags: tuple[str, ...]) -> None:
         """
-        Have *tags*, which are ``lacking``, stand beside the entry of *key*: a purge of one of them takes it. Where
-        there is no room for so many the entry is forgotten: then nothing is left here that a purge could miss.
+        Note *tags*, which are ``lacking``, beside the entry of *key*: a purge of one of them removes it. If there is no
+        room for so many, the entry is removed: then nothing is left that a purge could miss.
         """
         slot = self._slots.get(key.address)
         if slot is None or slot.key != key:
@@ -206,7 +206,7 @@ class Memory:
         self._evict(self._policy.resize(slot, cost))
 
     def drop(self, key: Key) -> bool:
-        """Forget the entry of *key*. Tells whether there was one."""
+        """Remove the entry of *key*. Returns whether there was one."""
         slot = self._slots.get(key.address)
         if slot is None or slot.key != key:
             return False
@@ -215,7 +215,7 @@ class Memory:
         return True
 
     def drop_target(self, target: _Target) -> list[Key]:
-        """Forget the entries of *target*. Returns their keys."""
+        """Remove the entries of *target*. Returns their keys."""
         slots = list(self._targets.get(target, ()))
         for slot in slots:
             self._policy.remove(slot)
@@ -223,7 +223,7 @@ class Memory:
         return [slot.key for slot in slots]
 
     def clear(self) -> None:
-        """Forget everything, and who was here before; the counters go on."""
+        """Remove everything, also what the policy remembers; the counters go on."""
         self._policy.clear()
         self._slots.clear()
         self._due.clear()
@@ -232,10 +232,10 @@ class Memory:
 
     def purge(self, scopes: Collection[Scope]) -> bool:
         """
-        From now on serve nothing of *scopes* that is here now. Where that takes longer than a moment, tells that there
-        is more to do: ``purge_on`` does it, between other things.
+        From now on serve none of the present entries of *scopes*. Returns whether there is more to do, if that takes
+        longer than a moment: ``purge_on`` does it, step by step.
 
-        A purge that comes while another goes on begins anew for both, so it may take what came between them.
+        A purge that comes while another goes on starts both anew, so it may remove entries that came between the two.
         """
         keys = {scope for scope in scopes if scope.kind is ScopeKind.KEY}
         for scope in keys:
@@ -252,7 +252,7 @@ class Memory:
         return self.purge_on()
 
     def purge_on(self, budget: int = CHUNK) -> bool:
-        """Go on with what ``purge`` began: look at *budget* entries at most. Tells whether there is more to do."""
+        """Go on with a ``purge``: look at *budget* entries at most. Returns whether there is more to do."""
         for _ in range(min(budget, len(self._unswept))):
             _, slot = self._unswept.popitem()
             if self._taken(slot.key, slot.value):
@@ -263,16 +263,16 @@ class Memory:
         return False
 
     def walk(self, chunk: int = CHUNK) -> Iterator[list[tuple[Key, Held]]]:
-        """All that is held now, in lists of *chunk*; between two of them memory may change."""
+        """All present entries, in lists of *chunk*; memory may change between two lists."""
         slots = list(self._slots.values())
         for start in range(0, len(slots), chunk):
             yield [(slot.key, slot.value) for slot in slots[start : start + chunk]]
 
     def sweep(self, clock: float, budget: int = 1000) -> int:
         """
-        Reclaim entries that died at least ``GRAIN`` before *clock*, which runs on: at most *budget* of them.
+        Remove entries that died at least ``GRAIN`` before *clock*, which runs on: at most *budget* of them.
 
-        Returns their number; where it is *budget*, there may be more.
+        Returns their number; if it is *budget*, there may be more.
         """
         reclaimed = 0
         for span in [span for span in self._due if span < clock // GRAIN]:
@@ -326,5 +326,5 @@ def _withdraw(index: dict[T, set[_Slot]], at: T, slot: _Slot) -> None:
 
 
 def _span(held: Held) -> float:
-    """The number of the span in which *held* dies: when it may serve no more, not even stale."""
+    """The number of the span in which *held* dies: when it may no longer serve, not even stale."""
     return held.end // GRAIN

@@ -1,8 +1,8 @@
 """
-A tier behind memory without Redis: the processes that share it live in one event loop.
+A tier behind memory without Redis, for processes that live in one event loop.
 
-The rule: it does for them what Redis does for a fleet, by the same contract; and as nothing here is away or slow, it
-shows what that contract is.
+The rule: it keeps the same contract as the tier in Redis. Nothing here can be away or slow, so it shows the contract
+plainly.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from sidecar.store.base import NOTHING, Fetched, Suffices
 from sidecar.store.lifetime import aligned, life
 
 MARK_SECONDS = 1.0
-"""How long it is remembered that a fetch had no answer to share."""
+"""How long the mark stays that a fetch ended without an answer to share."""
 
 MOST = 1024
-"""Entries that are kept; the oldest leave first."""
+"""The most entries; the oldest leave first."""
 
 
 class SharedTier:
@@ -69,13 +69,13 @@ class SharedTier:
         return False
 
     def wake(self, key: Key) -> None:
-        """Have those who wait for *key* look again."""
+        """Wake those who wait for *key*, so that they look again."""
         for waiter in self._waiting.pop(key, ()):
             if not waiter.done():
                 waiter.set_result(None)
 
     async def wait(self, key: Key, seconds: float) -> None:
-        """Until there may be something new about *key*, at most *seconds*."""
+        """Wait until there may be something new about *key*, at most *seconds*."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(key, set())
         waiting.add(waiter)
@@ -92,8 +92,8 @@ class SharedTier:
 
 class MemoryRemote:
     """
-    One process's ``Remote`` in *shared*. *admits* tells whether an entry may still serve and be kept, as far as purges
-    go; *now* is this process's wall clock. *report* hears of bugs.
+    One process's ``Remote`` in *shared*. *admits* says whether purges allow an entry to serve and be kept; *now* is
+    this process's wall clock. *report* gets bugs.
 
     Counters: *hits*, *waits* for another process and *takeovers* of its lease after waiting.
     """
@@ -160,7 +160,7 @@ class MemoryRemote:
         """Nothing is under way, and there are no connections."""
 
     def hand_in(self, lease: MemoryLease, entry: Entry | None, *, failed: bool) -> None:
-        """Store *entry*, or remember that there is none, if *lease* still holds, and give it back."""
+        """Store *entry*, or note that there is none, if *lease* still holds, and give it back."""
         shared, key = self._shared, lease.key
         leases = shared.seconds if lease.second else shared.leases
         if leases.get(key) is not lease:
@@ -188,7 +188,7 @@ class MemoryRemote:
         return aligned(*found, self._now())
 
     def stall(self, lease: MemoryLease, *, stuck: bool) -> None:
-        """The call of *lease* is *stuck*, or goes on after all, if it still holds."""
+        """If *lease* still holds, note that its call is *stuck*, or goes on after all."""
         shared, key = self._shared, lease.key
         if lease.second or shared.leases.get(key) is not lease:
             return

@@ -1,8 +1,7 @@
 """
-What the arm in Redis needs of the fleet's leases.
+What the tier in Redis needs from the fleet.
 
-The rule: descriptions only. The fleet stands on the same floor, so neither knows the other; ``app/fleet`` brings them
-together. What lies below, such as the link to Redis, is imported as it is.
+The rule: descriptions only. The fleet stands on the same floor, so neither imports the other; ``app`` joins them.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class FetchLook(Protocol):
 
 
 class FetchLeases(Protocol):
-    """What is needed of the fleet's leases; see ``fleet/lease.Leases``."""
+    """The part of the fleet's leases that is needed; see ``fleet/lease.Leases``."""
 
     @property
     def ceiling(self) -> float:

@@ -1,9 +1,9 @@
 """
 The fleet's answers, in Redis: the ``Remote`` that all pods of a namespace share.
 
-The rule: nothing that is wrong with Redis or with what stands in it reaches a caller. What cannot be read, opened or
-admitted is as good as not there; what cannot be written is not kept. Every look-up is one script that reads, or takes
-the lease where there is nothing; the rest is done around it, in the same budget.
+The rule: no fault of Redis, or of its data, reaches a caller. An entry that cannot be read, opened or admitted counts
+as missing; one that cannot be written is not kept. Every look-up is one script that reads the entry, or takes the lease
+if there is none. All work around it has the same deadline.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from sidecar.store.write_behind import WriteBehind
 from sidecar.tasks import Spawn
 
 IN_THE_LOOP = 256 * 1024
-"""Bytes up to which an entry is sealed and opened in the event loop; larger ones would be felt by other calls."""
+"""Up to so many bytes an entry is sealed and opened in the event loop; larger ones would delay other calls."""
 
 FLUSH_SECONDS = 1.0
-"""How long leases, and then the writes behind, may take to finish at the end."""
+"""How long leases, and then the delayed writes, may take to finish when the process ends."""
 
 WARM_SECONDS = 2.0
 """How long a warm start may take."""
@@ -44,12 +44,12 @@ T = TypeVar("T")
 
 class RedisRemote:
     """
-    The ``Remote`` in Redis. *keyring* is asked anew for each call. *admits* tells whether an entry may still serve and
-    be kept, as far as purges go. *now* is the wall clock, *clock* monotonic seconds, *draw* uniform in [0, 1). *limit*
-    is the largest ``Entry.size`` kept. *report* hears of bugs; *let_go* closes the connections.
+    The ``Remote`` in Redis. *keyring* is asked anew for each call. *admits* says whether purges allow an entry to serve
+    and be kept. *now* is the wall clock, *clock* monotonic seconds, *draw* uniform in [0, 1). *limit* is the largest
+    ``Entry.size`` that is kept. *report* gets bugs; *let_go* closes the connections.
 
     Counters: *hits*, *waits* for another process and *takeovers* of its lease after waiting; *behind* has those of the
-    writes behind, *seal* those of envelopes.
+    delayed writes, *seal* those of envelopes.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class RedisRemote:
 
     async def warm(self, take: Callable[[Key, Entry], object], most: int) -> int:
         """
-        Hand *take* up to *most* entries, in no order: one connection, one command at a time, ``WARM_SECONDS`` at most.
-        Returns their number; raises nothing but cancellation.
+        Give *take* up to *most* entries, in no order: one connection, one command at a time, ``WARM_SECONDS`` at most.
+        Returns their number; raises only cancellation.
         """
         until = self.clock() + WARM_SECONDS
         taken = 0
@@ -143,7 +143,7 @@ class RedisRemote:
             async with aclosing(pages(self.link, self._names.entry, self.leases.budget)) as found:
                 async for names in found:
                     if self.clock() >= until:
-                        return taken  # pages without a name of ours take time, too
+                        return taken  # pages without entries of ours take time, too
                     for name in names:
                         if taken >= most or self.clock() >= until:
                             return taken
@@ -161,7 +161,7 @@ class RedisRemote:
         await self._let_go()
 
     def admits(self, key: Key, entry: Entry) -> bool:
-        """Whether *entry* may still serve and be kept, as far as purges go; not where that can't be told."""
+        """Whether purges allow *entry* to serve and be kept; False if that is not known."""
         try:
             return self._admits(key, entry)
         except Exception as error:  # noqa: BLE001 - as in fetch
@@ -169,7 +169,7 @@ class RedisRemote:
             return False
 
     async def open(self, name: bytes, key: Key, value: bytes, seconds: float) -> Entry | None:
-        """The entry in *value*, which has *seconds* to live, if it is one and is admitted."""
+        """The entry in *value*, which has *seconds* to live; None if it is not an entry, or not admitted."""
         entry = await self._in_time(len(value), self.seal.open, name, key, value)
         if entry is None:
             return None
@@ -178,8 +178,8 @@ class RedisRemote:
 
     async def read(self, name: bytes, budget: TimeBudget) -> tuple[bytes, float] | None:
         """
-        What stands under *name*, and how many seconds it has to live; None where it is too large to be ours, which is
-        asked first: who has written it is no reason to leave Redis. Raises ``FleetAway``.
+        What stands under *name*, and how many seconds it has to live. None if it is too large to be ours; its size is
+        asked first, because foreign data is no reason to stop using Redis. Raises ``FleetAway``.
         """
         key = self._names.entry(name)
 
@@ -195,18 +195,18 @@ class RedisRemote:
         return await self.link.run(read, budget, op="get")
 
     async def hand_in(self, grant: Any, key: Key, entry: Entry) -> None:
-        """Store *entry* by way of *grant*; where it can't be kept, give *grant* back at least."""
+        """Store *entry* with *grant*; if it cannot be kept, at least give *grant* back."""
         if grant.lost:
             return
         if not self.admits(key, entry):
-            self.leases.release(grant, failed=False)  # purged while it was fetched: somebody fetches it anew
+            self.leases.release(grant, failed=False)  # purged while it was fetched: another process fetches it again
             return
         try:
             if entry.size <= self._limit and (seconds := life(entry, self._now())) > 0:
                 sealed = await self._in_time(entry.size, self.seal.seal, grant.name, key, entry)
                 await self.leases.keep(grant, sealed, seconds)
                 return
-        except Exception as error:  # noqa: BLE001 - nobody waits for this who could hear of it
+        except Exception as error:  # noqa: BLE001 - nobody waits for this who could handle it
             self._report(error)
         self.leases.release(grant, failed=True)
 
@@ -233,7 +233,7 @@ class RedisRemote:
             for name in names:
                 await self._delete_one(self._names.entry(name))
         except FleetAway:
-            pass  # other processes go on with them until their time is over
+            pass  # other processes use them until their time is over
         except Exception as error:  # noqa: BLE001 - as in hand_in
             self._report(error)
 
@@ -255,11 +255,11 @@ class RedisRemote:
         return True
 
     async def _in_time(self, size: int, work: Callable[..., T], *args: Any) -> T:
-        """What *work* on *size* bytes returns, done where it holds nobody up."""
+        """The result of *work* on *size* bytes, done where it delays no other call."""
         return work(*args) if size <= IN_THE_LOOP else await asyncio.to_thread(work, *args)
 
 
 def _whole(reply: Any) -> int:
     if type(reply) is not int:
-        raise FleetAway("malformed", "a number is none")
+        raise FleetAway("malformed", "a number is malformed")
     return reply

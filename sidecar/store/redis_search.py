@@ -17,13 +17,13 @@ from sidecar.store.base import Suffices
 from sidecar.store.ports import FetchLeases, FetchLook
 
 FIRST_PAUSE = 0.01
-"""Seconds between the first two looks of one that waits; doubled from look to look."""
+"""Seconds between the first two looks of a waiting call; doubled from look to look."""
 
 JITTER = 0.1
-"""Seconds over which processes spread their own upstream calls after a fetch that had no answer to share."""
+"""Processes spread their own upstream calls over so many seconds after a fetch without an answer to share."""
 
 TAIL = 32
-"""Bytes at the end of an envelope that no two share: what authenticates it is among them."""
+"""Bytes at the end of an envelope that differ in every envelope, because the authentication tag is among them."""
 
 
 class SearchedRemote(Protocol):
@@ -86,10 +86,10 @@ class RedisLease:
 
 class Search:
     """
-    One fetch: looks until it has an entry that suffices, the lease, or word that there will be neither.
+    One fetch: look until there is an entry that suffices, the lease, or the news that there will be neither.
 
-    *names* are those of the key, that of the secret that writes first. What it has so far is in its fields, so that it
-    isn't lost when Redis goes away in the middle.
+    *names* are those of the key; the first is by the secret that writes. What was found so far stays in the fields, so
+    it is not lost if Redis goes away in the middle.
     """
 
     __slots__ = (
@@ -113,7 +113,7 @@ class Search:
         self.second = False
 
     async def run(self, patience: float) -> None:
-        """Look, and wait up to *patience* seconds where another process fetches. Raises ``FleetAway``."""
+        """Look, and wait up to *patience* seconds while another process fetches. Raises ``FleetAway``."""
         remote = self._remote
         until = remote.clock() + patience
         pause = FIRST_PAUSE
@@ -129,11 +129,12 @@ class Search:
             await remote.leases.wait(self._name, min(pause * (0.5 + remote.draw()), left, seconds + FIRST_PAUSE))
             pause = min(pause * 2, remote.leases.ceiling)
             note = b"0"
-            # A wait may take minutes and hundreds of looks, so each has a budget; the first that fails ends it.
+            # A wait may take minutes and hundreds of looks, so each look has its own deadline; the first failure ends
+            # the wait.
             self._budget = remote.leases.budget()
 
     async def _look(self, note: bytes) -> tuple[bool, float]:
-        """Whether there is no more to look for; else the seconds for which another process holds the lease."""
+        """Whether the search is over; and for how many seconds another process holds the lease."""
         remote = self._remote
         try:
             sight = await self._sight(note)
@@ -144,7 +145,7 @@ class Search:
                 sight = await self._sight(note)
         except FleetAway as away:
             if self.waited and away.reason == "busy":
-                return False, remote.leases.ceiling  # so many wait here that this look had no turn; Redis is well
+                return False, remote.leases.ceiling  # so many calls wait here that this look had no turn; Redis works
             raise
         if sight.grant is not None:
             self.lease = RedisLease(remote, self._key, sight.grant)
@@ -163,7 +164,7 @@ class Search:
         return await leases.look(self._name, self._budget, seen=self._seen, note=note, beside=beside)
 
     async def _take(self, name: bytes, value: bytes, seconds: float) -> bool:
-        """Take note of what was found under *name*. Tells whether it suffices."""
+        """Note what was found under *name*. Returns whether it suffices."""
         entry = await self._remote.open(name, self._key, value, seconds)
         if entry is None:
             return False
@@ -175,8 +176,8 @@ class Search:
 
     async def _move(self) -> bool:
         """
-        Look once under the name of the secret that is being replaced, and bring what suffices under the first one's,
-        or all would come here one after the other.
+        Look once under the name by the secret that is being replaced, and store a sufficient entry under the first
+        secret's name. Otherwise every process would look here, one after the other.
         """
         while self._elsewhere:
             name = self._elsewhere.pop()

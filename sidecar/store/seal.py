@@ -1,16 +1,16 @@
 """
-The envelope in which an entry leaves this process: sealed, so that who can read or write Redis can neither read nor
-write an answer.
+The envelope in which an entry leaves this process. It is sealed, so that somebody with access to Redis can neither read
+nor write an answer.
 
-The rule: nothing of an envelope is looked into, not even to decompress it, before its seal has held; and whatever is
-wrong with one makes it nothing, with a reason counted. On the wire:
+The rule: the content of an envelope is not used, not even decompressed, before its seal is verified. A bad envelope
+counts as missing, and its reason is counted. On the wire:
 
     "SCE"  version  flags  length of id  id  salt (16)  payload
 
-*Salt* is random, so every envelope has keys of its own. *Payload* is ``envelope.pack``'s, perhaps compressed (flag 1:
-one Zstandard frame), then either encrypted by AES-256-GCM (flag 2) or followed by a keyed BLAKE2b-256. Both hold for
-everything before the payload too, and for the name under which the envelope lies. A note is the same without salt and
-payload: its text is sealed by AES-SIV (RFC 5297), which needs no randomness.
+*Salt* is random, so every envelope has its own keys. *Payload* is that of ``envelope.pack``, possibly compressed (flag
+1: one Zstandard frame), then either encrypted by AES-256-GCM (flag 2) or followed by a keyed BLAKE2b-256. Both also
+cover everything before the payload, and the name under which the envelope is stored. A note is the same without salt
+and payload: its text is sealed by AES-SIV (RFC 5297), which needs no randomness.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VERSION = 1
 LONGEST_NOTE = 4 * KIB
 
 ALLOWANCE = 64 * KIB
-"""Bytes that an envelope may have beyond the entry's body and headers."""
+"""How many bytes an envelope may have in addition to the entry's body and headers."""
 
 _COMPRESSED = 1
 _ENCRYPTED = 2
@@ -51,7 +51,7 @@ _LEVEL = 1  # on chat answers within 2 % of the default level's size, in two thi
 
 
 class _Outer(NamedTuple):
-    """What stands before the payload or the text, and where that begins."""
+    """The part before the payload or the text, and where that begins."""
 
     flags: int
     id: str
@@ -59,7 +59,10 @@ class _Outer(NamedTuple):
 
 
 class _Expander(threading.local):
-    """A decompressor can't be shared by threads; a new one for each answer would cost more than small answers do."""
+    """
+    A decompressor for each thread: threads cannot share one, and a new one for each answer costs more than small
+    answers.
+    """
 
     def __init__(self) -> None:
         self.decompress = zstandard.ZstdDecompressor().decompress
@@ -67,7 +70,7 @@ class _Expander(threading.local):
 
 class Seal:
     """
-    Seals and opens envelopes as *rule* says; whether it encrypts or not, it opens both kinds.
+    Seals envelopes as *rule* says, encrypted or not, and opens both kinds.
 
     *keyring* is asked anew each time. *random* gives as many random bytes as it is asked for; *limit* is the largest
     ``Entry.size`` that is opened. All methods may run in any thread; on entries of megabytes they take milliseconds.
@@ -89,18 +92,18 @@ class Seal:
         self.plain_bytes = 0
         self.sealed_bytes = 0
         if rule.encrypt:
-            _cipher(bytes(_SALT), bytes(32))  # loads the library now, and not within some call's deadline
+            _cipher(bytes(_SALT), bytes(32))  # loads the library now, and not within the deadline of a call
 
     def __repr__(self) -> str:
         how = "encrypting" if self._rule.encrypt else "authenticating"
         return f"<Seal {how}, {self.plain_bytes} bytes as {self.sealed_bytes}, {self.faults.total()} not opened>"
 
     def seal(self, name: bytes, key: Key, entry: Entry) -> bytes:
-        """The envelope of *entry* to lie under *name*, by the keyring's first secret."""
+        """The envelope of *entry*, to be stored under *name*, by the keyring's first secret."""
         packed = pack(key, entry)
         payload, flags = packed, 0
         if len(packed) > self._rule.compress_above:
-            # A compressor for each: its tables take up to a megabyte, which a process rarely needs.
+            # A new compressor for each: its tables take up to a megabyte, which a process rarely needs.
             smaller = zstandard.ZstdCompressor(level=_LEVEL).compress(packed)
             if len(smaller) < len(packed):
                 payload, flags = smaller, _COMPRESSED
@@ -119,7 +122,7 @@ class Seal:
         return sealed
 
     def open(self, name: bytes, key: Key, data: bytes) -> Entry | None:
-        """The entry of *key* in the envelope *data* that lay under *name*."""
+        """The entry of *key* in the envelope *data*, which was stored under *name*."""
         found = self._open(name, data)
         if not isinstance(found, EnvelopeFault) and found[0].proof != key.proof:
             found = EnvelopeFault.KEY
@@ -129,7 +132,7 @@ class Seal:
         return found[1]
 
     def unseal(self, name: bytes, data: bytes) -> tuple[Key, Entry] | None:
-        """Whatever entry is in the envelope *data* that lay under *name*, and its key."""
+        """The entry in the envelope *data*, which was stored under *name*, and its key."""
         found = self._open(name, data)
         if isinstance(found, EnvelopeFault):
             self._count(found)
@@ -145,7 +148,7 @@ class Seal:
         return _sealed_note(self._keyring().first, text)
 
     def seal_notes(self, text: bytes) -> tuple[bytes, ...]:
-        """The notes of *text* by each of the secrets there are, that of ``seal_note`` first."""
+        """The notes of *text* by each secret, that of ``seal_note`` first."""
         return tuple(_sealed_note(secret, text) for secret in self._keyring().keys)
 
     def open_note(self, data: bytes) -> bytes | None:
@@ -181,8 +184,8 @@ class Seal:
         """
         Decompress one frame of at most *most* bytes.
 
-        The library allocates what a frame's head says, whatever it is told to keep to, so the head is read first. A
-        head that doesn't say it, which ours do, is an error to the library.
+        The library allocates what a frame's head says, whatever limit it is given, so the head is read first. Our heads
+        always give the size; one without it is an error to the library.
         """
         try:
             if zstandard.frame_content_size(payload) > most:
@@ -225,13 +228,13 @@ def _parse(magic: bytes, data: bytes) -> _Outer | EnvelopeFault:
 
 
 def _bound(before: bytes, name: bytes) -> bytes:
-    """What a seal holds for beside the payload, written so that it can be read in one way only."""
+    """Everything besides the payload that a seal covers, in a form that can be read in only one way."""
     return b"%b%d:%b;" % (before, len(name), name)
 
 
 @cache
 def _ciphers() -> tuple[type[AESGCM], type[AESSIV], type[Exception]]:
-    """The ciphers, and what they raise where a seal doesn't hold: looked up once, not for each envelope."""
+    """The ciphers, and the exception for a seal that does not hold: looked up once, not for each envelope."""
     from cryptography.exceptions import InvalidTag  # noqa: PLC0415  8 MiB, only who encrypts pays
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV  # noqa: PLC0415  as above
 
@@ -239,7 +242,7 @@ def _ciphers() -> tuple[type[AESGCM], type[AESSIV], type[Exception]]:
 
 
 def _cipher(salt: bytes, key: bytes) -> tuple[AESGCM, bytes]:
-    """The cipher of one envelope and its nonce. A key is used once, but a nonce out of the salt costs nothing."""
+    """The cipher of one envelope and its nonce. A key is used only once, but a nonce from the salt costs nothing."""
     derived = blake2b(salt, key=key, digest_size=44, person=b"sidecar entry").digest()
     gcm, _, _ = _ciphers()
     return gcm(derived[:32]), derived[32:]

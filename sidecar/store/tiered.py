@@ -1,8 +1,8 @@
 """
-Memory in front of a remote tier: the store that the line is given.
+Memory in front of a remote tier: the store that the proxy uses.
 
-The rule: memory is never waited for, and the remote tier only where memory had nothing; what comes from there is held
-against the purges once more before it is in memory.
+The rule: memory needs no waiting, and the remote tier is asked only if memory had nothing. Its entries are checked
+against the purges again before they enter memory.
 """
 
 from __future__ import annotations
@@ -48,30 +48,30 @@ class Alone:
     forgot = False
 
     def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:  # noqa: ARG002 - the port's
-        """Memory's own note is all that is needed."""
+        """The note in memory is enough."""
         return True
 
     async def catch_up(self) -> None:
-        """Nobody else purges."""
+        """Nothing to do: no other process purges."""
 
 
 class PurgeNotes(Protocol):
-    """What memory needs of the fleet's log of purges; see ``fleet/purge_log.PurgeLog``."""
+    """The part of the fleet's log of purges that memory needs; see ``fleet/purge_log.PurgeLog``."""
 
     forgot: bool
-    """Redis may have lost what has been noted."""
+    """Redis may have lost the notes."""
 
     def note(self, key: Key, entry: Entry, tags: tuple[str, ...]) -> bool:
-        """Have a purge of one of *tags* take the entry of *key* in the whole fleet. False: there is no room."""
+        """Make a purge of one of *tags* remove the entry of *key* in the whole fleet. False: there is no room."""
 
     async def catch_up(self) -> None:
-        """Read the log, where this process has not run for a while."""
+        """Read the log, if this process has not run for a while."""
 
 
 class Tiered:
     """
-    A ``Store`` of *memory*, and *remote* behind it. *purges* decide which entries of the remote tier are valid; *log*
-    is the fleet's.
+    A ``Store`` of *memory* with *remote* behind it. *purges* decide which entries of the remote tier are valid; *log*
+    is the fleet's log of purges.
     """
 
     __slots__ = (
@@ -83,7 +83,7 @@ class Tiered:
         self._remote = remote
         self.purges = purges
         self._log: PurgeNotes = Alone() if log is None else log
-        # Memory's own methods, for a hit should not pay for a call that only passes it on.
+        # These are memory's own methods, because a hit should not pay for a call that only passes it on.
         self.find = memory.find
         self.peek = memory.peek
         self.hold = memory.hold
@@ -109,13 +109,14 @@ class Tiered:
         return fetched if self.take(key, entry) else fetched._replace(entry=None)
 
     def take(self, key: Key, entry: Entry) -> bool:
-        """Have an entry of the remote tier in memory, if it is newer than what is there. False: it has been purged."""
+        """Put an entry of the remote tier into memory, if it is newer than the one there. False: it has been purged."""
         if not self.purges.allows(key, entry):
             return False
         known = self.memory.peek(key)
         if known is None or known.at < entry.at:
             self.memory.put(key, entry)
-            # What was noted of the older one stays beside it, and the fleet has to know it for as long as this one.
+            # The tags noted for the older entry stay beside the new one, and the fleet must know them as long as this
+            # one lives.
             noted = tuple([tag for tag in self.memory.tags(key) if tag not in entry.tags])
             if noted:
                 self._log.note(key, entry, noted)
@@ -136,7 +137,7 @@ class Tiered:
         return True
 
     async def note_again(self) -> None:
-        """Tell the fleet all tags that are noted here, where it may have lost them; between other things."""
+        """Tell the fleet all tags that are noted here, if it may have lost them; step by step."""
         if not self._log.forgot:
             return
         self._log.forgot = False

@@ -1,8 +1,8 @@
 """
 Plain reads, writes and deletions of values in Redis, by way of aiocache.
 
-The rule: bytes in, bytes out, and nothing without an expiry. The client is the fleet's; deadlines are those of who
-calls, and so are errors. A reply of another shape is ``FleetAway``, for the link to judge.
+The rule: bytes in, bytes out, and nothing without an expiry. The client is the fleet's; deadlines and errors are the
+caller's matter. A reply of another form raises ``FleetAway``, which the link counts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sidecar.errors import FleetAway
 
 
 class Values(RedisCache):  # type: ignore[misc]  # aiocache has no types
-    """aiocache's ``RedisCache`` over *client*, redis-py's of whatever kind. Of its methods, those here are for use."""
+    """aiocache's ``RedisCache`` over *client*, any of redis-py's clients. Use only the methods defined here."""
 
     def __init__(self, client: Any) -> None:
         BaseCache.__init__(self, serializer=_Bytes(), timeout=None)
         self.client = client
-        client.set_response_callback("PSETEX", _written)  # the library's takes whatever comes for a success
+        client.set_response_callback("PSETEX", _written)  # the library's own callback accepts any reply as a success
 
     def __repr__(self) -> str:
         return "<Values>"
@@ -31,7 +31,7 @@ class Values(RedisCache):  # type: ignore[misc]  # aiocache has no types
         """The value at *key*."""
         value: bytes | None = await super().get(key)
         if value is not None and type(value) is not bytes:
-            raise FleetAway("malformed", "a value is none")
+            raise FleetAway("malformed", "a value is malformed")
         return value
 
     async def set(self, key: bytes, value: bytes, ttl: float) -> None:
@@ -41,7 +41,7 @@ class Values(RedisCache):  # type: ignore[misc]  # aiocache has no types
         await super().set(key, value, ttl=max(float(ttl), 0.001))
 
     async def delete(self, key: bytes) -> bool:
-        """Forget what is at *key*. Tells whether there was something."""
+        """Delete what is at *key*. Returns whether there was something."""
         return bool(await super().delete(key))
 
     async def _close(self, *_: Any, **__: Any) -> None:

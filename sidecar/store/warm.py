@@ -1,7 +1,7 @@
 """
-What a namespace holds, for a process that starts with an empty memory.
+Reads what a namespace holds, for a process that starts with an empty memory.
 
-The rule: Redis may hold millions of other keys, so what it is asked for at a time is small, and never ``KEYS``.
+The rule: Redis may hold millions of other keys, so each command is small, and never ``KEYS``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ async def pages(
     link: RedisLink, where: Callable[[bytes], bytes], budget: Callable[[], TimeBudget]
 ) -> AsyncGenerator[list[bytes], None]:
     """
-    The names of the entries that stand *where* their names say, some at a time, in no order, one perhaps twice.
+    The names of the entries whose keys match *where*, some at a time, in no order; a name may come twice.
 
-    In a Cluster those of all primaries. Each command has a *budget*; raises ``FleetAway``.
+    In a Cluster it reads from all primaries. Each command has a *budget*; raises ``FleetAway``.
     """
     before, after = where(b"\0").split(b"\0")
     pattern = _SPECIAL.sub(rb"\\\1", before) + b"*" + _SPECIAL.sub(rb"\\\1", after)
@@ -41,7 +41,7 @@ async def pages(
 
 
 async def _servers(client: Any) -> list[dict[str, Any]]:
-    """The arguments that choose each of the servers that hold entries."""
+    """The arguments that choose each server that holds entries."""
     if not hasattr(client, "get_primaries"):
         return [{}]
     await client.initialize()
@@ -51,10 +51,10 @@ async def _servers(client: Any) -> list[dict[str, Any]]:
 def _page(target: dict[str, Any], cursor: int, pattern: bytes) -> Callable[[Any], Any]:
     async def page(client: Any) -> tuple[int, list[bytes]]:
         following, keys = await client.scan(cursor, match=pattern, count=COUNT, **target)
-        if isinstance(following, dict):  # a Cluster tells it by server
+        if isinstance(following, dict):  # a Cluster answers by server
             (following,) = following.values()
         if type(following) is not int or type(keys) is not list or any(type(key) is not bytes for key in keys):
-            raise FleetAway("malformed", "a page of keys is none")
+            raise FleetAway("malformed", "a page of keys is malformed")
         return following, keys
 
     return page

@@ -1,8 +1,8 @@
 """
 Writes that nobody waits for.
 
-The rule: what is put here is written when its turn comes, or dropped and counted; it holds nobody up, and never more
-than its bounds.
+The rule: an entry put here is written when its turn comes, or dropped and counted. It delays nobody, and the queue
+never exceeds its bounds.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ MAX_ENTRIES = 256
 
 class WriteBehind:
     """
-    Entries on their way to *write*, which tells whether it kept one, and doesn't raise. One at a time, oldest first; a
-    newer entry of a key takes the place of one that still waits.
+    Entries on their way to *write*, which returns whether it kept one, and does not raise. One at a time, oldest first;
+    a newer entry of a key replaces one that still waits.
 
-    *bytes* is what the waiting entries hold. Counters: *written* and *drops*, those refused for lack of room or not
-    kept by *write*.
+    *bytes* is the size of the waiting entries. Counters: *written*, and *drops*: entries refused for lack of room or
+    not kept by *write*.
     """
 
     __slots__ = ("_draining", "_max_bytes", "_max_entries", "_spawn", "_waiting", "_write", "bytes", "drops", "written")
@@ -55,7 +55,7 @@ class WriteBehind:
         return len(self._waiting)
 
     def put(self, key: Key, entry: Entry) -> bool:
-        """Have *entry* written. Tells whether there was room."""
+        """Queue *entry* for writing. Returns whether there was room."""
         earlier = self._waiting.get(key)
         freed = 0 if earlier is None else earlier.size
         if self.bytes - freed + entry.size > self._max_bytes or (
@@ -70,7 +70,7 @@ class WriteBehind:
         return True
 
     def cancel(self, key: Key) -> None:
-        """Have the entry of *key* not written, if it still waits."""
+        """Do not write the entry of *key*, if it still waits."""
         entry = self._waiting.pop(key, None)
         if entry is not None:
             self.bytes -= entry.size

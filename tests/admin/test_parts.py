@@ -79,8 +79,8 @@ def test_credentials():
 
     assert [
         "[-] credential /gone: No such file or directory; calls to its regions cannot be sent",
-        "[-] credential /kept: is empty; the one in hand serves on",
-        "[-] credential identity: answered 500; the one in hand serves on, for 1m more",
+        "[-] credential /kept: is empty; the current one is still used",
+        "[-] credential identity: answered 500; the current one is still used, for 1m more",
     ] == [str(part) for part in credential_parts(standings)]
 
 

@@ -189,8 +189,11 @@ def test_the_remedy_of_a_response_that_is_stored(rules):
     [
         ("", "a call with this key, within 3600 s of a whole answer to one"),
         ("x-sidecar-ttl: 60s\n", "a call with this key, within 60 s of a whole answer to one"),
-        ("Cache-Control: no-cache\n", "never, for the caller wants a new answer (`no-cache`); leave that out"),
-        ("Cache-Control: max-age=0\n", "never, for the caller takes no stored answer (`max-age=0`); leave that out"),
+        ("Cache-Control: no-cache\n", "never, because the caller wants a new answer (`no-cache`); leave that out"),
+        (
+            "Cache-Control: max-age=0\n",
+            "never, because the caller takes no stored answer (`max-age=0`); leave that out",
+        ),
     ],
     ids=["as it is", "sooner", "no-cache", "max-age"],
 )
@@ -380,7 +383,7 @@ def test_a_region_of_another_domain(rules):
     none = replace(one, routes=(Route("r", allow=frozenset({"eu"})),))
 
     assert (
-        "left out:    b: credential domain y, where the caller's own credential does not go"
+        "left out:    b: credential domain y, to which the caller's own credential does not go"
         in parts(one, request())["text"]
     )
     assert "(none)" == parts(none, request())["candidates"]

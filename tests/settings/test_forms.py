@@ -126,13 +126,13 @@ def test_reads(form, text, expected):
          "query and fragment")),
         (forms.REDIS, "valkey://cache", ('"valkey" is not a scheme of a Redis; use one of redis, redis+cluster, '
          "redis+sentinel, rediss, rediss+cluster, rediss+sentinel")),
-        (forms.REDIS, "redis://", ("has a host or port that is none; write each as HOST or HOST:PORT, with a port "
+        (forms.REDIS, "redis://", ("has a malformed host or port; write each as HOST or HOST:PORT, with a port "
          "from 1 to 65535")),
-        (forms.REDIS, "redis+cluster://a,", ("has a host or port that is none; write each as HOST or HOST:PORT, with "
+        (forms.REDIS, "redis+cluster://a,", ("has a malformed host or port; write each as HOST or HOST:PORT, with "
          "a port from 1 to 65535")),
-        (forms.REDIS, "redis://a:0", ("has a host or port that is none; write each as HOST or HOST:PORT, with a port "
+        (forms.REDIS, "redis://a:0", ("has a malformed host or port; write each as HOST or HOST:PORT, with a port "
          "from 1 to 65535")),
-        (forms.REDIS, "redis://a:70000", ("has a host or port that is none; write each as HOST or HOST:PORT, with a "
+        (forms.REDIS, "redis://a:70000", ("has a malformed host or port; write each as HOST or HOST:PORT, with a "
          "port from 1 to 65535")),
         (forms.REDIS, "redis://a,b", "names several hosts; name one, or use a scheme with +sentinel or +cluster"),
         (forms.REDIS, "redis+sentinel://a", ("does not name what the Sentinels watch; end it with /SERVICE or "

@@ -40,8 +40,8 @@ STRANGER = (
 
 def never_used(path, first="a"):
     return (
-        f"{path}: is never used, for callers' credentials go to the domain of {first} only; give it a credential, or "
-        "both the same credential_domain"
+        f"{path}: is never used, because callers' credentials go to the domain of {first} only; give it a credential, "
+        "or both the same credential_domain"
     )
 
 

@@ -1,1 +1,1 @@
-"""Builds what an answer says of itself, and what is answered in place of one."""
+"""What an answer says about itself, and what takes the place of an answer."""

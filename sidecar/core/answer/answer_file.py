@@ -1,7 +1,7 @@
 """
-Answers that were written beforehand, into a file.
+Answers that were written into a file beforehand.
 
-The rule: callers are told that an answer is JSON, so what isn't is none; and nothing of it is ever told.
+The rule: callers are told that the answer is JSON, so a file that is not JSON is refused; no error quotes the file.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.rules import KIB
 
 LARGEST = KIB * KIB
-"""Bytes of an answer's file."""
+"""The largest answer file, in bytes."""
 
 REMEDY = "write a whole answer of the service there, as JSON"
 
 
 def fault(body: bytes) -> str:
-    """What is wrong with a file of these bytes, ``""`` for nothing. Its first ``LARGEST`` + 1 are enough to tell."""
+    """What is wrong with a file of these bytes; ``""`` if nothing is. The first ``LARGEST`` + 1 bytes are enough."""
     if not body:
         return "is empty"
     if len(body) > LARGEST:

@@ -1,7 +1,7 @@
 """
-Whose error it is that a call came to nothing.
+Who caused an error: the caller, the sidecar or the service.
 
-The rule: one word of a closed set, by what is known where the error occurs; it labels metrics and stands in the log.
+The rule: one word of a closed set, chosen where the error occurs; it labels metrics and stands in the log.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FULL = frozenset({402, 408, 424, 425, 429})
 
 
 def blame(error: BaseException) -> str:
-    """Whose error it is that *error* ended a call."""
+    """Who caused *error*, which ended a call."""
     match error:
         case UpstreamFailed():
             if error.cause in _OURS:
@@ -49,7 +49,7 @@ def blame(error: BaseException) -> str:
 
 
 def blame_of_answer(status: int, *, own: bool) -> str:
-    """Whose error a service's answer tells of. *own*: the call carried the caller's own credential."""
+    """Who caused the error in a service's answer. *own*: the call carried the caller's own credential."""
     if status < 400:
         return NOBODY
     if status >= 500 or status in _FULL:

@@ -1,8 +1,7 @@
 """
-Where a JSON text that comes in pieces stands: inside of something, or at an end.
+Whether a JSON text that arrives in pieces is complete so far.
 
-The rule: nothing of the text is kept, so that one too large to be kept is followed as well. What is no JSON may be
-judged either way.
+The rule: no text is kept, so a text of any size can be followed. For text that is not JSON, either result is allowed.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ _ESCAPE = re.compile(rb"\\.?", re.DOTALL)
 
 
 class Nesting:
-    """Follows one text. *blank*: one of nothing but blanks counts as whole."""
+    """Follows one text. *blank*: a text of nothing but blanks counts as whole."""
 
     __slots__ = ("_begun", "_blank", "_depth", "_escaped", "_is_nested", "_quoted")
 
     def __init__(self, *, blank: bool = True) -> None:
         self._blank = blank
         self._begun = False
-        self._is_nested = False  # by its first byte that is not blank it is an object or an array
+        self._is_nested = False  # the first byte that is not blank begins an object or an array
         self._depth = 0
         self._quoted = False
         self._escaped = False
@@ -30,7 +29,7 @@ class Nesting:
 
     @property
     def incomplete(self) -> bool:
-        """Whether the text would end in its middle if it ended here; only an object and an array have one."""
+        """Whether the text would be cut if it ended here; only objects and arrays can be cut."""
         if not self._begun:
             return not self._blank
         return self._is_nested and (self._quoted or self._depth > 0)

@@ -1,8 +1,8 @@
 """
-Errors become answers here, and nowhere else.
+Turns errors into answers. No other place does.
 
-The rule: one table from cause to status and code; the dialect gives the body its shape. An upstream's own 4xx and 5xx
-are answers, not errors, and never come here.
+The rule: one table maps each cause to a status and a code; the dialect gives the body its form. A 4xx or 5xx of the
+service itself is an answer, not an error, and never comes here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.errors import Cause, ClientGone, Refused, SlowReader, UpstreamFaile
 
 
 class Rescued(Struct, frozen=True, gc=False):
-    """An error as an answer: *pairs* without framing."""
+    """An error as an answer: *pairs* are its header fields, without framing."""
 
     status: int
     code: str
@@ -45,7 +45,7 @@ _FAILURES: Mapping[Cause, tuple[int, str]] = MappingProxyType({
 })  # fmt: skip
 
 _LASTING: Mapping[str, float] = MappingProxyType({"no-credential": 30.0})
-"""Refusals that last longer than an SDK's tries, by code: the seconds until it is worth trying again."""
+"""Refusals that last longer than an SDK keeps trying, by code: seconds after which a new try makes sense."""
 
 _JSON: Pairs = ((b"content-type", b"application/json"),)
 
@@ -86,7 +86,7 @@ def rescue(error: Exception, dialect: Dialect | None) -> Rescued:
 
 
 def is_callers(error: BaseException) -> bool:
-    """Whether the caller itself ended the call, so that nobody is left to answer."""
+    """Whether the caller itself ended the call, so that nobody waits for an answer."""
     return isinstance(error, ClientGone | SlowReader)
 
 

@@ -1,7 +1,7 @@
 """
-Calling a model by another name: a region's deployment of it, or the model that stands in for it.
+Puts another model name into a call: a region's deployment, or the fallback model.
 
-The rule: the caller's bytes stay as they are but for the name itself. Where it is not certain which bytes those are,
+The rule: the caller's bytes stay the same, except for the name itself. If it is not certain which bytes are the name,
 nothing is replaced.
 """
 
@@ -32,8 +32,8 @@ def with_model(body: bytes, model: str) -> bytes | None:
     """
     *body*, a JSON object, with the value of its member ``model`` replaced by *model*, and every other byte as it is.
 
-    None where there is no such member, where a name occurs twice (parsers differ in which one counts), and for what is
-    no JSON object. The parser has checked the values; here they are only passed over, each by its length.
+    None where there is no such member, where a name occurs twice (parsers differ in which one counts), and for a body
+    that is not a JSON object. The parser has checked the values already; here each is only skipped by its length.
     """
     start = len(_MARK) if body.startswith(_MARK) else 0
     view = memoryview(body)
@@ -53,7 +53,7 @@ def with_model(body: bytes, model: str) -> bytes | None:
         name = _name(found.group())
         value = bytes(members[name])
         at = _end(_COLON, body, found.end())
-        if not body.startswith(value, at):  # said a second time, and otherwise
+        if not body.startswith(value, at):  # the member occurs twice, with two values
             return None
         if name == "model":
             where = slice(at, at + len(value))

@@ -1,7 +1,8 @@
 """
-Whether a JSON text ends before it is over.
+Whether a JSON text was cut off before its end.
 
-The rule: only what is certainly cut off is called so. What is no JSON for another reason is for others to judge.
+The rule: only a text that is certainly cut off counts as cut. Text that is not JSON for another reason is judged
+elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _decode = msgspec.json.Decoder(Raw).decode
 
 
 def is_cut(text: bytes) -> bool:
-    """Whether *text* begins an object or an array of which the end is not there."""
+    """Whether *text* begins an object or an array whose end is missing."""
     if text.lstrip()[:1] not in {b"{", b"["}:
         return False
     try:
@@ -24,7 +25,7 @@ def is_cut(text: bytes) -> bool:
         pass
     else:
         return False
-    # By leaps, not by looking at each string: this runs where all calls wait, on a text of whoever wrote it.
+    # It leaps instead of looking at each string: it runs on the event loop, and anybody may have written the text.
     parts = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
     if len(parts) % 2 == 0:
         return True

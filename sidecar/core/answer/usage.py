@@ -1,8 +1,8 @@
 """
-Asking a provider for a stream's token counts on the caller's behalf.
+Asks a provider for a stream's token counts on the caller's behalf.
 
-The rule: the caller's bytes stay as they are; one member is put in front of them. Only where they hold that member
-already is the object written anew, each of its values as it came.
+The rule: the caller's bytes stay the same; one member is put before them. Only if they already have that member, the
+object is written anew, each of its values as it came.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _members = json.Decoder(dict[str, Raw]).decode
 
 def with_usage(body: bytes) -> bytes:
     """
-    *body*, a JSON object with members that does not say ``stream_options.include_usage``, with that said (OpenAI API
-    reference, "Create chat completion"). What is no such object is returned as it is.
+    Add ``stream_options.include_usage`` to *body*, a JSON object with members that does not have it (OpenAI API
+    reference, "Create chat completion"). A body that is not such an object is returned unchanged.
     """
     try:
         members = _members(body.removeprefix(_MARK))

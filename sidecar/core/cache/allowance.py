@@ -1,9 +1,9 @@
 """
-Who may have an answer beside its own caller, and for how long, by what the answer says of itself.
+To whom besides its caller an answer may go, and for how long, by what the answer says about itself.
 
-The rule: where a service's directives can be taken at their word, RFC 9111 holds. The AI APIs that we know send them
-with every answer alike (Groq and Cohere ``no-store``, Azure OpenAI ``no-cache``), so there the route decides; but an
-answer with ``no-store`` or ``private`` goes to nobody with another credential. A route may say otherwise for either.
+The rule: where a service's directives can be trusted, RFC 9111 holds. The AI APIs that we know send the same directive
+with every answer (Groq and Cohere ``no-store``, Azure OpenAI ``no-cache``), so for them the route decides; but an
+answer with ``no-store`` or ``private`` never goes to another credential. A route can change both.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ NAMELESS = (b"*",)
 
 class Allowance(Struct, frozen=True, gc=False):
     """
-    What an answer allows. *reason*: why it isn't kept, ``""`` where it may be; then nobody else has it, or with
-    *personal* only those who present the same credential. *until*: when it stops being fresh, seconds since the epoch,
-    None where it doesn't say. *strict*: it never serves stale. *age*: how old it was when it arrived, seconds. *vary*:
-    the request fields on which it depends.
+    What an answer allows. *reason*: why it is not kept, ``""`` if it may be. Then nobody else gets it, or with
+    *personal* only callers with the same credential. *until*: when it stops being fresh, seconds since the epoch; None
+    if it does not say. *strict*: it never serves stale. *age*: how old it was when it arrived, seconds. *vary*: the
+    request fields on which it depends.
     """
 
     reason: str = ""
@@ -40,8 +40,8 @@ UNBOUND = Allowance()
 
 def allowance(fields: Fields, rule: CacheRule, *, honours: bool, shared: bool, now: float) -> Allowance:
     """
-    What an answer with *fields* allows that arrives at *now*, under a route's *rule*. *honours*: the dialect takes the
-    service's directives at their word. *shared*: other principals read the caller's partition, too.
+    What an answer with *fields*, arriving at *now*, allows under a route's *rule*. *honours*: the dialect trusts the
+    service's directives. *shared*: other principals read the caller's partition, too.
     """
     said = NOTHING_SAID if rule.directives is False else read_said(fields, now)
     if said is NOTHING_SAID:
@@ -65,8 +65,8 @@ def allowance(fields: Fields, rule: CacheRule, *, honours: bool, shared: bool, n
 
 def bounded(fresh: Freshness, allowed: Allowance, now: float) -> Freshness:
     """
-    How long an answer serves that is complete at *now*: as *fresh* says, and no longer than it allows itself. Where it
-    says nothing but how old it is, it has been fresh for that long already.
+    How long an answer that is complete at *now* serves: as *fresh* says, but no longer than the answer allows. If the
+    answer gives only its age, that age is taken off.
     """
     if allowed.until is None:
         left = max(fresh.ttl - allowed.age, 0.0)

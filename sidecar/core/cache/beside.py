@@ -1,7 +1,7 @@
 """
-When a process fetches an answer beside another that fetches it already.
+When a process may fetch an answer although another process is already fetching it.
 
-The rule: of one key there are two who do, at most.
+The rule: at most two processes fetch the answer of one key.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from enum import Enum
 
 class Beside(Enum):
     """
-    Never; where the call of the other is stuck; now, since it is this process's own call that is stuck. ``LOOK``: it
-    only looks whether there is an answer, and fetches in no case.
+    Never; if the call of the other process is stuck; now, because this process's own call is stuck. ``LOOK``: only look
+    whether there is an answer, and never fetch.
     """
 
     NEVER = b""
@@ -23,9 +23,9 @@ class Beside(Enum):
 
 
 Asked = Callable[[], Beside]
-"""Asked before each look: whether there is an extra attempt left changes while a process waits."""
+"""Asked before each look, because it changes during a wait whether an extra attempt is left."""
 
 
 def never() -> Beside:
-    """At no time."""
+    """The answer is always "never"."""
     return Beside.NEVER

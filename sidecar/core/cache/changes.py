@@ -1,9 +1,10 @@
 """
-What calls have changed at a service, and so which of the answers kept of it are out of date (RFC 9111, 4.4).
+Which targets of a service were changed by calls, so that older stored answers about them are out of date (RFC 9111,
+4.4).
 
-The rule: a change counts in the process that carried it, for the caller who made it. Unlike a purge it isn't written to
-the fleet's log, for changes may be as frequent as calls; so other processes serve what they have in memory until its
-time to live is over.
+The rule: a change counts in the process that carried the call, for the caller who made it. Unlike a purge, a change is
+not written to the fleet's log, because changes may be as frequent as calls; so other processes serve what they have in
+memory until its time to live is over.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from sidecar.core.site.recognise import Site
 
 MOST = 4096
 """
-Targets that are remembered. When one is forgotten for lack of room, every entry that is older than its change is
+The most targets that are remembered. When one is forgotten for lack of room, every entry older than its change is
 refused from then on, whatever its target.
 """
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH", b"QUERY"})
-"""Methods that change nothing (RFC 9110, 9.2.1, and the registry of methods). Of any other it isn't known."""
+"""Methods that change nothing (RFC 9110, 9.2.1, and the registry of methods). Any other may change something."""
 
 
 def target_of(site: Site, partition: bytes) -> bytes:
     """
     16 bytes that stand for what a call to *site* reads or changes, in *partition*; ``b""`` where the service's methods
-    don't tell whether a call changes something.
+    do not tell whether a call changes something.
     """
     dialect = site.service.dialect
     if not dialect.honours:
@@ -40,7 +41,7 @@ def target_of(site: Site, partition: bytes) -> bytes:
 
 
 class Changes:
-    """When each target was changed last by a call through this process, wall-clock seconds."""
+    """When a call through this process last changed each target, wall-clock seconds."""
 
     __slots__ = ("_all", "_latest", "_most")
 
@@ -53,7 +54,7 @@ class Changes:
         return f"<Changes of {len(self._latest)} targets>"
 
     def note(self, target: bytes, at: float) -> None:
-        """*target* has been changed *at* that time."""
+        """A call changed *target* *at* that time."""
         self._latest.pop(target, None)
         self._latest[target] = at
         if len(self._latest) > self._most:

@@ -1,14 +1,14 @@
 """
 Which entries leave a bounded cache: S3-FIFO and LRU.
 
-The rule: order and cost only. A policy is handed slots, says which of them have to go, and never looks at what they
-hold. A hit costs no more than ``touch``, in S3-FIFO a comparison and at most an addition; the other operations take
-constant time for each slot that goes.
+The rule: order and cost only. A policy gets slots, says which of them must go, and never looks at their content. A hit
+costs no more than ``touch``: in S3-FIFO one comparison and at most one addition. The other operations take constant
+time for each slot that goes.
 
-S3-FIFO (Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023) puts newcomers into a small
-queue of a tenth of the capacity. Those that were asked for more than once by the time they leave it move on to the main
-queue; the others go, and are remembered for a while in a ghost queue: one that comes back soon enters the main queue
-at once. So a scan of things asked for once passes through the small queue and leaves the main one alone.
+S3-FIFO (Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023) puts new slots into a small
+queue of a tenth of the capacity. Slots with more than one hit by the time they leave it move to the main queue. The
+others go, and a ghost queue remembers their keys for a while: a key that comes back soon enters the main queue at once.
+So many keys that are asked for once pass through the small queue and do not disturb the main one.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 MOST_USES = 3
-"""More hits than this don't count: a slot that was hot once must not stay for ever."""
+"""The most hits that count: a slot that once had many must not stay for ever."""
 
 PATIENCE = 1000
-"""Slots that one step looks at before the next goes in any case, so that a cache full of hot slots never stalls."""
+"""The most slots that one step looks at before the next slot goes anyway: a cache full of hits never stalls."""
 
 
 class CacheSlot(Struct, Generic[K, V], eq=False, gc=False):
     """
-    A place in a cache. *cost* is in the unit of the policy's capacity; the members after it are the policy's own.
+    A place in a cache. *cost* is in the unit of the policy's capacity; the members after it belong to the policy.
 
-    Slots are many and live long, so the garbage collector does not follow them: whoever drops a whole policy clears it
-    first, or its slots stay.
+    Slots are many and live long, so the garbage collector does not follow them. The owner of a policy clears it before
+    dropping it; otherwise the slots stay in memory.
     """
 
     key: K
@@ -48,9 +48,9 @@ class CacheSlot(Struct, Generic[K, V], eq=False, gc=False):
 
 class Policy(Protocol[K, V]):
     """
-    What decides who leaves. *cost* and *count* are what the slots in the cache sum up to.
+    Decides which slots leave. *cost* and *count* are the sums over all slots in the cache.
 
-    ``add`` and ``resize`` return the slots that have to go, already taken out: the owner forgets them.
+    ``add`` and ``resize`` return the slots that must go, already taken out; the owner forgets them.
     """
 
     @property
@@ -62,13 +62,13 @@ class Policy(Protocol[K, V]):
         """The number of slots: never more than the limit of entries, where there is one."""
 
     def touch(self, slot: CacheSlot[K, V]) -> None:
-        """*slot* was hit."""
+        """Record a hit of *slot*."""
 
     def add(self, slot: CacheSlot[K, V]) -> list[CacheSlot[K, V]]:
         """Take in *slot*, which costs no more than the whole capacity and whose key is not in the cache."""
 
     def resize(self, slot: CacheSlot[K, V], cost: int) -> list[CacheSlot[K, V]]:
-        """*slot* holds something newer of its key, of another *cost* within the capacity. It keeps its standing."""
+        """*slot* has a newer value with another *cost*, within the capacity. It keeps its place."""
 
     def remove(self, slot: CacheSlot[K, V]) -> None:
         """Take *slot* out."""
@@ -78,7 +78,7 @@ class Policy(Protocol[K, V]):
 
 
 class Lru(Generic[K, V]):
-    """The slot that was not hit for the longest time goes first. Bounded by cost and, where not 0, by *entries*."""
+    """Evicts the slot without a hit for the longest time. Bounded by cost and, where not 0, by *entries*."""
 
     def __init__(self, capacity: int, entries: int = 0) -> None:
         self._capacity = capacity
@@ -174,9 +174,9 @@ class S3Fifo(Generic[K, V]):
     """
     S3-FIFO, bounded by cost and, where *entries* is not 0, by number.
 
-    The small queue's share is a tenth (at least 1), main's the rest; both bound eviction, not admission: while the
-    cache has room nothing goes. The ghost queue is bounded like main, by what the slots it remembers had cost (and by
-    number). It remembers the keys' hashes only: two keys of one hash would merely let a newcomer into main.
+    The small queue's share is a tenth (at least 1), main's share the rest. Both bound eviction, not admission: while
+    the cache has room, nothing goes. The ghost queue is bounded like main, by the cost of the slots that it remembers
+    (and by number). It remembers only hashes of keys: if two keys have one hash, a new slot merely enters main.
     """
 
     def __init__(self, capacity: int, entries: int = 0) -> None:
@@ -224,10 +224,7 @@ class S3Fifo(Generic[K, V]):
         return gone
 
     def resize(self, slot: CacheSlot[K, V], cost: int) -> list[CacheSlot[K, V]]:
-        """
-        *slot* has another *cost*. It is the newest of its queue then: what was just brought anew should not be what
-        goes.
-        """
+        """See ``Policy``. It becomes the newest of its queue, because a new value should not go at once."""
         queue = slot.queue
         assert queue is not None
         queue.remove(slot)
@@ -263,7 +260,7 @@ class S3Fifo(Generic[K, V]):
         return queue.cost >= capacity or 0 < entries <= queue.count
 
     def _shrink_small(self, gone: list[CacheSlot[K, V]]) -> None:
-        """Move slots on to main, until one goes that was not hit more than once or main has to let one go."""
+        """Move slots to main until a slot with at most one hit goes, or until main must let one go."""
         small, main = self._small, self._main
         for patience in range(PATIENCE, -1, -1):
             slot = small.oldest
@@ -281,7 +278,7 @@ class S3Fifo(Generic[K, V]):
                 return
 
     def _shrink_main(self, gone: list[CacheSlot[K, V]]) -> None:
-        """Send slots round that were hit, one hit the less, until one comes up that was not: it goes."""
+        """Move slots with hits to the end, with one hit less, until one without hits comes up: that one goes."""
         main = self._main
         for patience in range(PATIENCE, -1, -1):
             slot = main.oldest

@@ -1,8 +1,8 @@
 """
-An entry as one process holds it.
+An entry in the memory of one process.
 
-The rule: no clock that is set makes an entry younger. Its writer's clock may be ahead of ours, and ours may be set
-back; so an entry is at least as old as the time for which this process has known it.
+The rule: no clock that is set makes an entry younger. The clock of its writer may be ahead of ours, and ours may be set
+back; so an entry is at least as old as the time since this process got it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from msgspec import Struct
 from sidecar.core.model import Entry
 
 MOST_NOTED = 32
-"""Tags that stand beside an entry."""
+"""The most tags noted beside an entry."""
 
 
 class Held(Struct, frozen=True, gc=False):
     """
-    *born* is when the answer was complete by the clock that runs on, as far as the wall clock told when this process
-    got the entry. *noted* are tags of calls that it answered, beyond the entry's own, and the marks of their routes
+    *born* is when the answer was complete, by the clock that runs on, as far as the wall clock told when this process
+    got the entry. *noted* are tags of calls that it answered, in addition to its own, and the marks of their routes
     (``purges.mark_of``).
     """
 
@@ -28,7 +28,7 @@ class Held(Struct, frozen=True, gc=False):
 
     @property
     def end(self) -> float:
-        """When it can serve nobody any more, by the clock that runs on."""
+        """When the entry can no longer serve anybody, by the clock that runs on."""
         return self.born + self.entry.dead - self.entry.at
 
     def time(self, now: float, clock: float) -> float:
@@ -37,5 +37,5 @@ class Held(Struct, frozen=True, gc=False):
 
 
 def hold(entry: Entry, now: float, clock: float, noted: tuple[str, ...] = ()) -> Held:
-    """*entry* as it is held from *now* on. One that comes from a time ahead of ours is as old as one of now."""
+    """Hold *entry* from *now* on. An entry from a time ahead of our clock counts as made now."""
     return Held(entry, clock - max(now - entry.at, 0.0), noted)

@@ -1,8 +1,8 @@
 """
 What a cache would have done, for routes that only observe.
 
-The rule: nothing is served and nothing kept but digests: whether a call came before, and whether its answer was the
-same one, apart from what every answer has of its own (ids, times, token counts).
+The rule: nothing is served, and only digests are kept: whether a call came before, and whether its answer was the same,
+apart from what differs in every answer (ids, times, token counts).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def essence(endpoint: Endpoint, body: bytes, form: Form) -> bytes:
     """
     A digest of what a successful answer says; 16 bytes.
 
-    A stream that has a whole form says that; another, one without its usage, says its events.
+    A stream that can be turned into a whole answer is compared as that; another by its events, without its usage.
     """
     if form is Form.WHOLE:
         said = _said(body)
@@ -41,12 +41,12 @@ def _said(text: bytes) -> bytes:
         if isinstance(answer, dict):
             return msgspec.json.encode({name: value for name, value in answer.items() if name not in _OWN})
     except UNREADABLE:
-        pass  # not JSON: its bytes are what it says
+        pass  # not JSON: compare its bytes
     return text
 
 
 class Observations:
-    """The calls of observing routes, and the essence of each one's last answer; at most *limit*, the oldest out."""
+    """The calls of observing routes, with the essence of each last answer; at most *limit*, the oldest are dropped."""
 
     def __init__(self, limit: int = 65_536) -> None:
         self._limit = limit
@@ -56,7 +56,7 @@ class Observations:
         return f"<Observations {len(self._seen)} calls>"
 
     def note(self, key: Key, said: bytes) -> str:
-        """``first`` for a call that is new, else ``same`` or ``different``: whether a hit would have said this."""
+        """``first`` for a new call, otherwise ``same`` or ``different``: whether a hit would have given this answer."""
         before = self._seen.pop(key, None)
         self._seen[key] = said
         if len(self._seen) > self._limit:

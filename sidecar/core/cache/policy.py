@@ -28,22 +28,22 @@ DEFAULT_TTL: Mapping[Kind, float] = MappingProxyType({
     Kind.EMBEDDINGS: 86400.0, Kind.OCR: 86400.0, Kind.RERANK: 86400.0, Kind.TRANSCRIPTION: 86400.0,
     Kind.TRANSLATION: 86400.0, Kind.COUNT: 86400.0, Kind.CHAT: 3600.0, Kind.MODELS: 300.0,
 })  # fmt: skip
-"""How long an answer is fresh where its route doesn't say, by what the endpoint is for; seconds."""
+"""How long an answer is fresh if its route does not say, by the kind of endpoint; seconds."""
 
 OTHER_TTL = 3600.0
 
 UNSHAREABLE_SECONDS = 120.0
-"""How long a key is remembered whose answer could not be shared (Varnish: hit-for-miss)."""
+"""How long a key is remembered whose answer could not be shared (Varnish calls this hit-for-miss)."""
 
 
 CONDITIONAL = (
     b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"x-http-method-override",
 )  # fmt: skip
-"""Request fields whose answer is for a caller who knows more, or asks for something else, than the request says."""
+"""Request fields of calls whose answer depends on what the caller already has, or is only a part."""
 
 
 class Reason(StrEnum):
-    """Why a call is not looked up, or its answer not shared or kept; beside those that a dialect gives."""
+    """Why a call is not looked up, or its answer is not shared or kept; a dialect can give more reasons."""
 
     PASSTHROUGH = "passthrough"
     CACHE_OFF = "cache-off"
@@ -79,7 +79,7 @@ class Reason(StrEnum):
 
 
 _UNREAD = frozenset({*Unsafe, "unreadable", Reason.MEMORY_FULL}) - {Unsafe.FILE_ID}
-"""Reasons of calls of which nothing more is known, not even whether they are deterministic."""
+"""Reasons after which nothing more is known of a call, not even whether it is deterministic."""
 
 
 class Lookup(Struct, frozen=True, gc=False):
@@ -89,26 +89,26 @@ class Lookup(Struct, frozen=True, gc=False):
 
 
 class Observe(Struct, frozen=True, gc=False):
-    """The call goes upstream as it is; whether it would have hit is only measured."""
+    """The call goes upstream unchanged; only whether it would have been a hit is measured."""
 
     route: Route
 
 
 class Bypass(Struct, frozen=True, gc=False):
-    """The call goes upstream as it is."""
+    """The call goes upstream unchanged."""
 
     reason: str
 
 
 def admit_head(mode: Mode, site: Site, fields: Fields, asked: Directives) -> Bypass | None:
-    """What the head alone rules out; None when the body has to be read to know."""
+    """Why the head alone rules a look-up out; None if the body must be read to know."""
     for reason in head_obstacles(mode, site, fields, asked):
         return Bypass(reason)
     return None
 
 
 def head_obstacles(mode: Mode, site: Site, fields: Fields, asked: Directives) -> Iterator[str]:
-    """All reasons for which the head alone rules a look-up out; the first is the one that is told."""
+    """All reasons why the head alone rules a look-up out; callers see the first."""
     yield from _site_obstacles(mode, site)
     yield from _field_obstacles(fields, asked)
 
@@ -139,13 +139,13 @@ def _field_obstacles(fields: Fields, asked: Directives) -> Iterator[str]:
     if any(name in fields for name in CONDITIONAL):
         yield Reason.CONDITIONAL
     if not named_by_connection(fields) <= PLAIN_OPTIONS:
-        yield Reason.CONNECTION  # a field named there is not sent on, so no decision may go by it
+        yield Reason.CONNECTION  # a field named there is not sent on, so no decision may use it
 
 
 def admit(facts: Facts, route: Route, principal: Principal) -> Lookup | Observe | Bypass:
     """
-    What a call of *principal* whose body is read may do. Nothing is looked up for whom nobody can tell, nor for who has
-    signed the call: another's signature could not be told from it.
+    What a call of *principal*, whose body has been read, may do. There is no look-up for a caller that cannot be
+    identified, nor for a signed call: one signature cannot be told from another.
     """
     for reason in obstacles(facts, route, principal):
         return Bypass(reason)
@@ -153,7 +153,7 @@ def admit(facts: Facts, route: Route, principal: Principal) -> Lookup | Observe 
 
 
 def obstacles(facts: Facts, route: Route, principal: Principal) -> Iterator[str]:
-    """All reasons for which such a call is not looked up; the first is the one that is told."""
+    """All reasons why such a call is not looked up; callers see the first."""
     if facts.bypass:
         yield facts.bypass
         yield from facts.further
@@ -174,8 +174,8 @@ def _deterministic(facts: Facts, route: Route) -> bool:
 
 class Freshness(Struct, frozen=True, gc=False):
     """
-    How long an answer serves, seconds: *ttl* while it is fresh; after that *while_revalidate* more while a new one is
-    fetched, and *if_error* more where none can be had (RFC 5861).
+    How long an answer serves, seconds: *ttl* while it is fresh; then *while_revalidate* more while a new one is
+    fetched, and *if_error* more if no new one can be had (RFC 5861).
     """
 
     ttl: float
@@ -198,7 +198,7 @@ class Refresh(Struct, frozen=True, gc=False):
 
 
 class Absent(Struct, frozen=True, gc=False):
-    """Nothing that may be served."""
+    """There is no entry that may be served."""
 
 
 ABSENT = Absent()
@@ -208,15 +208,15 @@ def judge(
     entry: Entry | None, asked: Directives, fresh: Freshness, now: float, draw: float = 1.0
 ) -> Serve | Refresh | Absent:
     """
-    Whether what is stored may be served at *now* to a call whose own answer would be *fresh* for so long.
+    Whether a stored entry may be served at *now* to a call whose own answer would be *fresh* for so long.
 
-    Where stale answers may serve, one that is still fresh is refreshed early with a likelihood that grows towards its
-    end, the sooner the longer its fetch took; *draw* is uniform in (0, 1] (Vattani, Chierichetti, Lowenstein: Optimal
-    probabilistic cache stampede prevention, VLDB 2015, with beta 1).
+    Where stale answers may serve, an entry that is still fresh is refreshed early, with a likelihood that grows towards
+    its end, and earlier the longer its fetch took. *draw* is uniform in (0, 1] (Vattani, Chierichetti, Lowenstein:
+    Optimal probabilistic cache stampede prevention, VLDB 2015, with beta 1).
     """
     if entry is None or asked.no_cache:
         return ABSENT
-    age = max(now - entry.at, 0.0)  # a clock that was set back makes nothing younger than new
+    age = max(now - entry.at, 0.0)  # a clock that was set back makes no entry younger than new
     left = min(entry.ttl, fresh.ttl) - age
     age += entry.age
     if left <= 0 and (
@@ -236,7 +236,7 @@ def judge(
 
 
 def judge_stale(entry: Entry | None, asked: Directives, fresh: Freshness, now: float) -> Serve | None:
-    """Whether what is stored may be served at *now* because no new answer can be had."""
+    """Whether a stored entry may be served at *now* because no new answer can be had."""
     if entry is None or not _takes_stale(asked):
         return None
     age = max(now - entry.at, 0.0)
@@ -247,15 +247,15 @@ def judge_stale(entry: Entry | None, asked: Directives, fresh: Freshness, now: f
 
 
 def _takes_stale(asked: Directives) -> bool:
-    """Whoever says how old or how fresh an answer may be, or wants a new one, wants no stale one (RFC 9111, 5.2.1)."""
+    """A caller that limits age or freshness, or wants a new answer, takes no stale one (RFC 9111, 5.2.1)."""
     return not asked.no_cache and asked.max_age is None and asked.ttl is None and asked.min_fresh is None
 
 
 def share(status: int, fields: Fields, form: Form) -> str:
     """
-    Whether an answer may go to others than its own caller, judged by its head: ``""``, or the reason why not.
+    Whether an answer may go to others besides its own caller, judged by its head: ``""``, or the reason why not.
 
-    What the answer says about caching is for ``core/cache/allowance``.
+    ``core/cache/allowance`` judges what the answer says about caching.
     """
     if status != 200:
         return Reason.STATUS
@@ -287,7 +287,7 @@ def retain(endpoint: Endpoint, route: Route, asked: Directives, complete: Comple
 
 
 def freshness(endpoint: Endpoint, route: Route, asked: Directives) -> Freshness:
-    """How long an answer serves: as the route says, else by kind; the caller may only shorten it."""
+    """How long an answer serves: as the route says, otherwise by kind of endpoint; the caller may only shorten it."""
     rule = route.cache
     ttl = rule.ttl if rule.ttl is not None else DEFAULT_TTL.get(endpoint.kind, OTHER_TTL)
     if asked.ttl is not None:
@@ -296,7 +296,7 @@ def freshness(endpoint: Endpoint, route: Route, asked: Directives) -> Freshness:
 
 
 FAILING = frozenset({429, 500, 502, 503, 504, 529})
-"""Statuses that say that no answer can be had now: then a spare one serves, where the route allows it."""
+"""Statuses that mean that no answer can be had now: then a stale entry serves, where the route allows it."""
 
 
 def form_of(fields: Fields) -> Form:
@@ -313,7 +313,7 @@ def media_of(pairs: Pairs) -> str:
 
 
 class Audience(StrEnum):
-    """Whom of those who wait an error answers, beside the caller whose call earned it."""
+    """To which waiting callers an error goes, besides the caller whose call got it."""
 
     EVERYONE = "everyone"
     SAME_QUESTION = "same-question"
@@ -323,9 +323,10 @@ class Audience(StrEnum):
 
 def audience(status: int) -> Audience:
     """
-    For whom an answer's status holds. What the service itself lacks is everybody's. A refusal may be of something that
-    is no part of the key (a service tier, a stream), and so is for those who asked for the same; rights and quotas are
-    the credential's own. Any other may be either, and is for those who are the same in both.
+    For whom an answer's status holds. An error of the service itself holds for everybody. A refusal may be about
+    something outside the key (a service tier, a stream), so it holds only for callers with exactly the same request.
+    Rights and quotas belong to the credential. Any other status may be either, so it holds only for callers with the
+    same request and credential.
     """
     if status >= 500 or status in {200, 405}:
         return Audience.EVERYONE

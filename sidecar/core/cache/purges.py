@@ -1,14 +1,14 @@
 """
-What has been purged, and so what of an earlier time may no longer be served, shared or kept.
+What has been purged, and which older answers may therefore no longer be served, shared or kept.
 
-The rule: nothing here forgets a purge that still matters; where something has to be folded for room, it becomes a
-wider purge, never a narrower one.
+The rule: no purge that still matters is forgotten. Where purges must be merged for lack of room, the result is a wider
+purge, never a narrower one.
 
-Time is told in two ways. *seq* counts the purges that this process has carried out: a flight remembers it when it
-starts, and what it brings may be kept if no purge of it has come since. A ``Position`` tells how far the fleet's log
-was known: an entry carries it, and any process can tell whether a purge in the log came later. Numbers of one log
-only grow; when another server takes it over, perhaps without its latest purges, what goes on there is another
-incarnation, which says up to which number it has the one before.
+There are two counts. *seq* counts the purges that this process has carried out: a flight remembers it when it starts,
+and its answer may be kept if no purge of it has come since. A ``Position`` says how far the fleet's log was known: each
+entry carries one, so any process can tell whether a purge in the log came later. The numbers of one log only grow. When
+another server takes the log over, perhaps without its latest purges, the log gets a new incarnation, which says up to
+which number it has the one before.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from sidecar.core.cache.held import Held
 from sidecar.core.model import Entry, Key, Position
 
 MOST_SCOPES = 4096
-"""Scopes that are told apart; the oldest beyond are folded into ``ALL``."""
+"""The most scopes that are kept apart; the oldest beyond are merged into ``ALL``."""
 
 MOST_LEFT = 32
-"""Lost logs that are remembered, in case they come back."""
+"""The most lost logs that are remembered, in case they come back."""
 
 MOST_PENDING = 1000
-"""Purges that wait for the log; more of them are one of ``ALL``."""
+"""The most purges that wait for the log; if there are more, they become one purge of ``ALL``."""
 
 SETTLING_SECONDS = 5.0
 """
-How long a purge may need, once in the log, until every process has read it there: each reads once a second. When the
-log is lost within that time, whoever wrote the purge writes it again.
+How long a purge in the log may need until every process has read it: each reads once a second. If the log is lost
+within that time, the process that wrote the purge writes it again.
 """
 
 ALWAYS = 2**53
@@ -44,7 +44,7 @@ ALWAYS = 2**53
 
 
 class ScopeKind(StrEnum):
-    """What a purge goes by."""
+    """What a purge names."""
 
     ALL = "all"
     SERVICE = "service"
@@ -56,7 +56,7 @@ class ScopeKind(StrEnum):
 
 class Scope(NamedTuple):
     """
-    What a purge takes. *value* is the name of a service, a route or a tag, the 32 hexadecimal digits of a key's
+    What a purge removes. *value* is the name of a service, a route or a tag, the 32 hexadecimal digits of a key's
     address or of a partition, and ``""`` for all.
     """
 
@@ -70,24 +70,24 @@ _ROUTE = "route "
 
 
 def mark_of(route: str) -> str:
-    """What stands among an answer's tags once *route* has served it that another route stored. No tag has a blank."""
+    """The mark among an answer's tags when *route* serves what another route stored. No tag has a blank."""
     return _ROUTE + route
 
 
 def scope_of(tag: str) -> Scope:
-    """The scope whose purge takes the answers with *tag*, which may be the mark of a route."""
+    """The scope whose purge removes the answers with *tag*, which may be the mark of a route."""
     if tag.startswith(_ROUTE):
         return Scope(ScopeKind.ROUTE, tag.removeprefix(_ROUTE))
     return Scope(ScopeKind.TAG, tag)
 
 
 def scopes_of(key: Key, entry: Entry) -> tuple[Scope, ...]:
-    """The scopes whose purge takes *entry*."""
+    """The scopes whose purge removes *entry*."""
     return scopes(key, entry.service, entry.route, entry.tags, entry.partition)
 
 
 def scopes(key: Key, service: str, route: str, tags: tuple[str, ...], partition: bytes) -> tuple[Scope, ...]:
-    """The scopes whose purge takes an answer to be stored under *key*."""
+    """The scopes whose purge removes an answer to be stored under *key*."""
     return (
         ALL,
         Scope(ScopeKind.SERVICE, service),
@@ -99,7 +99,7 @@ def scopes(key: Key, service: str, route: str, tags: tuple[str, ...], partition:
 
 
 def taking(purged: Iterable[Scope]) -> Callable[[Key, Held], bool]:
-    """Whether a purge of *purged* takes what is held: for many entries, cheaper than the scopes of each."""
+    """A test whether a purge of *purged* removes a held entry: cheaper for many entries than the scopes of each."""
     values: dict[ScopeKind, set[str]] = {kind: set() for kind in ScopeKind}
     for scope in purged:
         values[scope.kind].add(scope.value)
@@ -129,7 +129,7 @@ def write_scope(scope: Scope) -> bytes:
 
 
 def read_scope(text: bytes) -> Scope:
-    """The scope of *text*. What cannot be understood, of a later version perhaps, means ``ALL``."""
+    """The scope of *text*. A text that cannot be understood (perhaps of a later version) means ``ALL``."""
     try:
         kind, _, value = text.decode().partition(" ")
         return Scope(ScopeKind(kind), value)
@@ -139,8 +139,8 @@ def read_scope(text: bytes) -> Scope:
 
 class Due(NamedTuple):
     """
-    A purge that is carried out here and waits for the log. *seq* is when; *unless* a number in the log above which the
-    same scope stands there already, so that the purge need not be written again.
+    A purge that is carried out here and waits for the log. *seq* is when. If the log has the same scope with a number
+    above *unless*, the purge need not be written again.
     """
 
     seq: int
@@ -151,10 +151,10 @@ class Tail(NamedTuple):
     """
     What the fleet's log says, read in one step.
 
-    *number* is that of its latest purge. *before* are the incarnations that it goes on from, each with the number up to
-    which it has it. *node* is the run id of the server that holds it, ``""`` where that is not told. *purges* are those
-    after what was known, or all where another log was, without those that were written in this same step and have
-    *number* now, but with what those by a tag brought with them; one number may be that of several.
+    *number* is that of its latest purge. *before* are the incarnations that it continues, each with the number up to
+    which it has them. *node* is the run id of the server that holds it, ``""`` if unknown. *purges* are those after the
+    known position, or all of them if another log was known. Those written in the same step, which have *number*, are
+    left out, except what purges by a tag brought along. Several purges may have one number.
     """
 
     incarnation: bytes
@@ -169,11 +169,11 @@ _NOTHING_SENT: Mapping[Scope, Due] = MappingProxyType({})
 
 class Purges:
     """
-    The purges that this process knows of. *seq* grows with each that it carries out. *until*, by the clock that runs
-    on, is how long what is known here may be gone by without the log being read; without a log for ever.
+    The purges that this process knows. *seq* grows with each purge that it carries out. *until*, by the clock that runs
+    on, is how long this knowledge may be used without reading the log; without a log, for ever.
 
-    ``pending`` are those that the log should have and hasn't: no entry of theirs is admitted meanwhile. *changes* are
-    no purges, but make entries invalid in the same way, here.
+    ``pending`` are purges that still have to be written to the log; until then no entry that they remove is served.
+    *changes* are not purges, but make entries invalid in the same way, in this process.
     """
 
     __slots__ = (
@@ -190,7 +190,7 @@ class Purges:
         self._pending: dict[Scope, Due] = {}
         self._settled: dict[Scope, float] = {}
         self._before: Mapping[bytes, int] = {}
-        self._left: dict[bytes, int] = {}  # logs that were lost with their server, and ``seq`` at that time
+        self._left: dict[bytes, int] = {}  # lost logs, and ``seq`` at that time
         self._node = ""
 
     def __repr__(self) -> str:
@@ -208,8 +208,8 @@ class Purges:
 
     def admits(self, scopes: Iterable[Scope], position: Position) -> bool:
         """
-        Whether an entry of *scopes* that carries *position* is valid: it is of the log that holds now, and no purge of
-        it came later, nor waits to be written. Of an unknown log nothing is.
+        Whether an entry of *scopes* that carries *position* is valid: it belongs to the log that holds now, and no
+        later purge, written or waiting, removes it. If the log is unknown, no entry is valid.
         """
         log, number = position
         if not log or (log != self.position.incarnation and number > self._before.get(log, -1)):
@@ -220,7 +220,7 @@ class Purges:
         return not self._logged.later(scopes, number)
 
     def allows(self, key: Key, entry: Entry) -> bool:
-        """As ``admits``, of an entry. Most were asked for after the last purge, and need no look at their scopes."""
+        """Like ``admits``, for an entry. Most entries are newer than the last purge; their scopes need no look."""
         if not self.changes.allows(entry):
             return False
         log, number = entry.position
@@ -229,7 +229,7 @@ class Purges:
         return self.admits(scopes_of(key, entry), entry.position)
 
     def apply(self, purged: Iterable[Scope], *, pending: bool = True) -> None:
-        """Something is purged now, here; *pending*: and the log should have it."""
+        """Carry out a purge here, now. *pending*: it still has to be written to the log."""
         purged = tuple(purged)
         self._carry_out(purged)
         if pending:
@@ -238,11 +238,11 @@ class Purges:
 
     def learn(self, tail: Tail, now: float, sent: Mapping[Scope, Due] = _NOTHING_SENT) -> tuple[Scope, ...]:
         """
-        Take in what the log says at *now* (seconds, of any clock that runs on); those of ``pending`` that were *sent*
-        are in it now. Returns what else that purges here.
+        Apply what the log says at *now* (seconds, of any clock that runs on). Those of ``pending`` that were *sent* are
+        in it now. Returns what else is purged here.
 
-        A log that is gone from the server that had it was flushed, and so is everything here. Another server with
-        another log has merely lost everything: what is here stays, but for what may not have reached everybody.
+        If a log is gone from its server, it was flushed, and everything here is purged. If another server has another
+        log, that server merely lost its data: what is here stays, except what may not have reached every process.
         """
         self._settled = {scope: at for scope, at in self._settled.items() if now - at <= SETTLING_SECONDS}
         news = self._change_to(tail) if tail.incarnation != self.position.incarnation else []
@@ -261,7 +261,7 @@ class Purges:
         return tuple(news)
 
     def _change_to(self, tail: Tail) -> list[Scope]:
-        """There is another log. Returns what that alone purges here."""
+        """Change to another log. Returns what this change alone purges here."""
         known, news = self.position.incarnation, []
         if (base := self._shared(tail)) is not None:
             news += self._go_on_from(base, {scope for scope, number in tail.purges if number > base})
@@ -287,21 +287,22 @@ class Purges:
             del self._left[next(iter(self._left))]
 
     def _missed(self, names: Iterable[bytes]) -> bool:
-        """Whether one of these logs was given up for lost, is back, and does not know of purges since."""
+        """Whether one of these logs counted as lost, is back, and does not know the purges since."""
         return any(self._left.pop(name, self.seq) < self.seq for name in names)
 
     def _shared(self, tail: Tail) -> int | None:
-        """Up to which number the log that we know and this one are the same; None: they have nothing in common."""
+        """Up to which number the known log and this one are the same; None if they have nothing in common."""
         ours = {**self._before, self.position.incarnation: self.position.number}
         theirs = {**tail.before, tail.incarnation: tail.number}
         return max((min(ours[name], theirs[name]) for name in ours.keys() & theirs.keys() if name), default=None)
 
     def _go_on_from(self, base: int, there: set[Scope]) -> list[Scope]:
         """
-        The log may have lost what came after *base*: that is to be written again, unless it is *there* once more.
+        The log may have lost its purges after *base*: they are to be written again, unless they are *there* again.
 
-        Returns what is written from here, and so is no news here when it is read: somebody may have purged the same
-        later, and takes what we write for his own. What was lost came before this; whatever it took is purged by now.
+        Returns what is written from here, because it is no news here when it is read: another process may have purged
+        the same later, and take our purge for its own. The lost purge came before, and whatever it covered is purged by
+        now.
         """
         ours = dict.fromkeys((*self._logged.drop_after(base), *self._pending))
         lost = [scope for scope in ours if scope not in there and ALL not in there]
@@ -318,13 +319,13 @@ class Purges:
     def _await_log(self, scope: Scope, due: Due) -> None:
         full = len(self._pending) >= MOST_PENDING and scope not in self._pending
         if scope == ALL or ALL in self._pending or full:
-            self._pending = {ALL: Due(due.seq) if self._pending else due}  # newer than one that is being written
+            self._pending = {ALL: Due(due.seq) if self._pending else due}  # newer than a purge that is being written
         else:
             self._pending[scope] = due
 
 
 class _Latest:
-    """When each scope was purged last, in counts that only grow; beyond *most* scopes the oldest are in ``ALL``."""
+    """When each scope was last purged, as a count that only grows; beyond *most* scopes the oldest are in ``ALL``."""
 
     __slots__ = ("_all", "_counts", "_most")
 

@@ -1,8 +1,8 @@
 """
-Answers that depend on fields of the request: for which requests such an answer is (``Vary``; RFC 9111, 4.1).
+Answers that depend on fields of the request: for which requests an answer is valid (``Vary``; RFC 9111, 4.1).
 
-The rule: what a request had in such a field stands in the entry as a keyed digest, never in clear, for it may be a
-credential. A field that is absent matches one that is absent.
+The rule: an entry holds the request's value of such a field as a keyed digest, never in clear, because the value may be
+a credential. A missing field matches a missing field.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _ABSENT = b""
 
 
 def variant(key: Key, names: Iterable[bytes], fields: Fields) -> Pairs:
-    """What a request of *key* had in the fields *names*."""
+    """The digests of a request's values in the fields *names*; *key* is its key."""
     return tuple([(name, _digest(key, name, fields)) for name in names])
 
 
 def fits(key: Key, variant: Pairs, fields: Fields) -> bool:
-    """Whether a request of *key* has in its *fields* what that of *variant* had."""
+    """Whether a request of *key* with *fields* has the values that *variant* stands for."""
     return all(_digest(key, name, fields) == digest for name, digest in variant)
 
 
 def fitting(entry: Entry | None, key: Key, fields: Fields) -> Entry | None:
-    """*entry*, if its answer is for a request of *key* with these *fields*; else None."""
+    """*entry*, if its answer is valid for a request of *key* with these *fields*; otherwise None."""
     return entry if entry is None or not entry.vary or fits(key, entry.vary, fields) else None
 
 

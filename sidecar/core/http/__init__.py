@@ -1,1 +1,1 @@
-"""Reads what HTTP says in header fields, waits, events and error bodies."""
+"""What HTTP header fields, waiting times, events and error bodies mean."""

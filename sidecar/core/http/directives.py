@@ -1,8 +1,8 @@
 """
 What callers and services say about caching: ``Cache-Control`` and the fields that belong to it.
 
-The rule: requests and answers go through one parser. Of what is said twice the more restrictive counts, and a value
-that cannot be read counts as the most restrictive one. Unknown directives count for nothing; so does
+The rule: requests and answers go through one parser. If something is said twice, the more restrictive value counts, and
+a value that cannot be read counts as the most restrictive one. Unknown directives are ignored; so is
 ``must-understand``, which would lift a ``no-store``.
 """
 
@@ -20,13 +20,13 @@ from sidecar.core.http.headers import OURS, REPLAYED
 from sidecar.core.model import MOST_TAGS, Fields
 
 MOST_VARIED = 32
-"""Fields that ``Vary`` may name; an answer that names more is as good as one that names them all."""
+"""The most fields that ``Vary`` may name; an answer that names more counts as if it named all."""
 
 LONGEST = 2.0**31
-"""Seconds that a longer time counts as (RFC 9111, 1.2.2)."""
+"""Seconds. Longer times count as this one (RFC 9111, 1.2.2)."""
 
 _UNVARIED = OURS | {b"accept-encoding"}
-"""Request fields that ``Vary`` may name without effect: no upstream that we look up answers for sees them."""
+"""Request fields that ``Vary`` may name without effect: no service gets them for a call that is looked up."""
 
 _ASKING = frozenset({b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags"})
 _SAYING = frozenset({b"cache-control", b"expires", b"vary", b"age"})
@@ -39,9 +39,9 @@ class Directives(Struct, frozen=True, gc=False):
     """
     What the caller asks of the cache (RFC 9111, 5.2.1, and ``x-sidecar-*``).
 
-    *max_age*: the oldest answer it takes, seconds; *min_fresh*: for how long an answer has to be fresh yet; *ttl*: how
-    long, at most, its answer may be kept and how old, at most, one it gets may be. None where it says nothing.
-    ``max-stale`` is not among them: the route alone says whether a stale answer may serve.
+    *max_age*: the oldest answer that the caller accepts, seconds; *min_fresh*: for how much longer an answer must be
+    fresh; *ttl*: how long its answer may be kept, and how old an answer that it gets may be. None where it says
+    nothing. ``max-stale`` is not read: only the route says whether a stale answer may serve.
     """
 
     no_cache: bool = False
@@ -60,9 +60,9 @@ class CacheDirectives(Struct, frozen=True, gc=False):
     """
     What an answer's head says about caching (RFC 9111, 5.2.2).
 
-    *no_cache*: it needs to be validated before each use. *strict*: it never serves stale. *lifetime*: how many seconds
-    after its arrival it is fresh, its *age* at that time taken off; None where it says nothing. *vary*: the request
-    fields, by lower-case name and sorted, on whose values it depends; ``*`` where those are more than it names.
+    *no_cache*: it must be validated before each use. *strict*: it never serves stale. *lifetime*: for how many seconds
+    after its arrival it is fresh, with its *age* taken off; None where it says nothing. *vary*: the request fields, by
+    lower-case name and sorted, on whose values it depends; ``*`` if it depends on more than fields.
     """
 
     no_store: bool = False
@@ -79,8 +79,8 @@ NOTHING_SAID = CacheDirectives()
 
 def read_directives(fields: Fields) -> Directives:
     """
-    What the caller asks. A TTL that cannot be read is 0; a tag that is none is as if it were not there. A call with
-    more tags than an entry has is neither looked up nor kept.
+    What the caller asks. A TTL that cannot be read is 0; a malformed tag is ignored. A call with more tags than an
+    entry can have is neither looked up nor kept.
     """
     if _ASKING.isdisjoint(fields):
         return NOTHING_ASKED
@@ -92,7 +92,7 @@ def read_directives(fields: Fields) -> Directives:
         if name == "no-cache":
             no_cache = True
         elif control is None:
-            continue  # nothing else is defined for Pragma (RFC 9111, 5.4)
+            continue  # Pragma has no other directive (RFC 9111, 5.4)
         elif name == "no-store":
             no_store = True
         elif name == "only-if-cached":
@@ -111,7 +111,7 @@ def read_directives(fields: Fields) -> Directives:
 
 
 def _tags(fields: Fields) -> tuple[str, ...] | None:
-    """The caller's tags; None where they are too many: a purge by one that is left out would miss the answer."""
+    """The caller's tags; None if there are too many, because a purge by a missing tag would miss the answer."""
     said = fields.get(b"x-sidecar-tags", b"").decode("latin-1").split(",")
     tags = tuple(dict.fromkeys(tag for part in said if _TAG.match(tag := part.strip())))
     return tags if len(tags) <= MOST_TAGS else None
@@ -128,7 +128,7 @@ def read_said(fields: Fields, now: float) -> CacheDirectives:
         if name == "no-store":
             no_store = True
         elif name == "private":
-            private = True  # also where it names fields only: that is the more restrictive reading
+            private = True  # also where it names only fields: the more restrictive reading
         elif name == "no-cache":
             no_cache = no_cache or _is_seen(argument)
         elif name in {"must-revalidate", "proxy-revalidate"}:
@@ -171,7 +171,7 @@ def parse(value: bytes) -> list[tuple[str, str | None]]:
 
 
 def _split(text: str) -> list[str]:
-    """*text* at its commas, but for those inside quotes. In one pass: a header of 64 KiB holds nobody up."""
+    """Split *text* at the commas outside quotes. One pass, so a header of 64 KiB does not block the event loop."""
     parts: list[str] = []
     start, quoted, escaped = 0, False, False
     for at, char in enumerate(text):
@@ -193,7 +193,7 @@ def _unquoted(argument: str) -> str:
 
 
 def _seconds(argument: str | None, otherwise: float) -> float:
-    """Delta-seconds (RFC 9111, 1.2.2), *otherwise* for what is none."""
+    """Delta-seconds (RFC 9111, 1.2.2); *otherwise* if *argument* cannot be read."""
     if argument is None or not _DIGITS.match(argument):
         return otherwise
     return min(float(argument.lstrip("0")[:12] or 0), LONGEST)
@@ -204,7 +204,7 @@ def _least(known: float | None, said: float) -> float:
 
 
 def _is_seen(argument: str | None) -> bool:
-    """Whether ``no-cache`` is about something that a stored answer shows: named fields mostly are not replayed."""
+    """Whether ``no-cache`` concerns something that a stored answer shows; named fields are mostly not replayed."""
     if argument is None:
         return True
     names = {name.strip().lower().encode("latin-1") for name in argument.split(",")} - {b""}
@@ -213,8 +213,8 @@ def _is_seen(argument: str | None) -> bool:
 
 def _until(fields: Fields, now: float) -> float | None:
     """
-    For how many seconds an answer is fresh by its ``Expires``, counted from its ``Date``, or from *now* where it has
-    none that can be read. What is no date is in the past (RFC 9111, 5.3).
+    For how many seconds an answer is fresh by its ``Expires``, counted from its ``Date``, or from *now* if that is
+    missing or cannot be read. A value that is no date counts as past (RFC 9111, 5.3).
     """
     if b"expires" not in fields:
         return None
@@ -223,7 +223,7 @@ def _until(fields: Fields, now: float) -> float | None:
 
 
 def _date(fields: Fields, name: bytes) -> float | None:
-    """An HTTP date in any of its three forms (RFC 9110, 5.6.7), None for what is none, or is more than one."""
+    """An HTTP date in any of its three forms (RFC 9110, 5.6.7); None if the value is no date or several dates."""
     text = fields.get(name, b"").decode("latin-1").strip()
     if text.count(",") > 1:
         return None
@@ -238,6 +238,6 @@ def _epoch(date: datetime) -> float:
 
 
 def _age(fields: Fields) -> float:
-    """How old an answer is when it arrives: the first value counts, and one that is no age doesn't (RFC 9111, 5.1)."""
+    """How old an answer is when it arrives: the first value counts; one that is no age is ignored (RFC 9111, 5.1)."""
     first, *_ = fields.get(b"age", b"").decode("latin-1").split(",")
     return _seconds(first.strip(), 0.0)

@@ -1,8 +1,8 @@
 """
-What a provider's error answer says of itself, whatever its shape.
+Reads a provider's error answer, whatever its form.
 
 The rule: only members that the provider words itself are read (code, type, status, message and the like), never the
-rest of the answer, in which a caller's own words may stand again. Nothing here raises, whatever the bytes.
+rest of the answer, which may repeat the caller's words. Nothing here raises, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Fields
 
 LONGEST = 64 * 1024
-"""Bytes of an error answer's body that are read. One that is longer says nothing: it cannot be parsed."""
+"""The most bytes of an error body that are read. A longer one cannot be parsed and says nothing."""
 
 _decode = json.Decoder().decode
 
 
 class Complaint(Struct, frozen=True, gc=False):
     """
-    *words*: codes, types and statuses in lower case, without their separators (``insufficientquota``). *number*: the
-    HTTP status that is repeated in the body, 0 where none is. *message*: the sentence for people. *delay*: Gemini's
-    ``retryDelay`` as it is written, ``""`` for none.
+    *words*: codes, types and statuses in lower case, without separators (``insufficientquota``). *number*: the HTTP
+    status repeated in the body, 0 if there is none. *message*: the sentence for people. *delay*: Gemini's
+    ``retryDelay`` as written, ``""`` if there is none.
     """
 
     words: frozenset[str] = frozenset()
@@ -39,8 +39,8 @@ NOTHING = Complaint()
 
 def read(fields: Fields, body: bytes) -> Complaint:
     """
-    The complaint of an error answer with these header *fields*: Amazon names the error there. *body* is without its
-    content coding, and whole; of one that cannot be read only the fields count.
+    The complaint of an error answer. The header *fields* are read, too, because Amazon names the error there. *body* is
+    whole and without content coding; if it cannot be read, only the fields count.
     """
     found = parse(body)
     # ThrottlingException:http://internal.amazon.com/coral/com.amazon.bedrock/
@@ -59,7 +59,7 @@ def parse(text: bytes) -> Complaint:
         document = _decode(text) if len(text) <= LONGEST else None
     except UNREADABLE:
         return NOTHING
-    if isinstance(document, list) and document:  # Gemini, where a stream was asked for
+    if isinstance(document, list) and document:  # Gemini's form if a stream was asked for
         document = document[0]
     if not isinstance(document, dict):
         return NOTHING

@@ -1,8 +1,9 @@
 """
 Which header fields go where.
 
-The rule: a field is named once, in one of these tables. Requests lose what is ours or belongs to the connection;
-answers to their own caller lose what belongs to the connection; answers to anybody else keep only what is listed.
+The rule: a field stands in one of these tables, once. Requests lose the fields that speak to the sidecar and those of
+the connection. An answer to its own caller loses the fields of the connection. An answer to anybody else keeps only the
+listed fields.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ HOP_BY_HOP = frozenset({
 """Fields of one connection (RFC 9110, 7.6.1), with the old spellings still in use."""
 
 PLAIN_OPTIONS = HOP_BY_HOP | {b"close", b""}
-"""What may stand in ``Connection`` without taking a field out of the message that anybody reads."""
+"""Words in ``Connection`` that take no field out of the message."""
 
 OURS = frozenset({
     b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"x-sidecar-fallback", b"x-sidecar-priority",
@@ -30,16 +31,16 @@ OURS = frozenset({
 """Request fields that speak to the sidecar; never forwarded. ``Prefer: respond-async`` is dropped by its value."""
 
 REWRITTEN = frozenset({b"host", b"content-length", b"expect"})
-"""Request fields that the upstream client writes itself for the connection it uses."""
+"""Request fields that the upstream client writes itself."""
 
 REPLAYED = frozenset({
     b"content-type", b"content-language", b"content-disposition", b"openai-version", b"openai-model",
     b"x-ms-rai-invoked",
 })  # fmt: skip
-"""Answer fields that describe the answer and not the call: all that a caller sees who did not make the call."""
+"""Answer fields that describe the answer, not the call: the only ones that other callers see."""
 
 NEVER_RELAYED = frozenset({b"content-length", b"date", b"alt-svc", b"strict-transport-security"})
-"""Answer fields that the listener writes itself, or that speak of an origin which the caller does not talk to."""
+"""Answer fields that the listener writes itself, or that concern an origin which the caller does not talk to."""
 
 CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key", b"x-goog-api-key"})
 """Every request field that any service reads a key from."""
@@ -57,10 +58,10 @@ LONGEST_RETRY_AFTER = retry_after.LONGEST
 
 _SHOULD_RETRY = b"x-should-retry"
 NO_RETRY = (_SHOULD_RETRY, b"false")
-"""Says that trying again is no use; the SDKs of OpenAI and Anthropic obey it."""
+"""Tells the caller not to try again; the SDKs of OpenAI and Anthropic obey it."""
 
 UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
-"""Answer fields by which a provider finds a call again, for the log; the first that holds an id counts."""
+"""Answer fields with a provider's own id of the call, for the log; the first with an id counts."""
 
 _SECRETIVE = re.compile(
     rb"auth(?:orization|entication)?(?:$|[-_])"
@@ -69,25 +70,25 @@ _SECRETIVE = re.compile(
     rb"|(?:access|account|api|functions|master|private|secret|session|shared|subscription|virtual)[-_]?key$"
     rb"|[-_]key$|client-principal|^cookie2$|^x-amzn-oidc-"
 )
-"""Names of request fields that may well carry a credential, of whatever gateway. The one list of such names."""
+"""Names of request fields that may carry a credential, of any gateway. This is the only list of such names."""
 
 _HARMLESS = frozenset({
     b"idempotency-key", b"x-idempotency-key", b"sec-websocket-key", b"x-csrf-token", b"x-xsrf-token", b"x-cache-key",
     b"prompt-cache-key", b"x-prompt-cache-key", b"partition-key", b"x-partition-key",
 })  # fmt: skip
-"""Names that only look so: what they carry proves nothing to a service."""
+"""Names that only look like it: their values prove nothing to a service."""
 
 SELECTORS = frozenset({b"x-portkey-virtual-key", b"x-bf-vk"})
 """Credentials by which a gateway also chooses the provider (Portkey, Bifrost): they change the answer."""
 
 LONGEST_NAME = 64
-"""Bytes of a field's name about which anything is remembered. Callers choose names, up to the size of a whole head."""
+"""The longest name about which anything is remembered. Callers choose names, and a name may fill a whole head."""
 
 _ID = re.compile(rb"[\w.:/=+-]{1,128}\Z")
 
 
 def is_secretive(name: bytes) -> bool:
-    """Whether the request field *name*, in lower case, looks as if it carried a credential."""
+    """Whether the name of the request field, in lower case, looks like that of a credential."""
     return _remembered(name) if len(name) <= LONGEST_NAME else _looks_secretive(name)
 
 
@@ -100,8 +101,8 @@ _remembered = lru_cache(maxsize=4096)(_looks_secretive)
 
 def patience(fields: Fields) -> float | None:
     """
-    How long the caller waits for an answer, in seconds, where it says so: the SDKs of OpenAI and Anthropic name their
-    read timeout. A little less, so that ours is the word that reaches it.
+    How long the caller waits for an answer, in seconds, if it says so: the SDKs of OpenAI and Anthropic name their read
+    timeout. The result is a little less, so that our error reaches the caller before its own timeout.
     """
     value = fields.get(b"x-stainless-read-timeout")
     if value is None:
@@ -130,10 +131,9 @@ def forward(
     """
     The fields of a request as they go upstream, in the caller's order and spelling.
 
-    *identity*: the answer may be stored, so no content coding is asked for. *replace*: a region's own credential;
-    then every field that can carry a credential (those that look so, and the service's own *credentials*), cookies and
-    the API's *scopes* are the region's business alone, and the caller's are left out.
-    ``Prefer`` loses ``respond-async`` and keeps what else is in it (RFC 7240).
+    *identity*: the answer may be stored, so no content coding is asked for. *replace*: a region's own credential. Then
+    the caller's credential fields (those that look so, and the service's own *credentials*), its cookies and the API's
+    *scopes* are left out. ``Prefer`` loses ``respond-async`` and keeps everything else (RFC 7240).
     """
     dropped = HOP_BY_HOP | OURS | REWRITTEN | named_by_connection(fields)
     if identity:
@@ -162,8 +162,8 @@ def _without_waiting(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, byte
 
 def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pairs:
     """
-    The fields of an upstream's answer as its own caller gets them. *own*: the caller's own credential has earned it;
-    else its cookies are the region's business.
+    The fields of an upstream's answer for its own caller. *own*: the call carried the caller's own credential;
+    otherwise the answer's cookies belong to the region and are left out.
     """
     dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
     if not own:
@@ -178,9 +178,9 @@ def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pair
 def retry_fields(fields: Fields, now: float) -> Pairs:
     """
     What an answer says about trying again: whether, and when, in seconds, milliseconds or as an HTTP date (RFC 9110,
-    10.2.3), in the service's own words. What cannot be read is left out, for some clients would try again at once.
-    Where every wait is longer than ``retry_after.HOPELESS``, so that it is whichever of them a client reads, the answer
-    says not to try again.
+    10.2.3), in the service's own words. Values that cannot be read are left out, because some clients would try again
+    at once. If every wait is longer than ``retry_after.HOPELESS``, whichever of them a client reads, the answer says
+    not to try again.
     """
     waits = retry_after.waits(fields, now)
     wait_fields = tuple((name, fields[name]) for name in waits)
@@ -207,7 +207,7 @@ def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def upstream_id(fields: Fields) -> str:
-    """The provider's own id of a call, ``""`` where it gave none that looks like one: the log repeats nothing else."""
+    """The provider's own id of a call; ``""`` if no value looks like an id. The log repeats nothing else."""
     for name in UPSTREAM_IDS:
         value = fields.get(name)
         if value is not None and _ID.match(value):
@@ -216,20 +216,20 @@ def upstream_id(fields: Fields) -> str:
 
 
 def upstream_region(fields: Fields) -> str:
-    """Where Azure says that it answered (``x-ms-region: West Europe``), ``""`` where it doesn't."""
+    """Where Azure says that it answered (``x-ms-region: West Europe``); ``""`` if it does not say."""
     value = fields.get(b"x-ms-region", b"").replace(b" ", b"-")
     return value.decode() if _ID.match(value) else ""
 
 
 def lines(pairs: Pairs) -> bytes:
-    """Field lines as they stand on the wire, each ended by CRLF."""
+    """Header fields as they are sent, each ended by CRLF."""
     if len(pairs) == 1:
         return b"%b: %b\r\n" % pairs[0]
     return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
 
 
 def without_waiting(value: bytes) -> bytes:
-    """What is left of a ``Prefer`` field without ``respond-async`` (RFC 7240, 4.1); ``b""`` where nothing is."""
+    """A ``Prefer`` field without ``respond-async`` (RFC 7240, 4.1); ``b""`` if nothing else is in it."""
     wishes = value.split(b",")
     kept = [wish for wish in wishes if wish.partition(b";")[0].strip().lower() != b"respond-async"]
     return value if len(kept) == len(wishes) else b",".join(kept).strip()

@@ -1,8 +1,8 @@
 """
 When a service says to try again, in every spelling that is in use.
 
-The rule: what is certain beats what is precise, and what is precise beats what is guessed. What cannot be read says
-nothing. Callers are told what the service said; the sidecar itself waits a minute at most.
+The rule: a certain value beats a precise one, and a precise one beats a guess. A value that cannot be read counts as
+absent. Callers get the wait that the service named; the sidecar itself waits a minute at most.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FIELDS = {b"retry-after": 1.0, b"retry-after-ms": 1000.0, b"x-ms-retry-after-ms"
 """Answer fields that say when to try again, and their units in a second."""
 
 LONGEST = 60.0
-"""Seconds that the sidecar itself goes by, at most, whatever a service said; its own errors name no longer wait."""
+"""The longest wait of the sidecar itself, seconds, whatever a service said; its own errors name no longer one."""
 
 HOPELESS = 120.0
 """
-Seconds of a wait above which trying again within one call is no use: OpenAI's SDK gives up there by itself, others
+Waits above this are too long to try again within one call, seconds: OpenAI's SDK gives up by itself there, other SDKs
 would hold their callers for hours.
 """
 
@@ -59,7 +59,7 @@ def seconds_to_wait(fields: Fields, body: bytes, now: float) -> float | None:
 
 
 def wait_of(fields: Fields, said: Complaint, now: float) -> float | None:
-    """As ``seconds_to_wait``, of a body that has been read."""
+    """As ``seconds_to_wait``, for a body that has been read."""
     for name in _PRECISE_FIRST:
         seconds = read(fields[name].decode("latin-1").strip(), FIELDS[name], now) if name in fields else None
         if seconds is not None:
@@ -72,8 +72,8 @@ def wait_of(fields: Fields, said: Complaint, now: float) -> float | None:
 
 def read(text: str, units: float, now: float) -> float | None:
     """
-    The seconds of one field: *text* is a number of which *units* are a second, or an HTTP date in any of its three
-    forms; at least 0, without upper bound (``inf`` for 400 digits); None for what is neither.
+    The seconds of one field. *text* is a number, *units* of which are a second, or an HTTP date in any of its three
+    forms. The result is at least 0, without upper bound (``inf`` for 400 digits); None if *text* is neither.
     """
     if _NUMBER.fullmatch(text):
         return float(text) / units
@@ -107,7 +107,7 @@ def _exhausted(fields: Fields, now: float) -> float | None:
         for bucket in _BUCKETS
         if _text(fields, b"x-ratelimit-remaining-" + bucket) == "0"
     ]
-    # Azure's Responses API says 0 of both where it does not know.
+    # Azure's Responses API gives 0 for both if it does not know.
     found = [seconds for seconds in found if seconds]
     found += [
         _instant(_text(fields, b"anthropic-ratelimit-%b-reset" % bucket), now)
@@ -118,13 +118,13 @@ def _exhausted(fields: Fields, now: float) -> float | None:
 
 
 def _resets(fields: Fields) -> float | None:
-    """Of limits that have room left, the one that takes longer is the one that this call was too large for."""
+    """If several limits have room left, the slowest one is the limit that was too small for this call."""
     found = (_duration(_text(fields, b"x-ratelimit-reset-" + bucket)) for bucket in _BUCKETS)
     return max((seconds for seconds in found if seconds), default=None)
 
 
 def _instant(text: str, now: float) -> float | None:
-    """Seconds until a time as RFC 3339 writes it."""
+    """Seconds until a time in the form of RFC 3339."""
     try:
         at = datetime.fromisoformat(text)
         seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now

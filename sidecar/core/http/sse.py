@@ -1,8 +1,8 @@
 """
 Server-sent events, as AI services stream them (WHATWG HTML, section 9.2).
 
-The rule: no byte is lost and none is invented. However a stream was cut into chunks, the events are the same, and
-their raw bytes together with the unfinished rest are the stream.
+The rule: no byte is lost or added. However a stream was cut into chunks, the events are the same, and their raw bytes
+plus the unfinished rest are the stream.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from msgspec import Struct
 from sidecar.core.key.json_rule import UNREADABLE
 
 LIMIT: Final = 8 << 20
-"""Bytes of one unfinished event that are kept for reading it."""
+"""The most bytes of one unfinished event that are kept for reading it."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 
-# Two line ends in a row. A CR counts alone only where no LF follows it.
+# Two line ends in a row. A CR counts as a line end only if no LF follows it.
 _BLANK: Final = re.compile(rb"(?:\n|\r\n?+)(?:\n|\r\n?+)")
 _LONGEST_BLANK: Final = 4
 
 _DONE: Final = b"[DONE]"
 
 _HEAD: Final = 1024
-"""Bytes of an event too large to be read in which its name is looked for."""
+"""For an event too large to be read, its name is looked for in so many bytes."""
 
 
 class Event(Struct, frozen=True, gc=False):
     """
-    One event: *name* (``""`` where it has none), *data* (its data lines joined by LF), and *raw*, its exact bytes with
-    the blank line that ends it. A block of comments alone is an event without name and data.
+    One event: *name* (``""`` if it has none), *data* (its data lines joined by LF), and *raw*, its exact bytes with the
+    blank line at its end. A block of comments alone is an event without name and data.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Splitter:
     """
     Cuts a stream into events. Accepts LF, CRLF, CR and any mixture of them, and a byte order mark at the start.
 
-    A blank line that ends in CR at the end of a chunk is held until it is known whether LF follows. An event of which
-    more than *limit* bytes came without its end passes in opaque pieces, as events without name and data, and sets
-    *overflowed*; only the last piece, with which it is over, has its name, where that stood at its beginning.
+    If a blank line ends in CR at the end of a chunk, the event is held until it is known whether LF follows. An event
+    with more than *limit* bytes passes in opaque pieces, as events without name and data, and sets *overflowed*. Only
+    the last piece has the event's name, if the name stood at the beginning.
     """
 
     __slots__ = ("_limit", "_name", "_oversize", "_rest", "_started", "overflowed")
@@ -71,13 +71,13 @@ class Splitter:
 
     @property
     def boundary(self) -> bool:
-        """Whether the stream stands between events: nothing has begun that is not finished."""
+        """Whether the stream is between events: no event has begun without its end."""
         if self._oversize:
             return False
         return bytes(self._rest[:3]) in (b"", b"\n", b"\r", b"\r\n") or self._held()
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that *chunk* finishes."""
+        """The events that end in *chunk*."""
         scan = 0
         if self._rest:
             scan = max(0, len(self._rest) - _LONGEST_BLANK + 1)
@@ -91,11 +91,11 @@ class Splitter:
 
     def close(self) -> list[Event]:
         """
-        At the clean end of the stream: its last event, where that was held for an LF that did not come, or has no blank
-        line behind it although its data is whole.
+        At the clean end of the stream: its last event, if it was held for an LF that did not come, or if it has no
+        blank line behind it although its data is whole.
 
-        Data is whole when it is JSON or ``[DONE]``. The standard drops such an event; services send it, and SDKs take
-        the stream for finished. What was cut off is no event and stays the rest.
+        Data is whole if it is JSON or ``[DONE]``. The standard drops such an event; but services send it, and SDKs
+        accept the stream as finished. Data that was cut off is no event and stays the rest.
         """
         if not self._rest:
             return []
@@ -109,7 +109,7 @@ class Splitter:
         return [event]
 
     def _split(self, stream: bytes, scan: int) -> tuple[list[Event], int]:
-        """The events of *stream* and where the rest begins; no blank line ends before *scan*."""
+        """The events of *stream*, and where the rest begins; no blank line ends before *scan*."""
         events = []
         start = 0
         if b"\r" not in stream:
@@ -157,7 +157,7 @@ class Splitter:
 
 
 class EventSign:
-    """What an event of a live stream tells, as bits. Comments and pings tell nothing."""
+    """What an event of a live stream means. ``Sign(0)``: nothing; comments and pings have it."""
 
     NOTHING: Final = 0
     CONTENT: Final = 1
@@ -167,10 +167,10 @@ class EventSign:
 
 class EventWatch:
     """
-    The ``Watch`` of a stream, of whose next events *read* tells all signs together; *read* never raises.
+    The ``Watch`` of a stream of events. *read* gives the signs of each event, and never raises.
 
-    An event too large to be read is content, and no end: a stream that ends after it is whole only if its last event
-    says so.
+    An event too large to be read counts as content, not as an end: a stream that ends after it is whole only if its
+    last event says so.
     """
 
     __slots__ = ("_read", "_splitter", "boundary", "committed", "ended", "failed")
@@ -204,7 +204,7 @@ class EventWatch:
 
 
 def events(body: bytes) -> list[Event]:
-    """The events of a whole stream. Bytes after the last blank line are one where their data is whole."""
+    """The events of a whole stream. Bytes after the last blank line are an event if their data is whole."""
     splitter = Splitter(limit=len(body))
     return splitter.feed(body) + splitter.close()
 
@@ -227,7 +227,7 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _name_of(beginning: bytes) -> str:
-    """The name of an event too large to be read, where it stands before its data, as all services write it."""
+    """The name of an event too large to be read, if it stands before the data, as all services write it."""
     for line in beginning[:_HEAD].splitlines()[:-1]:
         field, _, value = line.partition(b":")
         if field == b"data":

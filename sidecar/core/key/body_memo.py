@@ -1,9 +1,9 @@
 """
-What of a body says nothing, cut out without reading the body.
+Cuts the ignored members out of a body without reading it, so that a memo finds bodies that differ only in these.
 
-The rule: two bodies whose pieces are the same, and certain, have the same reading. For a cut is only ever made between
-the quotes of a string that has no escape in it: what stands there is one token, whatever it says, so both bodies have
-the same structure; and that it is a silent member's value has been seen once, in the first of them.
+The rule: two bodies with the same pieces, where the cuts are certain, have the same reading. A cut is made only between
+the quotes of a string without an escape. Whatever stands there is one token, so both bodies have the same structure.
+That the string is the value of an ignored member was checked once, in the first of the two bodies.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 def split_body(body: bytes, ignored: frozenset[str]) -> BodyParts:
     """
-    *body* without what the strings say that look like members named *ignored*: the pieces between them, one more than
-    there are cuts. Joined with other strings, JSON text remains JSON text.
+    *body* without the strings that look like values of the members *ignored*: the pieces between them, one more than
+    there are cuts. Joined with other strings they are JSON text again.
     """
     found = []
     for name in _written(ignored):
@@ -45,7 +45,7 @@ def split_body(body: bytes, ignored: frozenset[str]) -> BodyParts:
 
 
 def certain(pieces: BodyParts, ignored: Collection[str]) -> bool:
-    """Whether each cut was in a silent member of the body itself: what is written there appears in such a member."""
+    """Whether each cut was in an ignored member of the body itself: what is written there appears in such a member."""
     if len(pieces) == 1:
         return True
     probes = {b'"%b %d"' % (_PROBE, number) for number in range(1, len(pieces))}
@@ -59,5 +59,5 @@ def certain(pieces: BodyParts, ignored: Collection[str]) -> bool:
 
 @lru_cache(maxsize=64)
 def _written(ignored: frozenset[str]) -> tuple[bytes, ...]:
-    """Member names as they stand in a body."""
+    """The names of members as they are written in a body."""
     return tuple([b'"%b":' % name.encode() for name in sorted(ignored)])

@@ -1,9 +1,9 @@
 """
-The canonical form of a request body: what of it counts in the key.
+The canonical form of a request body: the part of it that counts in the key.
 
-The rule: a missed equivalence costs a miss, a wrong one returns another request's answer. So only the order of
-members that is known to mean nothing is given up, and what two parsers might read differently has no canonical form.
-Nothing here raises, whatever the bytes.
+The rule: a missed equality costs a miss; a wrong equality returns another request's answer. So the order of members is
+given up only where it is known to have no meaning, and a body that two parsers might read differently has no canonical
+form. Nothing here raises, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sidecar.core.model import Facts, Reading
 __all__ = ["SMALL", "BodyObserver", "Unsafe", "observer", "parse", "read"]
 
 SMALL = 256 * 1024
-"""Bytes up to which a JSON body is brought to canonical form. Above, its raw bytes count."""
+"""The largest JSON body that is brought to canonical form, in bytes. Of a larger one, the raw bytes count."""
 
 _NOTHING: Members = {}
 _PERSON = b"sidecar body"
@@ -36,21 +36,21 @@ _escaped_colon = re.compile(rb"\\u003[aA]").search
 
 
 class BodyObserver(Protocol):
-    """Reads a large body while it passes; fits the listener's ``Observer``."""
+    """Reads a large body while it passes; it fits the listener's ``Observer``."""
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the body, cut anywhere; never raises."""
 
     def reading(self) -> Reading:
-        """What the whole body is, once all of it has been fed."""
+        """The reading of the whole body, once all of it has been fed."""
 
 
 def read(body: bytes, endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> Reading:
     """
     Read a whole body.
 
-    *content_type* is the header's value, for the boundary in it. *digest_key*, up to 64 bytes, keys the digests of
-    what is too large to stand in the material itself. A body above ``SMALL`` is read as its observer reads it.
+    *content_type* is the header's value, which may hold a boundary. *digest_key*, up to 64 bytes, keys the digests of
+    what is too large for the material. A body above ``SMALL`` is read as its observer reads it.
     """
     if len(body) <= SMALL:
         if endpoint.body is BodyForm.JSON:
@@ -75,8 +75,8 @@ def observer(endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> Body
 
 def whole(body: bytes, endpoint: Endpoint) -> bytes:
     """
-    The canonical form of *body* with all that does not count in it: of two bodies with one key the same only where
-    that is the same, too. ``b""`` for a body of which every byte counts.
+    The canonical form of *body* with everything that does not count in the key. Two bodies with one key are the same
+    request only if this is equal, too. ``b""`` for a body of which every byte counts.
     """
     if endpoint.body is not BodyForm.JSON or len(body) > SMALL:
         return b""
@@ -86,7 +86,7 @@ def whole(body: bytes, endpoint: Endpoint) -> bytes:
 
 def parse(text: bytes) -> dict[str, Any] | Unsafe:
     """
-    The members of a JSON object (RFC 8259), where every parser must find the same in it; otherwise the reason.
+    The members of a JSON object (RFC 8259), if every parser must find the same in it; otherwise the reason.
 
     Exact: integers of any length are kept, ``1`` and ``1.0`` differ, strings are as they were written. Floats are
     IEEE 754 doubles, as they are to the services.
@@ -95,13 +95,13 @@ def parse(text: bytes) -> dict[str, Any] | Unsafe:
         members = _decode(text)
         compact = _encode(members)
     except UNREADABLE:
-        return fault(text) or Unsafe.INVALID_JSON  # what two parsers do not both read is unsafe
+        return fault(text) or Unsafe.INVALID_JSON  # text that two parsers might not both read is unsafe
     if type(members) is not dict:
         return fault(text) or Unsafe.NOT_AN_OBJECT
     if _count(text, b"{") + _count(text, b"[") > DEEPEST and _deeper(members):
         return Unsafe.NESTING
     if compact == text or (
-        # Fewer members, fewer colons: those inside of strings are the same in both, unless one was escaped.
+        # Fewer members mean fewer colons: colons in strings are the same in both, unless one was escaped.
         _count(compact, b":") == _count(text, b":") and not _escaped_colon(text) and not _negative_zero(text)
     ):
         return members
@@ -118,7 +118,7 @@ def _read_json(body: bytes, endpoint: Endpoint) -> Reading:
 
 def _arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) -> dict[str, Any]:
     """
-    Members by name in the order of their code points, less the dropped ones, and so inside where *shape* says.
+    Members sorted by the code points of their names, without the dropped ones, and inside them as *shape* says.
     *all_of_it*: none is dropped.
     """
     drop, inside = shape.drop, shape.inside
@@ -138,7 +138,7 @@ def _arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) 
 
 
 def _count(text: bytes, byte: bytes) -> int:
-    """How often *byte* occurs: ``bytes.count`` looks at each byte in turn, ``replace`` leaps and is faster."""
+    """How often *byte* occurs. ``bytes.count`` looks at each byte in turn; ``replace`` leaps and is faster."""
     return len(text) - len(text.replace(byte, b""))
 
 
@@ -158,7 +158,7 @@ def _deeper(members: dict[str, Any]) -> bool:
 
 
 class _PassingJson:
-    """A JSON object above ``SMALL``: its bytes are the material, its short members tell the facts."""
+    """A JSON object above ``SMALL``: its bytes are the material, its short members give the facts."""
 
     def __init__(self, endpoint: Endpoint, digest_key: bytes) -> None:
         self._endpoint = endpoint
@@ -182,7 +182,7 @@ class _PassingJson:
 
 
 class _PassingMultipart:
-    """A multipart body of any size: the same form whether it came whole or in pieces."""
+    """A multipart body of any size: it has the same form whether it came whole or in pieces."""
 
     def __init__(self, endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> None:
         self._endpoint = endpoint

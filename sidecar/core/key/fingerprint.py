@@ -1,9 +1,9 @@
 """
 The key of a call: its proof and its address.
 
-The rule: the material is versioned, tagged, length-prefixed fields, so no two calls can be written alike, and the
-partition is an argument that cannot be left out. Whatever changes the material, or the canonical forms in it, changes
-``KEY_VERSION`` too: a fleet's cache is never flushed or confused silently.
+The rule: the material consists of versioned, tagged, length-prefixed fields, so two different calls never have the same
+material, and the partition is an argument that cannot be left out. A change of the material, or of the canonical forms
+in it, changes ``KEY_VERSION``, too; so a fleet never mixes keys of different versions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def address(proof: bytes) -> bytes:
     """
     16 bytes by which a key is found: XXH3-128 of its proof.
 
-    XXH3 alone collides at will for inputs over 240 bytes; over a keyed digest nobody can aim.
+    For inputs over 240 bytes, anybody can make XXH3 collide; over a keyed digest nobody can.
     """
     return xxh3_128_digest(proof)
 
@@ -43,7 +43,7 @@ def fingerprint(
     model: str,
     reading: Reading,
 ) -> Key:
-    """The key of one call: ``prefix`` and ``seal`` in one step."""
+    """The key of one call, in one step: ``prefix`` and ``seal``."""
     before = prefix(
         partition=partition,
         service=service,
@@ -69,10 +69,9 @@ def prefix(
     headers: Pairs,
 ) -> bytes:
     """
-    The material before the body; it repeats from call to call.
+    The part of the material before the body; it is the same for many calls.
 
-    *query* is as it was written, less what carries a credential; *headers* are the fields that count, by lower-case
-    name.
+    *query* is as it was written, without credentials; *headers* are the fields that count, by lower-case name.
     """
     return _VERSION + b"".join((
         _field(b"partition", partition),
@@ -106,14 +105,15 @@ def seal(secret: bytes, prefix: bytes, model: str, reading: Reading) -> Key:
 
 
 def partition_of(secret: bytes, *parts: bytes) -> bytes:
-    """16 bytes that stand for *parts*, in this order and with these borders, and tell nobody what they are."""
+    """16 bytes that stand for *parts*, in this order and with these borders, and do not reveal them."""
     return blake2b(_joined(parts), key=secret, digest_size=16, person=b"sidecar share").digest()
 
 
 def fleet_secret(namespace: str) -> bytes:
     """
-    What keys the proofs of all processes of *namespace*, 32 bytes. It is no secret to whoever knows the namespace: a
-    proof leaves its process only under a secret (``core/key/keyring``), and so stays the same when that is replaced.
+    The 32 bytes that key the proofs of all processes of *namespace*. Whoever knows the namespace can compute them. That
+    is safe, because a proof leaves its process only under a secret (``core/key/keyring``). So proofs stay the same when
+    that secret is replaced.
     """
     return blake2b(_bytes(namespace), digest_size=32, person=b"sidecar fleet").digest()
 
@@ -127,5 +127,5 @@ def _joined(parts: Iterable[bytes]) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    """A model or a path may hold bytes that are no UTF-8, taken over as lone surrogates."""
+    """A model or a path may hold bytes that are not UTF-8, represented as lone surrogates."""
     return text.encode("utf-8", "surrogateescape")

@@ -1,8 +1,8 @@
 """
-Why a JSON text cannot be taken, by our own rule (RFC 8259), in one fixed order.
+Why a JSON text is refused, by our own rule (RFC 8259), in one fixed order.
 
-The rule: a library only tells that it could not read a text. The reason is found here, from the bytes alone: the class
-and the words of a library's error change from one version to the next, the answers to our callers do not.
+The rule: a library only tells that it could not read a text. The reason is found here, from the bytes alone, because
+the class and words of a library's error change from one version to the next, and our reasons must not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 from sidecar.core.key.unsafe import Unsafe
 
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What reading JSON raises: it is none, or not UTF-8, or nested too deeply, or of another shape. Wait for all of it."""
+"""What reading JSON may raise: the text is not JSON, not UTF-8, too deep, or of another form. Catch all of it."""
 
 DEEPEST: Final = 128
 """Levels of nesting, the object itself being the first."""
@@ -49,27 +49,27 @@ OTHER_VALUES: Final = b'["-0123456789tfn'
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+'
 _STRINGS = re.compile(rb'%b"|(")%b(\\?)\Z' % (_STRING, _STRING[1:]), re.DOTALL)
-"""Whole strings, and the one that the text does not close: the groups keep what tells that it goes on."""
+"""Whole strings, and a string that the text does not close. The groups hold what shows that it goes on."""
 
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 _PAIRED = re.compile(rb"(?:[^\\]++|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\(?!u[dD][89a-fA-F]).)*+", re.DOTALL).fullmatch
-"""Whether both halves of each escaped surrogate pair stand together, in a text that is JSON."""
+"""Whether, in a JSON text, both halves of each escaped surrogate pair stand together."""
 
 
 def first(faults: Iterable[Unsafe]) -> Unsafe | None:
-    """The one of *faults* that is told, None where there is none."""
+    """The one of *faults* that is told; None if there is none."""
     return min(faults, key=_ORDER.index, default=None)
 
 
 def fault(text: bytes) -> Unsafe | None:
-    """What makes *text* unsafe as a JSON object, the first of ``faults``; None where nothing does."""
+    """What makes *text* unsafe as a JSON object: the first of ``faults``; None if nothing does."""
     return first(faults(text))
 
 
 def faults(text: bytes) -> set[Unsafe]:
-    """All that makes *text* unsafe as a JSON object, as far as it can be read."""
+    """Everything that makes *text* unsafe as a JSON object, as far as it can be read."""
     try:
         said = text.decode()
     except UnicodeDecodeError:
@@ -85,7 +85,7 @@ def faults(text: bytes) -> set[Unsafe]:
 
 
 def _found(text: bytes, said: str) -> set[Unsafe]:
-    """The faults of a text whose encoding and nesting are sound."""
+    """The faults of a text with sound encoding and nesting."""
     found: set[Unsafe] = set()
 
     def members(pairs: list[tuple[str, Any]]) -> None:
@@ -113,10 +113,11 @@ def _found(text: bytes, said: str) -> set[Unsafe]:
 
 class Levels:
     """
-    How deep the brackets of a text nest that passes, cut anywhere; *too_deep* once there are more than ``DEEPEST``.
+    How deep the brackets of a passing text nest, however it is cut; *too_deep* once there are more than ``DEEPEST``
+    levels.
 
-    It need not be JSON: a bracket outside of strings that opens is one level more, one that closes is one less.
-    *depth* is that of what passed before.
+    The text need not be JSON: outside of strings, an opening bracket is one level more, a closing one is one less.
+    *depth* is the depth before this text.
     """
 
     __slots__ = ("_depth", "_string", "too_deep")
@@ -144,7 +145,7 @@ class Levels:
 
 
 class Encoding:
-    """Whether a text that passes, cut anywhere, is UTF-8 so far (*sound*), and no character is cut at its end."""
+    """Whether a passing text, however it is cut, is UTF-8 so far (*sound*), and ends with a whole character."""
 
     __slots__ = ("_decoder", "partial", "sound")
 

@@ -2,9 +2,9 @@
 Reads the top-level members of a JSON object that is too large to hold, while it passes.
 
 The rule: what is found does not depend on how the bytes were cut. Members of up to 64 KiB are kept as they were
-written, for a real parser to read at the end; of longer ones only the structure is followed, and what might refer to
-something that only the service has is looked for. Finding it where it means nothing costs a miss. Encoding and nesting
-are those of the whole body, and each fault comes in the order of ``json_rule``, as it would for a small body.
+written, and a real parser reads them at the end. Of longer ones only the structure is followed, and references to
+something that only the service has are searched for. A reference found where it means nothing costs a miss. Encoding
+and nesting are those of the whole body, and faults come in the order of ``json_rule``, as for a small body.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from sidecar.core.key.json_rule import DEEPEST, OTHER_VALUES, UNREADABLE, Encodi
 from sidecar.core.key.unsafe import Unsafe
 
 KEEP = 64 * 1024
-"""Bytes up to which one member's value is kept."""
+"""The most bytes of one member's value that are kept."""
 
 KEEP_ALL = 4 * KEEP
-"""Bytes that all kept values together may have; a value beyond that counts as long."""
+"""The most bytes of all kept values together; a value beyond that counts as long."""
 
 CONTENT = frozenset({
     "base64Source", "batch", "content", "contents", "document", "documents", "image", "images", "input", "inputs",
     "instructions", "messages", "prompt", "query", "requests", "suffix", "system", "systemInstruction",
     "system_instruction", "text", "texts",
 })  # fmt: skip
-"""Members that hold the question itself: long ones are normal."""
+"""Members that hold the question itself, so long values are normal."""
 
 _TOKEN = 1024
 """Bytes that a name, number or literal may have."""
@@ -44,22 +44,22 @@ _SCALAR = re.compile(rb'[^ \t\n\r,:"\[\]{}]*+')
 _REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _FLAT = re.compile(rb"(?:%b)*+" % _PLAIN, re.DOTALL)
 _LEAVES = re.compile(rb"(?:%b|\[(?:%b)*+\]|\{(?:%b)*+\})*+" % (_PLAIN, _PLAIN, _PLAIN), re.DOTALL)
-"""Whole strings, objects and arrays without others inside, and what is between: one match leaps to the next bracket."""
+"""Whole strings, innermost objects and arrays, and what is between: one match leaps to the next bracket."""
 
 _FILE_ID = b'"file_id"'
 
 _REFERENCES = (b'"audio"', b'"container_upload"', b'"definition"', b'"item_reference"')
-"""Names and types by which long content refers to what the service keeps, or adds tools on the way."""
+"""Names and types by which long content refers to what the service keeps, or adds tools."""
 
 _BY_ID = frozenset({"input", "prompt"})
 """Members in which any ``id`` may be such a reference."""
 
-# Inside of strings a quote stands behind a backslash, so the text of a message is not taken for a name. But a letter
-# may be written as an escape, which no client does unless it wants to hide one.
+# In strings a quote stands behind a backslash, so the text of a message is not taken for a name. A letter may be
+# written as an escape, but only a client that wants to hide a name does that.
 _ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
 
 _LINK = re.compile(rb'url"[ \t\n\r]{0,64}+(?!\Z|[,}\]]|:[ \t\n\r]{0,64}+(?:"data:|[{n]))')
-"""A member whose name ends in ``url`` and whose value is neither within (``data:``), nor an object, nor null."""
+"""A member whose name ends in ``url`` and whose value is neither inline (``data:``), nor an object, nor null."""
 
 _SEAM = 4 + 64 + 1 + 64 + 6
 """Bytes that the longest of these looks at."""
@@ -75,9 +75,9 @@ class Scanner:
     The scanner of one body.
 
     ``feed`` takes the body in order, cut anywhere, and never raises. Afterwards ``fault`` says what is wrong with the
-    body as a whole (None when nothing is), ``short`` is an object of the kept members, each as it was written, and
-    *long* has the names of the others, all from ``CONTENT``: a body with another long member is unreadable. *remote*
-    tells that a long member may have a link in it, behind which things change.
+    body as a whole (None if nothing is). ``short`` is an object of the kept members, each as it was written. *long* has
+    the names of the others, all from ``CONTENT``: a body with another long member is unreadable. *remote*: a long
+    member may hold a link, and what is behind a link may change.
     """
 
     __slots__ = (
@@ -121,7 +121,7 @@ class Scanner:
 
     @property
     def short(self) -> bytes:
-        """A JSON object of the kept members; whether their values are valid is for its parser to say."""
+        """A JSON object of the kept members; its parser says whether their values are valid."""
         return b"{" + b",".join(self._kept) + b"}"
 
     def feed(self, chunk: bytes) -> None:
@@ -139,18 +139,21 @@ class Scanner:
             self._levels.feed(data[at:])
 
     def _stop(self, unsafe: Unsafe) -> None:
-        """The members end here; of what follows only encoding and nesting count, for they come before this fault."""
+        """
+        The members end here. Of what follows, only encoding and nesting matter, because their faults come before this
+        one.
+        """
         self._faults.add(unsafe)
         self._levels = Levels((self._want not in {_OPEN, _DONE}) + len(self._closers))
 
     def _forget(self) -> None:
-        """What is not text has no members, also where those before the fault have been read."""
+        """Text that is not UTF-8 has no members, even if those before the fault have been read."""
         self.long.clear()
         self.remote = False
         self._kept.clear()
 
     def _step(self, data: bytes, at: int) -> int:
-        """One token outside of strings and brackets; where the next one begins."""
+        """Read one token outside of strings and brackets; returns where the next one begins."""
         at = _end(_SPACE, data, at)
         if at == len(data):
             return at
@@ -226,13 +229,13 @@ class Scanner:
         return end
 
     def _follow(self, data: bytes, start: int) -> int:
-        """Inside a string or brackets: on to the value's end, or to the end of *data*."""
+        """Inside a string or brackets: go on to the end of the value, or of *data*."""
         at = start
         while at < len(data):
             if self._string:
                 at = self._follow_string(data, at)
             else:
-                # On the last level that is allowed even a leaf would be too deep.
+                # On the last allowed level, even a leaf would be too deep.
                 at = _end(_LEAVES if len(self._closers) < DEEPEST - 1 else _FLAT, data, at)
                 if at == len(data):
                     break
@@ -258,7 +261,7 @@ class Scanner:
             self._stop(Unsafe.INVALID_JSON)
 
     def _follow_string(self, data: bytes, at: int) -> int:
-        """Searching for the quote costs a hundredth of matching what is before it: images come in long strings."""
+        """Search for the quote: that costs a hundredth of matching what is before it, and images are long strings."""
         end = data.find(b'"', at)
         if end < 0 and data.find(b"\\", at) < 0:
             return len(data)
@@ -266,7 +269,7 @@ class Scanner:
             end = _end(_REST, data, at)
         if end == len(data):
             return end
-        if data[end] != _QUOTE:  # the chunk's last byte escapes the next one's first
+        if data[end] != _QUOTE:  # the last byte of the chunk escapes the first one of the next chunk
             self._tail = b"\\"
         else:
             self._string = False
@@ -279,7 +282,7 @@ class Scanner:
             self._search()
 
     def _search(self, *, last: bool = False) -> None:
-        """Look for references in the pieces of a long value, and let go of them; *last*: nothing of it follows."""
+        """Search the pieces of a long value for references, and drop them; *last*: the value ends here."""
         text = self._seam + b"".join(self._pieces)
         self._pieces.clear()
         self._seam = text[1 - _SEAM :]

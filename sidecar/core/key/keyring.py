@@ -1,8 +1,8 @@
 """
 The fleet's secrets: what names entries in Redis, and what seals them.
 
-The rule: a secret itself is used for nothing but to derive one subkey for each purpose, so that no purpose can be
-played off against another; and no text made here, not even a complaint, shows any of it.
+The rule: a secret is only used to derive one subkey for each purpose, so that no use can weaken another. No text made
+here shows any of it, not even an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MARK = b"\xef\xbb\xbf"
 @dataclass(frozen=True, slots=True, repr=False)
 class SecretKey:
     """
-    One line of the secret file. *id* stands in clear beside what the secret seals; the subkeys have 32 bytes, *noting*
+    One line of the secret file. *id* stands in clear beside what the secret seals. The subkeys have 32 bytes, *noting*
     64: *naming* makes names of keys, *encrypting* and *authenticating* seal entries, *noting* seals short texts.
     """
 
@@ -77,7 +77,7 @@ def parse(text: bytes) -> Keyring | str:
     """
     Read a secret file: one or two lines ``id:base64 of 32 bytes``, besides blank ones and those that begin with ``#``.
 
-    Returns what is wrong, in words that quote nothing of the file, where it can't be used.
+    If the file cannot be used, returns what is wrong, in words that quote nothing of the file.
     """
     if len(text) > LONGEST_FILE:
         return f"is larger than {LONGEST_FILE // 1024} KiB; a secret file has one or two lines id:base64"
@@ -99,8 +99,8 @@ def parse(text: bytes) -> Keyring | str:
 
 def name(secret: SecretKey, key: Key) -> bytes:
     """
-    What *key* is called outside this process: 32 characters of URL-safe Base64 (RFC 4648, 5), the same in every pod
-    that has *secret*, and nothing to anybody who has not.
+    The name of *key* outside this process: 32 characters of URL-safe Base64 (RFC 4648, 5). It is the same in every pod
+    that has *secret*, and tells nothing to anybody else.
     """
     return urlsafe_b64encode(blake2b(key.proof, key=secret.naming, digest_size=24, person=b"sidecar name").digest())
 

@@ -1,8 +1,8 @@
 """
-The name of a model as a record tells it.
+The name of a model as a record shows it.
 
-The rule: callers write it, and some paste a key there; what may be one is not told. Names of models are words, versions
-and dates; a fine-tuned one ends with a few random letters, and no more than that.
+The rule: callers write the name, and some paste a key there; a name that may be a key is not shown. Names of models
+consist of words, versions and dates; a fine-tuned one ends with a few random letters.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 from sidecar.core.pasted import KEY_START, is_random, is_word
 
 HIDDEN = "(hidden: looks like a key)"
-"""What is told instead."""
+"""Shown instead of such a name."""
 
 LONGEST_RANDOM = 12
-"""Characters without a break that may be random; keys have more."""
+"""The most characters in a row that may look random; keys have more."""
 
 MOST_RANDOM = 16
-"""Such characters in all."""
+"""The most such characters in all."""
 
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)

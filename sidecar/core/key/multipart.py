@@ -15,7 +15,7 @@ from typing import Any
 from sidecar.core.key.unsafe import Unsafe
 
 KEEP_ALL = 256 * 1024
-"""Bytes that all names and text fields together may have."""
+"""The most bytes of all names and text fields together."""
 
 _HEADERS = 8 * 1024
 _PARTS = 1024
@@ -33,7 +33,7 @@ FormField = tuple[str, str | dict[str, str]]
 
 
 class _Part:
-    """The part that is being read: *file* is the digest of a file so far, None for a text field."""
+    """The part that is being read. *file* is the digest of a file so far; None for a text field."""
 
     def __init__(self, name: str, extension: str, file: blake2b | None) -> None:
         self.name = name
@@ -57,7 +57,7 @@ class Multipart:
         self._delimiter = b"\r\n--" + boundary
         self._digest_key = digest_key
         self._fault = None if boundary else Unsafe.INVALID_MULTIPART
-        # The first delimiter needs no line before it: it gets one, and then is like the others.
+        # The first delimiter needs no line before it: it gets one here, and then is like the others.
         self._data = b"\r\n"
         self._at = 0
         self._state = self._preamble
@@ -94,7 +94,7 @@ class Multipart:
                 members[name] = value if name not in members else [*_listed(members[name]), value]
         return members
 
-    # Each state takes what it can from the data, and tells whether the next one may go on with the rest.
+    # Each state takes what it can from the data, and returns whether the next state may go on with the rest.
 
     def _preamble(self) -> bool:
         if len(self._data) < len(self._delimiter):
@@ -130,7 +130,7 @@ class Multipart:
 
     def _content(self) -> bool:
         end = self._data.find(self._delimiter, self._at)
-        if end < 0:  # what might be the delimiter's beginning stays for the next time
+        if end < 0:  # what might be the beginning of the delimiter is kept for the next chunk
             safe = max(self._at, len(self._data) - len(self._delimiter) + 1)
             self._take(self._data[self._at : safe])
             self._at = safe
@@ -200,7 +200,7 @@ class Multipart:
 
 
 def _boundary(content_type: bytes) -> bytes:
-    """The boundary that a content type names, ``b""`` where it is no form-data or names none or several."""
+    """The boundary that a content type names; ``b""`` if it is not form-data, or names none or several."""
     kind = content_type.partition(b";")[0].strip().lower()
     found = _BOUNDARY.findall(content_type)
     if kind != b"multipart/form-data" or len(found) != 1:
@@ -210,7 +210,7 @@ def _boundary(content_type: bytes) -> bytes:
 
 
 def _parameters(disposition: bytes) -> dict[bytes, bytes] | None:
-    """The parameters of a form-data disposition; None where it is none, or a parameter is odd or repeated."""
+    """The parameters of a form-data disposition; None if it is none, or if a parameter is odd or repeated."""
     kind, at = disposition[:9], 9
     parameters: dict[bytes, bytes] = {}
     while found := _PARAMETER.match(disposition, at):

@@ -1,8 +1,7 @@
 """
-Reads a large body while it passes, and holds back whatever goes wrong until somebody asks for the reading.
+Reads a large body while it passes, and delays every error until somebody asks for the reading.
 
-The rule: a body arrives in the listener, where a bug of the reader's would cost the call. So nothing but ``reading``
-raises.
+The rule: a body arrives in the listener, where a bug of the reader would cost the call. So only ``reading`` raises.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from sidecar.core.model import Reading
 
 
 class SteadyObserver:
-    """The observer that ``canonical.observer`` makes of the same arguments; after an error it is fed no more."""
+    """The observer that ``canonical.observer`` makes from the same arguments; after an error it gets no more data."""
 
     __slots__ = ("_error", "_observer")
 
@@ -39,7 +38,7 @@ class SteadyObserver:
             self._observer, self._error = None, error
 
     def reading(self) -> Reading:
-        """What the whole body is. Raises what went wrong on the way."""
+        """The reading of the whole body. Raises the error that came while the body passed."""
         if self._error is not None:
             raise self._error
         assert self._observer is not None

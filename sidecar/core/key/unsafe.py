@@ -1,8 +1,8 @@
 """
-Why a request body has no safe place in the cache.
+Why a request body cannot be used for the cache.
 
-The rule: a closed set. Each word is a bypass reason that callers, logs and metrics see; none of it is ever refused,
-the call goes upstream byte for byte as it came.
+The rule: a closed set. Each word is a bypass reason that callers, logs and metrics see. Such a call is not refused: it
+goes upstream byte for byte as it came.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Counts how many calls a route may make, and says whose turn is next."""
+"""How many calls a route may make, and which call is next."""

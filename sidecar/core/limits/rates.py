@@ -1,17 +1,17 @@
 """
-How much of a service a route may take: its rates, what a call is expected to use, and a concurrency that follows what
-the service stands.
+How much of a service a route may use: its rates, what a call is expected to use, and a concurrency that adapts to what
+the service can take.
 
-The rule: rates are counted in time. What is taken is worth so many seconds of the limit, so a bucket is one instant,
-means the same to a process that has a share of the limit as to the fleet that has all of it, and survives a change
-of the limit. ``fleet/quota`` does the same arithmetic inside Redis.
+The rule: rates are counted in time. What is taken is worth so many seconds of the limit, so a bucket is one instant. It
+means the same to a process with a share of the limit as to the fleet with all of it, and it survives a change of the
+limit. ``fleet/quota`` does the same arithmetic inside Redis.
 
-A bucket holds ``BURST_SECONDS`` of its limit. In any minute no more is taken than the minute's limit and a full
-bucket, so with 2 s at most 103.3 % of it, which leaves room below 5 % for corrections that come late; and services
-that judge a minute's limit by windows of 1 to 10 s (Azure OpenAI) see nothing to object to. A route that is asked for
-more than its limit uses all of it: calls are let in one after the other as the bucket fills, and none of what runs in
-is lost. A call that is worth more than a bucket passes when the bucket is full, and what it overdraws is paid by the
-calls after it; with such calls a minute may exceed its limit by one of them.
+A bucket holds ``BURST_SECONDS`` of its limit. In any minute no more is taken than the minute's limit and a full bucket:
+with 2 s at most 103.3 %, which leaves room below 105 % for late corrections. Services that judge a minute's limit by
+windows of 1 to 10 s (Azure OpenAI) accept that. A route with more calls than its limit uses all of it: calls go in one
+after the other as the bucket fills, and no refill is lost. A call that costs more than a full bucket passes when the
+bucket is full, and the calls after it pay for the overdraft; with such calls, a minute may exceed its limit by one of
+them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ BURST_SECONDS: Final = 2.0
 """How much a bucket holds, in seconds' worth of its limit."""
 
 MOST_DEBT_SECONDS: Final = 600.0
-"""How far a bucket may be overdrawn: after that even the largest mistake is forgiven."""
+"""How far a bucket may be overdrawn; even the largest mistake is forgiven after that."""
 
 BYTES_PER_TOKEN: Final = 4
-"""Of English text and of JSON, by the rule of thumb of OpenAI's tokenizer documentation."""
+"""Bytes for each token of English text and of JSON, by the rule of thumb of OpenAI's tokenizer documentation."""
 
 MODEST_OUTPUT: Final = 500
 """Tokens that an answer is expected to have where the call sets it no limit."""
@@ -39,14 +39,17 @@ FULL: Final = float("-inf")
 
 
 def limited(limits: RouteLimits) -> bool:
-    """Whether *limits* limit anything: those of most routes are told by who they are, for each call asks."""
+    """
+    Whether *limits* limit anything. Most routes have the default object, which is recognised by identity: each call
+    asks.
+    """
     return limits is not NO_LIMITS and bool(
         limits.concurrency or limits.tokens_per_minute or limits.requests_per_minute or limits.adaptive
     )
 
 
 def estimate(body_size: int, max_output: int | None) -> int:
-    """The tokens that a call with *body_size* bytes of JSON will use, and with *max_output* declared, at least 1."""
+    """The tokens, at least 1, that a call with *body_size* bytes of JSON and *max_output* is expected to use."""
     return max(1, body_size // BYTES_PER_TOKEN + (MODEST_OUTPUT if max_output is None else max(0, max_output)))
 
 
@@ -79,7 +82,7 @@ class Worth(NamedTuple):
 
 
 def worth(limits: RouteLimits, parts: int = 1) -> Worth:
-    """What a request and a token are worth to one of *parts* that share *limits*."""
+    """What a request and a token cost one of *parts* that share *limits*."""
     return Worth(
         60.0 * parts / limits.requests_per_minute if limits.requests_per_minute else 0.0,
         60.0 * parts / limits.tokens_per_minute if limits.tokens_per_minute else 0.0,
@@ -87,7 +90,7 @@ def worth(limits: RouteLimits, parts: int = 1) -> Worth:
 
 
 class Pair(NamedTuple):
-    """The same of a route's *requests* and of its *tokens*, in seconds: how full the buckets are, or the waits."""
+    """Values of a route's *requests* and of its *tokens*, in seconds: how full the buckets are, or the waits."""
 
     requests: float
     tokens: float
@@ -111,19 +114,19 @@ class Bucket:
         return f"<Bucket empty at {self._empty_at:.3f}>"
 
     def fill(self, now: float) -> float:
-        """Seconds' worth that are in it, at most ``BURST_SECONDS``; below 0 it is overdrawn."""
+        """Seconds' worth in the bucket, at most ``BURST_SECONDS``; below 0 it is overdrawn."""
         return min(BURST_SECONDS, now - self._empty_at)
 
     def wait(self, now: float, seconds: float, ahead: float = 0.0) -> float:
-        """How long until *seconds*' worth can be taken, after *ahead*: until that is there, or the bucket full."""
+        """How long until *seconds*' worth can be taken after *ahead*: until it is there, or the bucket is full."""
         return max(0.0, ahead + min(seconds, BURST_SECONDS) - self.fill(now))
 
     def take(self, now: float, seconds: float) -> None:
-        """Take *seconds*' worth, be it there or not; below 0 it is given back, and what doesn't go in is lost."""
+        """Take *seconds*' worth even if it is not there. Below 0 it is given back; more than a full bucket is lost."""
         self.set(now, self.fill(now) - seconds)
 
     def set(self, now: float, fill: float) -> None:
-        """Be as full as that."""
+        """Set how full the bucket is."""
         self._empty_at = now - max(-MOST_DEBT_SECONDS, min(BURST_SECONDS, fill))
 
 
@@ -144,7 +147,7 @@ class Account:
         return Pair(self._requests.fill(now), self._tokens.fill(now))
 
     def set(self, now: float, fill: Pair) -> None:
-        """Be as full as that."""
+        """Set how full the buckets are."""
         self._requests.set(now, fill.requests)
         self._tokens.set(now, fill.tokens)
 
@@ -154,17 +157,17 @@ class Account:
         return Pair(requests, self._tokens.wait(now, tokens * worth.token, ahead_tokens * worth.token))
 
     def take(self, now: float, worth: Worth, tokens: int, requests: int = 1) -> None:
-        """Take so much, be it there or not. Below 0 it is given back."""
+        """Take so much even if it is not there. Below 0 it is given back."""
         self._requests.take(now, requests * worth.request)
         self._tokens.take(now, tokens * worth.token)
 
 
 class Calibration:
     """
-    How estimates have compared with what calls really used, of about the last ``MEMORY`` calls.
+    How estimates compared with what calls really used, over about the last ``MEMORY`` calls.
 
-    An estimate counts all the output that a call allows, of which most use a fraction. Charged like that, a busy route
-    would have a large part of its limit tied up in calls that give it back only when they end.
+    An estimate counts all the output that a call allows, but most calls use a fraction of it. If calls were charged the
+    estimate, a busy route would have much of its limit tied up until its calls end.
     """
 
     __slots__ = ("_estimated", "_used")
@@ -182,17 +185,17 @@ class Calibration:
 
     @property
     def ratio(self) -> float:
-        """Tokens used for each that was estimated: a ratio of sums, so that it is right for the sum of calls."""
+        """Tokens used for each estimated token: a ratio of sums, so it is right for the sum of calls."""
         if not self._estimated:
             return 1.0
         return max(self.LEAST, min(self.MOST, self._used / self._estimated))
 
     def charge(self, estimated: int) -> int:
-        """What a call of that estimate is charged when it is let in, at least 1 unless it is nothing."""
+        """What a call with this estimate is charged when it starts, at least 1 unless the estimate is 0."""
         return max(min(1, estimated), round(estimated * self.ratio))
 
     def learn(self, estimated: int, used: int) -> None:
-        """A call has ended. One that used nothing has failed, and says nothing of those that don't."""
+        """A call has ended. A call that used nothing has failed, and teaches nothing."""
         if used > 0 and estimated > 0:
             keep = 1.0 - 1.0 / self.MEMORY
             self._estimated = self._estimated * keep + estimated
@@ -201,13 +204,14 @@ class Calibration:
 
 class Adaptive:
     """
-    A concurrency that follows what the service takes: additive increase, multiplicative decrease (Chiu and Jain 1989;
-    ``AIMDLimit`` of Netflix' concurrency-limits, whose factor of 0.9 and least use of one half these are).
+    A concurrency that follows what the service can take: additive increase, multiplicative decrease (Chiu and Jain
+    1989; ``AIMDLimit`` of Netflix' concurrency-limits, which also has the factor of 0.9 and the least use of one half).
 
-    Until the first decrease each good call adds one, so that it doubles in a round trip; after it, each adds its part
-    of one (slow start and congestion avoidance, RFC 5681, 3.1). It falls when a call is throttled, or when calls of
-    late take twice as long as in the long run; an average of few, since a single call of a language model takes as
-    long as its answer is. *most* is the upper bound, *start* where it begins; the lower bound is 1.
+    Until the first decrease each good call adds one, so the limit doubles in a round trip; after it, each call adds its
+    part of one (slow start and congestion avoidance, RFC 5681, 3.1). The limit falls when a call is throttled, or when
+    recent calls take twice as long as in the long run. Recent means an average of a few calls, because one call of a
+    language model takes as long as its answer is long. *most* is the upper bound, *start* the first value; the lower
+    bound is 1.
     """
 
     __slots__ = ("_cut_at", "_late", "_level", "_long", "_most", "_seen")
@@ -217,7 +221,7 @@ class Adaptive:
     LATE: Final = 0.2
     LONG: Final = 0.01
     LEARNING: Final = 20
-    """Calls before averages say anything."""
+    """Calls before averages mean anything."""
 
     def __init__(self, most: int, start: int) -> None:
         self._most = most
@@ -231,13 +235,14 @@ class Adaptive:
 
     @property
     def limit(self) -> int:
-        """How many calls may be inside."""
+        """How many calls may run at a time."""
         return int(self._level)
 
     def settle(self, now: float, began: float, inside: int, *, throttled: bool, seconds: float | None) -> None:
         """
-        A call that *began* at that time has ended with *inside* calls, itself among them; it took *seconds*, None
-        where that says nothing. A decrease is answered only by calls that began after it: one for a round trip.
+        A call that *began* at that time has ended; with it, *inside* calls were running. It took *seconds*; None if its
+        time means nothing. Only calls that began after a decrease can cause the next one, so there is one decrease in a
+        round trip.
         """
         if seconds is not None and not throttled:
             self._seen += 1

@@ -1,8 +1,8 @@
 """
-Whose turn is next on a route, and from when on.
+Which call of a route is next, and when.
 
-The rule: a turn is bought for the line, not for a call. Whoever is first when it comes has it, and what that one takes
-more or less of tokens is booked as a correction.
+The rule: a turn is bought for the line, not for a call. The call that is first when the turn comes takes it, and its
+difference in tokens is booked as a correction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sidecar.core.limits.rates import BRIMFUL, Account, Pair, Worth
 
 
 class Queued(Protocol):
-    """What a line goes by: whether it can let others go first, and the tokens that it is charged."""
+    """What the line needs to know of a call: whether it lets others go first, and the tokens that it is charged."""
 
     batch: bool
     charge: int
@@ -25,7 +25,7 @@ T = TypeVar("T", bound=Queued)
 
 
 class Line(Generic[T]):
-    """Who waits for a turn: in the order in which they came, but those of batches after all others."""
+    """The calls that wait for a turn, in the order in which they came, with batch calls after all others."""
 
     __slots__ = ("_batch", "_direct", "_tokens")
 
@@ -46,21 +46,21 @@ class Line(Generic[T]):
 
     @property
     def first(self) -> T | None:
-        """Whose turn is next."""
+        """The call that is next."""
         return next(iter(self), None)
 
     @property
     def last(self) -> T | None:
-        """Who gives way where there are too many: the last to come of the batches, else of all."""
+        """The call that must leave if there are too many: the last batch call, or the last of all."""
         return next(reversed(self._batch or self._direct), None)
 
     def join(self, call: T) -> None:
-        """*call* is the last of its kind."""
+        """Add *call* at the end of its kind."""
         (self._batch if call.batch else self._direct)[call] = None
         self._tokens[call.batch] += call.charge
 
     def remove(self, call: T) -> bool:
-        """*call* waits no longer; False where it didn't."""
+        """*call* stops waiting; False if it did not wait."""
         line = self._batch if call.batch else self._direct
         if call not in line:
             return False
@@ -69,15 +69,15 @@ class Line(Generic[T]):
         return True
 
     def ahead(self, *, batch: bool) -> tuple[int, int]:
-        """How many would be before one that joins, and the tokens that they are charged."""
+        """How many calls would be before a new one, and the tokens that they are charged."""
         return (len(self), sum(self._tokens)) if batch else (len(self._direct), self._tokens[0])
 
 
 class Taken(NamedTuple):
     """
-    What several calls got of a rate that is shared. The first *admitted* may go at once. The next one, if there was a
-    next, has its turn after *wait*; *reserved* tells that it has been charged and goes then, without asking again.
-    *fill*: how full the buckets are after that.
+    What several calls got of a shared rate. The first *admitted* may go at once. The next call, if there is one, has
+    its turn after *wait*; *reserved*: it has been charged, and goes then without asking again. *fill*: how full the
+    buckets are after that.
     """
 
     admitted: int
@@ -87,7 +87,7 @@ class Taken(NamedTuple):
 
 
 class Reservation:
-    """Room in the rates that is paid for: *charge* tokens and one request, each from its own instant on."""
+    """Room in the rates, already charged: *charge* tokens and one request, each usable from its own instant on."""
 
     __slots__ = ("charge", "requests_at", "tokens_at")
 
@@ -107,9 +107,9 @@ class Reservation:
 
 class Reservations:
     """
-    The turns that were bought for a line and not used yet, and how full the buckets are as far as is known here.
+    The turns that were bought for a line and not used yet, and how full the buckets are as far as this process knows.
 
-    *alone*: they are bought of this process's share, for the fleet can't be asked.
+    *alone*: they are bought from this process's own share, because the fleet cannot be asked.
     """
 
     __slots__ = ("_account", "_bought", "alone")
@@ -124,21 +124,24 @@ class Reservations:
 
     @property
     def next(self) -> Reservation | None:
-        """The next one."""
+        """The next turn."""
         return self._bought[0] if self._bought else None
 
     def use(self) -> Reservation:
-        """The next one, which is no longer there."""
+        """Take the next turn out."""
         return self._bought.popleft()
 
     def wait(self, now: float, price: Worth, charge: int, ahead: int, ahead_tokens: int) -> float:
-        """Seconds until there is room for a call behind *ahead* others; what is bought for these is counted once."""
+        """
+        Seconds until there is room for a call behind *ahead* others; turns already bought for these are not counted
+        twice.
+        """
         ahead = max(0, ahead - len(self._bought))
         ahead_tokens = max(0, ahead_tokens - sum(turn.charge for turn in self._bought))
         return max(self._account.wait(now, price, charge, ahead=ahead, ahead_tokens=ahead_tokens))
 
     def buy(self, now: float, price: Worth, charge: int, patience: float) -> float:
-        """Buy one that comes within *patience* seconds. Returns how long it takes; above that it was not bought."""
+        """Buy a turn within *patience* seconds. Returns how long it takes; if that is longer, no turn was bought."""
         wait = self._account.wait(now, price, charge)
         if max(wait) <= patience:
             self._account.take(now, price, charge)
@@ -146,7 +149,7 @@ class Reservations:
         return max(wait)
 
     def hear(self, now: float, taken: Taken, charges: Sequence[int]) -> None:
-        """The fleet has been asked for *charges* and has given *taken*."""
+        """The fleet was asked for *charges*, and gave *taken*."""
         self.alone = False
         self._account.set(now, taken.fill)
         self._bought.extend(Reservation(charge, now, Pair(0.0, 0.0)) for charge in charges[: taken.admitted])
@@ -155,8 +158,8 @@ class Reservations:
 
     def give(self, now: float, price: Worth, tokens: int, requests: int = 0) -> None:
         """
-        Give back so much of what was taken, or below 0 take it in addition. Room that this process gives back is the
-        first that its own line may use: turns that wait for tokens come so much earlier.
+        Give so much back; below 0 take it in addition. Room that this process gives back goes to its own line first:
+        turns that wait for tokens come so much earlier.
         """
         self._account.take(now, price, -tokens, -requests)
         for turn in self._bought:
@@ -164,8 +167,8 @@ class Reservations:
 
     def ceiling(self, now: float, parts: int) -> Pair:
         """
-        How full the fleet's buckets can be: who has spent of its own share, one of *parts*, in the meantime doesn't
-        get what the fleet has saved on top of that, and brings along its part of what was overdrawn.
+        How full the fleet's buckets can be. A process that has spent its own share, one of *parts*, in the meantime
+        gets nothing of what the fleet has saved on top of that, and brings along its part of an overdraft.
         """
         if not self.alone:
             return BRIMFUL

@@ -1,1 +1,1 @@
-"""Judges which regions are well, and in which order they are asked."""
+"""Which regions work, and in which order they are asked."""

@@ -1,10 +1,11 @@
 """
-Whether a region is called: a circuit breaker that opens on failures and finds out by single probes when they are over.
+Whether a region is called: a circuit breaker that opens on failures, and tests by single calls (probes) when they are
+over.
 
-The rule: what a permit brings counts only in the generation that gave it. Each transition and each probe begins another
-one, so a verdict that comes late, of calls that were under way before, changes nothing.
+The rule: the verdict on a permit counts only in the generation that gave the permit. Each transition and each probe
+begins a new generation, so a late verdict on a call from before changes nothing.
 
-It owns no clock and no randomness: *now* is monotonic seconds, *draw* a number in [0, 1).
+It has no clock and no randomness: *now* is monotonic seconds, *draw* a number in [0, 1).
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from sidecar.core.region.tally import Tally
 from sidecar.core.rules import BreakerRule
 
 LONGEST_WAIT = 60.0
-"""Seconds beyond which failed probes no longer double the wait, before its jitter; a longer ``rule.open`` is kept."""
+"""The longest wait that failed probes reach by doubling, seconds, before its jitter; a longer ``rule.open`` is kept."""
 
 JITTER = 0.2
-"""A wait is longer or shorter by up to this part of it, so that the fleet doesn't probe in step."""
+"""A wait is longer or shorter by up to this part of it, so that the pods of a fleet do not probe at the same time."""
 
 PROBE_PATIENCE = 30.0
-"""Seconds that a probe has for its verdict, or ``rule.open`` where that is more; then another one may go."""
+"""Seconds that a probe has for its verdict, or ``rule.open`` if that is more; then another probe may start."""
 
 RAMP = 30.0
 FIRST_SHARE = 0.1
-"""After closing, the part of the traffic let through grows linearly from this one to all of it, in ``RAMP`` seconds."""
+"""After closing, the share of calls let through grows linearly from this value to all of them, in ``RAMP`` seconds."""
 
 RAMP_PAUSE = 1.0
 """Seconds after which a call that the ramp refused may ask again."""
 
 STRAY = 0.1
-"""The part of the calls without another candidate that is let through where the region doesn't answer at all."""
+"""The share of calls without another candidate that is let through while the region does not answer at all."""
 
 TransitionCause = Literal[
     "unanswered",
@@ -49,14 +50,14 @@ TransitionCause = Literal[
     "fleet",
     "waited",
 ]
-"""Why a breaker changed; ``probe`` and ``waited`` are for whoever tells of a probe's permit."""
+"""Why a breaker changed; ``probe`` and ``waited`` are for code that reports a probe's permit."""
 
 
 class Sign(StrEnum):
     """
-    What a call says of its region: ``GOOD``; ``ERROR``, it was answered but failed; ``UNANSWERED``, no answer came
-    (connect, TLS, timeout, a connection that died before the commit point); ``NEUTRAL``, the answer says nothing of the
-    region (a caller's own fault, a spent quota).
+    What a call shows of its region: ``GOOD``; ``ERROR``, it was answered but failed; ``UNANSWERED``, no answer came
+    (connect, TLS, timeout, a connection that died before the commit point); ``NEUTRAL``, the answer says nothing about
+    the region (the caller's own mistake, a spent quota).
     """
 
     GOOD = "good"
@@ -66,7 +67,7 @@ class Sign(StrEnum):
 
 
 class State(StrEnum):
-    """``CLOSED`` lets calls through, ``OPEN`` refuses them, ``HALF_OPEN`` waits for what a probe says."""
+    """``CLOSED`` lets calls through, ``OPEN`` refuses them, ``HALF_OPEN`` waits for the verdict on a probe."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -75,8 +76,8 @@ class State(StrEnum):
 
 class Permit(Struct, frozen=True, gc=False):
     """
-    Leave to call, to be settled at the commit point or released. *probe*: its verdict decides; *last_resort*: it goes
-    through an open breaker because no other candidate was left.
+    Permission for one call, to be settled at the commit point or released. *probe*: its verdict decides. *last_resort*:
+    it passes an open breaker because no other candidate was left.
     """
 
     generation: int
@@ -86,8 +87,8 @@ class Permit(Struct, frozen=True, gc=False):
 
 class Refusal(Struct, frozen=True, gc=False):
     """
-    No call now. *seconds*: until it is worth asking again, above 0; *unanswered*: the region stands open by calls that
-    it didn't answer; *forced*: an operator wants it so.
+    No call now. *seconds*: until it makes sense to ask again, above 0; *unanswered*: the breaker opened because calls
+    had no answer; *forced*: by an operator's order.
     """
 
     seconds: float
@@ -97,8 +98,9 @@ class Refusal(Struct, frozen=True, gc=False):
 
 class Transition(Struct, frozen=True, gc=False):
     """
-    A breaker's change. *seconds*: how long it stays open, 0 where it isn't or only another order ends that. *detail*:
-    for people, what the last call met, ``""`` where nothing is known; a breaker leaves it to whoever has made the call.
+    A breaker's change. *seconds*: how long it stays open; 0 if it is not open, or if only another order ends that.
+    *detail*: for people, what the last call met, ``""`` if unknown; the breaker leaves it to the code that made the
+    call.
     """
 
     before: State
@@ -112,8 +114,8 @@ class Breaker:
     """
     One region's breaker.
 
-    A permit of ``admit`` with *probe* tells that it is half open now: that is the one change that no ``Transition``
-    reports. A 0 in the rule, where a count or a rate is meant, turns that judgement off.
+    A permit of ``admit`` with *probe* means that the breaker is half open now: this is the one change that no
+    ``Transition`` reports. A 0 in the rule, where a count or a rate is meant, turns that judgement off.
     """
 
     __slots__ = (
@@ -139,15 +141,15 @@ class Breaker:
         self._minimum = max(1, min(rule.minimum_calls, rule.window))
         self._patience = max(PROBE_PATIENCE, rule.open)
         self._window = Tally(rule.window)
-        self._unanswered = 0  # in a row
-        self._errors = 0  # in a row
+        self._unanswered = 0  # calls in a row
+        self._errors = 0  # calls in a row
         self._state = State.CLOSED
         self._forced: State | None = None
         self._generation = 0
         self._opened_unanswered = False  # opened by calls without an answer
-        self._unanswered_run = 0  # verdicts without an answer in a row, of whatever generation
+        self._unanswered_run = 0  # verdicts without an answer in a row, of any generation
         self._doublings = 0  # of the wait
-        self._next_probe = -inf  # where not closed: when a probe may go, or another one
+        self._next_probe = -inf  # if not closed: when the next probe may start
         self._probing = False
         self._ramp_from = -inf
 
@@ -164,36 +166,40 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        """What it is now. An open one whose time is over becomes half open with the call that asks next."""
+        """The state now. An open breaker whose time is over becomes half open with the next call that asks."""
         return self._state
 
     @property
     def forced(self) -> State | None:
-        """The operator's order, ``OPEN`` or ``CLOSED``; None: it judges for itself."""
+        """The operator's order, ``OPEN`` or ``CLOSED``; None if the breaker decides itself."""
         return self._forced
 
     @property
     def gone(self) -> bool:
-        """Whether a whole window of calls in a row had no answer: not even a call's only region is asked then."""
+        """
+        Whether a whole window of calls in a row had no answer: then the region is not asked even if it is a call's only
+        one.
+        """
         return self._state is not State.CLOSED and self._opened_unanswered and self._unanswered_run >= self._rule.window
 
     def remaining(self, now: float) -> float:
-        """Seconds until it is half open; 0 where it isn't open, or by an order."""
+        """Seconds until it is half open; 0 if it is not open, or if it is open by an order."""
         if self._state is not State.OPEN or self._forced is not None:
             return 0.0
         return max(0.0, self._next_probe - now)
 
     def share(self, now: float) -> float:
-        """The part of the traffic that is let through: 1.0 closed, less in the ramp, 0.0 otherwise."""
+        """The share of calls that is let through: 1.0 if closed, less in the ramp, otherwise 0.0."""
         if self._state is not State.CLOSED:
             return 0.0
         return min(1.0, FIRST_SHARE + (1.0 - FIRST_SHARE) * (now - self._ramp_from) / RAMP)
 
     def admit(self, now: float, draw: float, *, last: bool = False, only_region: bool = False) -> Permit | Refusal:
         """
-        Leave for one call. *last*: no other candidate is left, so that it is refused only where hardly any call would
-        be answered, or by an order. *only_region*: there never was another one. Three unanswered in a row are chance
-        where half of the connections die, and the others' answers would be lost; a ``rule.window`` of them is none.
+        Permit or refuse one call. *last*: no other candidate is left, so the call is refused only if hardly any call
+        would be answered, or by an order. *only_region*: there never was another candidate. If half of the connections
+        die, three unanswered calls in a row are chance, and refusing would lose good answers; a ``rule.window`` of them
+        is not chance.
         """
         if self._state is State.CLOSED:
             if last or draw < self.share(now):
@@ -206,16 +212,16 @@ class Breaker:
         if last and (not self._opened_unanswered or draw < STRAY or (only_region and not self.gone)):
             return Permit(self._generation, last_resort=True)
         seconds = self._next_probe - now
-        if self._probing:  # its verdict comes well before its patience ends
+        if self._probing:  # its verdict comes well before its time ends
             seconds = min(seconds, max(self._rule.open, RAMP_PAUSE))
         return Refusal(seconds, unanswered=self._opened_unanswered)
 
     def settle(self, permit: Permit, sign: Sign, seconds: float, now: float, draw: float) -> Transition | None:
         """
-        The verdict on a call, once, at its commit point; *seconds* is what it took until then.
+        Record the verdict on a call, once, at its commit point; *seconds* is what it took until then.
 
-        A probe that is good but slow fails: closing on it would bring back what opened the breaker. A spare call that
-        is good closes the breaker as a probe does; its failure says nothing new.
+        A probe that is good but slow fails: if it closed the breaker, what opened it would come back. A good spare call
+        closes the breaker like a probe; a failed one tells nothing new.
         """
         self._unanswered_run = self._unanswered_run + 1 if sign is Sign.UNANSWERED else 0
         if permit.generation != self._generation:
@@ -230,22 +236,22 @@ class Breaker:
         return None
 
     def release(self, permit: Permit) -> None:
-        """No verdict, the call was cancelled: a probe's slot is free for the next call."""
+        """The call was cancelled without a verdict: a probe's slot is free for the next call."""
         if self._holds(permit):
             self._give_back(-inf)
 
     def postpone(self, permit: Permit, now: float, seconds: float) -> None:
         """
-        Another process probes: the slot is given back, and nobody here probes for *seconds*, at most for as long as a
-        probe of our own would have.
+        Another process probes: give the slot back, and start no probe here for *seconds*, at most for as long as a
+        probe of our own would have taken.
         """
         if self._holds(permit):
             self._give_back(now + min(seconds, self._patience))
 
     def broke(self, permit: Permit, now: float, draw: float) -> Transition | None:
         """
-        An answer broke after its commit point: one more failed call in the rate. It was begun long ago perhaps, so it
-        neither ends nor lengthens a row.
+        An answer broke after its commit point: one more failed call in the rate. The call may have begun long ago, so
+        it neither ends nor lengthens a row.
         """
         if permit.generation != self._generation or self._state is not State.CLOSED:
             return None
@@ -254,8 +260,9 @@ class Breaker:
 
     def force(self, state: State | None, now: float) -> Transition | None:
         """
-        An operator's order: ``OPEN``, no calls, not even the last candidate's; ``CLOSED``, all calls, which are counted
-        but not judged; None: its own judgement again, with a ramp where it was open. ``HALF_OPEN`` is a ValueError.
+        Apply an operator's order: ``OPEN``, no calls, not even the last candidate's; ``CLOSED``, all calls, which are
+        counted but not judged; None: the breaker decides again, with a ramp if it was open. ``HALF_OPEN`` is a
+        ValueError.
         """
         if state is State.HALF_OPEN:
             raise ValueError("a breaker is not forced half open")
@@ -273,8 +280,8 @@ class Breaker:
         """
         The fleet has opened it for *open_for* seconds, at most ``LONGEST_WAIT``, or closed it (None).
 
-        An open one waits for the later of both ends. Nothing changes where an order holds, nor by an opening while a
-        probe of our own is out: its verdict is newer.
+        An open breaker waits for the later of both ends. Nothing changes while an order holds. An opening changes
+        nothing while a probe of our own runs, because its verdict is newer.
         """
         if self._forced is not None:
             return None
@@ -295,7 +302,7 @@ class Breaker:
         return self._open(now, seconds, "fleet")
 
     def _holds(self, permit: Permit) -> bool:
-        """Whether *permit* is the probe that is out."""
+        """Whether *permit* is that of the running probe."""
         return permit.probe and self._probing and permit.generation == self._generation
 
     def _ramping(self, now: float) -> bool:
@@ -303,8 +310,8 @@ class Breaker:
 
     def _count(self, sign: Sign, now: float, draw: float, *, slow: bool) -> Transition | None:
         """
-        A call's verdict while closed. Any answer ends the row of unanswered calls; the row of errors only a good one
-        does, since a call without an answer, or a neutral one, doesn't tell that the errors are over.
+        Count a verdict while closed. Any answer ends the row of unanswered calls. Only a good one ends the row of
+        errors, because a call without an answer, or a neutral one, does not show that the errors are over.
         """
         match sign:
             case Sign.GOOD:
@@ -329,7 +336,7 @@ class Breaker:
         return self._open(now, self._wait(draw), cause)
 
     def _found(self) -> TransitionCause | None:
-        """Why it should open now."""
+        """Why it should open now; None if it should not."""
         rule, window = self._rule, self._window
         if 0 < rule.consecutive_unanswered <= self._unanswered:
             return "unanswered"
@@ -349,7 +356,7 @@ class Breaker:
 
     def _probe(self, now: float) -> Permit:
         self._state = State.HALF_OPEN
-        if not self._probing:  # else the one before has only taken long: its verdict is as good as the next one's
+        if not self._probing:  # otherwise the earlier probe only took long: its verdict is as good as the next one's
             self._generation += 1
         self._probing = True
         self._next_probe = now + self._patience
@@ -362,7 +369,7 @@ class Breaker:
     def _settle_probe(self, sign: Sign, now: float, draw: float, *, slow: bool) -> Transition | None:
         if not self._probing:
             return None
-        if sign is Sign.NEUTRAL:  # it answers, at least
+        if sign is Sign.NEUTRAL:  # at least it answers
             self._opened_unanswered = False
             self._give_back(-inf)
             return None

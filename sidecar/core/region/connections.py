@@ -1,9 +1,9 @@
 """
-Why connections to the services are opened: each either replaces one that was lost, or is there because there are more
-calls at once. And when one has served for long enough.
+Why connections to services are opened (to replace a lost one, or because there are more calls at once), and when a
+connection is old enough to be replaced.
 
-The rule: every connection opened has one reason, and every one lost is the reason of at most one other. A connection is
-judged by its age only between two calls.
+The rule: every opened connection has one reason, and every lost one is the reason for at most one other. The age of a
+connection is checked only between two calls.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 DESTINATIONS = 256
-"""Of so many destinations it is known what was lost there; of others, a new connection is simply the first."""
+"""For so many destinations the lost connections are known; for any other, a new connection counts as the first."""
 
 
 OLD = 300.0
-"""Seconds for which a connection is used, on average: so a name that moves is followed, however busy they are."""
+"""Average use of a connection, in seconds: so a name that moves is followed, however busy its connections are."""
 
 SPREAD = 0.2
-"""By so much of that, more or less, connections differ: those opened together are not replaced together."""
+"""The part by which terms differ up or down, so that connections opened together are not replaced together."""
 
 
 class Opened(StrEnum):
     """Why a connection was opened. A closed set: it labels a metric."""
 
     FIRST = "first"
-    """There was none to the destination."""
+    """There was no connection to the destination."""
     BUSY = "busy"
-    """Each that there was had a call on it."""
+    """Each existing connection had a call on it."""
     IDLE = "idle"
-    """The one before had been unused for long."""
+    """The previous connection was unused for long."""
     AGED = "aged"
-    """The one before had been open for long."""
+    """The previous connection was open for long."""
     MOVED = "moved"
-    """The one before led to an address that its host's name no longer has."""
+    """The previous connection led to an address that its host's name no longer has."""
     CLOSED = "closed"
-    """The service closed the one before, or asked for that."""
+    """The service closed the previous connection, or asked for that."""
     DIED = "died"
-    """The one before broke under a call."""
+    """The previous connection broke under a call."""
     DROPPED = "dropped"
-    """The one before was given up with its call: its caller left, or its answer came before its request was sent."""
+    """The previous connection was given up with its call: the caller left, or the answer came before all was sent."""
 
 
 class ConnectionTerm(Struct, frozen=True):
     """
-    How long a connection is used: until *ends*, monotonic seconds. *host* is the name it was opened for, *address*
-    where that led.
+    How long a connection is used: until *ends*, monotonic seconds. *host* is the name for which it was opened,
+    *address* the address that the name had.
     """
 
     host: str
@@ -58,15 +58,15 @@ class ConnectionTerm(Struct, frozen=True):
 
 
 def term(host: str, address: str, now: float, old: float, draw: float) -> ConnectionTerm:
-    """The term of a connection opened *now*, where connections last for *old* seconds. *draw* is uniform in [0, 1)."""
+    """The term of a connection opened *now*; connections last for *old* seconds. *draw* is uniform in [0, 1)."""
     return ConnectionTerm(host, address, now + old * (1 - SPREAD + 2 * SPREAD * draw))
 
 
 def outlived(of: ConnectionTerm, now: float, old: float, missing: float) -> Opened | None:
     """
-    Why a connection should not be used any more, None where it should. *missing*: for how many seconds the answers for
-    its host have come without its address. One that is missing for a short time only is no reason: many names have
-    more addresses than stand in one answer.
+    Why a connection should no longer be used; None if it should. *missing*: for how many seconds the answers for its
+    host have come without its address. A short time is no reason, because many names have more addresses than one
+    answer shows.
     """
     if missing >= old:
         return Opened.MOVED
@@ -74,7 +74,7 @@ def outlived(of: ConnectionTerm, now: float, old: float, missing: float) -> Open
 
 
 class _Destination(Struct):
-    """*opened*: connections there are, those being opened too. *lost*: those gone and not replaced, latest last."""
+    """*opened*: open connections, and those being opened. *lost*: closed ones without a replacement, latest last."""
 
     opened: int = 0
     lost: list[Opened] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Census:
     """
     Counts the connections opened, by reason, in *counts*.
 
-    ``opening`` before each attempt to open one, and then either ``failed``, or ``lost`` when it is gone.
+    Call ``opening`` before each attempt to open one, then ``failed``, or ``lost`` when the connection is closed.
     """
 
     def __init__(self) -> None:
@@ -106,17 +106,17 @@ class Census:
         return reason
 
     def succeeded(self, reason: Opened) -> None:
-        """It is there."""
+        """The connection is open."""
         self.counts[reason] += 1
 
     def failed(self, key: Hashable, reason: Opened) -> None:
-        """It could not be opened: what it was to replace is still to be replaced."""
+        """The connection could not be opened: the lost one that it was to replace still needs a replacement."""
         known = self._gone(key)
         if known is not None and reason not in {Opened.FIRST, Opened.BUSY}:
             known.lost.append(reason)
 
     def lost(self, key: Hashable, reason: Opened) -> None:
-        """One is gone."""
+        """A connection is closed."""
         known = self._gone(key)
         if known is not None:
             known.lost.append(reason)
@@ -129,6 +129,6 @@ class Census:
         return None
 
     def _forget(self) -> None:
-        """Make room: for one without connections where there is such, else for the oldest."""
+        """Make room: forget a destination without connections, otherwise the oldest."""
         unused = next((key for key, known in self._known.items() if not known.opened), None)
         del self._known[next(iter(self._known)) if unused is None else unused]

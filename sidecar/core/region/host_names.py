@@ -1,8 +1,8 @@
 """
-What is known of host names: their addresses, until when they hold, and which of them have left.
+What is known of host names: their addresses, how long these are valid, and which addresses a name no longer has.
 
-The rule: an answer holds for its time to live. While lookups fail, the last answer goes on serving; that a name has no
-address is an answer too, and ends what was known.
+The rule: an answer is valid for its time to live. While look-ups fail, the last answer goes on serving. That a name has
+no address is an answer, too, and replaces what was known.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 NAMES = 512
-"""So many names are remembered; those of services with a resource in their host can be any number."""
+"""The most names that are remembered; services with a resource in their host can have any number."""
 
 SHORTEST = 1.0
-"""Seconds for which an answer holds at least: the hosts file gives none, and some servers say 0."""
+"""The shortest time that an answer is valid, seconds: the hosts file gives none, and some servers say 0."""
 
 LONGEST = 300.0
-"""Seconds for which an answer holds at most: whatever its server says, a name that moves is noticed after these."""
+"""The longest time that an answer is valid, seconds, whatever its server says: so a moved name is noticed."""
 
 ABSENT_SECONDS = 2.0
-"""How long it holds that a name has no address, or that its lookup failed."""
+"""How long it is remembered that a name has no address, or that its look-up failed."""
 
 KEPT_SECONDS = 5.0
-"""After a lookup that failed, the answer before it serves for so long until the next one."""
+"""After a failed look-up, the previous answer serves for so long until the next look-up."""
 
 LEFT = 256
-"""Of a name so many addresses are remembered that its answers no longer have."""
+"""The most former addresses of a name that are remembered."""
 
 
 class Known(Struct):
     """
-    What is known of a name. *fault* says why it has no *addresses*. Both hold *until* then. *left*: when an answer
-    first came without an address that the answers had before.
+    What is known of a name. *fault* says why it has no *addresses*. Both are valid *until* then. *left*: for each
+    former address, when an answer first came without it.
     """
 
     addresses: tuple[str, ...] = ()
@@ -42,8 +42,8 @@ class Known(Struct):
 
     def turn(self) -> tuple[str, ...]:
         """
-        The addresses, each time another one first: connections are spread over them. Those of the family that came
-        first stay before the others.
+        The addresses, each time beginning with another one, so that connections are spread over them. Those of the
+        family that came first stay before the others.
         """
         self.turns += 1
         preferred = ":" in self.addresses[0]
@@ -66,14 +66,14 @@ class HostNames:
         return f"<HostNames {len(self._known)}>"
 
     def known(self, name: str) -> Known | None:
-        """What was learned of *name*, fresh or not."""
+        """What is known of *name*, valid or not."""
         known = self._known.pop(name, None)
         if known is not None:
-            self._known[name] = known  # the latest used is the last to be forgotten
+            self._known[name] = known  # the name used last is forgotten last
         return known
 
     def learn(self, name: str, addresses: tuple[str, ...], ttl: float, now: float) -> Known:
-        """An answer has come: *addresses*, at least one, which hold for *ttl* seconds."""
+        """An answer has come: at least one address, valid for *ttl* seconds."""
         known = self._room(name)
         for address in known.addresses:
             if address not in addresses:
@@ -87,7 +87,7 @@ class HostNames:
         return known
 
     def absent(self, name: str, fault: str, now: float) -> Known:
-        """An answer has come: there is no address, as *fault* says."""
+        """An answer has come: there is no address; *fault* says why."""
         known = self._room(name)
         for address in known.addresses:
             known.left.setdefault(address, now)

@@ -1,7 +1,7 @@
 """
-How quick regions and routes have been lately.
+How quick regions and routes were lately.
 
-The rule: what is old counts less, and what has not been tried for long is worth another try. All bounded.
+The rule: old values count less, and a place that was not tried for long deserves another try. Everything is bounded.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from math import ceil, exp
 from sidecar.core.memo import Memo
 
 MEMORY_SECONDS = 60.0
-"""After so long, what was seen weighs 1/e of what is seen now."""
+"""After so many seconds a value weighs 1/e of a new one."""
 
 FEWEST = 20
-"""Values from which on there is a quantile."""
+"""The fewest values for a quantile."""
 
 
 class Latency:
     """
-    Mean seconds to the commit point by place, each call weighing less the longer ago it was. At most *limit* places,
-    the one seen longest ago out first.
+    Mean seconds to the commit point by place; older calls weigh less. At most *limit* places; the one without a call
+    for longest is dropped first.
 
-    A place that nobody asks looks quicker as time passes, so that one which was slow once is asked again (as Finagle's
-    peak EWMA does); a place 20 times slower than the others after 3 minutes.
+    A place without calls looks quicker as time passes, so that one that was slow once is asked again (as Finagle's peak
+    EWMA does): after 3 minutes if it was 20 times slower than the others.
     """
 
     __slots__ = ("_limit", "_seen")
@@ -46,7 +46,7 @@ class Latency:
             self._seen.popitem(last=False)
 
     def of(self, place: Hashable, now: float) -> float | None:
-        """The seconds that *place* is expected to take, None where it was never asked."""
+        """The seconds that *place* is expected to take; None if it was never asked."""
         seen = self._seen.get(place)
         if seen is None:
             return None
@@ -69,7 +69,7 @@ class Quantile:
         return f"<Quantile {self._share:g} of {len(self._values)} values>"
 
     def add(self, value: float) -> None:
-        """One more value, in place of the oldest."""
+        """Add a value, in place of the oldest."""
         self._values.append(value)
         self._stale = True
 
@@ -85,8 +85,8 @@ class Quantile:
 
 class Paces:
     """
-    How long an answer of a route takes to its commit point, whole answers and streams apart; at most *limit* of them,
-    the oldest out first.
+    How long an answer of a route takes to its commit point, whole answers and streams apart; at most *limit* routes,
+    the oldest are dropped first.
     """
 
     __slots__ = ("_seen",)

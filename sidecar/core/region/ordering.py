@@ -1,7 +1,7 @@
 """
 Which regions may take a call, and in which order they are asked.
 
-The rule: a caller's own credential leaves its domain never, whatever else fails; and the order loses and adds nobody.
+The rule: a caller's own credential stays in its domain, whatever else fails. Ordering neither adds nor drops regions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sidecar.core.rules import Region
 
 
 class Candidate(Struct, frozen=True, gc=False):
-    """A region that may take a call. *own*: the caller's own credential goes along."""
+    """A region that may take a call. *own*: the caller's own credential is sent."""
 
     region: Region
     own: bool
@@ -25,11 +25,11 @@ class Candidate(Struct, frozen=True, gc=False):
 def eligible(regions: Sequence[Region], allow: frozenset[str]) -> tuple[Candidate, ...]:
     """
     The candidates among a service's *regions*, in their listed order. *allow*: tags of residency, one of which a region
-    must have; none: any region.
+    must have; if empty, any region.
 
-    Callers hold credentials of one domain: that of the first region, by priority and then as listed, which has no
-    credential of its own. Regions of other domains without one cannot be asked. *allow* does not change the domain, or
-    it would send a credential to where it was never valid.
+    A caller's credential belongs to one domain: that of the first region, by priority and then as listed, without a
+    credential of its own. Regions of other domains without a credential of their own cannot be asked. *allow* does not
+    change the domain; otherwise it would send a credential to where it was never valid.
     """
     first = min((region for region in regions if region.credential is None), key=_priority, default=None)
     home = None if first is None else first.credential_domain
@@ -49,11 +49,11 @@ def arrange(
     latency: Callable[[Region], float | None],
 ) -> tuple[Candidate, ...]:
     """
-    *candidates* in the order in which they are asked: the lowest priority number first, and inside of one priority
-    drawn by weight without replacement; those of weight 0 come last in it. *draws*: a number in [0, 1) for each.
+    *candidates* in the order in which they are asked: the lowest priority number first, and within one priority drawn
+    by weight without replacement; those of weight 0 come last. *draws*: a number in [0, 1) for each.
 
-    Where *balance* is ``latency``, the quicker of the first two drawn goes first (power of two choices, Mitzenmacher
-    2001); *latency* gives seconds, None where a region has not been asked lately, which is then found out.
+    If *balance* is ``latency``, the quicker of the first two drawn goes first (power of two choices, Mitzenmacher
+    2001). *latency* gives seconds; None for a region that was not asked lately, which then goes first to be measured.
     """
     if len(candidates) < 2:
         return candidates

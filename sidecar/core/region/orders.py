@@ -1,7 +1,8 @@
 """
 What an operator can order about a region, in words.
 
-The rule: a word says what becomes of the traffic, not of the breaker, whose ``open`` reads like the opposite.
+The rule: a word says what happens to the traffic, not to the breaker, because a breaker's ``open`` reads like the
+opposite.
 """
 
 from __future__ import annotations
@@ -19,4 +20,4 @@ AUTO = "auto"
 """The region's breaker judges again."""
 
 FORMER: Mapping[str, str] = MappingProxyType({"open": STOP, "close": FORCE})
-"""What the last version called them. Who says so is understood until the next one."""
+"""What the last version called them. These words are understood until the next version."""

@@ -1,8 +1,8 @@
 """
 Rate windows: where a quota is spent, and until when.
 
-The rule: a window is about one place, a service's region, deployment and credential, and never about the region: the
-same region has room for others. It advises; the last candidate is called in spite of it.
+The rule: a window is about one place: a service's region, deployment and credential. It is never about the whole
+region, which has room for others. It only advises: the last candidate is called in spite of it.
 
 Times are monotonic seconds.
 """
@@ -24,8 +24,8 @@ class Window(Struct, frozen=True, gc=False):
 
 class Windows:
     """
-    The windows by place, at most *limit*, those opened longest ago out first: forgetting one costs a call that is
-    refused, and opens it again.
+    The windows by place, at most *limit*; those opened longest ago are dropped first. A forgotten window costs one
+    refused call, which opens it again.
     """
 
     __slots__ = ("_limit", "_windows")
@@ -42,10 +42,10 @@ class Windows:
 
     def open(self, place: Hashable, until: float, *, exhausted: bool = False) -> bool:
         """
-        There is no room at *place* before *until*. Tells whether that is news: there was no window.
+        There is no room at *place* before *until*. Returns whether that is news: there was no window.
 
-        Of two windows the longer holds, since calls sent together are told different waits. A window that is over
-        is one still until ``until`` finds it so.
+        Of two windows the longer one holds, because calls sent together are told different waits. A window that is over
+        still counts until ``until`` notices it.
         """
         known = self._windows.pop(place, None)
         longer = known if known is not None and known.until > until else Window(until, exhausted)
@@ -55,7 +55,7 @@ class Windows:
         return known is None
 
     def until(self, place: Hashable, now: float) -> float:
-        """When the window at *place* ends; 0.0 where there is none."""
+        """When the window at *place* ends; 0.0 if there is none."""
         if not self._windows:
             return 0.0
         window = self._windows.get(place)
@@ -72,11 +72,11 @@ class Windows:
             self._windows.pop(place, None)
 
     def places(self, now: float) -> list[Hashable]:
-        """Where there are windows."""
+        """The places with windows."""
         return [place for place, window in self._windows.items() if window.until > now]
 
     def among(self, prefix: tuple[Hashable, ...], now: float) -> list[Window]:
-        """The windows of the places, tuples all, that begin with *prefix*, without those that are over."""
+        """The windows of the places, all tuples, that begin with *prefix*, without those that are over."""
         size = len(prefix)
         return [
             window

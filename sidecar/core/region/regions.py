@@ -1,8 +1,8 @@
 """
-How the regions of all services stand: what is known here of each, and what an operator or the fleet says of it.
+What is known here of the regions of all services, and what an operator or the fleet says about them.
 
-The rule: one room for it. Each judgement is a part of its own (``breaker``, ``quota_windows``, ``retry_budget``,
-``latency``); here they are found by place, and told of as one table.
+The rule: this is the one place for it. Each judgement is a part of its own (``breaker``, ``quota_windows``,
+``retry_budget``, ``latency``); here they are found by place, and shown as one table.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sidecar.core.region.retry_budget import Budget, HedgeBudget
 from sidecar.core.rules import BreakerRule, Region, Service
 
 PLACES = 1024
-"""So many places have a breaker at a time; only services with a resource in their path can have more."""
+"""The most places with a breaker; only services with a resource in their path can have more."""
 
 ORDERS = {State.OPEN: STOP, State.CLOSED: FORCE}
-"""What an order is called, by the state that it keeps a breaker in: the word says what becomes of the traffic."""
+"""The name of an order, by the state in which it keeps a breaker: the name says what happens to the traffic."""
 
 EVERY = "*"
-"""Stands for all resources of a service, those that were not called yet included; no resource has this name."""
+"""Stands for all resources of a service, also those without a call yet; no resource has this name."""
 
 
 class Place(NamedTuple):
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What a rate window is for: a quota belongs to a *credential* (its digest) and mostly to one *deployment*."""
+    """What a rate window is about: a quota belongs to a *credential* (its digest) and mostly to one *deployment*."""
 
     place: Place
     deployment: str
@@ -58,10 +58,10 @@ class Order(Struct, frozen=True):
 
 class Standing(Struct, frozen=True):
     """
-    One place, told. *seconds* until it is tried again; *share* of the calls it would get that it gets now, from 0 to 1;
-    *order* is ``stop``, ``force`` or ``""``, for *order_seconds* more, None for no end; *windows* is how many rate
+    The state of one place. *seconds* until it is tried again; *share*, from 0 to 1, of its usual calls that it gets
+    now; *order* is ``stop``, ``force`` or ``""``, for *order_seconds* more, None for no end; *windows* is how many rate
     windows are open, the longest for *window_seconds*, *exhausted* in how many of them the credential has no money or
-    quota left at all; *latency* is the recent mean to an answer's first content, seconds.
+    quota left; *latency* is the recent mean to an answer's first content, seconds.
     """
 
     service: str
@@ -83,8 +83,8 @@ class Standing(Struct, frozen=True):
 
 class Regions:
     """
-    What this process knows of regions. *on_transition* hears of every change of a breaker's state. Times are monotonic
-    seconds, but for the end of an order.
+    What this process knows of regions. *on_transition* is called with every change of a breaker's state. Times are
+    monotonic seconds, except the end of an order.
     """
 
     def __init__(self, on_transition: Callable[[Place, Transition], None] = lambda _, __: None) -> None:
@@ -106,14 +106,14 @@ class Regions:
             breaker = self._breakers[place] = Breaker(rule)
             order = self._orders.get((place.service, place.region))
             moved = breaker.force(order.state, now) if order is not None else None
-            if place.resource:  # else the order itself was told
+            if place.resource:  # otherwise the order itself was reported
                 self.tell(place, moved)
             if len(self._breakers) > PLACES:
                 self._make_room()
         return breaker
 
     def _make_room(self) -> None:
-        """The oldest of a resource goes: their names are callers' to make up."""
+        """Drop the oldest breaker of a resource, because callers can make up names of resources."""
         oldest = next((place for place in self._breakers if place.resource), None)
         if oldest is not None:
             del self._breakers[oldest]
@@ -133,7 +133,7 @@ class Regions:
         return budget
 
     def order(self, service: str, region: str, order: Order | None, now: float) -> None:
-        """From now on *order* holds for a region, in every resource; None: its own judgement."""
+        """Apply *order* to a region, in every resource; None: its breakers decide again."""
         before = self._orders.pop((service, region), None)
         if order is not None:
             self._orders[service, region] = order
@@ -141,20 +141,20 @@ class Regions:
         for place in places:
             self.tell(place, self._breakers[place].force(order.state if order is not None else None, now))
         was, becomes = _state_by(before), _state_by(order)
-        if not places and was is not becomes:  # never called, so no breaker tells of it
+        if not places and was is not becomes:  # never called, so no breaker reports it
             self.tell(Place(service, "", region), Transition(was, becomes, "operator"))
 
     def learn(self, place: Place, open_for: float | None, rule: BreakerRule, now: float) -> None:
-        """The fleet has opened *place* for so many seconds, or closed it."""
+        """The fleet has opened *place* for *open_for* seconds, or closed it."""
         self.tell(place, self.breaker(place, rule, now).learn(open_for, now))
 
     def tell(self, place: Place, transition: Transition | None) -> None:
-        """A breaker's state has changed, if it has."""
+        """Report the change of a breaker's state, if there was one."""
         if transition is not None:
             self.on_transition(place, transition)
 
     def states(self) -> dict[tuple[str, str, str], int]:
-        """How many places of each service and region are in which state; for metrics."""
+        """How many places of each service and region are in each state; for metrics."""
         found: dict[tuple[str, str, str], int] = {}
         for place, breaker in self._breakers.items():
             label = (place.service, place.region, breaker.state.value)
@@ -176,8 +176,8 @@ class Regions:
 
     def table(self, services: Iterable[Service], now: float, wall: float) -> list[Standing]:
         """
-        Every region of *services*; of a service with resources in its path, those that have been called, and a line for
-        ``*``, all resources, where an order holds.
+        Every region of *services*. For a service with resources in its path: those that have been called, and a line
+        for ``*``, all resources, while an order holds.
         """
         return [
             self._standing(place, region, now, wall)
@@ -217,5 +217,5 @@ class Regions:
 
 
 def _state_by(order: Order | None) -> State:
-    """That of a region that has not been called."""
+    """The state of a region that has not been called."""
     return order.state if order is not None else State.CLOSED

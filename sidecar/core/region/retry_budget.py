@@ -1,10 +1,10 @@
 """
-How many extra attempts a service gets: enough to hide a hiccup, too few to make an outage worse.
+How many extra attempts a service gets: enough to hide a short failure, too few to make an outage worse.
 
-The rule: every attempt beyond a call's first is taken from one budget, or it isn't made. After Finagle's RetryBudget: a
-part of the latest calls, and a floor so that a service with few calls has some as well. What goes on with an attempt is
-none of its own: once on a new connection where the old one had died of age, once with a newer credential. The first
-attempt of a stand-in is one that its route has asked for.
+The rule: every attempt beyond a call's first is taken from one budget, or not made. After Finagle's RetryBudget: a
+share of the latest calls, and a floor, so that a service with few calls has some as well. Three attempts are not
+counted: once on a new connection where the old one had died of age; once with a newer credential; and the first attempt
+of a fallback, which its route has asked for.
 
 *now* is monotonic seconds.
 """
@@ -12,14 +12,11 @@ attempt of a stand-in is one that its route has asked for.
 from __future__ import annotations
 
 SECONDS = 10
-"""What "the last 10 s" are: this many counts of one second each, the present one included."""
+"""How many counts of one second each make up "the last 10 s", the present second included."""
 
 
 class Budget:
-    """
-    Extra attempts of the last 10 s, at most *share* of that time's calls and *floor*, the whole of it from the first
-    second.
-    """
+    """Extra attempts of the last 10 s: at most *share* of that time's calls, and *floor*, available at once."""
 
     __slots__ = ("_calls", "_extras", "_floor", "_second", "_share", "calls", "extras")
 
@@ -36,7 +33,7 @@ class Budget:
         return f"<{type(self).__name__} {self.extras} extra to {self.calls} calls>"
 
     def call(self, now: float) -> None:
-        """A call came: its first attempt, which is always made."""
+        """Count a call: its first attempt, which is always made."""
         self._pass(now)
         self._calls[self._second % SECONDS] += 1
         self.calls += 1
@@ -50,13 +47,13 @@ class Budget:
         return True
 
     def give_back(self) -> None:
-        """One that was taken just now has not been made after all."""
+        """An attempt that was just taken was not made after all."""
         if self._extras[self._second % SECONDS]:
             self._extras[self._second % SECONDS] -= 1
             self.extras -= 1
 
     def left(self, now: float) -> float:
-        """How many extra attempts there are, not below 0."""
+        """How many extra attempts are left, not below 0."""
         self._pass(now)
         return max(0.0, self._allowance() - self.extras)
 
@@ -64,7 +61,7 @@ class Budget:
         return self._share * self.calls + self._floor
 
     def _pass(self, now: float) -> None:
-        """Drop the counts of the seconds that have gone by."""
+        """Drop the counts of past seconds."""
         second = int(now)
         if second <= self._second:
             return
@@ -78,8 +75,8 @@ class Budget:
 
 class HedgeBudget(Budget):
     """
-    Second attempts beside a slow first: at most *share* of all calls so far, and one; and of the last 10 s at most
-    *share* of that time's calls, or one, so that a service with few calls has its turn too.
+    Second attempts beside a slow first one: at most *share* of all calls so far, and one; and in the last 10 s at most
+    *share* of that time's calls, or one, so that a service with few calls gets some, too.
     """
 
     __slots__ = ("_all_calls", "_all_extras")

@@ -1,8 +1,8 @@
 """
-What an attempt's end says of its region, and of what to do next.
+What the end of an attempt says about its region, and about what to do next.
 
-The rule: one table. A failure moves the breaker only where another caller would have failed as well; another region is
-asked only where it may answer. The words of an error come from its own members alone, so that no prompt can write
+The rule: one table. A failure counts for the breaker only if another caller would have failed as well. Another region
+is asked only if it may answer. The words of an error are read from its own members alone, so that no prompt can forge
 them.
 """
 
@@ -23,10 +23,10 @@ from sidecar.core.region.breaker import Sign
 from sidecar.errors import Cause, UpstreamFailed
 
 DEFAULT_WINDOW = 5.0
-"""Seconds of a rate window where the answer does not say how long."""
+"""The length of a rate window if the answer names none, seconds."""
 
 EXHAUSTED_WINDOW = 600.0
-"""Seconds for which a credential without money or quota is not asked again."""
+"""How long a credential without money or quota is not used again, seconds."""
 
 CAUSES = frozenset({
     "ok", "5xx", "overloaded", "capacity", "quota", "exhausted", "not-ready", "timeout-408", "unauthorized",
@@ -42,7 +42,7 @@ _EXHAUSTED = frozenset({
 _NOT_READY = frozenset({"modelnotready", "notready"})
 
 _FULL = frozenset({"nocapacity", "servicetiercapacityexceeded", "capacityexceeded", "outofcapacity", "serverisbusy"})
-"""The service itself has no room, for anybody. So has one whose code speaks of ``overloaded``."""
+"""The service itself has no room, for anybody. A code with ``overloaded`` in it means the same."""
 
 _FULL_SENTENCE = re.compile(
     r"\b(?:engine|model|server|service|system) (?:is )?(?:currently |temporarily )?"
@@ -65,8 +65,8 @@ _STATUS: Mapping[str, int] = MappingProxyType({
     "invalidrequesterror": 400,
 })  # fmt: skip
 """
-The status that an error inside a stream would have had as an answer, the most exact word first. Any other word is a
-failure of the service.
+The status that an error inside a stream would have had as an answer; the most exact word comes first. Any other word is
+a failure of the service.
 """
 
 _ERROR_EVENTS = ("error", "response.failed")
@@ -74,13 +74,13 @@ _ERROR_EVENTS = ("error", "response.failed")
 
 class Verdict(Struct, frozen=True, gc=False):
     """
-    *sign*: what the region's breaker hears. *cause*: one of ``CAUSES``. *elsewhere*: another region may answer the
+    *sign*: what the region's breaker is told. *cause*: one of ``CAUSES``. *elsewhere*: another region may answer the
     call; *retry_here*: the same one may.
 
     *window*: seconds for which this region has no room for this credential and deployment, 0 for none, at most 60;
-    *exhausted*: the credential has no money or quota left at all, and the window is ``EXHAUSTED_WINDOW``. *refresh*: a
-    fresh credential may help. *wait*: seconds, 0 to 60, before which the same region need not be asked again; 0 where
-    it did not say.
+    *exhausted*: the credential has no money or quota left, and the window is ``EXHAUSTED_WINDOW``. *refresh*: a fresh
+    credential may help. *wait*: seconds, 0 to 60, before which the same region should not be asked retry_here; 0 if it
+    named none.
     """
 
     sign: Sign
@@ -113,13 +113,13 @@ _VERDICTS: Mapping[str, Verdict] = MappingProxyType({
         structs.replace(_NEUTRAL, cause="exhausted", elsewhere=True, window=EXHAUSTED_WINDOW, exhausted=True),
     )
 })  # fmt: skip
-"""What follows from the cause of an error that was answered."""
+"""What follows from the cause of an answered error."""
 
 _CAUSE_OF_STATUS = {401: "unauthorized", 403: "unauthorized", 408: "timeout-408"}
 
 
 def needs_body(status: int) -> bool:
-    """Whether an answer with *status* can be judged only by its body."""
+    """Whether an answer with *status* can be judged only with its body."""
     return status in _BODY_DECIDES
 
 
@@ -139,8 +139,8 @@ def judge_answer(status: int, fields: Fields, body: bytes, now: float) -> Verdic
 
 def judge_event_error(stream: bytes) -> Verdict:
     """
-    The verdict on a stream whose error came before its first content. *stream* is its bytes so far; an error that
-    cannot be read, or is none, is a failure of the service.
+    The verdict on a stream whose error came before its first content. *stream* is its bytes so far. An error that
+    cannot be read counts as a failure of the service.
     """
     said = next((found for event in sse.events(stream) if (found := _complaint_of(event)) is not None), None)
     if said is None:
@@ -151,8 +151,8 @@ def judge_event_error(stream: bytes) -> Verdict:
 
 def judge_failure(failure: UpstreamFailed, *, repeats: bool) -> Verdict:
     """
-    The verdict on a call without a whole answer. *repeats*: a call that took too long may be sent a second time, though
-    the first may still be worked on, and paid for.
+    The verdict on a call without a whole answer. *repeats*: a call that took too long may be sent a second time,
+    although the service may still work on the first one, which costs money.
     """
     match failure.cause:
         case Cause.DRAINING | Cause.INTERNAL | Cause.NO_REGION:
@@ -177,7 +177,7 @@ def _judge(status: int, said: Complaint, wait: float | None) -> Verdict:
 def _cause(status: int, said: Complaint) -> str:
     words = said.words
     if status >= 500:
-        if status == 501:  # what a service does not have it will not have the next time
+        if status == 501:  # what a service does not offer now, it will not offer the next time
             return "client-error"
         return "overloaded" if status == 529 or _full(said) else "5xx"
     if status == 402 or (status in {400, 403, 429} and not words.isdisjoint(_EXHAUSTED)):
@@ -202,7 +202,7 @@ def _full(said: Complaint) -> bool:
 
 
 def _complaint_of(event: sse.Event) -> Complaint | None:
-    """What an event complains of, None where it is no error."""
+    """The complaint in an event; None if it is no error."""
     try:
         document = json.decode(event.data)
     except UNREADABLE:

@@ -1,8 +1,8 @@
 """
-Request header fields that say nothing about the answer, wherever a call goes.
+Request header fields that have no influence on the answer, wherever a call goes.
 
-The rule: a field stands here only if its standard, its vendor or its SDK documents that the answer does not depend on
-it. Any other field counts where the host is not the vendor's own.
+The rule: a field is listed here only if its standard, its vendor or its SDK documents that the answer does not depend
+on it. Any other field counts if the host is not the vendor's own.
 """
 
 from __future__ import annotations
@@ -65,20 +65,20 @@ NOISE: Mapping[str, tuple[str, ...]] = MappingProxyType({
     ),
 })  # fmt: skip
 """
-By what they are for; ``*`` stands for any rest of a name.
+By purpose; ``*`` stands for any rest of a name.
 
 ``content-encoding`` and ``origin`` decide earlier: such a call is not looked up. ``accept`` counts for the generic
 dialect, whose table says so.
 """
 
 IDEMPOTENCY = frozenset(name.encode() for name in NOISE["idempotency"])
-"""Of these, the ones that a service may refuse because another call has used them."""
+"""Among these, the fields that a service may refuse because another call has used the same value."""
 
 _PLAIN = frozenset(name.encode() for names in NOISE.values() for name in names if not name.endswith("*"))
 _PREFIXES = tuple(name[:-1].encode() for names in NOISE.values() for name in names if name.endswith("*"))
 
 BALANCERS = ("__cf_bm", "_cfuvid", "__cflb", "AWSALB*", "ARRAffinity*")
-"""Cookies by which load balancers find the same server again; they name no caller (Cloudflare, AWS, Azure)."""
+"""Cookies by which load balancers find the same server again; they identify no caller (Cloudflare, AWS, Azure)."""
 
 _BALANCER = re.compile(
     rb"(?:%b)=[^\s\",;]*\Z"
@@ -90,11 +90,11 @@ _BALANCER = re.compile(
 
 
 def is_noise(name: bytes) -> bool:
-    """Whether the field *name*, in lower case, says nothing about the answer."""
+    """Whether the field *name*, in lower case, has no influence on the answer."""
     return name in _PLAIN or name.startswith(_PREFIXES)
 
 
 def without_balancers(cookies: bytes) -> bytes:
-    """The value of a ``cookie`` field, less the cookies of load balancers; ``b""`` where nothing else is in it."""
+    """The value of a ``cookie`` field without the cookies of load balancers; ``b""`` if nothing else is in it."""
     kept = [pair for part in cookies.split(b";") if (pair := part.strip()) and not _BALANCER.match(pair)]
     return b"; ".join(kept)

@@ -1,8 +1,8 @@
 """
-What a request's head says, worked out once for all requests whose telling parts are the same.
+What a request's head means, worked out once for all requests whose deciding fields are the same.
 
-The rule: every header field that any decision of ours reads is telling, and so is part of what a plan is found
-by. A field that isn't cannot matter.
+The rule: every header field that one of our decisions reads is a deciding field, and plans are found by these fields.
+Any other field cannot matter.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ _PORT = re.compile(r":[0-9]*\Z")
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
 
 VerifyToken: TypeAlias = Callable[[str, bytes], Claims | None]
-"""The claims of a token that somebody sent to the service of that name and that was verified, None for any other."""
+"""Gives the claims of a token sent to the service of that name, if the token was verified; otherwise None."""
 
 
 def unverified(_service: str, _token: bytes) -> Claims | None:
-    """Nothing: no token is verified here."""
+    """Returns None: no token is verified here."""
     return None
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """Who asks by way of one route, and the part of the key material that comes before the body."""
+    """Who asks on one route, and the part of the key material before the body."""
 
     principal: Principal
     prefix: bytes
@@ -64,12 +64,12 @@ class Caller(Struct, frozen=True, gc=False):
 
 class RequestPlan(Struct, gc=False, eq=False):
     """
-    All requests with one method, target, port and set of telling header fields. Compared by identity.
+    All requests with one method, target, port and set of deciding header fields. Compared by identity.
 
-    *head* is the first such head; of another one only the telling fields are the same. *bypass*: the head alone rules a
-    look-up out. *callers* fills up with the principals, one for each way to share that the routes have. *noted*: the
-    fields that count have been looked at for what splits keys. *excess*: bytes that the head takes beyond a usual one,
-    for whoever remembers something by its plan.
+    *head* is the first such head; other heads have only the deciding fields in common with it. *bypass*: the head alone
+    rules a look-up out. *callers* collects the principals, one for each way in which the routes share. *noted*: the
+    fields that count have been checked for values that split keys. *excess*: bytes of the head beyond a usual one, for
+    memos that are keyed by the plan.
     """
 
     head: Head
@@ -83,8 +83,8 @@ class RequestPlan(Struct, gc=False, eq=False):
 
 class DecidingFields(dict[bytes, bool]):
     """
-    Which header fields some decision under *rules* reads, by lower-case name: at some service they count, or say who
-    asks; a route is chosen or shared by them; or they speak to the sidecar.
+    Which header fields some decision under *rules* reads, by lower-case name: fields that count or identify the caller
+    at some service, that choose or share a route, or that speak to the sidecar.
     """
 
     def __init__(self, rules: Rules, roles: Iterable[Roles]) -> None:
@@ -104,8 +104,8 @@ class DecidingFields(dict[bytes, bool]):
 
 class RequestPlans:
     """
-    Finds the plan of a head. *secret* keys every digest; *pod* asks where a region has its own credential; *verify*
-    knows the tokens of services that say how theirs are verified.
+    Finds the plan of a head. *secret* keys every digest. *pod* is who asks where a region has its own credential.
+    *verify* checks the tokens of services that say how theirs are verified.
     """
 
     def __init__(self, rules: Rules, secret: bytes, pod: Pod, verify: VerifyToken = unverified) -> None:
@@ -123,7 +123,7 @@ class RequestPlans:
         return f"<Approaches {self._memo!r}>"
 
     def find(self, head: Head) -> RequestPlan:
-        """The plan of *head*. Raises ``Refused`` for a head that gets no further."""
+        """The plan of *head*. Raises ``Refused`` for a head that is answered with an error."""
         tells = self.deciding_fields
         fields = [pair for pair in head.fields.items() if tells[pair[0]] or pair[1].find(TOKEN_START) >= 0]
         deciding = (head.method, head.target, head.port, *fields)
@@ -132,24 +132,24 @@ class RequestPlans:
             plan = self._consider(head)
             weight = len(head.target) + sum(len(name) + len(value) for name, value in fields)
             whole = len(head.target) + sum(len(name) + len(value) for name, value in head.pairs)
-            plan.excess = max(2 * whole - _USUAL_HEAD, 0)  # the head has its fields twice, as they came and by name
+            plan.excess = max(2 * whole - _USUAL_HEAD, 0)  # the head has its fields twice: as they came, and by name
             self._memo.put(deciding, plan, _APPROACH_WEIGHT + weight + plan.excess)
         return plan
 
     def switched(self, mode: Mode) -> RequestPlans:
-        """As this one, in *mode*."""
+        """The same plans in *mode*."""
         return RequestPlans(replace(self._rules, mode=mode), self._secret, self._pod, self._verify)
 
     def forget(self) -> None:
-        """What was worked out holds no longer: other tokens are verified from now on."""
+        """Forget all plans, because other tokens are verified from now on."""
         self._memo = Memo(_APPROACHES, _APPROACH_BYTES)
 
     def roles(self, plan: RequestPlan) -> Roles:
-        """What each field is to the service of *plan*."""
+        """The role of each field for the service of *plan*."""
         return self._roles[plan.site.service.name]
 
     def caller(self, plan: RequestPlan, route: Route) -> Caller:
-        """The principal of a call by way of *route*."""
+        """The principal of a call on *route*."""
         if not plan.noted:
             plan.noted = True
             self.splits.note(route.name, self.roles(plan).counted(plan.head.fields))
@@ -181,16 +181,17 @@ class RequestPlans:
         return plan
 
     def obstacles(self, plan: RequestPlan) -> tuple[str, ...]:
-        """All reasons for which the head of *plan* rules a look-up out; the first is that of its ``bypass``."""
+        """All reasons why the head of *plan* rules a look-up out; the first is its ``bypass``."""
         fields = plan.head.fields
         own = head_obstacles(self._rules.mode, plan.site, fields, plan.asked)
         return (*own, *self._led_here(fields))
 
     def _led_here(self, fields: Fields) -> Iterator[str]:
         """
-        Why a web page may have led its reader's browser here, nothing where it can't have: by a name of its own that
-        leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and "Sec-Fetch-Site"). The
-        other fields of Fetch Metadata tell nothing: Node.js sends ``Sec-Fetch-Mode`` from any program.
+        Why a web page may have made its reader's browser send this call; nothing if it cannot have. It can do that by a
+        name of its own that leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and
+        "Sec-Fetch-Site"). The other fields of Fetch Metadata prove nothing: Node.js sends ``Sec-Fetch-Mode`` from any
+        program.
         """
         host = _PORT.sub("", fields.get(b"host", b"").decode("latin-1").lower())
         if host and host not in self._names and not _is_loopback(host):
@@ -199,7 +200,10 @@ class RequestPlans:
             yield Reason.FOREIGN_ORIGIN
 
     def _guard(self, plan: RequestPlan) -> None:
-        """A Microsoft-issued token never goes to another vendor's host. Who speaks Azure's API is no other vendor."""
+        """
+        A Microsoft-issued token never goes to another vendor's host. A host that speaks Azure's API is not another
+        vendor.
+        """
         region = plan.site.regions[0]
         taken = plan.site.service.dialect.microsoft_tokens
         if region.credential is not None or taken or may_have_tokens(region):
@@ -242,22 +246,22 @@ class RequestPlans:
             resource=site.resource,
             endpoint=endpoint.name,
             method=head.method,
-            path=path.decode("latin-1"),  # doubled slashes may mean something to the service
+            path=path.decode("latin-1"),  # doubled slashes may have a meaning for the service
             query=mark + counted if counted or not query else b"",
-            # a digest stands for each value, for some are credentials, too
+            # a digest stands for each value, because some are credentials, too
             headers=tuple((name, partition_of(self._secret, b"field", value)) for name, value in roles.counted(fields)),
         )
         return Caller(principal, material)
 
 
 def _names(rules: Rules) -> frozenset[str]:
-    """The values of ``Host`` that mean this sidecar, or a service whose calls it takes."""
+    """The values of ``Host`` that name this sidecar, or a service whose calls it takes."""
     here = {"localhost", *rules.listen.names, *(host for service in rules.services for host in service.hosts)}
     return frozenset(here if rules.listen.host in _WILDCARDS else here | {rules.listen.host})
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether *host* is an address of this machine's own: no name server can have it lead elsewhere."""
+    """Whether *host* is a loopback address: no name server can make it lead elsewhere."""
     try:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
@@ -265,7 +269,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _not_from_there(page: str, rules: Rules) -> Refused:
-    """The refusal of what a web page may have sent, where a call would spend a credential of ours."""
+    """The refusal of a call that a web page may have sent, and that would use a credential of the region."""
     if page == Reason.FOREIGN_HOST:
         return Refused(
             421,
@@ -282,6 +286,6 @@ def _not_from_there(page: str, rules: Rules) -> Refused:
 
 
 def may_have_tokens(region: Region) -> bool:
-    """Whether tokens that Microsoft issued may go to *region*: it is Microsoft's, said to be, or of this machine."""
+    """Whether Microsoft-issued tokens may go to *region*: it is Microsoft's, configured so, or on this machine."""
     host = host_of(region.url)
     return region.credential_domain == "microsoft" or host.endswith(_MICROSOFT) or host in {"localhost", "127.0.0.1"}

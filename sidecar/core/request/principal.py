@@ -1,9 +1,9 @@
 """
-Who is asking, for the purpose of who may read whose answers.
+Who is asking: this decides who may read whose answers.
 
-The rule: the partition is derived here, by the server, from what the caller proves, and there is no call without one.
-A key is its own proof. A token only names somebody, so its name counts only where it was verified here, or where the
-vendor's own host has accepted it; anywhere else a token is a key like others.
+The rule: the partition is derived here, by the server, from what the caller proves, and no call is without one. A key
+is its own proof. A token only names somebody, so its name counts only if it was verified here, or if the vendor's own
+host has accepted it; anywhere else a token is a key like others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sidecar.core.request.roles import Roles, bare
 from sidecar.core.rules import Service, Share
 
 ACCEPTED_SECONDS = 15 * 60.0
-"""How long an acceptance by the service counts where many callers share, and for tokens without an expiry."""
+"""How long a service's acceptance counts where many callers share, and for tokens without an expiry."""
 
 _NEVER = (-inf, -inf)
 
@@ -33,7 +33,7 @@ Digest = Callable[..., bytes]
 """A keyed digest of length-prefixed parts (``fingerprint.partition_of`` with the process's secret)."""
 
 VerifyBearer = Callable[[bytes], token.Claims | None]
-"""The claims of a token that was verified here; None for any other. What has ended by now is verified all the same."""
+"""The claims of a token that was verified here; otherwise None. An expired token counts as verified, too."""
 
 _SEPARATORS = re.compile(rb"([&;])")
 _WORDS = re.compile(rb"[\s,;=&]+")
@@ -41,10 +41,10 @@ _NONE = (b"", b"null", b"none", b"undefined", b'""', b"''")
 _SCHEMES = frozenset({b"apikey", b"api-key", b"basic", b"bearer", b"key", b"token"})
 _EMPTY = frozenset({*_NONE, *_SCHEMES, *(b"%b %b" % (scheme, none) for scheme in _SCHEMES for none in _NONE if none)})
 """
-What an empty credential looks like: nothing, a scheme alone, or what programs write for a variable that is not set.
+An empty credential: nothing, a scheme alone, or what programs write for a variable that is not set.
 """
 _NOBODY = b"basic og=="
-"""Basic's colon between no name and no password."""
+"""Basic's colon without name and password."""
 
 _SIGNED = re.compile(
     rb"(?:aws[0-9]?(?:-[a-z0-9-]+)?|goog[14]-[a-z0-9-]+|acs3-[a-z0-9-]+|tc3-[a-z0-9-]+|sdk-[a-z0-9-]+|oss|obs|cos|kss|qiniu"
@@ -54,19 +54,19 @@ _SIGNED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """
-Schemes in which the caller signs each request, or answers a challenge: AWS Signature Version 4 and its kin (Google,
-Alibaba, Tencent, Huawei, Baidu, Volcano Engine, Akamai), the older ones of object stores, HMAC and shared access
-signatures of Azure, RFC 9421 and its drafts, OAuth 1.0, Hawk, Digest, DPoP, MAC, SPNEGO; and whatever else is named by
-how it signs.
+Schemes in which the caller signs each request, or answers a challenge: AWS Signature Version 4 and similar ones
+(Google, Alibaba, Tencent, Huawei, Baidu, Volcano Engine, Akamai), the older ones of object stores, HMAC and shared
+access signatures of Azure, RFC 9421 and its drafts, OAuth 1.0, Hawk, Digest, DPoP, MAC, SPNEGO; and any other scheme
+named after its signature.
 """
 
 _SIGNATURES = frozenset({b"signature", b"signature-input", b"dpop"})
 _SIGNED_QUERY = re.compile(rb"(?:(?:x-[a-z0-9._-]*|q-)?signature|sig)\Z")
-"""A query member, by its name in lower case, that holds the signature of a URL; ``sig`` is Azure's."""
+"""Names of query members, in lower case, that hold the signature of a URL; ``sig`` is Azure's."""
 
 
 class Pod(Struct, frozen=True, gc=False):
-    """The workload this process stands beside; *process* is random per process, for pods without an identity."""
+    """The workload beside this process; *process* is random for each process, for pods without an identity."""
 
     namespace: str = ""
     account: str = ""
@@ -77,13 +77,13 @@ class Principal(Struct, frozen=True, gc=False):
     """
     One caller.
 
-    *partition*: whose answers it reads and writes. *credential*: a digest of exactly what it presented, scopes
-    included, for telling callers of one partition apart. *needs_proof*: it may read only after the service has accepted
-    this credential; *shared*: and that not long ago, for the partition is not its own. *verified*: its token was
-    verified here. *expires*: when a token ends, seconds since the epoch, 0 for none. *microsoft*: it sends a token that
-    Microsoft issued, in whatever field. *local*: the partition has no meaning outside this process. *anonymous*:
-    nothing that looks like a credential came with the call, so whose it is cannot be told. *signed*: the call carries
-    the caller's signature, which only the service can check. *claims*: which claims of its token say who it is.
+    *partition*: whose answers it reads and writes. *credential*: a digest of exactly what it sent, scopes included, to
+    tell callers of one partition apart. *needs_proof*: it may read only after the service has accepted this credential.
+    *shared*: that acceptance must be recent, because the partition is not its own. *verified*: its token was verified
+    here. *expires*: when a token ends, seconds since the epoch, 0 for none. *microsoft*: it sends a token that
+    Microsoft issued, in any field. *local*: the partition has no meaning outside this process. *anonymous*: nothing
+    like a credential came with the call, so nobody can tell whose call it is. *signed*: the call carries the caller's
+    signature, which only the service can check. *claims*: the claims of its token that identify it.
     """
 
     partition: bytes
@@ -101,10 +101,10 @@ class Principal(Struct, frozen=True, gc=False):
 
 class Presented(Struct, frozen=True, gc=False):
     """
-    Every credential of a request, distinct and sorted. *values* stand in the fields, or query members, from which
-    services read keys, without their scheme: one key is one key in whatever of them; what is empty there is none.
-    *fields* are all others, by name, as they are written: some only look like credentials, and mean something else.
-    *native* are those of *values* in fields that the dialect's own API reads.
+    Every credential of a request, distinct and sorted. *values* stand in the fields or query members from which
+    services read keys, without their scheme: a key is the same key in any of them; empty ones are left out. *fields*
+    are all others, by name, as they are written: some only look like credentials. *native* are those of *values* in
+    fields that the dialect's own API reads.
     """
 
     values: tuple[bytes, ...]
@@ -113,16 +113,16 @@ class Presented(Struct, frozen=True, gc=False):
 
     @property
     def is_empty(self) -> bool:
-        """Whether none of it is a credential."""
+        """Whether there is no credential at all."""
         return not self.values and all(is_empty(value) for _, value in self.fields)
 
 
 def presented(dialect: Dialect, roles: Roles, fields: Fields, query: bytes) -> Presented:
     """
-    What a request presents.
+    The credentials of a request.
 
-    All of it counts: which credential a service obeys when there are several is the service's secret, and a caller that
-    adds a second key must not read as the owner of the first.
+    All of them count, because nobody outside the service knows which one it obeys. A caller that adds a second key must
+    not read as the owner of the first one.
     """
     values: set[bytes] = set()
     native: set[bytes] = set()
@@ -144,9 +144,9 @@ def presented(dialect: Dialect, roles: Roles, fields: Fields, query: bytes) -> P
 
 
 def without_credentials(target: bytes, names: frozenset[str]) -> bytes:
-    """*target* less the query members of *names*, however their names are written; the rest byte for byte."""
+    """*target* without the query members of *names*, however these are written; the rest byte for byte."""
     path, _, query = target.partition(b"?")
-    rest = _without(_SEPARATORS.split(query), names)  # some services still take `;` for one
+    rest = _without(_SEPARATORS.split(query), names)  # some services still accept `;` as a separator
     if rest == query:
         return target
     return path + b"?" + rest if rest else path
@@ -154,9 +154,9 @@ def without_credentials(target: bytes, names: frozenset[str]) -> bytes:
 
 def counted_query(query: bytes, ignored: frozenset[str], seal: Callable[[bytes], bytes] | None = None) -> bytes:
     """
-    *query* as it is written, less the members named in *ignored*: those that carry a credential, say. One without a
-    value is no credential, and stays. With *seal* the members stay where they are, and what it makes of a value stands
-    for that.
+    *query* as it is written, without the members named in *ignored*, for instance those that carry a credential. A
+    member without a value is no credential and stays. With *seal*, the members stay in their places, and the result of
+    *seal* replaces each value.
     """
     kept = []
     for member in query.split(b"&") if ignored else (query,):
@@ -169,7 +169,7 @@ def counted_query(query: bytes, ignored: frozenset[str], seal: Callable[[bytes],
 
 
 def _without(pieces: list[bytes], names: frozenset[str]) -> bytes:
-    """The members of a query, *pieces* with separators between them, less those of *names*."""
+    """The members of a query without those of *names*; *pieces* are the members with separators between them."""
     kept: list[bytes] = []
     for at in range(0, len(pieces), 2):
         if not _carries_key(pieces[at], names):
@@ -189,15 +189,15 @@ def identify(
     verify: VerifyBearer = lambda _: None,
 ) -> Principal:
     """
-    The principal of a request. *pod* is given where the region supplies the credential: then the workload is who
-    asks, whatever credential the application sent along. A call without the header by which its route shares is as
-    if the route did not share.
+    The principal of a request. *pod* is given where the region supplies the credential: then the workload is the
+    caller, whatever credential the application sends. If a route shares by a header and the call lacks it, the route
+    counts as not sharing for this call.
     """
     dialect = service.dialect
     shown = presented(dialect, roles, fields, query)
     written = [name + b":" + value for name, value in shown.fields]
     scopes = [_scope(name, fields) for name in dialect.scopes]
-    # a service may judge by any of it: what accepts a cookie has not looked at the token beside it
+    # A service may judge by any of it: one that accepts a cookie has not checked the token beside it.
     credential = digest(b"credential", *scopes, *[b"=" + value for value in shown.values], *written)
     local = verified = False
     bearer: token.CallerToken | None = None
@@ -239,9 +239,9 @@ def _named(
     service: Service, roles: Roles, shown: Presented, verify: VerifyBearer
 ) -> tuple[token.CallerToken, bytes, bool] | None:
     """
-    The token by whose name the caller goes, if there is one, its text, and whether it was verified here.
+    The token that names the caller, if there is one; its text; and whether it was verified here.
 
-    A token that nobody here can verify counts only at the vendor's own host, and only as the one credential from which
+    A token that cannot be verified here counts only at the vendor's own host, and only if it is the one credential that
     the vendor can have judged.
     """
     if service.tokens.issuer:
@@ -257,22 +257,22 @@ def _named(
 
 
 def _soonest_end(shown: Presented) -> float:
-    """When the first of the tokens among the credentials ends, whoever wrote them; 0 where none does."""
+    """When the first of the tokens among the credentials ends, whoever issued it; 0 if none ends."""
     values = (*shown.values, *[bare(value) for _, value in shown.fields])
     ends = [found.expires for value in values if (found := token.read(value)) is not None and found.expires]
     return min(ends, default=0.0)
 
 
 def is_empty(value: bytes) -> bool:
-    """Whether a field's *value* is no credential at all."""
+    """Whether a field's *value* is an empty credential."""
     plain = b" ".join(value.lower().split())
     return plain in _EMPTY or plain == _NOBODY
 
 
 class Accepted:
     """
-    The credentials that a service has accepted, and when it last did; at most *limit*, oldest out. A *place* is a
-    service or one resource of it (``Site.place``): what one accepts proves nothing at another.
+    The credentials that a service has accepted, and when it last did; at most *limit*, the oldest are dropped. A
+    *place* is a service or one resource of it (``Site.place``): acceptance at one place proves nothing at another.
     """
 
     def __init__(self, limit: int = 10_000) -> None:
@@ -284,8 +284,8 @@ class Accepted:
 
     def note(self, place: str, principal: Principal, now: float, clock: float) -> None:
         """
-        The service has just given this caller a whole answer that only an accepted credential earns. *now* is the wall
-        clock, *clock* seconds that run on: no clock that is set makes an acceptance last longer.
+        The service has just given this caller a whole answer that needs an accepted credential. *now* is the wall
+        clock, *clock* seconds that run on: setting a clock never makes an acceptance last longer.
         """
         if not principal.needs_proof:
             return
@@ -319,7 +319,7 @@ def _scope(name: bytes, fields: Fields) -> bytes:
 
 
 def _words(roles: Roles, fields: Fields, query: bytes) -> list[bytes]:
-    """What might be a token: of every field that carries a credential, of the cookies, and of the whole query."""
+    """Everything that may be a token: in each field with a credential, in the cookies, and in the whole query."""
     values = [value for _, value in roles.credentials(fields)]
     if b"cookie" in fields:
         values.append(fields[b"cookie"])
@@ -327,7 +327,7 @@ def _words(roles: Roles, fields: Fields, query: bytes) -> list[bytes]:
 
 
 def _is_signed(roles: Roles, fields: Fields, query: bytes) -> bool:
-    """Whether a request carries a signature of its own, in a field or in the query; its services decode names."""
+    """Whether a request carries its own signature, in a field or in the query. Services decode names."""
     names = [unquote_to_bytes(member.partition(b"=")[0]).lower() for member in _SEPARATORS.split(query)]
     if not _SIGNATURES.isdisjoint(fields) or any(map(_SIGNED_QUERY.match, names)):
         return True
@@ -335,5 +335,5 @@ def _is_signed(roles: Roles, fields: Fields, query: bytes) -> bool:
 
 
 def _carries_key(member: bytes, names: frozenset[str]) -> bool:
-    """Whether a query's member is one of *names*; services decode the name, and many ignore its case."""
+    """Whether a query member is one of *names*. Services decode the name, and many ignore its case."""
     return unquote_to_bytes(member.partition(b"=")[0]).decode("latin-1").lower() in names

@@ -1,9 +1,9 @@
 """
-What each header field of a request is to a service: whose it is, part of the question, or noise.
+What each header field of a request is to a service: a credential, part of the question, or noise.
 
-The rule: no field is overlooked. At a vendor's own hosts the dialect's list says what counts. Anywhere else a gateway
-may choose provider, route or target by any field, so every field counts that is not documented noise. What looks like
-a credential belongs to the caller's principal in either case.
+The rule: no field is overlooked. At a vendor's own hosts the dialect's list says what counts. Anywhere else, a gateway
+may choose provider, route or target by any field, so every field counts except documented noise. A field that looks
+like a credential belongs to the caller's principal in both cases.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sidecar.core.request.noise import is_noise
 from sidecar.core.rules import Service
 
 MOST_NAMES = 2048
-"""Names whose role is remembered, none longer than ``LONGEST_NAME``: callers choose them."""
+"""The most names whose role is remembered, none longer than ``LONGEST_NAME``, because callers choose them."""
 
 TOKEN_START = b"eyJ"
-"""How the header of a token begins, ``{"`` in Base64: a cheap first look at a value."""
+"""How the header of a token begins, ``{"`` in Base64: a cheap first check of a value."""
 
 _TOKEN = re.compile(rb"(?<![\w.-])eyJ[\w-]*(?:\.[\w-]*){2,4}(?![\w.-])", re.ASCII)
 _PARAMETER = re.compile(rb';[ \t]*+([^ \t;="]++)[ \t]*+(?:=[ \t]*+("[^"]*+"|[^;" \t]*+)[ \t]*+)?+')
@@ -66,7 +66,7 @@ class Roles:
         return role
 
     def counted(self, fields: Fields) -> Pairs:
-        """The fields that are part of the question, with what counts of their values."""
+        """The fields that are part of the question, with the part of their values that counts."""
         counted = [
             (name, counted_value(name, value))
             for name, value in fields.items()
@@ -87,15 +87,15 @@ class Roles:
         return role is Role.COUNTS or (role is Role.CREDENTIAL and self._selects(name))
 
     def _is_token(self, name: bytes, value: bytes) -> bool:
-        """Whether a field that nobody has named is nothing but a token: then it is the caller's, whatever its name."""
+        """Whether an unlisted field is nothing but a token: then it belongs to the caller, whatever its name."""
         return name not in self._counted and self._may_carry(name) and _TOKEN.fullmatch(bare(value)) is not None
 
     def _selects(self, name: bytes) -> bool:
-        """Whether a credential also chooses what answers."""
+        """Whether a credential also chooses which provider or model answers."""
         return name in self._counted or (not self.own and name in SELECTORS)
 
     def _may_carry(self, name: bytes) -> bool:
-        """A cookie counts as a whole, and what traces a call is nobody's credential."""
+        """Whether a field may carry a token. Cookies count as a whole, and tracing fields hold no credential."""
         return name not in self._scopes and not is_noise(name)
 
     def _judge(self, name: bytes) -> Role:
@@ -130,9 +130,9 @@ def foreign_charset(content_type: bytes) -> bool:
 
 def counted_value(name: bytes, value: bytes) -> bytes:
     """
-    What counts of a field's value. A boundary is drawn anew for each body, and UTF-8 is what is meant anyway; the wish
-    to wait for nothing is spoken to us. The order of parameters means nothing, unless one is said twice: parsers differ
-    in which of the two they take.
+    The part of a field's value that counts. A boundary is new for each body; UTF-8 is the default anyway;
+    ``respond-async`` speaks to the sidecar. The order of parameters has no meaning, unless one stands twice: parsers
+    differ in which one they take.
     """
     if name == b"prefer":
         return without_waiting(value)

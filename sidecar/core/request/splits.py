@@ -1,7 +1,7 @@
 """
-Which header fields make nearly every key of a route unique, so that nothing is ever found again.
+Finds header fields that make nearly every key of a route unique, so that nothing is ever a hit.
 
-The rule: only what was counted lately is looked at, and of it no more than a few names; no value is kept.
+The rule: only recent calls are looked at, with a few names each; no value is kept.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from sidecar.core.model import Pairs
 
 WINDOW = 64
-"""Heads of a route, each unlike those before, that are looked at together."""
+"""The number of different heads of a route that are looked at together."""
 
 NEARLY = 58
-"""So many different values among them say that a field has another one each time."""
+"""With so many different values among them, a field counts as different each time."""
 
 MOST_NAMES = 64
-"""Names of one window that are looked at."""
+"""The most names that are looked at in one window."""
 
 MOST_ROUTES = 1024
 
@@ -41,7 +41,7 @@ class Splits:
         return self._found
 
     def note(self, route: str, counted: Pairs) -> None:
-        """A head of *route* that is unlike those before has these fields that count."""
+        """Note the fields that count of a new head of *route*."""
         if route not in self._heads and len(self._heads) >= MOST_ROUTES:
             return
         values = self._values.setdefault(route, {})

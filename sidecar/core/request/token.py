@@ -1,7 +1,7 @@
 """
-Tokens (JWT, RFC 7519) as names of callers: which of their claims say who the caller is.
+Tokens (JWT, RFC 7519) as names of callers: which of their claims identify the caller.
 
-The rule: a token whose claims could be read in two ways names nobody. Every claim counts, but for those that are
+The rule: a token whose claims could be read in two ways names nobody. Every claim counts, except those that are
 documented to change from token to token although the caller is the same.
 """
 
@@ -16,7 +16,7 @@ from msgspec import Struct, json
 from sidecar.core.key.canonical import parse
 
 LONGEST = 16_384
-"""Bytes of a token that is read."""
+"""The longest token that is read, in bytes."""
 
 CHANGING = frozenset({"exp", "iat", "nbf", "jti", "nonce", "auth_time", "uti", "aio", "rh", "sid", "ipaddr"})
 """
@@ -29,7 +29,7 @@ CHANGING_PREFIX = "xms_"
 
 KUBERNETES = "kubernetes.io"
 CHANGING_IN_KUBERNETES = frozenset({"pod.uid", "warnafter"})
-"""What changes from one pod to the next, or with time, in the claim of Kubernetes' service account tokens."""
+"""What changes between pods, or with time, in the Kubernetes claim of service account tokens."""
 
 _SEGMENT = re.compile(rb"[A-Za-z0-9_-]+\Z")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -44,8 +44,8 @@ Claims = dict[str, Any]
 
 class CallerToken(Struct, frozen=True, gc=False):
     """
-    What a token says of its bearer. *subject*: all claims that count, as text; two tokens with the same one name the
-    same caller. *names*: those claims. *expires*: seconds since the epoch, 0 for never.
+    What a token says about its bearer. *subject*: all claims that count, as text; two tokens with the same text name
+    the same caller. *names*: the names of these claims. *expires*: seconds since the epoch, 0 for never.
     """
 
     subject: bytes
@@ -54,7 +54,7 @@ class CallerToken(Struct, frozen=True, gc=False):
 
 
 def read_claims(value: bytes) -> Claims | None:
-    """The claims of the token *value*, whoever wrote them; None where it is no token, or can be read in two ways."""
+    """The claims of the token *value*, whoever issued it; None if it is no token, or can be read in two ways."""
     parts = value.split(b".")
     if len(parts) != 3 or len(value) > LONGEST:
         return None
@@ -64,15 +64,15 @@ def read_claims(value: bytes) -> Claims | None:
 
 def read(value: bytes, ignored: frozenset[str] = frozenset()) -> CallerToken | None:
     """
-    What the token *value* says of its bearer: it names an issuer and a subject, and perhaps its end. None where it
-    doesn't. The claims *ignored* change from token to token, too.
+    What the token *value* says about its bearer; None if it does not name an issuer and a subject. The claims *ignored*
+    change from token to token, too.
     """
     claims = read_claims(value)
     return None if claims is None else token_of(claims, ignored)
 
 
 def token_of(claims: Claims, ignored: frozenset[str] = frozenset()) -> CallerToken | None:
-    """What *claims* say of a bearer; None where they name none."""
+    """What *claims* say about a bearer; None if they name nobody."""
     issuer, subject, expires = claims.get("iss"), claims.get("sub"), claims.get("exp", 0)
     if not isinstance(issuer, str) or not isinstance(subject, str) or not issuer or not subject:
         return None
@@ -124,7 +124,7 @@ def _less_kubernetes(claim: Any) -> Any:
 
 
 def _text(value: Any) -> bytes:
-    """*value* as text: arrays are sets, and the order of members means nothing; all else differs where it does."""
+    """*value* as text: arrays are compared as sets, the order of members is ignored; any other difference counts."""
     if isinstance(value, dict):
         return b"{%b}" % b",".join(json.encode(name) + b":" + _text(value[name]) for name in sorted(value))
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""Finds the service, the endpoint and the route of a request."""
+"""Which service, endpoint and route a request is for."""

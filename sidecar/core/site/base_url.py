@@ -1,8 +1,8 @@
 """
-The base URL under which a caller reaches a service, for errors that say where a call belongs.
+The base URL at which a caller reaches a service, for errors that say where a call belongs.
 
-The rule: a call is told that its base URL is wrong only where that is certain: its service is the vendor itself, whose
-tables don't know its path, and do know it with the API's root put in front, or taken away once.
+The rule: a call is told that its base URL is wrong only if that is certain: its service is the vendor itself, whose
+tables do not know the path, but know it with the API's root added, or removed once.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _ADDRESS = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
 def address(head: Head) -> str:
-    """Host and port by which this sidecar was called."""
-    # A host without a port is the service's own name on an intercepted connection, not ours.
+    """Host and port at which this sidecar was called."""
+    # On an intercepted connection, a host without a port is the service's own name, not ours.
     host = head.fields.get(b"host", b"")
     return host.decode("ascii") if _ADDRESS.fullmatch(host) else _OWN_ADDRESS
 
 
 def astray(head: Head, site: Site) -> str | None:
-    """For a call whose base URL lacks the API's root, or brings it a second time: one sentence with the right one."""
+    """One sentence with the right base URL, if the call's base URL lacks the API's root or has it twice."""
     service, method, path = site.service, head.method, site.path
     dialect = service.dialect
     root = dialect.root
     if site.endpoint is not None or not root or method == b"DELETE":
-        return None  # the tables take any DELETE for one that is known
+        return None  # the tables would accept any DELETE
     twice = path.startswith(f"{root}{root}/")
     if path.startswith(f"{root}/") and not twice:
         return None

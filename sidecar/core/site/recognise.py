@@ -1,8 +1,8 @@
 """
 Which service, endpoint and routes a request is for, from its head alone.
 
-The rule: a host match beats a path match, the longest prefix wins, and the target is never rewritten: what is matched
-is a copy with doubled slashes collapsed, what goes upstream is the caller's bytes without the service's prefix.
+The rule: a host match beats a path match, the longest prefix wins, and the target is never rewritten. Matching uses a
+copy with doubled slashes collapsed; the service gets the caller's bytes without the service's prefix.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Site(Struct, frozen=True, gc=False):
     Where a request goes: the same for every request with this method, target, host and port.
 
     *target* is what goes upstream, byte for byte; *path* its path for matching, *query* its query without ``?``.
-    *routes* are those that may still take it, in order; *cacheable* tells that one of them caches, *reads* that where
-    it may go, or what becomes of it, depends on its body. *regions* have their resource filled in.
+    *routes* are those that may still take it, in order; *cacheable*: one of them caches; *reads*: the body decides
+    where the call may go, or what happens to it. *regions* have their resource filled in.
     """
 
     service: Service
@@ -45,12 +45,12 @@ class Site(Struct, frozen=True, gc=False):
 
     @property
     def place(self) -> str:
-        """The service, or the resource of it, that judges credentials."""
+        """The service, or its resource, that checks credentials."""
         return f"{self.service.name}/{self.resource}"
 
 
 class Stray(Struct, frozen=True, gc=False):
-    """A request for no service of ours: the answer's status, code and message."""
+    """A request for an unknown service: the answer's status, code and message."""
 
     status: int
     code: str
@@ -92,7 +92,7 @@ def choose_route(site: Site, fields: Fields, model: str) -> Route:
     for route in site.routes:
         match = route.match
         if match.model and not fnmatchcase(model.casefold(), match.model.casefold()):
-            continue  # services differ in whether case counts; a rule about where calls may go must not be got round
+            continue  # services differ in whether case counts, and a rule about regions must not be bypassed
         if match.header and not _headers_match(match.header, fields):
             continue
         return route
@@ -101,8 +101,8 @@ def choose_route(site: Site, fields: Fields, model: str) -> Route:
 
 def allowed(site: Site, fields: Fields, model: str, route: Route) -> frozenset[str] | None:
     """
-    The residency of a call by way of *route*: tags, one of which a region must have, none for any region. Where its
-    *model* is not known, what every route allows that it could be for; None where that is nowhere.
+    The residency of a call on *route*: tags, one of which a region must have, none for any region. If the *model* is
+    not known, what every route that the call may belong to allows; None if no region satisfies that.
     """
     if model or not any(one.match.model and one.allow for one in site.routes):
         return route.allow
@@ -136,7 +136,7 @@ def _may_take(route: Route, service: Service, endpoint: Endpoint | None, path: s
 
 
 def _headers_match(wanted: Mapping[str, str], fields: Fields) -> bool:
-    """A field that is not there matches nothing, not even ``*``."""
+    """Whether *fields* match. A missing field matches nothing, not even ``*``."""
     for name, pattern in wanted.items():
         value = fields.get(name.lower().encode("latin-1"))
         if value is None or not fnmatchcase(value.decode("latin-1"), pattern):
@@ -175,8 +175,8 @@ def _split_resource(rest: bytes) -> tuple[str, bytes]:
 
 def _is_forgotten(resources: Resources | None, resource: str, path: str) -> bool:
     """
-    Whether the base URL named none, so that *resource* is a part of the API's path, and *path* is the rest.
-    Where a resource is really called so, the path begins anew after it.
+    Whether the base URL named no resource, so that a part of the API's path stands in its place, and *path* is the
+    rest. If a resource really has such a name, the whole API path follows it.
     """
     if resources is None or resource not in resources.parts:
         return False
@@ -184,7 +184,7 @@ def _is_forgotten(resources: Resources | None, resource: str, path: str) -> bool
 
 
 def _resourceless(rules: Rules, service: Service, port: int) -> Stray:
-    """No resource, so no region either: the caller's credential is for nobody whose name the path happens to hold."""
+    """The error if no resource is named: there is no region, and the credential must not go to a chance host."""
     resources = service.dialect.resources
     setting = f"{resources.setting}=" if resources is not None else "the base URL "
     prefix = "" if port and service.port == port else service.path

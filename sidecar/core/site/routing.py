@@ -1,7 +1,7 @@
 """
 Which model answers a call.
 
-The rule: the model changes the answer, so it is settled before the key; it is never drawn at random.
+The rule: the model changes the answer, so it is chosen before the key is made, and never at random.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from sidecar.core.model import Facts
 
 
 def choose_model(endpoint: Endpoint, facts: Facts) -> str:
-    """The deployment that the path names beats whatever ``model`` the body holds (Azure OpenAI, classic form)."""
+    """The model that answers. A deployment in the path beats ``model`` in the body (Azure OpenAI, classic form)."""
     return endpoint.model or facts.model

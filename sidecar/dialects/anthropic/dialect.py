@@ -1,9 +1,9 @@
 """
 Anthropic's API: which calls there are, what in a request changes its answer, and what makes a call stateful.
 
-The rule: tables and pure functions. What the tables do not know passes through untouched, and what a request says
-that is not named here counts in its key. Facts from the API's documentation and the types of its SDK (anthropic-py
-2.12); answers are read in ``anthropic_messages``.
+The rule: tables and pure functions. A call that the tables do not know passes through untouched; a member of a request
+that is not named here counts in its key. Facts come from the API's documentation and the types of its SDK (anthropic-py
+2.12). ``messages`` reads the answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _INNER: Final = Shape(drop=_CACHED, inside={"source": Shape(inside={"content": _
 _BLOCK: Final = Shape(drop=_CACHED, inside={"source": Shape(inside={"content": _ITEM}), "content": _INNER})
 
 _SHAPE: Final = Shape(
-    # The API's metadata has one member, user_id, which attributes abuse; so all of it goes.
+    # The API's metadata has one member, user_id, which is for the detection of abuse; so metadata does not count at
+    # all.
     drop=_CACHED | {"metadata", "service_tier", "speed", "stream"},
     inside={
         "messages": Shape(inside={"content": _BLOCK}),
@@ -42,8 +43,8 @@ _SHAPE: Final = Shape(
     },
 )
 """
-Deepest known place: a block in the content of a document in a tool result. Schemas, tool inputs and examples are no
-envelopes, so the order of their members counts.
+The deepest known place is a block in the content of a document in a tool result. Schemas, tool inputs and examples are
+not such objects, so the order of their members counts.
 """
 
 _STATEFUL: Final = (
@@ -53,10 +54,10 @@ _STATEFUL: Final = (
     ("thread", "stateful"),
     ("fallback_credit_token", "stateful"),
 )
-"""Members of a request whose presence means state or effects on the server, and the reason each gives."""
+"""Members of a request that mean state or effects on the server, and the reason that each gives."""
 
 _CLIENT_TOOLS: Final = ("bash_", "browser_", "computer_", "memory_", "text_editor_")
-"""Prefixes of the tools that Anthropic defines and the caller runs. All others run on the server, new ones too."""
+"""Prefixes of tools that Anthropic defines and the caller runs. All others run on the server, also new ones."""
 
 
 _ERROR_TYPES: Final = {
@@ -74,7 +75,7 @@ _ERROR_TYPES: Final = {
 
 
 def _read(members: Members) -> Facts:
-    """The facts of a message request. What stands behind a URL changes, so such a question has no one answer."""
+    """The facts of a message request. What is behind a URL may change, so such a question has no single answer."""
     model, stream, temperature = members.get("model"), members.get("stream", False), members.get("temperature")
     warmth = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     readable = isinstance(model, str) and isinstance(stream, bool) and (warmth or temperature is None)
@@ -97,7 +98,7 @@ def _read_count(members: Members) -> Facts:
 
 
 def _read_nothing(_members: Members) -> Facts:
-    """For calls whose body says nothing that matters here."""
+    """For calls whose body does not matter here."""
     return Facts()
 
 
@@ -108,7 +109,7 @@ def _reasons(members: Members) -> Iterator[str]:
             yield reason
     yield from server_tools.of(members)
     tools = members.get("tools") or []
-    # A large body is read without its messages; whoever scans it looks for file ids there.
+    # A large body is read without its messages; the scanner looks for file ids there.
     messages = members.get("messages", [])
     if not isinstance(messages, list) or not isinstance(tools, list):
         yield "unreadable"
@@ -128,7 +129,10 @@ def _tools(tools: list[Any]) -> Iterator[str]:
 
 
 def _messages(messages: list[Any]) -> Iterator[str]:
-    """As ``_reasons``, for what the messages hold: files of the account, and tools that are added on the way."""
+    """
+    As ``_reasons``, for the content of the messages: files of the account, and tools that are added in the
+    conversation.
+    """
     blocks: list[Any] = []
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str | list):
@@ -162,7 +166,7 @@ def _is_remote(messages: Any) -> bool:
 
 
 def _stateful(name: str) -> Endpoint:
-    """An endpoint of what the account keeps."""
+    """An endpoint for what the account stores."""
     return Endpoint(name, Kind.OTHER, BodyForm.RAW, _read_nothing, OPAQUE, bypass="stateful", generating=False)
 
 
@@ -203,11 +207,11 @@ _FAMILIES: Final = {
         ),
     )
 }
-"""Folders of the API in which everything is state of the account."""
+"""Paths of the API below which everything is state of the account."""
 
 
 def _locate(method: bytes, path: str) -> Endpoint | None:
-    """The endpoint for a call. What may be looked up is matched exactly, so no path can pass for another."""
+    """The endpoint for a call. Paths that may be looked up are matched exactly, so none is mistaken."""
     if found := _ENDPOINTS.get((method, path)):
         return found
     if method == b"GET" and _MODEL_PATH.fullmatch(path):
@@ -235,7 +239,7 @@ def _error_document(kind: str, code: str, message: str) -> bytes:
 
 
 def _misdirected(_head: Head, _path: str, _query: str) -> str | None:
-    """The API answers OpenAI-shaped calls too, so nothing that comes here is known to be meant for another."""
+    """None: the API answers OpenAI-shaped calls too, so no call is certainly meant for another service."""
     return None
 
 

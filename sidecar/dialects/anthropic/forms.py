@@ -1,9 +1,9 @@
 """
-The two forms of Anthropic's messages, one document and a stream of events, each made from the other.
+The two forms of Anthropic's messages, a document and a stream of events, each made from the other.
 
-The rule: nothing is invented. Members keep their bytes (numbers, escapes and the order of tool inputs included), and
-what this file does not know how to say in the other form is not converted: it raises one of ``ODD``. The event
-types and how they add up are those of the API's SDK (anthropic-py 2.12, ``lib/streaming``).
+The rule: nothing is invented. Members keep their bytes (numbers, escapes and the order of tool inputs included). What
+this file cannot express in the other form is not converted: it raises one of ``ODD``. The event types and how they add
+up are those of the API's SDK (anthropic-py 2.12, ``lib/streaming``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidecar.core.http.sse import events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 
 ODD: Final = (*UNREADABLE, LookupError)
-"""What going through foreign JSON of an unexpected shape raises. Such an answer has no second form."""
+"""Exceptions for foreign JSON of an unexpected form. Such an answer has no second form."""
 
 Raws = dict[str, Raw]
 """The members of a JSON object, each still as it was written."""
@@ -64,7 +64,7 @@ class _BlockDelta(Struct):
 
 
 def stream(body: bytes) -> bytes:
-    """The event stream of a whole message: each block in one piece. Raises where that would not be faithful."""
+    """The event stream of a whole message, with each block in one piece. Raises if that would not be faithful."""
     message = msgspec.json.decode(msgspec.json.format(body, indent=-1), type=Raws)
     usage = msgspec.json.decode(message["usage"], type=Raws)
     blocks = msgspec.json.decode(message["content"], type=list[Raws])
@@ -147,7 +147,7 @@ def document(body: bytes) -> bytes:
 
 
 def _grow(block: Raws, deltas: dict[str, list[Raws]]) -> None:
-    """Add to *block* what its deltas, by their type, bring."""
+    """Add the deltas, by their type, to *block*."""
     for kind, pieces in deltas.items():
         match kind:
             case "text_delta" | "thinking_delta":
@@ -162,7 +162,7 @@ def _grow(block: Raws, deltas: dict[str, list[Raws]]) -> None:
             case "input_json_delta":
                 written = "".join(_text(piece["partial_json"]) for piece in pieces).encode()
                 if written:
-                    # Read only to know that it is JSON (an answer cut at max_tokens may hold half of it).
+                    # Parsed only to check that it is JSON (an answer cut at max_tokens may hold half of it).
                     msgspec.json.decode(written, type=dict[str, object])
                     block["input"] = Raw(msgspec.json.format(written, indent=-1))
             case unknown:
@@ -170,7 +170,7 @@ def _grow(block: Raws, deltas: dict[str, list[Raws]]) -> None:
 
 
 def _replace(members: Raws, later: Raws) -> None:
-    """Take over what *later* tells; its nulls tell nothing."""
+    """Take over the members of *later*, except nulls."""
     members |= {name: value for name, value in later.items() if value != _NULL or name not in members}
 
 

@@ -1,7 +1,7 @@
 """
-Anthropic's messages, as answers: whether one is whole, which model gave it, and what it cost.
+Reads Anthropic's messages as answers: whether one is whole, which model gave it, and what it cost.
 
-The rule: a stream is whole only when everything it began has ended; what cannot be read is never called whole.
+The rule: a stream is whole only if everything that it began has ended; what cannot be read is never whole.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ length belong to the question or to the model; a refusal is an answer.
 """
 
 _PAUSED: Final = frozenset({"pause_turn", "compaction"})
-"""Reasons of a message that goes on in the caller's next request (the same, and the SDK's ``BetaStopReason``)."""
+"""Stop reasons of a message that goes on in the caller's next request (the same, and ``BetaStopReason``)."""
 
 _ANY: Final = Facts()
 
@@ -45,7 +45,7 @@ class _Thinking(Struct):
 
 
 class _Counts(Struct):
-    """A usage; None where it says nothing, so that a later one replaces only what it tells."""
+    """A usage; None where it says nothing, so that a later one replaces only what it says."""
 
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
@@ -55,7 +55,7 @@ class _Counts(Struct):
 
 
 class _AnthropicMessage(ErrorMembers):
-    """A whole message, as far as it is judged; an error document has no content."""
+    """The parts of a whole message that are judged; an error document has no content."""
 
     type: str = ""
     model: str = ""
@@ -111,7 +111,7 @@ class MessageWatch:
 
 
 def _complete(body: bytes, form: Form, _facts: Facts = _ANY, _media: str = "") -> Completeness:
-    """Whether *body* is a whole message. A refusal is; a paused turn goes on in the caller's next request."""
+    """Whether *body* is a whole message. A refusal is whole; a paused turn continues in the next request."""
     try:
         if not is_utf8(body):
             return Completeness.UNREADABLE
@@ -149,7 +149,7 @@ def _complete_stream(body: bytes) -> Completeness:
 
 
 def _judge(reasons: list[str | None]) -> Completeness:
-    """By all the reasons that were given: where they contradict each other, one that is not good counts."""
+    """Judge by all reasons that were given: if they contradict each other, one that is not good decides."""
     given = _given(reasons)
     if not given:
         return Completeness.UNFINISHED
@@ -159,7 +159,7 @@ def _judge(reasons: list[str | None]) -> Completeness:
 
 
 def _given(reasons: list[str | None]) -> set[str]:
-    """The reasons; ``""``, which may only mean that there is none yet, counts where no other is given."""
+    """The reasons. ``""`` may only mean that there is none yet, so it counts only if no other reason is given."""
     given = {reason for reason in reasons if reason is not None}
     return given - {""} or given
 

@@ -45,18 +45,18 @@ def locate(method: bytes, path: str) -> Endpoint | None:
 
 
 def error(status: int, code: str, message: str) -> bytes:
-    """An error answer's body. Azure has no type: the status says it."""
+    """The body of an error answer. Azure's has no type: the status says it."""
     del status
     return json.encode({"error": {"code": code, "message": message}})
 
 
 def error_event(code: str, message: str) -> bytes:
-    """An error inside a stream: once the head is out, the only signal that SDKs raise on."""
+    """An error inside a stream: once the head is sent, SDKs raise only on such an event."""
     return b"data: " + error(500, code, message) + b"\n\n"
 
 
 def misdirected(head: Head, path: str, query: str) -> str | None:
-    """Nothing: a resource of Azure serves more than these tables know."""
+    """None: a resource of Azure serves more than these tables know."""
     del head, path, query
     return None
 
@@ -102,7 +102,7 @@ AZURE_OPENAI = Dialect(
     microsoft_tokens=True,
     roots=("/openai/v1", "/openai"),
     resources=Resources(setting="AZURE_OPENAI_ENDPOINT", root="/openai/", parts=_PARTS),
-    # azure-api.net is no such host: what stands there is a gateway of somebody's own.
+    # azure-api.net is not in the list: what is there is a customer's own gateway.
     own_hosts=tuple(
         f"{service}.azure.{cloud}"
         for service in ("openai", "cognitiveservices", "services.ai")

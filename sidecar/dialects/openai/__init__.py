@@ -1,1 +1,1 @@
-"""The API of OpenAI and of those who speak it, as tables and pure functions."""
+"""The API of OpenAI, and of services that speak it."""

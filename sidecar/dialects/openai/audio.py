@@ -1,8 +1,9 @@
 """
-Answers that were sound, or become sound: transcriptions and translations, and speech.
+Answers about sound: transcriptions and translations, and speech.
 
-The rule: text is what any proxy answers with, so it is a transcription only in the form that was asked for, and speech
-is only what its type calls sound. Formats as in OpenAI's API reference ("Create transcription", "Create speech").
+The rule: any proxy may answer with text, so a text is a transcription only in the form that was asked for, and speech
+is only what its content type calls sound. Formats as in OpenAI's API reference ("Create transcription", "Create
+speech").
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _PROXY: Final = re.compile(
     r"upstream connect error|upstream request timeout|upstream max stream duration|no healthy upstream|stream timeout"
     r"|rbac: access denied|ext_authz|no available server|404 page not found|default backend - 404|error code: \d{3,4}\b"
 )
-"""How the errors of proxies begin that write plain text: Envoy, Traefik, Go's, ingress-nginx, Cloudflare."""
+"""How plain-text errors of proxies begin: Envoy, Traefik, Go's, ingress-nginx, Cloudflare."""
 
 _LONGEST_COMPLAINT: Final = 4 * infrastructure.MOST_CHARACTERS + 64
 """Bytes, with blanks around them. A character has four at most."""
@@ -81,7 +82,7 @@ def _complete_text(body: bytes, form: Form, facts: Facts, _media: str = "") -> C
 
 
 def _is_of_proxy(text: bytes) -> bool:
-    """Whether a text is known as a proxy's. Somebody may have said just that: then it is fetched each time."""
+    """Whether a text is known as a proxy's. A person may have said just that: then it is fetched each time."""
     if _MARKUP.match(text):
         return True
     read = text[:_LONGEST_COMPLAINT].decode(errors="replace")

@@ -1,8 +1,8 @@
 """
 The answers of ``/chat/completions``: how a message becomes deltas, and deltas a message.
 
-The rule: ids, names and arguments are verbatim, for the next turn sends them back. Text is put together from its
-pieces; a tool call from its header and the pieces of its arguments; everything else a stream must give at once.
+The rule: ids, names and arguments stay verbatim, because the next turn sends them back. Text is joined from its pieces,
+and a tool call from its header and the pieces of its arguments; a stream must give everything else at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _spread(choice: Piece) -> Iterator[Piece]:
         raise ValueError("audio")
     marks: Piece = {"logprobs": choice["logprobs"]} if "logprobs" in choice else {}
     ignored: Piece = dict.fromkeys(marks)
-    # Azure has this member in every piece, mostly empty, and its clients read it without asking whether it is there.
+    # Azure has this member in every piece, mostly empty, and its clients read it without a check.
     unjudged: Piece = {"content_filter_results": {}} if choice.get("content_filter_results") is not None else {}
 
     deltas = list(_deltas(message))
@@ -56,7 +56,7 @@ def _spread(choice: Piece) -> Iterator[Piece]:
 
 
 def _deltas(message: Piece) -> Iterator[Piece]:
-    """The deltas of a message; the first has its role and all that does not come in pieces."""
+    """The deltas of a message; the first has its role and everything that does not come in pieces."""
     texts = {name: message[name] for name in _TEXTS if message.get(name)}
     calls = message.get("tool_calls") or ()
     function = message.get("function_call")
@@ -87,7 +87,7 @@ def _deltas(message: Piece) -> Iterator[Piece]:
 
 
 def _split(call: Piece, streamed: str) -> tuple[Piece, Piece]:
-    """A call as its header and the one piece of what streams, which is empty where there is nothing to say."""
+    """A call as its header and the one piece that streams, which may be empty."""
     text = _text(call[streamed])
     return {**call, streamed: ""}, {streamed: text} if text else {}
 

@@ -1,8 +1,8 @@
 """
-What a choice of an answer says: words, a call of a tool, or what no answer of this API is.
+What a choice of an answer says: words, a tool call, or something that this API never answers.
 
-The rule: a choice is an answer only by a member that the API, or a service that speaks it, documents for that. An
-empty text is an answer; a message that has none is not.
+The rule: a choice is an answer only by a member that the API, or a service that speaks it, documents for that. An empty
+text is an answer; a message without any text is not.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def of_delta(delta: Raw) -> int:
 
 
 def of_text(text: Raw) -> int:
-    """What a text of the older completions says, be it empty: it is the answer for whatever reason it ended."""
+    """What a text of the older completions says. Even an empty text is the answer, whatever the reason for its end."""
     if begins(text, b'"'):
         return ChoiceContent.WORDS | ChoiceContent.CALL
     return ChoiceContent.NOTHING if is_null(text) else ChoiceContent.ODD

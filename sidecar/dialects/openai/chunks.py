@@ -1,9 +1,9 @@
 """
 Completions in chunks: what chat and the older text completions of OpenAI have in common.
 
-An answer is one document, or a stream of chunks that share its envelope and end in ``[DONE]``. The rule: a form that
-cannot be made faithfully is not made. Whatever a member means that is not known here, it is carried over unchanged
-where a stream gives it once, and is a reason for None where it comes in pieces.
+An answer is one document, or a stream of chunks with a common envelope that ends in ``[DONE]``. The rule: a form that
+cannot be made faithfully is not made. A member that is not known here is carried over unchanged if a stream gives it
+once; if it comes in pieces, the result is None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from sidecar.core.dialect import Answers, Completeness, Judged, Narrow, Watch
 from sidecar.core.http.sse import Event, EventSign, EventWatch, Splitter, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
-from sidecar.dialects.openai.completion import ANSWER, DONE, Choice, Parts, model_in, read, usage_in, usage_member
+from sidecar.dialects.openai.completion import (
+    ANSWER,
+    DONE,
+    Choice,
+    CompletionParts,
+    model_in,
+    read,
+    usage_in,
+    usage_member,
+)
 from sidecar.dialects.openai.finish import Ending, judge, unknown
 from sidecar.dialects.plain import NULL, is_null, is_utf8
 
@@ -36,7 +45,7 @@ _KNOWN: Final = frozenset({*_ENVELOPE, "choices", "usage", "obfuscation"})
 _NO_USAGE: Final = b',"usage":null'
 
 ODD: Final = (*UNREADABLE, LookupError, TypeError, AttributeError)
-"""What going through foreign JSON of an unexpected shape raises. Such an answer has no second form."""
+"""Exceptions for foreign JSON of an unexpected form. Such an answer has no second form."""
 
 
 _ANY: Final = Facts()
@@ -47,9 +56,9 @@ Speech = Callable[[Choice], int]
 
 def agree(target: Piece, name: str, value: Any) -> None:
     """
-    Set a member that a stream gives once, or repeats, or adds members to. Null never overwrites.
+    Set a member that a stream gives once, repeats, or adds members to. Null never overwrites.
 
-    Raises ``ValueError`` where it changes: then nobody knows what the whole answer would say.
+    Raises ``ValueError`` if its value changes: then the whole answer is not known.
     """
     known = target.get(name)
     if known is None:
@@ -109,8 +118,8 @@ class Layout:
 
     def complete(self, body: bytes, form: Form, facts: Facts = _ANY, _media: str = "") -> Completeness:
         """
-        Whole where there are as many choices as were asked for, each says something and why it finished, for a reason
-        that is good, and a stream also that it is done.
+        Whole if there are as many choices as asked for, each says something and why it finished, for a good reason, and
+        a stream also ends with its terminal event.
         """
         return self._complete(body, form, read(body, form), facts)
 
@@ -125,7 +134,7 @@ class Layout:
         finish = self._finish(form, parts) if complete is Completeness.UNKNOWN_FINISH else ""
         return Judged(complete, usage_in(parts), model_in(parts), finish)
 
-    def _complete(self, body: bytes, form: Form, parts: Parts, facts: Facts) -> Completeness:
+    def _complete(self, body: bytes, form: Form, parts: CompletionParts, facts: Facts) -> Completeness:
         if parts.wrong is Completeness.UNREADABLE or not is_utf8(body):
             return Completeness.UNREADABLE
         endings = self._endings(form, parts)
@@ -136,11 +145,11 @@ class Layout:
             return Completeness.MISSHAPEN
         return found
 
-    def _finish(self, form: Form, parts: Parts) -> str:
+    def _finish(self, form: Form, parts: CompletionParts) -> str:
         endings = self._endings(form, parts)
         return next(iter(unknown(endings.values())), "") if isinstance(endings, dict) else ""
 
-    def _endings(self, form: Form, parts: Parts) -> dict[int, Ending] | Completeness:
+    def _endings(self, form: Form, parts: CompletionParts) -> dict[int, Ending] | Completeness:
         """How each choice has ended, by its index; or what is wrong with the answer as a whole."""
         if parts.wrong is not None:
             return parts.wrong
@@ -292,7 +301,7 @@ def _narrow(view: View) -> Narrow | None:
 
 
 class _Narrow:
-    """The stream of a caller who did not ask for usage, out of one that has it."""
+    """Makes the stream of a caller who did not ask for usage, from one that has it."""
 
     __slots__ = ("_splitter",)
 
@@ -313,7 +322,7 @@ class _Narrow:
 
 def _without_usage(event: Event) -> bytes:
     """
-    The event as it would be had nobody asked for usage, possibly nothing.
+    The event as it would be without usage, possibly empty.
 
     Usage beside content stays: services that write it there do so unasked.
     """
@@ -325,7 +334,7 @@ def _without_usage(event: Event) -> bytes:
         if answer.usage is UNSET:
             return event.raw
         if bytes(answer.usage) == b"null":
-            # The member is there and its name occurs once, so this is it: inside a string its quotes would be escaped.
+            # The member is there and its name occurs once, so this is it: in a string, its quotes would be escaped.
             if data.count(b'"usage"') == 1 and event.raw.count(_NO_USAGE) == 1:
                 return event.raw.replace(_NO_USAGE, b"")
         elif answer.choices:

@@ -34,7 +34,7 @@ class Choice(Struct, gc=False):
 
 
 class Completion(ErrorMembers, gc=False):
-    """What matters for judging, of a whole answer and of a chunk alike."""
+    """The members needed for judging, of a whole answer or a chunk."""
 
     object: str | None = None
     model: str | None = None
@@ -45,7 +45,7 @@ class Completion(ErrorMembers, gc=False):
 ANSWER: Final = msgspec.json.Decoder(Completion)
 
 
-class Parts(Struct, gc=False):
+class CompletionParts(Struct, gc=False):
     """
     An answer as far as it can be read: itself, or its chunks. The first *end* of these came before the stream's end;
     *wrong* is what is wrong with it as a whole, None where nothing is.
@@ -56,7 +56,7 @@ class Parts(Struct, gc=False):
     wrong: Completeness | None
 
 
-def read(body: bytes, form: Form) -> Parts:
+def read(body: bytes, form: Form) -> CompletionParts:
     """Read an answer; what cannot be read is told in the parts."""
     if form is Form.EVENTS:
         return _read_stream(body)
@@ -64,11 +64,11 @@ def read(body: bytes, form: Form) -> Parts:
         answer = ANSWER.decode(body)
         wrong = Completeness.FAILED if denies(answer) else None
     except UNREADABLE:
-        return Parts([], 0, Completeness.UNREADABLE)
-    return Parts([answer], 1, wrong)
+        return CompletionParts([], 0, Completeness.UNREADABLE)
+    return CompletionParts([answer], 1, wrong)
 
 
-def _read_stream(body: bytes) -> Parts:
+def _read_stream(body: bytes) -> CompletionParts:
     answers: list[Completion] = []
     end: int | None = None
     wrong: Completeness | None = None
@@ -92,11 +92,11 @@ def _read_stream(body: bytes) -> Parts:
             continue
         answers.append(answer)
     if end is None:
-        return Parts(answers, len(answers), wrong or Completeness.TRUNCATED)
-    return Parts(answers, end, wrong)
+        return CompletionParts(answers, len(answers), wrong or Completeness.TRUNCATED)
+    return CompletionParts(answers, end, wrong)
 
 
-def usage_member(parts: Parts) -> Raw | None:
+def usage_member(parts: CompletionParts) -> Raw | None:
     """The usage that was told last."""
     for answer in reversed(parts.answers):
         if answer.usage is not UNSET and not is_null(answer.usage):
@@ -104,13 +104,13 @@ def usage_member(parts: Parts) -> Raw | None:
     return None
 
 
-def usage_in(parts: Parts) -> Usage:
+def usage_in(parts: CompletionParts) -> Usage:
     """The token counts, ``Usage()`` where there are none."""
     member = usage_member(parts)
     return Usage() if member is None else tokens(member)
 
 
-def model_in(parts: Parts) -> str:
+def model_in(parts: CompletionParts) -> str:
     """The model that was named last."""
     for answer in reversed(parts.answers):
         if answer.model:

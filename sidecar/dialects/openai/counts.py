@@ -1,8 +1,9 @@
 """
 How many results an answer of the OpenAI family must have, as its request says.
 
-The rule: a number only where every service reads the request alike; else 0, any number will do. Sources: OpenAI's API
-reference ("Create embeddings": ``input``; "Create completion": ``prompt`` and ``n``; "Create moderation": ``input``).
+The rule: a number only if every service reads the request alike; otherwise 0, which means any number. Sources: OpenAI's
+API reference ("Create embeddings": ``input``; "Create completion": ``prompt`` and ``n``; "Create moderation":
+``input``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def choices(members: Members) -> int:
 
 
 def completions(members: Members) -> int:
-    """``n`` choices for each prompt; ``best_of`` are tried, and no more than ``n`` of them told."""
+    """``n`` choices for each prompt; ``best_of`` are generated, but only ``n`` of them are returned."""
     if members.get("prompt_embeds") is not None:  # vLLM: further prompts, beside those in words
         return 0
     return inputs(members.get("prompt")) * choices(members)

@@ -36,8 +36,8 @@ def error_event(code: str, message: str) -> bytes:
 
 def misdirected(head: Head, path: str, query: str) -> str | None:
     """
-    Where a call of Azure's form belongs. An ``api-key`` beside an ``Authorization`` is no sign of Azure: OpenAI would
-    answer such a call.
+    The right address for a call of Azure's form. An ``api-key`` beside an ``Authorization`` does not mean Azure: OpenAI
+    would answer such a call.
     """
     fields = head.fields
     of_azure = (

@@ -1,8 +1,8 @@
 """
 The operations of the OpenAI family, by method and path below the version: ``chat/completions``.
 
-The rule: a path is matched whole and as it was sent. Nothing is decoded or cut off it, so a path that a service or a
-proxy in between may read otherwise (``;``, ``%0a``, a further segment) is not taken for an operation that is cached.
+The rule: a path is matched whole and as it was sent. Nothing is decoded or cut off. So a path that a service or proxy
+may read in another way (``;``, ``%0a``, a further segment) is never taken for a cached operation.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ _STATEFUL = (
     "responses/", "realtime/", "live/", "containers/", "skills/", "evals/", "videos/", "webhook_endpoints/",
     "audio/voices/", "audio/voice_consents/",
 )  # fmt: skip
-"""Whatever else lies at or below these keeps something at the service, or reads what was kept."""
+"""Everything else at or below these paths stores something at the service, or reads what is stored."""
 
 
 def find(method: bytes, path: str) -> Endpoint | None:

@@ -1,8 +1,8 @@
 """
-What requests of the OpenAI family say of themselves: the model, the view, and why a call is never looked up.
+Reads requests of the OpenAI family: the model, the view, and why a call is never looked up.
 
-The rule: whatever JSON comes, nothing here raises. A member of the wrong type is the service's to refuse, so such a
-call goes there (``unreadable``). Any member may be missing: of a large body only the short ones are known.
+The rule: nothing here raises, whatever the JSON is. The service decides about a member of the wrong type, so such a
+call goes there (``unreadable``). Any member may be missing, because only the short ones of a large body are known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sidecar.dialects import server_tools
 from sidecar.dialects.openai import counts as openai_counts
 
 Reasons = tuple[tuple[str, Callable[[Members], bool | tuple[str, ...]]], ...]
-"""Why a call is never looked up, and the test for it, which may name other reasons; the first that holds counts."""
+"""Why a call is never looked up, and the test for it, which may name other reasons; the first that holds is shown."""
 
 _WHOLE = View()
 
@@ -43,7 +43,7 @@ def completions(members: Members) -> Facts:
 
 
 def responses(members: Members) -> Facts:
-    """``POST /responses``. It is stored by the service, and so stateful, unless ``store`` is false."""
+    """``POST /responses``. The service stores the answer, so it is stateful, unless ``store`` is false."""
     remote = _input_is_remote(members)
     return _generated(members, _found(_RESPONSES, members), remote=remote, usage_on_request=False)
 
@@ -79,13 +79,13 @@ def transcription(members: Members) -> Facts:
 
 
 def speech(members: Members) -> Facts:
-    """``POST /audio/speech``: every reading of a text sounds a little different."""
+    """``POST /audio/speech``: each reading of a text sounds a little different."""
     found = _found(_ANY, members)
     return Facts(model=_text(members.get("model")), bypass=_first(found), further=found[1:])
 
 
 def nothing(members: Members) -> Facts:
-    """Operations whose body is empty, or none of our business."""
+    """Operations whose body is empty or does not matter."""
     del members
     return Facts()
 
@@ -94,8 +94,8 @@ def _generated(
     members: Members, reasons: tuple[str, ...], expects: int = 0, *, remote: bool = False, usage_on_request: bool
 ) -> Facts:
     """
-    The facts of a generating call that is never looked up for these *reasons*. *remote*: what stands behind a URL is
-    part of it, and that changes.
+    The facts of a generating call that is never looked up for these *reasons*. *remote*: the call has a URL, and what
+    is behind it may change.
     """
     stream = members.get("stream") is True
     usage, inject = True, False
@@ -203,7 +203,7 @@ def _input_is_remote(members: Members) -> bool:
 
 
 def _names_item(members: Members) -> bool:
-    """An item by its id alone; the ``type`` of such a reference may be left out."""
+    """Whether an item is named only by its id; the ``type`` of such a reference may be left out."""
     return any(
         item.get("type") == "item_reference" or (item.get("type") is None and "id" in item and "role" not in item)
         for item in _objects(members.get("input"))
@@ -211,7 +211,7 @@ def _names_item(members: Members) -> bool:
 
 
 def _touches_prompt_cache(members: Members) -> bool:
-    """The provider's prompt cache itself is what is asked for: warm it, or tell how it did against a response."""
+    """Whether the call is about the provider's prompt cache itself: to warm it, or to report on it for a response."""
     return any(
         options.get("prewarm") not in (None, False) or options.get("comparison_response_id") is not None
         for options in _objects(members.get("prompt_cache_options"))
@@ -246,7 +246,7 @@ def _is_remote(part: Mapping[str, Any]) -> bool:
 
 
 def _messages_of(value: object) -> Sequence[Mapping[str, Any]]:
-    """Those objects that are more than a role and its text: most messages aren't, and this is run on every call."""
+    """The objects with more than a role and its text. Most messages have no more, and this runs on every call."""
     return [one for one in _objects(value) if len(one) != 2 or type(one.get("content")) is not str or "role" not in one]
 
 
@@ -295,7 +295,7 @@ _COUNT: Reasons = (
     ("file-id", _input_names_file),
 )
 
-# What cannot be had without state stands before ``store``, whose remedy the caller has in hand.
+# Reasons that need state stand before ``store``, because the caller can remedy ``store`` alone.
 _RESPONSES: Reasons = (
     ("unreadable", _unreadable),
     ("previous-response-id", _given("previous_response_id")),

@@ -1,8 +1,8 @@
 """
 How the choices of an answer ended, and which endings are good.
 
-The rule: a word is good only where a provider documents it as the end of a complete answer. Whatever else is said, the
-empty string and words not yet invented included, leaves the answer unkept.
+The rule: a word is good only if a provider documents it as the end of a complete answer. With any other word, also an
+empty or new one, the answer is not kept.
 """
 
 from __future__ import annotations
@@ -40,31 +40,28 @@ _GRAVEST: Final = (
     Completeness.FAILED, Completeness.UNFINISHED, Completeness.UNKNOWN_FINISH, Completeness.MISSHAPEN,
     Completeness.CONTENT_FILTER, Completeness.WHOLE,
 )  # fmt: skip
-"""What the choices of an answer may come to, the gravest first."""
+"""The possible judgements of an answer's choices, the worst first."""
 
 CALLING: Final = frozenset({"tool_calls", "function_call"})
-"""Reasons of which the call of a tool is the answer."""
+"""Reasons for which a tool call is the answer."""
 
 
 class Ending(Struct, gc=False):
-    """
-    What is known of one choice: the *reasons* it gave for its end, what it *said*, and whether it *failed* by its own
-    account.
-    """
+    """What is known of one choice: the *reasons* for its end, what it *said*, and whether it says that it *failed*."""
 
     reasons: frozenset[str] = frozenset()
     said: int = ChoiceContent.NOTHING
     failed: bool = False
 
     def add(self, reason: str) -> None:
-        """Take in a reason. Services write ``""`` where they have none yet, so it counts only where no other comes."""
+        """Add a reason. Services write ``""`` while they have none, so it counts only if no other reason comes."""
         if not reason and self.reasons:
             return
         self.reasons = (self.reasons - {""}) | {reason}
 
 
 def judge(endings: Iterable[Ending]) -> Completeness:
-    """By how each choice has ended: the gravest of that counts."""
+    """Judge by how each choice has ended: the worst decides."""
     return min(map(_judge_one, endings), key=_GRAVEST.index, default=Completeness.UNFINISHED)
 
 
@@ -81,7 +78,7 @@ def _judge_one(one: Ending) -> Completeness:
 
 
 def _has_shape(one: Ending) -> bool:
-    """Whether it has said what belongs to its reason; of what was filtered nothing may be left."""
+    """Whether the choice said what fits its reason; after a filter nothing may be left."""
     if one.said & ChoiceContent.ODD:
         return False
     if one.reasons & CALLING:
@@ -90,5 +87,5 @@ def _has_shape(one: Ending) -> bool:
 
 
 def unknown(endings: Iterable[Ending]) -> list[str]:
-    """The reasons that nobody documents as good, in order."""
+    """The reasons that no provider documents as good, in order."""
     return sorted({reason for one in endings for reason in one.reasons} - _KNOWN)

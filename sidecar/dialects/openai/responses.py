@@ -1,8 +1,8 @@
 """
-The answers of ``/responses``: a stream tells step by step what its last event then holds whole.
+The answers of ``/responses``: a stream gives in steps what its last event then holds whole.
 
-The rule: the whole answer is the ``response`` of the terminal event, byte for byte; and a stream is made only from
-output items whose events are known here. Usage is part of both forms, asked for or not.
+The rule: the whole answer is the ``response`` of the terminal event, byte for byte. A stream is made only from output
+items whose events are known here. Usage is part of both forms, whether asked for or not.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _complete(body: bytes, form: Form, _facts: Facts = _ANY, _media: str = "") -
 
 
 def _judge(response: _Response, items: list[_Item]) -> Completeness:
-    """By how it has ended; a response that is completed has no item that is not."""
+    """Judge by how it ended; a completed response has no unfinished item."""
     word, known = _ended_by(response)
     found = Completeness.UNFINISHED if word is None else known.get(word, Completeness.UNKNOWN_FINISH)
     if found is not Completeness.WHOLE or response.status != "completed":
@@ -154,7 +154,7 @@ def _judge(response: _Response, items: list[_Item]) -> Completeness:
 
 
 def _ended_by(response: _Response) -> tuple[str | None, Mapping[str, Completeness]]:
-    """The status of a response, or why it is incomplete, and what is known of such words; None: it does not say."""
+    """The status of a response, or why it is incomplete, with the known words; None: it does not say."""
     if response.status == "incomplete":
         details = response.incomplete_details
         return (None if details is None else details.reason), _REASONS

@@ -1,9 +1,9 @@
 """
-How requests of the OpenAI family are brought to canonical form: what counts, and where the order of members does not.
+How requests of the OpenAI family are brought to canonical form: which members count, and where their order does not.
 
 The rule: only what is named here is dropped or sorted. The answer follows the order of members in a JSON Schema
-(OpenAI, "Structured outputs"), and a tool call's arguments reach the model as they stand: nothing below those is
-named, so they stay as they came.
+(OpenAI, "Structured outputs"), and a tool call's arguments reach the model as written. Nothing inside these is named,
+so they stay as they came.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from sidecar.core.dialect import Shape
 
 ATTRIBUTION = frozenset({"user", "safety_identifier", "end_user_id"})
-"""Who is behind a call, told for the detection of abuse; the answer does not depend on it."""
+"""Who is behind a call, for the detection of abuse; the answer does not depend on it."""
 
 _PRICE = frozenset({"service_tier", "prompt_cache_key", "prompt_cache_retention"})
 """How fast and at what price the same answer is made."""
 
 _VIEW = frozenset({"stream", "stream_options"})
-"""In which form the answer is sent: no part of the question, for each form is made from the other."""
+"""The form in which the answer is sent. It is not part of the question, because each form is made from the other."""
 
 _OPTIONS = {"stream_options": Shape(drop=frozenset({"include_usage"}))}
 """Other options of a stream count: they change what its chunks say."""
@@ -57,12 +57,12 @@ _RESPONSES = {
 
 
 CHAT = Shape(drop=ATTRIBUTION | _PRICE | _VIEW | {"prompt_cache_options", "metadata", "store"}, inside=_CHAT | _OPTIONS)
-"""``metadata`` and ``store`` change only what the service keeps, and calls that are to be kept are not looked up."""
+"""``metadata`` and ``store`` change only what the service stores, and calls that are stored are not looked up."""
 
 COMPLETIONS = Shape(drop=ATTRIBUTION | _VIEW, inside=_OPTIONS)
 
 RESPONSES = Shape(drop=ATTRIBUTION | _PRICE | _VIEW, inside=_RESPONSES | _OPTIONS)
-"""``metadata`` counts, for the answer repeats it; ``prompt_cache_options`` too, for it can ask for no output at all."""
+"""``metadata`` counts, because the answer repeats it; ``prompt_cache_options`` too, for it can ask for no output."""
 
 INPUT_TOKENS = Shape(inside=_RESPONSES)
 

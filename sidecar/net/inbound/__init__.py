@@ -1,1 +1,1 @@
-"""Turns the bytes of callers into requests, and answers into bytes."""
+"""Turns listener: turns bytes from callers into requests, and answers into bytes."""

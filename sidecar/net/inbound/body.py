@@ -1,8 +1,8 @@
 """
-Request bodies on their way in: collected whole, or handed on as they arrive.
+Request bodies on their way in: collected, or passed on as they arrive.
 
-The rule: memory for a collected body is taken from the ledger first; what the ledger refuses goes to disk, what the
-disk refuses streams on, and in no case is a byte lost or a call failed for want of room.
+The rule: memory for a collected body is taken from the ledger first. If the ledger refuses, the body goes to disk; if
+the disk fails, the body streams on. No byte is lost, and no call fails for lack of room.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from sidecar.net.base import Observer
 from sidecar.net.inbound.spool import SpoolFile, Spools
 
 OBSERVED = 256 * 1024
-"""Bodies above this size are looked at while they are collected."""
+"""Bodies above this size are read by an observer while they are collected."""
 
 FLUSH = 256 * 1024
-"""More than this is brought to disk at once; while it is written, about as much again may wait in memory."""
+"""More than this is written to disk at once; meanwhile about as much again may wait in memory."""
 
 HIGH_WATER = 64 * 1024
-"""A stream that holds so many bytes has its sender paused."""
+"""A stream with so many unread bytes has its sender paused."""
 
 
 class Collection:
     """
     A body that is being collected: in memory while the ledger allows, else in a spool file.
 
-    *size* is its Content-Length, None when chunked. Past *limit* bytes, or when the disk fails, it has *overflowed*
-    and has to stream on from what it holds. *changed* is called whenever a write has come to its end.
+    *size* is its Content-Length, None when chunked. Past *limit* bytes, or if the disk fails, it has *overflowed* and
+    must stream on from the bytes that it holds. *changed* is called whenever a write has ended.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Collection:
 
     @property
     def backed_up(self) -> bool:
-        """The disk is behind: the sender has to wait."""
+        """The disk is behind: the sender must wait."""
         return bool(self._writing) and self._waiting > FLUSH
 
     @property
     def settled(self) -> bool:
-        """Nothing is being written: what has come so far can be used."""
+        """Nothing is being written: the bytes so far can be used."""
         return not self._writing
 
     def add(self, chunk: bytes) -> None:
@@ -186,11 +186,11 @@ class Inflow:
 
     @property
     def starved(self) -> bool:
-        """Somebody waits for bytes."""
+        """A reader waits for bytes."""
         return self._waiter is not None
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body's bytes as they arrive. Can be asked for once."""
+        """The body's bytes as they arrive. Can be read once."""
         if self._taken:
             raise RuntimeError("a stream is read once")
         self._taken = True
@@ -233,7 +233,7 @@ class Inflow:
         self._wake()
 
     def fail(self, error: Exception) -> None:
-        """The body will never be whole; harmless when it is already."""
+        """The body will never be whole. Harmless if it is whole already."""
         if not self._ended and self._error is None:
             self._error = error
             self._wake()

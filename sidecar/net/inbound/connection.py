@@ -1,8 +1,8 @@
 """
-One connection: requests to the line, answers out, one after the other.
+One connection: passes requests to the proxy and writes its answers, one after the other.
 
-The rule: at most one request is in work. What a client has sent ahead waits as bytes, of which there is never much
-more than one read above ``AHEAD``.
+The rule: at most one request is in work. Requests that a client sends ahead wait as bytes, never much more than one
+read above ``AHEAD``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sidecar.net.inbound.parser import RequestParser
 from sidecar.net.inbound.shared import ListenerState
 
 AHEAD = 64 * 1024
-"""Bytes sent ahead of their turn that may wait before the sender is paused."""
+"""How many bytes sent ahead may wait before the sender is paused."""
 
 TURN = 64
-"""Pieces that are read in one go; then other connections have their turn."""
+"""The most pieces that are read in one go; then other connections have their turn."""
 
 LINGER_BYTES = 16 * 1024 * 1024
 LINGER_SECONDS = 2.0
-"""How much and how long a client may go on sending after its last answer, so that it gets to read it."""
+"""How much and how long a client may go on sending after its last answer, so that it can read that answer."""
 
 NEVER = float("inf")
 
@@ -37,7 +37,7 @@ class CallerConnection(asyncio.Protocol):
     """
     The protocol of one accepted connection.
 
-    *deadline* is when the client's silence is no longer borne: a kept-alive one's, a slow head's, a stalled body's.
+    *deadline* is when the client has been silent for too long: on a kept-alive connection, in a head, or in a body.
     """
 
     _transport: asyncio.Transport
@@ -92,14 +92,14 @@ class CallerConnection(asyncio.Protocol):
                 self._flow.took(len(data))
 
     def eof_received(self) -> bool:
-        """The client sends no more, and is taken to have left, unless requests of it are still waiting as bytes."""
+        """The client sends no more, and counts as gone, unless requests of it still wait as bytes."""
         self._eof = True
         if self._reply is not None and not self._reply.ended:
             self._transport.abort()
         return bool(self._rest) and not self._closing and self._reply is None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, for whichever reason."""
+        """The connection is gone, for any reason."""
         del exc
         self._rest = b""
         self._closing = True
@@ -152,12 +152,12 @@ class CallerConnection(asyncio.Protocol):
             self.refuse(_timed_out())
 
     def retire(self) -> None:
-        """Close the connection if nothing is going on; the others close with their answers."""
+        """Close the connection if nothing is going on; otherwise it closes after its answer."""
         if self._idle and not self._closing:
             self._close()
 
     def abort(self) -> None:
-        """End the connection and what runs for it, now."""
+        """End the connection, and what runs for it, now."""
         self._transport.abort()
         if self._task is not None:
             self._task.cancel()
@@ -174,19 +174,19 @@ class CallerConnection(asyncio.Protocol):
 
     def _find(self, data: bytes) -> tuple[Any, bytes] | None:
         """
-        The plan and the body of a whole request that is like one before. What needs more than a quick answer (somebody
-        waits, the end is near) goes the ordinary way.
+        The plan and the body of a whole request that is like an earlier one. If more than a quick answer is needed (a
+        caller waits, the process is stopping), the request takes the ordinary way.
         """
         if self._parser.fed or self._wire.paused or self._shared.draining:
             return None
         return self._shared.head_memo.find(data, self._parser.port)
 
     def _try_hit(self, plan: Any, body: bytes) -> bool:
-        """Answer from memory, if it has the answer. Leaves everything as an ordinary answer would."""
+        """Answer from memory, if it has the answer. Everything is left as after an ordinary answer."""
         shared = self._shared
         try:
             response = shared.app.try_hit(plan, body)
-        except Exception as error:  # noqa: BLE001 - the ordinary way meets it again, and answers for it
+        except Exception as error:  # noqa: BLE001 - the ordinary way meets the error again, and answers it
             shared.report(error)
             return False
         if response is None:
@@ -220,7 +220,7 @@ class CallerConnection(asyncio.Protocol):
             self.pace()
 
     def invite(self) -> None:
-        """The body is going to be read: tell a client that waits for ``100 Continue``."""
+        """The body is going to be read: tell a client that waits for ``100 Continue`` to send it."""
         framing = self._parser.framing
         if framing is not None and framing.expects and not self._invited:
             self._invited = True
@@ -228,7 +228,7 @@ class CallerConnection(asyncio.Protocol):
                 self._transport.write(http1.CONTINUE)
 
     def pace(self) -> None:
-        """Set the deadline that now holds, and read on, later, or not."""
+        """Set the deadline that holds now, and decide whether to read on."""
         if self._closing:
             return
         limits, now = self._shared.limits, self._shared.now
@@ -260,7 +260,7 @@ class CallerConnection(asyncio.Protocol):
     # Answering.
 
     def ask(self, request: Request) -> None:
-        """Put *request* to the line."""
+        """Pass *request* to the proxy."""
         try:
             answer = self._shared.app.answer(request)
         except Refused as error:
@@ -291,12 +291,12 @@ class CallerConnection(asyncio.Protocol):
         self._respond(response, close=error.close)
 
     def fault(self, error: Exception) -> None:
-        """The line has failed: answer the request with that."""
+        """The proxy has failed: answer the request with that error."""
         self._shared.report(error)
         self.refuse(_failed())
 
     def _doom(self, error: Refused) -> None:
-        """The client broke the rules: refuse, or where its answer is under way already, let that end first."""
+        """The client broke the rules: refuse, or if an answer is being written already, let that end first."""
         if self._reply is None:
             self.refuse(error)
             return
@@ -313,11 +313,11 @@ class CallerConnection(asyncio.Protocol):
     async def _carry(self, pending: Pending, reply: Reply) -> None:
         try:
             await pending.run(reply)
-        except Exception as error:  # noqa: BLE001 - told apart when the task has ended
+        except Exception as error:  # noqa: BLE001 - handled when the task has ended
             self._error = error
 
     def _settle(self, task: asyncio.Task[None]) -> None:
-        """The task that answered is over, in one way or another."""
+        """The task that answered has ended, for any reason."""
         reply, error, doomed = self._reply, self._error, self._doomed
         assert reply is not None
         self._reply = self._task = self._error = None
@@ -362,7 +362,7 @@ class CallerConnection(asyncio.Protocol):
         )
 
     def _finish(self, *, keep: bool, linger: bool = False) -> None:
-        """The answer is written: give back what it held, then the next one or the end."""
+        """The answer is written: release what the request held, then read the next request or close."""
         clean = self._parser.done and not self._rest
         self._intake.release()
         if keep:
@@ -373,7 +373,7 @@ class CallerConnection(asyncio.Protocol):
             self._close(linger=linger or not clean)
 
     def _close(self, *, linger: bool = False) -> None:
-        """Close after what is written; *linger* reads on for a while, for a reset would take the answer away."""
+        """Close after the written bytes; *linger* reads on for a while, because a reset would destroy the answer."""
         self._closing = True
         self._rest = b""
         self._wire.pause(self._shared.now)

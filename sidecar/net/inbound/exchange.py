@@ -1,8 +1,8 @@
 """
-Answers on their way out: the writing side of a connection, and the exchange that a task of the line speaks to.
+Answers on their way out: the writing side of a connection, and the exchange that a task of the proxy uses.
 
-The rule: what is not written whole is broken off so that nobody can mistake it for whole, and nobody's slowness makes
-this process hold more than one buffer for him.
+The rule: an answer that was not written whole is broken off so that it cannot look whole, and a slow caller never makes
+this process hold more than one buffer for it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from sidecar.net.inbound import http1
 from sidecar.net.inbound.shared import ListenerState
 
 WRITE_BUFFER = 64 * 1024
-"""Bytes that may wait for a slow caller before his answer is paused."""
+"""How many bytes may wait for a slow caller before its answer is paused."""
 
 JOIN = 64 * 1024
-"""Bodies up to this size are copied into one write with their head; larger ones are worth a second buffer."""
+"""Bodies up to this size are copied into one write with their head; for larger ones a second write is cheaper."""
 
 
 class AnswerWriter:
     """
     The writing side of a transport: whether it takes more, and whether the caller still reads.
 
-    *paused*: more than ``WRITE_BUFFER`` bytes are waiting. *lost*: the connection is gone. *slow*: the caller has
-    been given up.
+    *paused*: more than ``WRITE_BUFFER`` bytes are waiting. *lost*: the connection is gone. *slow*: the caller reads too
+    slowly, and was given up.
     """
 
     __slots__ = ("_patience", "_since", "_size", "_waiters", "lost", "paused", "slow", "transport")
@@ -83,13 +83,13 @@ class AnswerWriter:
         self._wake()
 
     def reset_on_close(self, *, on: bool) -> None:
-        """Have the connection end in a reset, however it comes to its end, not in what reads like a clean one."""
+        """Make the connection end in a reset in every case, not in what looks like a clean end."""
         connection = self.transport.get_extra_info("socket")
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", on, 0))
 
     def stalled(self, now: float) -> bool:
-        """Whether bytes have been waiting and none of them has left for *patience* seconds. To be asked regularly."""
+        """Whether bytes wait, and none has left for *patience* seconds. Must be called regularly."""
         size = self.transport.get_write_buffer_size()
         if size == 0 or size != self._size:
             self._size = size
@@ -108,8 +108,8 @@ class Reply:
     """
     One answer that takes its time; the ``Exchange`` of ``net/base``.
 
-    *keep*: the connection may serve another request afterwards. *ended*: the answer is whole. *severed*: it was
-    broken off by this side. *whole* tells whether the request has been read to its end.
+    *keep*: the connection may serve another request afterwards. *ended*: the answer is whole. *severed*: this side
+    broke it off. *whole* says whether the request has been read to its end.
     """
 
     __slots__ = (
@@ -161,7 +161,7 @@ class Reply:
         else:
             framing = b""
             self.keep = self.keep and self._empty
-            if not self._empty:  # this answer ends with its connection: only a reset tells of a break
+            if not self._empty:  # this answer ends with its connection, so only a reset shows a break
                 self._wire.reset_on_close(on=True)
         self._wire.transport.write(
             b"".join(
@@ -235,7 +235,7 @@ class Reply:
 
 
 def connection_line(minor: int, *, keep: bool) -> bytes:
-    """The ``connection`` field where HTTP/1.*minor* needs one said."""
+    """The ``connection`` field, if HTTP/1.*minor* needs one."""
     if not keep:
         return http1.CLOSE
     return b"" if minor else http1.KEEP_ALIVE

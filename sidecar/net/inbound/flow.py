@@ -1,7 +1,8 @@
 """
 The reading side of a connection: whether its client may go on sending.
 
-The rule: nobody's haste takes a turn of the loop from the others, and what cannot be used yet stays with its sender.
+The rule: a fast sender takes no turn of the event loop from others, and bytes that cannot be used yet stay with their
+sender.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import asyncio
 
 BREATH = 128 * 1024
-"""After so many bytes of one connection the others have a turn. libuv reads on for as long as a sender is fast."""
+"""After so many bytes of one connection the others have a turn. libuv reads on as long as a sender is fast."""
 
 
 class FlowControl:
-    """*reading*: the transport reads, neither held up nor taking a breath."""
+    """*reading*: the transport reads; it is neither held nor giving others a turn."""
 
     __slots__ = ("_breathing", "_held", "_taken", "_transport", "reading")
 
@@ -28,13 +29,13 @@ class FlowControl:
         return f"<FlowControl{' held' if self._held else ''}{' breathing' if self._breathing else ''}>"
 
     def hold(self, held: bool) -> None:  # noqa: FBT001 - the state itself, worked out by the caller
-        """Say whether the sender has to wait."""
+        """Set whether the sender must wait."""
         if held != self._held:
             self._held = held
             self._set()
 
     def took(self, size: int) -> None:
-        """So many bytes have been read: let the others have their turn, if they were many."""
+        """*size* bytes have been read: if they are many, give other connections a turn."""
         self._taken += size
         if self._taken > BREATH and self.reading and not self._transport.is_closing():
             self._taken = 0

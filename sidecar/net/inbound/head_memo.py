@@ -1,10 +1,10 @@
 """
-Requests like those before: heads that need not be parsed again to be answered from memory.
+Answers repeated requests from memory without parsing their heads again.
 
-The rule: a head is familiar only if the strict reader has accepted its request line and each of its telling lines, byte
-for byte and in this order, in one head before. A line that is new must be a well-formed field that no decision reads (a
-trace id, say). Whatever is not clearly so is left to the strict reader, from its first byte; and what is found here is
-only ever used to answer from memory, so nothing goes upstream on the word of this file.
+The rule: a head is known only if the strict reader has accepted its request line, and each of its deciding lines, byte
+for byte and in this order, in one earlier head. A new line must be a well-formed field that no decision reads (a trace
+id, for instance). Everything else is left to the strict reader, from its first byte. What is found here is only used to
+answer from memory, so nothing goes upstream because of this file.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sidecar.net.inbound.http1 import SINGLE, looks_like_framing
 
 LONGEST_HEAD = 8 * 1024
 LONGEST_BODY = 32 * 1024
-"""Longer heads and bodies take so long by themselves that parsing them is not what they wait for."""
+"""Longer heads and bodies are parsed as usual, because parsing is not what makes them slow."""
 
 REMEMBERED = 2 * 1024 * 1024
-"""So many bytes, about, are remembered; then all are forgotten, and learnt again as they come."""
+"""About so many bytes are remembered. Then all heads are forgotten, and learnt again as they come."""
 
 STRAYS = 16
-"""So many familiar heads that begin unlike most are borne before the beginning is chosen anew."""
+"""After so many known heads with an unusual beginning, the usual beginning is chosen anew."""
 
 _LINE_WEIGHT = 160
 _PLAN_WEIGHT = 1536
@@ -45,8 +45,8 @@ _LONGEST_NAME = 64
 
 class _Reads(dict[bytes, bool]):
     """
-    Whether something reads the field of a name, as it is written: a decision of the line, or the framing. What is no
-    name is left to the strict reader, and so counts as read.
+    Whether something reads a field, by its name as written: a decision of the proxy, or the framing. A text that is no
+    field name is left to the strict reader, and so counts as read.
     """
 
     def __init__(self, deciding_fields: Mapping[bytes, bool]) -> None:
@@ -63,12 +63,12 @@ class _Reads(dict[bytes, bool]):
 
 class HeadMemo:
     """
-    *deciding_fields* says of a field, by lower-case name, whether some decision of the line reads it; those that frame
-    the request tell in any case, and so does a value in which a token may stand.
+    *deciding_fields* says for a field, by lower-case name, whether a decision of the proxy reads it. Fields that frame
+    the request always decide, and so does a value that may hold a token.
 
-    A line has a mark: its number where it tells something, 0 where it doesn't, and -1 - size for a Content-Length in
-    its plain form. A head's plan is found by the port it came to and the numbers of its lines. The *opening* is the
-    lines with which most heads begin: compared in one go, their marks other than 0 at hand.
+    A line has a mark: its number if it decides something, 0 if not, and -1 - size for a Content-Length in its plain
+    form. The plan of a head is found by its port and the numbers of its lines. The *opening* is the lines with which
+    most heads begin: they are compared in one step, and their marks other than 0 are ready.
     """
 
     def __init__(self, deciding_fields: Mapping[bytes, bool], limits: Limits) -> None:
@@ -87,14 +87,14 @@ class HeadMemo:
         return f"<HeadMemo {len(self._plans)} heads, {len(self._marks)} lines, {self._weight} bytes>"
 
     def find(self, data: bytes, port: int) -> tuple[Any, bytes] | None:
-        """The plan and the body of *data*, if that is one whole request to *port* with a familiar head."""
+        """The plan and the body of *data*, if that is one whole request to *port* with a known head."""
         start = len(self._opening) if data.startswith(self._opening) else 0
         end = data.find(_END, max(start - 2, 0), self._longest_head)
         size = len(data) - end - 4
         if end < 0 or size > self._longest_body:
             return None
         if end < start:
-            start = 0  # the head is its opening, and no more
+            start = 0  # the head is the opening and nothing else
         rest = data[start:end]
         lines = rest.split(b"\r\n")
         marks: list[Any] = list(map(self._marks.get, lines))  # numbers, once ``_look`` has been
@@ -118,7 +118,7 @@ class HeadMemo:
         return plan, data[end + 4 :]
 
     def _stray(self, lines: list[bytes]) -> None:
-        """A familiar head that began unlike most: now and then, choose anew with which lines most begin."""
+        """A known head with an unusual beginning came: now and then, choose the usual beginning anew."""
         self._strayed += 1
         if (self._strayed - 1) % STRAYS:
             return
@@ -138,14 +138,14 @@ class HeadMemo:
             self.forget()
         marks = [self._mark(line, first=at == 0) for at, line in enumerate(lines)]
         if sum([mark < 0 for mark in marks]) != 1:
-            return  # a length in some other form tells something, and would go unseen beside a plain one
+            return  # a length in another form decides, but would go unseen beside a plain one
         numbers = (port, *[mark for mark in marks if mark > 0])
         if numbers not in self._plans:
             self._weight += _PLAN_WEIGHT + 3 * len(head)  # the plan may hold that head, its fields and their index
         self._plans[numbers] = plan
 
     def forget(self) -> None:
-        """Forget all heads, for there is no room for more, or what was planned for them holds no longer."""
+        """Forget all heads, because there is no more room, or because their plans are no longer valid."""
         self._marks.clear()
         self._plans.clear()
         self._opening, self._opening_numbers = b"", []
@@ -166,7 +166,7 @@ class HeadMemo:
         return mark
 
     def _look(self, rest: bytes, lines: list[bytes], marks: list[int | None]) -> bool:
-        """Mark the new ones among the *lines* of *rest*; False where one of them tells something."""
+        """Mark the new ones among the *lines* of *rest*; False if one of them decides something."""
         if len(rest.translate(None, _CONTROLS)) + 2 * len(lines) - 2 != len(rest):
             return False  # a control character stands in it, other than those that end lines
         # ``in`` asks first whether the other operand is a number, and makes an error of the answer

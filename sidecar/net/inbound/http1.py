@@ -1,8 +1,8 @@
 """
-HTTP/1.x as far as llhttp does not see to it: what a head must be, and the fixed pieces of an answer's head.
+The parts of HTTP/1.x that llhttp does not check: what a head must be, and the fixed pieces of an answer's head.
 
-The rule: reject, never repair. Two servers that read one request differently are how requests are smuggled, so what
-RFC 9112 leaves to the recipient's kindness is refused here. Pure functions; every refusal closes the connection.
+The rule: reject, never repair. If two servers read one request differently, requests can be smuggled; so everything
+that RFC 9112 lets a recipient tolerate is refused here. Pure functions; every refusal closes the connection.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SINGLE = frozenset(
         b"x-api-key",
     }
 )
-"""Fields that decide about framing, identity or meaning: two of them are two readings of one request."""
+"""Fields about framing, identity or meaning: if one stands twice, the request has two readings."""
 
 _LENGTHS = frozenset({len(b"content-length"), len(b"transfer-encoding")})
 _LIKE_FRAMING = re.compile(rb"content[^a-z0-9-]length|transfer[^a-z0-9-]encoding").fullmatch
@@ -49,8 +49,8 @@ _STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.en
 
 class Framing(Struct, frozen=True, gc=False):
     """
-    How the bytes after a head are to be read. *length* is the body's size, None when chunked; *keep* tells that the
-    connection may serve another request; *expects* that the client waits for ``100 Continue`` before it sends.
+    How the bytes after a head are read. *length* is the body's size, None when chunked; *keep*: the connection may
+    serve another request; *expects*: the client waits for ``100 Continue`` before it sends the body.
     """
 
     length: int | None
@@ -91,22 +91,22 @@ def read_head(
 
 def looks_like_framing(name: bytes) -> bool:
     """
-    Whether *name*, in lower case, is one that frames a request for readers who take other characters for its hyphen:
-    CGI and its descendants turn both ``-`` and ``_`` into ``_``.
+    Whether *name*, in lower case, looks like a framing field to readers that accept other characters in place of its
+    hyphen: CGI and its descendants turn both ``-`` and ``_`` into ``_``.
     """
     return _LIKE_FRAMING(name) is not None
 
 
 def upgrade_ignored(value: bytes) -> bool:
     """
-    Whether an ``upgrade`` field asks only for what may be passed over in silence (RFC 9110, 7.8): HTTP/2 in clear,
-    which some clients (Java's among them) offer with every first request.
+    Whether an ``upgrade`` field asks only for what may be ignored (RFC 9110, 7.8): HTTP/2 in clear, which some clients
+    (Java's among them) offer with every first request.
     """
     return value.strip().lower() == b"h2c"
 
 
 def unreadable(piece: bytes, reason: str, *, method: bool) -> Refused:
-    """The refusal of what llhttp could not read; *method* tells that it stumbled over the method in *piece*."""
+    """The refusal of what llhttp could not read; *method*: it failed at the method in *piece*."""
     if method and _TOKEN(piece.lstrip(CRLF)):
         return _refused(501, "method-unsupported", "The request method is not known here.")
     return _refused(400, "malformed-request", f"The request is not well-formed HTTP/1.1: {reason}.")
@@ -130,7 +130,7 @@ def date_line(now: float) -> bytes:
 
 
 def field_lines(pairs: Pairs) -> bytes:
-    """Fields as they are sent. Raises ``ValueError`` where a name or value would break out of its line."""
+    """Fields as they are sent. Raises ``ValueError`` if a name or value would break out of its line."""
     lines = b"".join([b"%s: %s\r\n" % pair for pair in pairs])
     if not len(pairs) == lines.count(b"\n") == lines.count(b"\r") or b"\0" in lines:
         raise ValueError("a field of the answer contains a line break or NUL")

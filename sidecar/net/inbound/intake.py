@@ -1,5 +1,5 @@
 """
-What becomes of one request after another: admitted, its body collected or streamed, and put to the line.
+Takes one request after another: admits it, collects or streams its body, and passes it to the proxy.
 
 The rule: whatever a request holds (memory of the ledger, a spool file, a stream) is held here and given back in
 ``release``, on every path.
@@ -18,26 +18,26 @@ from sidecar.net.inbound.shared import ListenerState
 
 
 class Owner(Protocol):
-    """The connection, as far as its intake needs it."""
+    """What the intake needs from its connection."""
 
     def ask(self, request: Request) -> None:
-        """Put *request* to the line; its body is collected or streams."""
+        """Pass *request* to the proxy; its body is collected or streams."""
 
     def refuse(self, error: Refused) -> None:
         """Answer the request with *error*."""
 
     def fault(self, error: Exception) -> None:
-        """The line has failed: answer the request with that."""
+        """The proxy has failed: answer the request with that error."""
 
     def invite(self) -> None:
-        """The body is going to be read: tell a client that waits for ``100 Continue``."""
+        """The body is going to be read: tell a client that waits for ``100 Continue`` to send it."""
 
     def pace(self) -> None:
         """What is waited for has changed."""
 
 
 class Intake:
-    """The request that *parser* is in. *opened*: its head has been judged; *inflow*: its body, where it streams."""
+    """The current request of *parser*. *opened*: its head has been judged; *inflow*: its body, if it streams."""
 
     _admission: Admission
 
@@ -56,20 +56,20 @@ class Intake:
 
     @property
     def full(self) -> bool:
-        """The sender of the body has to wait."""
+        """The sender of the body must wait."""
         if self.inflow is not None:
             return self.inflow.full
         return self._collection is not None and self._collection.backed_up
 
     @property
     def starved(self) -> bool:
-        """More of the body is needed to get on."""
+        """More of the body is needed to go on."""
         if self.inflow is not None:
             return self.inflow.starved
         return self.opened and not self._asked and not self._parser.done and not self.full
 
     def advance(self, available: int) -> None:
-        """Bring the request forward, as far as what was read allows; *available* more bytes are in hand."""
+        """Bring the request forward, as far as the bytes allow; *available* more bytes are at hand."""
         parser = self._parser
         if not self.opened:
             self.opened = True
@@ -98,7 +98,7 @@ class Intake:
             self.inflow.fail(error)
 
     def learn(self, raw: bytes) -> None:
-        """Remember the head that has just been judged, *raw* as it came, if requests like it can be recalled."""
+        """Remember the head just judged, *raw* as it came, if requests like it may be answered from memory."""
         parser = self._parser
         head, framing = parser.head, parser.framing
         if head is None or framing is None or not self._admitted or not self._admission.collect:
@@ -134,7 +134,7 @@ class Intake:
             self._asked = True
             self._owner.refuse(error)
             return
-        except Exception as error:  # noqa: BLE001 - a bug in the line must cost one answer, not the process
+        except Exception as error:  # noqa: BLE001 - a bug in the proxy must cost one answer, not the process
             self._asked = True
             self._owner.fault(error)
             return

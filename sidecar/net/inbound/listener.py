@@ -1,7 +1,7 @@
 """
-The listener: accepts connections, sweeps over their deadlines, and lets them finish when the process ends.
+The listener: accepts connections, checks their deadlines, and lets them finish when the process ends.
 
-The rule: one timer for all connections, and none while there are none.
+The rule: one timer for all connections, and no timer while there are none.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from sidecar.net.inbound.spool import Spools
 from sidecar.tasks import Spawn
 
 TICK = 0.5
-"""Seconds between two sweeps: the exactness of every deadline."""
+"""Seconds between two sweeps: every deadline is only as exact as this."""
 
 BACKLOG = 1024
 
 CUT_SECONDS = 1.0
-"""How long tasks that were cancelled at the end of the grace may take to end."""
+"""How long cancelled tasks may take to end after the grace period."""
 
 
 class Listener:
     """
     Serves *app* on as many addresses as it is started on.
 
-    *clock* is monotonic seconds, *wall* seconds since the epoch (for the ``date`` field). *spool_dir* is where bodies
-    go that do not fit into memory, ``""`` for the system's place. *report* hears of exceptions of *app* that it
-    should not have raised.
+    *clock* is monotonic seconds, *wall* seconds since the epoch (for the ``date`` field). *spool_dir* is for bodies
+    that do not fit into memory, ``""`` for the system's folder. *report* gets unexpected exceptions of *app*.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Listener:
         return len(self._open)
 
     async def start(self, host: str, port: int) -> int:
-        """Listen on one more address; returns the port, which matters where *port* is 0. Raises ``OSError``."""
+        """Listen on one more address; returns the port, which was chosen if *port* is 0. Raises ``OSError``."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, reuse_address=True)
         self._servers.append(server)
@@ -77,19 +76,19 @@ class Listener:
         return bound
 
     def forget(self) -> None:
-        """Judge every request anew: what the application planned for earlier ones holds no longer."""
+        """Judge every request anew: the application's earlier plans are no longer valid."""
         self._shared.head_memo.forget()
 
     def stop_accepting(self) -> None:
-        """Close the addresses; connections go on."""
+        """Close the addresses; open connections go on."""
         for server in self._servers:
             server.close()
         self._servers.clear()
 
     async def drain(self, seconds: float) -> None:
         """
-        End well: no new connections, idle ones closed, each of the others after its answer. What is not done after
-        *seconds* is cut. Returns when every connection is gone.
+        Finish: accept nothing new, close idle connections, and each of the others after its answer. What is not done
+        after *seconds* is cut. Returns when every connection is gone.
         """
         self.stop_accepting()
         self._shared.draining = True
@@ -105,7 +104,7 @@ class Listener:
         self._spools.close()
 
     def sweep(self) -> None:
-        """Look at every connection's deadlines. Runs by itself about twice a second."""
+        """Check the deadlines of every connection. Runs by itself about twice a second."""
         self._look_at_clocks()
         for connection in tuple(self._open):
             connection.sweep(self._shared.now)

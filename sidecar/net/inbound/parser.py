@@ -1,9 +1,9 @@
 """
-Bytes of a connection, cut into messages: llhttp, fed so that its habits become ours.
+Cuts the bytes of a connection into messages, with llhttp.
 
-The rule: a head and a chunked body both end with an empty line, so pieces end after each empty line, and a message
-never ends inside a piece. llhttp cannot be paused; this way it never sees a second request before the first is done
-with, and every limit is checked against bytes that were counted, not trusted.
+The rule: a head and a chunked body both end with an empty line, so the bytes are fed in pieces that end after each
+empty line, and a message never ends inside a piece. llhttp cannot be paused; this way it never sees a second request
+before the first one is done, and every limit is checked against counted bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sidecar.net.inbound import http1
 from sidecar.net.inbound.http1 import Framing
 
 PIECE = 16 * 1024
-"""No larger part of a head is fed at once, so that its limits are looked at in time."""
+"""The largest part of a head that is fed at once, so that its limits are checked in time."""
 
 CHUNK_LINE = 24
-"""Bytes of framing that a chunk may have before they count as an extension."""
+"""The most framing bytes of a chunk; more of them count as an extension."""
 
 _END = b"\r\n\r\n"
 _HEAD, _SIZED, _CHUNKED = range(3)
@@ -61,8 +61,8 @@ class RequestParser:
 
     def feed(self, data: bytes, at: int) -> int:
         """
-        Read on in *data* from *at*, not further than something happens; returns where it stopped. Not to be called
-        when *done*. Raises ``Refused``, after which the connection cannot be read any more.
+        Read on in *data* from *at* until something happens; returns where it stopped. Not to be called when *done*.
+        Raises ``Refused``; after that the connection cannot be read any more.
         """
         if self._mode == _SIZED:
             end = min(len(data), at + self._left)
@@ -110,11 +110,11 @@ class RequestParser:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """llhttp: a field of the head, or a trailer, which nobody will see."""
+        """llhttp: a field of the head, or a trailer, which is dropped."""
         self._pairs.append((name, value.rstrip()))
 
     def on_headers_complete(self) -> None:
-        """llhttp: the head is complete. What it knows is asked now: afterwards it forgets."""
+        """llhttp: the head is complete. Its properties are read now, because llhttp forgets them."""
         self._method = self._parser.get_method()
         self._version = self._parser.get_http_version()
         self._keep = self._parser.should_keep_alive()
@@ -149,7 +149,7 @@ class RequestParser:
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            pass  # the head is complete, and says by itself whether that is refused
+            pass  # the head is complete; reading it decides whether to refuse it
         except httptools.HttpParserError as error:
             if self._headed and self.head is None:
                 self._open()
@@ -176,7 +176,8 @@ class RequestParser:
             self._left = framing.length
 
     def _pass_over_upgrade(self, framing: Framing) -> None:
-        # llhttp takes what follows such a head for another protocol. A fresh one, told only the framing, does not.
+        # llhttp takes what follows such a head for another protocol. A new parser that is told only the framing does
+        # not.
         self.done = False
         self._parser = httptools.HttpRequestParser(self)
         if framing.length is None:

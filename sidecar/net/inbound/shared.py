@@ -1,8 +1,8 @@
 """
 What all connections of one listener share: collaborators, limits, and the coarse time.
 
-The rule: a request's path reads no clock and starts no timer. The listener's sweep sets *now* and *date* about twice
-a second, and that is exact enough for deadlines of seconds.
+The rule: the path of a request reads no clock and starts no timer. The listener's sweep sets *now* and *date* about
+twice a second, which is exact enough for deadlines of seconds.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sidecar.tasks import Spawn
 
 class ListenerState:
     """
-    *now* is monotonic seconds, *date* the ``date`` field's line; *draining* tells that connections are not kept.
-    *head_memo* are the heads seen before. *report* hears of exceptions that should not have happened; *came* and *gone*
-    that a connection is there or over.
+    *now* is monotonic seconds, *date* the line of the ``date`` field; *draining*: connections are not kept. *head_memo*
+    holds known heads. *report* gets unexpected exceptions; *came* and *gone* are called when a connection opens and
+    closes.
     """
 
     __slots__ = (

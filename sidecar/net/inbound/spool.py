@@ -1,8 +1,8 @@
 """
-Bodies on disk: what was collected and did not fit into memory.
+Bodies on disk: collected bodies that did not fit into memory.
 
-The rule: every file operation runs on one thread of its own, in the order in which it was asked for, so the event
-loop never waits for a disk and a file is never closed under a read.
+The rule: every file operation runs on one thread of its own, in order, so the event loop never waits for a disk, and a
+file is never closed during a read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK = 256 * 1024
 
 
 class Spools:
-    """Where spool files are made: *directory* (``""`` for the system's own) and the thread that works on them."""
+    """Makes spool files: *directory* (``""`` for the system's own) and the thread that works on them."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory or tempfile.gettempdir()
@@ -34,14 +34,14 @@ class Spools:
         return SpoolFile(self._directory, self._thread)
 
     def close(self) -> None:
-        """End the thread once it has done what was asked of it."""
+        """End the thread after its pending work."""
         self._thread.shutdown(wait=False)
 
 
 class SpoolFile:
     """
-    A body in an unlinked file; the ``Spool`` of ``net/base``. It belongs to its request and to whoever shares it, and
-    is gone when all of them have closed it: who still reads it then gets ``ClientGone``.
+    A body in an unlinked file; the ``Spool`` of ``net/base``. It belongs to its request and to everything that shares
+    it, and is gone when all of them have closed it. A later read raises ``ClientGone``.
     """
 
     __slots__ = ("_directory", "_file", "_owners", "_thread", "size")
@@ -58,13 +58,13 @@ class SpoolFile:
 
     def append(self, chunks: Sequence[bytes]) -> asyncio.Future[None]:
         """
-        Write *chunks* at the end; one call at a time. Where that fails with ``OSError`` the file is as it was before,
-        so the caller, who still has the chunks, has lost nothing.
+        Write *chunks* at the end; one call at a time. If that fails with ``OSError``, the file is as before, and the
+        caller still has the chunks, so nothing is lost.
         """
         return asyncio.get_running_loop().run_in_executor(self._thread, self._write, chunks)
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body from its start, in chunks of at most 256 KiB. Raises ``Refused`` (503) where the disk lost it."""
+        """The body from its start, in chunks of at most 256 KiB. Raises ``Refused`` (503) if the disk lost it."""
         return _Reading(self)
 
     async def read(self, offset: int) -> bytes:
@@ -83,11 +83,11 @@ class SpoolFile:
         return chunk
 
     def share(self) -> None:
-        """Somebody else needs the file too, and will close it as well."""
+        """Another owner needs the file, too, and will also close it."""
         self._owners += 1
 
     def close(self) -> None:
-        """Not needed any more; by the last owner, once what was asked of the file before is done."""
+        """This owner needs it no longer; the last one closes the file after pending work."""
         if self._owners:
             self._owners -= 1
             if not self._owners:

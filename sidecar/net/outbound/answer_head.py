@@ -1,8 +1,8 @@
 """
 The head of an upstream's answer, read strictly.
 
-The rule: reject, never repair. A head goes on to the caller and into memory, so what two readers could understand
-differently is no answer (RFC 9112, 2.2, 5.2, 6.3 and 11.1). Pure functions.
+The rule: reject, never repair. A head goes on to the caller and into memory, so a head that two readers could
+understand differently is refused (RFC 9112, 2.2, 5.2, 6.3 and 11.1). Pure functions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sidecar.core.model import Pairs
 from sidecar.core.rules import KIB
 
 HEAD_LIMIT = 64 * KIB
-"""Bytes of an answer's head, interim answers before it included."""
+"""The most bytes of an answer's head, interim answers before it included."""
 
 MOST_FIELDS = 1024
 
@@ -31,13 +31,14 @@ _HOP_SIZES = frozenset(map(len, _HOP))
 
 
 class Unreadable(Exception):
-    """What came is no answer of HTTP/1.x; the text says why and quotes nothing of it."""
+    """What came is not an answer of HTTP/1.x; the text says why and quotes nothing of it."""
 
 
 class AnswerHead(Struct, frozen=True, gc=False):
     """
-    A status and the fields as they were received, blanks around their values apart. *length* is the Content-Length,
-    None where there is none. *framing* is a head that says the same of the body and the connection, and no more.
+    A status and the fields as they were received, without the blanks around their values. *length* is the
+    Content-Length, None if there is none. *framing* is a head that says the same about the body and the connection, and
+    nothing else.
     """
 
     status: int
@@ -48,7 +49,7 @@ class AnswerHead(Struct, frozen=True, gc=False):
 
 
 def check_begun(begun: bytes) -> None:
-    """Raise ``Unreadable`` where no bytes that could follow make a head of *begun*, so that nobody waits for them."""
+    """Raise ``Unreadable`` if no further bytes can make *begun* a valid head, so that nobody waits for them."""
     if not begun.startswith(_START[: len(begun)]):
         raise Unreadable("it does not begin like an answer of HTTP/1.x")
     breaks = begun.count(b"\r\n")

@@ -1,8 +1,8 @@
 """
-One call on one connection: the request written, the answer read.
+One call on one connection: writes the request and reads the answer.
 
-The rule: a call leaves its connection in one of two states, synchronously and whatever happens: resting in the pool,
-when request and answer both went through whole, or closed.
+The rule: a call leaves its connection, synchronously and in every case, in one of two states: in the pool, if request
+and answer are both complete, or closed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from sidecar.net.outbound.connection import UpstreamConnection
 from sidecar.tasks import Spawn
 
 AT_ONCE = 64 * KIB
-"""Up to this size a body leaves in one write with its head; a larger one is written piece by piece, in a task."""
+"""A body up to this size is sent in one write with its head; a larger one piece by piece, in a task."""
 
 PIECE = 256 * KIB
 
 BROKEN = (Unreadable, aiohttp.ClientError, HttpProcessingError, aiohttp.EofStream, OSError, RuntimeError)
-"""What our connection and aiohttp raise while an answer is awaited."""
+"""What our connection and aiohttp raise while a call waits for its answer."""
 
 """``spawn(coroutine, name=…)``: starts a task that its owner keeps."""
 
@@ -47,7 +47,7 @@ class Body(Protocol):
 
 class UpstreamAnswer:
     """
-    An answer, from its head on. Whoever gets one reads it to its end or closes it.
+    An answer, from its head on. Whoever gets it reads it to its end or closes it.
 
     *pairs* is the head as received. *length* is the Content-Length it states, None where it states none (chunked,
     ended by the connection, or without a body).
@@ -73,8 +73,8 @@ class UpstreamAnswer:
     async def read(self) -> bytes:
         """
         The bytes that have come, at most about 384 KiB; ``b""`` at the clean end. The peer is paused while nobody
-        reads. Raises ``UpstreamFailed`` (truncated, idle-timeout, malformed), or what the request's body raised. Where
-        it is cancelled nothing is lost: it may be called again.
+        reads. Raises ``UpstreamFailed`` (truncated, idle-timeout, malformed), or what the request's body raised. If
+        this is cancelled, nothing is lost and it may be called again.
         """
         if self._error is not None:
             raise self._error
@@ -89,7 +89,7 @@ class UpstreamAnswer:
             if payload.at_eof():
                 self._call.finish()
             return data
-        # What came before the break is the caller's; aiohttp would throw it away.
+        # The bytes before the break belong to the caller; aiohttp would drop them.
         rest = b"".join(payload._buffer)  # noqa: SLF001
         self._call.drop(lost_by(self._error))
         if rest:
@@ -97,7 +97,7 @@ class UpstreamAnswer:
         raise self._error
 
     def close(self) -> None:
-        """Give up what is left of the answer, and its connection with it; nothing after a clean end."""
+        """Drop the rest of the answer, and close its connection. Does nothing after a clean end."""
         if self._error is None and not self._payload.at_eof():
             self._error = UpstreamFailed(Cause.TRUNCATED, "closed by ourselves", answered=True)
         self._call.drop()
@@ -105,11 +105,11 @@ class UpstreamAnswer:
 
 class OutboundCall:
     """
-    A request on a connection that is all its own until ``finish`` or ``drop``.
+    A request on a connection that belongs to it alone until ``finish`` or ``drop``.
 
     *peer* is ``host:port``, for messages. *first_byte* is the time in seconds from the request sent to the answer's
-    head, *idle* that between two reads, and the longest the peer may refuse to take more of the request. *on_sent* is
-    called once, when the whole request is on its way.
+    head; *idle* the time between two reads, and the longest time for which the peer may refuse more of the request.
+    *on_sent* is called once, when the whole request has been sent.
     """
 
     __slots__ = (
@@ -150,14 +150,14 @@ class OutboundCall:
         """
         Send *head* and *body*, and wait for the answer's head. *bodiless*: no answer to this method has a body.
 
-        A body still being sent when the answer comes goes on being sent while the answer is read. Raises
-        ``UpstreamFailed``, or whatever the body raised; the connection is then closed.
+        If the answer comes while the body is still being sent, sending goes on while the answer is read. Raises
+        ``UpstreamFailed``, or what the body raised; then the connection is closed.
         """
         wire = self._wire
         wire.begin(bodiless=bodiless)
         try:
             if isinstance(body, bytes) and len(body) <= AT_ONCE:
-                if wire.transport is not None:  # else it is lost already, and read() says so
+                if wire.transport is not None:  # otherwise it is lost already, and read() reports it
                     wire.transport.write(head + body)
                 self._all_sent()
             else:
@@ -181,7 +181,7 @@ class OutboundCall:
         return UpstreamAnswer(self, payload, answered.status, answered.pairs, answered.length)
 
     def finish(self) -> None:
-        """The answer is whole: the connection may serve the next call, unless this one is still being sent."""
+        """The answer is whole: the connection may serve the next call, unless this request is still being sent."""
         if not self._sent:
             self.drop()
         elif self._connection is not None:
@@ -191,8 +191,8 @@ class OutboundCall:
 
     def drop(self, reason: Opened = Opened.DROPPED) -> None:
         """
-        Give up the call and close its connection at once, whatever is still on its way. Harmless when over. *reason* is
-        why another connection may have to be opened.
+        Give up the call and close its connection at once, whatever is still in flight. Harmless when the call is over.
+        *reason* is why another connection may have to be opened.
         """
         if self._connection is None:
             return
@@ -201,12 +201,15 @@ class OutboundCall:
         if self._upload is not None:
             self._upload.cancel()
         self._wire.lose(reason)
-        self._wire.abort()  # a mere close would first wait for the peer to take what is buffered
+        self._wire.abort()  # a normal close would first wait for the peer to take what is buffered
         self._connection.close()
         self._connection = None
 
     def explain(self, error: Exception) -> UpstreamFailed:
-        """What *error*, raised by aiohttp while an answer was awaited, means. Quotes nothing of request or answer."""
+        """
+        The meaning of *error*, raised by aiohttp while a call waited for its answer. Quotes nothing of request or
+        answer.
+        """
         match error:
             case aiohttp.SocketTimeoutError():
                 return self._failed(Cause.IDLE_TIMEOUT, f"nothing came for {self._idle:g} s")
@@ -224,18 +227,18 @@ class OutboundCall:
         return UpstreamFailed(cause, f"{self._peer}: {detail}", answered=self._wire.answered, reused=self.reused)
 
     async def _abandon(self, error: SidecarError) -> None:
-        """Drop the failed call, and wait until nobody reads the request's body any more: it may be sent again."""
+        """Drop the failed call, and wait until nothing reads the request's body: it may be sent again."""
         self.drop(lost_by(error))
         if self._upload is not None:
             await asyncio.wait((self._upload,))
 
     def _fail(self, error: SidecarError, *cause: Exception) -> None:
-        """Tell whoever waits for the answer; once that was whole, the connection is another call's."""
+        """Pass *error* to the answer's reader. Once the answer was whole, the connection belongs to another call."""
         if self._connection is not None:
             self._wire.set_exception(error, *cause)
 
     def _all_sent(self) -> None:
-        """The request is out: the peer's time to answer starts."""
+        """The request is sent: the peer's time to answer starts."""
         self._sent = True
         self._on_sent()
         if self._headed:
@@ -251,8 +254,8 @@ class OutboundCall:
         """
         Write a request whose body is large, or still arriving.
 
-        Where the connection breaks, this just ends: who waits for the answer hears of it, and an answer that came
-        before the break still counts. What the body raises is handed to whoever waits for the answer.
+        If the connection breaks, this only ends: the reader of the answer gets the error, and an answer that came
+        before the break still counts. What the body raises is passed to the reader of the answer.
         """
         size = len(body) if isinstance(body, bytes) else body.size
         chunks = _pieces(body) if isinstance(body, bytes) else body.chunks()
@@ -262,7 +265,7 @@ class OutboundCall:
             pass
         except SidecarError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+        except Exception as error:  # noqa: BLE001 - nothing else would report it
             self._fail(
                 self._failed(Cause.INTERNAL, f"the request's body could not be read: {type(error).__name__}"), error
             )
@@ -290,10 +293,10 @@ class OutboundCall:
 
     async def _write(self, writer: StreamWriter, data: bytes | memoryview, *, last: bool) -> None:
         """
-        Write *data*, nothing for the end of a chunked body, and wait until the peer takes more.
+        Write *data* (nothing for the end of a chunked body), and wait until the peer takes more.
 
-        With the *last* of it the request is sent, before anything else gets a turn: a service that answers at once
-        would otherwise seem to have answered early, and its connection could not be kept.
+        With the *last* of it the request counts as sent, before another task runs: otherwise a service that answers at
+        once would seem to have answered early, and its connection could not be kept.
         """
         try:
             async with asyncio.timeout(self._idle):
@@ -304,7 +307,7 @@ class OutboundCall:
                 await writer.drain()
             if last:
                 self._all_sent()
-            # Other calls get their turn; and an early answer must be in before a write breaks the connection.
+            # Other calls get their turn; and an early answer must be read before a write breaks the connection.
             await asyncio.sleep(0)
         except TimeoutError:
             detail = f"it took no more of the request for {self._idle:g} s"
@@ -314,7 +317,10 @@ class OutboundCall:
 
 
 def lost_by(error: SidecarError) -> Opened:
-    """How a connection was lost whose call failed with *error*: by itself, or because the request's sender failed."""
+    """
+    Why the connection of a call that failed with *error* was lost: by itself, or because the sender of the request
+    failed.
+    """
     return Opened.DIED if isinstance(error, UpstreamFailed) else Opened.DROPPED
 
 

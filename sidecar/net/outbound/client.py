@@ -1,8 +1,8 @@
 """
 The client that calls AI services.
 
-The rule: what goes out is what the line asked for, byte for byte, once; every way it can fail is an
-``UpstreamFailed``. Retries, deadlines over several attempts and the choice of a region are the dispatcher's.
+The rule: it sends exactly what the caller passes, byte for byte, once. Every failure is an ``UpstreamFailed``. Retries,
+deadlines over several attempts and the choice of a region belong to ``upstream``.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from sidecar.net.outbound.resolve import Resolver
 from sidecar.tasks import Spawn
 
 ORIGINS = 256
-"""So many base URLs are remembered; a service with a resource in its path can have any number."""
+"""The most base URLs that are remembered; a service with a resource in its path can have any number."""
 
 WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
-"""Methods whose empty body is said to be empty (RFC 9110, 8.6)."""
+"""Methods whose empty body is sent with its length (RFC 9110, 8.6)."""
 
 OURS = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-authorization"})
-"""Fields that belong to the connection: they are written here and nowhere else."""
+"""Fields that belong to the connection: only this module writes them."""
 
 
 class UpstreamOrigin(Struct, frozen=True):
     """
     Where a base URL leads, worked out once.
 
-    *request* is what the pool connects and keeps connections by; *prefix* stands before the target in the request
-    line (the base path, or all of the base for a plain proxy); *fields* are the header lines of the hop; *via* the
+    *request* is what the pool connects and keeps connections by; *prefix* stands before the target in the request line
+    (the base path, or the whole base URL for a plain proxy); *fields* are the header lines for this hop; *via* is the
     proxy as ``host:port``.
     """
 
@@ -58,12 +58,9 @@ class Upstream:
     """
     Calls AI services over pooled connections.
 
-    *environ* holds the proxy variables. *own* tells whether a host and port is one of our listeners: we never call
-    ourselves, neither directly nor through a proxy. *spawn* starts the task that sends a large body. *resolver*
-    looks up names. Connections are used for *old* seconds, more or less; *clock* is monotonic, *draw* uniform in
-    [0, 1).
-
-    *census* counts the connections that were opened.
+    *environ* holds the proxy variables. *own* says whether a host and port is one of our listeners: the sidecar never
+    calls itself, neither directly nor through a proxy. *spawn* starts the task that sends a large body. *resolver*
+    looks up names. Connections are used for about *old* seconds; *clock* is monotonic, *draw* uniform in [0, 1).
     """
 
     def __init__(
@@ -95,7 +92,7 @@ class Upstream:
         return f"<Upstream {state}, {len(self._origins)} origins>"
 
     async def start(self) -> None:
-        """Get ready. Raises ``ConfigError`` when ``ca_file`` or the installed aiohttp cannot be used."""
+        """Get ready. Raises ``ConfigError`` if ``ca_file`` or the installed aiohttp cannot be used."""
         check_parser()
         anchors = trust(self._rule.ca_file)
         self._pool = UpstreamPool(
@@ -103,7 +100,7 @@ class Upstream:
         )
 
     async def close(self) -> None:
-        """Close every connection, those of running calls too."""
+        """Close every connection, also those of running calls."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
             self._origins.clear()
@@ -126,11 +123,9 @@ class Upstream:
 
         *base* is the region's URL, *target* an origin-form target that follows it on the wire byte for byte. *pairs*
         are the request's fields, in this order and spelling; those of the connection (``OURS``) are left out and
-        written anew: Host, and for a body its Content-Length, or chunked where its size is not known. An empty body
-        has a Content-Length for the methods that expect one, and where *pairs* had one. *streaming* picks the time
-        for the first byte; *on_sent* is called when the whole request is on its way. Nothing is sent twice.
-
-        Raises ``UpstreamFailed``, or whatever *body* raised.
+        written anew: Host, and for a body its Content-Length, or chunked if its size is not known. An empty body has a
+        Content-Length for the methods that expect one, and if *pairs* had one. *streaming* chooses the time for the
+        first byte; *on_sent* is called when the whole request has been sent. Nothing is sent twice.
         """
         pool = self._pool
         if pool is None:
@@ -143,7 +138,7 @@ class Upstream:
         return await call.exchange(head, body, bodiless=method == b"HEAD", spawn=self._spawn)
 
     def _learn(self, base: str) -> UpstreamOrigin:
-        """The origin of *base*, kept for the next call."""
+        """The origin of *base*, remembered for later calls."""
         try:
             parts = urlsplit(base)
             url = URL(f"{parts.scheme}://{parts.netloc}")
@@ -176,7 +171,7 @@ class Upstream:
         return origin
 
     async def _connect(self, pool: UpstreamPool, origin: UpstreamOrigin, seconds: float) -> Connection:
-        """A connection from the pool, or a new one: name, TCP, proxy and TLS within *seconds* together."""
+        """A connection from the pool, or a new one: name, TCP, proxy and TLS together within *seconds*."""
         try:
             connection = await pool.connect(origin.request, [], aiohttp.ClientTimeout(connect=seconds))
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -191,7 +186,7 @@ class Upstream:
 
 
 def _head(origin: UpstreamOrigin, method: bytes, target: bytes, pairs: Pairs, body: bytes | Body) -> bytes:
-    """The request's head. Raises ``UpstreamFailed`` for one that a reader could take for something else."""
+    """The request's head. Raises ``UpstreamFailed`` for one that could be read in two ways."""
     fields = [pair for pair in pairs if pair[0].lower() not in OURS]
     measured = method in WITH_CONTENT or any(name.lower() == b"content-length" for name, _ in pairs)
     lines = [b"%b %b%b HTTP/1.1\r\n" % (method, origin.prefix, target), origin.fields]

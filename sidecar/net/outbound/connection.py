@@ -1,9 +1,9 @@
 """
-aiohttp's client connection, with what it leaves open closed.
+aiohttp's client connection, made strict.
 
-The rule: of aiohttp only the pool (happy eyeballs, TLS, proxies, keep-alive) and the parser of bodies are used; what
-goes over a connection is written by ``call``, and the answer's head read by ``answer_head``. Nothing of its
-session is: no cookies, redirects, hidden retries or headers of its own.
+The rule: only aiohttp's pool (happy eyeballs, TLS, proxies, keep-alive) and its parser of bodies are used. ``call``
+writes what goes over a connection, and ``answer_head`` reads the answer's head. Nothing of aiohttp's session is used:
+no cookies, redirects, hidden retries or headers of its own.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from sidecar.net.outbound.answer_head import (
 from sidecar.net.outbound.resolve import Resolver
 
 READ_BUFFER = 64 * KIB
-"""Unread bytes of an answer past whose double the socket is no longer read."""
+"""If more than twice so many bytes of an answer are unread, the socket is no longer read."""
 
 KEEP_IDLE = 50.0
-"""Seconds an unused connection is kept: below the 60 s after which common load balancers drop theirs."""
+"""Seconds that an unused connection is kept: below the 60 s after which common load balancers drop theirs."""
 
 PROBE = {"TCP_KEEPIDLE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 90_000}
 """A peer that vanished is noticed after 90 s, also by a call that waits ten minutes for its first byte; and the
@@ -58,11 +58,11 @@ class UpstreamConnection(ResponseHandler):
     """
     One connection to an AI service or a proxy.
 
-    *answered*: a byte of the current call's answer has come. *served*: how many calls it has carried to their end.
-    *on_lost* hears once, and at once, why it cannot be used any more. *term* says how long it may be used.
+    *answered*: a byte of the current call's answer has come. *served*: how many calls it has completed. *on_lost* is
+    called once, and at once, with the reason why it cannot be used any more. *term* says how long it may be used.
 
-    Until the first ``begin``, aiohttp itself may talk to a proxy over it. From then on heads are read by
-    ``answer_head``, and aiohttp's parser is given only what frames the body.
+    Until the first ``begin``, aiohttp itself may talk to a proxy over it. After that ``answer_head`` reads heads, and
+    aiohttp's parser gets only what frames the body.
     """
 
     def __init__(self, loop: Any) -> None:
@@ -92,7 +92,7 @@ class UpstreamConnection(ResponseHandler):
         self._begun = self._last = b""
         self._interim = self._barren = 0
         self._head = self._body = self._left = None
-        # this switch is aiohttp's only one, and others use its parser, too: on for as long as ours is made
+        # This switch is global in aiohttp, and others use its parser, too: it is on only while our parser is made.
         before, _PARSER.DEBUG = _PARSER.DEBUG, True
         try:
             self.set_response_params(
@@ -108,30 +108,30 @@ class UpstreamConnection(ResponseHandler):
             _PARSER.DEBUG = before
 
     async def answer(self) -> tuple[AnswerHead, aiohttp.StreamReader]:
-        """The answer's head, once it is there, and its body. Raises what ``set_exception`` was given."""
+        """The answer's head, once it has come, and its body. Raises what ``set_exception`` was given."""
         _, body = await self.read()
         assert self._head is not None, "an answer has a head"
         return self._head, body
 
     def rest(self) -> None:
-        """The call is over and its answer was whole: from now on the peer has nothing to say."""
+        """The call is over and its answer was whole: from now on the peer must send nothing."""
         self._resting = True
         self._head = self._body = None
         self.served += 1
 
     def lose(self, reason: Opened) -> None:
-        """It cannot be used any more, for *reason*; the first one counts."""
+        """The connection cannot be used any more, for *reason*; the first reason counts."""
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost(reason)
 
     def close(self) -> None:
-        """Close it. By itself the pool closes what has been unused for long, or may not be kept."""
+        """Close the connection. The pool itself closes those that were unused for long or may not be kept."""
         self.lose(Opened.IDLE if self._resting and not self.should_close else Opened.CLOSED)
         super().close()
 
     def expect_body(self, idle: float) -> None:
-        """From now on the body may stand still for *idle* seconds; not counted while its reader pauses us."""
+        """From now on the body may stand still for *idle* seconds, without the time for which its reader pauses us."""
         if self._body is not None and not self._body.is_eof():
             self.read_timeout = idle
             if not self._reading_paused:
@@ -141,8 +141,8 @@ class UpstreamConnection(ResponseHandler):
         """
         Take the next bytes.
 
-        An answer nobody asked for would be taken for the next call's: a resting connection that speaks is dropped, and
-        one that says more than its answer serves no other call.
+        Bytes that nobody asked for would be read as the next call's answer. So a resting connection that sends
+        something is dropped, and one that sends more than its answer serves no other call.
         """
         if self._resting and data:
             self.lose(Opened.CLOSED)
@@ -178,8 +178,8 @@ class UpstreamConnection(ResponseHandler):
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """
-        Fail the call, whether it waits for the head or for the body: aiohttp tells only the former. What follows a
-        whole answer doesn't harm it.
+        Fail the call, whether it waits for the head or for the body (aiohttp reports only the former). Errors after a
+        whole answer do not harm it.
         """
         body = self._body
         if body is not None and body.is_eof():
@@ -190,13 +190,13 @@ class UpstreamConnection(ResponseHandler):
             body.set_exception(exc)
 
     def eof_received(self) -> None:
-        """The peer says no more: with nothing asked of it, it has closed the connection."""
+        """The peer sends no more: if nothing was asked of it, it has closed the connection."""
         if self._resting:
             self.lose(Opened.CLOSED)
         super().eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """A body that ends with its connection is whole only if that was closed, not reset."""
+        """A body that ends with its connection is whole only if the connection was closed, not reset."""
         self.lose(Opened.CLOSED if self._resting else Opened.DIED)
         if self._body is not None and self._body.is_eof():
             self._parser = None  # what it would say of bytes behind the answer is nothing to its reader
@@ -206,8 +206,8 @@ class UpstreamConnection(ResponseHandler):
 
     def _read_head(self, data: bytes) -> bytes:
         """
-        Read on in a head; returns what follows it. Interim answers (1xx) are dropped. A switch of protocol was not
-        asked for. Raises ``Unreadable``.
+        Read on in a head; returns what follows it. Interim answers (1xx) are dropped. A switch of protocol is refused,
+        because nobody asked for one. Raises ``Unreadable``.
         """
         begun = self._begun + data
         while True:
@@ -231,7 +231,7 @@ class UpstreamConnection(ResponseHandler):
         return begun
 
     def _take(self, body: aiohttp.StreamReader, data: bytes) -> None:
-        """Bytes of *body*, none where the parser is to go on with those it has."""
+        """Take bytes of *body*; none if the parser goes on with those that it has."""
         if body.is_eof():
             if data:
                 self.force_close()
@@ -262,9 +262,9 @@ class UpstreamConnection(ResponseHandler):
 
 class UpstreamPool(aiohttp.TCPConnector):
     """
-    Connections by destination, without a limit: how many calls there are at once is decided elsewhere. *census* counts
-    those that are opened. Names are looked up by *resolver*; connections last for *old* seconds, *clock* is monotonic,
-    and *draw* uniform in [0, 1).
+    Connections by destination, without a limit: the number of calls at a time is limited elsewhere. *census* counts
+    those that are opened. *resolver* looks names up; connections last for *old* seconds, *clock* is monotonic, and
+    *draw* uniform in [0, 1).
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class UpstreamPool(aiohttp.TCPConnector):
         self._factory = partial(protocol, loop=self._loop)  # aiohttp has no public way to say it
 
     async def close(self, *, abort_ssl: bool = False) -> None:
-        """Close every connection at once, also one whose peer takes nothing any more."""
+        """Close every connection at once, also one whose peer no longer reads."""
         for wire in tuple(self._acquired):
             wire.abort()
         await super().close(abort_ssl=abort_ssl)
@@ -305,7 +305,7 @@ class UpstreamPool(aiohttp.TCPConnector):
         traces: list[Any],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
     ) -> ResponseHandler:
-        """Open a connection; aiohttp has no public way to hear of it."""
+        """Open a connection and count it; aiohttp has no public hook for this."""
         key, census = req.connection_key, self._census
         reason = census.opening(key)
         try:
@@ -322,7 +322,7 @@ class UpstreamPool(aiohttp.TCPConnector):
         return wire
 
     async def _get(self, key: Any, traces: list[Any]) -> Connection | None:
-        """A kept connection, less those that have served for long enough; aiohttp has no public way to say so."""
+        """A kept connection that is not too old; aiohttp has no public hook for this."""
         kept = self._conns.get(key)
         while kept:
             wire = kept[0][0]
@@ -363,8 +363,8 @@ def trust(ca_file: str) -> ssl.SSLContext:
 
 def check_parser() -> None:
     """
-    Refuse an aiohttp that is older than its known flaws, that runs without its parser in C, where most of the request
-    smuggling flaws were, or whose parser cannot be made strict. Raises ``ConfigError``.
+    Refuse an aiohttp that is older than its known flaws, that runs without its C parser (its Python parser had most of
+    the request smuggling flaws), or whose parser cannot be made strict. Raises ``ConfigError``.
     """
     problems = []
     if tuple(int(part) for part in re.findall(r"\d+", aiohttp.__version__)[:3]) < FLOOR:

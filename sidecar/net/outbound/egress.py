@@ -1,8 +1,8 @@
 """
-Which proxy, if any, a call to an AI service leaves the cluster through.
+Which proxy, if any, a call to an AI service goes through.
 
-The rule: one pure function of a destination, the rule and the environment. A proxy is never ourselves, and nothing
-that stays on this machine is sent through one unless a configuration names it.
+The rule: one pure function of a destination, the rule and the environment. The sidecar is never its own proxy, and a
+call that stays on this machine uses no proxy unless the configuration names one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Egress(Struct, frozen=True):
     """
     The way out for one destination.
 
-    *proxy* is ``scheme://host:port`` without credentials, ``""`` for a direct connection; *authorization* the value
-    of its ``Proxy-Authorization``, ``""`` for none; *reason* says in words why it is so.
+    *proxy* is ``scheme://host:port`` without credentials, ``""`` for a direct connection; *authorization* the value of
+    its ``Proxy-Authorization``, ``""`` for none; *reason* explains the choice.
     """
 
     proxy: str = ""
@@ -37,11 +37,11 @@ def choose(url: str, *, proxy: str, environ: Mapping[str, str], own: Callable[[s
     """
     The way to *url* (``scheme://host[:port]…``).
 
-    *proxy* is ``environment``, ``none`` or a proxy's URL. A URL holds for every destination; the environment's
+    *proxy* is ``environment``, ``none`` or a proxy's URL. A URL is used for every destination. The environment's
     variables are read as curl reads them: ``https_proxy`` or ``http_proxy`` by the destination's scheme, then
-    ``all_proxy``, less what ``no_proxy`` names; lower case before upper case. *own* tells whether an address is one
-    of our listeners: such a proxy is ignored, for the call would come back to us. Raises ``ValueError`` for a *url*
-    that cannot be read.
+    ``all_proxy``, except for what ``no_proxy`` names; lower case before upper case. *own* says whether an address is
+    one of our listeners: such a proxy is ignored, because the call would come back to us. Raises ``ValueError`` for a
+    *url* that cannot be read.
     """
     if proxy == "none":
         return Egress(reason="the configuration wants no proxy")
@@ -73,7 +73,7 @@ def excluded(host: str, port: int, no_proxy: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether *host*, a name or an address without brackets, is this machine by its very spelling."""
+    """Whether the spelling of *host*, a name or an address without brackets, means this machine."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

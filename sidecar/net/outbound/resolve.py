@@ -1,9 +1,9 @@
 """
-Looking up names: c-ares, and what was learned before.
+Looks up host names with c-ares, and remembers the answers.
 
-The rule: no lookup waits for another name's. Each name is asked for once at a time, however many callers wait, and
-nobody waits longer than ``LOOKUP_SECONDS``; where an earlier answer is at hand, hardly at all. c-ares reads the hosts
-file and resolv.conf (servers, search domains, ndots), and follows their changes.
+The rule: no look-up waits for another name's. Each name is asked once at a time, however many callers wait. No caller
+waits longer than ``LOOKUP_SECONDS``; if an earlier answer is known, much less. c-ares reads the hosts file and
+resolv.conf (servers, search domains, ndots), and follows their changes.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ LOOKUP_SECONDS = 4.0
 """How long a caller waits for an answer: less than the usual time for connecting, so that a failure says what it is."""
 
 STALE_SECONDS = 0.5
-"""How long it waits where an answer is known whose time to live is over."""
+"""How long a caller waits if an expired answer is known."""
 
 SERVER_SECONDS = 1.0
-"""How long a name server is waited for at first, and ``TRIES`` times in all, each time for longer."""
+"""How long a name server is waited for at first; ``TRIES`` times in all, each time longer."""
 
 TRIES = 2
 
 LOOKUPS = 128
-"""So many names are asked for at once; further ones are refused, so that names made up by callers take no memory."""
+"""The most names asked at once; further ones are refused, so that names made up by callers take no memory."""
 
 ABSENT = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA, aiodns.error.ARES_EBADNAME})
-"""What says that a name has no address; everything else says nothing of the name."""
+"""Errors that mean that a name has no address; any other error says nothing about the name."""
 
 UNKNOWN = "the name has no address"
 SILENT = "the name servers gave no answer"
@@ -46,8 +46,8 @@ CROWDED = "too many names are being looked up"
 
 class Resolver(AbstractResolver):
     """
-    Addresses of names. *nameservers* (``ADDRESS``, ``ADDRESS:PORT``) stand in for those of resolv.conf; *clock* is
-    monotonic seconds.
+    Addresses of names. *nameservers* (``ADDRESS``, ``ADDRESS:PORT``) replace those of resolv.conf; *clock* is monotonic
+    seconds.
 
     *results* counts the lookups by their end: ``found``, ``absent``, ``failed``, ``refused`` (there were too many).
     """
@@ -68,7 +68,7 @@ class Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """As aiohttp wants them. Raises ``OSError``."""
+        """The addresses, in aiohttp's form. Raises ``OSError``."""
         found = [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
             for address in await self.addresses(host)
@@ -102,7 +102,7 @@ class Resolver(AbstractResolver):
         return self._names.missing(host.lower(), address, self._clock())
 
     async def close(self) -> None:
-        """Give up what is being looked up."""
+        """Cancel all look-ups."""
         self._closed = True
         self._ares = None
         for ares in tuple(self._running):
@@ -121,17 +121,17 @@ class Resolver(AbstractResolver):
         try:
             ares = self._current()
             asked = ares.getaddrinfo(name, type=socket.SOCK_STREAM)
-        except Exception as error:  # noqa: BLE001 - whatever c-ares raises, it is a lookup that failed
+        except Exception as error:  # noqa: BLE001 - any error of c-ares is a failed look-up
             asked = loop.create_future()
             asked.set_exception(error)
-        # The callback holds on to this c-ares: with the last one who does, it is closed.
+        # The callback keeps this c-ares alive; when its last user is done, it is closed.
         asked.add_done_callback(partial(self._answered, name, ares))
         return lookup
 
     def _current(self) -> aiodns.DNSResolver:
         """
-        c-ares, whose thread starts with the first name. Another one once a name had no address: c-ares keeps that for
-        up to an hour, and has no way to be told not to.
+        The current c-ares, whose thread starts with the first name. A new one is made after a name had no address:
+        c-ares remembers that for up to an hour, and cannot be told not to.
         """
         if self._ares is None:
             self._ares = aiodns.DNSResolver(self._nameservers or None, timeout=SERVER_SECONDS, tries=TRIES)
@@ -139,7 +139,7 @@ class Resolver(AbstractResolver):
         return self._ares
 
     def _answered(self, name: str, _: aiodns.DNSResolver | None, asked: asyncio.Future[AddrInfoResult]) -> None:
-        """A lookup has come to its end: learn from it, and tell all who wait."""
+        """A look-up has ended: remember the result, and wake everybody who waits."""
         lookup = self._lookups.pop(name)
         now = self._clock()
         match _outcome(asked):
@@ -164,14 +164,14 @@ class Resolver(AbstractResolver):
 
 
 def _outcome(asked: asyncio.Future[AddrInfoResult]) -> object:
-    """An answer, or why there is none."""
+    """The answer, or why there is none."""
     if asked.cancelled():
         return None
     return asked.exception() or asked.result()
 
 
 def _failure(why: str) -> OSError:
-    """As the system's own resolver fails; says nothing but *why*."""
+    """An error like that of the system's own resolver; it says only *why*."""
     return socket.gaierror(socket.EAI_NONAME, why)
 
 
