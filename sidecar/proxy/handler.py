@@ -17,36 +17,26 @@ from sidecar.core.answer.rescue import cause_of, is_callers, rescue
 from sidecar.core.cache.changes import SAFE, target_of
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.policy import (
-    Bypass,
-    Observe,
-    Reason,
     Refresh,
     Serve,
-    admit,
-    freshness,
 )
-from sidecar.core.dialect import BodyForm, Endpoint
+from sidecar.core.dialect import BodyForm
 from sidecar.core.draft import Draft
 from sidecar.core.ids import Ids
-from sidecar.core.key import canonical
-from sidecar.core.key.body_memo import BodyParts, certain, split_body
-from sidecar.core.key.fingerprint import seal
-from sidecar.core.key.steady import SteadyObserver
-from sidecar.core.memo import Memo
-from sidecar.core.model import Entry, Facts, Form, Head, Key, Outcome, Reading, Record
+from sidecar.core.model import Entry, Form, Head, Key, Outcome, Record
 from sidecar.core.request.plan import RequestPlan, RequestPlans
 from sidecar.core.request.principal import Accepted
 from sidecar.core.rules import Mode
 from sidecar.core.site.recognise import choose_route
-from sidecar.core.site.routing import choose_model
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.flight.table import Flights
-from sidecar.net.base import Admission, Exchange, Observer, Pending, Request, Response, Spool, Stream
+from sidecar.net.base import Admission, Exchange, Pending, Request, Response
 from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.proxy.fetch import Fetching
 from sidecar.proxy.fill import Origin
 from sidecar.proxy.join import Coalescer
+from sidecar.proxy.lookup import Lookup
 from sidecar.proxy.passthrough import PassThrough, Relay
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.refresh import Refreshes
@@ -57,17 +47,11 @@ from sidecar.upstream.dispatch import Dispatch
 from sidecar.upstream.fallback import Fallback
 
 _CONVERTED_AT_ONCE = 64 * 1024
-_MEMO_CALLS = 1024
-_MEMO_BYTES = 4 * 1024 * 1024
-_CALL_WEIGHT = 500
-_SEEN = 4096
 # These stand on the way of a hit, and a look at a member of an enumeration's class takes 60 ns (Python 3.11).
 _JSON = BodyForm.JSON
 _HIT = Outcome.HIT_MEMORY
 _STALE = Outcome.STALE
 _SURELY = 5e-324  # the smallest draw there is
-_UNREAD = Reading(b"none", b"", Facts(bypass=Reason.MEMORY_FULL))
-_READER_FAILED = Reading(b"none", b"", Facts(bypass=Reason.READER_FAILED))
 _CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
 _CALLERS = frozenset({"client-gone", "slow-reader"})
 
@@ -100,9 +84,8 @@ class Proxy:
         lease_wait: float,
         instance: bytes,
     ) -> None:
+        self._lookup = Lookup(plans, secret, report)
         self.deciding_fields = plans.deciding_fields
-        self._plans = plans
-        self._secret = secret
         self._store = store
         self._purges = store.purges
         self._flights = flights
@@ -125,7 +108,6 @@ class Proxy:
         self._clock = clock
         self._draw = draw
         self.ids = Ids(instance)
-        self._seen: set[int] = set()
         self._coalescer = Coalescer(flights, self._origin, access, record=record, now=now, clock=clock)
         self._fetching = Fetching(self._origin, access, store, flights, self._refresh_behind, now)
         self._waiting = Waiting(
@@ -133,41 +115,38 @@ class Proxy:
         )
         self.refreshes = Refreshes(flights, self._fetching.fly, lambda fetch: self._tell(fetch.draft), clock)
         self._urged: Key | None = None
-        self._calls: Memo[tuple[RequestPlan, bytes | BodyParts], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
     def __repr__(self) -> str:
-        return f"<Proxy {self.ids.given} requests, {self._flights!r}, {self._calls!r}>"
+        return f"<Proxy {self.ids.given} requests, {self._flights!r}, {self._lookup!r}>"
 
     def switch(self, mode: Mode) -> None:
         """From now on calls go by *mode*; those under way go on as they began."""
-        self._plans = self._plans.switched(mode)
-        self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
+        self._lookup.switch(mode)
 
     def forget_callers(self) -> None:
         """Other tokens are verified from now on: who asks is worked out anew."""
-        self._plans.forget()
-        self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
+        self._lookup.forget_callers()
 
     @property
     def splits(self) -> Mapping[str, tuple[str, ...]]:
         """The header fields that make nearly every key unique, by route."""
-        return self._plans.splits.found
+        return self._lookup.splits
 
     def key_of(self, head: Head, body: bytes) -> Key | None:
         """The key of a request, None where it has none. Raises ``Refused`` for a head that gets no further."""
-        plan = self._plans.switched(Mode.NORMAL).find(head)  # entries outlast a mode that looks nothing up
-        return None if plan.bypass is not None else self._understand(plan, head, body, None).key
+        plan = self._lookup.plans.switched(Mode.NORMAL).find(head)  # entries outlast a mode that looks nothing up
+        return None if plan.bypass is not None else self._lookup.call(plan, head, body, None).key
 
     def admit(self, head: Head) -> Admission:
         """Steps 1 and 2; see ``Application.admit``."""
         # 1: the head is read; 2: service, endpoint, routes, and what the head alone rules out
-        plan = self._plans.find(head)
+        plan = self._lookup.plans.find(head)
         if plan.bypass is not None and not plan.site.reads:
             return Admission(collect=False, plan=plan)
         endpoint = plan.site.endpoint
         assert endpoint is not None
         content_type = head.fields.get(b"content-type", b"")
-        return Admission(True, plan, partial(SteadyObserver, endpoint, content_type, self._secret))
+        return Admission(True, plan, self._lookup.observer(endpoint, content_type))
 
     def answer(self, request: Request) -> Response | Pending:
         """Steps 3 to 7; see ``Application.answer``."""
@@ -176,7 +155,7 @@ class Proxy:
         body = request.body
         if (plan.bypass is not None and not plan.site.reads) or request.overflowed:
             return Pending(partial(self._relay, request, None, started))
-        call = self._understand(plan, request.head, body, request.observer)
+        call = self._lookup.call(plan, request.head, body, request.observer)
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
@@ -195,7 +174,7 @@ class Proxy:
         endpoint = plan.site.endpoint
         if endpoint is None or endpoint.body is not _JSON:
             return None
-        call = self._understand(plan, plan.head, body, None)
+        call = self._lookup.call(plan, plan.head, body, None)
         if call.key is None or call.observe:
             return None
         verdict = self._find(plan, call, call.key, None, started)
@@ -203,65 +182,6 @@ class Proxy:
             self._urged = call.key
             return None  # a refresh needs the request itself
         return self._remember(verdict, plan, call, len(body), started)
-
-    def _understand(
-        self, plan: RequestPlan, head: Head, body: bytes | Spool | Stream, observer: Observer | None
-    ) -> Call:
-        """Steps 3 to 6: from a body to a key."""
-        site = plan.site
-        endpoint = site.endpoint
-        assert endpoint is not None
-        pieces = None
-        if type(body) is bytes and endpoint.body is _JSON and len(body) <= canonical.SMALL:
-            known = self._calls.get((plan, body))
-            if known is not None:
-                return known
-            pieces = split_body(body, endpoint.ignored)
-            known = self._calls.get((plan, pieces))
-            if known is not None:
-                self._note(plan, body, known)
-                return known
-        # 3, 4: what the body says, and its canonical form
-        reading = self._read(endpoint, head, body, observer)
-        facts = reading.facts
-        # 5: which model answers, and so by which route; whether that may be looked up
-        model = choose_model(endpoint, facts)
-        route = choose_route(site, head.fields, model)
-        caller = self._plans.caller(plan, route)
-        decision = plan.bypass or admit(facts, route, caller.principal)
-        fresh = freshness(endpoint, route, plan.asked)
-        if isinstance(decision, Bypass):
-            call = Call(endpoint, facts, route, model, caller.principal, fresh, None, decision.reason)
-        else:
-            # 6: the key
-            key = seal(self._secret, caller.prefix, model, reading)
-            observe = isinstance(decision, Observe)
-            call = Call(endpoint, facts, route, model, caller.principal, fresh, key, observe=observe)
-        if pieces is not None and certain(pieces, endpoint.ignored):
-            self._calls.put((plan, pieces), call, sum(map(len, pieces)) + _CALL_WEIGHT + plan.excess)
-        return call
-
-    def _read(self, endpoint: Endpoint, head: Head, body: bytes | Spool | Stream, observer: Observer | None) -> Reading:
-        """What a body says. Where reading it finds a bug of ours, the call is not looked up, but goes its way."""
-        try:
-            if observer is not None:
-                return observer.reading()
-            if isinstance(body, bytes):
-                return canonical.read(body, endpoint, head.fields.get(b"content-type", b""), self._secret)
-        except Exception as error:  # noqa: BLE001  a bug in what is only for the cache must fail no call
-            self._report(error)
-            return _READER_FAILED
-        return _UNREAD
-
-    def _note(self, plan: RequestPlan, body: bytes, call: Call) -> None:
-        """Remember a whole body that comes back: it is found faster than its pieces, but most never come back."""
-        digest = hash(body)
-        if digest in self._seen:
-            self._calls.put((plan, body), call, len(body) + _CALL_WEIGHT + plan.excess)
-        elif len(self._seen) < _SEEN:
-            self._seen.add(digest)
-        else:
-            self._seen.clear()
 
     def _remember(
         self, verdict: Serve | Refresh | None, plan: RequestPlan, call: Call, size: int, started: float
@@ -415,7 +335,7 @@ class Proxy:
         try:
             if plan.asked.only_if_cached:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
-            principal = self._plans.caller(plan, route).principal
+            principal = self._lookup.plans.caller(plan, route).principal
             id_field = site.service.dialect.request_id
             passed = PassThrough(draft, status, exchange, self._changes(plan, head), id_field)
             await self._relaying.run(request, call, route, principal, passed)
@@ -429,7 +349,7 @@ class Proxy:
         site = plan.site
         if head.method in SAFE or not site.service.dialect.honours:
             return ()
-        partitions = {self._plans.caller(plan, route).principal.partition for route in site.routes}
+        partitions = {self._lookup.plans.caller(plan, route).principal.partition for route in site.routes}
         return tuple(target_of(site, partition) for partition in partitions)
 
     def _settle(self, error: Exception, plan: RequestPlan, draft: Draft, exchange: Exchange, status: bytes) -> None:

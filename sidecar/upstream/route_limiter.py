@@ -1,13 +1,12 @@
 """
-One route's gate: its line, its slots and its rates.
+Limits the calls of one route: their line, their slots and their rates.
 
-The rule: everything changes in synchronous steps, between awaits. A call joins the line and takes one step with it;
-whoever leaves, a turn that comes, an answer of the fleet takes the next. Who waits has a future of its own, so a
-cancelled call takes nothing along, and a slot goes to whoever is first when it is free.
+The rule: all state changes in synchronous steps between awaits. A call that joins or leaves, a turn that comes and an
+answer of the fleet each take one step. Each waiting call has its own future, so a cancelled call takes nothing along.
 
-A call needs a slot (concurrency) and a turn (rates). Turns are bought for the line, not for a call: of the fleet, or of
-this process's share while that can't be asked, in both cases ahead of time where the room comes soon enough. Whoever is
-first when the turn comes has it, and the difference is booked as a correction.
+A call needs a slot (concurrency) and a turn (rates). Turns are reserved for the line, not for one call: from the fleet,
+or from this process's share while the fleet cannot be asked. The call that is first when the turn comes takes it, and
+the difference between reserved and used tokens is corrected.
 """
 
 from __future__ import annotations

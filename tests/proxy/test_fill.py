@@ -142,7 +142,7 @@ async def test_who_waits(desks, known):
     if known:
         entry = Entry(200, (), b"{}", Form.WHOLE, "openai", "all", "gpt-4o", NOW, 60.0)
         fetch = replace(fetch, known=entry)
-    outgoing = desk.origin._trip(fetch, b"{}", [])
+    outgoing = desk.origin._upstream_call(fetch, b"{}", [])
 
     assert (known, known) == (outgoing.batch, outgoing.deadline is None)
 

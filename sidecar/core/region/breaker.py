@@ -1,6 +1,5 @@
 """
-Whether a region is called: a circuit breaker that opens on failures, and tests by single calls (probes) when they are
-over.
+Whether a region is called: a circuit breaker that opens on failures, and tests by single calls (probes) for their end.
 
 The rule: the verdict on a permit counts only in the generation that gave the permit. Each transition and each probe
 begins a new generation, so a late verdict on a call from before changes nothing.

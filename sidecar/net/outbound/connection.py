@@ -1,9 +1,8 @@
 """
 aiohttp's client connection, made strict.
 
-The rule: only aiohttp's pool (happy eyeballs, TLS, proxies, keep-alive) and its parser of bodies are used. ``call``
-writes what goes over a connection, and ``answer_head`` reads the answer's head. Nothing of aiohttp's session is used:
-no cookies, redirects, hidden retries or headers of its own.
+The rule: only aiohttp's pool (happy eyeballs, TLS, proxies, keep-alive) and its parser of bodies are used, nothing of
+its session. ``call`` writes what goes over a connection, and ``answer_head`` reads the answer's head.
 """
 
 from __future__ import annotations
