@@ -18,7 +18,7 @@ from sidecar.sinks.series import EACH_SERVICE, SCANT, Names, names_of, plan
 from sidecar.sinks.table import BREAKDOWNS, BUILD_INFO, FLEET_READINGS, METRICS, READINGS
 from sidecar.store.envelope import Fault
 from sidecar.upstream.route_limiter import CAUSES as SHED
-from tests.sinks.test_metrics import record, scrape, sent, total
+from tests.sinks.scrapes import record, scrape, sent, total
 
 REQUESTS = [outcome for outcome in Outcome if outcome is not Outcome.REFRESH]
 ORIGINS = ("", *(origin.value for origin in Blame))
