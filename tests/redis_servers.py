@@ -63,12 +63,21 @@ def has_tls() -> bool:
     return "argument couldn't be parsed into an integer" in told.stdout + told.stderr
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+
 def free_port() -> int:
-    """A port that nobody listens on, with the Cluster bus's port, 10000 above, free as well."""
+    """
+    A port that nobody listens on, with the Cluster bus's port, 10000 above, free as well. Each process of tests has
+    ports of its own.
+    """
     while True:
         with socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))
             port: int = one.getsockname()[1]
+            if port // 2 % _WORKERS != _WORKER:  # Linux gives out odd ports only, as long as there are some
+                continue
             with suppress(OSError, OverflowError):
                 other.bind(("127.0.0.1", port + 10000))
                 return port

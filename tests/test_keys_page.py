@@ -11,7 +11,7 @@ from sidecar.core.http.headers import SELECTORS, is_secretive
 from sidecar.core.request.noise import BALANCERS, NOISE
 from sidecar.core.request.token import CHANGING, CHANGING_IN_KUBERNETES, CHANGING_PREFIX, KUBERNETES
 from sidecar.dialects import DIALECTS
-from tests.core.request.test_principal import SECRETIVE
+from tests.core.request.credentials import SECRETIVE
 
 PAGE = Path(__file__).parents[1] / "docs" / "keys.md"
 _TABLE = re.compile(r"(<!-- table: ([a-z]+) -->)(.*?)(<!-- end -->)", re.DOTALL)

@@ -28,7 +28,7 @@ from sidecar.store.values import Values
 from sidecar.store.warm import _page
 from tests.fleet.lookups import as_it_is
 from tests.fleet.pods import ODD_REPLIES, impostor
-from tests.redis_link.test_replies import GARBLED, replies
+from tests.redis_link.garbled import GARBLED, replies
 from tests.store.remotes import Tasks, until
 
 PLENTY = 30.0

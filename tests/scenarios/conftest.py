@@ -245,7 +245,7 @@ class Lab:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until *condition* holds; a story that never gets there fails here."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110  what is looked at has no events for tests
                 await asyncio.sleep(0.002)
 
@@ -266,7 +266,7 @@ class Lab:
 
     async def settle(self) -> None:
         """Wait until nothing is in flight any more; a story that never gets there runs into its own limit."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not self.settled():  # noqa: ASYNC110  as in until
                 await asyncio.sleep(0.005)
 
@@ -279,10 +279,14 @@ BuildFleet = Callable[..., Awaitable[list[Lab]]]
 
 
 def pytest_asyncio_loop_factories(config: object, item: pytest.Item) -> dict[str, Callable[[], Any]]:
-    """Stories with callers on raw sockets run on both event loops: the product's, and the one without it."""
+    """
+    Stories with callers on raw sockets run on both event loops: the product's, and the one without it. Not those whose
+    sidecar is a process of its own: it chooses its loop by itself.
+    """
     del config
     factories: dict[str, Callable[[], Any]] = {"asyncio": asyncio.new_event_loop}
-    return {**factories, "uvloop": uvloop.new_event_loop} if "dial" in getattr(item, "fixturenames", ()) else factories
+    both = {"dial", "build_lab"} <= set(getattr(item, "fixturenames", ()))
+    return {**factories, "uvloop": uvloop.new_event_loop} if both else factories
 
 
 @pytest.fixture

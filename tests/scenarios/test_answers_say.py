@@ -10,9 +10,9 @@ from sidecar.core.rules import CacheMode, CacheRule, Region, Route, Service, Sha
 from sidecar.dialects import DIALECTS
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, said
+from tests.scenarios.oracle import refreshed
+from tests.scenarios.redis_contents import released, written
 from tests.scenarios.sources import ALWAYS, ITEM, STORED, TONELESS, get
-from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import refreshed
 
 MISS = "sidecar; fwd=miss"
 COLLAPSED = "sidecar; fwd=miss; collapsed"

@@ -8,8 +8,8 @@ import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule, Match, Mode, Route, Share, StoredCredential
 from tests.scenarios.conftest import CHAT
+from tests.scenarios.redis_contents import written
 from tests.scenarios.sources import ALWAYS, ITEM, STORED, get
-from tests.scenarios.test_fleet import written
 
 HIT = "sidecar; hit"
 

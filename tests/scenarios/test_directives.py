@@ -13,7 +13,7 @@ MISS = "sidecar; fwd=miss; stored"
 COLLAPSED = "sidecar; fwd=miss; collapsed"
 
 
-class RouteLimiter:
+class Gate:
     """A provider that answers when *go* is set."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class RouteLimiter:
 
 async def test_no_store_neither_leads_nor_joins(build_lab, script, dial):
     """A call with no-store goes its own way, beside a flight and before one, and leaves nothing."""
-    box = RouteLimiter()
+    box = Gate()
     upstream = await script(box)
     lab = await build_lab(upstream.url)
     leader = await dial(lab)
@@ -75,7 +75,7 @@ async def test_no_cache_leads_anew(newest_ends, build_lab, script, dial):
 
 async def test_only_if_cached_never_waits(build_lab, script, dial):
     """only-if-cached gets what is stored, or 504 at once, also while the answer is on its way."""
-    box = RouteLimiter()
+    box = Gate()
     upstream = await script(box)
     lab = await build_lab(upstream.url)
     leader = await dial(lab)
@@ -137,7 +137,7 @@ async def test_callers_shorten_lifetimes(first, second, calls, build_lab, script
 
 async def test_one_callers_ttl_does_not_queue_the_others(build_lab, script, dial):
     """A caller that wants nothing kept does not stop the others from sharing the next answer."""
-    box = RouteLimiter()
+    box = Gate()
     upstream = await script(box)
     lab = await build_lab(upstream.url)
     box.go.set()

@@ -10,10 +10,10 @@ from sidecar.app.clocks import running
 from sidecar.core.model import Outcome
 from sidecar.core.rules import Route, RouteLimits
 from tests.scenarios.answers import said
+from tests.scenarios.box import STREAM, TEXT, Box
 from tests.scenarios.conftest import CHAT, STREAM_HEAD, chunk, whole
 from tests.scenarios.desks import metric
-from tests.scenarios.test_abandoned import STREAM, TEXT, Box
-from tests.scenarios.test_fleet import written
+from tests.scenarios.redis_contents import written
 
 UNKNOWN = {**STREAM, "temperature": 1}
 

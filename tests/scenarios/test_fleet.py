@@ -11,6 +11,7 @@ from sidecar.core.model import Outcome
 from sidecar.core.rules import MemoryRule
 from tests.scenarios.answers import chat_events, chunks, completion, said, whole
 from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD
+from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
 EVENTS = chat_events("It", " is", " a box.")
@@ -41,20 +42,6 @@ async def box(script):
     upstream = await script(handler)
     upstream.box = handler
     return upstream
-
-
-async def written(server, count=1):
-    """Wait until *count* entries are in Redis."""
-    async with asyncio.timeout(5):
-        while len([key for key in server.call("KEYS", "*") if key.endswith(b":e")]) < count:  # noqa: ASYNC110  a server that others write to
-            await asyncio.sleep(0.005)
-
-
-async def released(server):
-    """Wait until no lease is held."""
-    async with asyncio.timeout(10):
-        while [key for key in server.call("KEYS", "*") if key.endswith(b":l")]:  # noqa: ASYNC110  as above
-            await asyncio.sleep(0.005)
 
 
 def stray(server):

@@ -14,7 +14,7 @@ from sidecar.dialects import DIALECTS
 from sidecar.identity.rotated import RECHECK_SECONDS
 from tests.scenarios.answers import DONE, completion, delta, said, whole
 from tests.scenarios.conftest import CHAT, CHAT_PATH, LAST_CHUNK, STREAM_HEAD, VENDORS, chunk
-from tests.scenarios.test_principals import FORGED, bearer, token
+from tests.scenarios.tokens import FORGED, bearer, token
 
 VICTIM = token(iss="https://issuer", sub="victim", exp=4_000_000_000)
 MADE_UP = token(iss="https://issuer", sub="victim", exp=4_000_000_001, jti="made up")

@@ -10,58 +10,16 @@ import pytest
 
 from sidecar.core.model import Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Limits, Timeouts
-from tests.scenarios.answers import chat_events, chunks, completion, said, whole
+from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.clocks import WallClock
-from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, Lab, Reply
-from tests.scenarios.test_fleet import released, written
+from tests.scenarios.conftest import CHAT, Lab, Reply
+from tests.scenarios.oracle import ERROR, IF_ERROR, REVALIDATE, Oracle, refreshed
+from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
 FORMS = pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "streamed"])
-REVALIDATE = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_while_revalidate=600.0)
-IF_ERROR = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
 STALE = "sidecar; hit; ttl=-10; detail=stale"
 SPARE = "sidecar; hit; ttl=-10; detail=stale-if-error"
-ERROR = b'{"error": {"message": "no", "type": "server_error"}}'
-
-
-class Oracle:
-    """
-    A provider whose every answer is another one, in the form asked for, when it may *go*.
-
-    *way* is how it fails: a status, ``silent``, ``broken`` off before an event or a whole answer, ``cut`` after some
-    events, or ``unfinished``, an answer that is not complete; ``""`` where it doesn't.
-    """
-
-    def __init__(self) -> None:
-        self.go = asyncio.Event()
-        self.go.set()
-        self.way = ""
-        self.count = 0
-
-    async def __call__(self, _head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-        self.count += 1
-        text = f"answer {self.count}"
-        stream = json.loads(body).get("stream")
-        await self.go.wait()
-        match self.way:
-            case "":
-                writer.write(
-                    STREAM_HEAD + chunks(chat_events(text)) + LAST_CHUNK if stream else whole(completion(text))
-                )
-            case "silent":
-                await asyncio.Event().wait()
-            case "broken":
-                writer.write(STREAM_HEAD + b"20\r\ndata:" if stream else whole(completion(text))[:-10])
-                await writer.drain()
-                writer.close()
-            case "cut":
-                writer.write(STREAM_HEAD + chunks(chat_events(text)[:2]))
-                await writer.drain()
-                writer.close()
-            case "unfinished":
-                writer.write(whole(completion(text).replace(b'"stop"', b"null")))
-            case status:
-                writer.write(whole(ERROR, status=f"{status} No"))
 
 
 @pytest.fixture
@@ -71,12 +29,6 @@ async def oracle(script):
     upstream = await script(handler)
     upstream.oracle = handler
     return upstream
-
-
-async def refreshed(lab: Lab) -> None:
-    """Wait until a refresh has begun and is over."""
-    await lab.until(lambda: not lab.sidecar.proxy.refreshes)
-    await lab.settle()
 
 
 def texts(replies: Sequence[Reply]) -> list[str]:
@@ -491,7 +443,7 @@ async def test_past_the_window(build_lab, oracle):
 
 async def test_unproven_gets_no_spare(build_lab, oracle):
     """A credential that only claims to be of the entry's partition gets nothing of it while the service is away."""
-    from tests.scenarios.test_principals import AZURE_PATH, FIRST, FORGED, bearer  # noqa: PLC0415 - of this story alone
+    from tests.scenarios.tokens import AZURE_PATH, FIRST, FORGED, bearer  # noqa: PLC0415 - of this story alone
 
     lab = await build_lab(oracle.url, cache=IF_ERROR)
     clock = WallClock([lab])

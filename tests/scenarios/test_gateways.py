@@ -12,7 +12,7 @@ import pytest
 from sidecar.core.request.noise import NOISE
 from sidecar.core.rules import CacheMode, CacheRule, HeaderRule, Region, Route, Service, Share, StoredCredential
 from sidecar.dialects import DIALECTS
-from tests.core.request.test_principal import SECRETIVE
+from tests.core.request.credentials import SECRETIVE
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT, VENDORS
 

@@ -11,6 +11,7 @@ from sidecar.core.region.retry_budget import HedgeBudget
 from sidecar.core.rules import RetryRule
 from tests.scenarios.answers import said
 from tests.scenarios.conftest import Lab
+from tests.scenarios.paces import MARKED, know_the_pace
 from tests.scenarios.regions import (
     Way,
     attempts_of,
@@ -25,8 +26,6 @@ from tests.scenarios.regions import (
 )
 
 HEDGED = RetryRule(hedge=True)
-PACE = 0.1
-MARKED = b"box 1000?"
 
 FORMS = pytest.mark.parametrize(
     ("stream", "bypassed"),
@@ -40,13 +39,6 @@ async def pair():
     """Two regions."""
     async with running("a", "b") as regions:
         yield regions
-
-
-def know_the_pace(lab: Lab) -> None:
-    """Have *lab* know that calls take no longer than ``PACE`` seconds."""
-    for streaming in (False, True):
-        for _ in range(256):
-            lab.sidecar.dispatch.paces.note("cached", PACE, streaming=streaming)
 
 
 class Questioned(HedgeBudget):

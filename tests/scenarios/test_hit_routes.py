@@ -12,10 +12,9 @@ from sidecar.core.rules import CacheMode, CacheRule, Match, Route
 from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
-from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import REVALIDATE, Oracle, refreshed
-from tests.scenarios.test_hit_tags import all_keys, noted, texts
-from tests.scenarios.test_purges import all_say, purge, valid
+from tests.scenarios.operating import all_say, purge, valid
+from tests.scenarios.oracle import REVALIDATE, Oracle, refreshed
+from tests.scenarios.redis_contents import all_keys, noted, released, texts, written
 
 STREAM = {**CHAT, "stream": True}
 TEAM = {"x-team": "a"}

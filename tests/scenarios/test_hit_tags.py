@@ -15,9 +15,9 @@ from sidecar.fleet import tagged
 from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
-from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import REVALIDATE, Oracle, refreshed
-from tests.scenarios.test_purges import RouteLimiter, all_say, purge, valid
+from tests.scenarios.operating import Gate, all_say, purge, valid
+from tests.scenarios.oracle import REVALIDATE, Oracle, refreshed
+from tests.scenarios.redis_contents import all_keys, noted, released, texts, written
 
 STREAM = {**CHAT, "stream": True}
 INVOICE = PurgeRequest("tag", "invoice", b"", dry_run=False, fleet=True)
@@ -31,18 +31,6 @@ async def oracle(script):
     upstream = await script(handler)
     upstream.oracle = handler
     return upstream
-
-
-async def noted(lab, server, count=1):
-    """Wait until *lab* has nothing more to note, and *count* tags are in Redis."""
-    lab.sidecar.fleet.log.nudge()
-    await lab.until(lambda: not len(lab.sidecar.fleet.log._tagged))
-    await lab.until(lambda: len(server.call("KEYS", "*{log}:t:*")) == count)
-
-
-async def texts(lab, *calls):
-    """What *lab* says to *calls*, one after the other."""
-    return [said((await lab.ask(**call)).body) for call in calls]
 
 
 # ---- one process ----
@@ -105,10 +93,6 @@ async def test_purge_of_one_who_joined(build_lab, oracle):
 
     assert ["answer 1"] * 2 == [said(reply.body) for reply in replies]
     assert ["answer 2"] == await texts(lab, {})
-
-
-def all_keys(lab):
-    return [key for page in lab.sidecar.memory.walk() for key, _ in page]
 
 
 @pytest.mark.parametrize("who", ["nobody", "the one who refreshes"])
@@ -219,7 +203,7 @@ async def test_noted_after_the_purge(build_fleet, oracle, redis_server):
         await lab.ask()
         await written(redis_server)
     log = labs[0].sidecar.fleet.log
-    gate = log._tagged.write = RouteLimiter(log._tagged.write)
+    gate = log._tagged.write = Gate(log._tagged.write)
     await labs[0].ask(headers=TAGGED)
     log.nudge()
     await labs[0].until(lambda: gate.reached == 1)

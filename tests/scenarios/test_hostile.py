@@ -7,7 +7,6 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -17,6 +16,7 @@ from sidecar.core.rules import CacheRule, Limits
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY
+from tests.scenarios.processes import resident
 
 MIB = 1024 * 1024
 
@@ -66,12 +66,6 @@ async def sink() -> AsyncIterator[tuple[str, list[tuple[int, str]]]]:
     server = await asyncio.get_running_loop().create_server(lambda: Sink(bodies), "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", bodies
     server.close()
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory."""
-    fields = Path("/proc/self/status").read_text().split()
-    return int(fields[fields.index("VmRSS:") + 1]) * 1024
 
 
 async def post(lab, first: bytes, last: bytes, mebibytes: int, watch: Callable[[], None] = lambda: None):

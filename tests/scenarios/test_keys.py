@@ -15,7 +15,7 @@ from sidecar.dialects import DIALECTS
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.caller import Caller, Reply
 from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY
-from tests.scenarios.test_principals import AZURE_PATH, token
+from tests.scenarios.tokens import AZURE_PATH, token
 
 
 class Ask(NamedTuple):

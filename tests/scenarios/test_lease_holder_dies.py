@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from sidecar.cli.keygen import line
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
-from tests.scenarios.caller import Caller
-from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY
-from tests.scenarios.test_process import Process
+from tests.scenarios.conftest import CHAT
+from tests.scenarios.processes import Process, ask, begin, configured
 
 STREAM = {**CHAT, "stream": True}
 TEXT = "It is a box."
-
-
-def begin(config: Path, log: Path, output: Path) -> subprocess.Popen[bytes]:
-    """A sidecar that has been started."""
-    with log.open("wb") as stderr, output.open("wb") as stdout:
-        command = (sys.executable, "-m", "sidecar", "run", "--config", str(config))
-        return subprocess.Popen(command, stdout=stdout, stderr=stderr)
-
-
-def configured(folder: Path, server: RedisServer, upstream: str) -> Path:
-    """The file of a sidecar at *server*, with its secret beside it, before *upstream*."""
-    (folder / "cache.key").write_text(line() + "\n")
-    config = folder / "sidecar.yaml"
-    config.write_text(f"""
-version: 1
-listen: {{port: 0}}
-health: {{port: 0}}
-admin: {{port: 0}}
-upstream: {{proxy: none}}
-cache:
-  redis: {{url: "{server.url}", namespace: team-a, timeout: 1s, lease_wait: 60s}}
-  secret_file: {folder / "cache.key"}
-services:
-  openai:
-    dialect: openai
-    path: /openai
-    regions: [{{name: here, url: "{upstream}"}}]
-""")
-    return config
 
 
 @pytest.fixture
@@ -74,20 +40,6 @@ async def until(holds):
     async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110  what is looked at has no events for tests
             await asyncio.sleep(0.02)
-
-
-async def ask(process: Process, body: object, *, after: Caller | None = None) -> Caller:
-    """A caller of *process* whose request is sent; on the connection of the one that it comes *after*."""
-    if after is None:
-        caller = Caller(*await asyncio.open_connection("127.0.0.1", process.port))
-    else:
-        caller = Caller(after._reader, after._writer)
-    data = json.dumps(body).encode()
-    head = (
-        f"POST {CHAT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {KEY}\r\nContent-Length: {len(data)}\r\n\r\n"
-    )
-    caller._writer.write(head.encode() + data)
-    return caller
 
 
 async def test_another_takes_over(run, script, redis_server):

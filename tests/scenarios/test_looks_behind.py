@@ -13,9 +13,9 @@ from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks
 from tests.scenarios.caller import Caller
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, Lab
-from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import ERROR, IF_ERROR, Oracle
-from tests.scenarios.test_purges import RouteLimiter, all_say, purge
+from tests.scenarios.operating import Gate, all_say, purge
+from tests.scenarios.oracle import ERROR, IF_ERROR, Oracle
+from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
 REDIS, COLLAPSED = "detail=redis", "collapsed"
@@ -40,17 +40,17 @@ async def pair(build_fleet, oracle, redis_server):
     return one, two
 
 
-def holding(lab: Lab, *, after: bool = False) -> RouteLimiter:
+def holding(lab: Lab, *, after: bool = False) -> Gate:
     """Holds the looks of *lab* at an entry that was found, before it is opened or *after* that."""
     remote = lab.sidecar.fleet.remote
-    remote.open = RouteLimiter(remote.open, after=after)
+    remote.open = Gate(remote.open, after=after)
     return remote.open
 
 
-def leases_of(lab: Lab) -> RouteLimiter:
+def leases_of(lab: Lab) -> Gate:
     """Holds the looks of *lab* when Redis has executed them, lease taken and all."""
     link = lab.sidecar.fleet.link
-    link.evaluate = RouteLimiter(link.evaluate, after=True, only=lambda script, *_: script.name == "look")
+    link.evaluate = Gate(link.evaluate, after=True, only=lambda script, *_: script.name == "look")
     return link.evaluate
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sidecar.demo.provider import DemoProvider
+from tests.scenarios.processes import SECRET, Running
+from tests.scenarios.raw_requests import send
 
-SECRET = b"correct-horse-battery"  # pragma: allowlist secret
 KEY = b"Bearer " + SECRET
 
 PURGE = b"POST /api/purge HTTP/1.1\r\nHost: localhost:@\r\nContent-Type: application/json\r\n"
@@ -93,64 +89,6 @@ MALFORMED = {
     "half of one": GET + AUTH,
     "an empty line, and nonsense": b"\r\n\r\n" + KEY + b"\r\n\r\n",
 }
-
-
-CLOSE = b"GET / HTTP/1.1\r\nHost: localhost:@\r\nConnection: close\r\n\r\n"
-
-
-async def send(port: int, request: bytes) -> bytes:
-    """All that comes for *request*; behind it goes a last one, which makes whole what is not, and ends what goes on."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    answer = b""
-    try:
-        writer.write((request + CLOSE).replace(b"@", b"%d" % port))
-        async with asyncio.timeout(20):
-            while data := await reader.read(65536):
-                answer += data
-    except ConnectionError:
-        pass  # it was closed before all was sent
-    finally:
-        writer.close()
-    return answer
-
-
-class Running:
-    """A ``sidecar run`` with every port of its own; *more* is said in its configuration besides."""
-
-    def __init__(self, folder: Path, more: Mapping[str, Any] | None = None, **environ: str) -> None:
-        (folder / "token").write_bytes(SECRET + b"\n")
-        self.file, self.log, self.output = folder / "sidecar.yaml", folder / "log", folder / "output"
-        free = {"port": 0}
-        rules = {
-            "version": 1, "listen": free, "health": free, "admin": {**free, "token_file": str(folder / "token")},
-            "upstream": {"proxy": "none"}, "state": {"dir": str(folder / "state")},
-            **(more or {}),
-        }  # fmt: skip
-        self.file.write_text(json.dumps(rules))
-        command = [sys.executable, "-m", "sidecar", "run", "--config", str(self.file)]
-        with self.log.open("wb") as stderr, self.output.open("wb") as stdout:
-            self.child = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=os.environ | environ)
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The lines of its log, each of which has to be JSON."""
-        return [json.loads(line) for line in self.log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-
-    async def ports(self) -> dict[str, int]:
-        """Where it listens."""
-        async with asyncio.timeout(20):
-            while not (told := [event for event in self.events if event["event"] == "started"]):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-        known = {"listen": told[0]["port"], "health": told[0]["health_port"]}
-        [admin] = listening(self.child.pid) - set(known.values())
-        return {**known, "admin": admin}
-
-
-def listening(pid: int) -> set[int]:
-    """The ports on which a process listens."""
-    sockets = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()}
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
 @pytest.fixture

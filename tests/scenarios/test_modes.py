@@ -11,10 +11,9 @@ from sidecar.core.model import Outcome
 from sidecar.core.rules import Mode
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import said
-from tests.scenarios.conftest import Lab
-from tests.scenarios.test_fleet import released
-from tests.scenarios.test_freshness import Oracle
-from tests.scenarios.test_purges import RAW, act
+from tests.scenarios.operating import RAW, act, in_mode
+from tests.scenarios.oracle import Oracle
+from tests.scenarios.redis_contents import released
 
 
 @pytest.fixture
@@ -24,11 +23,6 @@ async def oracle(script):
     upstream = await script(handler)
     upstream.oracle = handler
     return upstream
-
-
-async def in_mode(labs: list[Lab], mode: Mode) -> None:
-    for lab in labs:
-        await lab.until(lambda lab=lab: lab.sidecar.operations.mode is mode)
 
 
 @pytest.mark.parametrize("mode", ["cache-off", "passthrough"])

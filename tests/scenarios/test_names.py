@@ -7,7 +7,7 @@ import asyncio
 from sidecar.core.rules import Region, Service, UpstreamRule
 from tests.name_server import name_server
 from tests.scenarios.conftest import VENDORS, said
-from tests.scenarios.test_freshness import Oracle
+from tests.scenarios.oracle import Oracle
 
 HANGING = tuple(f"hangs-{number}" for number in range(8))
 

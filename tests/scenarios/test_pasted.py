@@ -11,7 +11,8 @@ import pytest
 
 from sidecar.settings.pasted import NOWHERE
 from tests.scenarios.conftest import CHAT
-from tests.scenarios.test_malformed import Running, send
+from tests.scenarios.processes import Running
+from tests.scenarios.raw_requests import send
 
 SECRETS = (
     "sk-canary-0a1b2c3d4e5f",  # pragma: allowlist secret

@@ -4,77 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, CHAT_PATH
+from tests.scenarios.processes import Process
 
 EVENTS = chat_events("One", " two", " three.")
 
 TEXT = "One two three."
-
-
-@dataclass
-class Process:
-    """A sidecar in a process of its own; *log* and *output* are the files of its standard error and output."""
-
-    child: subprocess.Popen[bytes]
-    log: Path
-    output: Path
-    port: int = 0
-    health_port: int = 0
-
-    async def started(self) -> None:
-        """Wait until it listens, which its log tells."""
-        async with asyncio.timeout(20):
-            told: list[dict[str, Any]] = []
-            while not told:
-                assert self.child.poll() is None, self.log.read_text()
-                told = [line for line in self.events if line["event"] == "started"]
-                await asyncio.sleep(0.01)
-        self.port, self.health_port = told[0]["port"], told[0]["health_port"]
-
-    async def ended(self) -> int:
-        """Its exit code."""
-        return await asyncio.to_thread(self.child.wait, 10)
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The lines of its log that are whole."""
-        return [json.loads(line) for line in self.log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-
-    def terminate(self) -> None:
-        """Ask it to end, as a kubelet does."""
-        self.child.send_signal(signal.SIGTERM)
-
-    async def refuses(self) -> None:
-        """Wait until it takes no new connection."""
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except ConnectionRefusedError:
-                    return
-                except ConnectionResetError:  # it was in the queue of those not yet accepted
-                    continue
-                writer.close()
-                await asyncio.sleep(0.01)
-
-    async def metrics(self) -> bytes:
-        """What Prometheus would read."""
-        url = f"http://127.0.0.1:{self.health_port}/metrics"
-        async with aiohttp.ClientSession() as session, session.get(url) as response:
-            return await response.read()
 
 
 Run = Callable[..., Awaitable[Process]]

@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
 
-import aiohttp
 import pytest
 
-from sidecar.admin.actions import PurgeRequest, PurgeResult
 from sidecar.core.rules import CacheMode, CacheRule, Match, Region, Route, Service
 from sidecar.dialects import DIALECTS
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
-from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, TOKEN, Lab
-from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import Oracle
+from tests.scenarios.conftest import CHAT, TOKEN, Lab
+from tests.scenarios.operating import RAW, Gate, act, all_say, purge, valid
+from tests.scenarios.oracle import Oracle
+from tests.scenarios.redis_contents import released, written
 
 RULE = CacheRule(mode=CacheMode.DETERMINISTIC)
-ALL = PurgeRequest("all", "", b"", dry_run=False, fleet=True)
 OTHER_PATH = "/other/v1/chat/completions"
 TAGGED = {"x-sidecar-tags": "red, round"}
 OTHERS = {"authorization": "Bearer of another", "x-sidecar-tags": "blue"}
@@ -37,51 +33,6 @@ async def oracle(script):
     return upstream
 
 
-async def act(lab: Lab, what: str, body: Any, token: str = TOKEN) -> tuple[int, Any]:
-    """Ask *lab*'s control server for *what*."""
-    url = f"http://127.0.0.1:{lab.sidecar.admin_port}/api/{what}"
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(url, json=body, headers={"authorization": f"Bearer {token}"} if token else {}) as reply,
-    ):
-        return reply.status, await reply.json()
-
-
-async def purge(lab: Lab, labs: Sequence[Lab] = (), asked: PurgeRequest = ALL) -> PurgeResult:
-    """Purge by way of *lab*, and wait until all *labs* know."""
-    before = [other.sidecar.operations.purged for other in labs]
-    done = await lab.sidecar.operations.purge(asked)
-    for other, count in zip(labs, before, strict=True):
-        await other.until(lambda other=other, count=count: other.sidecar.operations.purged > count)
-    return done
-
-
-def valid(lab: Lab, server: RedisServer) -> list[str]:
-    """What those entries in Redis say that *lab* would serve."""
-    fleet = lab.sidecar.fleet
-    found = []
-    for name in server.call("KEYS", "*:e"):
-        opened = fleet.seal.unseal(name.partition(b"{")[2].partition(b"}")[0], server.call("GET", name))
-        if opened is not None and fleet.remote.admits(*opened):
-            found.append(said(opened[1].body))
-    return found
-
-
-async def all_say(labs: Sequence[Lab], server: RedisServer) -> set[str]:
-    """What each of *labs* says, once nothing is on its way any more, and what is valid in Redis."""
-    for lab in labs:
-        await lab.until(lambda lab=lab: not lab.sidecar.proxy.refreshes)
-        await lab.settle()
-    await released(server)
-    said_by_all = {text for lab in labs for text in valid(lab, server)}
-    for _ in range(2):
-        for lab in labs:
-            said_by_all.add(said((await lab.ask()).body))
-            await lab.settle()
-            await released(server)
-    return said_by_all | {text for lab in labs for text in valid(lab, server)}
-
-
 async def marked(lab: Lab, server: RedisServer, count: int) -> list[bytes]:
     """Wait until *count* failed fetches have left their marks, and have these stay: who asks now has no lease."""
     await lab.until(lambda: [b"-"] * count == [server.call("GET", name) for name in server.call("KEYS", "*:l")])
@@ -91,33 +42,7 @@ async def marked(lab: Lab, server: RedisServer, count: int) -> list[bytes]:
     return names
 
 
-class RouteLimiter:
-    """Holds the calls of *work* before it begins, or *after* it has ended, until it is opened."""
-
-    def __init__(
-        self, work: Callable[..., Any], *, after: bool = False, only: Callable[..., bool] | None = None
-    ) -> None:
-        self.work = work
-        self.after = after
-        self.only = only or (lambda *_, **__: True)
-        self.open = asyncio.Event()
-        self.reached = 0
-
-    async def __call__(self, *args: Any, **named: Any) -> Any:
-        if not self.only(*args, **named):
-            return await self.work(*args, **named)
-        done = await self.work(*args, **named) if self.after else None
-        self.reached += 1
-        await self.open.wait()
-        return done if self.after else await self.work(*args, **named)
-
-
 # ---- what a purge takes ----
-
-RAW = (
-    f"POST {CHAT_PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: {KEY}\r\ncontent-type: application/json\r\n\r\n"
-    f"{json.dumps(CHAT)}"
-).encode()  # fmt: skip
 
 
 @pytest.mark.parametrize("scope", ["all", "service", "route", "tag", "key", "partition", "request", "request-id"])
@@ -277,7 +202,7 @@ async def test_while_redis_is_read(build_fleet, oracle, redis_server):
     await written(redis_server)
     await released(redis_server)
     remote = two.sidecar.fleet.remote
-    gate = remote.open = RouteLimiter(remote.open, after=True)
+    gate = remote.open = Gate(remote.open, after=True)
     asking = asyncio.ensure_future(two.ask())
     await two.until(lambda: gate.reached == 1)
     await purge(one, (one, two))
@@ -314,7 +239,7 @@ async def test_while_a_lease_is_handed_in(by, build_fleet, oracle, redis_server)
     """The holder's write comes after the purge: it may still stand in Redis, but nobody takes it."""
     labs = await build_fleet(oracle.url)
     leases = labs[0].sidecar.fleet.remote.leases
-    gate = leases.keep = RouteLimiter(leases.keep)
+    gate = leases.keep = Gate(leases.keep)
     first = await labs[0].ask()
     await labs[0].until(lambda: gate.reached == 1)
     await purge(labs[by], labs)
@@ -338,7 +263,7 @@ async def test_while_a_write_waits(by, build_fleet, oracle, redis_server):
     oracle.oracle.way = ""
     remote = labs[0].sidecar.fleet.remote
     link = labs[0].sidecar.fleet.link
-    gate = link.run = RouteLimiter(link.run, only=lambda *_, op="", **__: op == "set")
+    gate = link.run = Gate(link.run, only=lambda *_, op="", **__: op == "set")
     replies = [await labs[0].ask(body) for body in bodies]
     await labs[0].until(lambda: gate.reached == 1)
     await purge(labs[by], labs)

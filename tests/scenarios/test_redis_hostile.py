@@ -11,7 +11,7 @@ from sidecar.core.rules import RedisRule, Route, RouteLimits, SealRule
 from tests.fleet.pods import impostor
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT
-from tests.scenarios.test_hostile import resident
+from tests.scenarios.processes import resident
 
 MIB = 1024 * 1024
 

@@ -12,7 +12,7 @@ from sidecar.core.model import Outcome
 from tests.redis_servers import RedisServer, free_port
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT
-from tests.scenarios.test_fleet import written
+from tests.scenarios.redis_contents import written
 
 KNOWN = range(5)
 

@@ -359,7 +359,7 @@ async def test_only_region_breaking_at_random(seed, way, sdk, build_lab, alone):
         await ordinary(head, body, writer)
 
     alone.handler = by_chance
-    calls = [chat(number, bypassed=number % 2 == 1) for number in range(200)]
+    calls = [chat(number, bypassed=number % 2 == 1) for number in range(100)]
     without = await direct(alone, calls)
     alone.seen.clear()
     fate.seed(seed)

@@ -10,6 +10,8 @@ from sidecar.core.rules import CacheMode, CacheRule, FallbackRule, RetryRule, Sh
 from tests.scenarios.answers import CLAUDE, CLAUDE_PATH, said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import KEY
+from tests.scenarios.oracle import refreshed
+from tests.scenarios.paces import MARKED, know_the_pace
 from tests.scenarios.regions import (
     HASTY,
     PATIENT,
@@ -24,8 +26,6 @@ from tests.scenarios.regions import (
     seen_by,
     service,
 )
-from tests.scenarios.test_freshness import refreshed
-from tests.scenarios.test_hedging import MARKED, know_the_pace
 
 EU = frozenset({"eu"})
 SECRET = b"sk-story"

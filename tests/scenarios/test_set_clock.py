@@ -8,8 +8,8 @@ import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule
 from tests.scenarios.answers import said
-from tests.scenarios.test_fleet import written
-from tests.scenarios.test_freshness import Oracle
+from tests.scenarios.oracle import Oracle
+from tests.scenarios.redis_contents import written
 
 RULE = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0)
 

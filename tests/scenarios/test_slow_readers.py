@@ -213,7 +213,7 @@ async def test_other_form_of_an_answer_too_large_is_not_collected(build_lab, scr
 
 async def test_slow_reader_of_another_form(build_lab, script, dial):
     """Who reads a converted answer slowly has one buffer too."""
-    torrent = Torrent(8 * MIB)
+    torrent = Torrent(5 * MIB)
     upstream = await script(torrent)
     lab = await build_lab(upstream.url, memory=MemoryRule(max_entry_bytes=16 * MIB), limits=PATIENT)
     leader = await dial(lab, STREAM)

@@ -13,11 +13,10 @@ from sidecar.fleet.purge_log import CURRENT_SECONDS
 from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
-from tests.scenarios.test_fleet import released, written
-from tests.scenarios.test_freshness import Oracle
-from tests.scenarios.test_lease_holder_dies import ask, begin, configured
-from tests.scenarios.test_process import Process
-from tests.scenarios.test_purges import purge
+from tests.scenarios.operating import purge
+from tests.scenarios.oracle import Oracle
+from tests.scenarios.processes import Process, ask, begin, configured
+from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
 

@@ -12,7 +12,7 @@ from sidecar.core.rules import CacheMode, CacheRule, Match, Route, RouteLimits
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.conftest import CHAT, Lab
 from tests.scenarios.desks import metric, question
-from tests.scenarios.test_fleet import released
+from tests.scenarios.redis_contents import released
 
 STREAM = {**CHAT, "stream": True}
 EVENTS = chat_events("It is", " a box.")

@@ -13,7 +13,7 @@ from sidecar.dialects import DIALECTS
 from tests.scenarios.answers import completion, whole
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, CHAT_PATH
-from tests.scenarios.test_principals import AZURE_PATH, FIRST
+from tests.scenarios.tokens import AZURE_PATH, FIRST
 
 PIECES = [
     b"%2F", b"%2f", b"..", b".", b"/", b"//", b":", b";", b"?", b"??", b"%zz", b"%", b"@", b"[", b"]", b"%00", b"%0a",

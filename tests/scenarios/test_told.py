@@ -10,8 +10,7 @@ from sidecar.core.rules import Mode, Region, StoredCredential
 from tests.redis_servers import RedisServer
 from tests.scenarios.conftest import Lab
 from tests.scenarios.desks import Desk, metric, question, services
-from tests.scenarios.test_modes import in_mode
-from tests.scenarios.test_purges import act
+from tests.scenarios.operating import act, in_mode
 
 
 def lines(lab: Lab, event: str, *names: str) -> list[tuple[object, ...]]:

@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import tarfile
@@ -18,10 +17,10 @@ import pytest
 
 from sidecar.cli.keygen import line
 from sidecar.core.key.fingerprint import KEY_VERSION
-from tests.redis_servers import RedisServer
+from tests.redis_servers import RedisServer, free_port
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, TOKEN
-from tests.scenarios.test_process import Process
+from tests.scenarios.processes import Process
 
 ROOT = Path(__file__).parents[2]
 CALLERS = 40
@@ -43,13 +42,9 @@ def last_version(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("last")
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
-    assert f"KEY_VERSION = {KEY_VERSION - 1}" in (folder / "sidecar/core/key/fingerprint.py").read_text()
+    [module] = folder.rglob("fingerprint.py")
+    assert f"KEY_VERSION = {KEY_VERSION - 1}" in module.read_text()
     return folder
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 class Pod:

@@ -17,7 +17,7 @@ from sidecar.core.rules import (
 )
 from tests.scenarios.conftest import OWN_RETRIES
 from tests.scenarios.desks import Desk, question, services
-from tests.scenarios.test_route_limits import Meter, limited
+from tests.scenarios.meters import Meter, limited
 
 SECRET = Route("secret", Match(model="gpt-4o"), allow=frozenset({"eu"}))
 REST = Route("rest")

@@ -5,41 +5,19 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.core.model import Outcome, Record, Usage
+from sidecar.core.model import Outcome, Usage
 from sidecar.sinks.metric_type import DURATIONS, OVERHEADS
 from sidecar.sinks.metrics import Metrics
 from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.series import ConfiguredNames
 from sidecar.sinks.table import METRICS, reference
+from tests.sinks.scrapes import record, scrape, sent, total
 
 NAMES = ConfiguredNames(
     {"openai": ("us", "eu"), "anthropic": ("us",)},
     {"chat": ("openai", "anthropic"), "embeddings": ("openai",), "default": ("openai", "anthropic")},
 )
 ALL_READINGS = {metric.name: (lambda: 1.0) for metric in READINGS}
-
-
-def record(outcome: Outcome = Outcome.HIT_MEMORY, status: int = 200, *, route: str = "chat", **more) -> Record:
-    return Record(0.0, b"id", more.pop("service", "openai"), route, "chat.completions", outcome, status, **more)
-
-
-def sent(outcome: Outcome = Outcome.MISS, status: int = 200, *, region: str = "us", **more) -> Record:
-    """A request that was sent to a service."""
-    more = {"attempts": 1, "upstream_status": status, "seconds": 1.5, "upstream_seconds": 1.25, **more}
-    return record(outcome, status, region=region, **more)
-
-
-def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
-    """Every series of an exposition, by name and label values (in the order of the labels' names)."""
-    return {
-        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(metrics.exposition().decode())
-        for sample in family.samples
-    }
-
-
-def total(series: dict[tuple[str, ...], float], name: str) -> float:
-    return sum(value for (found, *_), value in series.items() if found == name)
 
 
 def test_nothing_happened():

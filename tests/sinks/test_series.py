@@ -19,7 +19,7 @@ from sidecar.sinks.series import EACH_SERVICE, SCANT, ConfiguredNames, names_of,
 from sidecar.sinks.table import BUILD_INFO, METRICS
 from sidecar.store.envelope import EnvelopeFault
 from sidecar.upstream.route_limiter import CAUSES as SHED
-from tests.sinks.test_metrics import record, scrape, sent, total
+from tests.sinks.scrapes import record, scrape, sent, total
 
 REQUESTS = [outcome for outcome in Outcome if outcome is not Outcome.REFRESH]
 ORIGINS = ("", *(origin.value for origin in Blame))

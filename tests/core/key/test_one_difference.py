@@ -17,7 +17,7 @@ from sidecar.core.request.token import CHANGING
 from sidecar.core.rules import CacheMode, CacheRule, Region, Route, Rules, Service
 from sidecar.core.site.recognise import choose_route
 from sidecar.dialects import DIALECTS
-from tests.core.request.test_principal import SECRETIVE, jwt
+from tests.core.request.credentials import SECRETIVE, jwt
 
 SECRET = b"s" * 32
 VENDORS = {"openai": "https://api.openai.com", "azure-openai": "https://x.openai.azure.com"}

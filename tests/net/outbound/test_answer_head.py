@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sidecar.errors import Cause, ConfigError, UpstreamFailed
 from sidecar.net.outbound import connection as wire
 from sidecar.net.outbound.answer_head import HEAD_LIMIT, MOST_FIELDS, Unreadable, check_begun, read_answer_head
-from tests.net.outbound.test_client import Client, client, fault, read_request, serve, story
+from tests.net.outbound.clients import Client, client, fault, read_request, serve, story
 
 START = b"HTTP/1.1 200 OK\r\n"
 SIZED = b"Content-Length: 2\r\n\r\nok"

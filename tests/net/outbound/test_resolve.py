@@ -13,7 +13,7 @@ from sidecar.core.region.host_names import ABSENT_SECONDS, KEPT_SECONDS, LONGEST
 from sidecar.net.outbound import resolve
 from sidecar.net.outbound.resolve import LOOKUPS, Resolver
 from tests.name_server import SERVER_FAILED, A, name_server
-from tests.net.outbound.test_client import OK, Script, client, everything, serve, story
+from tests.net.outbound.clients import OK, Script, client, everything, serve, story
 
 SOON = 0.05
 
