@@ -21,6 +21,7 @@ from sidecar.core.draft import Draft
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Entry, Fields, Position, View
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
+from sidecar.flight.buffer import AnswerBuffer
 from sidecar.flight.opening import Opening
 from sidecar.flight.pulse import Pulse
 
@@ -30,8 +31,6 @@ WINDOW = 256 * 1024
 Scopes = Callable[[], tuple[Scope, ...]]
 
 _NO_FIELDS: Fields = {}
-
-_HELPING = 128 * 1024  # a late reader catches up in pieces of about this size
 
 
 class Stage(StrEnum):
@@ -84,42 +83,39 @@ class Flight:
         self.inherits: Callable[[], tuple[str, ...]] = tuple  # set by the fetch: the tags of what it takes the place of
         self.kept: Entry | None = None  # set by the fetch: what is stored of it
         self.views: dict[View, bytes | None] = {}  # the whole answer, as converted for some callers
-        self.size = 0
         self.task: asyncio.Task[None] | None = None
         self.leased = False  # set by the fetch: other processes wait for its answer
         self.second: Flight | None = None  # of a call that was begun because this one's is stuck
         self.seconded = False  # such a call has been sent, and there will be no other
         self._pulse: Pulse | None = None
         self._watched: Callable[[], Pulse] | None = None
-        self._limit = limit
-        self._ledger = ledger
         self._on_supersede: Callable[[], None] | None = None
         self._on_verdict: Callable[[Entry | None], None] | None = None
         self._on_close = on_close
         self._on_abandon = on_abandon
-        self._chunks: list[bytes] = []
-        self._first = 0  # index, counted from the answer's start, of the first chunk still held
-        self._held = 0
-        self._taken = 0  # bytes of those held that are in the ledger
+        self._buffer = AnswerBuffer(limit, ledger)
         self._readers: dict[Reader, None] = {}
         self._fits: Callable[[Fields], bool] | None = None
-        self._behind = 0  # readers of a window that stand at its beginning
         self._owned = False
-        self._windowed = False
         self._room: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        kind = "window" if self._windowed else "whole"
+        kind = "window" if self.windowed else "whole"
         return f"<Flight {self.stage} {kind} {self.size} bytes, {len(self._readers)} readers>"
 
     @property
     def windowed(self) -> bool:
         """Whether the answer is too large to be kept whole: no more than a window of it may be waited for."""
-        return self._windowed
+        return self._buffer.windowed
+
+    @property
+    def size(self) -> int:
+        """Bytes of the answer that have come."""
+        return self._buffer.size
 
     def holds(self, size: int) -> bool:
         """Whether an answer of *size* bytes can be kept whole."""
-        return size <= self._limit
+        return self._buffer.holds(size)
 
     @property
     def readers(self) -> int:
@@ -210,9 +206,7 @@ class Flight:
     def rewind(self) -> None:
         """Forget the beginning of an answer that nobody has been told of: another one comes in its place."""
         assert self.opening is None, "nobody has been told"
-        self._chunks.clear()
-        self._ledger.give(self._taken)
-        self.size = self._held = self._taken = self._first = 0
+        self._buffer.rewind()
 
     def open(self, opening: Opening) -> None:
         """The answer's head is known and final."""
@@ -262,7 +256,8 @@ class Flight:
         is more than a window behind.
         """
         self._append(chunk)
-        while self._windowed and self._held > WINDOW and self._readers and self.opening is not None:
+        buffer = self._buffer
+        while buffer.windowed and buffer.held > WINDOW and self._readers and self.opening is not None:
             self._room = asyncio.get_running_loop().create_future()
             try:
                 await self._room
@@ -271,11 +266,11 @@ class Flight:
 
     def ahead(self, reader: Reader) -> bool:
         """Whether there are bytes that *reader* has not had."""
-        return reader.at < self._first + len(self._chunks)
+        return reader.at < self._buffer.end
 
     def body(self) -> bytes | None:
         """The whole body so far, or None when its start has been let go."""
-        return None if self._windowed else b"".join(self._chunks)
+        return self._buffer.whole()
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -297,24 +292,19 @@ class Flight:
         self._desert()
 
     def _append(self, chunk: bytes) -> None:
-        size = len(chunk)
-        if not size:
+        if not chunk:
             return
         self.sign()
-        if not self._windowed:
-            if self.size + size <= self._limit and self._ledger.take(size):
-                self._taken += size
-            else:
-                self._open_window()
-        self.size += size
-        self._chunks.append(chunk)
-        self._held += size
-        if self._windowed and not self._readers:
+        buffer = self._buffer
+        if not buffer.take(len(chunk)):
+            self._open_window()
+        buffer.add(chunk)
+        if buffer.windowed and not self._readers:
             self._trim()
         self._wake()
 
     def _open_window(self) -> None:
-        self._windowed = True
+        self._buffer.windowed = True
         self.judged(None)
         self.close()
         self._trim()
@@ -322,51 +312,26 @@ class Flight:
 
     def _trim(self) -> None:
         """Let go of what every reader has had."""
-        if not self._windowed:
+        if not self.windowed:
             return
-        slowest = min((reader.at for reader in self._readers), default=self._first + len(self._chunks))
-        self._behind = sum(reader.at == slowest for reader in self._readers)
-        count = slowest - self._first
-        if count > 0:
-            self._held -= sum(map(len, self._chunks[:count]))
-            del self._chunks[:count]
-            self._first = slowest
-        if self._taken > self._held:  # what comes from now on is bounded by the window, and is not in the ledger
-            self._ledger.give(self._taken - self._held)
-            self._taken = self._held
-        if self._room is not None and not self._room.done() and (self._held <= WINDOW or not self._readers):
+        self._buffer.trim([reader.at for reader in self._readers])
+        if self._room is not None and not self._room.done() and (self._buffer.held <= WINDOW or not self._readers):
             self._room.set_result(None)
 
     def _take(self, reader: Reader) -> bytes:
         """What *reader* has not had yet, at most about 128 KiB; ``b""`` when there is nothing new."""
-        start = reader.at - self._first
-        if start >= len(self._chunks):
-            return b""
-        chunk = self._chunks[start]
-        reader.at += 1
-        if len(chunk) < _HELPING and start + 1 < len(self._chunks):
-            end, size = start + 1, len(chunk)
-            while end < len(self._chunks) and size + len(self._chunks[end]) <= _HELPING:
-                size += len(self._chunks[end])
-                end += 1
-            chunk = b"".join(self._chunks[start:end])
-            reader.at = self._first + end
-        if self._windowed and not start:
-            self._advance()
-        return chunk
-
-    def _advance(self) -> None:
-        """One reader has left the window's beginning; the last one moves it. So a chunk costs O(readers), not more."""
-        self._behind -= 1
-        if self._behind <= 0:
+        at = reader.at
+        chunk, reader.at = self._buffer.next(at)
+        if chunk and self._buffer.windowed and self._buffer.left_behind(at):
             self._trim()
+        return chunk
 
     def _leave(self, reader: Reader) -> None:
         if reader not in self._readers:
             return
         self._part(reader)
-        if self._windowed and reader.at <= self._first:
-            self._advance()
+        if self._buffer.left_behind(reader.at):
+            self._trim()
         self._desert()
 
     def _part(self, reader: Reader) -> None:
@@ -404,10 +369,7 @@ class Flight:
             self._drop()
 
     def _drop(self) -> None:
-        self._ledger.give(self._taken)
-        self._windowed = True
-        self._chunks.clear()
-        self._held = self._taken = 0
+        self._buffer.drop()
 
     def _wake(self) -> None:
         for reader in self._readers:

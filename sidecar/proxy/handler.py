@@ -36,7 +36,7 @@ from sidecar.proxy.deliver import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.proxy.fetch import Fetching
 from sidecar.proxy.fill import Origin
 from sidecar.proxy.join import Coalescer
-from sidecar.proxy.lookup import Lookup
+from sidecar.proxy.lookup import CallReader
 from sidecar.proxy.passthrough import PassThrough, Relay
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.refresh import Refreshes
@@ -84,7 +84,7 @@ class Proxy:
         lease_wait: float,
         instance: bytes,
     ) -> None:
-        self._lookup = Lookup(plans, secret, report)
+        self._lookup = CallReader(plans, secret, report)
         self.deciding_fields = plans.deciding_fields
         self._store = store
         self._purges = store.purges

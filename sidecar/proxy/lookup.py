@@ -34,7 +34,7 @@ _UNREAD = Reading(b"none", b"", Facts(bypass=Reason.MEMORY_FULL))
 _READER_FAILED = Reading(b"none", b"", Facts(bypass=Reason.READER_FAILED))
 
 
-class Lookup:
+class CallReader:
     """Works out calls by *plans*, those that hold now; *secret* keys their keys, and *report* hears of bugs."""
 
     def __init__(self, plans: RequestPlans, secret: bytes, report: Callable[[BaseException], None]) -> None:
@@ -46,7 +46,7 @@ class Lookup:
         self._calls: Memo[tuple[RequestPlan, bytes | BodyParts], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
     def __repr__(self) -> str:
-        return f"<Lookup {self._calls!r}>"
+        return f"<CallReader {self._calls!r}>"
 
     @property
     def splits(self) -> Mapping[str, tuple[str, ...]]:

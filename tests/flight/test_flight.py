@@ -344,18 +344,18 @@ async def test_window(limit, memory):
     push = flight.push(bytes(64 * KIB))
 
     assert not steps(push)  # the slow one holds it up
-    assert flight._held == WINDOW + 64 * KIB
-    assert 0 == flight._ledger.held
+    assert flight._buffer.held == WINDOW + 64 * KIB
+    assert 0 == flight._buffer._ledger.held
 
     assert 128 * KIB == len(flight._take(slow))
-    assert flight._held == 192 * KIB
+    assert flight._buffer.held == 192 * KIB
     assert steps(push)
 
     flight.finish()
     fast.leave()
     slow.leave()
 
-    assert 0 == flight._held
+    assert 0 == flight._buffer.held
 
 
 async def test_window_keeps_its_account():
@@ -368,17 +368,17 @@ async def test_window_keeps_its_account():
     push = flight.push(bytes(64 * KIB))
 
     assert not steps(push)
-    assert 512 * KIB == flight._ledger.held
+    assert 512 * KIB == flight._buffer._ledger.held
 
     taken(reader)
 
-    assert 0 == flight._ledger.held
+    assert 0 == flight._buffer._ledger.held
     assert steps(push)
 
     reader.leave()
     flight.finish()
 
-    assert 0 == flight._ledger.held
+    assert 0 == flight._buffer._ledger.held
 
 
 async def test_leaving_makes_room():
@@ -405,7 +405,7 @@ async def test_leaving_makes_room():
     fast.leave()
 
     assert steps(push)
-    assert 0 == flight._held
+    assert 0 == flight._buffer.held
 
 
 async def test_window_before_the_head():
@@ -598,7 +598,7 @@ class Story(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.flight, _ = flight_of(limit=600 * KIB, memory=500 * KIB)
         self.flight.open(OPENING)
-        self.ledger = self.flight._ledger
+        self.ledger = self.flight._buffer._ledger
         self.truth = b""
         self.got = {}
         self.push = None
@@ -655,23 +655,23 @@ class Story(RuleBasedStateMachine):
     def prefixes(self):
         for reader, got in self.got.items():
             assert self.truth.startswith(got)
-            assert len(got) == len(self.truth) or self.flight._chunks[reader.at - self.flight._first :]
+            assert len(got) == len(self.truth) or self.flight._buffer._chunks[reader.at - self.flight._buffer._first :]
 
     @invariant()
     def bounds(self):
         flight = self.flight
 
-        assert sum(map(len, flight._chunks)) == flight._held
-        assert 0 <= self.ledger.held == flight._taken <= flight._held
+        assert sum(map(len, flight._buffer._chunks)) == flight._buffer.held
+        assert 0 <= self.ledger.held == flight._buffer.taken <= flight._buffer.held
         if not flight.windowed:
-            assert self.ledger.held == flight._held <= 500 * KIB
+            assert self.ledger.held == flight._buffer.held <= 500 * KIB
             assert self.truth == flight.body()
 
         if flight.windowed and self.got:
-            assert min(reader.at for reader in self.got) == flight._first
+            assert min(reader.at for reader in self.got) == flight._buffer._first
 
         if flight.windowed and self.push is None and not flight.over:
-            assert flight._held <= WINDOW
+            assert flight._buffer.held <= WINDOW
 
     def teardown(self):
         self.flight.finish()
@@ -683,7 +683,7 @@ class Story(RuleBasedStateMachine):
         self.runner.close()
 
         assert self.push is None
-        assert (0, 0) == (self.ledger.held, self.flight._held)
+        assert (0, 0) == (self.ledger.held, self.flight._buffer.held)
 
 
 TestStory = Story.TestCase
