@@ -66,7 +66,7 @@ class AnswerBuffer:
         return None if self.windowed else b"".join(self._chunks)
 
     def next(self, at: int) -> tuple[bytes, int]:
-        """The next bytes for a reader *at* a chunk, about 128 KiB at most, ``b""`` for none; and where it stands then."""
+        """The next bytes for a reader *at* a chunk, about 128 KiB at most, ``b""`` for none; and its new place."""
         chunks, start = self._chunks, at - self._first
         if start >= len(chunks):
             return b"", at
