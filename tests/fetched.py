@@ -17,10 +17,10 @@ from sidecar.core.request.principal import Accepted, Pod
 from sidecar.core.rules import CacheMode, CacheRule, Match, MemoryRule, Region, Route, Rules, Service, Share
 from sidecar.core.site.recognise import choose_route
 from sidecar.dialects import DIALECTS
-from sidecar.flight.table import Flights
 from sidecar.net.base import Request
 from sidecar.proxy.access import Access
 from sidecar.proxy.fill import Origin
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Call, Fetch
 from sidecar.store.memory import Memory

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FILES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "sidecar").rglob("*.py"))}
 
 MOST_LINES = 400
-LARGER = {"sidecar/flight/flight.py": 500}
+LARGER = {"sidecar/proxy/flight/flight.py": 500}
 """What is still two rooms, a flight and its reader, and how large it may be until they are parted."""
 
 MOST_LOOSE = 4

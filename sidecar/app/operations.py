@@ -28,8 +28,8 @@ from sidecar.core.region.regions import ORDERS, Order, Regions, Standing
 from sidecar.core.rules import Mode, Service
 from sidecar.core.term import Term, term
 from sidecar.errors import FleetAway, Refused
-from sidecar.flight.table import Flights
 from sidecar.net.request_file import read_request
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.handler import Proxy
 from sidecar.store.memory import Memory
 

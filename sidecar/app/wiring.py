@@ -27,7 +27,6 @@ from sidecar.core.region.regions import Place, Regions
 from sidecar.core.request.plan import RequestPlans
 from sidecar.core.request.principal import Accepted, Pod
 from sidecar.core.rules import Mode, Rules
-from sidecar.flight.table import Flights
 from sidecar.identity.client import TokenClient
 from sidecar.identity.credentials import Credentials
 from sidecar.identity.key_sets import KeySets
@@ -37,9 +36,11 @@ from sidecar.net.outbound.client import Upstream
 from sidecar.net.outbound.connection import trust
 from sidecar.net.outbound.egress import choose
 from sidecar.net.outbound.resolve import Resolver
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.handler import Proxy
 from sidecar.sinks.log import AccessLog
 from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.records import Records
 from sidecar.sinks.series import names_of
 from sidecar.sinks.strays import trail
 from sidecar.store.memory import Memory
@@ -176,7 +177,7 @@ class Parts:
                 **(self.fleet.breakdowns() if self.fleet is not None else {}),
             },
         )
-        self._sinks = (self.metrics.record, self.log.record, *sinks)
+        records = Records(self.metrics.record, self.log.record, *sinks)
         self.key_sets = KeySets(
             {service.name: service.tokens for service in rules.services},
             clock=clocks.running,
@@ -194,7 +195,7 @@ class Parts:
             fallback=fallback,
             accepted=Accepted(),
             observations=Observations(),
-            record=self._record,
+            record=records.tell,
             report=self.report,
             now=clocks.wall,
             clock=clocks.running,
@@ -288,10 +289,6 @@ class Parts:
         service = next((service for service in self.rules.services if service.name == place.service), None)
         if service is not None:
             self.regions.learn(place, open_for, service.breaker, self._clocks.running())
-
-    def _record(self, record: Record) -> None:
-        for sink in self._sinks:
-            sink(record)
 
     def report(self, error: BaseException) -> None:
         """Log a bug, by its kind and place only."""

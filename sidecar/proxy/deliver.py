@@ -19,9 +19,9 @@ from sidecar.core.dialect import Dialect, Endpoint
 from sidecar.core.http.headers import lines
 from sidecar.core.model import Entry, Form, Outcome, Pairs, View
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Reader
-from sidecar.flight.opening import Opening
 from sidecar.net.base import Exchange, Response
+from sidecar.proxy.flight.flight import Reader
+from sidecar.proxy.flight.opening import Opening
 
 _HIT_MEMORY = Outcome.HIT_MEMORY  # a look at a member of an enumeration's class takes 60 ns (Python 3.11)
 _WHOLE = Form.WHOLE

@@ -15,11 +15,11 @@ from sidecar.core.cache.beside import Beside
 from sidecar.core.cache.policy import Refresh, Serve
 from sidecar.core.model import Entry, Key, Outcome
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Flight, Reader
-from sidecar.flight.table import Flights
 from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import as_it_stands
 from sidecar.proxy.fill import Origin, substitute
+from sidecar.proxy.flight.flight import Flight, Reader
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, FetchMode, lend
 from sidecar.store.base import NOTHING, Fetched, Lease, Store
 from sidecar.upstream.dispatch import SECOND

@@ -21,12 +21,12 @@ from sidecar.core.cache.policy import FAILING, Audience, Serve, audience
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
 from sidecar.errors import Refused, UpstreamFailed
-from sidecar.flight.flight import Flight
-from sidecar.flight.opening import Opening
-from sidecar.flight.pulse import patience as silence
 from sidecar.net.base import Spool, Stream
 from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import viewed
+from sidecar.proxy.flight.flight import Flight
+from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.pulse import patience as silence
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Fetch, book, booked, upstream_call_of
 from sidecar.store.base import NOTHING, Fetched, Store

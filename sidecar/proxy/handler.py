@@ -29,12 +29,12 @@ from sidecar.core.request.principal import Accepted
 from sidecar.core.rules import Mode
 from sidecar.core.site.recognise import choose_route
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
-from sidecar.flight.table import Flights
 from sidecar.net.base import Admission, Exchange, Pending, Request, Response
 from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import Stamp, hit, is_as_stored, rescued, viewed
 from sidecar.proxy.fetch import Fetching
 from sidecar.proxy.fill import Origin
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.join import Coalescer
 from sidecar.proxy.lookup import CallReader
 from sidecar.proxy.passthrough import PassThrough, Relay

@@ -14,13 +14,13 @@ from sidecar.core.cache.changes import target_of
 from sidecar.core.cache.policy import Serve
 from sidecar.core.draft import Draft
 from sidecar.core.model import Outcome, Record
-from sidecar.flight.flight import Flight, Reader
-from sidecar.flight.opening import Opening
-from sidecar.flight.table import Flights
 from sidecar.net.base import Exchange
 from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import Stamp, deliver, hit, miss_status
 from sidecar.proxy.fill import Origin
+from sidecar.proxy.flight.flight import Flight, Reader
+from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, FetchMode, is_batch, scopes_within
 from sidecar.upstream.dispatch import OWN_RETRIES
 from sidecar.upstream.fallback import refuses

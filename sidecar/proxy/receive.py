@@ -35,9 +35,9 @@ from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
 from sidecar.core.request.principal import Accepted, Principal
 from sidecar.core.site.recognise import Site
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Flight, Reader
-from sidecar.flight.opening import Opening
-from sidecar.flight.table import Flights
+from sidecar.proxy.flight.flight import Flight, Reader
+from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Call, Fetch, booked, tags_of
 from sidecar.store.base import Store
 from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse, says_json

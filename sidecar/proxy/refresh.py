@@ -15,8 +15,8 @@ from sidecar.core.answer.rescue import cause_of
 from sidecar.core.cache.changes import target_of
 from sidecar.core.memo import Memo
 from sidecar.core.model import Key
-from sidecar.flight.flight import Flight
-from sidecar.flight.table import Flights
+from sidecar.proxy.flight.flight import Flight
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, lend, scopes_within
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0

@@ -24,8 +24,8 @@ from sidecar.core.request.principal import Principal
 from sidecar.core.rules import Route
 from sidecar.core.site.recognise import allowed, choose_route
 from sidecar.errors import Refused
-from sidecar.flight.flight import Flight
 from sidecar.net.base import Request, Spool, Stream, is_spool
+from sidecar.proxy.flight.flight import Flight
 from sidecar.upstream.call import AttemptLog, UpstreamCall
 
 _LONG_NOISE = 1024

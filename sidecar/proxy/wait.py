@@ -14,10 +14,10 @@ from functools import partial
 from sidecar.core.cache.policy import FAILING
 from sidecar.core.draft import Draft
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Flight, Reader, changed
-from sidecar.flight.opening import Opening
-from sidecar.flight.table import Flights
 from sidecar.proxy.fill import Origin
+from sidecar.proxy.flight.flight import Flight, Reader, changed
+from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, lend, scopes_within
 
 FetchSecond = Callable[[Flight, Fetch, Flight], Awaitable[None]]

@@ -17,7 +17,7 @@ from sidecar.core.region.regions import Order, Place, Regions
 from sidecar.core.rules import BreakerRule, MemoryRule, Mode, Region, Service
 from sidecar.dialects.generic import GENERIC
 from sidecar.errors import FleetAway, Refused
-from sidecar.flight.table import Flights
+from sidecar.proxy.flight.table import Flights
 from sidecar.store.memory import CHUNK, Memory
 
 WEST, EAST = Region("west", "https://west.example"), Region("east", "https://east.example")

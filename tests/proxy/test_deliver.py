@@ -11,9 +11,9 @@ from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Entry, Form, Usage, View
 from sidecar.dialects import DIALECTS
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Flight
-from sidecar.flight.opening import Opening
 from sidecar.proxy.deliver import Stamp, clean, deliver, hit, in_form, is_as_stored, rescued, viewed
+from sidecar.proxy.flight.flight import Flight
+from sidecar.proxy.flight.opening import Opening
 
 OPENAI = DIALECTS["openai"]
 CHAT = OPENAI.locate(b"POST", "/v1/chat/completions")

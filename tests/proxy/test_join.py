@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.core.cache.policy import Serve
 from sidecar.core.model import Entry, Form, Outcome
-from sidecar.flight.opening import Opening
+from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.join import Coalescer
 from sidecar.proxy.request import FetchMode
 from tests.fetched import EMBEDDINGS, NOW, Answer, completion, whole

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from sidecar.core.rules import KIB, MIB, Limits, MemoryRule
-from sidecar.flight.flight import WINDOW
 from sidecar.net.inbound.exchange import WRITE_BUFFER
+from sidecar.proxy.flight.flight import WINDOW
 from tests.scenarios.answers import chat_events, said
 from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, Lab, chunk, completion, whole
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from sidecar.core.cache.purges import Scope
 from sidecar.core.memory_budget import Ledger
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
-from sidecar.flight.flight import Flight, Scopes
+from sidecar.proxy.flight.flight import Flight, Scopes
 from sidecar.tasks import Spawn
 
 FINISHED_FOR_NOBODY = 16

@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Form, View
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import WINDOW, Flight
-from sidecar.flight.opening import Opening
+from sidecar.proxy.flight.flight import WINDOW, Flight
+from sidecar.proxy.flight.opening import Opening
 
 KIB = 1024
 OPENING = Opening(200, (), (), Form.EVENTS)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sidecar.flight.pulse import LEAST, Pulse, patience
+from sidecar.proxy.flight.pulse import LEAST, Pulse, patience
 
 
 class Loop:
@@ -38,7 +38,7 @@ class Loop:
 @pytest.fixture
 def loop(monkeypatch):
     loop = Loop()
-    monkeypatch.setattr("sidecar.flight.pulse.asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+    monkeypatch.setattr("sidecar.proxy.flight.pulse.asyncio", SimpleNamespace(get_running_loop=lambda: loop))
     return loop
 
 

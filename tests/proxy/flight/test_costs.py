@@ -9,8 +9,8 @@ from sidecar.core.draft import Draft
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Form, Outcome
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.flight.flight import Flight
-from sidecar.flight.opening import Opening
+from sidecar.proxy.flight.flight import Flight
+from sidecar.proxy.flight.opening import Opening
 
 OPENING = Opening(200, (), (), Form.WHOLE)
 

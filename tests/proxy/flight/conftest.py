@@ -6,8 +6,8 @@ import pytest
 
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Form
-from sidecar.flight.opening import Opening
-from sidecar.flight.table import Flights
+from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.table import Flights
 
 MIB = 1024 * 1024
 

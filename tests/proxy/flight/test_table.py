@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.core.cache.purges import ALL, Scope, ScopeKind
 from sidecar.errors import Cause, Refused, UpstreamFailed
-from sidecar.flight.table import FINISHED_FOR_NOBODY
+from sidecar.proxy.flight.table import FINISHED_FOR_NOBODY
 
 KIB = 1024
 

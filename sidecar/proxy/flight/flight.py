@@ -21,9 +21,9 @@ from sidecar.core.draft import Draft
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Entry, Fields, Position, View
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
-from sidecar.flight.buffer import AnswerBuffer
-from sidecar.flight.opening import Opening
-from sidecar.flight.pulse import Pulse
+from sidecar.proxy.flight.buffer import AnswerBuffer
+from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.pulse import Pulse
 
 WINDOW = 256 * 1024
 """Bytes that a flight past its limit may be ahead of its slowest reader."""
