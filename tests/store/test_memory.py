@@ -552,7 +552,8 @@ class Tier(RuleBasedStateMachine):
         found = self.memory.peek(key)
         if found is not None:
             self.memory.note(key, self.memory.lacking(key, found, (tag,)))
-            self.noted.setdefault(key, set()).add(tag)
+            if tag not in found.tags:  # else it is the entry's own, and goes with it
+                self.noted.setdefault(key, set()).add(tag)
 
             assert tag in self.memory.tags(key)
 

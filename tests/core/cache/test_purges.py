@@ -475,12 +475,16 @@ class Fleet(RuleBasedStateMachine):
         answer = self.log.exchange(known, sent, now)
         self.log.ids |= process.waiting
         if known.incarnation == answer.incarnation:  # who has been here has written again what was lost
-            self.log.ids |= {name for name in process.heard if name > self.begun}
+            self.log.ids |= {name for name in process.heard if name > self.begun and not self.covered(name)}
         if whole:
             purges.learn(answer, now * 2.0, sent)
             process.waiting.clear()
             for name in found:
                 process.heard.setdefault(name, now)
+
+    def covered(self, name: int) -> bool:
+        """Whether the log has a later purge of all that *name* purged: then *name* is not written again."""
+        return any(later > name and self.made[later] in (ALL, self.made[name]) for later in self.log.ids)
 
     @rule()
     def replicate(self):
