@@ -53,7 +53,7 @@ def stalled(lab: Lab) -> bool:
 
 
 def held(lab: Lab) -> int:
-    return sum(flight._held for flight in lab.sidecar.flights)
+    return sum(flight.held for flight in lab.sidecar.flights)
 
 
 async def test_slow_reader_of_an_answer_that_is_kept(build_lab, script, dial):

@@ -113,6 +113,11 @@ class Flight:
         """Bytes of the answer that have come."""
         return self._buffer.size
 
+    @property
+    def held(self) -> int:
+        """Bytes of the answer that are still kept."""
+        return self._buffer.held
+
     def holds(self, size: int) -> bool:
         """Whether an answer of *size* bytes can be kept whole."""
         return self._buffer.holds(size)

@@ -344,18 +344,18 @@ async def test_window(limit, memory):
     push = flight.push(bytes(64 * KIB))
 
     assert not steps(push)  # the slow one holds it up
-    assert flight._buffer.held == WINDOW + 64 * KIB
+    assert flight.held == WINDOW + 64 * KIB
     assert 0 == flight._buffer._ledger.held
 
     assert 128 * KIB == len(flight._take(slow))
-    assert flight._buffer.held == 192 * KIB
+    assert flight.held == 192 * KIB
     assert steps(push)
 
     flight.finish()
     fast.leave()
     slow.leave()
 
-    assert 0 == flight._buffer.held
+    assert 0 == flight.held
 
 
 async def test_window_keeps_its_account():
@@ -405,7 +405,7 @@ async def test_leaving_makes_room():
     fast.leave()
 
     assert steps(push)
-    assert 0 == flight._buffer.held
+    assert 0 == flight.held
 
 
 async def test_window_before_the_head():
@@ -661,17 +661,17 @@ class Story(RuleBasedStateMachine):
     def bounds(self):
         flight = self.flight
 
-        assert sum(map(len, flight._buffer._chunks)) == flight._buffer.held
-        assert 0 <= self.ledger.held == flight._buffer.taken <= flight._buffer.held
+        assert sum(map(len, flight._buffer._chunks)) == flight.held
+        assert 0 <= self.ledger.held == flight._buffer.taken <= flight.held
         if not flight.windowed:
-            assert self.ledger.held == flight._buffer.held <= 500 * KIB
+            assert self.ledger.held == flight.held <= 500 * KIB
             assert self.truth == flight.body()
 
         if flight.windowed and self.got:
             assert min(reader.at for reader in self.got) == flight._buffer._first
 
         if flight.windowed and self.push is None and not flight.over:
-            assert flight._buffer.held <= WINDOW
+            assert flight.held <= WINDOW
 
     def teardown(self):
         self.flight.finish()
@@ -683,7 +683,7 @@ class Story(RuleBasedStateMachine):
         self.runner.close()
 
         assert self.push is None
-        assert (0, 0) == (self.ledger.held, self.flight._buffer.held)
+        assert (0, 0) == (self.ledger.held, self.flight.held)
 
 
 TestStory = Story.TestCase
