@@ -256,7 +256,7 @@ class Receiver:
 
     def _opening(self, sent: Sent, fields: Fields, form: Form, *, usage: bool, kept: bool) -> Opening:
         answer, now = sent.answer, self._now()
-        shared = replay(answer.pairs)
+        shared = replay(answer.pairs, fields)
         if answer.status >= 400:
             shared += retry_fields(fields, now)
         own = relay(answer.pairs, fields, now, own=sent.own)

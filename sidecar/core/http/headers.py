@@ -189,8 +189,10 @@ def retry_fields(fields: Fields, now: float) -> Pairs:
     return ((_SHOULD_RETRY, fields[_SHOULD_RETRY]), *wait_fields) if _SHOULD_RETRY in fields else wait_fields
 
 
-def replay(pairs: Pairs) -> Pairs:
-    """The fields of an answer that every caller may see, with lower-case names, sorted."""
+def replay(pairs: Pairs, fields: Fields) -> Pairs:
+    """The fields of an answer, *pairs* as they came, that every caller may see, with lower-case names, sorted."""
+    if len(fields) == len(pairs):  # none came twice
+        return tuple([(name, fields[name]) for name in sorted(REPLAYED.intersection(fields))])
     return tuple(sorted([(lower, value) for name, value in pairs if (lower := name.lower()) in REPLAYED]))
 
 

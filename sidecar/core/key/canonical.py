@@ -121,19 +121,21 @@ def _arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) 
     Members sorted by the code points of their names, without the dropped ones, and inside them as *shape* says.
     *all_of_it*: none is dropped.
     """
-    drop, inside = shape.drop, shape.inside
-    arranged = {}
-    for name in sorted(members):
-        value = members[name]
-        kind = type(value)
-        if (kind is dict or kind is list) and name in inside:
-            inner = inside[name]
-            if kind is dict:
-                value = _arrange(value, inner, all_of_it=all_of_it)
-            else:
-                value = [_arrange(item, inner, all_of_it=all_of_it) if type(item) is dict else item for item in value]
-        if all_of_it or name not in drop or (value and name in inside and type(value) is dict):
-            arranged[name] = value
+    arranged = {name: members[name] for name in sorted(members)}
+    inside = shape.inside
+    for name in inside.keys() & members:
+        value, inner = members[name], inside[name]
+        if type(value) is dict:
+            arranged[name] = _arrange(value, inner, all_of_it=all_of_it)
+        elif type(value) is list:
+            arranged[name] = [
+                _arrange(item, inner, all_of_it=all_of_it) if type(item) is dict else item for item in value
+            ]
+    if not all_of_it:
+        for name in shape.drop & members.keys():
+            value = arranged[name]
+            if not (value and name in inside and type(value) is dict):
+                del arranged[name]
     return arranged
 
 

@@ -76,7 +76,7 @@ def read_answer_head(raw: bytes) -> AnswerHead:
     if raw.find(b" \r\n") >= 0 or raw.find(b"\t\r\n") >= 0:
         fields = [(name, value.rstrip(_BLANKS)) for name, value in fields]
     pairs = tuple(fields)
-    hop = [pair for pair in pairs if len(pair[0]) in _HOP_SIZES and pair[0].lower() in _HOP]
+    hop = [pair for pair in fields if len(pair[0]) in _HOP_SIZES and pair[0].lower() in _HOP]
     length, chunked = _framed(hop)
     if chunked and minor == b"0":
         raise Unreadable("a Transfer-Encoding in HTTP/1.0")

@@ -2,11 +2,8 @@
 One upstream answer on its way, and everybody who reads it.
 
 The rule: the fetch belongs to the flight, not to its first caller. A reader that leaves harms nobody; a fetch that
-nobody waits for is cancelled, unless it is worth finishing. Up to a limit the answer is kept whole, so that a late
-reader gets it from its first byte; past that a window moves over it at the pace of its slowest reader, and nobody
-joins any more.
-
-Every change of shared state is made in one synchronous method; what readers await is a future of their own.
+nobody waits for is cancelled, unless it is worth finishing. Every change of shared state is made in one synchronous
+method; what readers await is a future of their own. How much of the answer is kept is said in ``buffer``.
 """
 
 from __future__ import annotations
