@@ -27,9 +27,9 @@ from sidecar.core.region.regions import Place, Regions
 from sidecar.core.request.plan import RequestPlans
 from sidecar.core.request.principal import Accepted, Pod
 from sidecar.core.rules import Mode, Rules
+from sidecar.identity.caller_tokens import KeySets
 from sidecar.identity.client import TokenClient
 from sidecar.identity.credentials import Credentials
-from sidecar.identity.key_sets import KeySets
 from sidecar.identity.secret_file import SecretFile
 from sidecar.net.inbound.listener import Listener
 from sidecar.net.outbound.client import Upstream

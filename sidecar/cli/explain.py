@@ -32,7 +32,7 @@ from sidecar.core.rules import AzureIdentity, CacheMode, Region, Route, RouteLim
 from sidecar.core.site.recognise import choose_route
 from sidecar.core.site.routing import choose_model
 from sidecar.errors import Refused
-from sidecar.identity.key_sets import KeySets
+from sidecar.identity.caller_tokens import KeySets
 from sidecar.net.base import Request
 from sidecar.net.request_file import read_request
 from sidecar.proxy.request import Call, upstream_call_of

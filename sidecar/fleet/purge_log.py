@@ -21,7 +21,7 @@ from sidecar.core.rules import Mode
 from sidecar.core.term import term
 from sidecar.errors import FleetAway
 from sidecar.fleet.poll import Alarm, Following
-from sidecar.fleet.purge_journal import EXCHANGE_SECONDS, LONGEST_MODE, Journal
+from sidecar.fleet.purge_log_in_redis import EXCHANGE_SECONDS, LONGEST_MODE, Journal
 from sidecar.fleet.scope_notes import ScopeNotes
 from sidecar.fleet.tagged import AGAIN_SECONDS, Tagged
 from sidecar.redis_link.deadline import Deadline

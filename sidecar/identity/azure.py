@@ -28,7 +28,7 @@ from msgspec import Struct
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.pasted import is_plain
 from sidecar.core.rules import KIB, AzureIdentity
-from sidecar.identity.tokens import Denial, GrantedToken
+from sidecar.identity.access_tokens import Denial, GrantedToken
 
 MACHINE = "http://169.254.169.254"
 MACHINE_PATH = "/metadata/identity/oauth2/token"

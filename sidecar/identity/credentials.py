@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from msgspec import Struct
 
 from sidecar.core.rules import AzureIdentity, StoredCredential
+from sidecar.identity.access_tokens import Tokens
 from sidecar.identity.azure import TokenFetch, asker, describe
 from sidecar.identity.files import CredentialFiles
-from sidecar.identity.tokens import Tokens
 from sidecar.tasks import Spawn
 
 CredentialField = tuple[bytes, bytes]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from sidecar.admin.access import token_of
 from sidecar.core.answer import answer_file as written
 from sidecar.core.key import keyring
-from sidecar.identity import files, key_sets
+from sidecar.identity import caller_tokens, files
 
 _LARGEST = written.LARGEST + 1
 
@@ -77,7 +77,7 @@ def _line(file: Path) -> str:
 
 
 def _key_set(file: Path) -> str:
-    found = key_sets.parse(_read(file))
+    found = caller_tokens.parse(_read(file))
     return found if isinstance(found, str) else ""
 
 

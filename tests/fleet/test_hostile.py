@@ -19,7 +19,7 @@ from sidecar.errors import FleetAway
 from sidecar.fleet.lease import Grant, Leases
 from sidecar.fleet.news import News
 from sidecar.fleet.presence import Presence
-from sidecar.fleet.purge_journal import Journal
+from sidecar.fleet.purge_log_in_redis import Journal
 from sidecar.fleet.quota import FleetQuota
 from sidecar.fleet.region_board import RegionBoard
 from sidecar.redis_link.link import RedisLink, TimeBudget

@@ -10,7 +10,7 @@ from sidecar.core.cache.purges import ALL, Due, Scope, ScopeKind
 from sidecar.core.model import Position
 from sidecar.core.rules import Mode
 from sidecar.errors import FleetAway
-from sidecar.fleet import purge_journal as journal
+from sidecar.fleet import purge_log_in_redis as journal
 from sidecar.fleet.purge_log import CURRENT_SECONDS
 from sidecar.redis_link.names import RedisNames
 from tests.fleet.logs import secrets

@@ -6,8 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sidecar.core.rules import AzureIdentity
+from sidecar.identity.access_tokens import Denial, GrantedToken
 from sidecar.identity.azure import Question, asker, describe, managed, read, workload
-from sidecar.identity.tokens import Denial, GrantedToken
 
 MANAGED = AzureIdentity("managed")
 NOW = 1_700_000_000.0

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sidecar.core.dialect import Answers
-from sidecar.dialects.openai.chunks import Layout, Piece, agree, extend
-from sidecar.dialects.openai.completion import speaks
+from sidecar.dialects.openai.answer_members import speaks
+from sidecar.dialects.openai.forms import Layout, Piece, agree, extend
 
 _TEXTS: Final = ("reasoning_content", "reasoning", "content", "refusal")
 """Members of a message that stream in pieces, in the order in which services send them."""

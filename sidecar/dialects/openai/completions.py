@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from sidecar.core.dialect import Answers
-from sidecar.dialects.openai.chunks import Layout, Piece, agree, extend
-from sidecar.dialects.openai.completion import reads
+from sidecar.dialects.openai.answer_members import reads
+from sidecar.dialects.openai.forms import Layout, Piece, agree, extend
 
 _OWN: Final = frozenset({"text", "index", "logprobs", "finish_reason"})
 

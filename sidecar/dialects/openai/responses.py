@@ -17,7 +17,7 @@ from sidecar.core.dialect import Answers, Completeness, Narrow, Watch
 from sidecar.core.http.sse import Event, EventSign, EventWatch, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
-from sidecar.dialects.openai.chunks import ODD
+from sidecar.dialects.openai.forms import ODD
 from sidecar.dialects.plain import NULL, ErrorMembers, begins, denies, is_null, is_utf8, tokens
 
 Item = dict[str, Any]

@@ -187,10 +187,9 @@ class Upstream:
 
 def _head(origin: UpstreamOrigin, method: bytes, target: bytes, pairs: Pairs, body: bytes | Body) -> bytes:
     """The request's head. Raises ``UpstreamFailed`` for one that could be read in two ways."""
-    fields = [pair for pair in pairs if pair[0].lower() not in OURS]
     measured = method in WITH_CONTENT or any(name.lower() == b"content-length" for name, _ in pairs)
     lines = [b"%b %b%b HTTP/1.1\r\n" % (method, origin.prefix, target), origin.fields]
-    lines += [b"%b: %b\r\n" % field for field in fields]
+    lines += [b"%b: %b\r\n" % pair for pair in pairs if pair[0].lower() not in OURS]
     count = len(lines)
     size = len(body) if isinstance(body, bytes) else body.size
     if size is None:

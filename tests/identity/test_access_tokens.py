@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.identity.tokens import PATIENCE_SECONDS, Denial, GrantedToken, Tokens, hold
+from sidecar.identity.access_tokens import PATIENCE_SECONDS, Denial, GrantedToken, Tokens, hold
 
 BUSY = Denial("answered 500", passing=True)
 LOST = Denial("answered 400")

@@ -1,5 +1,5 @@
 """
-Completions in chunks: what chat and the older text completions of OpenAI have in common.
+Completions in two forms, whole and in chunks: what chat and the older text completions of OpenAI have in common.
 
 An answer is one document, or a stream of chunks with a common envelope that ends in ``[DONE]``. The rule: a form that
 cannot be made faithfully is not made. A member that is not known here is carried over unchanged if a stream gives it
@@ -19,7 +19,7 @@ from sidecar.core.dialect import Answers, Completeness, Judged, Narrow, Watch
 from sidecar.core.http.sse import Event, EventSign, EventWatch, Splitter, events, frame
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Facts, Form, Usage, View
-from sidecar.dialects.openai.completion import (
+from sidecar.dialects.openai.answer_members import (
     ANSWER,
     DONE,
     Choice,

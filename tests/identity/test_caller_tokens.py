@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from sidecar.core.rules import TokenRule
-from sidecar.identity.key_sets import ALGORITHMS, LONGEST, KeySets, parse
+from sidecar.identity.caller_tokens import ALGORITHMS, LONGEST, KeySets, parse
 
 RSA = rsa.generate_private_key(65537, 2048)
 EC = ec.generate_private_key(ec.SECP256R1())
