@@ -1,9 +1,9 @@
 """
-The one question about a stored answer: may this caller have it?
+May this caller have this stored answer?
 
-The rule: whoever serves an entry asks here first, and nowhere else. A caller has it where the service has accepted its
-credential, where its request has what the answer's ``Vary`` names, and where the answer is as fresh as route and caller
-want it; and only once a purge by this call's tags takes the entry, too.
+The rule: all code that serves an entry asks here first, and only here. The service must have accepted the caller's
+credential, the request must match the answer's ``Vary``, and the answer must be fresh enough for route and caller. The
+call's tags must be noted, so that a purge by them removes the entry too.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Access:
         stale: bool = False,
     ) -> Serve | Refresh | None:
         """
-        How *entry* serves at the time *at*, None where it may not. *fields* are the request's, None where they are not
-        known: then no entry serves that depends on them. *draw* is for an early refresh (``policy.judge``). *stale*: no
-        new answer can be had, so an old one may serve.
+        How *entry* may serve at the time *at*; None if it may not. *fields* are the request's. If they are None (not
+        known), an entry that depends on fields does not serve. *draw* is for an early refresh (``policy.judge``).
+        *stale*: no new answer can be had, so an old one may serve.
         """
         principal = call.principal
         if principal.needs_proof and not self.proven(plan, principal):
@@ -70,8 +70,8 @@ class Access:
 
     def note(self, plan: RequestPlan, call: Call, key: Key, entry: Entry) -> bool:
         """
-        *entry* serves this call: a purge by the tags that came with the call, or by its route, takes the entry from now
-        on. False where that cannot be seen to: then the entry must not serve.
+        *entry* serves this call: from now on a purge by the call's tags, or by its route, removes the entry. False:
+        that could not be noted, so the entry must not serve.
         """
         tags = tags_of(call, plan)
         if entry.route != call.route.name:

@@ -1,8 +1,8 @@
 """
-Handing an answer to its caller, in that caller's own view.
+Delivering an answer to its caller, in the form that the caller asked for.
 
-The rule: what a caller is told in ``Cache-Status`` is true, what belongs to another caller never reaches it, and an
-answer that breaks is broken for it too: it never looks whole.
+The rule: ``Cache-Status`` tells the caller the truth. A caller never receives data of another caller. If an answer
+breaks, the caller sees that it is broken: it never looks whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidecar.net.base import Exchange, Response
 from sidecar.proxy.flight.flight import Reader
 from sidecar.proxy.flight.opening import Opening
 
-_HIT_MEMORY = Outcome.HIT_MEMORY  # a look at a member of an enumeration's class takes 60 ns (Python 3.11)
+_HIT_MEMORY = Outcome.HIT_MEMORY  # reading a member from its enumeration takes 60 ns (Python 3.11)
 _WHOLE = Form.WHOLE
 _EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 _JSON_TYPE = b"application/json"
@@ -44,8 +44,8 @@ _HIT = (
 
 class Stamp(Struct, frozen=True, gc=False):
     """
-    What we add to every answer's head. *id_field* is the one in which an SDK looks for the vendor's id of the call,
-    where our own stands in for it; ``b""`` where the answer brings its own, or the API has no such field.
+    What we add to the head of every answer. *id_field* is the field in which an SDK looks for the vendor's id of the
+    call; we put our own id there. It is ``b""`` if the answer brings that id itself, or the API has no such field.
     """
 
     request_id: bytes
@@ -68,7 +68,7 @@ class Stamp(Struct, frozen=True, gc=False):
 
 @lru_cache(maxsize=1024)
 def clean(text: str) -> bytes:
-    """*text* as a header value: what cannot stand there becomes ``?``."""
+    """*text* as a header value: each character that is not allowed there becomes ``?``."""
     return bytes(byte if 0x20 < byte < 0x7F else 0x3F for byte in text[:_LONGEST].encode("latin-1", "replace"))
 
 
@@ -82,8 +82,8 @@ def hit(
     id_field: bytes = b"",
 ) -> Response:
     """
-    An entry as an answer; *body* and *form* are the caller's view of it, *model* is the one that was asked, as a miss
-    names it, *found* tells where it was, *id_field* is as in ``Stamp``.
+    An entry as an answer. *body* and *form* are in the form that the caller wants. *model* is the one that was asked
+    for, as for a miss. *found*: where the entry was found. *id_field* is as in ``Stamp``.
     """
     entry = serve.entry
     head = _hit_format(model[:_LONGEST], id_field) % (
@@ -99,7 +99,7 @@ def hit(
 
 @lru_cache(maxsize=1024)
 def _hit_format(model: str, id_field: bytes) -> bytes:
-    """The format of a hit's head, with what is the same for all hits of a *model* in it."""
+    """The format of a hit's head, filled with the parts that are equal for all hits of a *model*."""
     form = _HIT
     if id_field:
         form += b"%b: %%b\r\n" % id_field
@@ -109,7 +109,7 @@ def _hit_format(model: str, id_field: bytes) -> bytes:
 
 
 def miss_status(opening: Opening, *, collapsed: bool) -> bytes:
-    """``Cache-Status`` of an answer that memory did not have; *collapsed*: it came by another caller's call."""
+    """``Cache-Status`` of an answer that memory did not have; *collapsed*: another caller's call brought it."""
     if opening.found is not None:
         return b"sidecar; hit; ttl=%d; detail=%b" % (opening.found.ttl, _FOUND[opening.outcome])
     if opening.outcome is Outcome.FALLBACK:
@@ -126,19 +126,19 @@ def rescued(answer: Rescued, stamp: Stamp, *, close: bool = False) -> Response:
 
 
 def is_as_stored(entry: Entry, view: View) -> bool:
-    """Whether a caller's view of an entry is its body as it stands."""
+    """Whether the caller's form of an entry is its stored body, unchanged."""
     if entry.form is _WHOLE:
         return not view.stream
     return view.stream and view.usage and entry.usage.total > 0
 
 
 def as_it_stands(entry: Entry, view: View) -> bool:
-    """Whether an entry is a caller's answer in one piece, with nothing to convert and nobody to wait for."""
+    """Whether an entry answers the caller in one piece: no conversion, and no waiting for the connection."""
     return len(entry.body) <= _PIECE and is_as_stored(entry, view)
 
 
 def viewed(entry: Entry, endpoint: Endpoint, view: View) -> tuple[bytes, Form] | None:
-    """An entry's body in a caller's view, None where the dialect cannot give it faithfully."""
+    """An entry's body in the caller's form; None if the dialect cannot convert it without loss."""
     if is_as_stored(entry, view):
         return entry.body, entry.form
     body = endpoint.answers.convert(entry.body, entry.form, view)
@@ -162,10 +162,10 @@ async def deliver(
     begin: Callable[[], None],
 ) -> int | None:
     """
-    Hand a flight's answer on as it comes; returns the body's size, or None where this caller's view of it cannot be
-    had and nothing has been sent. *begin* is called when the first of it is handed on.
+    Send a flight's answer as it comes. Returns the body's size; None if this caller's form of it is impossible, and
+    then nothing has been sent. *begin* is called when the first bytes are sent.
 
-    Raises what the caller's connection raises, and the flight's failure when nothing has been sent yet.
+    Raises the errors of the caller's connection, and the flight's failure if nothing has been sent yet.
     """
     pairs = opening.pairs if reader.owner else opening.shared
     pairs = (*pairs, *stamp.pairs())
@@ -255,7 +255,7 @@ async def _deliver_converted(
 async def _break_off(
     exchange: Exchange, reader: Reader, opening: Opening, dialect: Dialect, failure: UpstreamFailed
 ) -> None:
-    """Tell a caller in mid-answer: by the dialect's error event where the stream stands between events, then a cut."""
+    """Break off a begun answer: send the dialect's error event if the stream is between two events, then cut."""
     if opening.form is Form.EVENTS and reader.flight.boundary and failure.cause is not Cause.INTERNAL:
         event = dialect.error_event(f"upstream-{failure.cause}", _BROKE_OFF)
         if event:

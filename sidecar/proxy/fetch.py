@@ -1,8 +1,8 @@
 """
-Steps 9 to 11: what a flight brings, from behind memory or from a region.
+Steps 9 to 11: a flight gets its answer, from the fleet's store or from a region.
 
-The rule: whoever leads a flight looks behind memory itself. That is all that most answers of the fleet need; only where
-it isn't does the fetch begin, in a task of its own that outlives its first caller.
+The rule: the caller that leads a flight first looks in the fleet's store itself. For most answers of the fleet that is
+enough. If it is not, a separate task fetches the answer; that task can live longer than its first caller.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sidecar.upstream.dispatch import SECOND
 
 
 class Fetching:
-    """Fetches for flights. *refresh* is asked for a newer answer than an entry's; *now* is wall-clock seconds."""
+    """Fetches answers for flights. *refresh* starts a fetch of a newer answer; *now* is wall-clock seconds."""
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class Fetching:
 
     async def lead(self, fetch: Fetch, reader: Reader, mode: FetchMode) -> Serve | None:
         """
-        Fetch for the reserved flight of *reader*, its first. Returns what serves this caller and nobody else, as it
-        stands, and then there is no flight any more; None: the flight has been launched, and brings the answer.
+        Fetch for the reserved flight of *reader*, its first. If a stored entry serves this caller alone and unchanged,
+        return it; the flight is then removed. None: the flight has been launched, and its task will bring the answer.
         """
         # 9: the fleet's tier
         flight, late = reader.flight, mode is FetchMode.COALESCE_LATE
@@ -64,7 +64,7 @@ class Fetching:
             found = self._judge_as_it_stands(fetch, flight, fetched)
         except BaseException:
             reader.leave()
-            if flight.readers:  # who has joined meanwhile gets an answer all the same: looked for anew
+            if flight.readers:  # other callers have joined: look for the answer again, for them
                 self._launch(fetch, flight, partial(self.fly, fetch, late=late))
             else:
                 self._flights.ground(flight)
@@ -77,7 +77,7 @@ class Fetching:
         return None
 
     async def fly(self, fetch: Fetch, flight: Flight, *, late: bool = False) -> None:
-        """Fetch one answer in a flight's own task, for whoever reads along."""
+        """Fetch one answer in a flight's own task, for all its readers."""
         flight.position = self._store.position
         flight.inherits = partial(self._store.tags, fetch.key)
         fetched = await self._look(fetch, flight)
@@ -87,11 +87,11 @@ class Fetching:
 
     async def second(self, first: Flight, fetch: Fetch, flight: Flight) -> None:
         """
-        Fetch beside *first*, whose call is stuck, for those who wait for it: from behind memory what another process
-        fetches beside it, or by a call, if there is an extra attempt left and more than one waits.
+        Fetch a second time, for the readers of *first*, whose call is stuck. Take what another process fetches; or send
+        a call, if the budget has an extra attempt and more than one caller waits.
 
-        Raises ``UpstreamFailed`` where there is nothing; then it can be tried again when *first* has been silent for as
-        long once more.
+        Raises ``UpstreamFailed`` if neither is possible. It is tried again when *first* has been silent for the same
+        time again.
         """
         flight.position = self._store.position
         flight.inherits = partial(self._store.tags, fetch.key)
@@ -99,7 +99,7 @@ class Fetching:
         def beside() -> Beside:
             if first.readers <= 1 or not self._origin.spares(fetch):
                 return Beside.LOOK
-            return Beside.NOW if first.leased else Beside.STUCK  # where another holds the lease, it is for it to say
+            return Beside.NOW if first.leased else Beside.STUCK  # the process that holds the lease decides
 
         try:
             timeouts, streaming = fetch.call.route.timeouts, fetch.call.facts.view.stream
@@ -120,7 +120,7 @@ class Fetching:
                 first.rest()
 
     async def _look(self, fetch: Fetch, flight: Flight) -> Fetched:
-        """What lies behind memory, waited for as long as *flight* may; beside a process that is stuck it is fetched."""
+        """Look in the fleet's store, as long as *flight* may wait; if the other process is stuck, fetch here."""
 
         def beside() -> Beside:
             return Beside.STUCK if flight.patience and self._origin.spares(fetch) else Beside.NEVER
@@ -130,7 +130,7 @@ class Fetching:
             if not fetched.second or self._origin.take(fetch):
                 return fetched
             assert fetched.lease is not None
-            fetched.lease.release(failed=True)  # the attempt has gone to another call; the first is waited for
+            fetched.lease.release(failed=True)  # another call took the extra attempt, so wait for the first call
 
     def _launch(self, fetch: Fetch, flight: Flight, work: Callable[[Flight], Awaitable[None]]) -> None:
         self._flights.launch(flight, work)
@@ -140,8 +140,8 @@ class Fetching:
         self, fetch: Fetch, flight: Flight, fetched: Fetched, *, late: bool = False, second: bool = False
     ) -> None:
         """
-        See to it that a lease is given back, whatever becomes of the flight, and that others get what is kept. Unless
-        it is *late* or *second*, others may fetch beside it once it shows no sign of life.
+        Make sure that the lease is given back in every case, and that a stored answer is shared. Unless the flight is
+        *late* or *second*, others may fetch beside it when its call is stuck.
         """
         lease = fetched.lease
         if not (late or second or fetched.second):
@@ -151,7 +151,7 @@ class Fetching:
         flight.on_verdict(partial(self._share, fetch.key, lease, alone=alone))
         if lease is None:
             return
-        flight.on_supersede(partial(lease.release, failed=False))  # whoever asks after a purge need not wait for us
+        flight.on_supersede(partial(lease.release, failed=False))  # callers after a purge need not wait for this
         assert flight.task is not None
         flight.task.add_done_callback(partial(_give_back, lease, flight))
 
@@ -171,14 +171,14 @@ class Fetching:
             await self._origin.fetch(fetch, flight, behind, cause=SECOND if fetched.second else cause)
 
     def _judge_as_it_stands(self, fetch: Fetch, flight: Flight, fetched: Fetched) -> Serve | None:
-        """What serves the flight's leader, where that needs no fetch, no form but its own, and nobody has joined."""
+        """The entry that serves the leader, if it needs no fetch and no conversion, and nobody else joined."""
         entry = fetched.entry
         if entry is None or fetched.lease is not None or flight.readers > 1:
             return None
         return self._judge(fetch, entry) if as_it_stands(entry, fetch.call.facts.view) else None
 
     def _judge(self, fetch: Fetch, entry: Entry | None) -> Serve | None:
-        """Whether what lies behind memory serves; a newer answer is asked for where it should be."""
+        """The stored entry, if it may serve; if it should be refreshed, start a refresh."""
         if entry is None:
             return None
         fields = fetch.request.head.fields
@@ -190,11 +190,11 @@ class Fetching:
         return found
 
     def _share(self, key: Key, lease: Lease | None, entry: Entry | None, *, alone: bool) -> None:
-        """What becomes of an answer is known: None is for nobody else. *alone*: another process sees to the fleet."""
+        """Share *entry*, or nothing if None. *alone*: this process must not share it outside a lease."""
         if lease is not None and entry is not None:
             lease.keep(entry)
         elif lease is not None:
-            lease.release(failed=True)  # who waits elsewhere need not wait for its end
+            lease.release(failed=True)  # other processes need not wait until the answer ends
         elif entry is not None and not alone:
             self._store.share(key, entry)
 
@@ -205,5 +205,5 @@ def _stall(lease: Lease | None, stuck: bool) -> None:  # noqa: FBT001  as Pulse 
 
 
 def _give_back(lease: Lease, flight: Flight, task: asyncio.Task[None]) -> None:
-    """The fetch is over. Where nobody waited for it any more, another process goes on at once."""
+    """The fetch is over. If no caller waited for it any more, another process may fetch at once."""
     lease.release(failed=not (task.cancelled() or flight.superseded))

@@ -1,8 +1,8 @@
 """
-Fetching an answer from where it comes from.
+Fetching an answer from the fleet's store or from the service.
 
-The rule: what cannot be had is replaced by a spare entry where there is one, else by a stand-in, before anybody has
-been told of it.
+The rule: if no answer can be had, a stale entry serves, or else a fallback answer. This is decided before any caller
+has received the head of an answer.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from sidecar.upstream.dispatch import Dispatch, Sent
 from sidecar.upstream.fallback import Fallback, has_room
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
-_REFUSES_BYTES = 64 * 1024  # of names by which deployments are remembered: callers choose the models'
+_REFUSES_BYTES = 64 * 1024  # limit for the names of deployments in this memo: callers choose the model names
 
 
 class Origin:
     """
-    Fetches answers from where they come from: the tier behind memory, then the service. *lease_wait* is how long a
-    streaming call waits for another process's answer; *now* is wall-clock seconds, *clock* monotonic seconds.
+    Fetches answers: first from the fleet's store behind memory, then from the service. *lease_wait* is how long a
+    streaming call waits for another process's answer, seconds; *now* is wall-clock seconds, *clock* monotonic seconds.
     """
 
     def __init__(
@@ -71,36 +71,36 @@ class Origin:
         return f"<Origin {self._access!r}>"
 
     def patience(self, fetch: Fetch) -> float:
-        """How long another process's answer is waited for, seconds."""
+        """How many seconds to wait for another process's answer."""
         call = fetch.call
         seconds = self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
         left = self.left(fetch)
         return seconds if left is None else max(min(seconds, left), 0.0)
 
     def silence(self, fetch: Fetch) -> float:
-        """For how many seconds its call may show no sign of life: by what is usual for its route, once it is known."""
+        """How many seconds a call may be silent; derived from its route's usual time, once that is known."""
         route, streaming = fetch.call.route, fetch.call.facts.view.stream
         timeouts = route.timeouts
         first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
         return silence(self._dispatch.paces.usual(route.name, streaming=streaming), first_byte)
 
     def spares(self, fetch: Fetch) -> bool:
-        """Whether there is an extra attempt left for its service."""
+        """Whether the budget of its service has an extra attempt left."""
         return self._dispatch.spares(fetch.plan.site.service.name)
 
     def take(self, fetch: Fetch) -> bool:
-        """Take an extra attempt for it. False: there is none."""
+        """Take an extra attempt from the budget of its service. False: none is left."""
         return self._dispatch.take(fetch.plan.site.service.name)
 
     def left(self, fetch: Fetch) -> float | None:
-        """How many seconds more the caller waits, where it has said that."""
+        """How many seconds the caller will still wait, or None if it did not say."""
         deadline = fetch.deadline
         return None if deadline is None else deadline - self._clock()
 
     async def look(self, fetch: Fetch, *, patience: float, beside: Asked = never) -> Fetched:
         """
-        What lies behind memory, if it is for this caller; *patience* is for what another process fetches, and *beside*
-        tells when to fetch beside it.
+        Look in the fleet's store, if this caller may read it. *patience*: how long to wait for another process's fetch,
+        seconds; *beside* tells when to fetch although that process fetches.
         """
         plan, call, known, now = fetch.plan, fetch.call, fetch.known, self._now
         fields = fetch.request.head.fields
@@ -114,13 +114,13 @@ class Origin:
         return await self._store.fetch(fetch.key, suffices, patience=patience, beside=beside)
 
     def note(self, fetch: Fetch, entry: Entry) -> bool:
-        """*entry* answers this call: what purges it then is noted beside it. False: it cannot be, so it must not."""
+        """*entry* answers this call: note the call's tags. False: that failed, so *entry* must not answer."""
         return self._access.note(fetch.plan, fetch.call, fetch.key, entry)
 
     async def fetch(self, fetch: Fetch, flight: Flight, behind: Held | None, *, cause: str = "") -> None:
         """
-        Send a call and pour its answer into *flight*. Where none can be had, something else serves, if it may: what
-        lies *behind* memory or in it, or a stand-in. *cause*: why it is sent although another was before it.
+        Send a call and write its answer into *flight*. If there is none, a stale entry (from memory or *behind* it) or
+        a fallback answer serves, if allowed. *cause*: why this call is sent although another was sent before.
         """
         try:
             sent = await self.send(fetch, flight, cause=cause)
@@ -145,7 +145,7 @@ class Origin:
     async def _make_do(
         self, fetch: Fetch, flight: Flight, behind: Held | None, failure: UpstreamFailed | Refused | Sent
     ) -> bool:
-        """Whether something else than a region's answer serves: a spare entry, or a stand-in."""
+        """Serve a stale entry or a fallback answer instead of a region's answer. False: there is none."""
         if isinstance(failure, Refused) and failure.status not in FAILING:
             return False
         stale = await self._stale_entry(fetch, flight, behind)
@@ -175,8 +175,8 @@ class Origin:
 
     async def _stale_entry(self, fetch: Fetch, flight: Flight, behind: Held | None) -> Serve | None:
         """
-        An old answer, if there is a form of it for this caller. Looked for only when it is needed: a call may take
-        minutes, and a purge in that time takes the spare too.
+        A stale entry, if this caller may have it and a form of it fits. It is looked for only when needed: a call may
+        take minutes, and a purge in that time removes the stale entry too.
         """
         await self._store.catch_up()
         call, plan, view = fetch.call, fetch.plan, fetch.call.facts.view
@@ -196,7 +196,7 @@ class Origin:
         return found if body is not None else None
 
     async def send(self, fetch: Fetch, flight: Flight, *, cause: str = "") -> Sent:
-        """Send a call; with its stream's usage asked for where the caller did not, without it where that is refused."""
+        """Send a call. If the caller did not ask for a stream's usage, ask for it; if that is refused, send without."""
         call, facts, body = fetch.call, fetch.call.facts, fetch.request.body
         began = self._clock()
         on_head = partial(self._receiver.on_head, fetch, flight)
@@ -255,7 +255,7 @@ class Origin:
 
 
 async def substitute(flight: Flight, serve: Serve, outcome: Outcome) -> None:
-    """An entry serves in place of a service's answer."""
+    """Serve an entry instead of a service's answer."""
     entry = serve.entry
     pairs = (*entry.headers, (b"age", b"%d" % serve.age))
     length = len(entry.body)

@@ -1,8 +1,8 @@
 """
-The line: what happens to one request, top to bottom.
+What happens to one request, from its arrival to its record. The module calls this "the line".
 
-The rule: the line decides nothing itself. ``core`` decides, the arms do, and the numbers in the comments are the
-twelve steps of a request's life. A request answered from memory never leaves ``answer``: no task, no await.
+The rule: ``core`` takes the decisions and the other modules do the work; this file only connects them. The numbers in
+the comments are the twelve steps of a request. ``answer`` serves a hit from memory without a task and without an await.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from sidecar.upstream.dispatch import Dispatch
 from sidecar.upstream.fallback import Fallback
 
 _CONVERTED_AT_ONCE = 64 * 1024
-# These stand on the way of a hit, and a look at a member of an enumeration's class takes 60 ns (Python 3.11).
+# Every hit uses these constants, because reading a member from its enumeration takes 60 ns (Python 3.11).
 _JSON = BodyForm.JSON
 _HIT = Outcome.HIT_MEMORY
 _STALE = Outcome.STALE
@@ -58,11 +58,11 @@ _CALLERS = frozenset({"client-gone", "slow-reader"})
 
 class Proxy:
     """
-    The line, as the listener calls it (``net/base.Application``).
+    The request handler that the listener calls (``net/base.Application``).
 
-    *now* is wall-clock seconds, *clock* monotonic seconds, *record* hears of each request once, *report* of bugs.
+    *now* is wall-clock seconds, *clock* monotonic seconds. *record* gets one record per request, *report* gets bugs.
     *draw* is uniform in (0, 1]. *lease_wait*: how long a streaming call waits for another process's answer, seconds.
-    *instance* begins every request id.
+    Every request id begins with *instance*.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class Proxy:
         return f"<Proxy {self.ids.given} requests, {self._flights!r}, {self._lookup!r}>"
 
     def switch(self, mode: Mode) -> None:
-        """From now on calls go by *mode*; those under way go on as they began."""
+        """New calls follow *mode*; calls under way keep the mode in which they began."""
         self._lookup.switch(mode)
 
     def forget_callers(self) -> None:
-        """Other tokens are verified from now on: who asks is worked out anew."""
+        """Other tokens are valid from now on: callers are identified again."""
         self._lookup.forget_callers()
 
     @property
@@ -133,7 +133,7 @@ class Proxy:
         return self._lookup.splits
 
     def key_of(self, head: Head, body: bytes) -> Key | None:
-        """The key of a request, None where it has none. Raises ``Refused`` for a head that gets no further."""
+        """The key of a request, or None if it has no key. Raises ``Refused`` if the head is not acceptable."""
         plan = self._lookup.plans.switched(Mode.NORMAL).find(head)  # entries outlast a mode that looks nothing up
         return None if plan.bypass is not None else self._lookup.call(plan, head, body, None).key
 
@@ -168,7 +168,7 @@ class Proxy:
         return answer
 
     def try_hit(self, learnt: Any, body: bytes) -> Response | None:
-        """Steps 3 to 7 for a request whose head is like an earlier one's; see ``Application.try_hit``."""
+        """Steps 3 to 7 for a request with the same head as an earlier one; see ``Application.try_hit``."""
         started = self._clock()
         plan: RequestPlan = learnt
         endpoint = plan.site.endpoint
@@ -186,7 +186,7 @@ class Proxy:
     def _remember(
         self, verdict: Serve | Refresh | None, plan: RequestPlan, call: Call, size: int, started: float
     ) -> Response | None:
-        """Step 7: own memory, as far as it takes no time; *size* is the request body's, bytes."""
+        """Step 7: answer from own memory, unless converting takes too long; *size* is the request body's, bytes."""
         if verdict is None:
             return None
         found = verdict.serve if isinstance(verdict, Refresh) else verdict
@@ -198,14 +198,14 @@ class Proxy:
 
     def _find(self, plan: RequestPlan, call: Call, key: Key, head: Head | None, clock: float) -> Serve | Refresh | None:
         """
-        What own memory has for a request with *head* that is looked up at *clock*, by the clock that runs on. *head* is
-        None where only its telling fields are known; then nothing is found that depends on other fields.
+        Look for an entry in own memory. *head* is the request's; *clock* is the time of the look-up, monotonic seconds.
+        If only the deciding fields are known, *head* is None; then an entry that depends on other fields is not found.
         """
         if clock > self._purges.until:
-            return None  # this process was stopped, and does not know yet what has been purged meanwhile
+            return None  # this process was paused, and does not yet know the purges of that time
         held = self._store.find(key)
         draw = self._draw() if call.fresh.while_revalidate else 1.0
-        if self._urged is not None:  # what was recalled has drawn its refresh, and comes with all that one needs now
+        if self._urged is not None:  # try_hit has drawn a refresh for this key; now the request is complete
             draw = _SURELY if self._urged == key else draw
             self._urged = None
         if held is None:
@@ -214,7 +214,7 @@ class Proxy:
         found = self._access.may_have(plan, call, key, fields, entry, held.time(self._now(), clock), draw=draw)
         if found is not None and (plan.asked.tags or entry.route != call.route.name):
             return found if self._access.note(plan, call, key, entry) else None
-        return found  # the entry has all the tags that come with the call
+        return found  # the entry already has all tags of this call
 
     def _serve(
         self, verdict: Serve, view: tuple[bytes, Form], plan: RequestPlan, call: Call, size: int, started: float
@@ -234,7 +234,7 @@ class Proxy:
         return hit(verdict, body, form, request_id, call.model, id_field=service.dialect.request_id)
 
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
-        """Step 8: an answer that memory did not have. One fetch for a key in this process; others join."""
+        """Step 8: memory has no answer. This process fetches once for each key; other callers join that fetch."""
         plan: RequestPlan = request.plan
         draft = draft_of(request, call, Outcome.MISS, self.ids.give(key), self._now(), started)
         fetch = Fetch(request, plan, call, key, draft)
@@ -253,12 +253,12 @@ class Proxy:
 
     async def _join(self, fetch: Fetch, exchange: Exchange, mode: FetchMode) -> FetchMode | None:
         """
-        Join the key's flight, or lead one, and hand on its answer. Returns in which way to fetch instead, where that
-        was not for this caller.
+        Join the key's flight or lead a new one, and deliver its answer. If the answer is not for this caller, return
+        the mode in which to fetch instead.
         """
         plan, call, draft = fetch.plan, fetch.call, fetch.draft
         proven = self._access.proven(plan, call.principal)
-        # look again: the answer may have come between the first look and this task's first step
+        # look again: the answer may have been stored between the first look and this task's first step
         found = None if mode.alone else self._find(plan, call, fetch.key, fetch.request.head, self._clock())
         if found is not None and await self._reply(fetch, found, exchange):
             return None
@@ -287,12 +287,12 @@ class Proxy:
             late = fetch.deadline is not None and self._clock() >= fetch.deadline
             if not (collapsed and failure.by_own_deadline) or exchange.started or late:
                 raise
-            return mode  # somebody else had no more patience; we have
+            return mode  # another caller had no time left; this one still has
         finally:
             self._coalescer.leave_all(readers, draft)
 
     async def _reply(self, fetch: Fetch, found: Serve | Refresh, exchange: Exchange) -> bool:
-        """Answer from memory after all; False where this caller's view of the entry cannot be had."""
+        """Answer from memory after all; False if this caller's form of the entry is impossible."""
         call, draft = fetch.call, fetch.draft
         if isinstance(found, Refresh):
             self._refresh(fetch.request, call, fetch.key, found.serve.entry)
@@ -307,7 +307,7 @@ class Proxy:
         return True
 
     async def _look(self, fetch: Fetch, exchange: Exchange) -> bool:
-        """Look for an answer in memory and behind it, but nowhere else."""
+        """Look for an answer in memory and in the fleet's store, but do not call the service."""
         head = fetch.request.head
         found = self._find(fetch.plan, fetch.call, fetch.key, head, self._clock())
         if found is None:
@@ -321,7 +321,7 @@ class Proxy:
         self._refresh(fetch.request, fetch.call, fetch.key, known)
 
     def _refresh(self, request: Request, call: Call, key: Key, known: Entry) -> None:
-        """Fetch a newer answer than *known*, for whoever asks next."""
+        """Fetch a newer answer than *known*, for later callers."""
         draft = draft_of(request, call, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
         self.refreshes.begin(Fetch(request, request.plan, call, key, draft, known))
 
@@ -345,7 +345,7 @@ class Proxy:
             self._tell(draft)
 
     def _changes(self, plan: RequestPlan, head: Head) -> tuple[bytes, ...]:
-        """What a call with *head* changes if it succeeds, in every partition in which its caller may have read it."""
+        """The targets that a successful call with *head* changes, in each partition of its caller."""
         site = plan.site
         if head.method in SAFE or not site.service.dialect.honours:
             return ()
@@ -353,7 +353,7 @@ class Proxy:
         return tuple(target_of(site, partition) for partition in partitions)
 
     def _settle(self, error: Exception, plan: RequestPlan, draft: Draft, exchange: Exchange, status: bytes) -> None:
-        """The one place where an error becomes an answer, or a break in one that has begun."""
+        """The only place that turns an error into an error answer, or breaks off an answer that has begun."""
         draft.cause, draft.error_origin = cause_of(error), blame(error)
         if not isinstance(error, SidecarError):
             self._report(error)
@@ -382,7 +382,7 @@ class Proxy:
             self._record(draft.freeze())
 
     def refuse(self, head: Head | None, error: Refused) -> Response:
-        """See ``Application.refuse``: a request that got no further than the listener or its head."""
+        """See ``Application.refuse``: the listener refused the request, or its head was refused."""
         request_id = self.ids.give()
         answer = rescue(error, None)
         self._record(

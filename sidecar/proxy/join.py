@@ -1,8 +1,8 @@
 """
-Step 8: a caller's place in a flight, and what it gets from there.
+Step 8: how a caller joins a flight, and what it receives from that flight.
 
-The rule: nobody gets what is not for it. Who has not proved itself flies with those of the very same credential, and
-what serves in place of a service's answer is judged by each caller's own wishes.
+The rule: no caller receives an answer that is not for it. A caller whose credential is not yet accepted shares a flight
+only with callers of the same credential. A replacement answer must meet each caller's own wishes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from sidecar.upstream.fallback import refuses
 
 class Coalescer:
     """
-    Lets callers join flights, and leave them. *record* hears of requests whose cost is known only after their callers
-    have left; *now* is wall-clock seconds, *clock* monotonic seconds.
+    Lets callers join and leave flights. If a caller's cost is known only after it has left, its request goes to
+    *record* then. *now* is wall-clock seconds, *clock* monotonic seconds.
     """
 
     def __init__(
@@ -53,20 +53,20 @@ class Coalescer:
         return f"<Coalescer {self._flights!r}>"
 
     def join(self, fetch: Fetch, mode: FetchMode, *, proven: bool) -> tuple[Reader, bool]:
-        """A place in the key's flight, and whether it is another caller's. One look, then join or lead: no await."""
+        """The caller's reader, and whether another caller leads the flight. Find, then join or lead, with no await."""
         alone = mode is FetchMode.PRIVATE
         plan, call, key = fetch.plan, fetch.call, fetch.key
-        # who has not proved itself shares a flight only with those who present the very same credential; and what may
-        # become of a call that fails is its route's to say, and its caller's
+        # a caller whose credential is not yet accepted shares a flight only with callers of the same credential;
+        # the route and the caller decide what happens after a failure, so these terms must be equal too
         fields = fetch.request.head.fields
         terms = (call.route.name, refuses(fields), is_batch(fields), OWN_RETRIES in fields)
         form = (
             call.facts.view if mode is FetchMode.BYPASS_STORE else None
-        )  # who has found no form of an answer shares one of its own
+        )  # callers for whom no form was found share a flight for their form
         shelf = (key, b"" if proven else call.principal.credential, mode, form, terms)
         flight = None if alone or plan.asked.no_cache else self._flights.find(shelf)
         if flight is not None and not flight.fits(fields):
-            flight, alone = None, True  # its answer is for requests with another value in a field of its Vary
+            flight, alone = None, True  # its answer is for another value of a field in its Vary
         if flight is not None and not self._tag(fetch, flight):
             flight = None
         collapsed = flight is not None
@@ -82,7 +82,7 @@ class Coalescer:
         return flight.join(call.principal.credential, fetch.draft, fetch.question, fields), collapsed
 
     def leave(self, reader: Reader, draft: Draft) -> None:
-        """Leave a flight. A caller whose own call goes on has its record when that is over, with what it cost."""
+        """Leave a flight. If the caller's own call goes on, its record is written at the end of that call."""
         reader.leave()
         task = reader.flight.task
         if task is None or not reader.owes:
@@ -104,19 +104,19 @@ class Coalescer:
     async def deliver(
         self, fetch: Fetch, exchange: Exchange, reader: Reader, opening: Opening, *, collapsed: bool
     ) -> FetchMode | None:
-        """Deliver a flight's answer. Returns in which way to fetch another: there is no form of it for this caller."""
+        """Deliver a flight's answer. If no form of it fits this caller, return the mode in which to fetch another."""
         call, draft = fetch.call, fetch.draft
         if opening.found is not None or opening.outcome is Outcome.FALLBACK:
             draft.outcome = opening.outcome
             draft.model = opening.model or draft.model
         else:
             draft.outcome = Outcome.COLLAPSED if collapsed else Outcome.MISS
-        if collapsed and not draft.attempts:  # else it has taken over the call's cost, and whose that is
+        if collapsed and not draft.attempts:  # else the cost of the call is already booked to this caller
             draft.region, draft.upstream_status = opening.region, opening.status
         status = miss_status(opening, collapsed=collapsed)
-        model = opening.model if opening.outcome is Outcome.FALLBACK else call.model  # none has written a file
+        model = opening.model if opening.outcome is Outcome.FALLBACK else call.model  # a file has no model
         dialect = fetch.plan.site.service.dialect
-        ours = opening.found is not None or not (reader.owner and opening.region)  # no service's id of it is shown
+        ours = opening.found is not None or not (reader.owner and opening.region)  # the service's own id is not shown
         stamp = Stamp(draft.request_id, status, model, opening.region, dialect.request_id if ours else b"")
         draft.status, draft.error_origin = opening.status, opening.blame
 
@@ -127,11 +127,11 @@ class Coalescer:
         written = await deliver(exchange, reader, opening, call.facts.view, call.endpoint, dialect, stamp, begin)
         draft.bytes_out = written or 0
         if collapsed:
-            draft.upstream_seconds = self._clock() - draft.started  # it waited for the service all the while
+            draft.upstream_seconds = self._clock() - draft.started  # the caller waited for the service all this time
         return None if written is not None else FetchMode.BYPASS_STORE
 
     def serve(self, fetch: Fetch, found: Serve, exchange: Exchange, *, proven: bool) -> FetchMode | None:
-        """Answer with an entry from behind memory, as it stands. Returns in which way to fetch: it isn't for it."""
+        """Answer with an entry of the fleet's store. If it is not for this caller, return the mode to fetch in."""
         if not self._still(fetch, proven=proven):
             return FetchMode.PRIVATE
         if not self._origin.note(fetch, found.entry):
@@ -146,8 +146,8 @@ class Coalescer:
 
     def divert(self, fetch: Fetch, opening: Opening, *, collapsed: bool, proven: bool) -> FetchMode | None:
         """
-        In which way to fetch instead, where what a flight came to is not the service's answer to this call, and not for
-        this caller; None: it is.
+        Whether this caller must fetch again, because the flight found a stored entry that is not for it. Returns the
+        mode of that fetch, or None if the caller may have the flight's answer.
         """
         found, stale = opening.found, opening.outcome is Outcome.STALE_ERROR
         if found is None:
@@ -155,7 +155,7 @@ class Coalescer:
         if not self._still(fetch, proven=proven):
             return FetchMode.PRIVATE
         if collapsed:
-            at = max(self._now(), found.entry.at + found.age)  # it has become no younger since it was found
+            at = max(self._now(), found.entry.at + found.age)  # its age has not become smaller since it was found
             fields = fetch.request.head.fields
             if self._access.may_have(fetch.plan, fetch.call, fetch.key, fields, found.entry, at, stale=stale) is None:
                 return FetchMode.PRIVATE
@@ -164,12 +164,12 @@ class Coalescer:
         return None if self._origin.note(fetch, found.entry) else FetchMode.BYPASS_STORE
 
     def _tag(self, fetch: Fetch, flight: Flight) -> bool:
-        """A purge by a tag of this caller's takes the answer of *flight*, too. False: that cannot be seen to."""
+        """Let a purge by this caller's tags remove the answer of *flight* too. False: the tags could not be noted."""
         if flight.kept is not None:
             return self._origin.note(fetch, flight.kept)
         flight.tags.update(fetch.plan.asked.tags)
         return True
 
     def _still(self, fetch: Fetch, *, proven: bool) -> bool:
-        """Whether a caller that had proved itself may still have a stored answer: it may have waited for minutes."""
+        """Whether an accepted caller may still read stored answers: it may have waited for minutes."""
         return not proven or self._access.proven(fetch.plan, fetch.call.principal)

@@ -1,8 +1,8 @@
 """
-Steps 3 to 6: from a request's body to the call that it is, with its key.
+Steps 3 to 6: read a request's body, and work out its call and its key.
 
-The rule: a body is read once. Bodies that come again, and bodies that differ from an earlier one only in members that
-nobody reads, are found in a memo without being read.
+The rule: a body is read once. A memo finds bodies that come again, and bodies that differ from an earlier one only in
+members that nobody uses. Such a body is not read again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sidecar.core.site.routing import choose_model
 from sidecar.net.base import Observer, Spool, Stream
 from sidecar.proxy.request import Call
 
-_JSON = BodyForm.JSON  # a look at a member of an enumeration's class takes 60 ns (Python 3.11)
+_JSON = BodyForm.JSON  # reading a member from its enumeration takes 60 ns (Python 3.11)
 _MEMO_CALLS = 1024
 _MEMO_BYTES = 4 * 1024 * 1024
 _CALL_WEIGHT = 500
@@ -35,7 +35,7 @@ _READER_FAILED = Reading(b"none", b"", Facts(bypass=Reason.READER_FAILED))
 
 
 class CallReader:
-    """Works out calls by *plans*, those that hold now; *secret* keys their keys, and *report* hears of bugs."""
+    """Works out calls by the present *plans*. *secret* is the secret of the keys, and *report* gets bugs."""
 
     def __init__(self, plans: RequestPlans, secret: bytes, report: Callable[[BaseException], None]) -> None:
         self.deciding_fields = plans.deciding_fields
@@ -55,19 +55,19 @@ class CallReader:
         return self.plans.splits.found
 
     def switch(self, mode: Mode) -> None:
-        """Calls go by *mode* from now on; calls under way go on as they began."""
+        """New calls follow *mode*; calls under way keep the mode in which they began."""
         self.plans = self.plans.switched(mode)
         self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
         self._last = None
 
     def forget_callers(self) -> None:
-        """Other tokens are verified from now on: who asks is worked out anew."""
+        """Other tokens are valid from now on: callers are identified again."""
         self.plans.forget()
         self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
         self._last = None
 
     def observer(self, endpoint: Endpoint, content_type: bytes) -> Callable[[], Observer]:
-        """Makes the observer of a body that grows large while it comes."""
+        """A factory for the observer of a large body, which is read while it comes."""
         return partial(SteadyObserver, endpoint, content_type, self._secret)
 
     def call(self, plan: RequestPlan, head: Head, body: bytes | Spool | Stream, observer: Observer | None) -> Call:
@@ -77,7 +77,7 @@ class CallReader:
         assert endpoint is not None
         pieces = None
         if type(body) is bytes and endpoint.body is _JSON and len(body) <= canonical.SMALL:
-            last = self._last  # a miss is asked for twice: once with a head like an earlier one, once with the request
+            last = self._last  # a miss is looked up twice: first by try_hit, then by answer
             if last is not None and last[0] is plan and last[1] == body:
                 self._note(plan, body, last[2])
                 return last[2]
@@ -112,7 +112,7 @@ class CallReader:
         return call
 
     def _read(self, endpoint: Endpoint, head: Head, body: bytes | Spool | Stream, observer: Observer | None) -> Reading:
-        """What a body says. Where reading it finds a bug of ours, the call is not looked up, but goes its way."""
+        """Read a body. If a bug of ours prevents that, the call is not looked up, but is sent on as it is."""
         try:
             if observer is not None:
                 return observer.reading()
@@ -124,7 +124,7 @@ class CallReader:
         return _UNREAD
 
     def _note(self, plan: RequestPlan, body: bytes, call: Call) -> None:
-        """Remember a whole body that comes back: it is found faster than its pieces, but most never come back."""
+        """Remember a whole body when it comes again (most do not): it is found faster than its pieces."""
         digest = hash(body)
         if digest in self._seen:
             self._calls.put((plan, body), call, len(body) + _CALL_WEIGHT + plan.excess)

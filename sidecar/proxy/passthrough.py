@@ -1,7 +1,7 @@
 """
 Passing a call through, byte for byte.
 
-The rule: nothing is looked up and nothing kept; what goes by is at most watched, to be counted.
+The rule: nothing is looked up and nothing is stored. At most the answer is observed, for counting.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _OBSERVED_BYTES = 1024 * 1024
 
 class PassThrough(Struct):
     """
-    Where a call's answer goes, and what is said of it: *status* is its ``Cache-Status``. *changes*: the targets of
-    which what is kept is out of date once the call has succeeded. *id_field* is as in ``Stamp``.
+    Where a call's answer is sent, and its ``Cache-Status`` (*status*). *changes*: if the call succeeds, the stored
+    answers of these targets are out of date. *id_field* is as in ``Stamp``.
     """
 
     draft: Draft
@@ -47,7 +47,7 @@ class PassThrough(Struct):
 
 
 class Relay:
-    """Sends calls on and their answers back. *now* is wall-clock seconds, *clock* monotonic seconds."""
+    """Sends calls to the service and its answers back. *now* is wall-clock seconds, *clock* monotonic seconds."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Relay:
             raise
 
     async def _send(self, outgoing: UpstreamCall, call: Call | None, principal: Principal, passed: PassThrough) -> Sent:
-        """A region's answer, or what stands in for it."""
+        """A region's answer, or a fallback answer."""
         draft = passed.draft
         try:
             try:

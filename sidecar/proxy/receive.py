@@ -1,7 +1,7 @@
 """
-Receiving what a service answers.
+Receiving the answer of a service.
 
-The rule: what comes is poured into a flight, opened to its readers at the commit point, and kept only when it is whole.
+The rule: the bytes are written into a flight. Readers get them from the commit point on. Only a whole answer is stored.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _UNJUDGED = (Judged(Completeness.UNREADABLE, Usage(), "", ""), Drop(Reason.READE
 
 
 class Receiver:
-    """Takes in answers. *now* is wall-clock seconds, *clock* monotonic seconds, *report* hears of bugs."""
+    """Receives answers. *now* is wall-clock seconds, *clock* monotonic seconds, *report* gets bugs."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class Receiver:
 
     def note(self, place: str, principal: Principal, sent: Sent, draft: Draft) -> None:
         """
-        What an answer's head tells of the call. A refused credential is forgotten, whatever the call, unless it was a
-        region's own. That one was accepted is told by nothing but a whole answer; see ``_keep``.
+        Note what the answer's head tells. If the service refused the caller's own credential, that is no longer
+        accepted. A region's credential does not matter here. Only a whole answer proves acceptance; see ``_keep``.
         """
         answer = sent.answer
         draft.region, draft.upstream_status = sent.region, answer.status
@@ -88,14 +88,14 @@ class Receiver:
         return allowance(fields, call.route.cache, honours=honours, shared=shared, now=self._now())
 
     def outdate(self, targets: Iterable[bytes]) -> None:
-        """A call has changed *targets*: what is kept of them, or under way, was asked for before that."""
+        """A call has changed *targets*: stored answers and running fetches of them are out of date now."""
         now = self._now()
         for target in targets:
             self._flights.outdate(target)
             self._store.outdate(target, now)
 
     async def read(self, answer: CommittedResponse, draft: Draft) -> bytes:
-        """The next bytes of an answer, the wait for them booked."""
+        """The next bytes of an answer; the waiting time is added to the draft."""
         began = self._clock()
         try:
             return await answer.read()
@@ -103,7 +103,7 @@ class Receiver:
             draft.upstream_seconds += self._clock() - began
 
     async def receive(self, fetch: Fetch, flight: Flight, sent: Sent) -> None:
-        """From an upstream's answer into a flight; open to readers at the commit point, kept at the end."""
+        """Receive an answer into a flight. Readers get it from the commit point on; it is stored at its end."""
         answer, fields = sent.answer, sent.answer.fields
         form = form_of(fields)
         allowed = self.allowance(fetch.call, fetch.plan.site, fields)
@@ -122,14 +122,14 @@ class Receiver:
             flight.open(replace(opening, length=flight.size, kept=kept))
 
     async def receive_fallback(self, fetch: Fetch, flight: Flight, found: FallbackAnswer) -> None:
-        """From a stand-in into a flight; kept nowhere. Whoever waits in another process makes do for itself."""
+        """Receive a fallback answer into a flight; it is not stored. Callers in other processes find their own."""
         flight.judged(None)
         sent, draft, answers = found.sent, booked(fetch, flight), fetch.call.endpoint.answers
         fields = sent.answer.fields
         form = form_of(fields)
         flight.usage = fetch.call.facts.view.usage
         draft.reason = Reason.FALLBACK
-        if found.model:  # else what has been noted of the failure stands
+        if found.model:  # else keep what was noted of the failure
             draft.model, draft.region, draft.upstream_status = found.model, sent.region, sent.answer.status
         opening = self._opening(sent, fields, form, usage=flight.usage, kept=False)
         opening = replace(opening, outcome=Outcome.FALLBACK, model=found.model)
@@ -159,24 +159,24 @@ class Receiver:
         settle: Callable[[], Awaitable[bool]],
     ) -> bool:
         """
-        The bytes of an answer into a flight. *watch* follows a stream that has to come to its last event. *settle* is
-        awaited once all that counts has come, and says whether it is kept; so does this.
+        Copy the bytes of an answer into a flight. *watch* checks that a stream reaches its last event. *settle* runs
+        when all content has come, and returns whether the answer is stored; this method returns the same.
         """
         kept, form = False, opening.form
-        # a call for a stream got something else: nobody waits for its end, which alone tells what it is
+        # a call for a stream got another form: send it on before its end, although only the end shows what it is
         live = fetch.call.facts.view.stream and form is Form.WHOLE and 200 <= opening.status < 300
         if live := live and not says_json(answer.fields):
             opening = replace(opening, kept=False)
         while chunk := await self._read_on(fetch, flight, answer):
             if watch is not None and not flight.size and _is_object(chunk):
-                watch = None  # a document that calls itself a stream
+                watch = None  # a JSON document with the content type of a stream
                 opening = replace(opening, kept=False)
             if watch is not None:
                 watch.feed(chunk)
                 flight.boundary = watch.boundary
             await flight.push(chunk)
             if watch is not None and watch.ended and fetch.call.endpoint.answers.streams and not flight.complete:
-                flight.complete = answer.complete = True  # whoever leaves now has had it all
+                flight.complete = answer.complete = True  # a reader that leaves now has received all content
                 flight.generating = False
                 kept = await settle()
                 flight.settled = True
@@ -204,7 +204,7 @@ class Receiver:
             booked(fetch, flight).upstream_seconds += self._clock() - began
 
     def on_head(self, fetch: Fetch, flight: Flight, status: int, fields: Fields) -> None:
-        """Who waits for an answer that turns out to be another's need not wait for its commit point."""
+        """If the head shows that some readers may not have the answer, release them before the commit point."""
         if status != 200:
             return
         if share(status, fields, form_of(fields)):
@@ -218,7 +218,7 @@ class Receiver:
         flight.release(lambda _: False)
 
     def _confine(self, fetch: Fetch, flight: Flight, allowed: Allowance) -> None:
-        """Let go of the readers to whom an answer is not *allowed*."""
+        """Release the readers that may not have this answer, by what its head has *allowed*."""
         if allowed.personal:
             self._flights.mark(fetch.key, self._now() + UNSHAREABLE_SECONDS)
             flight.release(lambda reader: reader.credential == fetch.call.principal.credential)
@@ -232,17 +232,17 @@ class Receiver:
 
     def _share(self, fetch: Fetch, flight: Flight, sent: Sent, form: Form, allowed: Allowance) -> str:
         """
-        Let go of the readers whom an answer with this head is not for. Returns why it cannot be shared, ``""`` where it
-        can, apart from what the answer itself has *allowed*.
+        Release the readers that may not have an answer with this head. Returns why the answer cannot be shared, ``""``
+        if it can. The limits in *allowed*, which the answer itself sets, are checked separately.
         """
         status, fields = sent.answer.status, sent.answer.fields
         unshareable = share(status, fields, form)
         if not unshareable and form is Form.WHOLE and not _is_framed(fields):
-            unshareable = Reason.UNFRAMED  # it may be cut, and nothing in it would tell
+            unshareable = Reason.UNFRAMED  # if it were cut, nothing in it would show that
         if not sent.own and not self._accepted.knows(
             fetch.plan.site.place, fetch.call.principal, self._now(), self._clock()
         ):
-            unshareable = unshareable or Reason.UNPROVEN  # it was the region's credential that was accepted
+            unshareable = unshareable or Reason.UNPROVEN  # the region's credential was accepted, not the caller's
         if status == 200 and unshareable and unshareable is not Reason.UNFRAMED:
             self._part(fetch, flight)
         elif (keep := _audience(fetch, sent)) is not None:
@@ -274,8 +274,8 @@ class Receiver:
 
     async def _keep(self, fetch: Fetch, flight: Flight, opening: Opening, allowed: Allowance, *, own: bool) -> bool:
         """
-        Store a complete answer, if it is one that may be stored. *own*: the caller's own credential has earned it, and
-        is accepted thereby, unless the service gives such answers to everybody.
+        Store a complete answer, if storing is allowed. *own*: the service answered the caller's own credential. That
+        credential is accepted then, unless the service gives such answers to everybody.
         """
         form = opening.form
         call, asked = fetch.call, fetch.plan.asked
@@ -346,7 +346,7 @@ class Receiver:
 
 
 def _audience(fetch: Fetch, sent: Sent) -> Callable[[Reader], bool] | None:
-    """Whom an answer is for, of those who wait beside its own caller; None: all."""
+    """Which of the waiting readers, beside the owner, may have the answer; None: all."""
     whose = audience(sent.answer.status)
     credential = fetch.call.principal.credential
     if sent.personal or whose is Audience.SAME_CREDENTIAL:
@@ -358,7 +358,7 @@ def _audience(fetch: Fetch, sent: Sent) -> Callable[[Reader], bool] | None:
 
 
 def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:
-    """Whether readers may have what there is: from here on a failure breaks their answers."""
+    """Whether readers may receive what has come. After that a failure breaks their answers."""
     if flight.windowed:
         return True
     if watch is not None:

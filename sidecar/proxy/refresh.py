@@ -1,8 +1,8 @@
 """
-Newer answers for entries that still serve.
+Fetching newer answers for entries that may still serve.
 
-The rule: nobody waits for one and nobody hears of it if it fails; of one key there is one at a time, and after one that
-failed a pause that grows.
+The rule: no caller waits for a refresh, and no caller is told if it fails. Each key has at most one refresh at a time.
+After a failed refresh there is a pause, which grows with each failure.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _FAILED = 4096
 
 MOST = 64
-"""Refreshes at a time; an entry whose turn does not come is refreshed when it is asked for again."""
+"""Refreshes at a time, at most. An entry beyond that is refreshed when it is asked for again."""
 
 
 class Refreshes:
-    """Starts flights that nobody joins. *fly* fetches; *tell* hears of a fetch whose call is over."""
+    """Starts flights that no caller joins. *fly* fetches; *tell* is called when the call of a fetch is over."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Refreshes:
         return len(self._keys)
 
     def begin(self, fetch: Fetch) -> None:
-        """Fetch what *fetch* wants, unless that is being done, or too much of the kind is."""
+        """Start the refresh *fetch*, unless its key is being refreshed or there are too many refreshes."""
         if fetch.key in self._keys or len(self._keys) >= MOST:
             return
         if self._clock() < (self._failed.get(fetch.key) or (0.0, 0.0))[0]:
@@ -70,7 +70,7 @@ class Refreshes:
     def _end(self, fetch: Fetch, flight: Flight) -> None:
         self._keys.discard(fetch.key)
         draft = fetch.draft
-        if draft.attempts:  # else another process has seen to it
+        if draft.attempts:  # else another process has refreshed it
             _, pause = self._failed.get(fetch.key) or (0.0, 0.0)
             pause = 0.0 if draft.stored else min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
             self._failed.put(fetch.key, (self._clock() + pause, pause))

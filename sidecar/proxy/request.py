@@ -1,7 +1,7 @@
 """
-A call on its way: what is known of it, and its draft of a record.
+What is known of a call while it is handled, and the draft of its record.
 
-The rule: what the line found out about a call travels in one frozen value, and is not found out again.
+The rule: each fact about a call is worked out once, and is kept in one frozen value.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from sidecar.proxy.flight.flight import Flight
 from sidecar.upstream.call import AttemptLog, UpstreamCall
 
 _LONG_NOISE = 1024
-"""Bytes: noise shorter than this is refused by nobody for its length."""
+"""Bytes: no server refuses a noise field shorter than this for its length."""
 
 _COMPARED = 16 * 1024
-"""Bytes up to which bodies of many waiting calls can be read anew without anybody noticing."""
+"""Bytes up to which bodies of many waiting calls can be read again without a noticeable delay."""
 
 _BOUND = frozenset({
     "stateful", "previous-response-id", "conversation", "item-reference", "file-id", "prompt-template", "container",
 })  # fmt: skip
-"""Reasons of calls that name what one region has stored, and no other."""
+"""Reasons of calls that name something that only one region has stored."""
 
 
 class Call(Struct, frozen=True, gc=False):
     """
-    A request whose body is read: what it asks, by which route and for whom, and the key of its answer.
+    A request whose body is read: what it asks, its route, its caller, and the key of its answer.
 
-    *fresh* is how long its answer serves. *bypass*: why it goes upstream as it is, else ``""``; then there is
-    no key. *observe*: it goes upstream as it is and whether it would have hit is only measured.
+    *fresh* is how long its answer serves. *bypass*: why it goes upstream unchanged, else ``""``; a call with a *bypass*
+    has no key. *observe*: it goes upstream unchanged, and we only measure whether it would have been a hit.
     """
 
     endpoint: Endpoint
@@ -61,8 +61,8 @@ class Call(Struct, frozen=True, gc=False):
 
 class FetchMode(StrEnum):
     """
-    How a fetch gets its answer: shared; shared with those who have waited too long, or whom the first answer was not
-    for; private; shared with those who want the same form, ignoring the store, which has none for them.
+    How a fetch gets its answer. COALESCE, COALESCE_LATE: shared; late is for callers that waited too long or could not
+    have the first answer. PRIVATE: not shared. BYPASS_STORE: shared by form, because the store lacks that form.
     """
 
     COALESCE = "shared"
@@ -72,14 +72,14 @@ class FetchMode(StrEnum):
 
     @property
     def alone(self) -> bool:
-        """Whether it is fetched whatever is stored."""
+        """Whether it is fetched even if an answer is stored."""
         return self is FetchMode.PRIVATE or self is FetchMode.BYPASS_STORE
 
 
 class Fetch(Struct, frozen=True, gc=False):
     """
-    One request that memory could not answer, with what is known of it. *known*: the entry for which it wants a newer
-    one, where nobody waits for the answer.
+    One request that memory could not answer, with what is known of it. *known*: the entry to refresh; no caller waits
+    for the answer then.
     """
 
     request: Request
@@ -91,8 +91,8 @@ class Fetch(Struct, frozen=True, gc=False):
 
     def question(self) -> bytes:
         """
-        All that the request asks, what does not count in its key included, for telling apart calls of one key. Looked
-        at only once a service has refused one of them; then large bodies are compared byte for byte.
+        All that the request asks, with the parts that are not in its key: it tells apart calls of one key. It is used
+        only after a service has refused one of them; large bodies are compared byte for byte.
         """
         body = self.request.body
         fields = self.request.head.fields
@@ -109,15 +109,15 @@ class Fetch(Struct, frozen=True, gc=False):
 
     @property
     def deadline(self) -> float | None:
-        """When the caller gives up, monotonic seconds; None where it doesn't say, or nobody waits."""
+        """When the caller gives up, monotonic seconds; None if it did not say, or if no caller waits."""
         seconds = patience(self.request.head.fields)
         return None if seconds is None or self.known is not None else self.draft.started + seconds
 
 
 def _asked_value(name: bytes, value: bytes) -> bytes:
     """
-    What a refusal may be of, in a field's *value*. Of noise that is an id that has been used before, or a length beyond
-    what servers take (8 KiB for all of a head, and often less).
+    The part of a field's *value* that can cause a refusal. For noise that is an id that was used before, or a value
+    longer than servers take (8 KiB for a whole head, and often less).
     """
     if not is_noise(name) or name in IDEMPOTENCY:
         return value
@@ -156,7 +156,7 @@ def draft_of(
 
 
 def is_batch(fields: Fields) -> bool:
-    """Whether a call lets others go first."""
+    """Whether the caller asked for batch priority: other calls go first."""
     return fields.get(b"x-sidecar-priority", b"").strip().lower() == b"batch"
 
 
@@ -174,8 +174,8 @@ def upstream_call_of(
     on_head: Callable[[int, Fields], None] = lambda _, __: None,
 ) -> UpstreamCall:
     """
-    *request* on its way out, with *body*; *call* is None where its own was not read. *started* is when it came,
-    monotonic seconds. Raises ``Refused`` where nobody can tell to which region it may go.
+    The upstream call of *request*, with *body*. *call* is None if the request's body was not read. *started* is when
+    the request came, monotonic seconds. Raises ``Refused`` if it is unknown which regions are allowed.
     """
     site, fields = request.plan.site, request.head.fields
     seconds = patience(fields)
@@ -212,7 +212,7 @@ def upstream_call_of(
 
 
 def book(outgoing: UpstreamCall, draft: Draft) -> None:
-    """What was tried is what the call cost."""
+    """Add the attempts, their causes and the region to the draft."""
     if outgoing.attempt_logs:
         draft.attempts += len(outgoing.attempt_logs)
         draft.retry_causes += tuple([one.cause for one in outgoing.attempt_logs if one.cause])
@@ -220,24 +220,24 @@ def book(outgoing: UpstreamCall, draft: Draft) -> None:
 
 
 def booked(fetch: Fetch, flight: Flight) -> Draft:
-    """The draft in which the call's cost is booked by now."""
+    """The draft to which the cost of the call is booked at present."""
     return flight.draft or fetch.draft
 
 
 def tags_of(call: Call, plan: RequestPlan) -> tuple[str, ...]:
-    """The tags that come with a call: its route's, and its caller's."""
+    """The tags of a call: those of its route and those of its caller."""
     return call.route.cache.tags + plan.asked.tags
 
 
 def scopes_within(fetch: Fetch) -> tuple[Scope, ...]:
-    """The scopes whose purge takes the answer of *fetch*."""
+    """The scopes whose purge removes the answer of *fetch*."""
     call, plan = fetch.call, fetch.plan
     tags = tags_of(call, plan)
     return scopes(fetch.key, plan.site.service.name, call.route.name, tags, call.principal.partition)
 
 
 def lend(body: bytes | Spool | Stream, flight: Flight) -> None:
-    """A flight may outlive the request whose body it sends."""
+    """Keep a spooled body open until the flight ends: the flight may live longer than the request."""
     if not isinstance(body, bytes) and is_spool(body) and flight.task is not None:
         body.share()
         flight.task.add_done_callback(lambda _: body.close())

@@ -1,8 +1,8 @@
 """
-Step 8: waiting for the head of an answer, beside a second call where the first is stuck.
+Step 8: waiting for the head of an answer, and for a second call if the first is stuck.
 
-The rule: a call that shows no sign of life holds up nobody but itself. One of those who wait for it leads a second
-call, and whichever of the two has a good answer first serves them all; there is no third.
+The rule: a stuck call delays only itself. One of the callers that wait for it leads a second call. The first good
+answer of the two serves all of them; there is no third call.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Leave = Callable[[Reader, Draft], None]
 
 class Waiting:
     """
-    Waits for answers. *second* fetches beside a flight that is stuck, *leave* leaves a flight. *lease_wait* is how long
-    a stream waits for another process's answer, seconds.
+    Waits for answers. *second* fetches beside a stuck flight, *leave* leaves a flight. *lease_wait* is how long a
+    stream waits for another process's answer, seconds.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Waiting:
 
     async def opening(self, readers: list[Reader], fetch: Fetch) -> Opening | None:
         """
-        The answer's head. *readers* are the caller's: of the flight that it has boarded, and perhaps of a second one;
-        left in it is the one by which to read on. None when the answer is not for this caller, whom the flight has
-        *released* then, or when a stream has waited long enough for another process, in a flight of callers who wait
-        longer.
+        Wait for the answer's head. *readers* are this caller's: one in the flight that it joined, perhaps one in a
+        second flight. When this returns, only the reader to go on with is left in *readers*. Returns None if the answer
+        is not for this caller (its reader is *released*), or if a stream has waited long enough for another process
+        while others wait longer.
 
-        Raises the flight's error, or ``UpstreamFailed`` when the caller's own time is over.
+        Raises the flight's error, or ``UpstreamFailed`` if the caller's own time is over.
         """
         left = self._origin.left(fetch)
         if left is None and not fetch.call.facts.view.stream:
@@ -85,7 +85,7 @@ class Waiting:
                 return await found.opening()
             flight = readers[0].flight
             if len(readers) > 1 and readers[1].flight.error is not None:
-                self._leave(readers.pop(), fetch.draft)  # it came to nothing; there may be another
+                self._leave(readers.pop(), fetch.draft)  # the second call failed; another may be started
             second = self._join_second(flight, fetch) if flight.stuck and len(readers) == 1 else None
             if second is None:
                 await changed(*readers)
@@ -94,8 +94,8 @@ class Waiting:
 
     def _join_second(self, first: Flight, fetch: Fetch) -> Reader | None:
         """
-        A place in the flight beside *first*, which is begun where it isn't there; None: there is none, or not for this
-        caller. One look, then join or lead: no await. Who is alone may yet hear of an answer to another process.
+        A reader in the second flight beside *first*, which is started if needed. None: impossible, or not for this
+        caller. No await between look and join. A single caller may also look for another process's answer.
         """
         call, fields, second = fetch.call, fetch.request.head.fields, first.second
         join = partial(Flight.join, credential=call.principal.credential, draft=fetch.draft, fields=fields)
@@ -120,9 +120,9 @@ class Waiting:
 
 def settled(readers: list[Reader]) -> Reader | None:
     """
-    By which of its *readers* a caller goes on, None while that is open. An error counts only when there is no better
-    answer to come; but what the first call is refused is told at once, for it is the service's answer to the question.
-    Nor counts an answer that isn't for this caller, while a call of its own is under way.
+    The reader with which a caller goes on, or None if that is not yet known. An error counts only if no better answer
+    can come. But if the service refuses the first call, the caller is told at once: that is the service's answer. An
+    answer for other callers does not count while this caller has a call of its own under way.
     """
     for reader in readers:
         opening = reader.flight.opening

@@ -1,8 +1,8 @@
 """
-One attempt: a call sent to one region, up to the commit point of its answer.
+One attempt: send a call to one region, and read the answer up to its commit point.
 
-The rule: an attempt ends in one value, an answer or a failure, with a verdict on the region; its permit is settled
-then, or given back where the attempt was cancelled. Nothing here chooses a region or tries another.
+The rule: an attempt ends in one value: an answer or a failure, with a verdict on the region. Its permit is settled
+then; if the attempt was cancelled, the permit is given back. This module does not choose regions or try another one.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from sidecar.upstream.commit import Answer, CommittedResponse, commit
 from sidecar.upstream.replay import Rewindable
 
 CREDENTIAL_SECONDS = 10.0
-"""How long a call waits for a credential that has to be fetched first."""
+"""Seconds a call waits for a credential that must be fetched first."""
 
 TICK = 0.005
-"""Seconds by which a timer of the event loop may be early: those of uvloop count in milliseconds."""
+"""Seconds that an event loop's timer may be early: the timers of uvloop count in milliseconds."""
 
 CERTAIN_CONNECT = 1.0
-"""Seconds after which a connection that isn't there says that something is wrong, however hasty the caller."""
+"""Seconds: a connection that takes longer shows a fault, even if the caller wanted to wait less."""
 
 PATIENT = 0.9
-"""A caller that waits for this part of the route's own time is not hasty: the SDKs' defaults are about as long."""
+"""A caller that waits this part of the route's own time is patient; the defaults of the SDKs are about as long."""
 
 NO_CREDENTIAL = Verdict(Sign.NEUTRAL, "no-credential", elsewhere=True)
 
@@ -47,7 +47,7 @@ Field = tuple[bytes, bytes]
 
 
 class Client(Protocol):
-    """What makes the call: see ``net/outbound/client``."""
+    """Sends the request; see ``net/outbound/client``."""
 
     async def send(
         self,
@@ -68,19 +68,19 @@ class RegionCredentials(Protocol):
     """Regions' own credentials: see ``identity/credentials``."""
 
     def field(self, credential: Stored) -> Field | None:
-        """The header field to send, if it is at hand."""
+        """The header field to send, or None if it must be fetched first."""
 
     async def obtain(self, credential: Stored, *, seconds: float) -> Field | None:
-        """The same, waited for."""
+        """The same, but wait until it has been fetched."""
 
     async def renew(self, credential: Stored, used: bytes, *, seconds: float) -> Field | None:
-        """Another one than *used*, which was refused."""
+        """Another credential than *used*, which the service refused."""
 
 
 class _Course(Struct):
     """
-    How far an attempt has come. *began*: when its last request was begun; *connect*: seconds that it had for a
-    connection; *sent*: when all of it was on its way, None while it isn't.
+    The progress of an attempt. *began*: when its last request began; *connect*: seconds allowed for the connection;
+    *sent*: when the whole request had been sent, None before that.
     """
 
     began: float
@@ -88,14 +88,14 @@ class _Course(Struct):
     sent: float | None = None
 
     def begin(self, now: float, connect: float) -> None:
-        """A request is begun, the first or another one."""
+        """A request begins: the first one, or a repeated one."""
         self.began, self.connect, self.sent = now, connect, None
 
 
 class Attempts:
     """
-    Makes attempts. *now* is wall-clock seconds, *clock* monotonic seconds, *draw* uniform in [0, 1). *most* is how far,
-    at most, an answer's commit point lies, bytes.
+    Makes attempts. *now* is wall-clock seconds, *clock* monotonic seconds, *draw* uniform in [0, 1). *most* is the
+    latest commit point of an answer, bytes.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Attempts:
         self._most = most
 
     async def make(self, outgoing: UpstreamCall, hop: Hop, breaker: Breaker, permit: Permit) -> AttemptResult:
-        """Send *outgoing* by way of *hop*. Raises what a streaming body raises (``ClientGone``, ``Refused``)."""
+        """Send *outgoing* to *hop*'s region. Raises the errors of a streaming body (``ClientGone``, ``Refused``)."""
         began = self._clock()
         spent = self._regions.windows.until(room_of(outgoing, hop), began) > 0.0
         course = _Course(began)
@@ -133,26 +133,26 @@ class Attempts:
                 verdict = structs.replace(verdict, elsewhere=False, retry_here=False)
                 if not self._has_waited(
                     outgoing, course, failure.cause
-                ):  # one caller's haste says nothing of the region
+                ):  # an impatient caller says nothing about the region
                     verdict = structs.replace(verdict, sign=Sign.NEUTRAL)
             elif failure.cause is Cause.CONNECT_TIMEOUT and course.connect < outgoing.route.timeouts.connect:
-                failure.by_own_deadline = True  # others, who read the same flight, may have more time for a connection
-            failure.__traceback__ = None  # its frames would hold what it is raised through, and each other
+                failure.by_own_deadline = True  # other readers of the flight may have more time for a connection
+            failure.__traceback__ = None  # its frames would keep each other and their objects in memory
             result = AttemptResult(hop, verdict, failure=failure)
         except BaseException:
-            if self._has_waited(outgoing, course, Cause.FIRST_BYTE_TIMEOUT):  # whoever left had been patient
+            if self._has_waited(outgoing, course, Cause.FIRST_BYTE_TIMEOUT):  # the caller had waited long enough
                 changed = breaker.settle(permit, Sign.UNANSWERED, 0.0, self._clock(), self._draw())
                 self._tell(hop.place, changed, f"no whole answer for {self._silence(course):.1f} s")
             else:
                 breaker.release(permit)
             raise
-        # a body that still arrives does so at its caller's pace
+        # the caller sets the speed of a body that still arrives
         seconds = self._silence(course) if isinstance(hop.body, Rewindable) else self._clock() - began
         self._settle(outgoing, result, breaker, permit, seconds, spent=spent)
         return result
 
     def _has_waited(self, outgoing: UpstreamCall, course: _Course, cause: Cause) -> bool:
-        """Whether a silence of so long is the region's fault, whatever its caller's patience."""
+        """Whether the region was silent for so long that it is at fault, even if the caller was impatient."""
         if cause is Cause.CONNECT_TIMEOUT:
             return self._clock() - course.began >= PATIENT * min(outgoing.route.timeouts.connect, CERTAIN_CONNECT)
         return self._silence(course) >= PATIENT * _first_byte(outgoing)
@@ -171,8 +171,8 @@ class Attempts:
             return AttemptResult(hop, NO_CREDENTIAL, failure=Refused(503, "no-credential", why))
         answer, verdict = await self._send(outgoing, hop, field, course)
         if verdict.refresh:
-            course.sent = None  # it has answered, and is not what is waited for
-            seconds = 0.0 if _is_spent(hop.body) else CREDENTIAL_SECONDS  # 0: it is for the next call
+            course.sent = None  # the region has answered; now we wait for the credential
+            seconds = 0.0 if _is_spent(hop.body) else CREDENTIAL_SECONDS  # 0: only the next call can use it
             try:
                 newer = await self._credentials.renew(stored, field[1], seconds=seconds)
             except BaseException:
@@ -187,7 +187,7 @@ class Attempts:
     async def _send(
         self, outgoing: UpstreamCall, hop: Hop, field: Field | None, course: _Course
     ) -> tuple[CommittedResponse, Verdict]:
-        """Send it, once more where a connection that had served before died without a byte of an answer."""
+        """Send it. If a reused connection died before any byte of the answer, send it again."""
         head, site = outgoing.head, outgoing.site
         target = hop.target
         if field is not None:
@@ -229,7 +229,7 @@ class Attempts:
     async def _commit(self, outgoing: UpstreamCall, answer: Answer) -> tuple[CommittedResponse, Verdict]:
         fields = fields_of(answer.pairs)
         outgoing.on_sign()
-        if answer.status < 400:  # an error may yet be exchanged for an answer
+        if answer.status < 400:  # an error may still be replaced by an answer
             outgoing.on_head(answer.status, fields)
         endpoint = outgoing.site.endpoint if outgoing.head.method != b"HEAD" else None
         return await commit(
@@ -269,7 +269,7 @@ class Attempts:
         *,
         spent: bool,
     ) -> None:
-        """One synchronous step. *spent*: it was sent although there was no room, so an answer says that there is."""
+        """One synchronous step. *spent*: the quota was used up before the call, so an answer shows room."""
         hop, verdict, regions = result.hop, result.verdict, self._regions
         now = self._clock()
         if result.answer is None and verdict.sign is Sign.NEUTRAL:
@@ -285,7 +285,7 @@ class Attempts:
         if verdict.sign is Sign.GOOD:
             if spent:
                 regions.windows.good(room)
-            if seconds:  # else it has answered before all was sent
+            if seconds:  # else it answered before the whole request was sent
                 regions.latency.note(hop.place, seconds, now)
         result.answer.on_break = partial(self._broke, hop.place, breaker, permit)
 
@@ -294,7 +294,7 @@ class Attempts:
         self._tell(place, changed, "an answer broke after it had begun")
 
     def _tell(self, place: Place, changed: Transition | None, detail: str) -> None:
-        """A breaker's state has changed, if it has; *detail* is why its region is not called."""
+        """Report the change of a breaker's state, if there is one; *detail* is why the region is not called."""
         if changed is not None and changed.after is State.OPEN:
             changed = structs.replace(changed, detail=detail)
         self._regions.tell(place, changed)
@@ -318,7 +318,7 @@ def _is_spent(body: bytes | Spool | Stream | Rewindable) -> bool:
 
 
 def _is_kept(body: bytes | Spool | Stream | Rewindable) -> bool:
-    """Whether all of a body is there to be sent again; nobody reads any more what still arrives."""
+    """Whether the whole body is kept for a resend. The rest of a body that still arrives is not read any more."""
     return not isinstance(body, Rewindable) or (body.ended and not body.spent)
 
 

@@ -1,7 +1,7 @@
 """
-A call on its way to a region, and what became of it: values.
+Values: a call to a region, and its result.
 
-The rule: nothing here acts. A call is the same whatever region it goes to; what differs is in the hop.
+The rule: nothing here acts. A call is the same for every region; the differences between regions are in the hop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"PUT"})
 
 
 class AttemptLog(NamedTuple):
-    """That a call was sent to *region*, and why once more: ``""`` for the first time."""
+    """One sending of a call to *region*. *cause*: why it was sent again, ``""`` for the first time."""
 
     region: str
     cause: str
@@ -35,16 +35,16 @@ class AttemptLog(NamedTuple):
 
 class UpstreamCall(Struct, frozen=True):
     """
-    A call on its way out. *model* is the one asked for, ``""`` where there is none; *credential* a digest of what the
-    caller presented; *microsoft*: that is a token issued by Microsoft. *allow*: tags of residency, one of which a
-    region must have, none for any. *identity*: the answer may be stored, so it must come uncoded. *deadline*: when the
+    A call to be sent upstream. *model*: the model asked for, ``""`` if none; *credential*: a digest of what the caller
+    presented; *microsoft*: that is a token issued by Microsoft. *allow*: tags of residency; a region must have one of
+    them, any region if empty. *identity*: the answer may be stored, so it must come uncoded. *deadline*: when the
     caller gives up, monotonic seconds; *shared*: others may wait for the same answer. *pinned*: it names what one
-    region has stored, and is for no other. *batch*: it can wait for others. *cause*: why it is sent although another
-    call was before it, ``""`` for none.
+    region has stored, so only that region may take it. *batch*: others go first. *cause*: why it is sent after another
+    call, ``""`` if it is not.
 
-    *on_sent* is called when the whole request is on its way, *on_head* when an answer's head has come, which may not be
-    the last one, *on_sign* at each sign of life: an attempt is begun, its answer's head comes, or bytes up to the
-    commit point. *attempt_logs* fills up with what was tried.
+    *on_sent* is called when the whole request has been sent; *on_head* when an answer's head has come, perhaps not the
+    last one; *on_sign* at each sign of life: an attempt begins, its answer's head comes, or bytes come before the
+    commit point. *attempt_logs* collects the attempts.
     """
 
     site: Site
@@ -72,18 +72,18 @@ class UpstreamCall(Struct, frozen=True):
 
     @property
     def limit(self) -> float | None:
-        """When nobody waits for an answer any more: others may wait for a *shared* one."""
+        """When no caller waits for an answer any more; None if *shared*, because others may wait."""
         return None if self.shared else self.deadline
 
     @property
     def creates(self) -> bool:
-        """Whether sending it twice may do twice what it asks for: it isn't known to be a question only."""
+        """Whether a second sending may do the same work twice: the call is not known to be only a question."""
         endpoint = self.site.endpoint
         return self.head.method not in _SAFE and (endpoint is None or endpoint.kind is Kind.OTHER)
 
     @property
     def repeats(self) -> bool:
-        """Whether it is sent again although it may have been understood, and only the answer took too long."""
+        """Whether to send it again after a timeout, although the region may have understood it."""
         endpoint = self.site.endpoint
         if self.route.retry.on_timeout or self.head.method in {b"GET", b"HEAD"}:
             return True
@@ -91,10 +91,7 @@ class UpstreamCall(Struct, frozen=True):
 
 
 class Hop(Struct, frozen=True, gc=False):
-    """
-    The way to one region. *own*: the caller's own credential goes along. *target* and *body* are as that region wants
-    them.
-    """
+    """How to reach one region. *own*: the caller's own credential is sent. *target* and *body* are adapted to it."""
 
     region: Region
     own: bool
@@ -104,7 +101,7 @@ class Hop(Struct, frozen=True, gc=False):
 
 
 class AttemptResult(Struct, frozen=True):
-    """What became of an attempt: an *answer*, or else a *failure*; and what that says of the region."""
+    """The result of an attempt: an *answer* or else a *failure*, and a verdict on the region."""
 
     hop: Hop
     verdict: Verdict
@@ -112,11 +109,11 @@ class AttemptResult(Struct, frozen=True):
     failure: UpstreamFailed | Refused | None = None
 
     def close(self) -> None:
-        """Let go of its answer."""
+        """Close its answer."""
         if self.answer is not None:
             self.answer.close()
 
 
 def room_of(outgoing: UpstreamCall, hop: Hop) -> Room:
-    """Which quota a call by way of *hop* is counted against."""
+    """The quota that counts a call to the region of *hop*."""
     return Room(hop.place, outgoing.model[:128], outgoing.credential if hop.own else b"")

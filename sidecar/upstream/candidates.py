@@ -1,8 +1,8 @@
 """
-Who is asked: the ways to the regions that may take a call, and which of them is next.
+Which regions may take a call, and which of them is asked next.
 
-The rule: permits are asked for here, and one that is not used is given back here. A region is refused only where there
-is another one to ask.
+The rule: this module asks for permits, and gives unused permits back. A full or failing region is skipped only if
+another region can be asked.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from sidecar.upstream.call import Hop, UpstreamCall, room_of
 from sidecar.upstream.replay import Rewindable
 
 DENIED_PAUSE = 1.0
-"""Seconds after which a region that another process probes is asked for again."""
+"""Seconds until we ask again for a region that another process is probing."""
 
 
 class Sharing(Protocol):
-    """What the fleet knows of regions: see ``fleet/region_sync``."""
+    """What the fleet knows of regions; see ``fleet/region_sync``."""
 
     async def claim(self, place: Place, seconds: float) -> bool:
-        """Whether this process may probe *place*; nobody else does for so many seconds."""
+        """Whether this process may probe *place*. If so, no other process may for so many seconds."""
 
     def release(self, place: Place) -> None:
-        """It has not come to it."""
+        """This process does not probe *place* after all."""
 
 
 class Pick(NamedTuple):
-    """The region that is next. *last*: nobody else is left who would take the call."""
+    """The region to ask next. *last*: no other region is left that would take the call."""
 
     hop: Hop
     permit: Permit
@@ -47,7 +47,7 @@ class Pick(NamedTuple):
 
 
 class Nobody(Struct, frozen=True):
-    """No region takes the call now. *seconds* until one might; *why*, for people: what is with each."""
+    """No region takes the call now. *seconds*: until one might. *why*: the state of each region, for people."""
 
     seconds: float
     why: str
@@ -73,7 +73,7 @@ class Candidates:
         return f"<Candidates {self._regions!r}>"
 
     def hops(self, outgoing: UpstreamCall, body: bytes | Spool | Stream | Rewindable) -> list[Hop]:
-        """The ways to the regions that may take the call, in order. Raises ``Refused`` where there is none."""
+        """The hops to the regions that may take the call, in order. Raises ``Refused`` if there is none."""
         site, allow = outgoing.site, outgoing.allow
         if len(site.regions) == 1 and not allow:
             region = site.regions[0]
@@ -111,7 +111,7 @@ class Candidates:
     def _hop(
         self, outgoing: UpstreamCall, candidate: Candidate, body: bytes | Spool | Stream | Rewindable
     ) -> Hop | None:
-        """The way to a region; None where the model's name there cannot be put into the call."""
+        """The hop to a region; None if that region's name for the model cannot be written into the call."""
         region, site = candidate.region, outgoing.site
         target = site.target
         name = region.deployments.get(outgoing.model) if outgoing.model else None
@@ -131,8 +131,8 @@ class Candidates:
 
     async def pick(self, outgoing: UpstreamCall, left: list[Hop], *, only_region: bool = False) -> Pick | Nobody:
         """
-        The first of *left* that takes the call. A region without room, or one that fails, still gets it where nobody
-        else is left: it may answer after all, and nothing is lost by asking. *only_region*: there never was another.
+        The first of *left* that takes the call. If no other region is left, a full or failing region is asked too: it
+        may answer after all, and asking costs nothing. *only_region*: there was only one region from the start.
         """
         windows, now = self._regions.windows, self._clock()
         refused: list[tuple[bool, float, Hop]] = []
@@ -159,8 +159,8 @@ class Candidates:
         self, outgoing: UpstreamCall, hop: Hop, *, last: bool, only_region: bool = False
     ) -> Permit | Refusal:
         """
-        Leave of a region's breaker. Whether a probe is ours to send is asked of the fleet where it judges together:
-        another process may be at it.
+        Ask a region's breaker for a permit. If the fleet shares breakers, ask the fleet before a probe: another process
+        may be probing already.
         """
         rule = outgoing.site.service.breaker
         breaker = self._regions.breaker(hop.place, rule, self._clock())
@@ -183,12 +183,12 @@ class Candidates:
         return Refusal(DENIED_PAUSE, unanswered=True)
 
     def give_back(self, outgoing: UpstreamCall, pick: Pick) -> None:
-        """It has not come to it."""
+        """Give back the permit of a region that is not called after all."""
         self._regions.breaker(pick.hop.place, outgoing.site.service.breaker, self._clock()).release(pick.permit)
         self.yield_probe(outgoing, pick)
 
     def yield_probe(self, outgoing: UpstreamCall, pick: Pick) -> None:
-        """Let another process probe, where this one was to and has learnt nothing."""
+        """Let another process probe, if this process was to probe and has learnt nothing."""
         if pick.permit.probe and self._sharing is not None and outgoing.site.service.breaker.shared:
             self._sharing.release(pick.hop.place)
 

@@ -1,9 +1,9 @@
 """
-The commit point: up to where an answer is ours to exchange for another one.
+The commit point: until an answer has reached it, we can still replace that answer by another one.
 
-The rule: of a stream it is the first event that is no ping, of a whole answer its last byte, up to 1 MiB; of what a
-call for a stream got that is neither a stream nor JSON, its first byte; of what we don't know, the head. Nothing is
-handed on before it, so a break before it is nobody's but ours.
+The rule: a stream commits at its first event that is no ping; a whole answer at its last byte, up to 1 MiB; an answer
+to a call for a stream that is neither a stream nor JSON, at its first byte; an unknown answer at its head. Before the
+commit point the caller has received nothing, so it does not notice a break there.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from sidecar.core.region.verdict import GOOD, Verdict, judge_answer, judge_event
 from sidecar.errors import Cause, UpstreamFailed
 
 COMMIT_BYTES = 1024 * 1024
-"""A whole answer up to this size is handed on only when it is there to its end; so a broken one becomes an error."""
+"""A whole answer up to this size is sent to the caller only when it is complete; so a broken one becomes an error."""
 
 COMPLAINT_BYTES = 64 * 1024
-"""So much of an error is read to see what it says."""
+"""Bytes of an error that are read to learn its reason, at most."""
 
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # either header, told apart by zlib
 
 COMPLAINT_SECONDS = 1.0
-"""So long is waited for it; then its status alone tells."""
+"""Seconds to wait for the body of an error; after that its status alone is judged."""
 
 TALK_SECONDS = 1.0
-"""So long an answer may consist of pings, or of blanks, before its caller hears them: some are meant for its timer."""
+"""Seconds an answer may consist of pings or blanks only; then the caller gets them, as some are for its timer."""
 
 _BLANKS = b" \t\r\n"
 _CUT = "the document ends in its middle"
@@ -46,7 +46,7 @@ _EMPTY = Verdict(Sign.ERROR, "truncated", elsewhere=True)
 
 
 class Answer(Protocol):
-    """An upstream's answer, its body still to be read."""
+    """An upstream's answer whose body has not been read yet."""
 
     status: int
     pairs: Pairs
@@ -61,14 +61,15 @@ class Answer(Protocol):
 
 class CommittedResponse:
     """
-    An answer past its commit point: what has been read of it, then the rest. *fields* are its head's.
+    An answer past its commit point: first the bytes already read, then the rest. *fields* are its head's.
 
-    *heartbeats_only*: it has consisted of pings or blanks for so long that its callers are to hear them. Who reads it
-    sets *complete* when all that counts has come, and *tokens* when it is known how many the call took, which somebody
-    waits for where it *counts*. *on_break* hears when it breaks after all, *on_close*, once, that it is over.
+    *heartbeats_only*: it has sent only pings or blanks for so long that the callers must get them. The reader of the
+    answer sets *complete* when all content has come, and *tokens* when the token count of the call is known; if
+    *counts* is True, somebody waits for it. *on_break* is called if the answer breaks, *on_close* once, when it is
+    over.
 
-    *document*: what follows whether it ends in its middle, where that is to be known. Then it breaks there; and the
-    last byte of one whose length was said is given out only when it is known not to, for with it a caller has it all.
+    *document*: checks that a JSON document is not cut. A cut document breaks the answer. If its length was given, its
+    last byte is held back until the document is known to be whole, because with that byte the caller has it all.
     """
 
     __slots__ = (
@@ -137,7 +138,7 @@ class CommittedResponse:
             else:
                 await asyncio.to_thread(document.feed, chunk)
             if self.length is None:
-                return chunk  # its callers see where it breaks: the last chunk is missing
+                return chunk  # without a length, callers see the break: the last chunk is missing
             given, self._last = self._last + chunk[:-1], chunk[-1:]
             if given:
                 return given
@@ -148,13 +149,13 @@ class CommittedResponse:
         return last
 
     def discourage(self) -> None:
-        """Have it say that trying again is no use."""
+        """Add the header field that tells the caller not to try again."""
         name, value = NO_RETRY
         self.pairs = (*(pair for pair in self.pairs if pair[0].lower() != name), NO_RETRY)
         self.fields = {**self.fields, name: value}
 
     def unread(self, begun: bytes) -> None:
-        """What has been read so far is to be read once more."""
+        """Put *begun*, which was already read, back, so that it is read again."""
         self._begun = begun
 
     def close(self) -> None:
@@ -185,12 +186,12 @@ async def commit(
     on_sign: Callable[[], None] = lambda: None,
 ) -> tuple[CommittedResponse, Verdict]:
     """
-    Read *answer* up to its commit point, and say what it tells of its region. *fields* are its head's; *endpoint* is
-    None where the operation is not known; *now* is wall-clock seconds; *most* is how far, at most, the commit point
-    lies, bytes. *judged*: the call was looked up, so what has to be JSON, or calls itself so, has to be there to its
-    end. *streaming*: it asked for a stream. *on_sign* is called whenever bytes come.
+    Read *answer* up to its commit point, and judge its region by it. *fields* are the head's; *endpoint* is None if the
+    operation is unknown; *now* is wall-clock seconds; *most* is the latest commit point, bytes. *judged*: the call was
+    looked up, so an answer that must be JSON, or says that it is, must be complete. *streaming*: the call asked for a
+    stream. *on_sign* is called whenever bytes come.
 
-    Raises ``UpstreamFailed`` where it breaks before. An answer that is not returned is closed.
+    Raises ``UpstreamFailed`` if the answer breaks before that. An answer that is not returned is closed.
     """
     status = answer.status
     ahead = _Ahead(answer, fields, ledger, on_sign)
@@ -205,7 +206,7 @@ async def commit(
         if form_of(fields) is Form.EVENTS and b"content-encoding" not in fields:
             return await _commit_stream(ahead, endpoint.answers.watch(), most, judged=judged)
         if endpoint.kind is Kind.OTHER and not document:
-            return ahead.committed(), GOOD  # not one that we know what to expect of
+            return ahead.committed(), GOOD  # we do not know what this operation answers
         if _ends_soon(fields, answer, streaming=streaming, document=document):
             await _read_document(ahead, most)
             if document:
@@ -220,7 +221,7 @@ async def commit(
 
 
 async def _read_complaint(ahead: _Ahead) -> bytes:
-    """What an error says, as far as it comes soon; that it is one is known anyway."""
+    """Read the body of an error, as far as it comes soon; the status already says that it is an error."""
     with suppress(TimeoutError, UpstreamFailed):
         async with asyncio.timeout(COMPLAINT_SECONDS):
             await ahead.read(COMPLAINT_BYTES)
@@ -228,7 +229,7 @@ async def _read_complaint(ahead: _Ahead) -> bytes:
 
 
 async def _read_document(ahead: _Ahead, most: int) -> None:
-    """A whole answer; not for longer than ``TALK_SECONDS`` while nothing but blanks comes."""
+    """Read a whole answer; stop after ``TALK_SECONDS`` if only blanks have come."""
     chunk = await ahead.next()
     if chunk and not chunk[:64].strip(_BLANKS):
         with suppress(TimeoutError):
@@ -259,7 +260,7 @@ async def _commit_stream(ahead: _Ahead, watch: Watch, most: int, *, judged: bool
         ahead.heartbeats_only = True
         return ahead.committed(), GOOD
     clear = _is_told(watch)
-    document = ahead.begun.lstrip().startswith(b"{")  # misnamed
+    document = ahead.begun.lstrip().startswith(b"{")  # a JSON document with the content type of a stream
     if document and judged and not clear:
         _check_end(ahead, {}, empty=False)
     return ahead.committed(), _judge_stream(ahead, watch) if clear or document else _EMPTY
@@ -274,7 +275,7 @@ def _judge_stream(ahead: _Ahead, watch: Watch) -> Verdict:
 
 
 class _Ahead:
-    """What is read of an answer before anybody has it; booked in the ledger while there is room."""
+    """The bytes of an answer before its commit point; counted in the ledger while that has room."""
 
     def __init__(self, answer: Answer, fields: Fields, ledger: Ledger, on_sign: Callable[[], None]) -> None:
         self._on_sign = on_sign
@@ -319,10 +320,7 @@ class _Ahead:
 
 
 def _check_end(ahead: _Ahead, fields: Fields, *, empty: bool) -> None:
-    """
-    Raises ``UpstreamFailed`` where all of a JSON document has come, and its end is not in it; nothing at all has no end
-    either, where an *empty* one is none.
-    """
+    """Raises ``UpstreamFailed`` if a JSON document has ended but is cut. *empty*: an empty body is an error."""
     if not ahead.ended:
         return
     if (empty and not ahead.begun.strip(_BLANKS)) or (not _is_coded(fields) and is_cut(ahead.begun)):
@@ -334,7 +332,7 @@ def _is_coded(fields: Fields) -> bool:
 
 
 def _plain(body: bytes, fields: Fields) -> bytes:
-    """An error's bytes without their content coding, ``b""`` where we don't know that one (RFC 9110, 8.4.1)."""
+    """The bytes of an error without their content coding; ``b""`` if we don't know that coding (RFC 9110, 8.4.1)."""
     match fields.get(b"content-encoding", b"identity").strip().lower():
         case b"identity":
             return body
@@ -348,9 +346,9 @@ def _plain(body: bytes, fields: Fields) -> bytes:
 
 
 def _ends_soon(fields: Fields, answer: Answer, *, streaming: bool, document: bool) -> bool:
-    """Whether a whole answer is one to wait for: a *document*; sound and the like may be heard while it comes."""
+    """Whether to wait for the whole answer: yes for a *document*; sound and the like can be used while it comes."""
     if form_of(fields) is Form.EVENTS:
-        return False  # coded, so that its events cannot be seen
+        return False  # its content is coded, so its events cannot be read
     if streaming and not says_json(fields):
         return False
     if answer.length is not None:

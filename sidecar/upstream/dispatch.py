@@ -1,9 +1,9 @@
 """
-The attempt loop: which region a call is sent to, and whether to another one after that.
+The attempt loop: to which region a call is sent, and whether another region is tried after that.
 
-The rule: whether to try again is decided here and nowhere else, and only before the commit point. Every attempt beyond
-the first is paid from the service's budget and told with its reason; what is handed back after several attempts doesn't
-invite the caller to begin again.
+The rule: only this module decides whether to try again, and only before the commit point. Each attempt after the first
+costs one unit of the service's budget, and its reason is recorded. After several attempts the result tells the caller
+not to try again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sidecar.upstream.replay import Rewindable
 from sidecar.upstream.results import better, down, final, is_definite
 
 MOST_ATTEMPTS = 3
-"""Regions that one call is sent to, at most."""
+"""Attempts for one call, at most."""
 
 PAUSE = 0.5
 """Seconds before the same region is tried again, at most: full jitter (AWS Builders' Library, "Timeouts, retries and
@@ -42,28 +42,28 @@ LONGEST_PAUSE = 2.0
 """Seconds that a call waits here, at most, for a region that said when it may be asked again."""
 
 FALLBACK = "fallback"
-"""The cause of a stand-in's call: what it stands in for has been let in already, and may still be there."""
+"""The cause of a fallback's call: the failed call has passed the route's limits, and may still count there."""
 
 SECOND = "second-leader"
-"""The cause of a call beside another for the same answer, which shows no sign of life."""
+"""The cause of a second call for the same answer, sent because the first shows no sign of life."""
 
 _FULL = frozenset({429, 503, 529})
-"""Statuses by which a service says that it has no room."""
+"""Statuses with which a service says that it has no room."""
 
 _PERSONAL = frozenset({"unauthorized", "quota", "exhausted"})
 _SAME = frozenset({"reconnect", "unauthorized"})
-"""Causes of tries that go on with an attempt."""
+"""Causes of tries that belong to the same attempt."""
 
 OWN_RETRIES = b"x-stainless-retry-count"
-"""The field by which the SDKs of OpenAI and Anthropic tell that they try again by themselves."""
+"""The field that shows that the SDKs of OpenAI and Anthropic retry on their own."""
 
 
 class Sent(Struct, frozen=True):
     """
-    A call that is being answered. *own*: the caller's own credential has earned the answer. *good*: it is none that
-    says no, by its status or in a stream's first event; *failing*: it says that no answer can be had now; *personal*:
-    it says so of the credential, and nothing of what others may have. *final*: there was more than one attempt, so that
-    the caller should make none if it comes to nothing.
+    A call and the answer to it. *own*: the answer was given to the caller's own credential. *good*: it is no refusal or
+    error, by its status or its first stream event. *failing*: it says that no answer can be had now. *personal*: that
+    is true for this credential only; others may get an answer. *final*: there was more than one attempt, so that the
+    caller should not try again if this fails.
     """
 
     answer: CommittedResponse
@@ -77,8 +77,8 @@ class Sent(Struct, frozen=True):
 
 class Dispatch:
     """
-    Sends calls through *client*. *ledger* counts what is kept for a second try, *spawn* owns tasks; *now* is
-    wall-clock seconds, *clock* monotonic seconds, *draw* uniform in [0, 1). *sharing* is None where there is no fleet.
+    Sends calls through *client*. *ledger* counts the bytes kept for a second try, *spawn* owns tasks; *now* is
+    wall-clock seconds, *clock* monotonic seconds, *draw* uniform in [0, 1). *sharing* is None without a fleet.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class Dispatch:
 
     async def send(self, outgoing: UpstreamCall) -> Sent:
         """
-        Send a call to the regions that may take it, one after another, until one answers it; what was tried is in
-        ``outgoing.attempt_logs`` then, however it ends. An error that a service answers is an answer.
+        Send a call to the allowed regions, one after another, until one answers. The attempts are in
+        ``outgoing.attempt_logs`` afterwards, in every case. An error that a service answers counts as an answer.
 
-        Raises ``UpstreamFailed`` where none answered, ``Refused`` where none may be asked or the route's limits leave
-        no room, or what a streaming body raises (``ClientGone``, ``Refused``).
+        Raises ``UpstreamFailed`` if no region answered; ``Refused`` if no region is allowed or the route's limits leave
+        no room; and the errors of a streaming body (``ClientGone``, ``Refused``).
         """
         if outgoing.cause == FALLBACK or self._throttle.idle(outgoing.route):
             return await self._send(outgoing)
@@ -126,7 +126,7 @@ class Dispatch:
         tokens = estimate(size, declared_output(body)) if limits.tokens_per_minute else 0
         deadline = (
             None if outgoing.deadline is None else outgoing.deadline - 2 * TICK
-        )  # so that this is what it is told
+        )  # so that the caller is told of the limit, not of its own deadline
         seat = await self._throttle.enter(outgoing.route, tokens, deadline=deadline, batch=outgoing.batch)
         began = self._clock()
         try:
@@ -145,11 +145,11 @@ class Dispatch:
         return sent
 
     def spares(self, service: str) -> bool:
-        """Whether there is an extra attempt left for a call to *service*."""
+        """Whether the budget of *service* has an extra attempt left."""
         return self._regions.budget(service).left(self._clock()) >= 1.0
 
     def take(self, service: str) -> bool:
-        """Take an extra attempt for a call to *service*. False: there is none, and it must not be made."""
+        """Take an extra attempt from the budget of *service*. False: none is left, so it must not be made."""
         return self._regions.budget(service).take(self._clock())
 
     async def _send(self, outgoing: UpstreamCall) -> Sent:
@@ -183,12 +183,12 @@ class Dispatch:
         )
 
     async def _try(self, outgoing: UpstreamCall, left: list[Hop], rewindable: Rewindable | None) -> AttemptResult:
-        """Try regions until one has answered, or none is left that would."""
+        """Try regions until one has answered, or no region is left that would answer."""
         budget = self._regions.budget(outgoing.site.service.name)
         first, only_region = len(outgoing.attempt_logs), len(left) == 1
         best: AttemptResult | None = None
         places = [hop.place for hop in left]
-        nobody, over = None, False  # over: no other region takes it now
+        nobody, over = None, False  # over: no other region accepts the call now
         cause = outgoing.cause
         try:
             while True:
@@ -220,14 +220,14 @@ class Dispatch:
             raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
         attempts = _attempts(outgoing, first)
         if only_region and not self._regions.breaker(best.hop.place, outgoing.site.service.breaker, self._clock()).gone:
-            return final(best, attempts)  # it has failed, not gone: there is no better time to come back
+            return final(best, attempts)  # the region fails but is still called: no later time is better
         if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or over):
             soonest = self._soonest(outgoing, places, nobody)
             return structs.replace(best, failure=down(best, soonest, final=attempts > 1))
         return final(best, attempts)
 
     def _soonest(self, outgoing: UpstreamCall, places: list[Place], nobody: Nobody | None) -> float:
-        """In how many seconds one of *places* may take a call again, as far as is known."""
+        """In how many seconds one of *places* may accept a call again, as far as is known."""
         now, rule = self._clock(), outgoing.site.service.breaker
         waits = [self._regions.breaker(place, rule, now).remaining(now) for place in places]
         return min([*waits, *([] if nobody is None else [nobody.seconds])])
@@ -236,8 +236,8 @@ class Dispatch:
         self, outgoing: UpstreamCall, pick: Pick, left: list[Hop], result: AttemptResult, tried: int
     ) -> bool:
         """
-        Whether there is another attempt, after a pause where that is at the same region. The only region is asked again
-        once, unless the caller does so by itself.
+        Whether to make another attempt. Before the same region is tried again, this pauses. If there is only one
+        region, it is tried again once, unless the caller retries on its own.
         """
         verdict = result.verdict
         if tried >= MOST_ATTEMPTS:
@@ -261,7 +261,7 @@ class Dispatch:
         return True
 
     def _check_time(self, outgoing: UpstreamCall, best: AttemptResult | None) -> None:
-        """Nothing is sent for a caller whose time is over; what there is already is handed back."""
+        """If the caller's time is over, send nothing; a result that we already have is returned."""
         if best is None and not self._is_in_time(outgoing, 0.0):
             detail = "the caller's time was over before it was sent"
             failure = UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, detail, sent=False)
@@ -269,7 +269,7 @@ class Dispatch:
             raise failure
 
     def _is_in_time(self, outgoing: UpstreamCall, seconds: float) -> bool:
-        """Whether the caller is still there in so many *seconds*."""
+        """Whether the caller will still wait after so many *seconds*."""
         return outgoing.limit is None or self._clock() + seconds < outgoing.limit
 
     # ---- one attempt, or two in a race ----
@@ -302,8 +302,8 @@ class Dispatch:
 
     async def _race(self, outgoing: UpstreamCall, pick: Pick, left: list[Hop], after: float) -> AttemptResult:
         """
-        An attempt that is made twice where it takes longer than *after* seconds; the first answer counts, and the
-        other attempt is cancelled (Dean and Barroso, "The Tail at Scale", 2013).
+        One attempt, and a second one if it takes longer than *after* seconds. The first answer counts, and the other
+        attempt is cancelled (Dean and Barroso, "The Tail at Scale", 2013).
         """
         race = Race(self._spawn)
         hedge: _Hedge | None = None
@@ -321,7 +321,7 @@ class Dispatch:
                     best = better(best, result)
             finally:
                 await race.over()
-                if hedge is not None and not hedge.sent:  # most calls that are late are so by a hair
+                if hedge is not None and not hedge.sent:  # most late calls end just after that time
                     self._regions.hedges(outgoing.site.service.name).give_back()
                     hedge.forget()
         except BaseException:
@@ -331,7 +331,7 @@ class Dispatch:
         return best
 
     async def _hedge(self, hedge: _Hedge, pick: Pick, left: list[Hop], race: Race) -> None:
-        """The second attempt, at another region where there is one; not where only one is left that has trouble."""
+        """Start the second attempt, at another region if there is one; not if the only region left has trouble."""
         outgoing = hedge.outgoing
         second = await self._candidates.pick(outgoing, left or [pick.hop])
         if isinstance(second, Nobody):
@@ -345,7 +345,7 @@ class Dispatch:
 
 
 class _Hedge:
-    """A second attempt of *outgoing*; it costs something from when it is *sent* on."""
+    """A second attempt of *outgoing*; it costs budget only once it has been *sent*."""
 
     def __init__(self, outgoing: UpstreamCall) -> None:
         self.outgoing = outgoing
@@ -353,13 +353,13 @@ class _Hedge:
         self._try: AttemptLog | None = None
 
     def begin(self, region: str) -> UpstreamCall:
-        """The trip of the attempt."""
+        """The upstream call for the second attempt, which is added to the log."""
         self._try = AttemptLog(region, "hedge")
         self.outgoing.attempt_logs.append(self._try)
         return structs.replace(self.outgoing, on_sent=self._mark)
 
     def forget(self) -> None:
-        """It has not come to it."""
+        """The second attempt was never sent: remove it from the log."""
         if self._try is not None:
             self.outgoing.attempt_logs.remove(self._try)
 
@@ -369,17 +369,17 @@ class _Hedge:
 
 
 def _attempts(outgoing: UpstreamCall, first: int) -> int:
-    """How many attempts there were since the *first*: one that a connection or a credential too old ended is none."""
+    """How many attempts there were since the *first*. A retry after an old connection or credential does not count."""
     return len([one for one in outgoing.attempt_logs[first:] if one.cause not in _SAME])
 
 
 def _is_bound(rewindable: Rewindable | None, result: AttemptResult) -> bool:
-    """Whether the body has gone to this region alone, or is still going: the connection of an early answer takes on."""
+    """Whether no other region can get the body: it is spent, or its upload to this region (early answer) still runs."""
     return rewindable is not None and (rewindable.spent or (result.answer is not None and not rewindable.ended))
 
 
 def _is_harmless(outgoing: UpstreamCall, result: AttemptResult) -> bool:
-    """Whether the same region may be sent a call once more: it may have done already what the call asks for."""
+    """Whether the call may be sent to the same region again: the region may have already done what it asks."""
     if not outgoing.creates:
         return True
     if result.answer is not None:

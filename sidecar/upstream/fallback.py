@@ -1,8 +1,8 @@
 """
-What answers where no region does: another model, or an answer that was written beforehand.
+Fallback answers, for when no region answers: another model's answer, or an answer from a file.
 
-The rule: a stand-in says what it is, and is never kept as the answer of what was asked. Who does not want one says so
-(``x-sidecar-fallback: none``).
+The rule: a fallback answer says that it is one, and is never stored as the answer to the request. A caller that does
+not want one says so (``x-sidecar-fallback: none``).
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _JSON: Pairs = ((b"content-type", b"application/json"),)
 
 
 def refuses(fields: Fields) -> bool:
-    """Whether a caller takes no stand-in."""
+    """Whether the caller refuses fallback answers."""
     return fields.get(b"x-sidecar-fallback", b"").strip().lower() == b"none"
 
 
 def has_room(failure: UpstreamFailed | Refused | Sent) -> bool:
-    """Whether a model may be asked after *failure*: a route whose own limits refused it has no room for more."""
+    """Whether a model may be asked after *failure*: not if the route's own limits refused the call."""
     return not (isinstance(failure, Refused) and failure.code == "route-limit")
 
 
 class FallbackAnswer(Struct, frozen=True):
-    """An answer in place of the one asked for; *model* gave it, ``""`` for a file."""
+    """A fallback answer; *model* gave it, ``""`` if it is from a file."""
 
     sent: Sent
     model: str
 
 
 class Fallback:
-    """Finds stand-ins. *clock* is monotonic seconds; *tell* hears of a file that cannot be used."""
+    """Finds fallback answers. *clock* is monotonic seconds; *tell* is called for a file that cannot be used."""
 
     def __init__(self, dispatch: Dispatch, clock: Callable[[], float], tell: Callable[[str], None]) -> None:
         self._dispatch = dispatch
@@ -64,9 +64,9 @@ class Fallback:
         self, outgoing: UpstreamCall, endpoint: Endpoint | None, view: View, *, models: bool = True
     ) -> FallbackAnswer | None:
         """
-        The first of the route's fallbacks that answers *outgoing*, whose body is in memory; None where none does. A
-        stale entry is not looked for here: where one may serve, it was taken before. Without *models* no call is made:
-        a route that has no room for one has none for another.
+        The first of the route's fallbacks that answers *outgoing*, whose body is in memory; None if none does. Stale
+        entries are not looked for here: the proxy has tried them before. *models* False: no model is called, because
+        the route has no room for one more call.
         """
         if refuses(outgoing.head.fields) or endpoint is None:
             return None
@@ -104,7 +104,7 @@ class Fallback:
             return None
         if view.stream and endpoint.answers.streams:
             convert = endpoint.answers.convert
-            # Token counts can be shown only where the file has them.
+            # Token counts can be shown only if the file has them.
             body = convert(body, Form.WHOLE, view) or convert(body, Form.WHOLE, View(stream=True, usage=False))
             if body is None:
                 self._tell(f"{path}: cannot be given as a stream; it has to be a whole answer of this API")
@@ -113,7 +113,7 @@ class Fallback:
         return FallbackAnswer(Sent(_written(_JSON, body), ""), "")
 
     def _load(self, path: str) -> bytes:
-        """The answer in the file *path*, ``b""`` for one that cannot be used."""
+        """The answer in the file *path*; ``b""`` if it cannot be used."""
         body = b""
         try:
             with Path(path).open("rb") as file:
@@ -128,7 +128,7 @@ class Fallback:
 
 
 class _Written:
-    """A file as an answer."""
+    """The contents of a file as an answer."""
 
     status = 200
 
@@ -150,7 +150,7 @@ def _written(pairs: Pairs, body: bytes) -> CommittedResponse:
 
 
 def _with_model(outgoing: UpstreamCall, model: str) -> UpstreamCall | None:
-    """*outgoing* as it asks *model*; None where its name cannot be put there, or is there already."""
+    """*outgoing* with *model* instead; None if the name cannot be written there, or is the same."""
     site, body = outgoing.site, outgoing.body
     if model == outgoing.model or not isinstance(body, bytes) or site.endpoint is None:
         return None

@@ -1,7 +1,7 @@
 """
-Attempts that race each other.
+Attempts of the same call that run at the same time.
 
-The rule: each ends in one result; one is taken, and what nobody takes is let go of, connection and permit.
+The rule: each ends in one result. One result is taken; the others are closed, with their connection and permit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sidecar.upstream.call import AttemptResult
 
 
 class Race:
-    """Attempts at a time; each ends in one result, and what nobody takes is let go of."""
+    """Attempts that run at the same time. Each ends in one result; a result that is not taken is closed."""
 
     def __init__(self, spawn: Callable[..., asyncio.Task[None]]) -> None:
         self._spawn = spawn
@@ -24,16 +24,16 @@ class Race:
 
     @property
     def won(self) -> bool:
-        """Whether there is a result that nobody has taken yet."""
+        """Whether there is a result that was not taken yet."""
         return not self._ends.empty()
 
     def enter(self, attempt: Coroutine[Any, Any, AttemptResult]) -> None:
-        """One more. Whoever enters it waits for a result next: a task that has not begun cannot clean up."""
+        """Start one more attempt. Then wait for a result: a task that is cancelled before it begins cannot clean up."""
         self.running += 1
         self._tasks.add(self._spawn(self._run(attempt), name="attempt"))
 
     async def next(self, seconds: float | None) -> AttemptResult | None:
-        """The next result; None where there was none for so many *seconds*."""
+        """The next result; None if none came within *seconds*."""
         try:
             async with asyncio.timeout(seconds):
                 result = await self._ends.get()
@@ -45,7 +45,7 @@ class Race:
         return result
 
     async def over(self) -> None:
-        """Cancel what still runs."""
+        """Close the results that were not taken, and cancel the attempts that still run."""
         while not self._ends.empty():
             result = self._ends.get_nowait()
             if isinstance(result, AttemptResult):

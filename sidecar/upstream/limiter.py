@@ -1,7 +1,7 @@
 """
-Throttling of our own: which calls of a route may go to a service now, which wait, and which are sent away.
+Our own throttling: which calls of a route may go to a service now, which calls wait, and which are refused.
 
-The rule: a route that limits nothing has no gate; every other one has its own, which decides alone.
+The rule: a route without limits has no limiter. Each other route has its own limiter, which alone decides.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sidecar.upstream.route_limiter import CAUSES, UNLIMITED, CallLater, Quota, 
 
 class Throttle:
     """
-    The limits of all routes. *quota*: the fleet's rates, None without a fleet; *pods* is how many processes it had when
-    last counted, None where that is not known; *clock* is monotonic seconds; *spawn* owns the tasks in which the fleet
-    is asked; *call_later* is the event loop's.
+    The limits of all routes. *quota*: the fleet's rates, None without a fleet. *pods* returns how many processes the
+    last count of the fleet found, None if unknown. *clock* is monotonic seconds. *spawn* owns the tasks that ask the
+    fleet. *call_later* is the event loop's.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class Throttle:
         return f"<Throttle {' '.join(map(repr, self._limiters.values())) or 'nothing limited yet'}>"
 
     def idle(self, route: Route) -> bool:
-        """Whether *route* limits nothing, so that its calls needn't enter."""
+        """Whether *route* has no limits, so that its calls need not enter."""
         return not limited(route.limits)
 
     async def enter(self, route: Route, tokens: int, *, deadline: float | None = None, batch: bool = False) -> Slot:
         """
-        Wait for the turn of a call that is estimated at *tokens* (``core/limits/rates.estimate``), and that is of no
-        use after *deadline*, by the clock. *batch*: it waits behind all that are not.
+        Wait for the turn of a call with about *tokens* tokens (``core/limits/rates.estimate``). After *deadline*, by
+        the clock, the call is of no use. *batch*: it waits behind all calls that are not batch.
 
-        Raises ``Refused`` (429 ``route-limit``), with when to come again, as soon as its turn can't come in time.
+        Raises ``Refused`` (429 ``route-limit``), with the time to retry, once its turn cannot come in time.
         """
         limiter = self._limiters.get(route.name)
         if limiter is None:
@@ -69,9 +69,9 @@ class Throttle:
         return {name: limiter.inside for name, limiter in self._limiters.items()}
 
     def room(self) -> Mapping[str, int]:
-        """How many calls may be under way, by route; only of those whose concurrency is limited."""
+        """How many calls may be under way, by route; only for routes with limited concurrency."""
         return {name: limiter.room for name, limiter in self._limiters.items() if limiter.room != UNLIMITED}
 
     def shed(self) -> Mapping[tuple[str, str], int]:
-        """How many calls were sent away since the start, by route and ``CAUSES``."""
+        """How many calls were refused since the start, by route and ``CAUSES``."""
         return {(name, cause): limiter.shed[cause] for name, limiter in self._limiters.items() for cause in CAUSES}

@@ -1,8 +1,8 @@
 """
-A body that is still arriving, and may have to be sent again.
+A request body that is still arriving, and may have to be sent again.
 
-The rule: what has passed is kept as long as it is little and memory has room for it; past that the body can be sent
-once, and never again without its beginning.
+The rule: the bytes that were sent are kept while they are few and memory has room. After that the body can be sent only
+once, because its beginning is gone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ KEPT_FOR_RESEND = 256 * 1024
 
 class Rewindable:
     """
-    A streaming body that can be sent a second time as long as little of it has passed. *stream* goes on after a read
-    of it that was cancelled.
+    A streaming body that can be sent again as long as few of its bytes were read. *stream* must be readable again after
+    one of its reads was cancelled.
 
-    *spent*: more has passed than is kept, so it cannot. *ended*: all of it has been read.
+    *spent*: more was read than can be kept, so it cannot be sent again. *ended*: all of it has been read.
     """
 
     def __init__(self, stream: Stream, ledger: Ledger) -> None:
@@ -35,8 +35,8 @@ class Rewindable:
         self._begun = False
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body from its start. Where that is not kept any more, reading it raises ``RuntimeError``."""
-        # as it is now: an early answer's head lets go of it in the middle of a resend, or before its first byte
+        """The body from its start. If the start is no longer kept, reading raises ``RuntimeError``."""
+        # copy it now: the head of an early answer drops it during a resend, or before the resend's first byte
         return self._read(tuple(self._kept), whole=not (self.spent and self._begun))
 
     async def _read(self, kept: tuple[bytes, ...], *, whole: bool) -> AsyncIterator[bytes]:
@@ -60,7 +60,7 @@ class Rewindable:
             self._kept.append(chunk)
 
     def forget(self) -> None:
-        """Let go of what is kept: from now on the body cannot be sent again."""
+        """Drop the kept bytes: from now on the body cannot be sent again."""
         self.spent = True
         self._kept.clear()
         self._ledger.give(self._held)

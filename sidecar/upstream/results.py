@@ -1,7 +1,7 @@
 """
-How a call's attempts ended, and what its caller gets of that.
+How the attempts of a call ended, and which of the results the caller gets.
 
-The rule: an end that the caller doesn't get is closed here, and one that it gets tells whether to try again.
+The rule: a result that the caller does not get is closed here. A result that it gets says whether to try again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sidecar.upstream.call import AttemptResult
 
 
 def is_definite(result: AttemptResult) -> bool:
-    """Whether another region would say the same; a credential that one has refused may be another's own."""
+    """Whether another region would answer the same. No for a refused credential: another may have its own."""
     verdict = result.verdict
     if verdict.sign is Sign.GOOD:
         return True
@@ -26,9 +26,9 @@ def is_definite(result: AttemptResult) -> bool:
 
 def better(one: AttemptResult | None, other: AttemptResult) -> AttemptResult:
     """
-    Which of two ends the caller gets: an answer rather than none, one to wait for rather than an error, and either that
-    or what holds everywhere rather than what only one region lacks; of what has no answer, what was sent. Of equals the
-    later.
+    Which of two results the caller gets; the other is closed. From best to worst: a good answer; an error that says how
+    long to wait, or that holds in every region; an error of this region only; any other answer; a failure after the
+    call was sent; a failure before that. If both are equal, the later one.
     """
     if one is None:
         return other
@@ -49,7 +49,7 @@ def _rank(result: AttemptResult) -> int:
 
 
 def down(result: AttemptResult, seconds: float, *, final: bool) -> UpstreamFailed:
-    """No region answers: however the last attempt failed, the caller is told when to come back."""
+    """The failure if no region answers: for every cause, the caller is told when to come back."""
     failure = UpstreamFailed(Cause.NO_REGION, str(result.failure), retry_after=max(seconds, 1.0))
     failure.final = final
     failure.by_own_deadline = isinstance(result.failure, UpstreamFailed) and result.failure.by_own_deadline
@@ -57,7 +57,7 @@ def down(result: AttemptResult, seconds: float, *, final: bool) -> UpstreamFaile
 
 
 def final(result: AttemptResult, attempts: int) -> AttemptResult:
-    """What is handed back. After several attempts the caller's own would multiply ours, if it is not told."""
+    """The result to return. After several attempts it says "do not retry": retries would multiply ours."""
     if attempts > 1 and result.verdict.sign in {Sign.ERROR, Sign.UNANSWERED}:
         if result.answer is not None:
             result.answer.discourage()

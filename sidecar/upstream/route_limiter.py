@@ -24,35 +24,35 @@ from sidecar.errors import FleetAway, Refused
 from sidecar.tasks import Spawn
 
 PATIENCE_SECONDS: Final = 5.0
-"""How long a call waits for room in a rate, at most: after that its caller waits better than we do."""
+"""Seconds a call waits for room in a rate, at most: for longer waits its caller should retry later."""
 
 LONGEST_RETRY: Final = 60.0
-"""The most that a caller is told to wait: longer waits are not heeded, or are heeded to the letter (SDKs differ)."""
+"""The longest wait that a caller is told, seconds: SDKs either ignore a longer one, or really wait for it."""
 
 ALONE_SECONDS: Final = 0.5
-"""After a failure the fleet isn't asked for so long: each call would pay for finding out."""
+"""Seconds after a failure in which the fleet is not asked: else each call would wait for a failure again."""
 
 MOST_ASKED: Final = 32
-"""Calls that the fleet is asked for in one go."""
+"""Calls for which the fleet is asked in one request, at most."""
 
 MOST_ASKING: Final = 1024
-"""Calls beyond the queue that may be in line while the fleet is being asked: they don't wait yet, they ask."""
+"""Calls that may be in line beyond the queue's limit while the fleet is being asked about them."""
 
 MOST_ADAPTIVE: Final = 1000
 FIRST_ADAPTIVE: Final = 20
-"""Of an adaptive concurrency without a limit: where it ends, and where it begins (as ``AIMDLimit`` does)."""
+"""The limit of an adaptive concurrency if none is configured: its maximum, and its start (as in ``AIMDLimit``)."""
 
 UNLIMITED: Final = 1 << 62
 
 CAUSES: Final = ("queue", "deadline", "rate")
-"""Why a call is sent away: too many wait, it would wait for longer than it can, or no rate has room for it soon."""
+"""Why a call is refused: too many wait, it would wait longer than it can, or no rate has room for it soon."""
 
 
 class Timer(Protocol):
-    """A call that is due."""
+    """A function call that is scheduled."""
 
     def cancel(self) -> None:
-        """Not to be made."""
+        """Cancel the scheduled call."""
 
 
 class Quota(Protocol):
@@ -75,7 +75,7 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class Slot:
-    """A call that was let in; whoever has it lets it ``leave``, on every ending."""
+    """A call that may go to the service. Its owner calls ``leave`` in every case."""
 
     __slots__ = ("_began", "_charge", "_estimate", "_left", "_limiter")
 
@@ -91,9 +91,9 @@ class Slot:
 
     def leave(self, *, tokens: int | None, throttled: bool, seconds: float | None) -> None:
         """
-        The call is over; a second time says nothing. *tokens*: what it used, prompt and answer, None where that is not
-        known and the estimate stays, 0 where it failed; *throttled*: the service was out of room; *seconds* until its
-        answer, None where they say nothing of the service, as when the caller left.
+        The call is over; a second call of this does nothing. *tokens*: tokens used, prompt and answer; None if unknown
+        (the estimate stays), 0 if the call failed. *throttled*: the service had no room. *seconds*: time until the
+        answer, None if it says nothing about the service, for example because the caller left.
         """
         if not self._left:
             self._left = True
@@ -101,7 +101,7 @@ class Slot:
 
 
 class _Call:
-    """One in line: *until* is when waiting is of no use any more; *by_own_deadline*: its own deadline says so."""
+    """A call in line. *until*: when waiting becomes useless; *by_own_deadline*: because of its own deadline."""
 
     __slots__ = ("batch", "by_own_deadline", "charge", "estimate", "future", "timer", "until")
 
@@ -161,7 +161,7 @@ class RouteLimiter:
         return self.limits.concurrency or UNLIMITED
 
     def tune(self, limits: RouteLimits) -> None:
-        """Go by *limits* from now on."""
+        """Use *limits* from now on."""
         if limits is self.limits:
             return
         before, self.limits = self.limits, limits
@@ -194,7 +194,7 @@ class RouteLimiter:
     def leave(
         self, estimate: int, charge: int, began: float, tokens: int | None, seconds: float | None, *, throttled: bool
     ) -> None:
-        """See ``Slot.leave``; *charge* is what was taken for the call, which *began* then."""
+        """See ``Slot.leave``; *charge* is what the call paid, and it *began* at that time."""
         now = self._clock()
         held = now - began
         self._hold += (held - self._hold) * (0.1 if self._hold else 1.0)
@@ -207,7 +207,7 @@ class RouteLimiter:
         self.step()
 
     def step(self) -> None:
-        """Let in whoever may go now, and see to it that there is another step when that changes by time alone."""
+        """Start each call that may go now; if only time can start the next call, schedule another step."""
         now = self._clock()
         while self.inside < self.room and (call := self._line.first) is not None:
             if call.future.done():  # cancelled just now
@@ -243,7 +243,7 @@ class RouteLimiter:
     # The line
 
     def _join(self, call: _Call, now: float) -> None:
-        """Into the line; or away, where it is clear that its turn won't come in time."""
+        """Put the call in line; or refuse it, if it is clear that its turn cannot come in time."""
         for_rates = self._wait_for_rates(call, now)
         wait = max(for_rates, self._wait_for_slot(call))
         if call.until <= now or now + wait > call.until:
@@ -255,7 +255,7 @@ class RouteLimiter:
             self._trim(self.limits.queue + MOST_ASKING, now)
 
     def _trim(self, most: int, now: float) -> None:
-        """Send away whoever is too much: the last batch call, and only where there is none the last of the others."""
+        """Refuse calls that are too many: the last batch call first; if there is none, the last other call."""
         while self.waiting > most and (last := self._line.last) is not None:
             self._line.remove(last)
             self._refuse(last, "queue", max(self._wait_for_slot(last), self._wait_for_rates(last, now)))
@@ -271,7 +271,7 @@ class RouteLimiter:
             self.step()
 
     def _abandon(self, call: _Call) -> None:
-        """The caller has left: of what it has or waits for, nothing stays behind."""
+        """The caller has left: give back all that its call has or waits for."""
         future = call.future
         if not future.cancelled() and future.done() and future.exception() is None:
             future.result().leave(tokens=0, throttled=False, seconds=None)
@@ -296,7 +296,7 @@ class RouteLimiter:
         call.future.set_exception(refused)
 
     def _wait_for_slot(self, call: _Call) -> float:
-        """Seconds until a slot is free for one who joins the line now: by the mean time that calls have held theirs."""
+        """Seconds until a call that joins now gets a slot, by the mean time that calls keep a slot."""
         ahead, _ = self._line.ahead(batch=call.batch)
         behind = ahead - (self.room - self.inside) + 1
         return max(0, behind) * self._hold / self.room
@@ -327,7 +327,7 @@ class RouteLimiter:
         return True
 
     def _buy(self, call: _Call, now: float) -> None:
-        """Ask the fleet for turns, or take one of this process's share; where that comes too late, *call* goes away."""
+        """Ask the fleet for turns, or use this process's share; if the turn would come too late, refuse *call*."""
         if self._quota is not None and self._quota.up and now >= self._alone_until:
             if self._asking is None:
                 self._asking = self._spawn(self._ask(self._quota), name="throttle")
@@ -340,7 +340,7 @@ class RouteLimiter:
             self._refuse(call, "rate", wait)
 
     async def _ask(self, quota: Quota) -> None:
-        """Ask the fleet for those who are first in line by now, as many as have a slot."""
+        """Ask the fleet for turns for the first calls in line, as many as have a slot."""
         now = self._clock()
         calls = tuple(islice(self._line, max(0, min(MOST_ASKED, self.room - self.inside))))
         charges = [call.charge for call in calls]
@@ -372,14 +372,14 @@ class RouteLimiter:
         return max(0.0, min(PATIENCE_SECONDS, call.until - now))
 
     def _clear(self, wait: float, now: float) -> None:
-        """There is no turn for so long: send away who can't wait for it."""
+        """There is no turn for so long: refuse the calls that cannot wait for it."""
         for call in tuple(self._line):
             if wait > self._patience(call, now):
                 self._line.remove(call)
                 self._refuse(call, "rate", wait)
 
     def _give(self, tokens: int, requests: int, now: float) -> None:
-        """Correct what was taken: so much is given back, or below 0 taken in addition, and later calls pay for it."""
+        """Correct what a call paid: give back so much; if it is below 0, take more, which later calls pay."""
         if not tokens and not requests:
             return
         self._turns.give(now, self._worth, tokens, requests)

@@ -1,7 +1,7 @@
 """
-The bytes of one answer on its way: kept whole up to a limit, past that in a window before the slowest reader.
+The bytes of one answer while it comes: all bytes up to a limit, after that a window from the slowest reader on.
 
-The rule: what is kept whole is in the memory budget; a window is bounded by itself, and is not.
+The rule: an answer that is kept whole counts in the memory budget. A window has its own limit, and does not count.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ PIECE = 128 * 1024  # a late reader catches up in pieces of about this size
 
 class AnswerBuffer:
     """
-    The bytes as the chunks in which they came. A reader stands *at* the number of chunks that it has had.
+    The bytes, in the chunks in which they came. *at* of a reader is the number of chunks that it has received.
 
-    *limit* is how many bytes are kept whole. *size*: bytes that have come; *held*: those still kept, of which *taken*
-    are in the *ledger*; *windowed*: the beginning may have been let go.
+    *limit*: bytes that are kept whole. *size*: bytes that have come. *held*: bytes still kept; *taken* of them are
+    counted in the *ledger*. *windowed*: the beginning may have been dropped.
     """
 
     __slots__ = ("_behind", "_chunks", "_first", "_ledger", "_limit", "held", "size", "taken", "windowed")
@@ -39,7 +39,7 @@ class AnswerBuffer:
 
     @property
     def end(self) -> int:
-        """The number of chunks that have come."""
+        """The number of chunks that have come, dropped ones included."""
         return self._first + len(self._chunks)
 
     def holds(self, size: int) -> bool:
@@ -47,7 +47,7 @@ class AnswerBuffer:
         return size <= self._limit
 
     def take(self, size: int) -> bool:
-        """Take room for *size* bytes more; False where they cannot be kept whole any more. A window needs none."""
+        """Reserve room for *size* more bytes; False if they cannot be kept whole any more. A window needs no room."""
         if self.windowed:
             return True
         if self.size + size > self._limit or not self._ledger.take(size):
@@ -62,11 +62,11 @@ class AnswerBuffer:
         self._chunks.append(chunk)
 
     def whole(self) -> bytes | None:
-        """All bytes so far, or None where their start may have been let go."""
+        """All bytes so far, or None if the beginning may have been dropped."""
         return None if self.windowed else b"".join(self._chunks)
 
     def next(self, at: int) -> tuple[bytes, int]:
-        """The next bytes for a reader *at* a chunk, about 128 KiB at most, ``b""`` for none; and its new place."""
+        """The next bytes for a reader *at* a chunk, about 128 KiB at most, ``b""`` if none; and its new position."""
         chunks, start = self._chunks, at - self._first
         if start >= len(chunks):
             return b"", at
@@ -81,8 +81,8 @@ class AnswerBuffer:
 
     def left_behind(self, at: int) -> bool:
         """
-        Whether the window can move now that a reader which stood *at* a chunk has gone on: it was the last one at the
-        beginning. So a chunk costs a look at each reader, and no more.
+        Whether the window can move after a reader that stood *at* a chunk has gone on: true if it was the last one at
+        the beginning. So each chunk needs only one check of all readers.
         """
         if not self.windowed or at > self._first:
             return False
@@ -90,7 +90,7 @@ class AnswerBuffer:
         return self._behind <= 0
 
     def trim(self, positions: Iterable[int]) -> None:
-        """Let go of what every reader has had; *positions* is where they stand."""
+        """Drop the chunks that every reader has received; *positions* are the readers' positions."""
         if not self.windowed:
             return
         standing = list(positions)
@@ -101,18 +101,18 @@ class AnswerBuffer:
             self.held -= sum(map(len, self._chunks[:count]))
             del self._chunks[:count]
             self._first = slowest
-        if self.taken > self.held:  # what comes from now on is bounded by the window, and is not in the ledger
+        if self.taken > self.held:  # from now on the window limits the bytes, so the ledger does not
             self._ledger.give(self.taken - self.held)
             self.taken = self.held
 
     def rewind(self) -> None:
-        """Forget all of it: another answer comes in its place."""
+        """Drop all bytes: another answer comes in place of this one."""
         self._chunks.clear()
         self._ledger.give(self.taken)
         self.size = self.held = self.taken = self._first = 0
 
     def drop(self) -> None:
-        """Let go of all of it, for nobody reads it any more."""
+        """Drop all bytes, because no reader is left."""
         self._ledger.give(self.taken)
         self.windowed = True
         self._chunks.clear()

@@ -1,9 +1,9 @@
 """
-One upstream answer on its way, and everybody who reads it.
+A flight: one upstream answer while it comes, and all callers that read it.
 
-The rule: the fetch belongs to the flight, not to its first caller. A reader that leaves harms nobody; a fetch that
-nobody waits for is cancelled, unless it is worth finishing. Every change of shared state is made in one synchronous
-method; what readers await is a future of their own. How much of the answer is kept is said in ``buffer``.
+The rule: the fetch belongs to the flight, not to its first caller. A reader that leaves disturbs no other reader. If no
+reader is left, the fetch is cancelled, unless its answer is worth storing. Each change of shared state is one
+synchronous method; each reader awaits its own future. ``buffer`` says how much of the answer is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.pulse import Pulse
 
 WINDOW = 256 * 1024
-"""Bytes that a flight past its limit may be ahead of its slowest reader."""
+"""Bytes that a windowed flight may be ahead of its slowest reader."""
 
 Scopes = Callable[[], tuple[Scope, ...]]
 
@@ -31,7 +31,7 @@ _NO_FIELDS: Fields = {}
 
 
 class Stage(StrEnum):
-    """Where a flight stands."""
+    """The state of a flight."""
 
     WAITING = "waiting"
     OPEN = "open"
@@ -41,9 +41,9 @@ class Stage(StrEnum):
 
 class Flight:
     """
-    One fetch. The feeding side (``open``, ``push``, ``release``) is the fetch's; ``join`` is the callers'.
+    One fetch. The fetch calls the feeding side (``open``, ``push``, ``release``); callers call ``join``.
 
-    *limit* is how many bytes of the answer are kept whole; *generating* that an abandoned call goes on costing money.
+    *limit*: bytes of the answer that are kept whole. *generating*: an abandoned call goes on costing money.
     """
 
     def __init__(
@@ -59,31 +59,31 @@ class Flight:
         target: bytes = b"",
     ) -> None:
         self.key = key
-        self.target = target  # what the call reads, where others may change that
-        self.scopes = scopes  # by which a purge may take its answer; asked for only when there is one
+        self.target = target  # what the call reads, if other calls may change that
+        self.scopes = scopes  # scopes whose purge removes its answer; asked for only at a purge
         self.generating = generating
         self.position = Position()  # set by the fetch: what was known of purges before the request was sent
         self.patience = 0.0  # set by the fetch, while it may wait so many seconds for another process
-        self.sent = False  # set by the fetch when the request is out whole
+        self.sent = False  # set by the fetch when the whole request has been sent
         self.stage = Stage.WAITING
         self.opening: Opening | None = None
         self.error: SidecarError | None = None
         self.joinable = True
         self.boundary = True
         self.for_nobody = False
-        self.complete = False  # the answer's last event has come, if not yet its last byte
+        self.complete = False  # the last event has come, but perhaps not the last byte
         self.settled = False  # the call's cost is booked
         self.usage = True  # the stream shows its token counts
         self.draft: Draft | None = None  # of the reader to whom the call's cost is booked
-        self.superseded = False  # a newer answer is wanted in place of its
-        self.tags: set[str] = set()  # of those who have joined, beside those in its scopes
-        self.inherits: Callable[[], tuple[str, ...]] = tuple  # set by the fetch: the tags of what it takes the place of
-        self.kept: Entry | None = None  # set by the fetch: what is stored of it
+        self.superseded = False  # a newer answer must replace this one
+        self.tags: set[str] = set()  # tags of callers that joined, in addition to its scopes
+        self.inherits: Callable[[], tuple[str, ...]] = tuple  # set by the fetch: tags of the entry that it replaces
+        self.kept: Entry | None = None  # set by the fetch: the entry that is stored
         self.views: dict[View, bytes | None] = {}  # the whole answer, as converted for some callers
         self.task: asyncio.Task[None] | None = None
         self.leased = False  # set by the fetch: other processes wait for its answer
-        self.second: Flight | None = None  # of a call that was begun because this one's is stuck
-        self.seconded = False  # such a call has been sent, and there will be no other
+        self.second: Flight | None = None  # the flight of the second call, if this one is stuck
+        self.seconded = False  # a second call has been sent; there is no third
         self._pulse: Pulse | None = None
         self._watched: Callable[[], Pulse] | None = None
         self._on_supersede: Callable[[], None] | None = None
@@ -102,7 +102,7 @@ class Flight:
 
     @property
     def windowed(self) -> bool:
-        """Whether the answer is too large to be kept whole: no more than a window of it may be waited for."""
+        """Whether the answer is too large to be kept whole, so that only a window of it is kept."""
         return self._buffer.windowed
 
     @property
@@ -121,7 +121,7 @@ class Flight:
 
     @property
     def readers(self) -> int:
-        """How many callers read along."""
+        """How many callers read this flight."""
         return len(self._readers)
 
     @property
@@ -131,11 +131,11 @@ class Flight:
 
     @property
     def stuck(self) -> bool:
-        """Whether its call has shown no sign of life for too long, and nobody has any of its answer."""
+        """Whether its call has been silent for too long, and no reader has received any of its answer."""
         return self._pulse is not None and self._pulse.stuck and self.opening is None
 
     def fits(self, fields: Fields) -> bool:
-        """Whether the answer is for a request with these *fields*, as far as is known by now."""
+        """Whether the answer is for a request with these *fields*, as far as is known now."""
         return self._fits is None or self._fits(fields)
 
     def join(
@@ -146,9 +146,9 @@ class Flight:
         fields: Fields = _NO_FIELDS,
     ) -> Reader:
         """
-        Read along from the first byte, for a request with *fields*. The first to join is the one whose request is sent:
-        the owner, in whose *draft* the call's cost is booked; when it leaves early, that of another who reads along
-        takes it over. *question* tells all that the caller asks.
+        Read the answer from its first byte, for a request with *fields*. The first caller to join is the owner: its
+        request is sent, and the call's cost is booked in its *draft*. If the owner leaves early, another reader's draft
+        takes over the cost. *question* tells all that the caller asks.
         """
         reader = Reader(self, credential, draft, question, fields, owner=not self._owned)
         if self.draft is None:
@@ -158,7 +158,7 @@ class Flight:
         return reader
 
     def taken_by(self, purged: frozenset[Scope]) -> bool:
-        """Whether a purge of *purged* takes the answer."""
+        """Whether a purge of *purged* removes the answer."""
         if ALL in purged or not purged.isdisjoint(self.scopes()):
             return True
         return any(scope_of(tag) in purged for tag in (*self.tags, *self.inherits()))
@@ -166,11 +166,11 @@ class Flight:
     # ---- the feeding side ----
 
     def mark_sent(self) -> None:
-        """The whole request is on its way: what it costs is spent."""
+        """The whole request has been sent, so its cost is spent."""
         self.sent = True
 
     def watch(self, patience: Callable[[], float], tell: Callable[[bool], None]) -> None:
-        """From its first sign of life on its call has to show more; see ``Pulse``. A call may wait for its turn."""
+        """After its first sign of life the call must show more; see ``Pulse``. Before that it may wait for its turn."""
 
         def heard(stuck: bool) -> None:  # noqa: FBT001  as Pulse calls it
             tell(stuck)
@@ -186,27 +186,27 @@ class Flight:
             self._pulse = self._watched()
 
     def help(self, second: Flight) -> None:
-        """*second* brings the answer, if it can, to those who read along and board it, too."""
+        """*second* tries to bring the answer, also to the readers of this flight that join it."""
         self.second = second
         self._wake()
 
     def rest(self) -> None:
-        """Nothing can be done about its silence now; so it is waited for once more."""
+        """Nothing can be done about its silence now, so wait for the same time again."""
         if self._pulse is not None and not self.over:
             self._pulse.rest()
 
     def on_verdict(self, act: Callable[[Entry | None], None]) -> None:
-        """Have *act* called, once, when it is known what is kept of the answer; None: nothing."""
+        """Call *act*, once, when it is known which entry is stored; None: no entry."""
         self._on_verdict = act
 
     def judged(self, kept: Entry | None) -> None:
-        """It is known by now what is kept of the answer."""
+        """It is known now which entry is stored (*kept*), if any."""
         act, self._on_verdict = self._on_verdict, None
         if act is not None:
             act(kept)
 
     def rewind(self) -> None:
-        """Forget the beginning of an answer that nobody has been told of: another one comes in its place."""
+        """Drop the beginning of an answer that no reader has received: another answer comes in its place."""
         assert self.opening is None, "nobody has been told"
         self._buffer.rewind()
 
@@ -218,27 +218,27 @@ class Flight:
 
     def release(self, keep: Callable[[Reader], bool], *, together: bool = False) -> None:
         """
-        The answer is not for everybody: readers other than the owner and those to *keep* go their own way. *together*:
-        an answer of another call may well be for all of them.
+        The answer is not for all readers: release those that are neither the owner nor to *keep*. *together*: one
+        answer of another call may be for all of them.
         """
         self.close()
         self._let_go([reader for reader in self._readers if not reader.owner and not keep(reader)], together=together)
 
     def narrow(self, fits: Callable[[Fields], bool]) -> None:
-        """The answer is only for requests that it *fits*: other readers go their own way, and no such one joins."""
+        """The answer is only for requests that it *fits*: release the other readers, and let no such reader join."""
         self._fits = fits
         strange = [reader for reader in self._readers if not reader.owner and not fits(reader.fields)]
-        if strange:  # a flight that nobody has joined goes on as it was
+        if strange:  # without such readers the flight goes on unchanged
             self._let_go(strange)
 
     def close(self) -> None:
-        """Nobody joins any more."""
+        """No caller can join any more."""
         if self.joinable:
             self.joinable = False
             self._on_close(self)
 
     def supersede(self) -> None:
-        """A newer answer is wanted: this one is for those who wait for it already, and for nobody else."""
+        """A newer answer is wanted: this one is only for the callers that already wait for it."""
         if not self.superseded:
             self.superseded = True
             self.close()
@@ -247,15 +247,15 @@ class Flight:
             self._desert()
 
     def on_supersede(self, act: Callable[[], None]) -> None:
-        """Have *act* called when a newer answer is wanted, or at once where it is by now."""
+        """Call *act* when a newer answer is wanted, or at once if that is so already."""
         self._on_supersede = act
         if self.superseded:
             act()
 
     async def push(self, chunk: bytes) -> None:
         """
-        Bytes of the body; they may come before the head is known. Waits only past the limit, while the slowest reader
-        is more than a window behind.
+        Add bytes of the body; they may come before the head is known. Past the limit this waits while the slowest
+        reader is more than a window behind.
         """
         self._append(chunk)
         buffer = self._buffer
@@ -267,11 +267,11 @@ class Flight:
                 self._room = None
 
     def ahead(self, reader: Reader) -> bool:
-        """Whether there are bytes that *reader* has not had."""
+        """Whether there are bytes that *reader* has not received."""
         return reader.at < self._buffer.end
 
     def body(self) -> bytes | None:
-        """The whole body so far, or None when its start has been let go."""
+        """The whole body so far, or None if its beginning was dropped."""
         return self._buffer.whole()
 
     def finish(self) -> None:
@@ -310,10 +310,10 @@ class Flight:
         self.judged(None)
         self.close()
         self._trim()
-        self._desert()  # too large to be kept, so not worth finishing for nobody
+        self._desert()  # too large to store, so not worth finishing without readers
 
     def _trim(self) -> None:
-        """Let go of what every reader has had."""
+        """Drop the bytes that every reader has received."""
         if not self.windowed:
             return
         self._buffer.trim([reader.at for reader in self._readers])
@@ -321,7 +321,7 @@ class Flight:
             self._room.set_result(None)
 
     def _take(self, reader: Reader) -> bytes:
-        """What *reader* has not had yet, at most about 128 KiB; ``b""`` when there is nothing new."""
+        """The bytes that *reader* has not received, at most about 128 KiB; ``b""`` if there are none."""
         at = reader.at
         chunk, reader.at = self._buffer.next(at)
         if chunk and self._buffer.windowed and self._buffer.left_behind(at):
@@ -337,7 +337,7 @@ class Flight:
         self._desert()
 
     def _part(self, reader: Reader) -> None:
-        """*reader* reads no more; a cost that is still growing goes to one who does."""
+        """*reader* stops reading; if the call still costs money, another reader's draft takes over the cost."""
         del self._readers[reader]
         left = reader.draft
         if left is None or left is not self.draft or self.over or self.settled:
@@ -348,7 +348,7 @@ class Flight:
             self.draft = heir
 
     def _desert(self) -> None:
-        """Where nobody reads any more: let go of an answer that is over; whether to go on is the table's to say."""
+        """If no reader is left: drop an answer that is over; else the table decides whether the call goes on."""
         if self._readers:
             return
         if self.over:
@@ -380,9 +380,9 @@ class Flight:
 
 class Reader:
     """
-    One caller's place in a flight. Must be left, in a ``finally``.
+    One caller as a reader of a flight. The caller must call ``leave``, in a ``finally``.
 
-    *fields*: those of its request. *owner*: this caller's own request is the one that was sent.
+    *fields*: those of its request. *owner*: the request that was sent is this caller's own.
     """
 
     __slots__ = (
@@ -420,8 +420,8 @@ class Reader:
 
     async def opening(self) -> Opening | None:
         """
-        The answer's head, once it is known; None when the answer is not for this caller, which then makes a call of
-        its own. Raises the flight's error.
+        Wait for the answer's head; None if the answer is not for this caller, which must then make its own call. Raises
+        the flight's error.
         """
         flight = self.flight
         while flight.opening is None or self.released:
@@ -433,7 +433,7 @@ class Reader:
         return flight.opening
 
     async def read(self) -> bytes:
-        """The next bytes of the body; ``b""`` at its end. Raises the flight's error where it broke."""
+        """The next bytes of the body; ``b""`` at its end. Raises the flight's error if it broke."""
         flight = self.flight
         while True:
             chunk = flight._take(self)  # noqa: SLF001  a reader is the other half of its flight
@@ -449,8 +449,8 @@ class Reader:
 
     async def whole(self) -> bytes | None:
         """
-        The whole body, once all that counts of it is there; None where it is too large to be kept whole. Raises the
-        flight's error. What ``read`` gives stays as it was.
+        Wait for all content of the body, and return it; None if it is too large to be kept whole. Raises the flight's
+        error. This does not change what ``read`` returns.
         """
         flight = self.flight
         while not (flight.over or flight.complete or flight.windowed):
@@ -463,18 +463,18 @@ class Reader:
 
     @property
     def satisfied(self) -> bool:
-        """It has had the answer's last event, and may well leave before the last byte."""
+        """Whether it has received the answer's last event; then it may leave before the last byte."""
         return self.flight.complete and not self.flight.ahead(self)
 
     @property
     def owes(self) -> bool:
-        """Whether it has left a call that goes on, or is being cancelled, and whose cost is still booked to it."""
+        """Whether a call that still runs, or is being cancelled, is still booked to this reader."""
         flight = self.flight
         booked = self.draft is not None and self.draft is flight.draft and not flight.settled
         return booked and flight.task is not None and not flight.task.done()
 
     def leave(self) -> None:
-        """Read no more. May be called twice."""
+        """Stop reading. May be called twice."""
         self.flight._leave(self)  # noqa: SLF001  as above
 
     def wake(self) -> None:
@@ -487,7 +487,7 @@ class Reader:
 
 
 async def changed(*readers: Reader) -> None:
-    """Until something has changed in the flight of one of *readers*, which are one caller's."""
+    """Wait until something changes in a flight of *readers*, which all belong to one caller."""
     waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     for reader in readers:
         reader._waiter = waiter  # noqa: SLF001  as in Reader

@@ -1,7 +1,7 @@
 """
-The head of an answer, as a flight's readers get it.
+The head of an answer, as a flight's readers receive it.
 
-The rule: it is final. Whatever could have been served in its place has been looked for before.
+The rule: it is final. Any other answer that could serve has been looked for before.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sidecar.core.model import Form, Outcome, Pairs
 
 class Opening(Struct, frozen=True, gc=False):
     """
-    A *status* and what belongs to it. *pairs* is for the caller whose request was sent, *shared* for everybody else.
-    *length* is the body's size where the upstream said it; *usage* tells that a stream shows its token counts. *kept*
-    tells that the answer will be stored if it turns out whole. *found* is an entry that serves instead of an answer of
-    the service, and *outcome* how that came about; FALLBACK where something else stands in, a *model* that was not
-    asked for, or a file. *blame*: whose error the answer tells of, ``""`` where it is none.
+    A *status* and what belongs to it. *pairs* is for the caller whose request was sent, *shared* for all other callers.
+    *length*: the body's size, if the upstream gave it. *usage*: a stream shows its token counts. *kept*: the answer
+    will be stored if it is whole at its end. *found*: a stored entry that serves instead of a service's answer.
+    *outcome*: how that came about; FALLBACK for a fallback answer, from a *model* that was not asked for, or from a
+    file. *blame*: who caused the error that the answer reports, ``""`` if it reports none.
     """
 
     status: int

@@ -1,8 +1,8 @@
 """
-Whether the call of a flight shows signs of life: its answer's head, or any byte.
+Whether a flight's call shows signs of life: its answer's head, or any byte.
 
-The rule: a call that has been silent for longer than its route's calls usually take, three times over, is stuck, until
-it shows another sign. What is done about that is others' business.
+The rule: a call is stuck if it is silent for longer than three times the usual time of its route's calls. It is stuck
+until its next sign. Other modules decide what to do about it.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import asyncio
 from collections.abc import Callable
 
 LEAST = 2.0
-"""Seconds of silence that say nothing, however quick the route is."""
+"""Seconds of silence that are always normal, even on a quick route."""
 
 TIMES = 3.0
-"""By how much a silence is longer than what is usual."""
+"""A call is stuck when it is silent for this many times the usual time."""
 
 COLD = 1 / 3
-"""Part of the time that a route gives a call for its first byte, which is waited for while nothing is known of it."""
+"""The allowed silence while a route's usual time is unknown, as a part of its time for the first byte."""
 
 
 def patience(usual: float | None, first_byte: float) -> float:
-    """Seconds of silence up to which a call is well: *usual* for its route, None where too little is known."""
+    """Seconds that a call may be silent. *usual*: the usual time of its route, None if too little is known."""
     return max(LEAST, first_byte * COLD if usual is None else usual * TIMES)
 
 
 class Pulse:
     """
-    Of one call, from now on. *patience*: the seconds that it may be silent, asked for only once ``LEAST`` are over;
-    *tell* hears of it when the call gets stuck (True), and when it goes on after all.
+    Watches one call, from now on. *patience*: the seconds that it may be silent, asked for only after ``LEAST``
+    seconds. *tell* is called with True when the call gets stuck, and with False when it goes on after all.
     """
 
     __slots__ = ("_at", "_patience", "_tell", "_timer", "stuck")
@@ -44,7 +44,7 @@ class Pulse:
         return f"<Pulse {'stuck' if self.stuck else 'over' if self._timer is None else 'well'}>"
 
     def sign(self) -> None:
-        """A sign of life."""
+        """The call has shown a sign of life."""
         if self.stuck:
             self.rest()
             self._tell(False)
@@ -52,7 +52,7 @@ class Pulse:
             self._at = asyncio.get_running_loop().time()
 
     def rest(self) -> None:
-        """Begin to wait anew, without a sign."""
+        """Start the waiting time again, although there was no sign."""
         self.end()
         loop = asyncio.get_running_loop()
         self._at = loop.time()

@@ -1,7 +1,7 @@
 """
-The flights of this process by key, and the keys that are better not waited for.
+The flights of this process by key, and the keys whose flights should not be waited for.
 
-The rule: look, then join or lead, with no await in between; so there is at most one joinable flight for a key.
+The rule: find, then join or lead, with no await in between. So each key has at most one flight that can be joined.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sidecar.proxy.flight.flight import Flight, Scopes
 from sidecar.tasks import Spawn
 
 FINISHED_FOR_NOBODY = 16
-"""Calls whose callers have all left and that are still finished, because their answers are worth keeping."""
+"""Calls without callers that are still finished, at most, because their answers are worth storing."""
 
 FetchWork = Callable[[Flight], Awaitable[None]]
 
 
 class Flights:
     """
-    Who is fetching what. *spawn* owns the tasks, *report* hears of errors that are bugs. *limit* is how much of an
-    answer is kept whole for late readers, bytes; *marks* how many unshareable keys are remembered.
+    All flights. *spawn* owns the tasks, *report* gets errors that are bugs. *limit*: bytes of an answer that are kept
+    whole for late readers. *marks*: how many unshareable keys are remembered.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class Flights:
         return iter(tuple(self._flying))
 
     def find(self, key: Hashable) -> Flight | None:
-        """The flight for *key* that one may join."""
+        """The flight for *key* that a caller may join."""
         return self._joinable.get(key)
 
     def reserve(self, key: Hashable | None, *, generating: bool, scopes: Scopes = tuple, target: bytes = b"") -> Flight:
         """
-        A flight whose fetch has not begun. Others find it under *key*, where it takes the place of an earlier one;
-        None: nobody does. A purge of one of *scopes* detaches it, and so does a change of its *target*.
+        A flight whose fetch has not begun. Callers find it under *key*, where it replaces an earlier one; if *key* is
+        None, no caller finds it. A purge of one of *scopes* detaches it, and so does a change of its *target*.
 
-        The caller joins before it awaits anything else, and sees to it that the flight is launched or grounded.
+        The caller joins before its next await, and makes sure that the flight is launched or grounded.
         """
         flight = Flight(
             key,
@@ -94,7 +94,7 @@ class Flights:
         flight.task.add_done_callback(lambda _: self._landed(flight))
 
     def ground(self, flight: Flight) -> None:
-        """A reserved flight needs no fetch: whoever has joined has been served otherwise, or is gone."""
+        """A reserved flight needs no fetch: the callers that joined were served otherwise, or have left."""
         flight.close()
         self._flying.discard(flight)
 
@@ -108,8 +108,8 @@ class Flights:
 
     def detach(self, purged: Iterable[Scope]) -> int:
         """
-        What flies has been asked for before *purged* was purged: those who wait for it get it, but nobody joins any
-        more, and it is not kept. Returns how many flights that is.
+        After a purge of *purged*, the flights it concerns serve only the callers that already wait. No caller can join
+        them, and their answers are not stored. Returns how many flights that is.
         """
         purged = frozenset(purged)
         taken = [flight for flight in self._flying if not flight.superseded and flight.taken_by(purged)]
@@ -118,14 +118,14 @@ class Flights:
         return len(taken)
 
     def outdate(self, target: bytes) -> None:
-        """*target* has been changed: as ``detach``, of what flies to read it."""
+        """*target* has been changed: as ``detach``, for the flights that read it."""
         for flight in [flight for flight in self._flying if flight.target == target and not flight.superseded]:
             flight.supersede()
 
     def mark(self, key: Hashable, until: float) -> None:
         """
-        Remember that answers for *key* cannot be shared, so that nobody queues behind one (hit-for-miss), *until* by
-        the clock that runs on.
+        Remember that answers for *key* cannot be shared, so that no caller waits for one (hit-for-miss), *until* that
+        time, monotonic seconds.
         """
         self._marks.pop(key, None)
         self._marks[key] = until
@@ -133,11 +133,11 @@ class Flights:
             self._marks.popitem(last=False)
 
     def unmark(self, key: Hashable) -> None:
-        """An answer for *key* could be shared after all."""
+        """An answer for *key* could be shared, so forget the mark."""
         self._marks.pop(key, None)
 
     def marked(self, key: Hashable, now: float) -> bool:
-        """Whether *key* is better not waited for at *now*."""
+        """Whether flights for *key* should not be waited for at *now*."""
         until = self._marks.get(key)
         if until is None:
             return False
@@ -147,7 +147,7 @@ class Flights:
         return True
 
     def _landed(self, flight: Flight) -> None:
-        if not flight.over:  # a task cancelled before its first step runs no line of its own
+        if not flight.over:  # a task that is cancelled before its first step runs no code
             flight.fail(UpstreamFailed(Cause.DRAINING))
         self._flying.discard(flight)
         if flight.for_nobody:
@@ -158,7 +158,7 @@ class Flights:
             del self._joinable[flight.key]
 
     def _abandon(self, flight: Flight) -> bool:
-        """Nobody waits any more: True to cancel, False to finish for the store."""
+        """No caller waits any more: True to cancel the call, False to finish it for the store."""
         if not flight.sent or flight.generating or not flight.joinable:
             return True
         if flight.for_nobody:
