@@ -44,7 +44,6 @@ class CallReader:
         self._report = report
         self._seen: set[int] = set()
         self._calls: Memo[tuple[RequestPlan, bytes | BodyParts], Call] = Memo(_MEMO_CALLS, _MEMO_BYTES)
-        self._last: tuple[RequestPlan, bytes, Call] | None = None
 
     def __repr__(self) -> str:
         return f"<CallReader {self._calls!r}>"
@@ -58,13 +57,11 @@ class CallReader:
         """New calls follow *mode*; calls under way keep the mode in which they began."""
         self.plans = self.plans.switched(mode)
         self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
-        self._last = None
 
     def forget_callers(self) -> None:
         """Other tokens are valid from now on: callers are identified again."""
         self.plans.forget()
         self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
-        self._last = None
 
     def observer(self, endpoint: Endpoint, content_type: bytes) -> Callable[[], Observer]:
         """A factory for the observer of a large body, which is read while it comes."""
@@ -77,10 +74,6 @@ class CallReader:
         assert endpoint is not None
         pieces = None
         if type(body) is bytes and endpoint.body is _JSON and len(body) <= canonical.SMALL:
-            last = self._last  # a miss is looked up twice: first by try_hit, then by answer
-            if last is not None and last[0] is plan and last[1] == body:
-                self._note(plan, body, last[2])
-                return last[2]
             known = self._calls.get((plan, body))
             if known is not None:
                 return known
@@ -105,10 +98,8 @@ class CallReader:
             key = seal(self._secret, caller.prefix, model, reading)
             observe = isinstance(decision, Observe)
             call = Call(endpoint, facts, route, model, caller.principal, fresh, key, observe=observe)
-        if pieces is not None and type(body) is bytes:
-            self._last = (plan, body, call)
-            if certain(pieces, endpoint.ignored):
-                self._calls.put((plan, pieces), call, sum(map(len, pieces)) + _CALL_WEIGHT + plan.excess)
+        if pieces is not None and certain(pieces, endpoint.ignored):
+            self._calls.put((plan, pieces), call, sum(map(len, pieces)) + _CALL_WEIGHT + plan.excess)
         return call
 
     def _read(self, endpoint: Endpoint, head: Head, body: bytes | Spool | Stream, observer: Observer | None) -> Reading:
