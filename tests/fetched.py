@@ -168,10 +168,10 @@ class Desk:
             receiver=self.receiver,
             store=self.store,
             access=self.access,
-            lease_wait=1.0,
             now=lambda: NOW,
             clock=self.clock,
         )
+        self.origin.lease_wait = 1.0
         self.plans = RequestPlans(RULES, SECRET, Pod("team", "app", b""))
 
     def clock(self):
@@ -193,7 +193,7 @@ class Desk:
         reading = canonical.read(body, endpoint, b"application/json", SECRET)
         facts = reading.facts
         route = choose_route(plan.site, head.fields, facts.model)
-        caller = self.plans.caller(plan, route)
+        caller = plan.identities.caller(plan, route)
         key = seal(SECRET, caller.prefix, facts.model, reading)
         call = Call(endpoint, facts, route, facts.model, caller.principal, freshness(endpoint, route, plan.asked), key)
         draft = Draft(b"%d" % number, NOW, 0.0, "openai", route.name, endpoint.name, b"POST", Outcome.MISS)

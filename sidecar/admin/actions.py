@@ -137,6 +137,33 @@ class RegionResult:
         return {"fleet": self.fleet} | ({"why": self.why} if self.why else {})
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadRequest:
+    """Read the configuration now, in this process."""
+
+    def audit_fields(self) -> Mapping[str, str | float]:
+        """The fields of its audit line."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """
+    The *revision* in use now; what has changed, in one line; what that means for stored answers, by route; the keys
+    that wait for a restart; and what to look at in the configuration.
+    """
+
+    revision: str
+    changes: str
+    effects: Sequence[str]
+    needs_restart: Sequence[str]
+    warnings: Sequence[str]
+
+    def audit_fields(self) -> Mapping[str, str | float]:
+        """The fields of its audit line."""
+        return {"revision": self.revision}
+
+
 class _Purge(Struct, forbid_unknown_fields=True):
     scope: Literal["route", "tag", "service", "key", "request", "request-id", "partition", "all"]
     value: str = ""
@@ -201,6 +228,13 @@ def region_request(body: bytes, *, fleet: bool) -> RegionRequest:
         raise _wrong("auto takes an order back, so it has no end; leave `for` out")
     action = FORMER.get(said.action, said.action)
     return RegionRequest(said.service, said.region, action, _seconds(said.lasting), fleet)
+
+
+def reload_request(body: bytes, *, fleet: bool) -> ReloadRequest:  # noqa: ARG001  always this process alone
+    """``{}`` or nothing. Raises ``Refused``."""
+    if body.strip() not in {b"", b"{}"}:
+        raise _wrong("a reload takes nothing; send {}")
+    return ReloadRequest()
 
 
 def _read(decoder: json.Decoder[ActionBody], body: bytes) -> ActionBody:

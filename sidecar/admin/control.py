@@ -23,9 +23,12 @@ from sidecar.admin.actions import (
     PurgeResult,
     RegionRequest,
     RegionResult,
+    ReloadRequest,
+    ReloadResult,
     mode_request,
     purge_request,
     region_request,
+    reload_request,
 )
 from sidecar.core.events import TellEvent
 from sidecar.errors import ConfigError, Refused
@@ -44,6 +47,8 @@ __all__ = [
     "PurgeResult",
     "RegionRequest",
     "RegionResult",
+    "ReloadRequest",
+    "ReloadResult",
 ]
 
 MALFORMED = "malformed-request"
@@ -52,7 +57,7 @@ MALFORMED = "malformed-request"
 BODY_SECONDS = 10.0
 """How long a request's body may take."""
 
-_OFFERS = "there is GET /api/status and /api/regions, and POST /api/purge, /api/mode and /api/regions"
+_OFFERS = "there is GET /api/status and /api/regions, and POST /api/purge, /api/mode, /api/regions and /api/reload"
 
 _HEADERS = {"server": "sidecar", "cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -70,8 +75,8 @@ Done = TypeVar("Done", bound=Audited)
 
 class ControlServer:
     """
-    The control server. *purge*, *mode* and *region* act, and may raise ``Refused`` with a message for the caller.
-    *status* and *regions* are called at each request, must be quick, and must hold no secret; the member ``mode`` of
+    The control server. *purge*, *mode*, *region* and *reload* act, and may raise ``Refused`` with a message for the
+    caller. *status* and *regions* are asked at each request, and must hold no secret; the member ``mode`` of
     the first is a ``ModeResult``, the member ``regions`` of the second a list of ``Standing``. *report* gets internal
     errors.
 
@@ -85,8 +90,9 @@ class ControlServer:
         purge: Callable[[PurgeRequest], Awaitable[PurgeResult]],
         mode: Callable[[ModeRequest], Awaitable[ModeResult]],
         region: Callable[[RegionRequest], Awaitable[RegionResult]],
-        status: Callable[[], Mapping[str, object]],
-        regions: Callable[[], Mapping[str, object]],
+        reload: Callable[[ReloadRequest], Awaitable[ReloadResult]],
+        status: Callable[[], Awaitable[Mapping[str, object]]],
+        regions: Callable[[], Awaitable[Mapping[str, object]]],
         audit: TellEvent,
         report: Callable[[BaseException], None],
         token_file: str = "",
@@ -94,6 +100,7 @@ class ControlServer:
         self._purge = purge
         self._mode = mode
         self._region = region
+        self._reload = reload
         self._status = status
         self._regions = regions
         self._audit = audit
@@ -102,6 +109,10 @@ class ControlServer:
         self._server: WebServer | None = None
         self._host = ""
         self._port = 0
+
+    def adopt(self, token_file: str) -> None:
+        """From now on, the token stands in *token_file*. ``""`` only where the port listens on this machine alone."""
+        self._token_file = token_file
 
     def __repr__(self) -> str:
         return f"<ControlServer {f'{self._host}:{self._port}' if self._server else 'stopped'}>"
@@ -129,6 +140,7 @@ class ControlServer:
         app.router.add_post("/api/purge", self._on_purge)
         app.router.add_post("/api/mode", self._on_mode)
         app.router.add_post("/api/regions", self._on_region)
+        app.router.add_post("/api/reload", self._on_reload)
         server = WebServer(
             app,
             _refusal,
@@ -179,16 +191,16 @@ class ControlServer:
         self._audit("admin-malformed", level="warning", peer=plain(peer), result=f"refused: {MALFORMED}")
 
     async def _on_status(self, request: web.Request) -> web.Response:
-        return self._tell(request, self._status)
+        return await self._tell(request, self._status)
 
     async def _on_regions(self, request: web.Request) -> web.Response:
-        return self._tell(request, self._regions)
+        return await self._tell(request, self._regions)
 
-    def _tell(self, request: web.Request, what: Callable[[], Mapping[str, object]]) -> web.Response:
+    async def _tell(self, request: web.Request, what: Callable[[], Awaitable[Mapping[str, object]]]) -> web.Response:
         """Reading is open to callers on this machine; others must send the token for that, too."""
         if not is_loopback(_peer(request)):
             self._admit(request)
-        return _reply(200, json.encode(what()))
+        return _reply(200, json.encode(await what()))
 
     async def _on_purge(self, request: web.Request) -> web.Response:
         return await self._act(request, "purge", purge_request, self._purge)
@@ -198,6 +210,9 @@ class ControlServer:
 
     async def _on_region(self, request: web.Request) -> web.Response:
         return await self._act(request, "region", region_request, self._region)
+
+    async def _on_reload(self, request: web.Request) -> web.Response:
+        return await self._act(request, "reload", reload_request, self._reload)
 
     async def _act(
         self,

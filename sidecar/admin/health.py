@@ -85,12 +85,16 @@ class HealthServer:
         self._ready = ready
         self._metrics = metrics
         self._report = report
-        self._names = names | {"localhost"}
+        self.adopt(names)
         self._server: WebServer | None = None
         self._address = ""
 
     def __repr__(self) -> str:
         return f"<HealthServer {self._address or 'stopped'}>"
+
+    def adopt(self, names: frozenset[str]) -> None:
+        """From now on, *names* mean this sidecar."""
+        self._names = names | {"localhost"}
 
     async def start(self, host: str, port: int) -> int:
         """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` if it is taken."""

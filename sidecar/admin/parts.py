@@ -74,11 +74,16 @@ def split_parts(splits: Mapping[str, tuple[str, ...]]) -> Iterable[Part]:
         yield Part(f"route {route}", False, f"{said}; name what means nothing in services.*.headers.ignore")
 
 
-def configuration_parts(rules: Rules, *, refused: bool) -> Iterable[Part]:
-    """The configuration and each of its warnings. *refused*: it could not be used, and *rules* replace it."""
+def configuration_parts(rules: Rules, *, refused: str, waiting: Iterable[str]) -> Iterable[Part]:
+    """
+    The configuration and each of its warnings. *refused* says why a later one is not used, ``""`` if there is none;
+    *waiting* are the changes that wait for a restart.
+    """
     said = f"revision {rules.revision or 'built in'}"
     if refused:
-        said = "refused; `sidecar check` and the log's `config-problem` lines say why; correct it, and restart"
+        said = f"{said} is in use; what was read last is refused: {refused}"
     yield Part("configuration", not (rules.warnings or refused), said)
+    for change in waiting:
+        yield Part("configuration", False, f"{change}; it needs a restart")
     for line in rules.warnings:
         yield Part("configuration", False, line)

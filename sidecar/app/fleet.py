@@ -37,7 +37,8 @@ class Fleet:
     """
     The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers the
     fleet shares; *lookup* finds addresses; *on_purge* and *on_mode* are those of ``PurgeLog``, *on_orders* and
-    *on_learn* those of ``FleetRegions``; *on_command* gets the seconds of each command.
+    *on_learn* those of ``FleetRegions``; *on_command* gets the seconds of each command; *revision* is that of the rules
+    in use.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Fleet:
         on_orders: Callable[[Mapping[tuple[str, str], Order]], None],
         on_learn: Callable[[Place, float | None], None],
         on_command: Callable[[float], None],
+        revision: Callable[[], str],
     ) -> None:
         self._rule = rule
         self._spawn = spawn
@@ -105,10 +107,16 @@ class Fleet:
             tell=tell,
         )
         self.presence = Presence(
-            self.link, names, member=os.urandom(12), clock=running, draw=random.random, spawn=spawn
+            self.link,
+            names,
+            member=os.urandom(12),
+            clock=running,
+            draw=random.random,
+            spawn=spawn,
+            revision=revision,
         )
         self.quota = FleetQuota(self.link, names, timeout=rule.timeout, spawn=spawn)
-        leases = Leases(
+        self._leases = leases = Leases(
             self.link,
             self.news,
             names,
@@ -139,6 +147,15 @@ class Fleet:
 
     def __repr__(self) -> str:
         return f"<Fleet {self.link!r}, {self.log!r}>"
+
+    def adopt(self, rule: RedisRule, seal: SealRule) -> None:
+        """
+        The time limit of *rule*, and how *seal* says that entries are stored, hold from now on. Whatever else is new
+        there waits for a restart (``adoption.RESTART``).
+        """
+        self._leases.timeout = self.quota.timeout = self.regions.region_board.timeout = rule.timeout
+        self.log.patience = rule.timeout
+        self.seal.rule = seal
 
     @property
     def standing(self) -> str:
@@ -180,6 +197,7 @@ class Fleet:
             "write_behind_entries": lambda: remote.behind.depth,
             "write_behind_dropped_total": lambda: remote.behind.drops,
             "pods": lambda: self.presence.count or 0,
+            "fleet_revisions": lambda: len(self.presence.revisions),
             "region_orders": lambda: len(self.regions.orders),
             "purge_lag_seconds": lambda: self.log.lag,
         }

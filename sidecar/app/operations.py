@@ -8,6 +8,7 @@ answer says what really happened.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
@@ -115,6 +116,12 @@ class Operations:
         """What set the mode in force: ``fleet``, this ``process`` alone, or the ``configuration``."""
         return "fleet" if self._fleets else "process" if self._own else "configuration"
 
+    def adopt(self, mode: Mode, services: Sequence[Service]) -> None:
+        """The configuration says otherwise. A mode or an order that somebody has set goes on until its end."""
+        self._configured = mode
+        self._services = services
+        self.tick()
+
     def standing(self) -> ModeResult:
         """The mode in force, and for how much longer."""
         said = self._fleets or self._own
@@ -156,9 +163,11 @@ class Operations:
             self._on_mode(before)
 
     async def sweep(self) -> None:
-        """Go on with a purge that could not finish in one step."""
+        """Go on with a purge, or with a memory that has become smaller, where one step was not enough."""
         while self._sweeping:
             self._sweeping = self._memory.purge_on()
+            await asyncio.sleep(0)
+        while self._memory.shrink():  # noqa: ASYNC110  it works, it does not wait
             await asyncio.sleep(0)
 
     async def purge(self, asked: PurgeRequest) -> PurgeResult:
@@ -267,6 +276,14 @@ class Operations:
         if key is None:
             raise Refused(400, "no-key", "this request is never looked up, so it has no entry; see `sidecar explain`")
         return Scope(ScopeKind.KEY, key.address.hex())
+
+    async def entries_by_route(self) -> Mapping[str, int]:
+        """How many entries memory holds, by the route that stored them."""
+        found: Counter[str] = Counter()
+        for entries in self._memory.walk():
+            found.update([held.entry.route for _, held in entries])
+            await asyncio.sleep(0)
+        return found
 
     async def _count(self, scope: Scope) -> int:
         taken, found = taking((scope,)), 0

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
 from sidecar.admin.health import HealthServer, Part, Readiness
 from sidecar.admin.parts import configuration_parts, credential_parts, mode_parts, region_parts, split_parts
+from sidecar.app.adoption import Adoption
 from sidecar.app.clocks import CLOCKS, Clocks
+from sidecar.app.reload import Reloads, Source
 from sidecar.app.wiring import Parts
 from sidecar.core.model import Record
 from sidecar.core.rules import Rules
+from sidecar.errors import Refused
 
 _SWEEP_SECONDS = 1.0
 _SWEEP_ENTRIES = 2000
@@ -37,15 +41,14 @@ class Sidecar:
         environ: Mapping[str, str],
         write: Callable[[bytes], None],
         refused: bool = False,
+        source: Source | None = None,
         sinks: Sequence[Callable[[Record], None]] = (),
         clocks: Clocks = CLOCKS,
     ) -> None:
-        self.rules = rules
-        self._refused = refused
         self.port = self.health_port = self.admin_port = 0
         self.ports: set[int] = set()
         self.ready = False
-        parts = Parts(
+        self._parts = parts = Parts(
             rules,
             environ=environ,
             write=write,
@@ -70,17 +73,24 @@ class Sidecar:
         self.credentials = parts.credentials
         self.throttle = parts.throttle
         self.metrics = parts.metrics
-        self.key_sets = parts.key_sets
         self.store = parts.store
         self.proxy = parts.proxy
         self.listener = parts.listener
         self.operations = parts.operations
-        names = {rules.health.host, *rules.listen.names, *[host for each in rules.services for host in each.hosts]}
-        self.health = HealthServer(self.readiness, self.metrics.exposition, parts.report, names=frozenset(names))
+        self.reloads = Reloads(
+            source,
+            parts,
+            Adoption(parts, self._on_adopt),
+            tell=self.log.event,
+            report=parts.report,
+            now=clocks.wall,
+        )
+        self.health = HealthServer(self.readiness, self.metrics.exposition, parts.report, names=_names(rules))
         self.control = ControlServer(
             purge=self.operations.purge,
             mode=self.operations.change,
             region=self.operations.region,
+            reload=lambda _: self.reloads.reload("api"),
             regions=self._regions_told,
             status=self._status,
             audit=self.log.event,
@@ -91,15 +101,18 @@ class Sidecar:
     def __repr__(self) -> str:
         return f"<Sidecar port {self.port} {'ready' if self.ready else 'not ready'} {self.proxy!r}>"
 
+    @property
+    def rules(self) -> Rules:
+        """The rules in use."""
+        return self._parts.rules
+
     async def start(self) -> None:
         """Listen; ready when this returns."""
         rules = self.rules
         for line in rules.warnings:
             self.log.event("config-warning", level="warning", message=line)
         await self.upstream.start()
-        for region in (region for service in rules.services for region in service.regions):
-            if region.credential is not None:
-                self.credentials.field(region.credential)  # so that the first call does not wait for a token
+        self.credentials.adopt(rules.services)
         if self.fleet is not None:
             await self.fleet.start(self.store.take)
         self.health_port = await self.health.start(rules.health.host, rules.health.port)
@@ -110,6 +123,8 @@ class Sidecar:
             if service.port:
                 self.ports.add(await self.listener.start(rules.listen.host, service.port))
         self._sweeping = self.tasks.spawn(self._sweep(), name="sweep")
+        if self.reloads.source is not None:
+            self._watching = self.tasks.spawn(self.reloads.watch(self.reloads.source), name="watch")
         self.ready = True
         self.log.event("started", version=__version__, port=self.port, health_port=self.health_port,
                        config=rules.source, mode=rules.mode.value, revision=rules.revision)  # fmt: skip
@@ -132,6 +147,14 @@ class Sidecar:
         if served:
             self.log.event("stopped")
 
+    def hang_up(self) -> None:
+        """SIGHUP has come: read the configuration again, now."""
+        self._hearing = self.tasks.spawn(self._reload(), name="reload")
+
+    async def _reload(self) -> None:
+        with suppress(Refused):  # it is logged and counted
+            await self.reloads.reload("SIGHUP")
+
     def readiness(self) -> Readiness:
         """Ready from listening until draining. Failing services or a full cache do not change that."""
         parts = (
@@ -142,7 +165,9 @@ class Sidecar:
             *credential_parts(self.credentials.standing()),
             *split_parts(self.proxy.splits),
             *self._fleet_part(),
-            *configuration_parts(self.rules, refused=self._refused),
+            *configuration_parts(
+                self.rules, refused=self._parts.revision.refused, waiting=map(str, self._parts.revision.waiting)
+            ),
         )
         return Readiness(self.ready, parts)
 
@@ -153,17 +178,35 @@ class Sidecar:
             return (Part("redis", False, "not used: the secret file is not usable"),)
         return (Part("redis", self.fleet.link.up, self.fleet.standing),)
 
-    def _status(self) -> Mapping[str, object]:
+    def _on_adopt(self, rules: Rules) -> None:
+        self.health.adopt(_names(rules))
+        self.control.adopt(rules.admin_token_file)
+
+    async def _status(self) -> Mapping[str, object]:
+        revision = self._parts.revision
         return {
             "version": __version__,
             "revision": self.rules.revision,
+            "configuration": {
+                "file": self.rules.source,
+                "accepted_at": revision.loaded_at,
+                "refused": revision.refused,
+                "needs_restart": [change.path for change in revision.waiting],
+            },
             "ready": self.ready,
             "mode": self.operations.standing(),
-            "memory": {"entries": self.memory.entries, "bytes": self.memory.bytes},
+            "memory": {
+                "entries": self.memory.entries,
+                "bytes": self.memory.bytes,
+                "routes": await self.operations.entries_by_route(),
+            },
             "redis": None if self.fleet is None else {"up": self.fleet.link.up},
+            "fleet": None
+            if self.fleet is None
+            else {"pods": self.fleet.presence.count, "revisions": self.fleet.presence.revisions},
         }
 
-    def _regions_told(self) -> Mapping[str, object]:
+    async def _regions_told(self) -> Mapping[str, object]:
         now = self._clocks.running()
         return {
             "regions": self.operations.table(),
@@ -176,8 +219,15 @@ class Sidecar:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.memory.sweep(self._clocks.running(), _SWEEP_ENTRIES)
             self.operations.tick()
-            if self.key_sets.changed():
+            if self._parts.key_sets.changed():
                 self.proxy.forget_callers()
                 self.listener.forget()
             await self.operations.sweep()
             await self.store.note_again()
+
+
+def _names(rules: Rules) -> frozenset[str]:
+    """The values of ``Host`` that mean this sidecar."""
+    return frozenset(
+        (rules.health.host, *rules.listen.names, *[host for each in rules.services for host in each.hosts])
+    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sidecar import __version__
 from sidecar.app.clocks import Clocks
 from sidecar.app.operations import Operations
+from sidecar.app.revision import Revision
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.purges import Purges
 from sidecar.core.key.fingerprint import fleet_secret
@@ -39,7 +40,7 @@ from sidecar.net.outbound.resolve import Resolver
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.handler import Proxy
 from sidecar.sinks.log import AccessLog
-from sidecar.sinks.metrics import Metrics
+from sidecar.sinks.metrics import Breakdown, Metrics
 from sidecar.sinks.records import Records
 from sidecar.sinks.series import names_of
 from sidecar.sinks.strays import trail
@@ -53,6 +54,9 @@ from sidecar.upstream.limiter import Throttle
 
 if TYPE_CHECKING:
     from sidecar.app.fleet import Fleet
+
+
+_UNUSED = "`sidecar check` and the log's `config-problem` lines say why"
 
 
 class Parts:
@@ -74,10 +78,10 @@ class Parts:
         sinks: Sequence[Callable[[Record], None]],
         clocks: Clocks,
     ) -> None:
-        self.rules = rules
+        self.revision = Revision(rules, 0.0 if refused else clocks.wall(), refused=_UNUSED if refused else "")
         self.ports = ports
         self._environ = environ
-        self._clocks = clocks
+        self.clocks = clocks
         self._shared = frozenset(service.name for service in rules.services if service.breaker.shared)
         self.log = AccessLog(write, now=clocks.wall, rule=rules.log)
         self.tasks = Tasks(self.report)
@@ -112,7 +116,7 @@ class Parts:
             environ=environ,
             spawn=self.tasks.spawn,
             fetch=TokenClient(
-                proxy_for=self._hop_to, trust=lambda: trust(rules.upstream.ca_file), resolver=self.resolver
+                proxy_for=self._hop_to, trust=lambda: trust(self.rules.upstream.ca_file), resolver=self.resolver
             ),
             report=lambda line: self.log.event("credential-unusable", level="warning", message=line),
             draw=clocks.draw,
@@ -133,7 +137,7 @@ class Parts:
             clock=clocks.running,
             draw=clocks.draw,
             throttle=self.throttle,
-            most=min(COMMIT_BYTES, rules.memory.max_entry_bytes),
+            most=commit_bytes(rules),
             sharing=self.fleet.regions if self.fleet is not None else None,
             sleep=clocks.pause,
         )
@@ -144,45 +148,11 @@ class Parts:
         )
         secret = os.urandom(32) if rules.redis is None else fleet_secret(rules.redis.namespace)
         pod = Pod(environ.get("SIDECAR_POD_NAMESPACE", ""), environ.get("SIDECAR_SERVICE_ACCOUNT", ""), os.urandom(16))
-        loaded = 0.0 if refused else clocks.wall()
         self.metrics = Metrics(
-            __version__,
-            names_of(rules),
-            {
-                "cache_bytes": lambda: self.memory.bytes,
-                "cache_entries": lambda: self.memory.entries,
-                "cache_evictions_total": lambda: self.memory.evictions,
-                "cache_collisions_total": lambda: self.memory.collisions,
-                "inflight_memory_bytes": lambda: self.ledger.held,
-                "connections": lambda: self.listener.connections,
-                "log_lines_lost_total": lambda: self.log.failed,
-                "purges_total": lambda: self.operations.purged,
-                "config_last_reload_successful": lambda: float(not refused),
-                "config_last_reload_success_timestamp_seconds": lambda: loaded,
-                **(self.fleet.readings() if self.fleet is not None else {}),
-            },
-            {
-                "mode": lambda: {} if self.operations.mode is Mode.NORMAL else {self.operations.mode.value: 1},
-                "breaker_state": self.regions.states,
-                "rate_windows": lambda: self.regions.spent(clocks.running()),
-                "credentials_unusable": self._credentials_unusable,
-                "retry_budget_left": lambda: self.regions.budgets_left(clocks.running()),
-                "dns_lookups_total": lambda: self.resolver.results,
-                "upstream_connections_total": lambda: self.upstream.census.counts,
-                "calls_waiting": self.throttle.waiting,
-                "calls_shed_total": self.throttle.shed,
-                "key_splitting_headers": lambda: {
-                    route: float(len(names)) for route, names in self.proxy.splits.items()
-                },
-                **(self.fleet.breakdowns() if self.fleet is not None else {}),
-            },
+            __version__, names_of(rules), self._readings(), self._breakdowns(), revision=rules.revision
         )
         records = Records(self.metrics.record, self.log.record, *sinks)
-        self.key_sets = KeySets(
-            {service.name: service.tokens for service in rules.services},
-            clock=clocks.running,
-            report=lambda line: self.log.event("key-set-unusable", level="error", message=line),
-        )
+        self.key_sets = self.make_key_sets(rules)
         remote = self.fleet.remote if self.fleet is not None else Nowhere()
         log = self.fleet.log if self.fleet is not None else None
         self.store = Tiered(self.memory, remote, self.purges, log)
@@ -200,7 +170,6 @@ class Parts:
             now=clocks.wall,
             clock=clocks.running,
             draw=lambda: 1.0 - clocks.draw(),
-            lease_wait=rules.redis.lease_wait if rules.redis is not None else 0.0,
             instance=os.urandom(4).hex().encode(),
         )
         self.listener = Listener(
@@ -231,15 +200,67 @@ class Parts:
             self.operations.log = self.fleet.log
             self.operations.orders = self.fleet.regions
 
+    @property
+    def rules(self) -> Rules:
+        """The rules in use."""
+        return self.revision.rules
+
     def __repr__(self) -> str:
         return f"<Parts {self.proxy!r} {self.fleet!r}>"
+
+    def _readings(self) -> Mapping[str, Callable[[], float]]:
+        return {
+            "cache_bytes": lambda: self.memory.bytes,
+            "cache_entries": lambda: self.memory.entries,
+            "cache_evictions_total": lambda: self.memory.evictions,
+            "cache_collisions_total": lambda: self.memory.collisions,
+            "inflight_memory_bytes": lambda: self.ledger.held,
+            "connections": lambda: self.listener.connections,
+            "log_lines_lost_total": lambda: self.log.failed,
+            "purges_total": lambda: self.operations.purged,
+            "config_last_reload_successful": lambda: float(not self.revision.refused),
+            "config_last_reload_success_timestamp_seconds": lambda: self.revision.loaded_at,
+            "config_needs_restart": lambda: len(self.revision.waiting),
+            **(self.fleet.readings() if self.fleet is not None else {}),
+        }
+
+    def _breakdowns(self) -> Mapping[str, Callable[[], Breakdown]]:
+        return {
+            "mode": lambda: {} if self.operations.mode is Mode.NORMAL else {self.operations.mode.value: 1},
+            "breaker_state": self.regions.states,
+            "rate_windows": lambda: self.regions.spent(self.clocks.running()),
+            "credentials_unusable": self._credentials_unusable,
+            "retry_budget_left": lambda: self.regions.budgets_left(self.clocks.running()),
+            "dns_lookups_total": lambda: self.resolver.results,
+            "upstream_connections_total": lambda: self.upstream.census.counts,
+            "calls_waiting": self.throttle.waiting,
+            "calls_shed_total": self.throttle.shed,
+            "key_splitting_headers": lambda: {route: float(len(names)) for route, names in self.proxy.splits.items()},
+            **(self.fleet.breakdowns() if self.fleet is not None else {}),
+        }
+
+    def _credentials_unusable(self) -> Mapping[tuple[str, str], float]:
+        return {
+            (service.name, region.name): float(bool(self.credentials.fault(region.credential)))
+            for service in self.rules.services
+            for region in service.regions
+            if region.credential is not None
+        }
+
+    def make_key_sets(self, rules: Rules) -> KeySets:
+        """What verifies the tokens of callers by *rules*; reads the files that these name."""
+        return KeySets(
+            {service.name: service.tokens for service in rules.services},
+            clock=self.clocks.running,
+            report=lambda line: self.log.event("key-set-unusable", level="error", message=line),
+        )
 
     def _join(self) -> Fleet | None:
         """The fleet's part, if the rules name one and its secret can be had; otherwise memory is everything."""
         rule, seal = self.rules.redis, self.rules.seal
         if rule is None:
             return None
-        secrets = SecretFile(seal.secret_file, self._clocks.running, lambda why: self.log.event(
+        secrets = SecretFile(seal.secret_file, self.clocks.running, lambda why: self.log.event(
             "secret-unusable", level="error", message=why))  # fmt: skip
         if secrets.keyring() is None:
             self.log.event("memory-only", level="error", message="Redis is not used: the secret file is not usable")
@@ -274,21 +295,14 @@ class Parts:
             on_orders=lambda orders: self.operations.take_orders(orders),  # noqa: PLW0108  as above
             on_learn=self._on_learn,
             on_command=lambda seconds: self.metrics.redis(seconds),  # noqa: PLW0108  as above
+            revision=lambda: self.rules.revision,
         )
-
-    def _credentials_unusable(self) -> Mapping[tuple[str, str], float]:
-        return {
-            (service.name, region.name): float(bool(self.credentials.fault(region.credential)))
-            for service in self.rules.services
-            for region in service.regions
-            if region.credential is not None
-        }
 
     def _on_learn(self, place: Place, open_for: float | None) -> None:
         """Another process has found a region failing, or working again."""
         service = next((service for service in self.rules.services if service.name == place.service), None)
         if service is not None:
-            self.regions.learn(place, open_for, service.breaker, self._clocks.running())
+            self.regions.learn(place, open_for, service.breaker, self.clocks.running())
 
     def report(self, error: BaseException) -> None:
         """Log a bug, by its kind and place only."""
@@ -352,3 +366,8 @@ class Parts:
 
     def _is_own(self, host: str, port: int) -> bool:
         return port in self.ports and host in {"127.0.0.1", "::1", "localhost", self.rules.listen.host}
+
+
+def commit_bytes(rules: Rules) -> int:
+    """The latest commit point, bytes."""
+    return min(COMMIT_BYTES, rules.memory.max_entry_bytes)

@@ -98,13 +98,13 @@ def explain(rules: Rules, raw: bytes, environ: Mapping[str, str] = os.environ) -
         say("route", route.name)
         say("decision", f"bypass ({plan.bypass.reason}); the body is not read")
     else:
-        call = _explain_body(plans, plan, head, body, secret, say)
+        call = _explain_body(plan, head, body, secret, say)
         route = call.route
     _explain_reasons(_reasons(plans, plan, head, body, secret), say)
     if call is not None and call.key is not None and not call.observe:
         say("hit", _hit(plan, call))
-    caller = plans.caller(plan, route)
-    _explain_fields(plans.roles(plan), head, caller, say)
+    caller = plan.identities.caller(plan, route)
+    _explain_fields(plan.identities.roles(plan.site.service), head, caller, say)
     _explain_regions(Request(head, body, plan), call, route, caller, say)
     _explain_rules(route, head, say)
     return "\n".join(lines), True
@@ -118,7 +118,7 @@ def _say_refusal(say: _Say, refusal: Refused) -> None:
     say("answer", f"{refusal.status} {refusal.code}: {refusal.message}")
 
 
-def _explain_body(plans: RequestPlans, plan: RequestPlan, head: Head, body: bytes, secret: bytes, say: _Say) -> Call:
+def _explain_body(plan: RequestPlan, head: Head, body: bytes, secret: bytes, say: _Say) -> Call:
     """Show what the body decides, in addition to the head."""
     site = plan.site
     endpoint = site.endpoint
@@ -127,7 +127,7 @@ def _explain_body(plans: RequestPlans, plan: RequestPlan, head: Head, body: byte
     facts = reading.facts
     model = choose_model(endpoint, facts)
     route = choose_route(site, head.fields, model)
-    caller = plans.caller(plan, route)
+    caller = plan.identities.caller(plan, route)
     decision = plan.bypass or admit(facts, route, caller.principal)
     fresh = freshness(endpoint, route, plan.asked)
     shared = f"share {route.cache.share.kind} {route.cache.share.name}".rstrip()
@@ -164,11 +164,11 @@ def _reasons(plans: RequestPlans, plan: RequestPlan, head: Head, body: bytes, se
     endpoint = site.endpoint
     if endpoint is not None and not endpoint.bypass and _ILLEGIBLE & {*found}:
         route = choose_route(site, head.fields, "")
-        found += obstacles(_LEGIBLE, route, plans.caller(plan, route).principal)
+        found += obstacles(_LEGIBLE, route, plan.identities.caller(plan, route).principal)
     elif endpoint is not None and not endpoint.bypass:
         reading = canonical.read(body, endpoint, head.fields.get(b"content-type", b""), secret)
         route = choose_route(site, head.fields, choose_model(endpoint, reading.facts))
-        found += obstacles(reading.facts, route, plans.caller(plan, route).principal)
+        found += obstacles(reading.facts, route, plan.identities.caller(plan, route).principal)
         if reading.facts.bypass in _UNSAFE and endpoint.body is BodyForm.JSON:
             found += sorted(faults(body))
         if route.cache.mode is CacheMode.OBSERVE:

@@ -13,18 +13,19 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import uvloop
 
+from sidecar.app.reload import Source
 from sidecar.app.sidecar import Sidecar
 from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError
 from sidecar.settings import forwarding, load
 from sidecar.settings.overrides import variable_of
+from sidecar.settings.watch import FileWatch
 from sidecar.sinks.log import Pipe
 from sidecar.sinks.strays import Strays
-
-_IGNORED = "SIGHUP changes nothing: the configuration is read at the start only; restart to change it"
 
 _OPTIONS = {"listen.port": "--port"}
 """Keys that have an option of their own."""
@@ -38,24 +39,27 @@ def run(
 
     Raises ``ConfigError`` for a configuration that cannot be used, unless plain forwarding was asked for instead.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a log to report it
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to hear it
     overrides: Mapping[str, object] = {"listen.port": port}
+    environ = dict(os.environ)
+    read = partial(load, config, environ=environ, overrides=overrides, strict=False, here=True)
     problems: tuple[str, ...] = ()
     try:
-        rules = load(config, environ=os.environ, overrides=overrides, strict=False, here=True)
+        rules = read()
     except ConfigError as error:
         if not passthrough_on_bad_config:
             raise
         problems = error.problems
-        rules = forwarding(environ=os.environ, overrides=overrides)
+        rules = forwarding(environ=environ, overrides=overrides)
+    source = Source(read, FileWatch(config))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_demonstrate(rules, problems, pace) if demo else _serve(rules, problems))
+        return runner.run(_demonstrate(rules, problems, pace) if demo else _serve(rules, problems, source))
 
 
-async def _serve(rules: Rules, problems: tuple[str, ...]) -> int:
+async def _serve(rules: Rules, problems: tuple[str, ...], source: Source) -> int:
     stopping = _on_signals()
-    sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()), refused=bool(problems))
-    _on_hangup(stopping, lambda: sidecar.log.event("hangup", level="warning", message=_IGNORED))
+    sidecar = Sidecar(rules, environ=os.environ, write=Pipe(sys.stderr.fileno()), refused=bool(problems), source=source)
+    _on_hangup(stopping, sidecar.hang_up)
     Strays(sidecar.log.event).install()
     for problem in problems:
         sidecar.log.event("config-problem", level="warning", message=problem)
@@ -150,20 +154,20 @@ def _on_signals() -> asyncio.Event:
     return stopping
 
 
-def _on_hangup(stopping: asyncio.Event, tell: Callable[[], None]) -> None:
+def _on_hangup(stopping: asyncio.Event, hear: Callable[[], None]) -> None:
     """
-    On SIGHUP many daemons read their configuration again. This one calls *tell* and goes on. If the terminal that
-    started the process is gone, SIGHUP ends it.
+    On SIGHUP call *hear*, which reads the configuration again, as many daemons do. If the terminal that started the
+    process is gone, SIGHUP ends it.
     """
     terminals = [descriptor for descriptor in range(3) if os.isatty(descriptor)]
 
-    def hear() -> None:
+    def on_signal() -> None:
         if terminals and not any(map(os.isatty, terminals)):
             stopping.set()
         else:
-            tell()
+            hear()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hear)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
 
 
 def _on_free_ports(rules: Rules) -> tuple[Rules, list[str]]:

@@ -390,3 +390,8 @@ class Rules:
     source: str = ""
     revision: str = ""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def lease_wait(self) -> float:
+        """How long a streaming call waits for another process's answer, seconds; 0 without a fleet."""
+        return self.redis.lease_wait if self.redis is not None else 0.0

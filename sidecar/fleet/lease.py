@@ -99,7 +99,7 @@ class Leases:
         self._link = link
         self._news = news
         self._names = names
-        self._timeout = timeout
+        self.timeout = timeout
         self._spawn = spawn
         self._draw = draw
         self._random = random
@@ -129,7 +129,7 @@ class Leases:
 
     def budget(self, size: int = 0) -> TimeBudget:
         """The time that one call, which writes *size* bytes, gives Redis."""
-        return TimeBudget(self._timeout + size / WRITE_BYTES_A_SECOND)
+        return TimeBudget(self.timeout + size / WRITE_BYTES_A_SECOND)
 
     async def look(
         self, name: bytes, budget: TimeBudget, *, seen: bytes = b"", note: bytes = b"", beside: Beside = Beside.NEVER
@@ -221,7 +221,7 @@ class Leases:
             await asyncio.wait(self._begun, timeout=seconds)
 
     def _own_budget(self, size: int = 0) -> TimeBudget:
-        return TimeBudget(max(self._timeout, OWN_SECONDS) + size / WRITE_BYTES_A_SECOND)
+        return TimeBudget(max(self.timeout, OWN_SECONDS) + size / WRITE_BYTES_A_SECOND)
 
     def _where(self, grant: Grant) -> bytes:
         return self._names.second(grant.name) if grant.second else self._names.lease(grant.name)

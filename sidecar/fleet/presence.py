@@ -1,9 +1,9 @@
 """
-How many processes the fleet has at present.
+How many processes the fleet has at present, and by which revisions of the configuration they work.
 
 The rule: a process counts as long as it gives signs of life. Each writes itself every few seconds into one sorted set,
-with the time of Redis' own clock, and removes those that have been silent for too long. While Redis is away, full, or
-answers nonsense, the last count holds.
+with the time of Redis' own clock, and removes those that have been silent for too long; its revision likewise. While
+Redis is away, full, or answers nonsense, the last count holds.
 """
 
 from __future__ import annotations
@@ -30,18 +30,25 @@ OWN_SECONDS: Final = 0.5
 """The time for one sign of life. No call waits for it."""
 
 
-def _count(reply: Any) -> int:
-    """Read the answer of ``_BEAT``; 0 where Redis does not allow its user to ask the time."""
-    if type(reply) is not int or reply < 0:
+MOST_REVISIONS: Final = 16
+"""The most revisions that one process hears of."""
+
+
+def _read(reply: Any) -> tuple[int, tuple[str, ...]]:
+    """Read the answer of ``_BEAT``: how many processes (0 where Redis hides the time from its user); revisions."""
+    if type(reply) is not list or not reply or len(reply) > MOST_REVISIONS + 1:
         raise misshapen()
-    return reply
+    count, *revisions = reply
+    if type(count) is not int or count < 0 or not all(type(each) is bytes and len(each) <= 64 for each in revisions):
+        raise misshapen()
+    return count, tuple(each.decode("ascii", "replace") for each in revisions)
 
 
 _BEAT = Script(
     """
--- KEYS: the set. ARGV: who, milliseconds of life, 1 to leave.
+-- KEYS: the set, that of revisions. ARGV: who, milliseconds of life, 1 to leave, revision, the most of them.
 local time = redis.pcall('TIME')
-if time.err then return 0 end
+if time.err then return {0} end
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local sign = ARGV[3] == '1' and '0' or string.format('%.0f', now)
 local put = redis.pcall('ZADD', KEYS[1], sign, ARGV[1])
@@ -54,17 +61,25 @@ end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - ARGV[2]))
 redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now + ARGV[2]), '+inf')  -- of a clock that went back
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return redis.call('ZCARD', KEYS[1])
+local answer = {redis.call('ZCARD', KEYS[1])}
+if ARGV[3] ~= '1' then redis.pcall('ZADD', KEYS[2], string.format('%.0f', now), ARGV[4]) end
+redis.pcall('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now - ARGV[2]))
+redis.pcall('ZREMRANGEBYSCORE', KEYS[2], string.format('(%.0f', now + ARGV[2]), '+inf')
+redis.pcall('PEXPIRE', KEYS[2], ARGV[2])
+local revisions = redis.pcall('ZREVRANGE', KEYS[2], 0, ARGV[5] - 1)
+if not revisions.err then for _, each in ipairs(revisions) do answer[#answer + 1] = each end end
+return answer
 """,
     "presence",
-    _count,
+    _read,
 )
 
 
 class Presence:
     """
-    This process as *member*, 12 bytes that no other process has. *clock* is monotonic seconds, *draw* uniform in [0,
-    1), *spawn* owns the task; *life* as ``LIFE_SECONDS``. *failures* counts signs that were not answered well.
+    This process as *member*, 12 bytes that no other process has, at present on *revision*. *clock* is monotonic
+    seconds, *draw* uniform in [0, 1), *spawn* owns the task; *life* as ``LIFE_SECONDS``. *failures* counts signs that
+    were not answered well; *revisions* are those by which processes worked at the last count, the latest sign first.
     """
 
     def __init__(
@@ -76,6 +91,7 @@ class Presence:
         clock: Callable[[], float],
         draw: Callable[[], float],
         spawn: Spawn,
+        revision: Callable[[], str] = str,
         life: float = LIFE_SECONDS,
     ) -> None:
         self._link = link
@@ -84,11 +100,13 @@ class Presence:
         self._clock = clock
         self._draw = draw
         self._spawn = spawn
+        self._revision = revision
         self._life = life
         self._counts: deque[tuple[float, int]] = deque()
         self._returned = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
         self.failures = 0
+        self.revisions: tuple[str, ...] = ()
         link.on_return.append(self._returned.set)
 
     def __repr__(self) -> str:
@@ -117,7 +135,7 @@ class Presence:
 
     async def beat(self) -> None:
         """Give one sign of life, and count. Raises ``FleetAway``."""
-        count = await self._sign(leave=False)
+        count, self.revisions = await self._sign(leave=False)
         now = self._clock()
         if self._counts and self._counts[-1][0] < now - self._life:
             self._counts = deque([(now, self._counts[0][1])])
@@ -128,12 +146,14 @@ class Presence:
                 self._counts.popleft()
         self._counts.append((now, count))
 
-    async def _sign(self, *, leave: bool) -> int:
-        arguments = [self._member, int(self._life * 1000), int(leave)]
-        count: int = await self._link.evaluate(_BEAT, [self._names.pods], arguments, TimeBudget(OWN_SECONDS))
-        if not count and not leave:
+    async def _sign(self, *, leave: bool) -> tuple[int, tuple[str, ...]]:
+        keys = [self._names.pods, self._names.revisions]
+        arguments = [self._member, int(self._life * 1000), int(leave), self._revision(), MOST_REVISIONS]
+        found: tuple[int, tuple[str, ...]]
+        found = await self._link.evaluate(_BEAT, keys, arguments, TimeBudget(OWN_SECONDS))
+        if not found[0] and not leave:
             raise FleetAway("refused", "Redis forbids TIME to this user; grant +time")
-        return count
+        return found
 
     async def _beat_on(self) -> None:
         while True:

@@ -74,7 +74,7 @@ class PurgeLog:
         patience: float = 0.05,
     ) -> None:
         self._link = link
-        self._patience = patience
+        self.patience = patience
         self._purges = purges
         self._now = now
         self._clock = clock
@@ -190,7 +190,7 @@ class PurgeLog:
         if self._clock() <= self._purges.until:
             return
         with suppress(TimeoutError):
-            async with Deadline(self._patience), self._catching_up:
+            async with Deadline(self.patience), self._catching_up:
                 if self._clock() > self._purges.until:  # otherwise another call has read it meanwhile
                     await self._exchange()
         if self._clock() > self._purges.until:

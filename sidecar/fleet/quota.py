@@ -129,7 +129,7 @@ class FleetQuota:
     ) -> None:
         self._link = link
         self._names = names
-        self._timeout = timeout
+        self.timeout = timeout
         self._spawn = spawn
         self._sleep = sleep
         self._owed: dict[str, _Owed] = {}
@@ -222,7 +222,7 @@ class FleetQuota:
         ]
         try:
             taken: Taken | None = await self._link.evaluate(
-                _TAKE, [self._names.quota(route)], arguments, TimeBudget(self._timeout)
+                _TAKE, [self._names.quota(route)], arguments, TimeBudget(self.timeout)
             )
         except FleetAway as away:
             if owed is not None and away.reason == "busy":  # it was never sent

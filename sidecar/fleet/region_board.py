@@ -242,7 +242,7 @@ class RegionBoard:
         self._sets = (prefix + b"orders", prefix + b"breakers") if findings else (prefix + b"orders",)
         self._probes = prefix + b"probe:"
         self._notes = notes
-        self._timeout = timeout
+        self.timeout = timeout
         self._clock = clock
         self._ahead = 0.0
         self._random = random
@@ -274,7 +274,7 @@ class RegionBoard:
     async def claim(self, place: Place, seconds: float) -> bool:
         """Whether this process may probe *place*, for *seconds* or until the probe is over."""
         words = [self._token, _milliseconds(min(seconds, LONGEST_PROBE)), _milliseconds(LONGEST_PROBE)]
-        return bool(await self._link.evaluate(_CLAIM, [self._probe(place)], words, TimeBudget(self._timeout)))
+        return bool(await self._link.evaluate(_CLAIM, [self._probe(place)], words, TimeBudget(self.timeout)))
 
     def _redis_now(self) -> int:
         """What Redis' clock says, in milliseconds, as far as it is known."""

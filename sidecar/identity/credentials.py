@@ -8,11 +8,11 @@ refuses a credential, it is fetched anew once, and used only if it has changed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from sidecar.core.rules import AzureIdentity, StoredCredential
+from sidecar.core.rules import AzureIdentity, Service, StoredCredential
 from sidecar.identity.access_tokens import Tokens
 from sidecar.identity.azure import TokenFetch, asker, describe
 from sidecar.identity.files import CredentialFiles
@@ -67,6 +67,17 @@ class Credentials:
 
     def __repr__(self) -> str:
         return f"<Credentials {self._files!r}, {len(self._tokens)} identities>"
+
+    def adopt(self, services: Iterable[Service]) -> None:
+        """
+        Keep the credentials of *services*, and forget the others; calls that wait for a token still get it. New ones
+        are read, or asked for, so that the first call does not wait for them.
+        """
+        used = [region.credential for service in services for region in service.regions if region.credential]
+        self._files.keep({each.file for each in used if isinstance(each, StoredCredential)})
+        self._tokens = {identity: source for identity, source in self._tokens.items() if identity in used}
+        for each in used:
+            self.field(each)
 
     def field(self, credential: StoredCredential | AzureIdentity) -> CredentialField | None:
         """

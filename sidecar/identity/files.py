@@ -8,7 +8,7 @@ each file is a ``RotatedFile``. The text is never logged.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from sidecar.core.rules import KIB, StoredCredential
 from sidecar.identity.rotated import RotatedFile
@@ -35,6 +35,10 @@ class CredentialFiles:
 
     def __iter__(self) -> Iterator[RotatedFile[bytes]]:
         return iter(self._files.values())
+
+    def keep(self, paths: Collection[str]) -> None:
+        """Forget all files but those at *paths*."""
+        self._files = {path: file for path, file in self._files.items() if path in paths}
 
     def field(self, credential: StoredCredential) -> tuple[bytes, bytes] | None:
         """The header field to send; None if the file was never readable."""

@@ -53,7 +53,6 @@ class Origin:
         receiver: Receiver,
         store: Store,
         access: Access,
-        lease_wait: float,
         now: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
@@ -62,7 +61,7 @@ class Origin:
         self._receiver = receiver
         self._store = store
         self._access = access
-        self._lease_wait = lease_wait
+        self.lease_wait = 0.0
         self._now = now
         self._clock = clock
         self._refuses_usage: Memo[tuple[str, str, str], bool] = Memo(256, _REFUSES_BYTES)
@@ -73,7 +72,7 @@ class Origin:
     def patience(self, fetch: Fetch) -> float:
         """How many seconds to wait for another process's answer."""
         call = fetch.call
-        seconds = self._lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
+        seconds = self.lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
         left = self.left(fetch)
         return seconds if left is None else max(min(seconds, left), 0.0)
 

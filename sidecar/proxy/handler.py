@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,17 +17,14 @@ from sidecar.core.answer.blame import Blame, blame
 from sidecar.core.answer.rescue import cause_of, is_callers, rescue
 from sidecar.core.cache.changes import SAFE, target_of
 from sidecar.core.cache.observation import Observations
-from sidecar.core.cache.policy import (
-    Refresh,
-    Serve,
-)
+from sidecar.core.cache.policy import Refresh, Serve
 from sidecar.core.dialect import BodyForm
 from sidecar.core.draft import Draft
 from sidecar.core.ids import Ids
 from sidecar.core.model import Entry, Form, Head, Key, Outcome, Record
-from sidecar.core.request.plan import RequestPlan, RequestPlans
+from sidecar.core.request.plan import RequestPlan, RequestPlans, VerifyToken
 from sidecar.core.request.principal import Accepted
-from sidecar.core.rules import Mode
+from sidecar.core.rules import Mode, Rules
 from sidecar.core.site.recognise import choose_route
 from sidecar.errors import Refused, SidecarError, UpstreamFailed
 from sidecar.net.base import Admission, Exchange, Pending, Request, Response
@@ -61,8 +59,7 @@ class Proxy:
     The request handler that the listener calls (``net/base.Application``).
 
     *now* is wall-clock seconds, *clock* monotonic seconds. *record* gets one record per request, *report* gets bugs.
-    *draw* is uniform in (0, 1]. *lease_wait*: how long a streaming call waits for another process's answer, seconds.
-    Every request id begins with *instance*.
+    *draw* is uniform in (0, 1]. Every request id begins with *instance*.
     """
 
     def __init__(
@@ -81,25 +78,16 @@ class Proxy:
         now: Callable[[], float],
         clock: Callable[[], float],
         draw: Callable[[], float],
-        lease_wait: float,
         instance: bytes,
     ) -> None:
         self._lookup = CallReader(plans, secret, report)
-        self.deciding_fields = plans.deciding_fields
         self._store = store
         self._purges = store.purges
         self._flights = flights
         self._access = access = Access(accepted, store, now=now, clock=clock)
         receiver = Receiver(store, flights, accepted, now=now, clock=clock, report=report)
         self._origin = Origin(
-            dispatch=dispatch,
-            fallback=fallback,
-            receiver=receiver,
-            store=store,
-            access=access,
-            lease_wait=lease_wait,
-            now=now,
-            clock=clock,
+            dispatch=dispatch, fallback=fallback, receiver=receiver, store=store, access=access, now=now, clock=clock
         )
         self._relaying = Relay(dispatch, fallback, receiver, observations, now=now, clock=clock)
         self._record = record
@@ -110,9 +98,8 @@ class Proxy:
         self.ids = Ids(instance)
         self._coalescer = Coalescer(flights, self._origin, access, record=record, now=now, clock=clock)
         self._fetching = Fetching(self._origin, access, store, flights, self._refresh_behind, now)
-        self._waiting = Waiting(
-            flights, self._origin, second=self._fetching.second, leave=self._coalescer.leave, lease_wait=lease_wait
-        )
+        self._waiting = Waiting(flights, self._origin, second=self._fetching.second, leave=self._coalescer.leave)
+        self._origin.lease_wait = plans.rules.lease_wait
         self.refreshes = Refreshes(flights, self._fetching.fly, lambda fetch: self._tell(fetch.draft), clock)
         self._urged: Key | None = None
 
@@ -123,9 +110,22 @@ class Proxy:
         """New calls follow *mode*; calls under way keep the mode in which they began."""
         self._lookup.switch(mode)
 
+    def adopt(self, rules: Rules, mode: Mode, verify: VerifyToken) -> None:
+        """
+        New calls follow *rules* in *mode*, and *verify* checks their tokens; calls under way finish on the rules with
+        which they began. The listener must forget its heads before the next await.
+        """
+        self._lookup.adopt(self._lookup.plans.revised(replace(rules, mode=mode), verify))
+        self._origin.lease_wait = rules.lease_wait
+
     def forget_callers(self) -> None:
         """Other tokens are valid from now on: callers are identified again."""
         self._lookup.forget_callers()
+
+    @property
+    def deciding_fields(self) -> Mapping[bytes, bool]:
+        """See ``Application.deciding_fields``; other rules read other fields."""
+        return self._lookup.plans.deciding_fields
 
     @property
     def splits(self) -> Mapping[str, tuple[str, ...]]:
@@ -335,7 +335,7 @@ class Proxy:
         try:
             if plan.asked.only_if_cached:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
-            principal = self._lookup.plans.caller(plan, route).principal
+            principal = plan.identities.caller(plan, route).principal
             id_field = site.service.dialect.request_id
             passed = PassThrough(draft, status, exchange, self._changes(plan, head), id_field)
             await self._relaying.run(request, call, route, principal, passed)
@@ -349,7 +349,7 @@ class Proxy:
         site = plan.site
         if head.method in SAFE or not site.service.dialect.honours:
             return ()
-        partitions = {self._lookup.plans.caller(plan, route).principal.partition for route in site.routes}
+        partitions = {plan.identities.caller(plan, route).principal.partition for route in site.routes}
         return tuple(target_of(site, partition) for partition in partitions)
 
     def _settle(self, error: Exception, plan: RequestPlan, draft: Draft, exchange: Exchange, status: bytes) -> None:

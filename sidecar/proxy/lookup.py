@@ -38,7 +38,6 @@ class CallReader:
     """Works out calls by the present *plans*. *secret* is the secret of the keys, and *report* gets bugs."""
 
     def __init__(self, plans: RequestPlans, secret: bytes, report: Callable[[BaseException], None]) -> None:
-        self.deciding_fields = plans.deciding_fields
         self.plans = plans
         self._secret = secret
         self._report = report
@@ -55,7 +54,11 @@ class CallReader:
 
     def switch(self, mode: Mode) -> None:
         """New calls follow *mode*; calls under way keep the mode in which they began."""
-        self.plans = self.plans.switched(mode)
+        self.adopt(self.plans.switched(mode))
+
+    def adopt(self, plans: RequestPlans) -> None:
+        """New calls follow *plans*; calls under way have a plan already, and finish on it."""
+        self.plans = plans
         self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
     def forget_callers(self) -> None:
@@ -88,7 +91,7 @@ class CallReader:
         # 5: which model answers, and so by which route; whether that may be looked up
         model = choose_model(endpoint, facts)
         route = choose_route(site, head.fields, model)
-        caller = self.plans.caller(plan, route)
+        caller = plan.identities.caller(plan, route)
         decision = plan.bypass or admit(facts, route, caller.principal)
         fresh = freshness(endpoint, route, plan.asked)
         if isinstance(decision, Bypass):

@@ -26,18 +26,15 @@ Leave = Callable[[Reader, Draft], None]
 
 class Waiting:
     """
-    Waits for answers. *second* fetches beside a stuck flight, *leave* leaves a flight. *lease_wait* is how long a
-    stream waits for another process's answer, seconds.
+    Waits for answers. *second* fetches beside a stuck flight, *leave* leaves a flight. A stream waits for another
+    process's answer no longer than *origin*'s ``lease_wait``.
     """
 
-    def __init__(
-        self, flights: Flights, origin: Origin, *, second: FetchSecond, leave: Leave, lease_wait: float
-    ) -> None:
+    def __init__(self, flights: Flights, origin: Origin, *, second: FetchSecond, leave: Leave) -> None:
         self._flights = flights
         self._origin = origin
         self._second = second
         self._leave = leave
-        self._lease_wait = lease_wait
 
     def __repr__(self) -> str:
         return f"<Waiting {self._flights!r}>"
@@ -64,7 +61,7 @@ class Waiting:
             raise UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, detail, sent=readers[0].flight.sent) from None
 
     async def _in_turn(self, readers: list[Reader], fetch: Fetch) -> Opening | None:
-        flight, wait = readers[0].flight, self._lease_wait
+        flight, wait = readers[0].flight, self._origin.lease_wait
         if fetch.call.facts.view.stream and flight.patience > wait:
             try:
                 async with asyncio.timeout(wait):

@@ -14,7 +14,7 @@ from typing import Protocol
 class RedisNames:
     """The keys and channels of *namespace*, which is ASCII without braces."""
 
-    __slots__ = ("_log", "_prefix", "log_meta", "log_mode", "log_purges", "news", "pods")
+    __slots__ = ("_log", "_prefix", "log_meta", "log_mode", "log_purges", "news", "pods", "revisions")
 
     def __init__(self, namespace: str) -> None:
         self._prefix = namespace.encode("ascii") + b":"
@@ -24,6 +24,7 @@ class RedisNames:
         self.log_mode = self._log + b"mode"
         self.news = self._prefix + b"news"
         self.pods = self._prefix + b"{pods}"
+        self.revisions = self.pods + b":revisions"
 
     def __repr__(self) -> str:
         return f"<RedisNames {self._prefix!r}>"

@@ -25,7 +25,7 @@ from sidecar.settings.reader import ParsedSettings, read
 from sidecar.settings.tolerance import left_alone, mute, warnings
 from sidecar.settings.yaml_source import parse
 
-__all__ = ["DEFAULT_FOLDER", "forwarding", "load"]
+__all__ = ["BUILT_IN", "DEFAULT_FOLDER", "MAX_BYTES", "forwarding", "load"]
 
 DEFAULT_FOLDER = "/etc/sidecar"
 """Where a configuration is looked for if none is named."""
@@ -33,7 +33,9 @@ DEFAULT_FOLDER = "/etc/sidecar"
 MAX_BYTES = 1024 * 1024
 """The largest configuration file: as much as a ConfigMap holds."""
 
-_BUILT_IN = "built-in settings"
+BUILT_IN = "built-in settings"
+"""The source of rules that were read from no file."""
+
 _FORWARDING = "the configuration cannot be used: calls are only forwarded, to the built-in services"
 
 
@@ -57,7 +59,7 @@ def load(
     """
     source = _find(path)
     text = _text(source) if source is not None else ""
-    name = str(source) if source is not None else _BUILT_IN
+    name = str(source) if source is not None else BUILT_IN
     variables, strange = from_environment(environ)
     changes = [*variables, *from_options(overrides)]
     reading, problems = _read(text, name, changes)
@@ -96,7 +98,7 @@ def forwarding(*, environ: Mapping[str, str], overrides: Mapping[str, object]) -
     left_out: list[Problem] = []
     while True:
         changes = [*variables, *options]
-        reading, problems = _read("", _BUILT_IN, changes)
+        reading, problems = _read("", BUILT_IN, changes)
         problems += _needed(unfit(reading, here=True))
         kept = [change for change in variables if not any(_concerns(problem, change) for problem in problems)]
         if len(kept) == len(variables):
@@ -110,7 +112,7 @@ def forwarding(*, environ: Mapping[str, str], overrides: Mapping[str, object]) -
     return replace(
         build(reading.values, state_dir=_state_dir(environ)),
         mode=Mode.PASSTHROUGH,
-        source=_BUILT_IN,
+        source=BUILT_IN,
         revision=_revision("", changes),
         warnings=(_FORWARDING, *in_order(left_out), *strange),
     )

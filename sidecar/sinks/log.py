@@ -61,13 +61,17 @@ class AccessLog:
         self._write = write
         self._now = now
         self._slow_seconds = slow_seconds
-        self._sample = round(rule.sample * _WHOLE)
-        self._by_key = rule.by == "key"
         self._passed = 0
+        self.adopt(rule)
         self.failed = 0
 
     def __repr__(self) -> str:
         return f"<AccessLog of {self._sample / _WHOLE:.2%}, {self.failed} lines lost>"
+
+    def adopt(self, rule: LogRule) -> None:
+        """Sample by *rule* from now on."""
+        self._sample = round(rule.sample * _WHOLE)
+        self._by_key = rule.by == "key"
 
     def record(self, record: Record) -> None:
         """Log *record*, if it belongs to those that are logged."""

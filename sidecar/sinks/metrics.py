@@ -23,6 +23,7 @@ from sidecar.sinks.series import ConfiguredNames, ExposedLabels, Labels, plan
 from sidecar.sinks.table import (
     BUILD_INFO,
     BYPASSES,
+    CONFIG_INFO,
     ERRORS,
     FAILOVERS,
     FIRST_CONTENT,
@@ -111,14 +112,21 @@ class _Family(Generic[T]):
             self._known[labels] = cell
         return cell
 
+    def adopt(self, places: ExposedLabels, names: ConfiguredNames) -> None:
+        """Expose by *places* from now on. Cells of names that are no longer configured go, as do those without room."""
+        self._places = places
+        self._known = {}
+        kept = {labels: cell for labels, cell in self.cells.items() if places.holds(names, labels)}
+        self.cells = {labels: cell for labels, cell in kept.items() if places.of(labels) == labels}
+
 
 class Metrics(Collector):
     """
     The metrics of this process.
 
-    *version* is the program's; *names* are the configuration's. *readings* give what other parts know, by the names in
-    ``READINGS``; a reading that is not passed is not exposed. *breakdowns* give numbers by label, by the names in
-    ``BREAKDOWNS``. There are never more than ``names.bound`` series.
+    *version* is the program's; *names* and *revision* are the configuration's. *readings* give what other parts know,
+    by the names in ``READINGS``; a reading that is not passed is not exposed. *breakdowns* give numbers by label, by
+    the names in ``BREAKDOWNS``. There are never more than ``names.bound`` series.
     """
 
     def __init__(
@@ -127,12 +135,15 @@ class Metrics(Collector):
         names: ConfiguredNames,
         readings: Mapping[str, Callable[[], float]],
         breakdowns: Mapping[str, Callable[[], Breakdown]] | None = None,
+        *,
+        revision: str = "",
     ) -> None:
         self._breakdowns = breakdowns or {}
         unknown = {*readings, *self._breakdowns} - {metric.name for metric in (*READINGS, *FLEET_READINGS, *BREAKDOWNS)}
         if unknown:
             raise ValueError(f"no such metrics: {', '.join(sorted(unknown))}")
         self._version = version
+        self._revision = revision
         self._readings = readings
         self._tokens = dict.fromkeys(TOKENS.closed, 0)
         self._overhead = _Histogram(OVERHEADS)
@@ -161,6 +172,26 @@ class Metrics(Collector):
         self._known: dict[tuple[str, str, Outcome, int], tuple[_Counter, _Histogram, _Histogram | None]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+
+    def adopt(self, names: ConfiguredNames, revision: str) -> None:
+        """Tell the *names* of another *revision* apart. What names others have counted is no longer exposed."""
+        self._revision = revision
+        self._plan = plan(names)
+        self._known = {}
+        for metric, family in (
+            (REQUESTS, self._requests),
+            (ERRORS, self._errors),
+            (BYPASSES, self._bypasses),
+            (UPSTREAM_RESPONSES, self._upstream_responses),
+            (OBSERVED, self._observed),
+            (NOT_STORED, self._not_stored),
+            (FAILOVERS, self._failovers),
+            (REQUEST_DURATION, self._durations),
+            (FIRST_CONTENT, self._first_contents),
+            (UPSTREAM_DURATION, self._upstream_durations),
+        ):
+            family.adopt(self._plan.places(metric), names)
+        self._breakdown_labels = {metric.name: self._plan.places(metric) for metric in BREAKDOWNS}
 
     def redis(self, seconds: float) -> None:
         """Count one command to Redis."""
@@ -232,6 +263,7 @@ class Metrics(Collector):
             if metric.name in self._readings:
                 yield _exposed(metric, {(): self._readings[metric.name]()})
         yield _exposed(OVERFLOW, {(): self._plan.refused})
+        yield _exposed(CONFIG_INFO, {(self._revision,): 1})
         yield _exposed(BUILD_INFO, {(self._version,): 1})
 
     def _tell(self, metric: Metric) -> Mapping[Labels, float]:

@@ -158,6 +158,14 @@ FLEET_READINGS = (
         "Among how many are limits shared while Redis is away?",
     ),
     Metric(
+        "fleet_revisions",
+        "gauge",
+        (),
+        "Different configurations among the processes of the fleet when they were last counted, 0 while that is not "
+        "known.",
+        "Did a change reach all pods?",
+    ),
+    Metric(
         "region_orders",
         "gauge",
         (),
@@ -220,6 +228,13 @@ READINGS = (
         (),
         "When a configuration was last accepted, seconds since the epoch.",
         "Since when does this configuration hold?",
+    ),
+    Metric(
+        "config_needs_restart",
+        "gauge",
+        (),
+        "Keys of the configuration whose new values wait for a restart; `/readyz?verbose` names them.",
+        "Is a change only half in use?",
     ),
 )
 """Numbers that are not counted here, but read at a scrape from the part that knows them."""

@@ -22,6 +22,7 @@ from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.table import (
     BUILD_INFO,
     BYPASSES,
+    CONFIG_INFO,
     ERRORS,
     FAILOVERS,
     FIRST_CONTENT,
@@ -136,6 +137,19 @@ class ExposedLabels:
         shown = self._known[labels] = labels if own else self._coarser(labels)
         return shown
 
+    def holds(self, names: ConfiguredNames, labels: Labels) -> bool:
+        """Whether *labels* name only services, regions and routes that are among *names*, or none."""
+        said = dict(zip(self._metric.labels, labels, strict=True))
+        service, region, route = (said.get(label, "") for label in ("service", "region", "route"))
+        regions = (
+            chain.from_iterable(names.services.values()) if service in {"", OTHER} else names.services.get(service)
+        )
+        return (
+            service in {"", OTHER, *names.services}
+            and route in {"", OTHER, *names.routes}
+            and region in {"", OTHER, *(regions or ())}
+        )
+
     def _coarser(self, labels: Labels) -> Labels | None:
         shown = list(labels)
         for index in self._yields:
@@ -171,7 +185,7 @@ def plan(names: ConfiguredNames) -> Plan:
     for metric in BREAKDOWNS:
         if not metric.closed:
             held[metric.name].add((OTHER,) * len(metric.labels))
-    for metric in (*READINGS, *FLEET_READINGS, OVERHEAD_DURATION, REDIS_DURATION, OVERFLOW, BUILD_INFO):
+    for metric in (*READINGS, *FLEET_READINGS, OVERHEAD_DURATION, REDIS_DURATION, OVERFLOW, CONFIG_INFO, BUILD_INFO):
         held[metric.name].add((OTHER,) * len(metric.labels))
     for metric, labels in chain(_of_the_process(), *(_of_a_service(*each) for each in names.services.items())):
         held[metric.name].add(labels)

@@ -144,6 +144,13 @@ OVERFLOW = Metric(
     "Series that found no room and are counted under `other`.",
     "Are there more services, routes, regions and reasons than are told apart?",
 )
+CONFIG_INFO = Metric(
+    "config_info",
+    "gauge",
+    ("revision",),
+    "Always 1, with the revision of the configuration in use.",
+    "Which pods run which rules?",
+)
 BUILD_INFO = Metric("build_info", "gauge", ("version",), "Always 1.", "Which version runs where?")
 
 METRICS = (
@@ -166,6 +173,7 @@ METRICS = (
     *FLEET_READINGS,
     *READINGS,
     OVERFLOW,
+    CONFIG_INFO,
     BUILD_INFO,
 )
 

@@ -9,6 +9,7 @@ swept. The bound counts the bytes that the interpreter uses, not only those of t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -74,6 +75,7 @@ class Memory:
         "_policy",
         "_purging",
         "_rule",
+        "_shrinking",
         "_slots",
         "_taken",
         "_targets",
@@ -86,12 +88,12 @@ class Memory:
     )
 
     def __init__(self, rule: MemoryRule, *, now: Callable[[], float], clock: Callable[[], float]) -> None:
-        policy = Lru if rule.eviction == "lru" else S3Fifo
         self._rule = rule
         self._now = now
         self._clock = clock
-        self._policy: Policy[Key, Held] = policy(rule.max_bytes, rule.max_entries)
+        self._policy = _policy(rule)
         self._touch = self._policy.touch
+        self._shrinking = False
         self._slots: dict[bytes, _Slot] = {}
         self._due: dict[float, set[_Slot]] = {}
         self._targets: dict[bytes, set[_Slot]] = {}
@@ -121,8 +123,41 @@ class Memory:
 
     @property
     def bytes(self) -> int:
-        """Bytes that the entries cost, overhead included: never more than ``max_bytes``."""
+        """Bytes that the entries cost, overhead included: never more than ``max_bytes``, once they are shrunk to it."""
         return self._policy.cost
+
+    def adopt(self, rule: MemoryRule) -> None:
+        """
+        The bounds of *rule* hold from now on, for entries that come. ``shrink`` must be called until it returns False:
+        it brings those that are here within the bounds. Another way of eviction takes over all entries.
+        """
+        before, self._rule = self._rule, rule
+        if rule.eviction != before.eviction:
+            room = max(rule.max_bytes, self.bytes)
+            slots = self._policy.leave()
+            self._policy = _policy(replace(rule, max_bytes=room, max_entries=0))
+            self._touch = self._policy.touch
+            for slot in slots:
+                self._policy.add(slot)
+        self._shrinking = True
+        self._bound()
+
+    def shrink(self, budget: int = CHUNK) -> bool:
+        """Evict at most *budget* entries past the bounds. Returns whether there is more to do."""
+        if not self._shrinking:
+            return False
+        self._policy.bound(self._rule.max_bytes, self._rule.max_entries)
+        gone = self._policy.shrink(budget)
+        self._evict(gone)
+        self._shrinking = len(gone) == budget
+        self._bound()
+        return self._shrinking
+
+    def _bound(self) -> None:
+        """Until it has shrunk, the present size is the bound: an entry that comes costs no more than usual."""
+        rule, policy = self._rule, self._policy
+        most = rule.max_entries and max(rule.max_entries, policy.count)
+        policy.bound(max(rule.max_bytes, policy.cost), most)
 
     def find(self, key: Key) -> Held | None:
         """What is held of *key*, fresh or not."""
@@ -316,6 +351,11 @@ class Memory:
         _withdraw(self._due, _span(slot.value), slot)
         if slot.value.entry.target:
             _withdraw(self._targets, slot.value.entry.target, slot)
+
+
+def _policy(rule: MemoryRule) -> Policy[Key, Held]:
+    policy = Lru if rule.eviction == "lru" else S3Fifo
+    return policy(rule.max_bytes, rule.max_entries)
 
 
 def _withdraw(index: dict[T, set[_Slot]], at: T, slot: _Slot) -> None:

@@ -83,7 +83,7 @@ class Seal:
         self, keyring: Callable[[], Keyring], rule: SealRule, *, random: Callable[[int], bytes], limit: int
     ) -> None:
         self._keyring = keyring
-        self._rule = rule
+        self.rule = rule
         self._random = random
         self._limit = limit
         self._expander = _Expander()
@@ -95,21 +95,21 @@ class Seal:
             _cipher(bytes(_SALT), bytes(32))  # loads the library now, and not within the deadline of a call
 
     def __repr__(self) -> str:
-        how = "encrypting" if self._rule.encrypt else "authenticating"
+        how = "encrypting" if self.rule.encrypt else "authenticating"
         return f"<Seal {how}, {self.plain_bytes} bytes as {self.sealed_bytes}, {self.faults.total()} not opened>"
 
     def seal(self, name: bytes, key: Key, entry: Entry) -> bytes:
         """The envelope of *entry*, to be stored under *name*, by the keyring's first secret."""
         packed = pack(key, entry)
         payload, flags = packed, 0
-        if len(packed) > self._rule.compress_above:
+        if len(packed) > self.rule.compress_above:
             # A new compressor for each: its tables take up to a megabyte, which a process rarely needs.
             smaller = zstandard.ZstdCompressor(level=_LEVEL).compress(packed)
             if len(smaller) < len(packed):
                 payload, flags = smaller, _COMPRESSED
         secret = self._keyring().first
         salt = self._random(_SALT)
-        if self._rule.encrypt:
+        if self.rule.encrypt:
             before = _outer(_ENTRY, flags | _ENCRYPTED, secret) + salt
             cipher, nonce = _cipher(salt, secret.encrypting)
             sealed = before + cipher.encrypt(nonce, payload, _bound(before, name))

@@ -117,7 +117,7 @@ class Attempts:
         self._now = now
         self._clock = clock
         self._draw = draw
-        self._most = most
+        self.most = most
 
     async def make(self, outgoing: UpstreamCall, hop: Hop, breaker: Breaker, permit: Permit) -> AttemptResult:
         """Send *outgoing* to *hop*'s region. Raises the errors of a streaming body (``ClientGone``, ``Refused``)."""
@@ -238,7 +238,7 @@ class Attempts:
             endpoint,
             self._ledger,
             self._now(),
-            most=self._most,
+            most=self.most,
             judged=outgoing.identity,
             streaming=outgoing.streaming,
             on_sign=outgoing.on_sign,

@@ -111,6 +111,10 @@ class Dispatch:
     def __repr__(self) -> str:
         return f"<Dispatch {self._regions!r}>"
 
+    def adopt(self, most: int) -> None:
+        """The latest commit point is *most* bytes from now on."""
+        self._attempts.most = most
+
     async def send(self, outgoing: UpstreamCall) -> Sent:
         """
         Send a call to the allowed regions, one after another, until one answers. The attempts are in

@@ -7,10 +7,10 @@ The rule: a route without limits has no limiter. Each other route has its own li
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sidecar.core.limits.rates import limited
-from sidecar.core.rules import Route
+from sidecar.core.rules import NO_LIMITS, Route, RouteLimits
 from sidecar.tasks import Spawn
 from sidecar.upstream.route_limiter import CAUSES, UNLIMITED, CallLater, Quota, RouteLimiter, Slot
 
@@ -37,6 +37,7 @@ class Throttle:
         self._spawn = spawn
         self._call_later = call_later or (lambda seconds, step: asyncio.get_running_loop().call_later(seconds, step))
         self._limiters: dict[str, RouteLimiter] = {}
+        self._limits: Mapping[str, RouteLimits] = {}
 
     def __repr__(self) -> str:
         return f"<Throttle {' '.join(map(repr, self._limiters.values())) or 'nothing limited yet'}>"
@@ -57,8 +58,21 @@ class Throttle:
             limiter = self._limiters[route.name] = RouteLimiter(
                 route, self._quota, self._pods, self._clock, self._spawn, self._call_later
             )
-        limiter.tune(route.limits)
+            limiter.tune(self._limits.get(route.name, route.limits))
         return await limiter.enter(tokens, deadline, batch=batch)
+
+    def adopt(self, routes: Iterable[Route]) -> None:
+        """
+        The limits of *routes* hold from now on, also for calls that wait: those that have room go, those that are too
+        many are refused. A route without limits, or without its route, lets all of its calls go.
+        """
+        limits = {route.name: route.limits for route in routes if limited(route.limits)}
+        self._limits = limits
+        for name, limiter in list(self._limiters.items()):
+            limiter.tune(limits.get(name, NO_LIMITS))
+            limiter.step()
+            if name not in limits and not (limiter.waiting or limiter.inside):
+                del self._limiters[name]
 
     def waiting(self) -> Mapping[str, int]:
         """How many calls wait, by route."""

@@ -162,8 +162,9 @@ class RouteLimiter:
 
     def tune(self, limits: RouteLimits) -> None:
         """Use *limits* from now on."""
-        if limits is self.limits:
+        if limits == self.limits:
             return
+        self._return_turns(self._clock())  # they were taken by the former rates; calls in line take others
         before, self.limits = self.limits, limits
         if not limits.adaptive:
             self._adaptive = None
@@ -240,8 +241,6 @@ class RouteLimiter:
     def _by_itself(self) -> bool:
         return self._quota is None or self._turns.alone or not self._quota.up
 
-    # The line
-
     def _join(self, call: _Call, now: float) -> None:
         """Put the call in line; or refuse it, if it is clear that its turn cannot come in time."""
         for_rates = self._wait_for_rates(call, now)
@@ -307,8 +306,6 @@ class RouteLimiter:
             return 0.0
         ahead, tokens = self._line.ahead(batch=call.batch)
         return self._turns.wait(now, self._worth, call.charge, ahead, tokens)
-
-    # The rates
 
     def _pay(self, call: _Call, now: float) -> bool:
         """

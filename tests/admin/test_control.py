@@ -17,6 +17,8 @@ from sidecar.admin.control import (
     PurgeResult,
     RegionRequest,
     RegionResult,
+    ReloadRequest,
+    ReloadResult,
 )
 from sidecar.core.region.regions import Standing
 from sidecar.core.rules import Mode
@@ -57,10 +59,16 @@ class Process:
             raise self.problem
         return RegionResult([WEST], "done" if request.fleet else "local")
 
-    def regions(self):
+    async def reload(self, request: ReloadRequest) -> ReloadResult:
+        self.asked.append(request)
+        if self.problem is not None:
+            raise self.problem
+        return ReloadResult("abc", "log.sample: 1% → 5%", [], ["listen.port"], [])
+
+    async def regions(self):
         return {"regions": [WEST]}
 
-    def status(self):
+    async def status(self):
         return {"version": "1", "mode": ModeResult(Mode.NORMAL, None, "local")}
 
     def audit(self, name, /, *, level="info", **fields):
@@ -68,8 +76,9 @@ class Process:
 
     def server(self, token_file=""):
         return ControlServer(
-            purge=self.purge, mode=self.mode, region=self.region, status=self.status, regions=self.regions,
-            audit=self.audit, report=self.reports.append, token_file=str(token_file),
+            purge=self.purge, mode=self.mode, region=self.region, reload=self.reload,
+            status=self.status, regions=self.regions, audit=self.audit, report=self.reports.append,
+            token_file=str(token_file),
         )  # fmt: skip
 
 

@@ -10,8 +10,6 @@ from sidecar.core.region.regions import Standing as Place
 from sidecar.core.rules import Mode, Rules
 from sidecar.identity.credentials import CredentialStanding
 
-CORRECT = "`sidecar check` and the log's `config-problem` lines say why; correct it, and restart"
-
 
 @pytest.mark.parametrize(
     ("mode", "seconds", "source", "configured", "expected"),
@@ -85,27 +83,36 @@ def test_credentials():
 
 
 @pytest.mark.parametrize(
-    ("rules", "refused", "expected"),
+    ("rules", "refused", "waiting", "expected"),
     [
-        pytest.param(Rules((), ()), False, ["[+] configuration: revision built in"], id="built in"),
-        pytest.param(Rules((), (), revision="ab"), False, ["[+] configuration: revision ab"], id="good"),
+        pytest.param(Rules((), ()), "", [], ["[+] configuration: revision built in"], id="built in"),
+        pytest.param(Rules((), (), revision="ab"), "", [], ["[+] configuration: revision ab"], id="good"),
         pytest.param(
             Rules((), (), revision="ab", warnings=("a.yaml:1: x", "a.yaml:2: y")),
-            False,
+            "",
+            [],
             ["[-] configuration: revision ab", "[-] configuration: a.yaml:1: x", "[-] configuration: a.yaml:2: y"],
             id="warnings",
         ),
         pytest.param(
-            Rules((), (), warnings=("only forwarded",)),
-            True,
+            Rules((), (), revision="ab", warnings=("only forwarded",)),
+            "a.yaml:1: y",
+            [],
             [
-                "[-] configuration: refused; " + CORRECT,
+                "[-] configuration: revision ab is in use; what was read last is refused: a.yaml:1: y",
                 "[-] configuration: only forwarded",
             ],
             id="refused",
         ),
+        pytest.param(
+            Rules((), (), revision="ab"),
+            "",
+            ["listen.port: 1 → 2"],
+            ["[+] configuration: revision ab", "[-] configuration: listen.port: 1 → 2; it needs a restart"],
+            id="waiting",
+        ),
     ],
 )
-def test_configuration(rules, refused, expected):
-    """Which it is, and each of its warnings; or that it was refused, and where that is told."""
-    assert expected == [str(part) for part in configuration_parts(rules, refused=refused)]
+def test_configuration(rules, refused, waiting, expected):
+    """Which it is, and each of its warnings; why a later one was refused, and what waits for a restart."""
+    assert expected == [str(part) for part in configuration_parts(rules, refused=refused, waiting=waiting)]

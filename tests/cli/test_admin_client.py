@@ -19,6 +19,8 @@ from sidecar.admin.control import (
     PurgeResult,
     RegionRequest,
     RegionResult,
+    ReloadRequest,
+    ReloadResult,
 )
 from sidecar.cli.main import main
 from sidecar.core.region.regions import Standing
@@ -72,10 +74,14 @@ class Process:
             raise self.problem
         return RegionResult(self.table, self.fleet if request.fleet else "local", self.why)
 
-    def regions(self):
+    async def reload(self, request: ReloadRequest) -> ReloadResult:
+        self.asked.append(request)
+        return ReloadResult("abc", "nothing that counts", [], [], [])
+
+    async def regions(self):
         return {"regions": self.table}
 
-    def status(self):
+    async def status(self):
         return {"mode": self.standing}
 
 
@@ -86,7 +92,8 @@ def serving(process, token_file):
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = ControlServer(
-        purge=process.purge, mode=process.mode, region=process.region, status=process.status, regions=process.regions,
+        purge=process.purge, mode=process.mode, region=process.region, reload=process.reload,
+            status=process.status, regions=process.regions,
         audit=lambda *_, **__: None, report=lambda _: None, token_file=token_file,
     )  # fmt: skip
 

@@ -565,7 +565,7 @@ def test_the_pods_own(load_text):
     other, _ = explain(rules, request(), {**NAMED, "SIDECAR_SERVICE_ACCOUNT": "another"})
     plans = RequestPlans(rules, fleet_secret("team-a"), Pod("team", "app", b"a process"))
     plan = plans.find(read_request(request())[0])
-    partition = plans.caller(plan, plan.site.routes[0]).principal.partition
+    partition = plan.identities.caller(plan, plan.site.routes[0]).principal.partition
 
     assert f"partition:   {partition.hex()}\n" in text
     assert text != other

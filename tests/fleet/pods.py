@@ -67,6 +67,7 @@ class Pods:
         life: float = 10.0,
         link: RedisLink | None = None,
         clock: Callable[[], float] | None = None,
+        revision: Callable[[], str] = str,
     ) -> Presence:
         return Presence(
             link or self.link(),
@@ -75,6 +76,7 @@ class Pods:
             clock=clock or asyncio.get_running_loop().time,
             draw=lambda: 0.5,
             spawn=self.tasks.spawn,
+            revision=revision,
             life=life,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sidecar.errors import FleetAway
+from sidecar.fleet.presence import MOST_REVISIONS
 from tests.fleet.pods import NAMES, ODD_REPLIES, Pods, answering
 from tests.redis_servers import RedisServer
 from tests.store.remotes import until
@@ -183,14 +184,45 @@ async def test_an_odd_reply(pods: Pods, reply: bytes):
 
         assert None is one.count
 
-        replies[0] = b":4\r\n"
+        replies[0] = b"*2\r\n:4\r\n$3\r\nabc\r\n"
         for hear in link.on_return:
             hear()
         await until(lambda: 4 == one.count)
+
+        assert ("abc",) == one.revisions
+
         replies[0] = reply
         await one.close()
 
     assert 1 == one.failures
+
+
+async def test_revisions(pods: Pods):
+    """Each process hears of every revision that one of them works by, and of none that nobody works by any more."""
+    at = {1: "old", 2: "old", 3: "new"}
+    one, two, three = (pods.presence(number, revision=lambda number=number: at[number]) for number in at)
+    for each in (one, two, three, one):
+        await each.beat()
+
+    assert ({"old", "new"}, 3) == (set(one.revisions), one.count)
+
+    at |= {1: "new", 2: "new"}
+    for each in (one, two, three):
+        await each.beat()
+    pods.server.call("ZADD", NAMES.revisions, "1000", "old")  # its last sign is longer ago than a life
+    await one.beat()
+
+    assert ("new",) == one.revisions
+
+
+async def test_too_many_revisions(pods: Pods):
+    """Not all of them are told, and nothing breaks."""
+    for number in range(MOST_REVISIONS + 5):
+        await pods.presence(number, revision=lambda number=number: f"revision {number}").beat()
+    one = pods.presence(99, revision=lambda: "mine")
+    await one.beat()
+
+    assert (MOST_REVISIONS, "mine") == (len(one.revisions), one.revisions[0])
 
 
 async def test_a_bug(pods: Pods):

@@ -98,7 +98,7 @@ async def test_in_time(redis_server, pods):
     assert [(A,)] == one.purged
 
 
-async def test_more_than_are_told_apart(redis_server, pods, monkeypatch):
+async def test_more_than_are_separating(redis_server, pods, monkeypatch):
     """Beyond that the routes of answers are noted: a purge takes more then, never less."""
     monkeypatch.setattr(tagged, "MOST_KEYS", 3)
     one = pods(redis_server)

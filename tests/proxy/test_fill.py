@@ -169,7 +169,7 @@ async def test_accepted(desks, answers, expected):
         fetch = desk.fetch_of(ask | {"seed": number}, {b"x-team": b"docs"})
         await desk.fetch(fetch)
 
-    assert expected == desk.accepted.knows("openai/", fetch.call.principal, NOW, desk.clock())
+    assert expected == desk.accepted.knows(fetch.plan.site.place, fetch.call.principal, NOW, desk.clock())
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_not_accepted(desks, answer):
     with suppress(UpstreamFailed):
         await desk.fetch(fetch)
 
-    assert not desk.accepted.knows("openai/", fetch.call.principal, NOW, desk.clock())
+    assert not desk.accepted.knows(fetch.plan.site.place, fetch.call.principal, NOW, desk.clock())
 
 
 async def test_lists_of_models_prove_nothing(desks):
@@ -212,4 +212,4 @@ async def test_lists_of_models_prove_nothing(desks):
     models = replace(fetch, call=replace(fetch.call, endpoint=DIALECTS["openai"].locate(b"GET", "/v1/models")))
     await desk.fetch(models)
 
-    assert not desk.accepted.knows("openai/", fetch.call.principal, NOW, desk.clock())
+    assert not desk.accepted.knows(fetch.plan.site.place, fetch.call.principal, NOW, desk.clock())

@@ -78,6 +78,9 @@ class BothClocks:
         lab.clocks.wall = lambda: self.now
         lab.clocks.ahead = lambda: self.now - began
 
+    def later(self, seconds: float) -> None:
+        self.now += seconds
+
 
 class RunningClock:
     """The clock that runs on, of *lab*: *later* puts it forward."""

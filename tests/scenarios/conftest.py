@@ -19,6 +19,7 @@ import pytest
 import uvloop
 from yarl import URL
 
+from sidecar.app.reload import Source
 from sidecar.app.sidecar import Sidecar
 from sidecar.cli.keygen import line
 from sidecar.core.dialect import Kind
@@ -304,6 +305,7 @@ async def build_lab() -> AsyncIterator[BuildLab]:
         timeouts: Timeouts | None = None,
         services: tuple[Service, ...] | None = None,
         environ: Mapping[str, str] | None = None,
+        on_disk: Source | None = None,
         **more: Any,
     ) -> Lab:
         region = Region("here", base)
@@ -332,7 +334,12 @@ async def build_lab() -> AsyncIterator[BuildLab]:
         records: list[Record] = []
         clocks = LabClocks()
         sidecar = Sidecar(
-            rules, environ=environ or {}, write=logs.append, sinks=(records.append,), clocks=clocks.handed_out()
+            on_disk.load() if on_disk is not None else rules,
+            environ=environ or {},
+            write=logs.append,
+            source=on_disk,
+            sinks=(records.append,),
+            clocks=clocks.handed_out(),
         )
         lab = Lab(sidecar, clocks, records, logs)
         await sidecar.start()

@@ -57,6 +57,12 @@ def config(tmp_path):
     return write
 
 
+def switch_off(file: str) -> None:
+    """The configuration in *file* says ``mode: cache-off`` from now on."""
+    rules = json.loads(Path(file).read_text())
+    Path(file).write_text(json.dumps(rules | {"mode": "cache-off"}))
+
+
 @pytest.fixture
 def spawn():
     """Starts processes, and kills those that are left."""
@@ -138,8 +144,8 @@ def test_a_command_that_fails_with_nobody_to_tell(arguments, spawn, tmp_path):
     assert b"" == (tmp_path / "out").read_bytes()
 
 
-async def test_hangup_changes_nothing(config, spawn, script, dial, tmp_path):
-    """SIGHUP: streams go on, new calls are answered, and the log says that nothing was read anew."""
+async def test_hangup_reads_the_rules_again(config, spawn, script, dial, tmp_path):
+    """SIGHUP: the rules are read at once; streams go on, new calls are answered by the new rules."""
     go = asyncio.Event()
 
     async def handler(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -160,9 +166,11 @@ async def test_hangup_changes_nothing(config, spawn, script, dial, tmp_path):
     def told() -> list[dict]:
         lines = (tmp_path / "log").read_bytes().splitlines(keepends=True)
         events = [json.loads(line) for line in lines if line.endswith(b"\n")]
-        return [event for event in events if event["event"] == "hangup"]
+        return [event for event in events if event["event"] == "config-reloaded" and event["by"] == "SIGHUP"]
 
     for count in (1, 2):
+        if count == 2:
+            switch_off(file)
         child.send_signal(signal.SIGHUP)
         async with asyncio.timeout(10):
             while len(told()) < count:  # noqa: ASYNC110  a file has no event to wait for
@@ -174,7 +182,8 @@ async def test_hangup_changes_nothing(config, spawn, script, dial, tmp_path):
     assert [(200, "One two three.", False)] * 6 == [
         (reply.status, said(reply.body), reply.broken) for reply in (*replies, later)
     ]
-    assert {"warning"} == {event["level"] for event in told()}
+    assert ["nothing that counts", "mode: normal → cache-off"] == [event["changes"] for event in told()]
+    assert "bypass" in later.headers["cache-status"]
     assert child.poll() is None
     child.send_signal(signal.SIGTERM)
     assert 0 == await asyncio.to_thread(child.wait, 20)

@@ -22,12 +22,13 @@ ALL_READINGS = {metric.name: (lambda: 1.0) for metric in READINGS}
 
 def test_nothing_happened():
     """A fresh process exposes its readings and its version only."""
-    metrics = Metrics("1.2.3", NAMES, {"cache_bytes": lambda: 42.0, "cache_evictions_total": lambda: 0})
+    metrics = Metrics("1.2.3", NAMES, {"cache_bytes": lambda: 42.0, "cache_evictions_total": lambda: 0}, revision="abc")
 
     assert {
         ("sidecar_cache_bytes",): 42.0,
         ("sidecar_cache_evictions_total",): 0.0,
         ("sidecar_series_overflow_total",): 0.0,
+        ("sidecar_config_info", "abc"): 1.0,
         ("sidecar_build_info", "1.2.3"): 1.0,
     } == scrape(metrics)
 

@@ -306,11 +306,54 @@ async def test_cancelled_anywhere(lab, steps):
 
 
 async def test_limits_that_change(lab):
-    """A route's new limits hold from the next call on."""
-    await lab.calls_in(route(concurrency=1), "ab")
-    await lab.calls_in(route(concurrency=3), "c")
+    """A route's new limits hold at once, also for calls that wait, and whatever a call from before says."""
+    before, after = route(concurrency=1), route(concurrency=3)
+    await lab.calls_in(before, "ab")
 
-    assert (["a", "b", "c"], {"chat": 3}) == (sorted(lab.went), lab.throttle.room())
+    assert ["a"] == lab.went
+
+    lab.throttle.adopt([after])
+    await lab.calls_in(before, "cd")
+
+    assert (["a", "b", "c"], {"chat": 3}, 1) == (sorted(lab.went), lab.throttle.room(), lab.throttle.waiting()["chat"])
+
+
+async def test_a_shorter_queue(lab):
+    """Calls that are too many for it are refused, the last ones first; those before them go on waiting."""
+    await lab.calls_in(route(concurrency=1, queue=10), "abcde")
+    lab.throttle.adopt([route(concurrency=1, queue=2)])
+    await lab.time.advance(0.0)
+
+    assert (["a"], ["d", "e"], 2) == (lab.went, sorted(lab.refused), lab.throttle.waiting()["chat"])
+
+
+@pytest.mark.parametrize("routes", [[route()], []], ids=["no limits", "no route"])
+async def test_limits_that_go(lab, routes):
+    """Whatever waits goes; the limiter goes with the last call that it let through."""
+    await lab.calls_in(route(concurrency=1), "abc")
+    lab.throttle.adopt(routes)
+    await lab.time.advance(0.0)
+
+    assert (["a", "b", "c"], {}) == (sorted(lab.went), lab.throttle.room())
+
+    for name in "abc":
+        await lab.leave(name)
+    lab.throttle.adopt(routes)
+
+    assert {} == lab.throttle.waiting()
+
+
+async def test_a_rate_that_rises(lab):
+    """A call that waits for its turn gets one at the new rate, not at the time that the old rate gave it."""
+    await lab.calls_in(route(requests_per_minute=60), "abc")
+    waiting = sorted({"a", "b", "c"} - set(lab.went))
+
+    assert waiting
+
+    lab.throttle.adopt([route(requests_per_minute=6000)])
+    await lab.time.advance(0.05)
+
+    assert ["a", "b", "c"] == sorted(lab.went)
 
 
 async def test_adaptive(lab):
@@ -335,7 +378,7 @@ async def test_adaptive_without_a_limit(lab):
 
     assert {"chat": FIRST_ADAPTIVE} == lab.throttle.room()
 
-    await lab.calls_in(route(), "b")
+    lab.throttle.adopt([route()])
 
     assert {} == lab.throttle.room()
 

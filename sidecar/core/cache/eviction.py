@@ -76,6 +76,15 @@ class Policy(Protocol[K, V]):
     def clear(self) -> None:
         """Take out everything, and forget what was there."""
 
+    def bound(self, capacity: int, entries: int) -> None:
+        """Other bounds hold from the next ``add`` or ``shrink``."""
+
+    def shrink(self, most: int) -> list[CacheSlot[K, V]]:
+        """Take out slots past the bounds, at most *most*; none: the bounds hold."""
+
+    def leave(self) -> list[CacheSlot[K, V]]:
+        """Take out everything, the next to go first, for another policy to take in."""
+
 
 class Lru(Generic[K, V]):
     """Evicts the slot without a hit for the longest time. Bounded by cost and, where not 0, by *entries*."""
@@ -130,6 +139,24 @@ class Lru(Generic[K, V]):
         self._slots.clear()
         self._cost = 0
 
+    def bound(self, capacity: int, entries: int) -> None:
+        """See ``Policy``."""
+        self._capacity, self._entries = capacity, entries
+
+    def shrink(self, most: int) -> list[CacheSlot[K, V]]:
+        """See ``Policy``."""
+        gone: list[CacheSlot[K, V]] = []
+        while len(gone) < most and (self._cost > self._capacity or 0 < self._entries < len(self._slots)):
+            gone.append(next(iter(self._slots)))
+            self.remove(gone[-1])
+        return gone
+
+    def leave(self) -> list[CacheSlot[K, V]]:
+        """See ``Policy``."""
+        slots = list(self._slots)
+        self.clear()
+        return slots
+
 
 class Queue(Generic[K, V]):
     """Slots from oldest to newest, linked through themselves, so that any of them can leave in constant time."""
@@ -180,12 +207,7 @@ class S3Fifo(Generic[K, V]):
     """
 
     def __init__(self, capacity: int, entries: int = 0) -> None:
-        self._capacity = capacity
-        self._entries = entries
-        self._small_capacity = max(1, capacity // 10)
-        self._main_capacity = capacity - self._small_capacity
-        self._small_entries = max(1, entries // 10) if entries else 0
-        self._main_entries = entries - self._small_entries
+        self.bound(capacity, entries)
         self._small: Queue[K, V] = Queue()
         self._main: Queue[K, V] = Queue()
         self._ghosts: OrderedDict[int, int] = OrderedDict()
@@ -246,14 +268,43 @@ class S3Fifo(Generic[K, V]):
         self._ghosts.clear()
         self._ghosts_cost = 0
 
+    def bound(self, capacity: int, entries: int) -> None:
+        """See ``Policy``."""
+        self._capacity = capacity
+        self._entries = entries
+        self._small_capacity = max(1, capacity // 10)
+        self._main_capacity = capacity - self._small_capacity
+        self._small_entries = max(1, entries // 10) if entries else 0
+        self._main_entries = entries - self._small_entries
+
+    def shrink(self, most: int) -> list[CacheSlot[K, V]]:
+        """See ``Policy``."""
+        gone: list[CacheSlot[K, V]] = []
+        while len(gone) < most and self.count and (self.cost > self._capacity or 0 < self._entries < self.count):
+            self._let_go(gone)
+        return gone
+
+    def leave(self) -> list[CacheSlot[K, V]]:
+        """See ``Policy``."""
+        slots = []
+        for queue in (self._small, self._main):
+            while (slot := queue.oldest) is not None:
+                queue.remove(slot)
+                slots.append(slot)
+        self.clear()
+        return slots
+
     def _make_room(self, cost: int) -> list[CacheSlot[K, V]]:
         gone: list[CacheSlot[K, V]] = []
         while self.count and (self.cost + cost > self._capacity or 0 < self._entries <= self.count):
-            if self._is_full(self._small, self._small_capacity, self._small_entries) or not self._main.count:
-                self._shrink_small(gone)
-            else:
-                self._shrink_main(gone)
+            self._let_go(gone)
         return gone
+
+    def _let_go(self, gone: list[CacheSlot[K, V]]) -> None:
+        if self._is_full(self._small, self._small_capacity, self._small_entries) or not self._main.count:
+            self._shrink_small(gone)
+        else:
+            self._shrink_main(gone)
 
     @staticmethod
     def _is_full(queue: Queue[K, V], capacity: int, entries: int) -> bool:

@@ -38,17 +38,9 @@ STRAY = 0.1
 """The share of calls without another candidate that is let through while the region does not answer at all."""
 
 TransitionCause = Literal[
-    "unanswered",
-    "errors",
-    "failure-rate",
-    "slow-rate",
-    "probe-failed",
-    "probe",
-    "probe-good",
-    "operator",
-    "fleet",
-    "waited",
-]
+    "unanswered", "errors", "failure-rate", "slow-rate", "probe-failed", "probe",
+    "probe-good", "operator", "fleet", "waited",
+]  # fmt: skip
 """Why a breaker changed; ``probe`` and ``waited`` are for code that reports a probe's permit."""
 
 
@@ -118,28 +110,14 @@ class Breaker:
     """
 
     __slots__ = (
-        "_doublings",
-        "_errors",
-        "_forced",
-        "_generation",
-        "_minimum",
-        "_next_probe",
-        "_opened_unanswered",
-        "_patience",
-        "_probing",
-        "_ramp_from",
-        "_rule",
-        "_state",
-        "_unanswered",
-        "_unanswered_run",
-        "_window",
-    )
+        "_doublings", "_errors", "_forced", "_generation", "_minimum",
+        "_next_probe", "_opened_unanswered", "_patience", "_probing", "_ramp_from",
+        "_rule", "_state", "_unanswered", "_unanswered_run", "_window",
+    )  # fmt: skip
 
     def __init__(self, rule: BreakerRule) -> None:
-        self._rule = rule
-        self._minimum = max(1, min(rule.minimum_calls, rule.window))
-        self._patience = max(PROBE_PATIENCE, rule.open)
         self._window = Tally(rule.window)
+        self._use(rule)
         self._unanswered = 0  # calls in a row
         self._errors = 0  # calls in a row
         self._state = State.CLOSED
@@ -162,6 +140,21 @@ class Breaker:
             words += ", probing"
         calls = f"{self._window.failed} of {len(self._window)} failed"
         return f"<Breaker {words}, {calls}, generation {self._generation}>"
+
+    def tune(self, rule: BreakerRule, now: float) -> None:
+        """
+        Judge by *rule* from now on. The state stays, with the calls counted so far. A breaker that is open waits no
+        longer than *rule* allows, jitter included; none opens before its next verdict.
+        """
+        self._use(rule)
+        self._window.resize(rule.window)
+        if self._state is State.OPEN:
+            self._next_probe = min(self._next_probe, now + self._longest * (1.0 + JITTER))
+
+    def _use(self, rule: BreakerRule) -> None:
+        self._rule = rule
+        self._minimum = max(1, min(rule.minimum_calls, rule.window))
+        self._patience = max(PROBE_PATIENCE, rule.open)
 
     @property
     def state(self) -> State:
@@ -332,7 +325,7 @@ class Breaker:
             return None
         self._opened_unanswered = cause == "unanswered"
         self._doublings = self._doublings + 1 if self._ramping(now) else 0
-        return self._open(now, self._wait(draw), cause)
+        return self._open(now, _jittered(self._longest, draw), cause)
 
     def _found(self) -> TransitionCause | None:
         """Why it should open now; None if it should not."""
@@ -349,9 +342,11 @@ class Breaker:
             return "slow-rate"
         return None
 
-    def _wait(self, draw: float) -> float:
+    @property
+    def _longest(self) -> float:
+        """The wait that it has reached by doubling, seconds, before its jitter."""
         first = self._rule.open
-        return _jittered(min(first * 2.0 ** min(self._doublings, 64), max(first, LONGEST_WAIT)), draw)
+        return min(first * 2.0 ** min(self._doublings, 64), max(first, LONGEST_WAIT))
 
     def _probe(self, now: float) -> Permit:
         self._state = State.HALF_OPEN
@@ -376,7 +371,7 @@ class Breaker:
             return self._close(now, "probe-good")
         self._opened_unanswered = sign is Sign.UNANSWERED
         self._doublings += 1
-        return self._open(now, self._wait(draw), "probe-failed")
+        return self._open(now, _jittered(self._longest, draw), "probe-failed")
 
     def _open(self, now: float, seconds: float, cause: TransitionCause) -> Transition:
         self._next_probe = now + seconds

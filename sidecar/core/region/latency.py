@@ -7,7 +7,7 @@ The rule: old values count less, and a place that was not tried for long deserve
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from math import ceil, exp
 
 from sidecar.core.memo import Memo
@@ -44,6 +44,11 @@ class Latency:
         self._seen[place] = (total * kept + seconds, weights * kept + 1.0, now)
         if len(self._seen) > self._limit:
             self._seen.popitem(last=False)
+
+    def drop(self, is_gone: Callable[[Hashable], bool]) -> None:
+        """Forget all places that are gone."""
+        for place in [place for place in self._seen if is_gone(place)]:
+            del self._seen[place]
 
     def of(self, place: Hashable, now: float) -> float | None:
         """The seconds that *place* is expected to take; None if it was never asked."""

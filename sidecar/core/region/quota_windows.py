@@ -10,7 +10,7 @@ Times are monotonic seconds.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from msgspec import Struct
 
@@ -65,6 +65,11 @@ class Windows:
             del self._windows[place]
             return 0.0
         return window.until
+
+    def drop(self, is_gone: Callable[[Hashable], bool]) -> None:
+        """Forget the windows of all places that are gone."""
+        for place in [place for place in self._windows if is_gone(place)]:
+            del self._windows[place]
 
     def good(self, place: Hashable) -> None:
         """An answer came from *place*: there is room again."""

@@ -118,6 +118,29 @@ class Regions:
         if oldest is not None:
             del self._breakers[oldest]
 
+    def adopt(self, before: Iterable[Service], after: Iterable[Service], now: float) -> None:
+        """
+        Other services hold from now on. A region that stays keeps what is known of it, and its breaker judges by the
+        new rule. What is known of a region is forgotten if it is gone, or has moved to another URL; the quotas also if
+        its credential or its deployments are others.
+        """
+        was, become = (
+            {(service.name, region.name): (service, region) for service in services for region in service.regions}
+            for services in (before, after)
+        )
+        same = {name for name in was.keys() & become.keys() if was[name][1].url == become[name][1].url}
+        fit = {name for name in same if _quota(was[name][1]) == _quota(become[name][1])}
+        for place, breaker in list(self._breakers.items()):
+            if (place.service, place.region) in same:
+                breaker.tune(become[place.service, place.region][0].breaker, now)
+            else:
+                del self._breakers[place]
+        self.latency.drop(lambda place: isinstance(place, Place) and (place.service, place.region) not in same)
+        self.windows.drop(lambda room: isinstance(room, Room) and (room.place.service, room.place.region) not in fit)
+        names = {service.name for service, _ in become.values()}
+        self._budgets = {name: budget for name, budget in self._budgets.items() if name in names}
+        self._hedges = {name: budget for name, budget in self._hedges.items() if name in names}
+
     def budget(self, service: str) -> Budget:
         """The extra attempts that *service* has left."""
         budget = self._budgets.get(service)
@@ -214,6 +237,11 @@ class Regions:
             exhausted=sum(window.exhausted for window in windows),
             latency=self.latency.of(place, now),
         )
+
+
+def _quota(region: Region) -> tuple[object, ...]:
+    """Whose quotas a region's calls use."""
+    return region.credential, dict(region.deployments)
 
 
 def _state_by(order: Order | None) -> State:

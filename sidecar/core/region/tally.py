@@ -40,6 +40,14 @@ class Tally:
             self.failed -= failed
             self.slow -= slow
 
+    def resize(self, size: int) -> None:
+        """Count at most *size* calls from now on; the oldest leave."""
+        self._size = max(1, size)
+        while len(self._calls) > self._size:
+            _, failed, slow = self._calls.popleft()
+            self.failed -= failed
+            self.slow -= slow
+
     def clear(self) -> None:
         """Forget them all."""
         self._calls.clear()

@@ -25,7 +25,7 @@ from sidecar.core.request.principal import Pod, Principal, counted_query, identi
 from sidecar.core.request.roles import MOST_NAMES, TOKEN_START, Role, Roles
 from sidecar.core.request.splits import Splits
 from sidecar.core.request.token import Claims
-from sidecar.core.rules import Mode, Region, Route, Rules, Share, host_of
+from sidecar.core.rules import HeaderRule, Mode, Region, Route, Rules, Service, Share, TokenRule, host_of
 from sidecar.core.site.base_url import astray
 from sidecar.core.site.recognise import Site, Stray, recognise
 from sidecar.errors import Refused
@@ -64,7 +64,8 @@ class Caller(Struct, frozen=True, gc=False):
 
 class RequestPlan(Struct, gc=False, eq=False):
     """
-    All requests with one method, target, port and set of deciding header fields. Compared by identity.
+    All requests with one method, target, port and set of deciding header fields, under one revision of the rules: a
+    request that has its plan finishes by these rules. Compared by identity.
 
     *head* is the first such head; other heads have only the deciding fields in common with it. *bypass*: the head alone
     rules a look-up out. *callers* collects the principals, one for each way in which the routes share. *noted*: the
@@ -76,6 +77,7 @@ class RequestPlan(Struct, gc=False, eq=False):
     site: Site
     asked: Directives
     bypass: Bypass | None
+    identities: Identities
     callers: dict[Share, Caller]
     noted: bool = False
     excess: int = 0
@@ -102,127 +104,47 @@ class DecidingFields(dict[bytes, bool]):
         return tells
 
 
-class RequestPlans:
+class Identities:
     """
-    Finds the plan of a head. *secret* keys every digest. *pod* is who asks where a region has its own credential.
-    *verify* checks the tokens of services that say how theirs are verified.
+    Who asks, under one revision of the rules. *secret* keys every digest. *pod* is who asks where a region has its own
+    credential. *verify* checks the tokens of services that say how theirs are verified.
     """
 
-    def __init__(self, rules: Rules, secret: bytes, pod: Pod, verify: VerifyToken = unverified) -> None:
-        self._rules = rules
+    def __init__(self, rules: Rules, secret: bytes, pod: Pod, verify: VerifyToken) -> None:
         self._secret = secret
         self._pod = pod
         self._verify = verify
         self._roles = {service.name: Roles(service) for service in rules.services}
-        self._names = _names(rules)
-        self._memo: Memo[tuple[object, ...], RequestPlan] = Memo(_APPROACHES, _APPROACH_BYTES)
-        self.deciding_fields = DecidingFields(rules, self._roles.values())
         self.splits = Splits()
 
     def __repr__(self) -> str:
-        return f"<Approaches {self._memo!r}>"
+        return f"<Identities at {len(self._roles)} services>"
 
-    def find(self, head: Head) -> RequestPlan:
-        """The plan of *head*. Raises ``Refused`` for a head that is answered with an error."""
-        tells = self.deciding_fields
-        fields = [pair for pair in head.fields.items() if tells[pair[0]] or pair[1].find(TOKEN_START) >= 0]
-        deciding = (head.method, head.target, head.port, *fields)
-        plan = self._memo.get(deciding)
-        if plan is None:
-            plan = self._consider(head)
-            weight = len(head.target) + sum(len(name) + len(value) for name, value in fields)
-            whole = len(head.target) + sum(len(name) + len(value) for name, value in head.pairs)
-            plan.excess = max(2 * whole - _USUAL_HEAD, 0)  # the head has its fields twice: as they came, and by name
-            self._memo.put(deciding, plan, _APPROACH_WEIGHT + weight + plan.excess)
-        return plan
-
-    def switched(self, mode: Mode) -> RequestPlans:
-        """The same plans in *mode*."""
-        return RequestPlans(replace(self._rules, mode=mode), self._secret, self._pod, self._verify)
-
-    def forget(self) -> None:
-        """Forget all plans, because other tokens are verified from now on."""
-        self._memo = Memo(_APPROACHES, _APPROACH_BYTES)
-
-    def roles(self, plan: RequestPlan) -> Roles:
-        """The role of each field for the service of *plan*."""
-        return self._roles[plan.site.service.name]
+    def roles(self, service: Service) -> Roles:
+        """The role of each field for *service*."""
+        return self._roles[service.name]
 
     def caller(self, plan: RequestPlan, route: Route) -> Caller:
         """The principal of a call on *route*."""
         if not plan.noted:
             plan.noted = True
-            self.splits.note(route.name, self.roles(plan).counted(plan.head.fields))
-        return self._caller(plan, route)
+            self.splits.note(route.name, self._roles[plan.site.service.name].counted(plan.head.fields))
+        return self.first(plan, route)
 
-    def _caller(self, plan: RequestPlan, route: Route) -> Caller:
+    def first(self, plan: RequestPlan, route: Route) -> Caller:
+        """As ``caller``, before it is known on which route the call will be."""
         caller = plan.callers.get(route.cache.share)
         if caller is None:
             caller = plan.callers[route.cache.share] = self._identify(plan, route)
         return caller
 
-    def _consider(self, head: Head) -> RequestPlan:
-        fields = head.fields
-        site = recognise(self._rules, head.port, fields.get(b"host", b""), head.method, head.target)
-        if isinstance(site, Stray):
-            raise Refused(site.status, site.code, site.message)
-        dialect = site.service.dialect
-        meant = dialect.misdirected(head, site.path, site.query.decode("latin-1")) or astray(head, site)
-        if meant is not None:
-            raise Refused(421, "misdirected", meant)
-        asked = read_directives(fields)
-        lent = any(region.credential is not None for region in site.regions)
-        page = next(self._led_here(fields), "")
-        if page and lent:
-            raise _not_from_there(page, self._rules)
-        bypass = admit_head(self._rules.mode, site, fields, asked) or (Bypass(page) if page else None)
-        plan = RequestPlan(head, site, asked, bypass, {})
-        self._guard(plan)
-        return plan
-
-    def obstacles(self, plan: RequestPlan) -> tuple[str, ...]:
-        """All reasons why the head of *plan* rules a look-up out; the first is its ``bypass``."""
-        fields = plan.head.fields
-        own = head_obstacles(self._rules.mode, plan.site, fields, plan.asked)
-        return (*own, *self._led_here(fields))
-
-    def _led_here(self, fields: Fields) -> Iterator[str]:
-        """
-        Why a web page may have made its reader's browser send this call; nothing if it cannot have. It can do that by a
-        name of its own that leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and
-        "Sec-Fetch-Site"). The other fields of Fetch Metadata prove nothing: Node.js sends ``Sec-Fetch-Mode`` from any
-        program.
-        """
-        host = _PORT.sub("", fields.get(b"host", b"").decode("latin-1").lower())
-        if host and host not in self._names and not _is_loopback(host):
-            yield Reason.FOREIGN_HOST
-        if b"origin" in fields or fields.get(b"sec-fetch-site", b"none").strip().lower() not in _SAME_PAGE:
-            yield Reason.FOREIGN_ORIGIN
-
-    def _guard(self, plan: RequestPlan) -> None:
-        """
-        A Microsoft-issued token never goes to another vendor's host. A host that speaks Azure's API is not another
-        vendor.
-        """
-        region = plan.site.regions[0]
-        taken = plan.site.service.dialect.microsoft_tokens
-        if region.credential is not None or taken or may_have_tokens(region):
-            return
-        if self._caller(plan, plan.site.routes[0]).principal.microsoft:
-            raise Refused(
-                421,
-                "foreign-token",
-                f"This call carries a token issued by Microsoft, and {plan.site.service.name} is not a Microsoft "
-                "service. Use the base URL of the Azure service, or a key of this one; where it is a gateway taking "
-                "such tokens, give its region `credential_domain: microsoft`.",
-            )
-
     def _identify(self, plan: RequestPlan, route: Route) -> Caller:
         site, head = plan.site, plan.head
         service, fields = site.service, head.fields
         dialect, roles = service.dialect, self._roles[service.name]
+        separating = separation(service)
         principal = identify(
-            lambda *parts: partition_of(self._secret, *parts),
+            lambda *parts: partition_of(self._secret, *separating, *parts),
             service,
             roles,
             route.cache.share,
@@ -252,6 +174,131 @@ class RequestPlans:
             headers=tuple((name, partition_of(self._secret, b"field", value)) for name, value in roles.counted(fields)),
         )
         return Caller(principal, material)
+
+
+def separation(service: Service) -> tuple[bytes, ...]:
+    """
+    The rules by which *service* tells its callers and their questions apart, as parts of every partition; nothing for
+    the usual rules. So no answer that was stored under other rules is found: a field that did not count then may have
+    been another caller's.
+    """
+    headers, tokens = service.headers, service.tokens
+    if headers == HeaderRule() and not service.credential_headers and tokens == TokenRule():
+        return ()
+    return (
+        b"separation", *_listed(headers.count), *_listed(headers.ignore), *_listed(service.credential_headers),
+        *_listed(name.encode() for name in tokens.ignore_claims), tokens.issuer.encode(), tokens.audience.encode(),
+    )  # fmt: skip
+
+
+def _listed(names: Iterable[bytes]) -> tuple[bytes, ...]:
+    listed = sorted(names)
+    return (b"%d" % len(listed), *listed)
+
+
+class RequestPlans:
+    """Finds the plan of a head under one revision of the rules; *secret*, *pod*, *verify*: see ``Identities``."""
+
+    def __init__(self, rules: Rules, secret: bytes, pod: Pod, verify: VerifyToken = unverified) -> None:
+        self.rules = rules
+        self._secret = secret
+        self._pod = pod
+        self._verify = verify
+        self._identities = Identities(rules, secret, pod, verify)
+        self._names = _names(rules)
+        self._memo: Memo[tuple[object, ...], RequestPlan] = Memo(_APPROACHES, _APPROACH_BYTES)
+        self.deciding_fields = DecidingFields(rules, map(self._identities.roles, rules.services))
+        self.splits = self._identities.splits
+
+    def __repr__(self) -> str:
+        return f"<Approaches {self._memo!r}>"
+
+    def find(self, head: Head) -> RequestPlan:
+        """The plan of *head*. Raises ``Refused`` for a head that is answered with an error."""
+        tells = self.deciding_fields
+        fields = [pair for pair in head.fields.items() if tells[pair[0]] or pair[1].find(TOKEN_START) >= 0]
+        deciding = (head.method, head.target, head.port, *fields)
+        plan = self._memo.get(deciding)
+        if plan is None:
+            plan = self._consider(head)
+            weight = len(head.target) + sum(len(name) + len(value) for name, value in fields)
+            whole = len(head.target) + sum(len(name) + len(value) for name, value in head.pairs)
+            plan.excess = max(2 * whole - _USUAL_HEAD, 0)  # the head has its fields twice: as they came, and by name
+            self._memo.put(deciding, plan, _APPROACH_WEIGHT + weight + plan.excess)
+        return plan
+
+    def switched(self, mode: Mode) -> RequestPlans:
+        """The same plans in *mode*."""
+        return self.revised(replace(self.rules, mode=mode), self._verify)
+
+    def revised(self, rules: Rules, verify: VerifyToken) -> RequestPlans:
+        """The plans of other *rules*, for the same workload."""
+        return RequestPlans(rules, self._secret, self._pod, verify)
+
+    def forget(self) -> None:
+        """Forget all plans, because other tokens are verified from now on."""
+        self._memo = Memo(_APPROACHES, _APPROACH_BYTES)
+
+    @staticmethod
+    def caller(plan: RequestPlan, route: Route) -> Caller:
+        """The principal of a call on *route*."""
+        return plan.identities.caller(plan, route)
+
+    def _consider(self, head: Head) -> RequestPlan:
+        fields = head.fields
+        site = recognise(self.rules, head.port, fields.get(b"host", b""), head.method, head.target)
+        if isinstance(site, Stray):
+            raise Refused(site.status, site.code, site.message)
+        dialect = site.service.dialect
+        meant = dialect.misdirected(head, site.path, site.query.decode("latin-1")) or astray(head, site)
+        if meant is not None:
+            raise Refused(421, "misdirected", meant)
+        asked = read_directives(fields)
+        lent = any(region.credential is not None for region in site.regions)
+        page = next(self._led_here(fields), "")
+        if page and lent:
+            raise _not_from_there(page, self.rules)
+        bypass = admit_head(self.rules.mode, site, fields, asked) or (Bypass(page) if page else None)
+        plan = RequestPlan(head, site, asked, bypass, self._identities, {})
+        self._guard(plan)
+        return plan
+
+    def obstacles(self, plan: RequestPlan) -> tuple[str, ...]:
+        """All reasons why the head of *plan* rules a look-up out; the first is its ``bypass``."""
+        fields = plan.head.fields
+        own = head_obstacles(self.rules.mode, plan.site, fields, plan.asked)
+        return (*own, *self._led_here(fields))
+
+    def _led_here(self, fields: Fields) -> Iterator[str]:
+        """
+        Why a web page may have made its reader's browser send this call; nothing if it cannot have. It can do that by a
+        name of its own that leads to this address (DNS rebinding), or from its own origin (Fetch, "Origin header" and
+        "Sec-Fetch-Site"). The other fields of Fetch Metadata prove nothing: Node.js sends ``Sec-Fetch-Mode`` from any
+        program.
+        """
+        host = _PORT.sub("", fields.get(b"host", b"").decode("latin-1").lower())
+        if host and host not in self._names and not _is_loopback(host):
+            yield Reason.FOREIGN_HOST
+        if b"origin" in fields or fields.get(b"sec-fetch-site", b"none").strip().lower() not in _SAME_PAGE:
+            yield Reason.FOREIGN_ORIGIN
+
+    def _guard(self, plan: RequestPlan) -> None:
+        """
+        A Microsoft-issued token never goes to another vendor's host. A host that speaks Azure's API is not another
+        vendor.
+        """
+        region = plan.site.regions[0]
+        taken = plan.site.service.dialect.microsoft_tokens
+        if region.credential is not None or taken or may_have_tokens(region):
+            return
+        if self._identities.first(plan, plan.site.routes[0]).principal.microsoft:
+            raise Refused(
+                421,
+                "foreign-token",
+                f"This call carries a token issued by Microsoft, and {plan.site.service.name} is not a Microsoft "
+                "service. Use the base URL of the Azure service, or a key of this one; where it is a gateway taking "
+                "such tokens, give its region `credential_domain: microsoft`.",
+            )
 
 
 def _names(rules: Rules) -> frozenset[str]:

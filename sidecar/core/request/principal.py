@@ -272,7 +272,8 @@ def is_empty(value: bytes) -> bool:
 class Accepted:
     """
     The credentials that a service has accepted, and when it last did; at most *limit*, the oldest are dropped. A
-    *place* is a service or one resource of it (``Site.place``): acceptance at one place proves nothing at another.
+    *place* is a service or one resource of it, at its URLs (``Site.place``): acceptance at one place proves nothing at
+    another, nor after the service has moved.
     """
 
     def __init__(self, limit: int = 10_000) -> None:

@@ -29,7 +29,8 @@ class Site(Struct, frozen=True, gc=False):
 
     *target* is what goes upstream, byte for byte; *path* its path for matching, *query* its query without ``?``.
     *routes* are those that may still take it, in order; *cacheable*: one of them caches; *reads*: the body decides
-    where the call may go, or what happens to it. *regions* have their resource filled in.
+    where the call may go, or what happens to it. *regions* have their resource filled in. *place* is who checks
+    credentials: the service, its resource, and all URLs at which it answers.
     """
 
     service: Service
@@ -42,11 +43,7 @@ class Site(Struct, frozen=True, gc=False):
     cacheable: bool
     reads: bool
     regions: tuple[Region, ...]
-
-    @property
-    def place(self) -> str:
-        """The service, or its resource, that checks credentials."""
-        return f"{self.service.name}/{self.resource}"
+    place: str
 
 
 class Stray(Struct, frozen=True, gc=False):
@@ -84,7 +81,8 @@ def recognise(rules: Rules, port: int, host: bytes, method: bytes, target: bytes
         sorted((_filled(region, resource) for region in service.regions), key=lambda region: region.priority)
     )
     reads = endpoint is not None and _reads(service, endpoint, routes)
-    return Site(service, resource, rest, path, query, endpoint, routes, cacheable, reads, regions)
+    place = " ".join((f"{service.name}/{resource}", *sorted({region.url for region in regions})))
+    return Site(service, resource, rest, path, query, endpoint, routes, cacheable, reads, regions, place)
 
 
 def choose_route(site: Site, fields: Fields, model: str) -> Route:

@@ -151,6 +151,11 @@ class CallerConnection(asyncio.Protocol):
         else:
             self.refuse(_timed_out())
 
+    @property
+    def port(self) -> int:
+        """The port at which the caller came."""
+        return self._parser.port
+
     def retire(self) -> None:
         """Close the connection if nothing is going on; otherwise it closes after its answer."""
         if self._idle and not self._closing:

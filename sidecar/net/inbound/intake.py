@@ -104,7 +104,7 @@ class Intake:
         if head is None or framing is None or not self._admitted or not self._admission.collect:
             return
         if head.minor and head.method == b"POST" and framing.keep and not framing.expects and framing.length:
-            self._shared.head_memo.learn(raw, head.port, self._admission.plan)
+            self._memo.learn(raw, head.port, self._admission.plan)
 
     def release(self) -> None:
         """The answer is done: give back what the request held."""
@@ -128,6 +128,7 @@ class Intake:
         assert head is not None
         assert framing is not None
         try:
+            self._memo = shared.head_memo  # a plan is learnt where its rules hold, and not where newer ones do
             admission = self._admission = shared.app.admit(head)
             self._admitted = True
         except Refused as error:

@@ -53,7 +53,7 @@ class Listener:
         self._shared = ListenerState(
             app, limits, ledger, spawn=spawn, spools=self._spools, report=report, came=self._came, gone=self._gone
         )
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[int, asyncio.Server] = {}
         self._open: set[CallerConnection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event = asyncio.Event()
@@ -69,19 +69,45 @@ class Listener:
 
     async def start(self, host: str, port: int) -> int:
         """Listen on one more address; returns the port, which was chosen if *port* is 0. Raises ``OSError``."""
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, reuse_address=True)
-        self._servers.append(server)
-        bound: int = server.sockets[0].getsockname()[1]
+        bound = await self.bind(host, port)
+        await self.serve(bound)
         return bound
+
+    async def bind(self, host: str, port: int) -> int:
+        """Take one more address, without accepting anybody before ``serve``. Raises ``OSError``."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            self._accept, host, port, backlog=BACKLOG, reuse_address=True, start_serving=False
+        )
+        bound: int = server.sockets[0].getsockname()[1]
+        self._servers[bound] = server
+        return bound
+
+    async def serve(self, port: int) -> None:
+        """Accept callers at *port*, which is bound."""
+        await self._servers[port].start_serving()
+
+    def close(self, port: int) -> None:
+        """Accept nobody at *port* any more, and close its connections that have no call."""
+        server = self._servers.pop(port, None)
+        if server is not None:
+            server.close()
+        for connection in tuple(self._open):
+            if connection.port == port:
+                connection.retire()
 
     def forget(self) -> None:
         """Judge every request anew: the application's earlier plans are no longer valid."""
-        self._shared.head_memo.forget()
+        self._shared.forget()
+
+    def adopt(self, limits: Limits) -> None:
+        """New *limits*, for connections that are opened from now on, and other plans of the application."""
+        self._shared.limits = limits
+        self._shared.forget()
 
     def stop_accepting(self) -> None:
         """Close the addresses; open connections go on."""
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
         self._servers.clear()
 

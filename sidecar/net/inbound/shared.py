@@ -53,8 +53,8 @@ class ListenerState:
         gone: Callable[[Any], None],
     ) -> None:
         self.app = app
-        self.head_memo = HeadMemo(app.deciding_fields, limits)
         self.limits = limits
+        self.forget()
         self.ledger = ledger
         self.spawn = spawn
         self.spools = spools
@@ -64,6 +64,10 @@ class ListenerState:
         self.now = 0.0
         self.date = b""
         self.draining = False
+
+    def forget(self) -> None:
+        """Begin with an empty memo of heads. The former one may still learn a plan that is no longer valid."""
+        self.head_memo = HeadMemo(self.app.deciding_fields, self.limits)
 
     def __repr__(self) -> str:
         return f"<ListenerState {self.ledger!r}{' draining' if self.draining else ''}>"

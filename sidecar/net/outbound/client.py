@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -23,13 +24,17 @@ from sidecar.core.region.connections import OLD, Census
 from sidecar.core.rules import Timeouts, UpstreamRule
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.outbound.call import Body, OutboundCall, UpstreamAnswer
-from sidecar.net.outbound.connection import UpstreamConnection, UpstreamPool, check_parser, trust
+from sidecar.net.outbound.connection import UpstreamConnection, check_parser, trust
 from sidecar.net.outbound.egress import PORTS, choose
+from sidecar.net.outbound.pool import UpstreamPool
 from sidecar.net.outbound.resolve import Resolver
 from sidecar.tasks import Spawn
 
 ORIGINS = 256
 """The most base URLs that are remembered; a service with a resource in its path can have any number."""
+
+_DRAINED_SECONDS = 1.0
+"""How often a pool that is no longer used is looked at, to close it after its last call."""
 
 WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
 """Methods whose empty body is sent with its length (RFC 9110, 8.6)."""
@@ -85,6 +90,7 @@ class Upstream:
         self._spawn = spawn
         self._origins: dict[str, UpstreamOrigin] = {}
         self._pool: UpstreamPool | None = None
+        self._retired: set[UpstreamPool] = set()
         self.census = Census()
 
     def __repr__(self) -> str:
@@ -94,16 +100,39 @@ class Upstream:
     async def start(self) -> None:
         """Get ready. Raises ``ConfigError`` if ``ca_file`` or the installed aiohttp cannot be used."""
         check_parser()
-        anchors = trust(self._rule.ca_file)
-        self._pool = UpstreamPool(
-            anchors, self.census, self._resolver, old=self._old, clock=self._clock, draw=self._draw
-        )
+        self._pool = self._open(trust(self._rule.ca_file))
+
+    def adopt(self, rule: UpstreamRule, anchors: ssl.SSLContext | None) -> None:
+        """
+        Call by *rule* from now on. Another egress proxy, or other trust *anchors* (None: the same), begin with new
+        connections; calls under way finish on theirs.
+        """
+        before, self._rule = self._rule, rule
+        if self._pool is None or (anchors is None and rule.proxy == before.proxy):
+            return
+        pool, self._pool = self._pool, self._open(anchors or self._pool.trust)
+        self._origins.clear()
+        self._retired.add(pool)
+        _ = self._spawn(self._drain(pool), name="retired-connections")
+
+    def _open(self, anchors: ssl.SSLContext) -> UpstreamPool:
+        return UpstreamPool(anchors, self.census, self._resolver, old=self._old, clock=self._clock, draw=self._draw)
+
+    async def _drain(self, pool: UpstreamPool) -> None:
+        """Close *pool* once its last call is over."""
+        pool.retire()
+        while pool.busy:  # noqa: ASYNC110  aiohttp tells nobody that a call is over
+            await asyncio.sleep(_DRAINED_SECONDS)
+        self._retired.discard(pool)
+        await pool.close()
 
     async def close(self) -> None:
         """Close every connection, also those of running calls."""
-        if self._pool is not None:
-            pool, self._pool = self._pool, None
-            self._origins.clear()
+        pools = [*self._retired] if self._pool is None else [self._pool, *self._retired]
+        self._pool = None
+        self._retired.clear()
+        self._origins.clear()
+        for pool in pools:
             await pool.close()
 
     async def send(

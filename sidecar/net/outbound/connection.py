@@ -8,20 +8,17 @@ its session. ``call`` writes what goes over a connection, and ``answer_head`` re
 from __future__ import annotations
 
 import re
-import socket
 import ssl
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import aiohttp
 from aiohttp import http_parser
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
 
-from sidecar.core.region.connections import Census, ConnectionTerm, Opened, outlived, term
+from sidecar.core.region.connections import ConnectionTerm, Opened
 from sidecar.core.rules import KIB
 from sidecar.errors import ConfigError
 from sidecar.net.outbound.answer_head import (
@@ -33,17 +30,9 @@ from sidecar.net.outbound.answer_head import (
     check_begun,
     read_answer_head,
 )
-from sidecar.net.outbound.resolve import Resolver
 
 READ_BUFFER = 64 * KIB
 """If more than twice so many bytes of an answer are unread, the socket is no longer read."""
-
-KEEP_IDLE = 50.0
-"""Seconds that an unused connection is kept: below the 60 s after which common load balancers drop theirs."""
-
-PROBE = {"TCP_KEEPIDLE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 90_000}
-"""A peer that vanished is noticed after 90 s, also by a call that waits ten minutes for its first byte; and the
-first probe comes before NAT gateways forget a silent connection (from 240 s)."""
 
 FLOOR = (3, 14, 3)
 
@@ -259,93 +248,6 @@ class UpstreamConnection(ResponseHandler):
         self.abort()
 
 
-class UpstreamPool(aiohttp.TCPConnector):
-    """
-    Connections by destination, without a limit: the number of calls at a time is limited elsewhere. *census* counts
-    those that are opened. *resolver* looks names up; connections last for *old* seconds, *clock* is monotonic, and
-    *draw* uniform in [0, 1).
-    """
-
-    def __init__(
-        self,
-        trust: ssl.SSLContext,
-        census: Census,
-        resolver: Resolver,
-        *,
-        old: float,
-        clock: Callable[[], float],
-        draw: Callable[[], float],
-    ) -> None:
-        self._census = census
-        self._names = resolver
-        self._old = old
-        self._clock = clock
-        self._draw = draw
-        super().__init__(
-            ssl=trust,
-            limit=0,
-            resolver=resolver,
-            use_dns_cache=False,
-            keepalive_timeout=KEEP_IDLE,
-            socket_factory=_dial,
-        )
-        protocol: type[ResponseHandler] = UpstreamConnection
-        self._factory = partial(protocol, loop=self._loop)  # aiohttp has no public way to say it
-
-    async def close(self, *, abort_ssl: bool = False) -> None:
-        """Close every connection at once, also one whose peer no longer reads."""
-        for wire in tuple(self._acquired):
-            wire.abort()
-        await super().close(abort_ssl=abort_ssl)
-
-    async def _create_connection(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
-    ) -> ResponseHandler:
-        """Open a connection and count it; aiohttp has no public hook for this."""
-        key, census = req.connection_key, self._census
-        reason = census.opening(key)
-        try:
-            wire = await super()._create_connection(req, traces, timeout)
-        except BaseException:
-            census.failed(key, reason)
-            raise
-        census.succeeded(reason)
-        if isinstance(wire, UpstreamConnection):
-            wire.on_lost = partial(census.lost, key)
-            wire.term = self._term(req, wire)
-            if wire.transport is None:
-                wire.lose(Opened.DIED)
-        return wire
-
-    async def _get(self, key: Any, traces: list[Any]) -> Connection | None:
-        """A kept connection that is not too old; aiohttp has no public hook for this."""
-        kept = self._conns.get(key)
-        while kept:
-            wire = kept[0][0]
-            reason = self._outlived(wire) if wire.is_connected() else Opened.CLOSED
-            if reason is None:
-                break
-            kept.popleft()
-            if isinstance(wire, UpstreamConnection):
-                wire.lose(reason)
-            wire.close()
-        return await super()._get(key, traces)
-
-    def _term(self, req: aiohttp.ClientRequest, wire: UpstreamConnection) -> ConnectionTerm:
-        host = (req.proxy.raw_host if req.proxy is not None else req.url.raw_host) or ""
-        address = wire.transport.get_extra_info("peername") if wire.transport is not None else None
-        return term(host, str(address[0]) if address else "", self._clock(), self._old, self._draw())
-
-    def _outlived(self, wire: ResponseHandler) -> Opened | None:
-        if not isinstance(wire, UpstreamConnection) or wire.term is None:
-            return None
-        missing = self._names.missing(wire.term.host, wire.term.address)
-        return outlived(wire.term, self._clock(), self._old, missing)
-
-
 def trust(ca_file: str) -> ssl.SSLContext:
     """The system's trust anchors, and those of *ca_file* where named. Raises ``ConfigError``."""
     context = ssl.create_default_context()
@@ -387,14 +289,3 @@ def _is_strict() -> bool:
     except HttpProcessingError:
         return True
     return False
-
-
-def _dial(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket that notices a vanished peer. aiohttp adds TCP_NODELAY."""
-    family, kind, protocol, _, _ = address
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in PROBE.items():
-        if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    return sock

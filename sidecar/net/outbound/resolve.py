@@ -62,6 +62,13 @@ class Resolver(AbstractResolver):
         self._closed = False
         self.results: Counter[str] = Counter()
 
+    def adopt(self, nameservers: Sequence[str]) -> None:
+        """Ask *nameservers* from now on. If they are others, what the former ones said is forgotten."""
+        if tuple(nameservers) != tuple(self._nameservers):
+            self._nameservers = nameservers
+            self._names = HostNames()
+            self._ares = None
+
     def __repr__(self) -> str:
         return f"<Resolver {self._names!r}, {len(self._lookups)} being looked up>"
 

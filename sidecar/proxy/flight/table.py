@@ -56,6 +56,10 @@ class Flights:
     def __iter__(self) -> Iterator[Flight]:
         return iter(tuple(self._flying))
 
+    def adopt(self, limit: int) -> None:
+        """Keep up to *limit* bytes of an answer whole, for flights that begin from now on."""
+        self._limit = limit
+
     def find(self, key: Hashable) -> Flight | None:
         """The flight for *key* that a caller may join."""
         return self._joinable.get(key)

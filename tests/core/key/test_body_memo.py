@@ -228,7 +228,7 @@ def test_of_mutations(body):
                 assert read(mutation, one, JSON, KEY) == forms.read(mutation, one, JSON), mutation
 
 
-def test_shapes_are_told_apart():
+def test_shapes_are_separating():
     """One member, read for one endpoint after the other, has the form that each of them gives it."""
     member = b'[{"z":1,"content":{"b":1,"a":"%b"}}]' % (b"x" * 80)
     body = b'{"user":%b,"messages":%b}' % (member, member)

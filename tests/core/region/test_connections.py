@@ -44,7 +44,7 @@ def test_reasons(steps, expected):
     assert expected == census.counts
 
 
-def test_destinations_are_told_apart():
+def test_destinations_are_separating():
     """What is lost at one destination is no reason for a connection to another."""
     census = Census()
     replay(census, "open", "died")

@@ -111,7 +111,7 @@ def decided(finder, head):
     except Refused as refusal:
         return refusal.status, refusal.code
     routes = [choose_route(plan.site, head.fields, model).name for model in ("", "gpt-4o")]
-    callers = [finder.caller(plan, route) for route in finder._rules.routes]
+    callers = [finder.caller(plan, route) for route in finder.rules.routes]
     return plan.site.service.name, plan.asked, plan.bypass, routes, callers
 
 
@@ -137,7 +137,7 @@ TELLS = ["authorization", "api-key", "x-litellm-key", "x-portkey-provider", "x-m
 
 
 @pytest.mark.parametrize("name", TELLS)
-def test_told_apart(name):
+def test_separating(name):
     """Heads that differ in a telling field never share an approach; an absent one differs from an empty one."""
     finder = plans()
     found = []

@@ -1,0 +1,165 @@
+"""
+What of a new configuration a running process takes on, and what waits for a restart.
+
+The rule: a key is adopted unless it stands here, with the reason. Whatever waits keeps the value of the start, and is
+named wherever somebody looks.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from sidecar.app.revision import Revision
+from sidecar.app.wiring import Parts, commit_bytes
+from sidecar.core.rules import RedisRule, Rules, Service
+from sidecar.identity.caller_tokens import KeySets
+from sidecar.net.outbound.connection import trust
+from sidecar.settings.difference import SettingChange, changes
+from sidecar.sinks.series import names_of
+
+RESTART = (
+    "listen.host", "listen.port", "health.host", "health.port", "admin.host", "admin.port",
+    "state.dir",
+    "cache.redis", "cache.redis.url", "cache.redis.namespace", "cache.redis.max_connections", "cache.redis.warm",
+    "cache.redis.*_file", "cache.secret_file",
+    "services.*.breaker.shared",
+)  # fmt: skip
+"""
+Patterns of keys that wait: addresses, because the pod's probes and applications name them; the folder, because bodies
+lie there; everything that a connection to Redis is made of, and what the fleet agreed on with it.
+"""
+
+
+class Prepared(Struct, frozen=True):
+    """
+    All that could fail or take time is done: *rules* are checked, *key_sets* read. *anchors* are other trust anchors,
+    None if they are the same.
+    """
+
+    rules: Rules
+    key_sets: KeySets
+    anchors: ssl.SSLContext | None
+
+
+class Adoption:
+    """Brings other rules into the running *parts*. *on_adopt* is called with them."""
+
+    def __init__(self, parts: Parts, on_adopt: Callable[[Rules], None]) -> None:
+        self._parts = parts
+        self._on_adopt = on_adopt
+
+    def __repr__(self) -> str:
+        return f"<Adoption by {self._parts!r}>"
+
+    def prepare(self, rules: Rules, *, files: bool) -> Prepared:
+        """
+        Do whatever may fail or take time, in a thread; *files*: files that the rules name have changed. Raises
+        ``ConfigError``.
+        """
+        parts, before = self._parts, self._parts.rules
+        tokens, others = ([service.tokens for service in each.services] for each in (rules, before))
+        key_sets = parts.make_key_sets(rules) if files or tokens != others else parts.key_sets
+        same = rules.upstream.ca_file == before.upstream.ca_file and not (files and rules.upstream.ca_file)
+        return Prepared(rules, key_sets, None if same else trust(rules.upstream.ca_file))
+
+    async def open(self, rules: Rules) -> Callable[[], Awaitable[None]]:
+        """Bind the ports of *rules*; returns what serves them and closes the others. Raises ``OSError``."""
+        parts = self._parts
+        wanted, present = ({service.port for service in each.services if service.port} for each in (rules, parts.rules))
+        bound: list[int] = []
+        try:
+            for port in sorted(wanted - present):
+                await parts.listener.bind(rules.listen.host, port)
+                bound.append(port)
+        except OSError:
+            for port in bound:
+                parts.listener.close(port)
+            raise
+
+        async def finish() -> None:
+            parts.ports.update(bound)
+            for port in bound:
+                await parts.listener.serve(port)
+            for port in present - wanted:
+                parts.ports.discard(port)
+                parts.listener.close(port)
+
+        return finish
+
+    def adopt(self, prepared: Prepared, revision: Revision) -> None:
+        """
+        Take it on, everywhere, in one step. Nothing here can fail. The plans come last, so no call under the new rules
+        meets a part that still has the old ones.
+        """
+        parts, rules, before = self._parts, prepared.rules, self._parts.rules
+        parts.revision, parts.key_sets = revision, prepared.key_sets
+        parts.log.adopt(rules.log)
+        parts.ledger.limit = rules.limits.inflight_memory
+        parts.memory.adopt(rules.memory)
+        parts.flights.adopt(rules.memory.max_entry_bytes)
+        parts.resolver.adopt(rules.upstream.nameservers)
+        parts.upstream.adopt(rules.upstream, prepared.anchors)
+        parts.regions.adopt(before.services, rules.services, parts.clocks.running())
+        parts.credentials.adopt(rules.services)
+        parts.throttle.adopt(rules.routes)
+        parts.dispatch.adopt(commit_bytes(rules))
+        if parts.fleet is not None and rules.redis is not None:
+            parts.fleet.adopt(rules.redis, rules.seal)
+        parts.metrics.adopt(names_of(rules), rules.revision)
+        parts.proxy.adopt(rules, parts.operations.mode, parts.key_sets.verify)
+        parts.listener.adopt(rules.limits)
+        parts.operations.adopt(rules.mode, rules.services)
+        self._on_adopt(rules)
+
+    async def entries_by_route(self) -> Mapping[str, int]:
+        """How many entries memory holds, by the route that stored them."""
+        return await self._parts.operations.entries_by_route()
+
+
+def waiting(started: Rules, wanted: Rules) -> tuple[SettingChange, ...]:
+    """The keys that wait for a restart: their values at the start, and those that are *wanted*."""
+    if (started.redis is None) != (wanted.redis is None):
+        became = SettingChange("cache.redis", *(_word(rules) for rules in (started, wanted)))
+        return (became, *_others(started, replace(wanted, redis=started.redis)))
+    return _others(started, wanted)
+
+
+def effective(started: Rules, wanted: Rules) -> Rules:
+    """The *wanted* rules, with the values of the start where they wait."""
+    return replace(
+        wanted,
+        listen=replace(started.listen, names=wanted.listen.names),
+        health=replace(started.health, names=wanted.health.names),
+        admin=replace(started.admin, names=wanted.admin.names),
+        state_dir=started.state_dir,
+        redis=_redis(started.redis, wanted.redis),
+        seal=replace(wanted.seal, secret_file=started.seal.secret_file),
+        services=tuple(_services(started, wanted)),
+    )
+
+
+def _others(started: Rules, wanted: Rules) -> tuple[SettingChange, ...]:
+    found = changes(started, wanted)
+    return tuple(change for change in found if any(fnmatchcase(change.path, pattern) for pattern in RESTART))
+
+
+def _redis(started: RedisRule | None, wanted: RedisRule | None) -> RedisRule | None:
+    if started is None or wanted is None:
+        return started
+    return replace(started, timeout=wanted.timeout, lease_wait=wanted.lease_wait)
+
+
+def _services(started: Rules, wanted: Rules) -> Iterable[Service]:
+    shared = {service.name: service.breaker.shared for service in started.services}
+    for service in wanted.services:
+        breaker = replace(service.breaker, shared=shared.get(service.name, False))
+        yield replace(service, breaker=breaker)
+
+
+def _word(rules: Rules) -> str:
+    return "none" if rules.redis is None else rules.redis.url

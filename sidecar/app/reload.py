@@ -1,0 +1,200 @@
+"""
+Rules that change while the process runs: when they are read again, and what happens then.
+
+The rule: a configuration is read and checked as a whole, in a thread, and only then adopted, in one step between two
+awaits. One that is refused changes nothing. One reload at a time, whoever asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from sidecar.admin.actions import ReloadResult
+from sidecar.app.adoption import Adoption, effective, waiting
+from sidecar.app.revision import Revision
+from sidecar.app.wiring import Parts
+from sidecar.core.events import TellEvent
+from sidecar.core.rules import Rules
+from sidecar.errors import ConfigError, Refused
+from sidecar.settings import BUILT_IN
+from sidecar.settings.difference import Effect, effects, summary
+from sidecar.settings.watch import FileWatch
+
+LOOK_SECONDS = 0.5
+"""How often the folder is looked at."""
+
+SETTLE_SECONDS = 0.1
+SETTLE_LOOKS = 5
+"""What has changed is read once it has stayed the same for a while, because it may still be written; or after so many
+looks, because it may be written all the time."""
+
+MOST_PROBLEMS = 5
+"""Problems of a refused configuration that are logged, each in a line of its own; `sidecar check` shows them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where rules come from: *load* reads them or raises ``ConfigError``, *watch* tells when they may have changed."""
+
+    load: Callable[[], Rules]
+    watch: FileWatch
+
+
+class Reloads:
+    """
+    Reads the rules of *source* again; None: they came from nowhere. *adoption* brings them into *parts*. *tell* logs
+    events, *report* gets bugs, *now* is wall-clock seconds.
+    """
+
+    def __init__(
+        self,
+        source: Source | None,
+        parts: Parts,
+        adoption: Adoption,
+        *,
+        tell: TellEvent,
+        report: Callable[[BaseException], None],
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.source = source
+        self._parts = parts
+        self._adoption = adoption
+        self._started = parts.rules
+        self._tell = tell
+        self._report = report
+        self._now = now
+        self._sleep = sleep
+        self._lock = asyncio.Lock()
+        self._handled: tuple[bytes, bytes] | None = None
+        self._problems: tuple[str, ...] = ()
+        if source is not None:
+            source.watch.follow(parts.rules)
+
+    def __repr__(self) -> str:
+        return f"<Reloads from {self.source!r}>"
+
+    async def watch(self, source: Source) -> None:
+        """Look at the folder now and then, as long as the process runs."""
+        self._handled = await asyncio.to_thread(source.watch.look)
+        while True:
+            await self._sleep(LOOK_SECONDS)
+            try:
+                seen = await asyncio.to_thread(source.watch.look)
+                if seen == self._handled:
+                    continue
+                for _ in range(SETTLE_LOOKS):
+                    await self._sleep(SETTLE_SECONDS)
+                    before, seen = seen, await asyncio.to_thread(source.watch.look)
+                    if seen == before:
+                        break
+                if seen != self._handled:
+                    await self.reload("change")
+            except Refused:
+                pass  # it is logged and counted
+            except Exception as error:  # noqa: BLE001  a bug here must not end the watching
+                self._report(error)
+
+    async def reload(self, by: str) -> ReloadResult:
+        """
+        Read the configuration now; *by* says in the log what asked for it. Raises ``Refused`` if it cannot be used:
+        then the last good one stays in use.
+        """
+        source = self.source
+        if source is None:
+            raise Refused(409, "no-source", "this process was not started from a configuration that can be read again")
+        async with self._lock:
+            before = self._parts.revision.rules
+            seen = await asyncio.to_thread(source.watch.look)
+            files = self._handled is not None and seen[1] != self._handled[1]
+            self._handled = seen
+            try:
+                wanted = await asyncio.to_thread(source.load)
+                _check_kept(before, wanted)
+                rules = effective(self._started, wanted)
+                prepared = await asyncio.to_thread(partial(self._adoption.prepare, rules, files=files))
+                finish = await self._adoption.open(rules)
+            except ConfigError as error:
+                raise self._refuse(error.problems, by) from None
+            except OSError as error:
+                raise self._refuse((_unbound(error),), by) from None
+            revision = Revision(rules, self._now(), waiting(self._started, wanted))
+            if files or rules != before:
+                self._adoption.adopt(prepared, revision)
+            else:
+                self._parts.revision = revision
+            source.watch.follow(rules)
+            self._problems = ()
+            await finish()
+            return await self._accepted(before, rules, by, files=files)
+
+    async def _accepted(self, before: Rules, rules: Rules, by: str, *, files: bool) -> ReloadResult:
+        parts = [summary(before, rules)] if rules != before or not files else []
+        what = "; ".join([*parts, "files that it names have changed"] if files else parts)
+        found, revision = effects(before, rules), self._parts.revision
+        entries = await self._parts.operations.entries_by_route() if found else {}
+        waits = [change.path for change in revision.waiting]
+        for line in rules.warnings:
+            if line not in before.warnings:
+                self._tell("config-warning", level="warning", message=line)
+        more = {
+            "answers_away": _shown([each for each in found if not each.back], entries),
+            "answers_back": _shown([each for each in found if each.back], entries),
+            "needs_restart": ", ".join(waits),
+        }
+        self._tell(
+            "config-reloaded",
+            level="warning" if waits else "info",
+            by=by,
+            file=rules.source,
+            revision=rules.revision,
+            changes=what,
+            **{name: text for name, text in more.items() if text},
+        )
+        return ReloadResult(
+            revision=rules.revision,
+            changes=what,
+            effects=[str(each) for each in found],
+            needs_restart=waits,
+            warnings=list(rules.warnings),
+        )
+
+    def _refuse(self, problems: tuple[str, ...], by: str) -> Refused:
+        """The configuration cannot be used: say so once for the same problems, and keep the last good one."""
+        before = self._parts.revision
+        if problems != self._problems:
+            for problem in problems[:MOST_PROBLEMS]:
+                self._tell("config-problem", level="error", message=problem)
+            self._tell(
+                "config-refused",
+                level="error",
+                by=by,
+                problems=len(problems),
+                revision=before.rules.revision,
+                message="the last good configuration stays in use",
+            )
+        self._problems = problems
+        text = "; ".join(problems[:MOST_PROBLEMS])
+        self._parts.revision = Revision(before.rules, before.loaded_at, before.waiting, text)
+        return Refused(422, "config-refused", text)
+
+
+def _check_kept(before: Rules, wanted: Rules) -> None:
+    """A configuration that has vanished is not the wish for the built-in settings. Raises ``ConfigError``."""
+    if wanted.source == BUILT_IN != before.source:
+        remedy = "put it back, or restart to run with the built-in settings"
+        raise ConfigError((f"{before.source}: is gone; {remedy}",))
+
+
+def _unbound(error: OSError) -> str:
+    return f"a port cannot be opened: {error.strerror or error}; choose another, or free it"
+
+
+def _shown(found: list[Effect], entries: Mapping[str, int]) -> str:
+    """The routes, each with the number of its entries here."""
+    return ", ".join(
+        f"{route} ({entries.get(route, 0)} entries)" for route in dict.fromkeys(each.route for each in found)
+    )

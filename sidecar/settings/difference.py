@@ -1,0 +1,244 @@
+"""
+What is different between two configurations, key by key, and what that means for stored answers.
+
+The rule: rules are compared, not texts: a comment, an order of keys or a default that is written out changes nothing.
+Keys are named as they stand in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from sidecar.core.cache.policy import DEFAULT_TTL
+from sidecar.core.dialect import Dialect
+from sidecar.core.durations import as_duration
+from sidecar.core.request.plan import separation
+from sidecar.core.rules import (
+    AzureIdentity,
+    CacheMode,
+    FallbackRule,
+    Mode,
+    Region,
+    Route,
+    Rules,
+    Service,
+    Share,
+    StoredCredential,
+)
+from sidecar.settings.quantities import as_percent, as_size
+
+LONGEST_SUMMARY = 300
+"""Characters of a summary: it stands in one line of a log."""
+
+PRESENT = "present"
+
+Block = TypeVar("Block", Service, Route, Region)
+
+_NOT_COMPARED = frozenset({"source", "revision", "warnings", "name"})
+_SIZES = frozenset({"max_bytes", "max_entry_bytes", "compress_above"})
+_SHARES = frozenset({"sample", "failure_rate", "slow_rate"})
+_PLACES = {
+    "admin_token_file": "admin.token_file",
+    "state_dir": "state.dir",
+    "memory": "cache.memory",
+    "redis": "cache.redis",
+    "seal": "cache",
+}
+_NAMED_OTHERWISE = {"trust_seed": "seed"}
+_OFF = frozenset({CacheMode.OFF, CacheMode.OBSERVE})
+
+
+class SettingChange(NamedTuple):
+    """A key whose value is another; ``""`` before or after if there is none. A whole entry is ``PRESENT`` or not."""
+
+    path: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        if PRESENT in self[1:]:
+            return f"{self.path}: {'removed' if self.before else 'added'}"
+        return f"{self.path}: {self.before or '(none)'} → {self.after or '(none)'}"
+
+
+class Effect(NamedTuple):
+    """What a change means for the stored answers of a route: *back* if they serve again, else they no longer do."""
+
+    route: str
+    back: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"routes.{self.route}: {self.text}"
+
+
+def changes(before: Rules, after: Rules) -> list[SettingChange]:
+    """Every key that differs, in the order of the rules."""
+    was, become = dict(_leaves(before)), dict(_leaves(after))
+    found = [
+        SettingChange(path, was.get(path, ""), become.get(path, ""))
+        for path in dict.fromkeys((*was, *become))
+        if was.get(path, "") != become.get(path, "")
+    ]
+    whole = tuple(f"{change.path}." for change in found if PRESENT in change[1:])
+    return [change for change in found if not change.path.startswith(whole)]
+
+
+def summary(before: Rules, after: Rules) -> str:
+    """The differences in one line: services and routes counted, other keys with both values."""
+    found = changes(before, after)
+    parts = [
+        part
+        for kind, old, new in (
+            ("services", _by_name(before.services), _by_name(after.services)),
+            ("routes", _by_name(before.routes), _by_name(after.routes)),
+        )
+        if (part := _counted(kind, [*old], [*new], found))
+    ]
+    parts += [str(change) for change in found if change.path.split(".")[0] not in {"services", "routes"}]
+    line = ""
+    for at, part in enumerate(parts):
+        if line and len(line) + len(part) > LONGEST_SUMMARY:
+            return f"{line}; and {len(parts) - at} more"
+        line = f"{line}; {part}" if line else part
+    return line or "nothing that counts"
+
+
+def effects(before: Rules, after: Rules) -> list[Effect]:
+    """For each route that has stored answers which no longer serve, or serve again, why."""
+    was, become = (_by_name(rules.routes) for rules in (before, after))
+    services = {service.name: service for service in after.services}
+    found = [Effect(name, back, text) for name in was.keys() & become.keys()
+             for back, text in _of_route(was[name], become[name])]  # fmt: skip
+    for service in before.services:
+        same = services.get(service.name)
+        if same is None:
+            found += [Effect(name, False, f"service {service.name} is gone; its answers serve nobody")
+                      for name, route in was.items() if route.match.service in {"", service.name}]  # fmt: skip
+        elif _identity(service) != _identity(same):
+            text = f"service {service.name} tells callers or questions apart in another way; its answers are asked anew"
+            found += [Effect(name, False, text)
+                      for name, route in was.items() if route.match.service in {"", service.name}]  # fmt: skip
+    found += [Effect(name, False, "is gone; its calls match another route, whose rules hold for its answers")
+              for name in was.keys() - become.keys()]  # fmt: skip
+    if (before.mode is Mode.NORMAL) != (after.mode is Mode.NORMAL):
+        back = after.mode is Mode.NORMAL
+        text = "its answers serve again" if back else f"mode {after.mode}: no stored answer serves while it lasts"
+        found += [Effect(name, back, text) for name in become if name in was]
+    order = {name: at for at, name in enumerate((*become, *was))}
+    return sorted(found, key=lambda effect: order[effect.route])
+
+
+def _of_route(before: Route, after: Route) -> Iterator[tuple[bool, str]]:
+    was, become = before.cache, after.cache
+    off = become.mode in _OFF
+    if off != (was.mode in _OFF):
+        change = f"cache.mode {was.mode} → {become.mode}"
+        yield not off, f"{change}: no stored answer serves while it is off" if off else f"{change}: answers serve again"
+    if off or was.mode in _OFF:
+        return
+    if was.share != become.share:
+        yield False, f"cache.share {_text(was.share)} → {_text(become.share)}: its answers are asked anew"
+    if was.mode is CacheMode.ALWAYS and become.mode is CacheMode.DETERMINISTIC:
+        yield False, "cache.mode always → deterministic: answers to calls that are not deterministic do not serve"
+    if was.trust_seed and not become.trust_seed and become.mode is CacheMode.DETERMINISTIC:
+        yield False, "cache.seed: answers to calls that are deterministic by their seed alone do not serve"
+    if _ttl(become.ttl) < _ttl(was.ttl):
+        yield False, f"cache.ttl {_said(was.ttl)} → {_said(become.ttl)}: answers that are older do not serve"
+    elif _ttl(become.ttl) > _ttl(was.ttl):
+        span = f"cache.ttl {_said(was.ttl)} → {_said(become.ttl)}"
+        yield True, f"{span}: answers live longer from now on; stored ones keep the time that they were stored with"
+    if before.match != after.match:
+        yield False, "match: it takes other calls; the answers of those that it no longer takes follow another route"
+
+
+def _ttl(seconds: float | None) -> float:
+    """A TTL for comparison; without one, that of the kind counts, which is at least the shortest of them."""
+    return min(DEFAULT_TTL.values()) if seconds is None else seconds
+
+
+def _said(seconds: float | None) -> str:
+    return "by kind" if seconds is None else as_duration(seconds)
+
+
+def _identity(service: Service) -> tuple[object, ...]:
+    """What makes another key of the same call."""
+    return service.dialect.name, separation(service)
+
+
+def _counted(kind: str, before: list[str], after: list[str], found: Iterable[SettingChange]) -> str:
+    touched = {change.path.split(".")[1] for change in found if change.path.startswith(f"{kind}.")}
+    common = touched & set(before) & set(after)
+    marks = (("+", len(set(after) - set(before))), ("-", len(set(before) - set(after))), ("~", len(common)))
+    said = " ".join(f"{mark}{count}" for mark, count in marks if count)
+    kept_before, kept_after = (
+        [name for name in names if name in set(before) & set(after)] for names in (before, after)
+    )
+    if kept_before != kept_after:
+        said = f"{said}, in another order" if said else "in another order"
+    return f"{kind}: {said}" if said else ""
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Each single value below *value*, with its key as it stands in a file."""
+    if isinstance(value, Rules | Service | Route) or (is_dataclass(value) and not _is_single(value)):
+        for each in fields(value):
+            if each.name not in _NOT_COMPARED:
+                yield from _leaves(getattr(value, each.name), _joined(path, each.name))
+    elif isinstance(value, tuple) and value and isinstance(value[0], Service | Route | Region):
+        for name, entry in _by_name(value).items():
+            yield f"{path}.{name}", PRESENT
+            yield from _leaves(entry, f"{path}.{name}")
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _leaves(each, f"{path}.{name}")
+    elif value not in (None, "", (), frozenset()):
+        yield path, _text(value, path)
+
+
+def _by_name(entries: Iterable[Block]) -> dict[str, Block]:
+    """*entries* by their names. A route that has the name of a built-in one stands before that."""
+    found: dict[str, Block] = {}
+    for entry in entries:
+        found[f"{entry.name} (built in)" if entry.name in found else entry.name] = entry
+    return found
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, Dialect | Share | StoredCredential | AzureIdentity | FallbackRule)
+
+
+def _joined(path: str, name: str) -> str:
+    if not path:
+        return _PLACES.get(name, name)
+    name = _NAMED_OTHERWISE.get(name, name)
+    return f"{path}.{name.removesuffix('_seconds') if path == 'limits' else name}"
+
+
+def _text(value: Any, path: str = "") -> str:
+    """A value as a configuration would say it. A credential shows where it stands, never what it is."""
+    name = path.rpartition(".")[2]
+    if isinstance(value, tuple | frozenset):
+        texts = [_text(each) for each in value]
+        return ", ".join(texts if isinstance(value, tuple) else sorted(texts))
+    if isinstance(value, float):
+        return as_percent(value) if name in _SHARES else as_duration(value)
+    if type(value) is int and (name in _SIZES or path.startswith("limits.")):
+        return as_size(value)
+    match value:
+        case Share():
+            return f"header:{value.name}" if value.kind == "header" else value.kind
+        case StoredCredential():
+            return f"{value.header} from {value.file}"
+        case AzureIdentity():
+            return f"{value.kind} identity {value.client_id}".rstrip()
+        case FallbackRule():
+            return f"{value.kind} {value.value}".rstrip()
+        case Dialect():
+            return value.name
+        case bytes():
+            return value.decode("latin-1")
+        case _:
+            return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,107 @@
+"""
+A sidecar whose rules stand in a folder, as in a pod, and are changed there while it runs.
+
+The rule: a story writes files as the world does (kubelet, an editor, a script), and looks at what callers see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sidecar.admin.actions import ReloadResult
+from sidecar.app.reload import Source
+from sidecar.settings import load
+from sidecar.settings.watch import FileWatch
+from tests.scenarios.conftest import Lab
+from tests.scenarios.regions import Region
+
+OPEN = {"listen.port": 0, "health.port": 0, "admin.port": 0}
+"""Any free ports; a story finds those that were chosen."""
+
+
+@dataclass
+class RulesOnDisk:
+    """The folder of a configuration."""
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "sidecar.yaml"
+
+    def write(self, text: str) -> None:
+        """As a script does: in place."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(text)
+
+    def rename(self, text: str) -> None:
+        """As an editor does: another file, renamed."""
+        other = self.folder / ".sidecar.yaml.swp"
+        other.write_text(text)
+        other.replace(self.file)
+
+    def mount(self, text: str) -> None:
+        """
+        As kubelet does: a folder of its own for each version, a link ``..data`` that is replaced by a rename, and links
+        to the files behind it, which never change (``pkg/volume/util/atomic_writer.go``).
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(self.folder.glob("..2*")))
+        version = self.folder / f"..2026_11_30_{number}_{os.urandom(4).hex()}"
+        version.mkdir()
+        (version / "sidecar.yaml").write_text(text)
+        data, fresh = self.folder / "..data", self.folder / "..data_tmp"
+        before = data.readlink() if data.is_symlink() else None
+        fresh.symlink_to(version.name)
+        fresh.replace(data)
+        if not self.file.is_symlink():
+            self.file.symlink_to("..data/sidecar.yaml")
+        if before is not None:
+            shutil.rmtree(self.folder / before)
+
+    def remove(self) -> None:
+        """The whole folder goes."""
+        shutil.rmtree(self.folder)
+
+    def source(self) -> Source:
+        """Where a sidecar reads it."""
+        read = partial(load, str(self.folder), environ={}, overrides=OPEN, strict=False, here=True)
+        return Source(read, FileWatch(str(self.folder)))
+
+
+async def reload(lab: Lab) -> ReloadResult:
+    """Read the rules of *lab* now. Raises ``Refused``."""
+    return await lab.sidecar.reloads.reload("story")
+
+
+def events(lab: Lab, name: str) -> list[dict[str, Any]]:
+    """The log's lines of an event."""
+    return [line for line in map(json.loads, lab.logs) if line["event"] == name]
+
+
+async def live(lab: Lab, holds: Callable[[], bool]) -> None:
+    """Wait until the sidecar itself has noticed."""
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110  what is looked at has no events for tests
+            await asyncio.sleep(0.01)
+
+
+def rules(*regions: Region | str, service: str = "", route: str = "", more: str = "") -> str:
+    """
+    A configuration in YAML: service ``openai`` with *regions* (a URL, or a region as ``regions.Region``), and a route
+    ``team`` for its chats. *service*, *route* and *more* are further members of these and of the whole, in flow style.
+    """
+    named = [("here", each) if isinstance(each, str) else (each.name, each.url) for each in regions]
+    places = ", ".join(f"{{name: {name}, url: '{url}'}}" for name, url in named)
+    return (
+        f"services: {{openai: {{regions: [{places}]{', ' * bool(service)}{service}}}}}\n"
+        f"routes: [{{name: team, match: {{path: '*/chat/completions'}}{', ' * bool(route)}{route}}}]\n{more}"
+    )

@@ -1,0 +1,146 @@
+"""What is different between two configurations, and what that means for stored answers."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sidecar.core.rules import Rules
+from sidecar.settings import load
+from sidecar.settings.difference import LONGEST_SUMMARY, changes, effects, summary
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Rules from the text of a configuration."""
+
+    def read(text: str) -> Rules:
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(text)
+        return load(str(file), environ={}, overrides={}, strict=True)
+
+    return read
+
+
+LLM = "services: {llm: {dialect: openai, regions: [{name: e, url: 'https://e.example'}]%s}}\n"
+ROUTE = "routes: [{name: team, match: {service: llm}%s}]\n"
+
+CASES = {
+    "a number": ("limits: {collect: 1Mi}", "limits: {collect: 3Mi}", ["limits.collect: 1Mi → 3Mi"]),
+    "seconds": ("limits: {idle: 5m}", "limits: {idle: 90s}", ["limits.idle: 5m → 90s"]),
+    "a share": ("log: {sample: 1%}", "log: {sample: 50%}", ["log.sample: 1% → 50%"]),
+    "a word": ("", "mode: cache-off", ["mode: normal → cache-off"]),
+    "a file": ("", "upstream: {ca_file: /ca.pem}", ["upstream.ca_file: (none) → /ca.pem"]),
+    "a list": ("listen: {names: [a]}", "listen: {names: [a, b]}", ["listen.names: a → a, b"]),
+    "a default": ("", "cache: {memory: {max_bytes: 64Mi}}", []),
+    "a comment": ("mode: normal", "# a comment\nmode:   normal\n", []),
+    "of a service": (LLM % "", LLM % ", headers: {count: [x-b, x-a]}",
+                     ["services.llm.headers.count: (none) → x-a, x-b"]),
+    "of a region": (LLM % "", (LLM % "").replace("url", "weight: 3, url"),
+                    ["services.llm.regions.e.weight: 1 → 3"]),
+    "a breaker": (LLM % "", LLM % ", breaker: {failure_rate: 25%, open: 1m}",
+                  ["services.llm.breaker.failure_rate: 50% → 25%", "services.llm.breaker.open: 5s → 1m"]),
+    "of a route": (LLM % "" + ROUTE % "", LLM % "" + ROUTE % ", cache: {ttl: 2h, share: header:X-Team, seed: trusted}",
+                   ["routes.team.cache.share: principal → header:x-team", "routes.team.cache.seed: false → true",
+                    "routes.team.cache.ttl: (none) → 2h"]),
+    "a whole route": (LLM % "", LLM % "" + ROUTE % ", cache: {ttl: 2h}", ["routes.team: added"]),
+    "a whole service": (LLM % "", "", ["services.llm: removed"]),
+    "a region's credential": (
+        LLM % "", (LLM % "").replace("url", "credential: {header: authorization, file: /key}, url"),
+        ["services.llm.regions.e.credential: (none) → authorization from /key"],
+    ),
+    "a built-in route's name": (
+        "routes: [{name: chat, cache: {ttl: 1m}}]", "routes: [{name: chat, cache: {ttl: 2m}}]",
+        ["routes.chat.cache.ttl: 1m → 2m"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), CASES.values(), ids=CASES)
+def test_changes(read, before, after, expected):
+    """Each key that differs, named as in the file, with both values in its units; nothing where nothing differs."""
+    assert sorted(expected) == sorted(map(str, changes(read(before), read(after))))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("", "", "nothing that counts"),
+        ("", "cache: {memory: {max_bytes: 128Mi}}", "cache.memory.max_bytes: 64Mi → 128Mi"),
+        (
+            "routes: [{name: a}, {name: b}, {name: c}]",
+            "routes: [{name: a, owner: x}, {name: b, cache: {ttl: 1m}}, {name: d}, {name: e}]\nlog: {sample: 2%}",
+            "routes: +2 -1 ~2; log.sample: 1% → 2%",
+        ),
+        ("routes: [{name: a}, {name: b}]", "routes: [{name: b}, {name: a}]", "routes: in another order"),
+        (LLM % "", (LLM % "").replace("llm", "other"), "services: +1 -1"),
+    ],
+)
+def test_summary(read, before, after, expected):
+    """Services and routes are counted, other keys stand with both values; the order of routes counts, too."""
+    assert expected == summary(read(before), read(after))
+
+
+def test_a_long_summary(read):
+    """It stays one line of a log."""
+    limits = "head: 1s, body: 1s, idle: 2s, reader: 3s, drain: 4s, collect: 1Mi, request_line: 2Ki, headers: 3Ki"
+    text = f"limits: {{{limits}}}\nlog: {{sample: 9%}}\ncache: {{memory: {{max_bytes: 1Mi, max_entry_bytes: 2Ki}}}}"
+    line = summary(read(""), read(f"{text}\nmode: cache-off\nupstream: {{proxy: none, ca_file: /ca.pem}}"))
+
+    assert len(line) < LONGEST_SUMMARY + 20
+    assert re.search(r"; and [0-9]+ more\Z", line)
+
+
+EFFECTS = {
+    "ttl down": (ROUTE % ", cache: {ttl: 1h}", ROUTE % ", cache: {ttl: 5m}", [("team", False)]),
+    "ttl up": (ROUTE % ", cache: {ttl: 5m}", ROUTE % ", cache: {ttl: 1h}", [("team", True)]),
+    "off": (ROUTE % "", ROUTE % ", cache: {mode: off}", [("team", False)]),
+    "on": (ROUTE % ", cache: {mode: off}", ROUTE % ", cache: {mode: always}", [("team", True)]),
+    "observe": (ROUTE % "", ROUTE % ", cache: {mode: observe}", [("team", False)]),
+    "off and off": (ROUTE % ", cache: {mode: off}", ROUTE % ", cache: {mode: observe}", []),
+    "share": (ROUTE % "", ROUTE % ", cache: {share: service}", [("team", False)]),
+    "less is deterministic": (ROUTE % ", cache: {mode: always}", ROUTE % "", [("team", False)]),
+    "seeds": (ROUTE % ", cache: {seed: trusted}", ROUTE % "", [("team", False)]),
+    "match": (ROUTE % "", (ROUTE % "").replace("service: llm", "service: llm, model: gpt-*"), [("team", False)]),
+    "gone": (ROUTE % "", "", [("team", False)]),
+    "only new": ("", ROUTE % "", []),
+    "owner": (ROUTE % "", ROUTE % ", owner: x", []),
+    "timeouts": (ROUTE % "", ROUTE % ", timeouts: {connect: 1s}", []),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), EFFECTS.values(), ids=EFFECTS)
+def test_effects_of_routes(read, before, after, expected):
+    """Of which route answers no longer serve, or serve again; nothing of those that it does not touch."""
+    found = effects(read(LLM % "" + before), read(LLM % "" + after))
+
+    assert expected == [(effect.route, effect.back) for effect in found]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        ", headers: {count: [x-a]}",
+        ", headers: {ignore: [x-a]}",
+        ", credential_headers: [x-a]",
+        ", tokens: {ignore_claims: [a]}",
+    ],
+)
+def test_effects_of_a_service(read, after):
+    """Where callers or questions are told apart in another way, every route that may take its calls begins anew."""
+    found = effects(read(LLM % "" + ROUTE % ""), read(LLM % after + ROUTE % ""))
+    taken = {effect.route for effect in found}
+
+    assert {False} == {effect.back for effect in found}
+    assert {"team", "chat", "embeddings"} <= taken
+
+
+def test_effects_of_a_mode(read):
+    """All routes, there and back."""
+    plain, off = read(LLM % "" + ROUTE % ""), read(LLM % "" + ROUTE % "" + "mode: cache-off")
+
+    assert ({False}, {True}) == (
+        {effect.back for effect in effects(plain, off)}, {effect.back for effect in effects(off, plain)}
+    )  # fmt: skip
+    assert "team" in {effect.route for effect in effects(plain, off)}
