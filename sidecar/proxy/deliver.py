@@ -20,8 +20,8 @@ from sidecar.core.http.headers import lines
 from sidecar.core.model import Entry, Form, Outcome, Pairs, View
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.base import Exchange, Response
-from sidecar.proxy.flight.flight import Reader
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.reader import Reader
 
 _HIT_MEMORY = Outcome.HIT_MEMORY  # reading a member from its enumeration takes 60 ns (Python 3.11)
 _WHOLE = Form.WHOLE

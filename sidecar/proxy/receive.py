@@ -35,8 +35,9 @@ from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
 from sidecar.core.request.principal import Accepted, Principal
 from sidecar.core.site.recognise import Site
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.proxy.flight.flight import Flight, Reader
+from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.seat import Seat
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Call, Fetch, booked, tags_of
 from sidecar.store.base import Store
@@ -345,7 +346,7 @@ class Receiver:
         return draft.stored
 
 
-def _audience(fetch: Fetch, sent: Sent) -> Callable[[Reader], bool] | None:
+def _audience(fetch: Fetch, sent: Sent) -> Callable[[Seat], bool] | None:
     """Which of the waiting readers, beside the owner, may have the answer; None: all."""
     whose = audience(sent.answer.status)
     credential = fetch.call.principal.credential
