@@ -13,22 +13,13 @@ from sidecar.core.rules import CacheMode, CacheRule, Limits, Timeouts
 from tests.scenarios.answers import completion, said, whole
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, Lab, Reply
-from tests.scenarios.oracle import ERROR, IF_ERROR, REVALIDATE, Oracle, refreshed
+from tests.scenarios.oracle import ERROR, IF_ERROR, REVALIDATE, refreshed
 from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
 FORMS = pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "streamed"])
 STALE = "sidecar; hit; ttl=-10; detail=stale"
 SPARE = "sidecar; hit; ttl=-10; detail=stale-if-error"
-
-
-@pytest.fixture
-async def oracle(script):
-    """An upstream that answers at once."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 def texts(replies: Sequence[Reply]) -> list[str]:

@@ -13,7 +13,7 @@ from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.operating import all_say, purge, valid
-from tests.scenarios.oracle import REVALIDATE, Oracle, refreshed
+from tests.scenarios.oracle import REVALIDATE, refreshed
 from tests.scenarios.redis_contents import all_keys, noted, released, texts, written
 
 STREAM = {**CHAT, "stream": True}
@@ -24,15 +24,6 @@ ROUTES = (Route("team", Match(header={"x-team": "a"}), RULE), Route("others", ca
 
 def by_route(name: str, *, dry_run: bool = False) -> PurgeRequest:
     return PurgeRequest("route", name, b"", dry_run=dry_run, fleet=True)
-
-
-@pytest.fixture
-async def oracle(script):
-    """A provider whose every answer is another one."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 async def test_route_of_a_hit(build_lab, oracle):

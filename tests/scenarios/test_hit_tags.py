@@ -16,21 +16,12 @@ from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.operating import Gate, all_say, purge, valid
-from tests.scenarios.oracle import REVALIDATE, Oracle, refreshed
+from tests.scenarios.oracle import REVALIDATE, refreshed
 from tests.scenarios.redis_contents import all_keys, noted, released, texts, written
 
 STREAM = {**CHAT, "stream": True}
 INVOICE = PurgeRequest("tag", "invoice", b"", dry_run=False, fleet=True)
 TAGGED = {"x-sidecar-tags": "invoice"}
-
-
-@pytest.fixture
-async def oracle(script):
-    """A provider whose every answer is another one."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 # ---- one process ----

@@ -22,7 +22,6 @@ from tests.scenarios.regions import (
     mixed,
     order,
     route,
-    running,
     seen_by,
     service,
     state_of,
@@ -30,13 +29,6 @@ from tests.scenarios.regions import (
 
 REPEATS = RetryRule(on_timeout=True)
 LONG = {"x-stainless-read-timeout": "600"}
-
-
-@pytest.fixture
-async def pair():
-    """Two regions."""
-    async with running("a", "b") as regions:
-        yield regions
 
 
 async def opened(build_lab, a: Region, b: Region, **members: object) -> tuple[Lab, RunningClock]:
