@@ -182,14 +182,15 @@ class Lab:
         async with self._session.request(
             method, URL(self.url + path, encoded=True), data=data or None, headers=given
         ) as response:
-            received, broken = b"", False
+            pieces: list[bytes] = []
+            broken = False
             try:
                 async for piece in response.content.iter_any():
-                    received += piece
+                    pieces.append(piece)  # noqa: PERF401  what has come before a break counts
             except aiohttp.ClientPayloadError:
                 broken = True
             found = {name.lower(): value for name, value in response.headers.items()}
-            return Reply(response.status, found, received, broken)
+            return Reply(response.status, found, b"".join(pieces), broken)
 
     def settled(self) -> bool:
         """Nothing in flight, nothing held."""

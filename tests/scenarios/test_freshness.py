@@ -11,7 +11,7 @@ import pytest
 from sidecar.core.model import Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Limits, Timeouts
 from tests.scenarios.answers import completion, said, whole
-from tests.scenarios.clocks import WallClock
+from tests.scenarios.clocks import RunningClock, WallClock
 from tests.scenarios.conftest import CHAT, Lab, Reply
 from tests.scenarios.oracle import ERROR, IF_ERROR, REVALIDATE, refreshed
 from tests.scenarios.redis_contents import released, written
@@ -169,7 +169,7 @@ async def test_failed_refresh(way, build_fleet, oracle, redis_server):
     """It replaces nothing, here or in Redis, and its callers do not notice; a later one makes good."""
     impatient = Timeouts(first_byte=0.3)
     one, two = await build_fleet(oracle.url, cache=REVALIDATE, timeouts=impatient)
-    clock = WallClock([one, two])
+    clock, pauses = WallClock([one, two]), [RunningClock(lab) for lab in (one, two)]
     await one.ask()
     await written(redis_server)
     clock.later(70.0)
@@ -177,6 +177,8 @@ async def test_failed_refresh(way, build_fleet, oracle, redis_server):
     stale = [await one.ask()]
     await refreshed(one)
     await released(redis_server)
+    for pause in pauses:
+        pause.later(1.0)
     oracle.oracle.go.clear()
     stale += [await one.ask(), await two.ask()]
     oracle.oracle.way = ""
