@@ -484,29 +484,12 @@ async def test_reading_costs_no_look_at_the_others(limit, monkeypatch):
     assert costs.looks <= 30 * 1000
 
 
-async def test_whole():
-    """The whole body comes when it is there to its end, and takes nothing from what is read."""
-    flight, _ = flight_of()
-    reader = Reader(flight)
-    flight.open(OPENING)
-    await flight.push(b"one ")
-    whole = reader.whole()
-
-    assert not steps(whole)
-
-    await flight.push(b"two")
-    flight.finish()
-
-    with pytest.raises(StopIteration) as ended:
-        whole.send(None)
-
-    assert b"one two" == ended.value.value
-    assert b"one two" == await reader.whole()
-    assert b"one two" == await reader.read()
-
-
-async def test_whole_at_the_last_event():
-    """Once all that counts has come, nobody waits for the connection's end, nor minds how it ends."""
+@pytest.mark.parametrize("ended", [True, False], ids=["at the end", "at the last event"])
+async def test_whole(ended):
+    """
+    The whole body comes when all that counts is there, and takes nothing from what is read. Nobody waits for the
+    connection's end, nor minds how it ends.
+    """
     flight, _ = flight_of()
     reader = Reader(flight)
     flight.open(OPENING)
@@ -517,12 +500,16 @@ async def test_whole_at_the_last_event():
 
     await flight.push(b"two")
     flight.complete = True
+    if ended:
+        flight.finish()
 
-    with pytest.raises(StopIteration) as ended:
+    with pytest.raises(StopIteration) as found:
         whole.send(None)
 
-    assert b"one two" == ended.value.value
-    assert not flight.over
+    assert b"one two" == found.value.value
+    assert ended == flight.over
+    assert b"one two" == await reader.whole()
+    assert b"one two" == await reader.read()
 
 
 @pytest.mark.parametrize("limit", [1, 6], ids=["at once", "in the middle"])
