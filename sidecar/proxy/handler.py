@@ -51,7 +51,7 @@ from sidecar.upstream.fallback import Fallback
 _JSON = BodyForm.JSON
 _HIT = Outcome.HIT_MEMORY
 _STALE = Outcome.STALE
-_SURELY = 5e-324  # the smallest draw there is
+_SURELY = 5e-324  # the smallest draw there is: with it an early refresh is certain
 _CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
 _CALLERS = frozenset({"client-gone", "slow-reader"})
 
