@@ -20,6 +20,7 @@ from sidecar.dialects import DIALECTS
 from sidecar.net.base import Request
 from sidecar.proxy.access import Access
 from sidecar.proxy.fill import Origin
+from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Call, Fetch
@@ -213,7 +214,7 @@ class Desk:
         return flight, self.join(flight, fetch)
 
     def join(self, flight, fetch):
-        return flight.join(fetch.call.principal.credential, fetch.draft)
+        return Reader(flight, fetch.call.principal.credential, fetch.draft)
 
     async def fetch(self, fetch):
         """All of an errand; what its caller got."""

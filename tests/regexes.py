@@ -17,7 +17,7 @@ MANY = 1000
 """A repeat that may go on for so long is as good as one without a bound."""
 
 _SIZE = 128
-_MOST = 300_000
+_MOST = 100_000
 _CHEAP = 40
 _RATIO = 3.0
 

@@ -1,14 +1,15 @@
-"""Who owns the tasks: none is lost, nor what it raises."""
+"""Who owns the tasks: none is lost, nor what it raises. What is done in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 
 import pytest
 
-from sidecar.tasks import Tasks
+from sidecar.tasks import CONVERTED_IN_LOOP, SCANNED_IN_LOOP, Tasks, in_thread_if_large
 
 
 @pytest.fixture
@@ -110,3 +111,19 @@ async def test_cancel_one_that_fails(tasks, bugs):
 
     assert [True] == cleaned
     assert ["while leaving"] == [str(bug) for bug in bugs]
+
+
+@pytest.mark.parametrize("most", [CONVERTED_IN_LOOP, SCANNED_IN_LOOP])
+async def test_large_work_is_done_in_a_thread(most):
+    """Work of *most* bytes is done in the loop, of one more in a thread. Its result and its error come back."""
+
+    def work(*given, **named):
+        if named:
+            raise ValueError("a bug")
+        return threading.current_thread() is threading.main_thread(), given
+
+    assert (True, (1, 2)) == await in_thread_if_large(most, most, work, 1, 2)
+    assert (False, (1, 2)) == await in_thread_if_large(most + 1, most, work, 1, 2)
+    for size in (most, most + 1):
+        with pytest.raises(ValueError, match="a bug"):
+            await in_thread_if_large(size, most, work, named=1)

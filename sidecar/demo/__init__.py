@@ -1,5 +1,5 @@
 """
-A stand-in AI provider that shares no code with the dialects, so that one can prove the other.
+A stand-in for AI providers. It shares no code with the dialects, so each is a check of the other.
 
-It is for trying the sidecar without a key, and for its tests. Everything it says is plainly canned.
+With it people can try the sidecar without an API key, and tests need no provider. Each answer says that it is canned.
 """

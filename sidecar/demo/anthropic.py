@@ -1,7 +1,7 @@
 """
 The stand-in for Anthropic's messages: text, thinking and tool use, whole and as named events.
 
-The rule: a document and the stream of the same question say the same; the stream is cut from the document.
+The rule: a question has the same answer as a document and as a stream, because the stream is cut from the document.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PADDING: Final = 14
 
 
 def message(ask: Ask) -> Json:
-    """A message: thinking where it was asked for, then a tool call where one is demanded, else text."""
+    """A message: thinking if the request asks for it, then a tool call if the request demands one, else text."""
     source = ask.seed()
     content: list[Json] = []
     if (ask.members.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
@@ -70,7 +70,7 @@ def count(ask: Ask) -> Json:
 
 
 def models() -> Json:
-    """The models that the demo names; it answers for any other too."""
+    """The models that the demo lists. It also answers calls of other models."""
     return {"data": [model(name) for name in MODELS], "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
 
 
@@ -113,7 +113,7 @@ def _events(document: Json) -> Iterator[tuple[str, Json]]:
 
 
 def _parts(block: Json) -> tuple[Json, list[Json]]:
-    """What a block starts without, and the deltas that bring it."""
+    """The members of a block that are empty at its start, and the deltas that fill them."""
     match block["type"]:
         case "thinking":
             thoughts = [{"type": "thinking_delta", "thinking": piece} for piece in pieces(block["thinking"])]

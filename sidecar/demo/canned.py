@@ -1,5 +1,5 @@
 """
-What the stand-in provider says: words, numbers and JSON, all drawn from a digest of the question.
+What the stand-in provider says: words, numbers and JSON, all made from a digest of the question.
 
 The rule: the same question has the same answer, streamed or not, today and tomorrow. Only ids and times are new each
 time, and they come from outside.
@@ -30,7 +30,7 @@ _WORDS: Final = re.findall(
 )
 
 _REPRESENTATION: Final = {"stream", "stream_options", "encoding_format", "user", "metadata"}
-"""Members of a question that do not change what is said."""
+"""Members of a question that change only the form of its answer."""
 
 _PIECE: Final = re.compile(r"\s*\S+|\s+")
 _DEEPEST: Final = 8
@@ -54,13 +54,13 @@ class Ask:
         return self.members.get("stream") is True
 
     def seed(self, *more: object) -> bytes:
-        """32 bytes that stand for this question and for *more*."""
+        """A digest of this question and of *more*, 32 bytes."""
         said = {name: value for name, value in self.members.items() if name not in _REPRESENTATION}
         return seed([self.model, said, *map(str, more)])
 
 
 def seed(value: object) -> bytes:
-    """32 bytes that stand for a JSON value, whatever the order of its members."""
+    """A digest of a JSON value, 32 bytes. The order of members makes no difference."""
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=32).digest()
 
 
@@ -90,7 +90,7 @@ def clip(text: str, limit: object) -> tuple[str, bool]:
 
 
 def last_words(messages: object) -> str:
-    """The text of the last message when the user sent it, else nothing."""
+    """The text of the last message if it is the user's, else ``""``."""
     last = messages[-1] if isinstance(messages, list) and messages else messages
     if isinstance(last, str):
         return last

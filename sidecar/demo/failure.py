@@ -1,7 +1,7 @@
 """
 How the stand-in provider fails when told to.
 
-The rule: which calls fail follows from their number alone, so a test that fails can be run again.
+The rule: the number of a call decides whether it fails, and nothing else does. So a test fails the same way each time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FailureMode(StrEnum):
 
     @property
     def status(self) -> int | None:
-        """The status of the error answer, None where the failure is of another kind."""
+        """The status of the error answer; None if the call fails in another way."""
         return int(self) if self.isdigit() else None
 
 

@@ -1,7 +1,7 @@
 """
 The stand-in for OpenAI's chat completions and completions, and for what Azure adds to them.
 
-The rule: a document and the stream of the same question say the same; the stream is cut from the document.
+The rule: a question has the same answer as a document and as a stream, because the stream is cut from the document.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def data(members: Json) -> bytes:
 
 
 def chat(ask: Ask) -> Json:
-    """A chat completion: ``n`` choices of text, of JSON where a form is asked for, or of a tool call."""
+    """A chat completion with ``n`` choices: each is a tool call, JSON if the request asks for it, or text."""
     count = ask.members.get("n") or 1
     if not 1 <= count <= _MOST:
         raise ValueError("n")
@@ -46,7 +46,7 @@ def chat(ask: Ask) -> Json:
 
 
 def chat_frames(ask: Ask, document: Json) -> Iterator[bytes]:
-    """The stream of a chat completion, ended by ``[DONE]``; usage only where it was asked for."""
+    """The stream of a chat completion. It ends with ``[DONE]``, and has usage only if the request asks for it."""
     shows_usage = bool((ask.members.get("stream_options") or {}).get("include_usage"))
     common = {name: document[name] for name in ("id", "created", "model", "service_tier", "system_fingerprint")}
     common["object"] = "chat.completion.chunk"

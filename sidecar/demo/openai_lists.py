@@ -1,7 +1,7 @@
 """
-The stand-in for what OpenAI computes rather than writes: embeddings, moderations, and the list of models.
+The stand-in for OpenAI's embeddings, moderations and list of models.
 
-The rule: one form each, no stream.
+The rule: each has one form, and none is streamed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CATEGORIES: Final = (
 
 
 def embeddings(ask: Ask) -> Json:
-    """A vector for each input, as numbers or as base64 of little-endian 32-bit floats. Depends on the text alone."""
+    """A vector for each input, as numbers or as base64 of little-endian 32-bit floats. It depends only on the text."""
     given = ask.members.get("input", "")
     inputs = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
     size = min(ask.members.get("dimensions") or _SIZES.get(ask.model, _SIZE), _LARGEST)
@@ -41,7 +41,7 @@ def embeddings(ask: Ask) -> Json:
 
 
 def moderations(ask: Ask) -> Json:
-    """A verdict on each input: flagged as violence where it says ``flag me``."""
+    """A verdict on each input. An input that contains ``flag me`` is flagged as violence."""
     given = ask.members.get("input", "")
     return {
         "id": f"modr-{ask.fresh()}",
@@ -62,7 +62,7 @@ def _verdict(text: object) -> Json:
 
 
 def models(now: int) -> Json:
-    """The models that the demo names; it answers for any other too."""
+    """The models that the demo lists. It also answers calls of other models."""
     return {"object": "list", "data": [model(name, now) for name in MODELS]}
 
 

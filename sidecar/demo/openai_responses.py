@@ -30,7 +30,7 @@ _ECHOED: Final[Json] = {
     "truncation": "disabled",
     "user": None,
 }
-"""Members of a request that the answer repeats, and what they are where the request is quiet."""
+"""Members that the answer repeats from the request, with the values that it has if the request has none."""
 
 
 def response(ask: Ask) -> Json:

@@ -1,7 +1,7 @@
 """
-What the stand-in provider can do, by vendor and path, and what it demands of a request before it does it.
+The operations of the stand-in provider, by vendor and path, and what each demands of a request.
 
-The rule: this file knows questions and answers, and nothing of sockets or time.
+The rule: this file uses no sockets and no clock.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ UNKNOWN: Final = Operation("unknown", _unknown)
 
 
 def vendor_of(path: str, headers: Mapping[str, str]) -> Vendor:
-    """Whose API a call speaks, where its path alone does not tell."""
+    """The vendor whose API a call speaks, for paths that do not show it."""
     if path.startswith("/openai/"):
         return Vendor.AZURE
     return Vendor.ANTHROPIC if "anthropic-version" in headers else Vendor.OPENAI
 
 
 def check(vendor: Vendor, operation: Operation, headers: Mapping[str, str], *, versioned: bool) -> None:
-    """Demand a key and a version as the vendor does; *versioned* tells that the target names one if it must."""
+    """Refuse a call as the vendor does without a key or version. *versioned*: the target has the version it needs."""
     if operation is UNKNOWN:
         return
     if words := refusal(vendor, headers):
@@ -122,7 +122,7 @@ def members(body: bytes, operation: Operation) -> Json:
 
 
 def reply(operation: Operation, ask: Ask) -> tuple[Json, list[bytes] | None]:
-    """The document, and its frames where a stream was asked for."""
+    """The document, and its frames if the request asks for a stream."""
     try:
         document = operation.answer(ask)
         return document, list(operation.frames(ask, document)) if operation.frames and ask.streams else None

@@ -59,7 +59,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class _ProviderCall:
-    """One call on its way: *fresh* is its id, *number* its place among all calls, from 1."""
+    """One call: *fresh* is its id, *number* its place among all calls, from 1."""
 
     request: web.Request
     vendor: Vendor
@@ -70,7 +70,7 @@ class _ProviderCall:
 
 
 class _CutShort(Exception):
-    """This answer ends here, without its end."""
+    """Raised to break off an answer before its end."""
 
 
 class DemoProvider:
@@ -79,7 +79,7 @@ class DemoProvider:
 
     *latency*: seconds before each answer's head; *token_interval*: seconds between two pieces of a stream; *failure*:
     which calls fail and how. All three may be changed while it runs. *clock* gives seconds since the epoch, *fresh*
-    a new word of 32 hexadecimal digits for ids; *report* hears of bugs.
+    a new word of 32 hexadecimal digits for ids; *report* gets bugs.
 
     *calls* counts the calls that have arrived, *counts* the same by operation, *abandoned* those whose caller left
     before the end; *seen* keeps the last 64 requests.
@@ -141,7 +141,10 @@ class DemoProvider:
     def _handler(
         self, known: Vendor | None, operation: Operation | None
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The handler of one route; None where the headers decide, and for the list of models."""
+        """
+        The handler of one route. *known* is None if the headers show the vendor, *operation* is None for the list of
+        models.
+        """
 
         async def handle(request: web.Request) -> web.StreamResponse:
             vendor = known or vendor_of(request.path, request.headers)
@@ -193,7 +196,7 @@ class DemoProvider:
         return response
 
     def _reply(self, call: _ProviderCall, failure: Failure | None) -> tuple[Json, list[bytes] | None]:
-        """What is to be said. Raises ``RequestError``, where the vendor would refuse and where a failure says so."""
+        """The answer. Raises ``RequestError`` if the vendor would refuse the call, or if the call is to fail so."""
         request, operation = call.request, call.operation
         named = request.match_info.get("model", "")
         deployed = bool(named) and request.method == "POST"
@@ -219,7 +222,7 @@ class DemoProvider:
 
 
 def _refusal(status: int, code: str, message: str) -> web.Response:
-    """The answer to what cannot be read: it may be anybody's API that was meant."""
+    """The answer to a request that cannot be read. Nobody knows which vendor's API was meant."""
     return web.json_response(
         {"error": {"message": message, "type": "invalid_request_error", "code": code}}, status=status
     )

@@ -1,8 +1,8 @@
 """
-The demo on stage: a workload through a running sidecar, shown as it goes, and what came of it.
+Plays the demo's workload through a running sidecar, and shows its progress and its result.
 
-The rule: on a terminal there is a bar for each part of the workload, in a pipe a plain line; the words and numbers are
-the same. Nothing here decides anything, and no call leaves this machine.
+The rule: no call leaves this machine. A terminal shows a bar for each part of the workload; a pipe gets a plain line
+with the same words and numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WAYS = (Manner.MEMORY, Manner.SHARED, Manner.UPSTREAM, Manner.BYPASS)
 
 
 def staged(rules: Rules, provider: str) -> Rules:
-    """*rules* with every service at the URL *provider* alone, so that no call and no credential goes anywhere else."""
+    """*rules*, but *provider* is the only region of every service: no call and no credential goes anywhere else."""
     return replace(
         rules,
         services=tuple(
@@ -50,13 +50,13 @@ def staged(rules: Rules, provider: str) -> Rules:
 
 
 def url_of(listen: Listen, port: int) -> str:
-    """Where a listener at *port* is reached from this machine."""
+    """The URL at which this machine reaches a listener at *port*."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104  compared with, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def bases_of(rules: Rules, port: int) -> Mapping[str, str]:
-    """The base URL of each API that a service speaks, by dialect, less those that only a host name leads to."""
+    """The base URL of each API, by dialect. Services that are reached only by a host name are left out."""
     bases: dict[str, str] = {}
     for service in rules.services:
         if service.path or service.port:
@@ -67,9 +67,9 @@ def bases_of(rules: Rules, port: int) -> Mapping[str, str]:
 
 class Show:
     """
-    Tells on *out* what goes on. *pace* stretches the workload's pauses.
+    Writes to *out* what happens. *pace* stretches the workload's pauses.
 
-    ``log`` takes the sidecar's log lines: what is not merely informative goes to standard error.
+    ``log`` takes the sidecar's log lines: those above the level ``info`` go to standard error.
     """
 
     def __init__(self, out: TextIO, *, pace: float = 1.0) -> None:
@@ -88,7 +88,7 @@ class Show:
             sys.stderr.flush()
 
     def say(self, *lines: str) -> None:
-        """Tell *lines*. One that is not indented is a heading."""
+        """Write *lines*. A line without indentation is a heading."""
         for line in lines:
             if self._console is None:
                 self._out.write(line + "\n")
@@ -120,7 +120,7 @@ class Show:
 
     @contextmanager
     def _progress(self, playing: Sequence[Act]) -> Iterator[Callable[[Act, DemoAnswer], None]]:
-        """What is to hear of each answer, so that it shows."""
+        """Gives the function that is to be called with each answer, and that shows it."""
         tallies = {act: Counter[Manner]() for act in playing}
         bar = " " * (_BAR + 1) if self._console is not None else ""
         self.say(f"{'A document platform at work':<{_TITLE + 2}} {bar}{_cells(['calls', *_WAYS])}")

@@ -82,13 +82,13 @@ def error(vendor: Vendor, status: int, message: str, request_id: str) -> dict[st
 
 
 def error_event(vendor: Vendor, request_id: str) -> bytes:
-    """The error that a stream reports of itself."""
+    """The event with which a stream reports an error."""
     body = json.dumps(error(vendor, 500, failure_words(500, 0), request_id)).encode()
     return (b"event: error\n" if vendor is Vendor.ANTHROPIC else b"") + b"data: " + body + b"\n\n"
 
 
 def headers(vendor: Vendor, fresh: str, milliseconds: int, *, remaining: int) -> dict[str, str]:
-    """The headers of every answer, with an id of its own and a budget that shrinks from call to call."""
+    """The headers of every answer: it has an id of its own, and each call leaves less of the rate limit."""
     common = {
         "server": "sidecar-demo",
         "set-cookie": f"__cf_bm={fresh}; path=/; HttpOnly; Secure; SameSite=None",

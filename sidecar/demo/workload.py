@@ -1,5 +1,5 @@
 """
-A morning at a document platform, in a few seconds: the calls that the demo makes.
+The calls that the demo makes: a morning at a document platform, in a few seconds.
 
 The rule: the calls are plain HTTP as the vendors' SDKs make it, and what is told of their answers is read from the
 answers alone: the ``Cache-Status`` header, the tokens in the body.
@@ -251,7 +251,7 @@ def _ticket(number: int) -> DemoCall:
 
 
 def _unrepeatable() -> Iterator[DemoCall]:
-    """Calls that have to reach the service each time."""
+    """Calls that reach the service each time, because their answers are not stored."""
     for topic in _TOPICS[:6]:
         messages = _asked(f"A slogan about {topic}, please.", "You write slogans.")
         yield DemoCall("openai", _CHAT, {"model": "gpt-4o", "temperature": 0.9, "messages": messages})

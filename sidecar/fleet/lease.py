@@ -1,8 +1,8 @@
 """
 The fleet's leases: who fetches the answer of a key, so that a thousand processes ask for it once.
 
-The rule: every step is one script on the keys of one slot, and whatever changes something carries the token that the
-lease was taken with; so a process that has lost its lease, however it came to that, changes nothing.
+The rule: every step is one script on the keys of one slot. Each change carries the token with which the lease was
+taken, so a process that has lost its lease changes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEASE_SECONDS = 5.0
 """How long a lease outlives its holder."""
 
 MARK_SECONDS = 1.0
-"""How long the mark stays that a fetch ended without an answer to share."""
+"""How long the mark of a fetch stays that ended without an answer to share."""
 
 SPREAD_SECONDS = 0.0001
 """Waiting processes are woken at different times, spread by so much for each of them: 1000 ask again within 100 ms."""
@@ -34,7 +34,7 @@ OWN_SECONDS = 0.5
 """The least time for a command that no call waits for. If such a command were lost, others would wait for the lease."""
 
 WRITE_BYTES_A_SECOND = 16 * 1024 * 1024
-"""The least speed at which a large answer is written; a large answer gets so much more time than a small one."""
+"""The least speed at which an answer is written. The time for a command grows with the answer's size accordingly."""
 
 _AT_ONCE = 4
 """Leases that are renewed at a time: half of the default number of connections, because calls need the others."""
@@ -64,8 +64,8 @@ class Grant:
 class LeaseLook(NamedTuple):
     """
     What a look found. One of: a *value* with the *seconds* it has to live; a *grant*, when this process now has the
-    lease; *held*, when another process has the lease for *seconds* more unless it renews it; or nothing: fetch, and
-    share nothing.
+    lease; *held*, when another process has the lease for *seconds* more unless it renews it; or nothing: then
+    this process fetches, and does not share its answer.
     """
 
     value: bytes | None = None
@@ -176,8 +176,8 @@ class Leases:
     async def keep(self, grant: Grant, value: bytes, seconds: float) -> bool:
         """
         Store *value* for *seconds* if *grant* still holds, and give the lease back. Returns whether the value was
-        stored. In any case this process no longer holds the lease, or only as long as Redis is away. Raises only
-        cancellation.
+        stored. Afterwards this process no longer holds the lease; if Redis is away, the lease is given back when
+        Redis returns. Raises only cancellation.
         """
         keys = [self._where(grant), self._names.entry(grant.name), self._names.lease(grant.name)]
         arguments = [grant.token, value, _milliseconds(seconds), self._names.news, b"w:" + grant.name]
@@ -234,7 +234,7 @@ class Leases:
         return grant
 
     def _forsake(self, grant: Grant) -> None:
-        """Redis is away: if *grant* was ever ours, it is given back when Redis returns."""
+        """Redis is away: give *grant* back when Redis returns. Perhaps it was never ours; then this changes nothing."""
         self._forsaken[grant.token, grant.second] = grant
         if len(self._forsaken) > _REMEMBERED:
             del self._forsaken[next(iter(self._forsaken))]
@@ -291,7 +291,7 @@ class Leases:
         grant.lost = True
 
     def _hear(self, news: bytes) -> None:
-        """News of a name and of how many wait for it: they ask again, spread over a longer time the more they are."""
+        """News of a name, and how many wait for it. The more wait, the longer the time over which they ask again."""
         name, _, count = news.partition(b":")
         waiting = self._waiting.pop(name, None)
         if waiting:

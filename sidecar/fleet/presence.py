@@ -24,7 +24,7 @@ BEAT_SECONDS: Final = 3.0
 """The longest time between two signs of life; the shortest is three quarters of it."""
 
 LIFE_SECONDS: Final = 10.0
-"""A process that is silent for so long counts as gone. Two lost signs in a row do not make it so."""
+"""A process that is silent for so long counts as gone. After two lost signs in a row it still counts."""
 
 OWN_SECONDS: Final = 0.5
 """The time for one sign of life. No call waits for it."""
@@ -160,7 +160,7 @@ class Presence:
             self._returned.clear()
             try:
                 await self.beat()
-            except Exception:  # noqa: BLE001 - without signing off this process counts until its life is over
+            except Exception:  # noqa: BLE001 - a lost sign: this process counts until its life is over
                 self.failures += 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS * (0.75 + self._draw() / 4)):

@@ -7,7 +7,6 @@ breaks, the caller sees that it is broken: it never looks whole.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -20,14 +19,14 @@ from sidecar.core.http.headers import lines
 from sidecar.core.model import Entry, Form, Outcome, Pairs, View
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.base import Exchange, Response
-from sidecar.proxy.flight.flight import Reader
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.reader import Reader
+from sidecar.tasks import CONVERTED_IN_LOOP, in_thread_if_large
 
 _HIT_MEMORY = Outcome.HIT_MEMORY  # reading a member from its enumeration takes 60 ns (Python 3.11)
 _WHOLE = Form.WHOLE
 _EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 _JSON_TYPE = b"application/json"
-_INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
 _LONGEST = 128  # characters of a name that are told, and remembered: callers choose the models'
 _PIECE = 64 * 1024
 _BROKE_OFF = "The AI service broke off in the middle of its answer."
@@ -239,7 +238,7 @@ async def _deliver_converted(
             return None
         if view not in views:
             convert = partial(endpoint.answers.convert, whole, opening.form, view)
-            views[view] = convert() if len(whole) <= _INLINE_BYTES else await asyncio.to_thread(convert)
+            views[view] = await in_thread_if_large(len(whole), CONVERTED_IN_LOOP, convert)
     body = views[view]
     if body is None:
         return None

@@ -18,7 +18,8 @@ from sidecar.errors import Cause, UpstreamFailed
 from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import as_it_stands
 from sidecar.proxy.fill import Origin, substitute
-from sidecar.proxy.flight.flight import Flight, Reader
+from sidecar.proxy.flight.flight import Flight
+from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, FetchMode, lend
 from sidecar.store.base import NOTHING, Fetched, Lease, Store

@@ -7,7 +7,6 @@ has received the head of an answer.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -30,12 +29,12 @@ from sidecar.proxy.flight.pulse import patience as silence
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Fetch, book, booked, upstream_call_of
 from sidecar.store.base import NOTHING, Fetched, Store
+from sidecar.tasks import CONVERTED_IN_LOOP, in_thread_if_large
 from sidecar.upstream.call import AttemptLog, UpstreamCall
 from sidecar.upstream.commit import COMPLAINT_BYTES, CommittedResponse
 from sidecar.upstream.dispatch import Dispatch, Sent
 from sidecar.upstream.fallback import Fallback, has_room
 
-_INLINE_BYTES = 256 * 1024  # a larger answer is converted in a thread
 _REFUSES_BYTES = 64 * 1024  # limit for the names of deployments in this memo: callers choose the model names
 
 
@@ -191,7 +190,7 @@ class Origin:
         if view.stream == (found.entry.form is Form.EVENTS):
             return found
         convert = partial(viewed, found.entry, call.endpoint, view)
-        body = convert() if len(found.entry.body) <= _INLINE_BYTES else await asyncio.to_thread(convert)
+        body = await in_thread_if_large(len(found.entry.body), CONVERTED_IN_LOOP, convert)
         return found if body is not None else None
 
     async def send(self, fetch: Fetch, flight: Flight, *, cause: str = "") -> Sent:

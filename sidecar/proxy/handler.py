@@ -41,15 +41,15 @@ from sidecar.proxy.refresh import Refreshes
 from sidecar.proxy.request import Call, Fetch, FetchMode, draft_of
 from sidecar.proxy.wait import Waiting
 from sidecar.store.base import Store
+from sidecar.tasks import CONVERTED_IN_LOOP, in_thread_if_large
 from sidecar.upstream.dispatch import Dispatch
 from sidecar.upstream.fallback import Fallback
 
-_CONVERTED_AT_ONCE = 64 * 1024
 # Every hit uses these constants, because reading a member from its enumeration takes 60 ns (Python 3.11).
 _JSON = BodyForm.JSON
 _HIT = Outcome.HIT_MEMORY
 _STALE = Outcome.STALE
-_SURELY = 5e-324  # the smallest draw there is
+_SURELY = 5e-324  # the smallest draw there is: with it an early refresh is certain
 _CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
 _CALLERS = frozenset({"client-gone", "slow-reader"})
 
@@ -191,7 +191,7 @@ class Proxy:
             return None
         found = verdict.serve if isinstance(verdict, Refresh) else verdict
         entry, view = found.entry, call.facts.view
-        if len(entry.body) > _CONVERTED_AT_ONCE and not is_as_stored(entry, view):
+        if len(entry.body) > CONVERTED_IN_LOOP and not is_as_stored(entry, view):
             return None
         body = viewed(entry, call.endpoint, view)
         return None if body is None else self._serve(found, body, plan, call, size, started)
@@ -297,9 +297,9 @@ class Proxy:
         if isinstance(found, Refresh):
             self._refresh(fetch.request, call, fetch.key, found.serve.entry)
             found = found.serve
-        convert = partial(viewed, found.entry, call.endpoint, call.facts.view)
-        large = len(found.entry.body) > _CONVERTED_AT_ONCE and not is_as_stored(found.entry, call.facts.view)
-        body = await asyncio.to_thread(convert) if large else convert()
+        entry, view = found.entry, call.facts.view
+        size = 0 if is_as_stored(entry, view) else len(entry.body)
+        body = await in_thread_if_large(size, CONVERTED_IN_LOOP, viewed, entry, call.endpoint, view)
         if body is None:
             return False
         draft.recorded = True

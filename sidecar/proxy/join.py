@@ -18,8 +18,9 @@ from sidecar.net.base import Exchange
 from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import Stamp, deliver, hit, miss_status
 from sidecar.proxy.fill import Origin
-from sidecar.proxy.flight.flight import Flight, Reader
+from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, FetchMode, is_batch, scopes_within
 from sidecar.upstream.dispatch import OWN_RETRIES
@@ -79,7 +80,7 @@ class Coalescer:
                 target=target_of(plan.site, call.principal.partition),
             )
             flight.patience = self._origin.patience(fetch) if mode is FetchMode.COALESCE and not private else 0.0
-        return flight.join(call.principal.credential, fetch.draft, fetch.question, fields), collapsed
+        return Reader(flight, call.principal.credential, fetch.draft, fetch.question, fields), collapsed
 
     def leave(self, reader: Reader, draft: Draft) -> None:
         """Leave a flight. If the caller's own call goes on, its record is written at the end of that call."""

@@ -118,7 +118,7 @@ class CallReader:
         return _UNREAD
 
     def _note(self, plan: RequestPlan, body: bytes, call: Call) -> None:
-        """Remember a whole body when it comes again (most do not): it is found faster than its pieces."""
+        """Remember a whole body that comes again: it is found faster than by its pieces. Most bodies come once."""
         digest = hash(body)
         if digest in self._seen:
             self._calls.put((plan, body), call, len(body) + _CALL_WEIGHT + plan.excess)

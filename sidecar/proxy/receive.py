@@ -6,7 +6,6 @@ The rule: the bytes are written into a flight. Readers get them from the commit 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
@@ -35,16 +34,17 @@ from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
 from sidecar.core.request.principal import Accepted, Principal
 from sidecar.core.site.recognise import Site
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.proxy.flight.flight import Flight, Reader
+from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.seat import Seat
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Call, Fetch, booked, tags_of
 from sidecar.store.base import Store
+from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
 from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse, says_json
 from sidecar.upstream.dispatch import Sent
 from sidecar.upstream.fallback import FallbackAnswer
 
-_INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
 _UNJUDGED = (Judged(Completeness.UNREADABLE, Usage(), "", ""), Drop(Reason.READER_FAILED))
 
 
@@ -285,7 +285,7 @@ class Receiver:
             return False
         judge = partial(call.endpoint.answers.judged, body, form, call.facts, media_of(opening.shared))
         try:
-            judged = judge() if len(body) <= _INLINE_BYTES else await asyncio.to_thread(judge)
+            judged = await in_thread_if_large(len(body), SCANNED_IN_LOOP, judge)
             verdict = retain(call.endpoint, call.route, asked, judged.complete)
         except Exception as error:  # noqa: BLE001  a bug in what is only for the cache must cost nobody the answer
             self._report(error)
@@ -345,7 +345,7 @@ class Receiver:
         return draft.stored
 
 
-def _audience(fetch: Fetch, sent: Sent) -> Callable[[Reader], bool] | None:
+def _audience(fetch: Fetch, sent: Sent) -> Callable[[Seat], bool] | None:
     """Which of the waiting readers, beside the owner, may have the answer; None: all."""
     whose = audience(sent.answer.status)
     credential = fetch.call.principal.credential

@@ -20,7 +20,7 @@ from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, lend, scopes_within
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a refresh that brought nothing is tried again, doubled each time."""
+"""Pauses after a refresh that brought nothing, seconds: the first and the longest. Each is twice the one before."""
 
 _FAILED = 4096
 
@@ -43,7 +43,9 @@ class Refreshes:
         self._tell = tell
         self._clock = clock
         self._keys: set[Key] = set()
-        self._failed: Memo[Key, tuple[float, float]] = Memo(_FAILED)  # not before, and the pause until then
+        self._failed: Memo[Key, tuple[float, float]] = Memo(
+            _FAILED
+        )  # the earliest time of the next refresh, and the pause before it
 
     def __repr__(self) -> str:
         return f"<Refreshes {len(self)} going on>"

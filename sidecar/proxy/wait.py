@@ -15,8 +15,10 @@ from sidecar.core.cache.policy import FAILING
 from sidecar.core.draft import Draft
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.proxy.fill import Origin
-from sidecar.proxy.flight.flight import Flight, Reader, changed
+from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.reader import Reader
+from sidecar.proxy.flight.seat import changed
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, lend, scopes_within
 
@@ -95,20 +97,20 @@ class Waiting:
         caller. No await between look and join. A single caller may also look for another process's answer.
         """
         call, fields, second = fetch.call, fetch.request.head.fields, first.second
-        join = partial(Flight.join, credential=call.principal.credential, draft=fetch.draft, fields=fields)
+        credential, draft, question = call.principal.credential, fetch.draft, fetch.question
         if second is not None:
             if second.over or second.windowed or not second.fits(fields):
                 return None
             if second.kept is not None and not self._origin.note(fetch, second.kept):
                 return None
             second.tags.update(fetch.plan.asked.tags)
-            return join(second, question=fetch.question)
+            return Reader(second, credential, draft, question, fields)
         if first.seconded or not (first.readers > 1 or first.leased):
             return None
         generating = call.endpoint.generating
         scopes = partial(scopes_within, fetch)
         second = self._flights.reserve(None, generating=generating, scopes=scopes, target=first.target)
-        reader = join(second, question=fetch.question)
+        reader = Reader(second, credential, draft, question, fields)
         self._flights.launch(second, partial(self._second, first, fetch))
         lend(fetch.request.body, second)
         first.help(second)

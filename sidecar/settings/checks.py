@@ -1,7 +1,7 @@
 """
 Finds problems between keys: names used twice, overlapping paths, hosts and ports, bounds that contradict each other.
 
-The rule: each check looks only at values that were read well. The others have been reported already.
+The rule: each check looks only at values that could be read. Problems of the others have been reported already.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check(reading: ParsedSettings) -> None:
 
 
 def _services(reading: ParsedSettings) -> None:
-    """A configured service that is not built in needs what a built-in one brings along."""
+    """A service that is not built in needs a dialect and regions: it has no defaults for them."""
     for name in reading.values.get("services", {}):
         for key, remedy in (("dialect", "give one"), ("regions", "give at least one")):
             if name not in SERVICES and ("services", name, key) not in reading.places:
@@ -40,7 +40,7 @@ def _services(reading: ParsedSettings) -> None:
 
 
 def _prefixes(reading: ParsedSettings) -> None:
-    """A service whose name as prefix would be the sidecar's. Configured prefixes are checked elsewhere."""
+    """A service without a path has its name as prefix, which must not be the sidecar's own. Its form checks a path."""
     for name, said in reading.values.get("services", {}).items():
         path: Path = ("services", name)
         if (*path, "path") not in reading.places and is_own(prefix := ways(name, said).path):
@@ -48,7 +48,7 @@ def _prefixes(reading: ParsedSettings) -> None:
 
 
 def _ways(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Two services with the same path, host or port. One prefix may be longer than another: the longest wins."""
+    """No two services may have the same path, host or port. A path may begin with another: the longest path wins."""
     services = values.get("services", {})
     taken: dict[tuple[str, object], str] = {}
     for name in [*services, *(name for name in SERVICES if name not in services)]:
@@ -79,7 +79,7 @@ def _regions(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 
 
 def _tokens(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Tokens are verified with three keys together, or not at all."""
+    """To verify tokens, a service needs all three keys."""
     for name, said in values.get("services", {}).items():
         tokens = said.get("tokens", {})
         lacking = [key for key in ("issuer", "audience", "jwks_file") if key not in tokens]
@@ -111,7 +111,7 @@ def _twice(items: list[dict[str, Any]], path: Path) -> Iterator[tuple[Path, str]
 
 
 def _ports(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Two listeners on the same port of the same address."""
+    """No two listeners may have the same port of the same address."""
     here = listen(values, "listen").host
     wanted: list[tuple[Path, str, int]] = []
     for name in ("listen", "health", "admin"):
@@ -128,7 +128,7 @@ def _ports(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 
 
 def _says(values: dict[str, Any], path: Path) -> bool:
-    """Whether the single value at *path* was set, and not defaulted."""
+    """Whether the value at *path* is configured, not a default."""
     return path[-1] in values.get(str(path[0]), {}) or path[0] == "services"
 
 
@@ -155,7 +155,7 @@ def _redis(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 
 
 def _exposure(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Region credentials behind an address that others can reach: anybody who connects would use them."""
+    """With region credentials, the address must not be reachable by others: anybody who connects would use them."""
     host = listen(values, "listen").host
     if is_loopback(host):
         return
@@ -167,7 +167,7 @@ def _exposure(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
 
 
 def _control(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """An admin address that others can reach, without a token."""
+    """An admin address that others can reach needs a token."""
     host = listen(values, "admin").host
     if not is_loopback(host) and "token_file" not in values.get("admin", {}):
         text = f"lets whoever reaches {host} act on the sidecar; set admin.token_file, or admin.host to 127.0.0.1"

@@ -8,10 +8,9 @@ if there is none. All work around it has the same deadline.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 from sidecar.core.cache.beside import Asked, never
 from sidecar.core.key.keyring import Keyring
@@ -28,18 +27,13 @@ from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.values import Values
 from sidecar.store.warm import pages
 from sidecar.store.write_behind import WriteBehind
-from sidecar.tasks import Spawn
-
-IN_THE_LOOP = 256 * 1024
-"""Up to so many bytes an entry is sealed and opened in the event loop; larger ones would delay other calls."""
+from sidecar.tasks import SCANNED_IN_LOOP, Spawn, in_thread_if_large
 
 FLUSH_SECONDS = 1.0
 """How long leases, and then the delayed writes, may take to finish when the process ends."""
 
 WARM_SECONDS = 2.0
 """How long a warm start may take."""
-
-T = TypeVar("T")
 
 
 class RedisRemote:
@@ -170,7 +164,7 @@ class RedisRemote:
 
     async def open(self, name: bytes, key: Key, value: bytes, seconds: float) -> Entry | None:
         """The entry in *value*, which has *seconds* to live; None if it is not an entry, or not admitted."""
-        entry = await self._in_time(len(value), self.seal.open, name, key, value)
+        entry = await in_thread_if_large(len(value), SCANNED_IN_LOOP, self.seal.open, name, key, value)
         if entry is None:
             return None
         entry = aligned(entry, seconds, self._now())
@@ -203,7 +197,7 @@ class RedisRemote:
             return
         try:
             if entry.size <= self._limit and (seconds := life(entry, self._now())) > 0:
-                sealed = await self._in_time(entry.size, self.seal.seal, grant.name, key, entry)
+                sealed = await in_thread_if_large(entry.size, SCANNED_IN_LOOP, self.seal.seal, grant.name, key, entry)
                 await self.leases.keep(grant, sealed, seconds)
                 return
         except Exception as error:  # noqa: BLE001 - nobody waits for this who could handle it
@@ -216,7 +210,7 @@ class RedisRemote:
             if seconds <= 0 or not self.admits(key, entry):
                 return False
             name = name_of(self._keyring().first, key)
-            sealed = await self._in_time(entry.size, self.seal.seal, name, key, entry)
+            sealed = await in_thread_if_large(entry.size, SCANNED_IN_LOOP, self.seal.seal, name, key, entry)
             where = self._names.entry(name)
             await self.link.run(
                 lambda _: self._values.set(where, sealed, seconds), self.leases.budget(len(sealed)), op="set"
@@ -245,7 +239,7 @@ class RedisRemote:
         if found is None:
             return False
         value, seconds = found
-        opened = await self._in_time(len(value), self.seal.unseal, name, value)
+        opened = await in_thread_if_large(len(value), SCANNED_IN_LOOP, self.seal.unseal, name, value)
         if opened is None:
             return False
         key, entry = opened
@@ -253,10 +247,6 @@ class RedisRemote:
             return False
         take(key, aligned(entry, seconds, self._now()))
         return True
-
-    async def _in_time(self, size: int, work: Callable[..., T], *args: Any) -> T:
-        """The result of *work* on *size* bytes, done where it delays no other call."""
-        return work(*args) if size <= IN_THE_LOOP else await asyncio.to_thread(work, *args)
 
 
 def _whole(reply: Any) -> int:

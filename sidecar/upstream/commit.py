@@ -24,6 +24,7 @@ from sidecar.core.model import Fields, Form, Pairs
 from sidecar.core.region.breaker import Sign
 from sidecar.core.region.verdict import GOOD, Verdict, judge_answer, judge_event_error, needs_body
 from sidecar.errors import Cause, UpstreamFailed
+from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
 
 COMMIT_BYTES = 1024 * 1024
 """A whole answer up to this size is sent to the caller only when it is complete; so a broken one becomes an error."""
@@ -41,7 +42,6 @@ TALK_SECONDS = 1.0
 
 _BLANKS = b" \t\r\n"
 _CUT = "the document ends in its middle"
-_INLINE_BYTES = 256 * 1024  # more is looked through in a thread
 _EMPTY = Verdict(Sign.ERROR, "truncated", elsewhere=True)
 
 
@@ -133,10 +133,7 @@ class CommittedResponse:
 
     async def _follow(self, document: Nesting, chunk: bytes) -> bytes:
         while chunk:
-            if len(chunk) <= _INLINE_BYTES:
-                document.feed(chunk)
-            else:
-                await asyncio.to_thread(document.feed, chunk)
+            await in_thread_if_large(len(chunk), SCANNED_IN_LOOP, document.feed, chunk)
             if self.length is None:
                 return chunk  # without a length, callers see the break: the last chunk is missing
             given, self._last = self._last + chunk[:-1], chunk[-1:]

@@ -97,7 +97,7 @@ class Fallback:
         now = self._clock()
         known = self._files.get(path)
         if known is None or now - known[0] >= RECHECK_SECONDS:
-            known = now, await asyncio.to_thread(self._load, path)
+            known = now, await asyncio.to_thread(self._load, path)  # noqa: TID251  a disk may be slow, whatever the size
             self._files.put(path, known)
         body: bytes | None = known[1]
         if not body:

@@ -17,6 +17,7 @@ from sidecar.core.region.regions import Order, Place, Regions
 from sidecar.core.rules import BreakerRule, MemoryRule, Mode, Region, Service
 from sidecar.dialects.generic import GENERIC
 from sidecar.errors import FleetAway, Refused
+from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.table import Flights
 from sidecar.store.memory import CHUNK, Memory
 
@@ -282,7 +283,7 @@ async def test_flights_are_detached(desk):
 
     ours = desk.flights.lead("ours", fetch, generating=False, scopes=lambda: (ALL, Scope(ScopeKind.ROUTE, "first")))
     other = desk.flights.lead("other", fetch, generating=False, scopes=lambda: (ALL, Scope(ScopeKind.ROUTE, "second")))
-    readers = [flight.join() for flight in (ours, other)]
+    readers = [Reader(flight) for flight in (ours, other)]
     await desk.purge()
 
     assert (None, other) == (desk.flights.find("ours"), desk.flights.find("other"))

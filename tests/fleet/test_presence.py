@@ -55,20 +55,26 @@ async def test_silent_processes(pods: Pods):
     assert 1 == third.count
 
 
-async def test_going_down_slowly(pods: Pods):
-    """A Redis that came back empty has seen only the first: the count before holds for as long as a sign of life."""
-    times = iter((0.0, 3.0, 6.0, 9.0, 12.0, 15.0))
+@pytest.mark.parametrize(
+    ("silence", "expected"), [(3.0, [3, 3, 3, 1]), (60.0, [3, 3, 3, 3, 1])], ids=["at once", "after a long silence"]
+)
+async def test_going_down_slowly(pods: Pods, silence: float, expected: list[int]):
+    """
+    A Redis that came back empty has seen only the first: the count before holds for as long as a sign of life; and for
+    so long from the end of a silence that was longer.
+    """
+    times = iter((0.0, *(silence + 3.0 * beat for beat in range(6))))
     one = pods.presence(1, clock=lambda: next(times))
     for other in (2, 3):
         await pods.presence(other).beat()
     await one.beat()
     pods.server.call("FLUSHALL")
     counts = []
-    for _ in range(4):
+    for _ in expected:
         await one.beat()
         counts.append(one.count)
 
-    assert [3, 3, 3, 1] == counts
+    assert expected == counts
 
     await pods.presence(2).beat()
     await one.beat()
@@ -96,22 +102,6 @@ async def test_while_away(pods: Pods):
     await one.close()
 
     assert 0 == pods.server.call("EXISTS", NAMES.pods)
-
-
-async def test_a_silence_that_was_long(pods: Pods):
-    """After it the first to be back counts itself alone: what was counted before holds for a life from then on."""
-    times = iter((0.0, 60.0, 63.0, 66.0, 69.0, 72.0))
-    one = pods.presence(1, clock=lambda: next(times))
-    for other in (2, 3):
-        await pods.presence(other).beat()
-    await one.beat()
-    pods.server.call("FLUSHALL")
-    counts = []
-    for _ in range(5):
-        await one.beat()
-        counts.append(one.count)
-
-    assert [3, 3, 3, 3, 1] == counts
 
 
 async def test_a_full_redis(pods: Pods):

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from tests.identity.rotation import Clock, Volume
+
 
 def answer(body, status=200, fields=""):
     """A whole answer as bytes."""
@@ -62,3 +64,18 @@ async def endpoint():
 @pytest.fixture
 def say():
     return answer
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def volume(tmp_path):
+    return Volume(tmp_path)
+
+
+@pytest.fixture
+def reports():
+    return []

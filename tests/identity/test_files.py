@@ -8,50 +8,6 @@ from sidecar.core.rules import StoredCredential
 from sidecar.identity.files import CredentialFiles
 
 
-class Clock:
-    """Monotonic seconds that pass when told to."""
-
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-class Volume:
-    """A folder as kubelet mounts a Secret: the file is a link through ``..data``, which is swapped as a whole."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.version = 0
-        self.path = folder / "key"
-
-    def rotate(self, text):
-        self.version += 1
-        data = self.folder / f"..v{self.version}"
-        data.mkdir()
-        (data / "key").write_bytes(text)
-        link = self.folder / "..next"
-        link.symlink_to(data.name)
-        os.replace(link, self.folder / "..data")  # noqa: PTH105 - the swap as the kubelet does it
-        if not self.path.is_symlink():
-            self.path.symlink_to("..data/key")
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def volume(tmp_path):
-    return Volume(tmp_path)
-
-
-@pytest.fixture
-def reports():
-    return []
-
-
 @pytest.fixture
 def files(clock, reports):
     return CredentialFiles(clock, reports.append)

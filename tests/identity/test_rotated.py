@@ -7,20 +7,6 @@ import pytest
 from sidecar.identity.rotated import RotatedFile
 
 
-class Clock:
-    """Monotonic seconds that pass when told to."""
-
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "file"

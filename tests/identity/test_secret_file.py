@@ -1,6 +1,5 @@
 """The fleet's secrets from a file that somebody else rotates."""
 
-import os
 from base64 import b64encode
 
 import pytest
@@ -9,50 +8,6 @@ from sidecar.identity.secret_file import SecretFile
 
 OLD = b"old:" + b64encode(b"o" * 32)
 NEW = b"new:" + b64encode(b"n" * 32)
-
-
-class Clock:
-    """Monotonic seconds that pass when told to."""
-
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-class Volume:
-    """A folder as kubelet mounts a Secret: the file is a link through ``..data``, which is swapped as a whole."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.version = 0
-        self.path = folder / "cache.key"
-
-    def rotate(self, *lines):
-        self.version += 1
-        data = self.folder / f"..v{self.version}"
-        data.mkdir()
-        (data / "cache.key").write_bytes(b"\n".join(lines))
-        link = self.folder / "..next"
-        link.symlink_to(data.name)
-        os.replace(link, self.folder / "..data")  # noqa: PTH105 - the swap as the kubelet does it
-        if not self.path.is_symlink():
-            self.path.symlink_to("..data/cache.key")
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def volume(tmp_path):
-    return Volume(tmp_path)
-
-
-@pytest.fixture
-def reports():
-    return []
 
 
 @pytest.fixture

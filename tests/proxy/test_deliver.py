@@ -14,6 +14,7 @@ from sidecar.errors import Cause, UpstreamFailed
 from sidecar.proxy.deliver import Stamp, clean, deliver, hit, in_form, is_as_stored, rescued, viewed
 from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.reader import Reader
 
 OPENAI = DIALECTS["openai"]
 CHAT = OPENAI.locate(b"POST", "/v1/chat/completions")
@@ -249,8 +250,8 @@ async def delivered(body, form, view, *, owner=True, usage=True, error=None, sta
     flight = Flight(
         "key", limit=limit, ledger=Ledger(1 << 20), generating=True, on_close=lambda _: None, on_abandon=lambda _: False
     )
-    first = flight.join()
-    reader = first if owner else flight.join()
+    first = Reader(flight)
+    reader = first if owner else Reader(flight)
     opening = Opening(status, OWN, COALESCE, form, len(body), usage=usage)
     flight.open(opening)
     if not owner and limit < len(body):

@@ -7,6 +7,7 @@ import pytest
 from sidecar.core.http.headers import fields_of
 from sidecar.core.model import Form, Usage
 from sidecar.errors import Cause, UpstreamFailed
+from sidecar.proxy.flight.reader import Reader
 from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse
 from sidecar.upstream.dispatch import Sent
 from tests.fetched import (
@@ -199,7 +200,7 @@ async def test_what_it_says_of_others(desks, said, expected, early):
     flight = desk.flights.lead(fetch.key, work, generating=True)
     credential = fetch.call.principal.credential
     owner, *others = [
-        flight.join(owned, None, fields={b"x-tone": tone})
+        Reader(flight, owned, None, fields={b"x-tone": tone})
         for owned, tone in ((credential, b"dry"), (credential, b"dry"), (b"another", b"dry"))
     ]
     await desk.settle()

@@ -36,12 +36,17 @@ class Caller:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.body = b""
         self.ended = False
         self.broken = False
         self._reader = reader
         self._writer = writer
         self._left: int | None = None
+        self._pieces: list[bytes] = []
+
+    @property
+    def body(self) -> bytes:
+        self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
 
     async def head(self) -> Caller:
         """Read the answer's head."""
@@ -98,6 +103,6 @@ class Caller:
                 size = int((await self._reader.readuntil(b"\r\n"))[:-2], 16)
                 piece = (await self._reader.readexactly(size + 2))[:-2]
                 self.ended = not size
-            self.body += piece
+            self._pieces.append(piece)
         except (asyncio.IncompleteReadError, ConnectionError):
             self.broken = True

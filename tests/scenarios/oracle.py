@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from sidecar.core.rules import CacheMode, CacheRule
-from tests.scenarios.answers import chat_events, chunks, completion, whole
-from tests.scenarios.conftest import LAST_CHUNK, STREAM_HEAD, Lab
+from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, whole
+from tests.scenarios.lab import Lab
 
 REVALIDATE = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_while_revalidate=600.0)
 
@@ -60,3 +62,12 @@ async def refreshed(lab: Lab) -> None:
     """Wait until a refresh has begun and is over."""
     await lab.until(lambda: not lab.sidecar.proxy.refreshes)
     await lab.settle()
+
+
+@pytest.fixture
+async def oracle(script):
+    """A provider whose every answer is another one; its script is ``oracle``."""
+    handler = Oracle()
+    upstream = await script(handler)
+    upstream.oracle = handler
+    return upstream

@@ -15,9 +15,12 @@ async def written(server, count=1):
 
 
 async def released(server):
-    """Wait until no lease is held."""
+    """Wait until no lease is held. The second for which a failed fetch leaves its mark passes at once."""
     async with asyncio.timeout(60):
-        while [key for key in server.call("KEYS", "*") if key.endswith(b":l")]:  # noqa: ASYNC110  as above
+        while leases := server.call("KEYS", "*:l"):
+            for lease in leases:
+                if server.call("GET", lease) == b"-":
+                    server.call("PEXPIRE", lease, 1)
             await asyncio.sleep(0.005)
 
 

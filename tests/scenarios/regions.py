@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 import aiohttp
+import pytest
 
 from sidecar.core.region.breaker import Breaker, State
 from sidecar.core.region.regions import Place
@@ -25,7 +26,7 @@ from sidecar.core.rules import Region as Rule
 from sidecar.dialects import DIALECTS
 from tests.scenarios.answers import CLAUDE_START, LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, whole
 from tests.scenarios.caller import Reply
-from tests.scenarios.conftest import CHAT, KEY, Ear, Lab, Script
+from tests.scenarios.lab import CHAT, KEY, Ear, Lab, Script
 
 PATIENT = Timeouts(connect=60.0, first_byte=60.0, stream_first_byte=60.0, idle=60.0)
 """What a region that is well never takes, however busy the machine is."""
@@ -299,3 +300,10 @@ async def direct(region: Region, calls: Sequence[dict[str, Any]]) -> list[int]:
 def seen_by(replies: Sequence[Reply]) -> list[str]:
     """The region that each of *replies* came from."""
     return [reply.headers.get("x-sidecar-region", "") for reply in replies]
+
+
+@pytest.fixture
+async def pair():
+    """Two regions."""
+    async with running("a", "b") as regions:
+        yield regions

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any, Self
 
+import anyio
 import openai
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
@@ -48,6 +51,17 @@ class Said:
     @property
     def kind(self) -> str:
         return str(self.http.headers["content-type"]).partition(";")[0]
+
+
+def without_sleep(monkeypatch: Any, module: Any, sleep: Callable[[float], object]) -> None:
+    """Have the SDK *module* call *sleep* with the seconds that it wants to sleep, in place of sleeping."""
+    base = module._base_client
+
+    async def in_loop(seconds: float) -> None:
+        sleep(seconds)
+
+    monkeypatch.setattr(base, "time", SimpleNamespace(**{**vars(time), "sleep": sleep}))
+    monkeypatch.setattr(base, "anyio", SimpleNamespace(**{**vars(anyio), "sleep": in_loop}))
 
 
 async def _at_once() -> None:

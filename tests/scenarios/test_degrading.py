@@ -36,7 +36,6 @@ from tests.scenarios.regions import (
     hangs,
     mixed,
     route,
-    running,
     seen_by,
     service,
     state_of,
@@ -61,13 +60,6 @@ FORMS = pytest.mark.parametrize(
     [(False, False), (True, False), (False, True), (True, True)],
     ids=["whole", "streamed", "whole-bypassed", "streamed-bypassed"],
 )
-
-
-@pytest.fixture
-async def pair():
-    """Two regions."""
-    async with running("a", "b") as regions:
-        yield regions
 
 
 async def down(way: Way, *regions: Region) -> None:

@@ -11,24 +11,15 @@ import pytest
 from sidecar.core.model import Outcome
 from sidecar.core.rules import CacheMode, CacheRule, Limits, Timeouts
 from tests.scenarios.answers import completion, said, whole
-from tests.scenarios.clocks import WallClock
+from tests.scenarios.clocks import RunningClock, WallClock
 from tests.scenarios.conftest import CHAT, Lab, Reply
-from tests.scenarios.oracle import ERROR, IF_ERROR, REVALIDATE, Oracle, refreshed
+from tests.scenarios.oracle import ERROR, IF_ERROR, REVALIDATE, refreshed
 from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
 FORMS = pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "streamed"])
 STALE = "sidecar; hit; ttl=-10; detail=stale"
 SPARE = "sidecar; hit; ttl=-10; detail=stale-if-error"
-
-
-@pytest.fixture
-async def oracle(script):
-    """An upstream that answers at once."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 def texts(replies: Sequence[Reply]) -> list[str]:
@@ -178,7 +169,7 @@ async def test_failed_refresh(way, build_fleet, oracle, redis_server):
     """It replaces nothing, here or in Redis, and its callers do not notice; a later one makes good."""
     impatient = Timeouts(first_byte=0.3)
     one, two = await build_fleet(oracle.url, cache=REVALIDATE, timeouts=impatient)
-    clock = WallClock([one, two])
+    clock, pauses = WallClock([one, two]), [RunningClock(lab) for lab in (one, two)]
     await one.ask()
     await written(redis_server)
     clock.later(70.0)
@@ -186,6 +177,8 @@ async def test_failed_refresh(way, build_fleet, oracle, redis_server):
     stale = [await one.ask()]
     await refreshed(one)
     await released(redis_server)
+    for pause in pauses:
+        pause.later(1.0)
     oracle.oracle.go.clear()
     stale += [await one.ask(), await two.ask()]
     oracle.oracle.way = ""

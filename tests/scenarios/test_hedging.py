@@ -19,7 +19,6 @@ from tests.scenarios.regions import (
     mixed,
     order,
     route,
-    running,
     seen_by,
     service,
     state_of,
@@ -32,13 +31,6 @@ FORMS = pytest.mark.parametrize(
     [(False, False), (True, False), (False, True), (True, True)],
     ids=["whole", "streamed", "whole-bypassed", "streamed-bypassed"],
 )
-
-
-@pytest.fixture
-async def pair():
-    """Two regions."""
-    async with running("a", "b") as regions:
-        yield regions
 
 
 class Questioned(HedgeBudget):

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from sidecar.admin.actions import PurgeRequest
 from sidecar.core.cache.purges import mark_of
 from sidecar.core.rules import CacheMode, CacheRule, Match, Route
-from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
-from tests.scenarios.conftest import CHAT
-from tests.scenarios.operating import all_say, purge, valid
-from tests.scenarios.oracle import REVALIDATE, Oracle, refreshed
-from tests.scenarios.redis_contents import all_keys, noted, released, texts, written
+from tests.scenarios.operating import purge
+from tests.scenarios.oracle import REVALIDATE, refreshed
+from tests.scenarios.redis_contents import all_keys, texts
 
-STREAM = {**CHAT, "stream": True}
 TEAM = {"x-team": "a"}
 RULE = CacheRule(mode=CacheMode.DETERMINISTIC)
 ROUTES = (Route("team", Match(header={"x-team": "a"}), RULE), Route("others", cache=RULE))
@@ -24,15 +19,6 @@ ROUTES = (Route("team", Match(header={"x-team": "a"}), RULE), Route("others", ca
 
 def by_route(name: str, *, dry_run: bool = False) -> PurgeRequest:
     return PurgeRequest("route", name, b"", dry_run=dry_run, fleet=True)
-
-
-@pytest.fixture
-async def oracle(script):
-    """A provider whose every answer is another one."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 async def test_route_of_a_hit(build_lab, oracle):
@@ -112,40 +98,3 @@ async def test_each_its_own_call(build_lab, oracle):
     await texts(lab, {"headers": TEAM})
 
     assert calls + 1 == oracle.calls
-
-
-@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["as it stands", "converted"])
-@pytest.mark.parametrize("asked", [0, 1], ids=["from memory", "from redis"])
-async def test_noted_by_another(asked, body, build_fleet, oracle, redis_server):
-    """What one sidecar has noted a purge by way of another takes everywhere: in Redis, and in a third one's memory."""
-    labs = await build_fleet(oracle.url, 3, routes=ROUTES)
-    await labs[0].ask()
-    await written(redis_server)
-    await labs[2].ask()
-    await labs[asked].ask(body, headers=TEAM)
-    await noted(labs[asked], redis_server)
-    before = valid(labs[0], redis_server)
-    await purge(labs[2], labs, by_route("team"))
-
-    assert (["answer 1"], []) == (before, valid(labs[0], redis_server))
-    assert {"answer 2"} == await all_say(labs, redis_server)
-    assert [] == redis_server.call("KEYS", "*{log}:t:*")
-
-
-async def test_spare(build_fleet, oracle, redis_server):
-    """A route is noted where an old answer serves because no new one can be had."""
-    rule = CacheRule(mode=CacheMode.DETERMINISTIC, ttl=60.0, stale_if_error=600.0)
-    routes = (Route("team", Match(header={"x-team": "a"}), rule), Route("others", cache=rule))
-    labs = await build_fleet(oracle.url, 2, routes=routes)
-    clock = WallClock(labs)
-    await labs[0].ask()
-    await written(redis_server)
-    await released(redis_server)
-    clock.later(70.0)
-    oracle.oracle.way = "500"
-    spare = await labs[0].ask(headers=TEAM)
-    await noted(labs[0], redis_server)
-    await purge(labs[1], labs, by_route("team"))
-    reply = await labs[0].ask()
-
-    assert ("answer 1", 500) == (said(spare.body), reply.status)

@@ -14,23 +14,12 @@ from sidecar.core.rules import CacheMode, CacheRule, Match, Route
 from sidecar.fleet import tagged
 from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
-from tests.scenarios.conftest import CHAT
 from tests.scenarios.operating import Gate, all_say, purge, valid
-from tests.scenarios.oracle import REVALIDATE, Oracle, refreshed
-from tests.scenarios.redis_contents import all_keys, noted, released, texts, written
+from tests.scenarios.oracle import REVALIDATE, refreshed
+from tests.scenarios.redis_contents import all_keys, noted, texts, written
 
-STREAM = {**CHAT, "stream": True}
 INVOICE = PurgeRequest("tag", "invoice", b"", dry_run=False, fleet=True)
 TAGGED = {"x-sidecar-tags": "invoice"}
-
-
-@pytest.fixture
-async def oracle(script):
-    """A provider whose every answer is another one."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 # ---- one process ----
@@ -162,24 +151,6 @@ async def test_many_tags(build_lab, oracle):
 # ---- a fleet ----
 
 
-@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["as it stands", "converted"])
-@pytest.mark.parametrize("asked", [0, 1], ids=["from memory", "from redis"])
-async def test_noted_by_another(asked, body, build_fleet, oracle, redis_server):
-    """What one sidecar has noted a purge by way of another takes everywhere: in Redis, and in a third one's memory."""
-    labs = await build_fleet(oracle.url, 3)
-    await labs[0].ask()
-    await written(redis_server)
-    await labs[2].ask()
-    await labs[asked].ask(body, headers=TAGGED)
-    await noted(labs[asked], redis_server)
-    before = valid(labs[0], redis_server)
-    await purge(labs[2], labs, INVOICE)
-
-    assert (["answer 1"], []) == (before, valid(labs[0], redis_server))
-    assert {"answer 2"} == await all_say(labs, redis_server)
-    assert [] == redis_server.call("KEYS", "*{log}:t:*")
-
-
 async def test_noted_by_one_that_has_gone(build_fleet, oracle, redis_server):
     """Who noted it has been started again, and has forgotten: Redis has not."""
     one, two = await build_fleet(oracle.url)
@@ -264,21 +235,3 @@ async def test_no_room_for_a_note(asked, build_fleet, oracle, redis_server, monk
     assert [Outcome.MISS, Outcome.HIT_MEMORY] == [record.outcome for record in labs[asked].records][-2:]
     assert [] == valid(labs[0], redis_server)
     assert ["answer 3"] == await texts(labs[asked], {})
-
-
-async def test_spare(build_fleet, oracle, redis_server):
-    """A tag is noted where an old answer serves because no new one can be had."""
-    rule = replace(REVALIDATE, stale_while_revalidate=0.0, stale_if_error=600.0)
-    labs = await build_fleet(oracle.url, 2, cache=rule)
-    clock = WallClock(labs)
-    await labs[0].ask()
-    await written(redis_server)
-    await released(redis_server)
-    clock.later(70.0)
-    oracle.oracle.way = "500"
-    spare = await labs[0].ask(headers=TAGGED)
-    await noted(labs[0], redis_server)
-    await purge(labs[1], labs, INVOICE)
-    reply = await labs[0].ask()
-
-    assert ("answer 1", 500) == (said(spare.body), reply.status)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.fleet.lease import LEASE_SECONDS
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.conftest import CHAT
@@ -62,6 +63,10 @@ async def test_another_takes_over(run, script, redis_server):
         while b"sidecar_lease_waits_total 1.0" not in await process.metrics():  # noqa: ASYNC110  as in until
             await asyncio.sleep(0.02)
     first.child.kill()
+    [lease] = redis_server.call("KEYS", "*:l")
+
+    assert 0 < int(redis_server.call("PTTL", lease)) <= 1000 * LEASE_SECONDS
+    redis_server.call("PEXPIRE", lease, 1)  # nobody renews it, and its time passes at once
     replies = await asyncio.gather(*(caller.reply() for caller in callers))
 
     assert [(200, False, TEXT)] * 4 == [(reply.status, reply.broken, said(reply.body)) for reply in replies]

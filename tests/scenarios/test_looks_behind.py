@@ -14,20 +14,11 @@ from tests.scenarios.caller import Caller
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, Lab
 from tests.scenarios.operating import Gate, all_say, purge
-from tests.scenarios.oracle import ERROR, IF_ERROR, Oracle
+from tests.scenarios.oracle import ERROR, IF_ERROR
 from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
 REDIS, COLLAPSED = "detail=redis", "collapsed"
-
-
-@pytest.fixture
-async def oracle(script):
-    """A provider whose every answer is another one."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 @pytest.fixture

@@ -12,17 +12,7 @@ from sidecar.core.rules import Mode
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import said
 from tests.scenarios.operating import RAW, act, in_mode
-from tests.scenarios.oracle import Oracle
 from tests.scenarios.redis_contents import released
-
-
-@pytest.fixture
-async def oracle(script):
-    """A provider whose every answer is another one."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 @pytest.mark.parametrize("mode", ["cache-off", "passthrough"])

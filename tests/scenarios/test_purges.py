@@ -15,22 +15,12 @@ from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT, TOKEN, Lab
 from tests.scenarios.operating import RAW, Gate, act, all_say, purge, valid
-from tests.scenarios.oracle import Oracle
 from tests.scenarios.redis_contents import released, written
 
 RULE = CacheRule(mode=CacheMode.DETERMINISTIC)
 OTHER_PATH = "/other/v1/chat/completions"
 TAGGED = {"x-sidecar-tags": "red, round"}
 OTHERS = {"authorization": "Bearer of another", "x-sidecar-tags": "blue"}
-
-
-@pytest.fixture
-async def oracle(script):
-    """A provider whose every answer is another one."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 async def marked(lab: Lab, server: RedisServer, count: int) -> list[bytes]:

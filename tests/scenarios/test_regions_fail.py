@@ -38,13 +38,6 @@ LARGE = "?" * 4000
 
 
 @pytest.fixture
-async def pair():
-    """Two regions."""
-    async with running("a", "b") as regions:
-        yield regions
-
-
-@pytest.fixture
 async def alone():
     """The only region."""
     async with running("a") as regions:

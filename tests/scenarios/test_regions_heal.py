@@ -12,7 +12,7 @@ from sidecar.core.region.breaker import PROBE_PATIENCE, RAMP, State
 from sidecar.core.rules import BreakerRule, RetryRule
 from tests.scenarios.caller import Caller
 from tests.scenarios.clocks import RunningClock
-from tests.scenarios.conftest import Lab
+from tests.scenarios.conftest import Lab, Reply
 from tests.scenarios.regions import (
     Region,
     Way,
@@ -22,7 +22,6 @@ from tests.scenarios.regions import (
     mixed,
     order,
     route,
-    running,
     seen_by,
     service,
     state_of,
@@ -32,11 +31,23 @@ REPEATS = RetryRule(on_timeout=True)
 LONG = {"x-stainless-read-timeout": "600"}
 
 
-@pytest.fixture
-async def pair():
-    """Two regions."""
-    async with running("a", "b") as regions:
-        yield regions
+class Traffic:
+    """Ten callers of *lab* who ask, each one thing after the other, until they are stopped; and what they were told."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.replies: list[Reply] = []
+        self._lab = lab
+        self._numbers = iter(range(10_000))
+        self._over = False
+        self._callers = asyncio.gather(*(self._call() for _ in range(10)))
+
+    async def _call(self) -> None:
+        while not self._over:
+            self.replies.append(await self._lab.ask(mixed(next(self._numbers))))
+
+    async def stop(self) -> None:
+        self._over = True
+        await self._callers
 
 
 async def opened(build_lab, a: Region, b: Region, **members: object) -> tuple[Lab, RunningClock]:
@@ -91,23 +102,15 @@ async def test_heals_under_load(build_lab, pair):
     a, b = pair
     regions = service(a.rule(), b.rule(priority=2), breaker=BreakerRule(open=0.1))
     lab = await build_lab("", services=regions, routes=route(retry=REPEATS))
-    numbers = iter(range(10_000))
-    replies = []
-    over = False
-
-    async def caller() -> None:
-        while not over:
-            replies.append(await lab.ask(mixed(next(numbers))))
-
-    callers = asyncio.gather(*(caller() for _ in range(10)))
+    traffic = Traffic(lab)
+    replies = traffic.replies
     await lab.until(lambda: len(replies) >= 100)
     await a.become(Way.KILLED)
     await lab.until(lambda: state_of(lab, "a") is State.OPEN)
     await a.become(Way.WELL)
     before = a.calls
     await lab.until(lambda: a.calls >= before + 20)
-    over = True
-    await callers
+    await traffic.stop()
 
     assert {200} == {reply.status for reply in replies}
     assert not any(reply.broken for reply in replies)
@@ -212,15 +215,8 @@ async def test_operator_takes_a_region_out(build_lab, pair):
     """In the middle of the traffic a region is taken out and brought back, without a call that fails."""
     a, b = pair
     lab = await build_lab("", services=service(a.rule(), b.rule(priority=2)), routes=route())
-    numbers = iter(range(10_000))
-    replies = []
-    over = False
-
-    async def caller() -> None:
-        while not over:
-            replies.append(await lab.ask(mixed(next(numbers))))
-
-    callers = asyncio.gather(*(caller() for _ in range(10)))
+    traffic = Traffic(lab)
+    replies = traffic.replies
     await lab.until(lambda: len(replies) >= 50)
     assert 200 == await order(lab, "a", "stop")
     under_way = a.calls
@@ -228,8 +224,7 @@ async def test_operator_takes_a_region_out(build_lab, pair):
     taken_out = a.calls
     assert 200 == await order(lab, "a", "auto")
     await lab.until(lambda: a.calls >= taken_out + 10)
-    over = True
-    await callers
+    await traffic.stop()
 
     assert {200} == {reply.status for reply in replies}
     assert not any(reply.broken for reply in replies)

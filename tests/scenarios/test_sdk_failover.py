@@ -27,9 +27,10 @@ from tests.scenarios.answers import (
     said,
     whole,
 )
+from tests.scenarios.clocks import RunningClock
 from tests.scenarios.conftest import Lab
 from tests.scenarios.desks import Desk, question, services
-from tests.scenarios.sdk import MANNERS, Said, Voice
+from tests.scenarios.sdk import MANNERS, Said, Voice, without_sleep
 
 RETRIES = {"max_retries": 2}
 """What both SDKs do unless told otherwise; named, so that a new default of theirs shows."""
@@ -298,11 +299,19 @@ async def test_nobody_answers_for_long(build_lab, brand, manner, nowhere):
 @pytest.mark.parametrize(
     ("wait", "retries"), [("retry-after: 1", 1), ("retry-after-ms: 100", 2)], ids=["seconds", "milliseconds"]
 )
-async def test_both_out_of_quota(build_lab, brand, manner, pair, wait, retries):
+async def test_both_out_of_quota(build_lab, brand, manner, pair, wait, retries, monkeypatch):
     """A 429 invites the SDK to come again after its Retry-After: no request is more than one attempt a region."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.later(seconds)
+
+    without_sleep(monkeypatch, brand.errors, sleep)
     for upstream in pair:
         upstream.desk.says[b""] = brand.failing(429, f"{wait}\r\n".encode())
     lab = await build_lab("", services=placed(brand, *(upstream.url for upstream in pair)))
+    clock = RunningClock(lab)
     async with brand.voice(lab, manner, max_retries=retries) as voice:
         with pytest.raises(brand.errors.RateLimitError) as caught:
             await brand.ask(voice)
@@ -310,6 +319,7 @@ async def test_both_out_of_quota(build_lab, brand, manner, pair, wait, retries):
     assert 429 == caught.value.status_code
     assert wait == f"{wait.partition(':')[0]}: {caught.value.response.headers[wait.partition(':')[0]]}"
     assert "x-should-retry" not in caught.value.response.headers
+    assert [1.0 if retries == 1 else 0.1] * retries == slept
     assert 1 + retries == len(lab.records)
     assert 2 == tries(lab)[0]
     assert max(tries(lab)) == 2

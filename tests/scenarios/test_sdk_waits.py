@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import anthropic
-import anyio
 import openai
 import pytest
 
 from tests.scenarios.answers import whole
 from tests.scenarios.conftest import CHAT, Lab
-from tests.scenarios.sdk import MANNERS, Voice
+from tests.scenarios.sdk import MANNERS, Voice, without_sleep
 
 WAITS = [
     *(b"Retry-After: %d" % seconds for seconds in (1, 30, 60, 61, 90, 120, 121, 3600)),
@@ -35,16 +33,10 @@ def manner(request) -> str:
 @pytest.fixture(params=[openai, anthropic], ids=["openai", "anthropic"])
 def sdk(request, monkeypatch) -> Any:
     """An SDK that notes in ``slept`` how long it wants to sleep, and doesn't; its jitter is none."""
-    base = request.param._base_client
     slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
     monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
-    monkeypatch.setattr(base, "time", SimpleNamespace(**{**vars(time), "sleep": slept.append}))
-    monkeypatch.setattr(base, "anyio", SimpleNamespace(**{**vars(anyio), "sleep": sleep}))
-    monkeypatch.setattr(base, "random", lambda: 0.0)
+    without_sleep(monkeypatch, request.param, slept.append)
+    monkeypatch.setattr(request.param._base_client, "random", lambda: 0.0)
     return SimpleNamespace(module=request.param, slept=slept)
 
 

@@ -14,20 +14,10 @@ from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.operating import purge
-from tests.scenarios.oracle import Oracle
 from tests.scenarios.processes import Process, ask, begin, configured
 from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
-
-
-@pytest.fixture
-async def oracle(script):
-    """A provider whose every answer is another one."""
-    handler = Oracle()
-    upstream = await script(handler)
-    upstream.oracle = handler
-    return upstream
 
 
 async def stop(lab) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from sidecar.core.rules import SealRule
 from sidecar.store.base import NOTHING
-from sidecar.store.redis import IN_THE_LOOP
+from sidecar.tasks import SCANNED_IN_LOOP
 from tests.redis_servers import RedisCluster, RedisServer
 from tests.store.remotes import LIMIT, NAMESPACE, NEW, OLD, Pod, RedisFleet, enough, entry, key, never, until
 
@@ -134,7 +134,7 @@ async def test_busy_while_waiting(fleet: RedisFleet):
 async def test_large(fleet: RedisFleet):
     """What is large is sealed and opened beside the event loop, and found whole."""
     one, other = fleet.pod(), fleet.pod()
-    body = random.Random(1).randbytes(4 * IN_THE_LOOP)
+    body = random.Random(1).randbytes(4 * SCANNED_IN_LOOP)
 
     await store(one, 1, body)
 
@@ -391,7 +391,7 @@ async def test_close(fleet: RedisFleet):
     one, other = fleet.pod(), fleet.pod()
     held = [(await one.fetch(key(number), enough, patience=0)).lease for number in (1, 2)]
 
-    held[0].keep(entry(random.Random(1).randbytes(4 * IN_THE_LOOP)))
+    held[0].keep(entry(random.Random(1).randbytes(4 * SCANNED_IN_LOOP)))
     one.keep(key(3), entry())
     await one.close()
 

@@ -35,12 +35,12 @@ MOST_PENDING = 1000
 
 SETTLING_SECONDS = 5.0
 """
-How long a purge in the log may need until every process has read it: each reads once a second. If the log is lost
-within that time, the process that wrote the purge writes it again.
+The longest time until every process has read a purge from the log; each reads once a second. If the log is lost within
+that time, the process that wrote the purge writes it again.
 """
 
 ALWAYS = 2**53
-"""As ``Due.unless``: above every number."""
+"""The value of ``Due.unless`` for a purge that must be written in any case: it is above every number."""
 
 
 class ScopeKind(StrEnum):
@@ -99,7 +99,7 @@ def scopes(key: Key, service: str, route: str, tags: tuple[str, ...], partition:
 
 
 def taking(purged: Iterable[Scope]) -> Callable[[Key, Held], bool]:
-    """A test whether a purge of *purged* removes a held entry: cheaper for many entries than the scopes of each."""
+    """A test whether a purge of *purged* removes an entry. For many entries it is cheaper than to list their scopes."""
     values: dict[ScopeKind, set[str]] = {kind: set() for kind in ScopeKind}
     for scope in purged:
         values[scope.kind].add(scope.value)
@@ -139,8 +139,8 @@ def read_scope(text: bytes) -> Scope:
 
 class Due(NamedTuple):
     """
-    A purge that is carried out here and waits for the log. *seq* is when. If the log has the same scope with a number
-    above *unless*, the purge need not be written again.
+    A purge that has been carried out here and waits for the log. *seq*: the count at that time. If the log has the same
+    scope with a number above *unless*, the purge need not be written again.
     """
 
     seq: int
@@ -241,8 +241,9 @@ class Purges:
         Apply what the log says at *now* (seconds, of any clock that runs on). Those of ``pending`` that were *sent* are
         in it now. Returns what else is purged here.
 
-        If a log is gone from its server, it was flushed, and everything here is purged. If another server has another
-        log, that server merely lost its data: what is here stays, except what may not have reached every process.
+        If the same server has another log, it was flushed, and everything here is purged. If another server has another
+        log, only the log was lost: entries here stay valid. Purges that perhaps not every process has read are written
+        again.
         """
         self._settled = {scope: at for scope, at in self._settled.items() if now - at <= SETTLING_SECONDS}
         news = self._change_to(tail) if tail.incarnation != self.position.incarnation else []
@@ -298,11 +299,10 @@ class Purges:
 
     def _go_on_from(self, base: int, there: set[Scope]) -> list[Scope]:
         """
-        The log may have lost its purges after *base*: they are to be written again, unless they are *there* again.
+        The log may have lost its purges after *base*. Those that are not *there* are written again by this process.
 
-        Returns what is written from here, because it is no news here when it is read: another process may have purged
-        the same later, and take our purge for its own. The lost purge came before, and whatever it covered is purged by
-        now.
+        Returns these, because they must be carried out here now: once they are written, this process takes a purge of
+        the same scope in the log for its own, although another process may have written it, for a later purge.
         """
         ours = dict.fromkeys((*self._logged.drop_after(base), *self._pending))
         lost = [scope for scope in ours if scope not in there and ALL not in there]

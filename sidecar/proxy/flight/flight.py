@@ -17,17 +17,16 @@ from sidecar.core.cache.purges import ALL, Scope, scope_of
 from sidecar.core.draft import Draft
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Entry, Fields, Position, View
-from sidecar.errors import Cause, SidecarError, UpstreamFailed
+from sidecar.errors import SidecarError
 from sidecar.proxy.flight.buffer import AnswerBuffer
 from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.pulse import Pulse
+from sidecar.proxy.flight.seat import Seat
 
 WINDOW = 256 * 1024
 """Bytes that a windowed flight may be ahead of its slowest reader."""
 
 Scopes = Callable[[], tuple[Scope, ...]]
-
-_NO_FIELDS: Fields = {}
 
 
 class Stage(StrEnum):
@@ -41,7 +40,7 @@ class Stage(StrEnum):
 
 class Flight:
     """
-    One fetch. The fetch calls the feeding side (``open``, ``push``, ``release``); callers call ``join``.
+    One fetch. The fetch calls the feeding side (``open``, ``push``, ``release``); callers read through a ``Reader``.
 
     *limit*: bytes of the answer that are kept whole. *generating*: an abandoned call goes on costing money.
     """
@@ -91,7 +90,7 @@ class Flight:
         self._on_close = on_close
         self._on_abandon = on_abandon
         self._buffer = AnswerBuffer(limit, ledger)
-        self._readers: dict[Reader, None] = {}
+        self._readers: dict[Seat, None] = {}
         self._fits: Callable[[Fields], bool] | None = None
         self._owned = False
         self._room: asyncio.Future[None] | None = None
@@ -138,32 +137,47 @@ class Flight:
         """Whether the answer is for a request with these *fields*, as far as is known now."""
         return self._fits is None or self._fits(fields)
 
-    def join(
-        self,
-        credential: bytes = b"",
-        draft: Draft | None = None,
-        question: Callable[[], bytes] = bytes,
-        fields: Fields = _NO_FIELDS,
-    ) -> Reader:
-        """
-        Read the answer from its first byte, for a request with *fields*. The first caller to join is the owner: its
-        request is sent, and the call's cost is booked in its *draft*. If the owner leaves early, another reader's draft
-        takes over the cost. *question* tells all that the caller asks.
-        """
-        reader = Reader(self, credential, draft, question, fields, owner=not self._owned)
-        if self.draft is None:
-            self.draft = draft
-        self._owned = True
-        self._readers[reader] = None
-        return reader
-
     def taken_by(self, purged: frozenset[Scope]) -> bool:
         """Whether a purge of *purged* removes the answer."""
         if ALL in purged or not purged.isdisjoint(self.scopes()):
             return True
         return any(scope_of(tag) in purged for tag in (*self.tags, *self.inherits()))
 
-    # ---- the feeding side ----
+    # ---- the reading side: a Reader calls these ----
+
+    def add(self, reader: Seat) -> None:
+        """
+        Let *reader* have the answer, from its first byte. The first reader is the owner: its request is sent, and the
+        call's cost is booked in its draft. If it leaves early, another reader's draft takes over the cost.
+        """
+        reader.owner = not self._owned
+        if self.draft is None:
+            self.draft = reader.draft
+        self._owned = True
+        self._readers[reader] = None
+
+    def take(self, reader: Seat) -> bytes:
+        """The bytes that *reader* has not received, at most about 128 KiB; ``b""`` if there are none."""
+        at = reader.at
+        chunk, reader.at = self._buffer.next(at)
+        if chunk and self._buffer.windowed and self._buffer.left_behind(at):
+            self._trim()
+        return chunk
+
+    def ahead(self, reader: Seat) -> bool:
+        """Whether there are bytes that *reader* has not received."""
+        return reader.at < self._buffer.end
+
+    def remove(self, reader: Seat) -> None:
+        """*reader* stops reading. May be called twice."""
+        if reader not in self._readers:
+            return
+        self._part(reader)
+        if self._buffer.left_behind(reader.at):
+            self._trim()
+        self._desert()
+
+    # ---- the feeding side: the fetch calls these ----
 
     def mark_sent(self) -> None:
         """The whole request has been sent, so its cost is spent."""
@@ -216,7 +230,7 @@ class Flight:
         self.opening = opening
         self._wake()
 
-    def release(self, keep: Callable[[Reader], bool], *, together: bool = False) -> None:
+    def release(self, keep: Callable[[Seat], bool], *, together: bool = False) -> None:
         """
         The answer is not for all readers: release those that are neither the owner nor to *keep*. *together*: one
         answer of another call may be for all of them.
@@ -266,10 +280,6 @@ class Flight:
             finally:
                 self._room = None
 
-    def ahead(self, reader: Reader) -> bool:
-        """Whether there are bytes that *reader* has not received."""
-        return reader.at < self._buffer.end
-
     def body(self) -> bytes | None:
         """The whole body so far, or None if its beginning was dropped."""
         return self._buffer.whole()
@@ -285,7 +295,7 @@ class Flight:
 
     # ---- shared state: each of these is one synchronous step ----
 
-    def _let_go(self, readers: list[Reader], *, together: bool = False) -> None:
+    def _let_go(self, readers: list[Seat], *, together: bool = False) -> None:
         for reader in readers:
             self._part(reader)
             reader.released, reader.together = True, together
@@ -320,23 +330,7 @@ class Flight:
         if self._room is not None and not self._room.done() and (self._buffer.held <= WINDOW or not self._readers):
             self._room.set_result(None)
 
-    def _take(self, reader: Reader) -> bytes:
-        """The bytes that *reader* has not received, at most about 128 KiB; ``b""`` if there are none."""
-        at = reader.at
-        chunk, reader.at = self._buffer.next(at)
-        if chunk and self._buffer.windowed and self._buffer.left_behind(at):
-            self._trim()
-        return chunk
-
-    def _leave(self, reader: Reader) -> None:
-        if reader not in self._readers:
-            return
-        self._part(reader)
-        if self._buffer.left_behind(reader.at):
-            self._trim()
-        self._desert()
-
-    def _part(self, reader: Reader) -> None:
+    def _part(self, reader: Seat) -> None:
         """*reader* stops reading; if the call still costs money, another reader's draft takes over the cost."""
         del self._readers[reader]
         left = reader.draft
@@ -376,123 +370,3 @@ class Flight:
     def _wake(self) -> None:
         for reader in self._readers:
             reader.wake()
-
-
-class Reader:
-    """
-    One caller as a reader of a flight. The caller must call ``leave``, in a ``finally``.
-
-    *fields*: those of its request. *owner*: the request that was sent is this caller's own.
-    """
-
-    __slots__ = (
-        "_waiter",
-        "at",
-        "credential",
-        "draft",
-        "fields",
-        "flight",
-        "owner",
-        "question",
-        "released",
-        "together",
-    )
-
-    def __init__(
-        self,
-        flight: Flight,
-        credential: bytes,
-        draft: Draft | None,
-        question: Callable[[], bytes],
-        fields: Fields,
-        *,
-        owner: bool,
-    ) -> None:
-        self.flight = flight
-        self.credential = credential
-        self.draft = draft
-        self.question = question
-        self.fields = fields
-        self.owner = owner
-        self.released = self.together = False
-        self.at = 0
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def opening(self) -> Opening | None:
-        """
-        Wait for the answer's head; None if the answer is not for this caller, which must then make its own call. Raises
-        the flight's error.
-        """
-        flight = self.flight
-        while flight.opening is None or self.released:
-            if self.released:
-                return None
-            if flight.error is not None:
-                raise flight.error
-            await self._wait()
-        return flight.opening
-
-    async def read(self) -> bytes:
-        """The next bytes of the body; ``b""`` at its end. Raises the flight's error if it broke."""
-        flight = self.flight
-        while True:
-            chunk = flight._take(self)  # noqa: SLF001  a reader is the other half of its flight
-            if chunk:
-                return chunk
-            if flight.error is not None:
-                raise flight.error
-            if flight.stage is Stage.DONE:
-                return b""
-            if self.released:
-                raise UpstreamFailed(Cause.INTERNAL, "read on after being released")
-            await self._wait()
-
-    async def whole(self) -> bytes | None:
-        """
-        Wait for all content of the body, and return it; None if it is too large to be kept whole. Raises the flight's
-        error. This does not change what ``read`` returns.
-        """
-        flight = self.flight
-        while not (flight.over or flight.complete or flight.windowed):
-            await self._wait()
-        if flight.windowed:
-            return None
-        if flight.error is not None:
-            raise flight.error
-        return flight.body()
-
-    @property
-    def satisfied(self) -> bool:
-        """Whether it has received the answer's last event; then it may leave before the last byte."""
-        return self.flight.complete and not self.flight.ahead(self)
-
-    @property
-    def owes(self) -> bool:
-        """Whether a call that still runs, or is being cancelled, is still booked to this reader."""
-        flight = self.flight
-        booked = self.draft is not None and self.draft is flight.draft and not flight.settled
-        return booked and flight.task is not None and not flight.task.done()
-
-    def leave(self) -> None:
-        """Stop reading. May be called twice."""
-        self.flight._leave(self)  # noqa: SLF001  as above
-
-    def wake(self) -> None:
-        """Something has changed."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        await changed(self)
-
-
-async def changed(*readers: Reader) -> None:
-    """Wait until something changes in a flight of *readers*, which all belong to one caller."""
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    for reader in readers:
-        reader._waiter = waiter  # noqa: SLF001  as in Reader
-    try:
-        await waiter
-    finally:
-        for reader in readers:
-            reader._waiter = None  # noqa: SLF001  as above

@@ -11,6 +11,7 @@ from sidecar.core.model import Form, Outcome
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.reader import Reader
 
 OPENING = Opening(200, (), (), Form.WHOLE)
 
@@ -40,7 +41,7 @@ def flight_of():
 
 
 def joined(flight, count, credential=b""):
-    readers = [flight.join(credential, draft_of(number)) for number in range(count)]
+    readers = [Reader(flight, credential, draft_of(number)) for number in range(count)]
     return [*readers, *(reader.draft for reader in readers)]
 
 
@@ -107,10 +108,10 @@ def test_heir_leaves_as_well():
 def test_heir_is_released():
     """An heir that the answer is not for leaves the cost to one that it is for."""
     flight = flight_of()
-    owner = flight.join(b"mine", draft_of())
+    owner = Reader(flight, b"mine", draft_of())
     others, mine = draft_of(1), draft_of(2)
-    flight.join(b"another", others)
-    flight.join(b"mine", mine)
+    Reader(flight, b"another", others)
+    Reader(flight, b"mine", mine)
     spend(flight)
     owner.leave()
 
@@ -177,7 +178,7 @@ def test_joining_a_flight_for_nobody():
     assert owner.owes
 
     late = draft_of(1)
-    reader = flight.join(b"", late)
+    reader = Reader(flight, b"", late)
     spend(flight)
     reader.leave()
 
@@ -192,13 +193,13 @@ def test_owes_nothing(end):
     """Nobody waits for a bill that is known, that another has, or that nobody will write."""
     flight = flight_of()
     flight.task = Task() if end != "not begun" else None
-    owner = flight.join(b"", None if end == "no record" else draft_of())
+    owner = Reader(flight, b"", None if end == "no record" else draft_of())
     if end == "settled":
         flight.settled = True
     elif end == "over":
         flight.task.over = True
     elif end == "handed on":
-        flight.join(b"", draft_of(1))
+        Reader(flight, b"", draft_of(1))
     owner.leave()
 
     assert not owner.owes
@@ -208,9 +209,9 @@ def test_readers_without_a_record():
     """Nothing is handed to a reader that has no record."""
     flight = flight_of()
     own, third = draft_of(), draft_of(2)
-    owner = flight.join(b"", own)
-    bare = flight.join()
-    flight.join(b"", third)
+    owner = Reader(flight, b"", own)
+    bare = Reader(flight)
+    Reader(flight, b"", third)
     spend(flight)
     bare.leave()
 
@@ -241,7 +242,7 @@ class Bill(RuleBasedStateMachine):
     def joins(self, credential):
         draft = draft_of(len(self.drafts))
         self.drafts.append(draft)
-        self.readers.append(self.flight.join(credential, draft))
+        self.readers.append(Reader(self.flight, credential, draft))
 
     @precondition(lambda self: self.readers)
     @rule(data=st.data())

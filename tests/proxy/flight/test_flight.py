@@ -12,6 +12,7 @@ from sidecar.core.model import Form, View
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.proxy.flight.flight import WINDOW, Flight
 from sidecar.proxy.flight.opening import Opening
+from sidecar.proxy.flight.reader import Reader
 
 KIB = 1024
 OPENING = Opening(200, (), (), Form.EVENTS)
@@ -44,7 +45,7 @@ def steps(coroutine):
 def taken(reader):
     """All that *reader* can have without waiting."""
     flight, got = reader.flight, b""
-    while chunk := flight._take(reader):
+    while chunk := flight.take(reader):
         got += chunk
     return got
 
@@ -61,7 +62,7 @@ async def test_one_fetch_for_a_hundred(airfield):
             await asyncio.sleep(0)
 
     flight = airfield.lead(fetch)
-    answers = await asyncio.gather(*[airfield.reading(flight.join()) for _ in range(100)])
+    answers = await asyncio.gather(*[airfield.reading(Reader(flight)) for _ in range(100)])
 
     assert [flight] == fetched
     assert {b"".join(b"%d," % number for number in range(50))} == set(answers)
@@ -77,9 +78,9 @@ async def test_late_reader_from_the_first_byte(airfield):
         await go.wait()
         await flight.push(b"two")
 
-    first = airfield.reading(airfield.lead(fetch).join())
+    first = airfield.reading(Reader(airfield.lead(fetch)))
     await airfield.settle()
-    late = airfield.reading(airfield.flights.find("key").join())
+    late = airfield.reading(Reader(airfield.flights.find("key")))
     await airfield.settle()
     go.set()
 
@@ -90,12 +91,12 @@ async def test_pieces_of_a_late_reader():
     """A late reader catches up in pieces of at most 128 KiB, or one chunk where that is larger."""
     flight, _ = flight_of()
     flight.open(OPENING)
-    owner = flight.join()
+    owner = Reader(flight)
     for size in (50, 60, 40, 200, 1):
         await flight.push(bytes(size * KIB))
-    late = flight.join()
+    late = Reader(flight)
     sizes = []
-    while chunk := flight._take(late):
+    while chunk := flight.take(late):
         sizes.append(len(chunk) // KIB)
 
     assert [110, 40, 200, 1] == sizes
@@ -113,7 +114,7 @@ async def test_leader_leaves_in_the_middle(airfield):
         await flight.push(b"two")
 
     flight = airfield.lead(fetch, generating=True)
-    leader, other = airfield.reading(flight.join()), airfield.reading(flight.join())
+    leader, other = airfield.reading(Reader(flight)), airfield.reading(Reader(flight))
     await airfield.settle()
     leader.cancel()
     await airfield.settle()
@@ -127,14 +128,14 @@ async def test_leader_leaves_in_the_middle(airfield):
 def test_owner_is_who_came_first(opened):
     """Only the first to join owns the answer, also when it has left and nobody else reads."""
     flight, _ = flight_of()
-    first = flight.join()
-    second = flight.join()
+    first = Reader(flight)
+    second = Reader(flight)
     first.leave()
     second.leave()
     if opened:
         flight.open(OPENING)
 
-    assert (True, False, False) == (first.owner, second.owner, flight.join().owner)
+    assert (True, False, False) == (first.owner, second.owner, Reader(flight).owner)
 
 
 async def test_release_at_the_head(airfield):
@@ -148,7 +149,7 @@ async def test_release_at_the_head(airfield):
         await flight.push(b"for me")
 
     flight = airfield.lead(fetch)
-    tasks = [airfield.reading(flight.join(credential)) for credential in (b"mine", b"other", b"mine", b"")]
+    tasks = [airfield.reading(Reader(flight, credential)) for credential in (b"mine", b"other", b"mine", b"")]
     await airfield.settle()
     go.set()
 
@@ -168,14 +169,14 @@ async def test_narrowed(airfield):
 
     flight = airfield.lead(fetch)
     asked = ({}, {b"x": b"1"}, {b"x": b"2"}, {})
-    readers = [flight.join(fields=fields) for fields in asked]
+    readers = [Reader(flight, fields=fields) for fields in asked]
     reading = [airfield.reading(reader) for reader in readers]
     await airfield.settle()
 
     assert [False, False, True, True] == [reader.released for reader in readers]
     assert (True, 2) == (flight.joinable, flight.readers)
     assert [False, True] == [flight.fits(fields) for fields in asked[:2]]
-    reading.append(airfield.reading(flight.join(fields=asked[1])))
+    reading.append(airfield.reading(Reader(flight, fields=asked[1])))
     go.set()
     assert [b"answer", b"answer", None, None, b"answer"] == await asyncio.gather(*reading)
 
@@ -209,7 +210,7 @@ async def test_release_with_nobody_left(airfield):
         read_on.append(flight)
 
     flight = airfield.lead(fetch)
-    owner, other = flight.join(), airfield.reading(flight.join())
+    owner, other = Reader(flight), airfield.reading(Reader(flight))
     await airfield.settle()
     owner.leave()
     go.set()
@@ -228,7 +229,7 @@ async def test_error_fans_out(airfield):
         raise BROKEN
 
     flight = airfield.lead(fetch)
-    outcomes = await asyncio.gather(*[airfield.read(flight.join()) for _ in range(5)], return_exceptions=True)
+    outcomes = await asyncio.gather(*[airfield.read(Reader(flight)) for _ in range(5)], return_exceptions=True)
 
     assert [BROKEN] * 5 == outcomes
     assert airfield.flights.find("key") is None
@@ -242,7 +243,7 @@ async def test_error_in_the_middle(airfield):
         await flight.push(b"half")
         raise BROKEN
 
-    reader = airfield.lead(fetch).join()
+    reader = Reader(airfield.lead(fetch))
     await reader.opening()
 
     assert b"half" == await reader.read()
@@ -255,7 +256,7 @@ async def test_error_in_the_middle(airfield):
 async def test_empty_chunks_end_nothing():
     """Empty chunks are no end: what follows is read."""
     flight, _ = flight_of()
-    reader = flight.join()
+    reader = Reader(flight)
     flight.open(OPENING)
     await flight.push(b"")
     await flight.push(bytes(200 * KIB))
@@ -272,14 +273,14 @@ async def test_empty_answer(airfield):
     async def fetch(flight):
         flight.open(airfield.opening)
 
-    assert b"" == await airfield.read(airfield.lead(fetch).join())
+    assert b"" == await airfield.read(Reader(airfield.lead(fetch)))
 
 
 async def test_released_reader_reads_nothing_on():
     """Reading on after a release is a bug that shows, not one that hangs."""
     flight, _ = flight_of()
-    flight.join()
-    other = flight.join()
+    Reader(flight)
+    other = Reader(flight)
     flight.release(lambda _: False)
 
     assert await other.opening() is None
@@ -290,8 +291,8 @@ async def test_released_reader_reads_nothing_on():
 def test_leaving_twice():
     """Leaving twice is leaving once."""
     flight, _ = flight_of()
-    reader = flight.join()
-    flight.join()
+    reader = Reader(flight)
+    Reader(flight)
     reader.leave()
     reader.leave()
 
@@ -301,7 +302,7 @@ def test_leaving_twice():
 async def test_body():
     """The whole body is there as long as its start is."""
     flight, closed = flight_of(limit=3)
-    flight.join()
+    Reader(flight)
     await flight.push(b"ab")
 
     assert b"ab" == flight.body()
@@ -326,7 +327,7 @@ async def test_window(limit, memory):
     """
     flight, closed = flight_of(limit=limit, memory=memory)
     flight.open(OPENING)
-    fast, slow = flight.join(), flight.join()
+    fast, slow = Reader(flight), Reader(flight)
     for _ in range(8):
         assert steps(flight.push(bytes(64 * KIB)))
 
@@ -347,7 +348,7 @@ async def test_window(limit, memory):
     assert flight.held == WINDOW + 64 * KIB
     assert 0 == flight._buffer._ledger.held
 
-    assert 128 * KIB == len(flight._take(slow))
+    assert 128 * KIB == len(flight.take(slow))
     assert flight.held == 192 * KIB
     assert steps(push)
 
@@ -362,7 +363,7 @@ async def test_window_keeps_its_account():
     """Bytes that were counted stay counted until they are let go of."""
     flight, _ = flight_of(limit=512 * KIB)
     flight.open(OPENING)
-    reader = flight.join()
+    reader = Reader(flight)
     for _ in range(8):
         steps(flight.push(bytes(64 * KIB)))
     push = flight.push(bytes(64 * KIB))
@@ -385,7 +386,7 @@ async def test_leaving_makes_room():
     """A slow reader that leaves no longer holds the others up; the last one that leaves holds up nobody."""
     flight, _ = flight_of(limit=1)
     flight.open(OPENING)
-    fast, slow = flight.join(), flight.join()
+    fast, slow = Reader(flight), Reader(flight)
     push = flight.push(bytes(WINDOW + 1))
 
     assert not steps(push)
@@ -411,7 +412,7 @@ async def test_leaving_makes_room():
 async def test_window_before_the_head():
     """Before the head is known nobody can read, so nobody is waited for; the fetch hears that it is time to open."""
     flight, _ = flight_of(limit=1)
-    reader = flight.join()
+    reader = Reader(flight)
 
     assert steps(flight.push(bytes(WINDOW + 1)))
     assert flight.windowed
@@ -439,7 +440,7 @@ async def test_window_of_nobody_is_cancelled(airfields):
         read_on.append(flight)
 
     flight = field.lead(fetch)
-    reader = flight.join()
+    reader = Reader(flight)
     await field.settle()
     reader.leave()
 
@@ -465,7 +466,7 @@ async def test_reading_costs_no_look_at_the_others(limit, monkeypatch):
     costs = Costs()
     flight, _ = flight_of(limit=limit)
     flight.open(OPENING)
-    readers = [flight.join() for _ in range(1000)]
+    readers = [Reader(flight) for _ in range(1000)]
     trim = flight._trim
 
     def counted():
@@ -475,7 +476,7 @@ async def test_reading_costs_no_look_at_the_others(limit, monkeypatch):
     monkeypatch.setattr(flight, "_trim", counted)
     for _ in range(10):
         assert steps(flight.push(b"chunk"))
-        assert {b"chunk"} == {flight._take(reader) for reader in readers}
+        assert {b"chunk"} == {flight.take(reader) for reader in readers}
 
     for reader in readers:
         reader.leave()
@@ -483,31 +484,14 @@ async def test_reading_costs_no_look_at_the_others(limit, monkeypatch):
     assert costs.looks <= 30 * 1000
 
 
-async def test_whole():
-    """The whole body comes when it is there to its end, and takes nothing from what is read."""
+@pytest.mark.parametrize("ended", [True, False], ids=["at the end", "at the last event"])
+async def test_whole(ended):
+    """
+    The whole body comes when all that counts is there, and takes nothing from what is read. Nobody waits for the
+    connection's end, nor minds how it ends.
+    """
     flight, _ = flight_of()
-    reader = flight.join()
-    flight.open(OPENING)
-    await flight.push(b"one ")
-    whole = reader.whole()
-
-    assert not steps(whole)
-
-    await flight.push(b"two")
-    flight.finish()
-
-    with pytest.raises(StopIteration) as ended:
-        whole.send(None)
-
-    assert b"one two" == ended.value.value
-    assert b"one two" == await reader.whole()
-    assert b"one two" == await reader.read()
-
-
-async def test_whole_at_the_last_event():
-    """Once all that counts has come, nobody waits for the connection's end, nor minds how it ends."""
-    flight, _ = flight_of()
-    reader = flight.join()
+    reader = Reader(flight)
     flight.open(OPENING)
     await flight.push(b"one ")
     whole = reader.whole()
@@ -516,19 +500,23 @@ async def test_whole_at_the_last_event():
 
     await flight.push(b"two")
     flight.complete = True
+    if ended:
+        flight.finish()
 
-    with pytest.raises(StopIteration) as ended:
+    with pytest.raises(StopIteration) as found:
         whole.send(None)
 
-    assert b"one two" == ended.value.value
-    assert not flight.over
+    assert b"one two" == found.value.value
+    assert ended == flight.over
+    assert b"one two" == await reader.whole()
+    assert b"one two" == await reader.read()
 
 
 @pytest.mark.parametrize("limit", [1, 6], ids=["at once", "in the middle"])
 async def test_whole_of_too_much(limit):
     """An answer that cannot be kept whole is not waited for to its end, and loses nothing by that."""
     flight, _ = flight_of(limit=limit)
-    reader = flight.join()
+    reader = Reader(flight)
     flight.open(OPENING)
     await flight.push(b"abcde")
     if limit > 1:
@@ -550,7 +538,7 @@ async def test_whole_of_too_much(limit):
 async def test_whole_of_a_broken_answer():
     """Where it breaks there is no whole; the error says why."""
     flight, _ = flight_of()
-    reader = flight.join()
+    reader = Reader(flight)
     flight.open(OPENING)
     await flight.push(b"half")
     flight.fail(BROKEN)
@@ -562,7 +550,7 @@ async def test_satisfied():
     """A reader has had it all when the last event has come and none of it is left to read."""
     flight, _ = flight_of()
     flight.open(OPENING)
-    first, second = flight.join(), flight.join()
+    first, second = Reader(flight), Reader(flight)
     await flight.push(b"last event")
 
     assert not first.satisfied
@@ -584,7 +572,7 @@ async def test_satisfied():
 async def test_views_are_made_once_for_all():
     """What one reader's view is made into stands there for the others."""
     flight, _ = flight_of()
-    first, second = flight.join(), flight.join()
+    first, second = Reader(flight), Reader(flight)
     first.flight.views[View(stream=True)] = b"converted"
 
     assert {View(stream=True): b"converted"} == second.flight.views
@@ -619,13 +607,13 @@ class Story(RuleBasedStateMachine):
     @precondition(lambda self: self.flight.joinable)
     @rule()
     def joins(self):
-        self.got[self.flight.join()] = b""
+        self.got[Reader(self.flight)] = b""
 
     @precondition(lambda self: self.got)
     @rule(data=st.data())
     def reads(self, data):
         reader = data.draw(st.sampled_from(list(self.got)))
-        self.got[reader] += self.flight._take(reader)
+        self.got[reader] += self.flight.take(reader)
         self._spin()
 
     @precondition(lambda self: self.got)

@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.core.cache.purges import ALL, Scope, ScopeKind
 from sidecar.errors import Cause, Refused, UpstreamFailed
+from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.table import FINISHED_FOR_NOBODY
 
 KIB = 1024
@@ -89,7 +90,7 @@ async def test_cancelled_at_every_await(airfields, bounds, call, victim):
             flight = field.lead(flying, generating=generating)
         else:
             flight = field.lead(fetch, generating=generating)
-        readers = [field.read(flight.join()) for _ in range(1 if victim == "only" else 2)]
+        readers = [field.read(Reader(flight)) for _ in range(1 if victim == "only" else 2)]
         if victim != "fetch":
             index = 1 if victim == "other" else 0
             cancelled = readers[index] = CancelledAt(readers[index], at)
@@ -131,7 +132,7 @@ async def test_abandoned(airfield, sent, generating, expected):
     """A-5: what becomes of a call when its last reader leaves."""
     trail = []
     flight = airfield.lead(fetching(airfield, trail, sent=sent), generating=generating)
-    reader = flight.join()
+    reader = Reader(flight)
     await reader.opening()
     reader.leave()
 
@@ -154,7 +155,7 @@ async def test_finished_for_nobody_at_most(airfield):
         await flight.push(b"answer")
         ends.append(flight.key)
 
-    readers = [airfield.lead(fetch, key).join() for key in range(FINISHED_FOR_NOBODY + 2)]
+    readers = [Reader(airfield.lead(fetch, key)) for key in range(FINISHED_FOR_NOBODY + 2)]
     await airfield.settle()
     for reader in readers:
         reader.leave()
@@ -162,7 +163,7 @@ async def test_finished_for_nobody_at_most(airfield):
 
     assert "<Flights 16 flying, 16 joinable, 16 for nobody>" == repr(airfield.flights)
 
-    again = airfield.reading(airfield.flights.find(0).join())
+    again = airfield.reading(Reader(airfield.flights.find(0)))
     go.set()
 
     assert b"answer" == await again
@@ -179,7 +180,7 @@ async def test_cancelled_before_its_first_step(airfield):
         started.append(flight)
 
     flight = airfield.lead(fetch)
-    flight.join().leave()
+    Reader(flight).leave()
 
     assert airfield.flights.find("key") is None
 
@@ -196,7 +197,7 @@ async def test_shutdown(airfield):
         await asyncio.Event().wait()
 
     flights = [airfield.lead(fetch, key) for key in range(3)]
-    readers = [airfield.reading(flight.join()) for flight in flights]
+    readers = [airfield.reading(Reader(flight)) for flight in flights]
     flights[0].task.cancel()
     await airfield.settle()
     flights[1].task.cancel()
@@ -219,9 +220,9 @@ async def test_newer_flight_takes_the_place(airfield):
         return fetch
 
     earlier = airfield.lead(fetch_of(b"earlier", go))
-    first = airfield.reading(earlier.join())
+    first = airfield.reading(Reader(earlier))
     later = airfield.lead(fetch_of(b"later", later_go))
-    second = airfield.reading(later.join())
+    second = airfield.reading(Reader(later))
     await airfield.settle()
 
     assert airfield.flights.find("key") is later
@@ -233,7 +234,7 @@ async def test_newer_flight_takes_the_place(airfield):
     assert b"earlier" == await first
     assert airfield.flights.find("key") is later
 
-    third = airfield.reading(later.join())
+    third = airfield.reading(Reader(later))
     later_go.set()
 
     assert [b"later", b"later"] == await asyncio.gather(second, third)
@@ -263,7 +264,7 @@ async def test_detached_by_a_purge(airfield, purged, scopes, detached):
         await flight.push(b"answer")
 
     flight = airfield.flights.lead("key", fetch, generating=False, scopes=lambda: scopes)
-    reader = airfield.reading(flight.join())
+    reader = airfield.reading(Reader(flight))
     await airfield.settle()
 
     assert int(detached) == airfield.flights.detach(purged)
@@ -272,7 +273,7 @@ async def test_detached_by_a_purge(airfield, purged, scopes, detached):
     assert (None if detached else flight) is airfield.flights.find("key")
 
     later = airfield.lead(fetch)
-    second = airfield.reading(later.join())
+    second = airfield.reading(Reader(later))
     go.set()
 
     assert [b"answer"] * 2 == await asyncio.gather(reader, second)
@@ -292,7 +293,7 @@ async def test_outdated(airfield):
         airfield.flights.lead(number, fetch, generating=False, target=target)
         for number, target in enumerate([b"a", b"b", b""])
     ]
-    readers = [airfield.reading(flight.join()) for flight in flights]
+    readers = [airfield.reading(Reader(flight)) for flight in flights]
     await airfield.settle()
     airfield.flights.outdate(b"a")
     airfield.flights.outdate(b"a")
@@ -307,7 +308,7 @@ async def test_detached_with_nobody_waiting(airfield):
     """A call that is finished only to be kept is not, when what it brings must not be kept."""
     trail = []
     flight = airfield.lead(fetching(airfield, trail))
-    reader = flight.join()
+    reader = Reader(flight)
     await reader.opening()
     reader.leave()
 
@@ -322,7 +323,7 @@ async def test_detached_with_nobody_waiting(airfield):
 async def test_private_flight_is_detached(airfield):
     """What nobody can join can be kept all the same, and so is told of a purge."""
     flight = airfield.flights.lead(None, fetching(airfield), generating=False, scopes=lambda: (ALL, OCR))
-    reader = airfield.reading(flight.join())
+    reader = airfield.reading(Reader(flight))
 
     assert 1 == airfield.flights.detach([OCR])
     assert flight.superseded
@@ -333,7 +334,7 @@ async def test_private_flight(airfield):
     """A flight without a key is found by nobody, and is not finished for nobody."""
     trail = []
     flight = airfield.lead(fetching(airfield, trail), None)
-    reader = flight.join()
+    reader = Reader(flight)
 
     assert airfield.flights.find(None) is None
     assert 1 == len(airfield.flights)
@@ -356,7 +357,7 @@ async def test_bug_in_a_fetch(airfield, opened):
         raise bug
 
     with pytest.raises(UpstreamFailed) as caught:
-        await airfield.read(airfield.lead(fetch).join())
+        await airfield.read(Reader(airfield.lead(fetch)))
 
     assert Cause.INTERNAL == caught.value.cause
     assert [bug] == airfield.bugs
@@ -370,7 +371,7 @@ async def test_fetch_that_opens_nothing(airfield):
         pass
 
     with pytest.raises(UpstreamFailed):
-        await airfield.read(airfield.lead(fetch).join())
+        await airfield.read(Reader(airfield.lead(fetch)))
 
     assert [AssertionError] == [type(bug) for bug in airfield.bugs]
     airfield.bugs.clear()
@@ -384,7 +385,7 @@ async def test_refusal_reaches_readers_as_it_is(airfield):
         raise refused
 
     with pytest.raises(Refused) as caught:
-        await airfield.read(airfield.lead(fetch).join())
+        await airfield.read(Reader(airfield.lead(fetch)))
 
     assert refused is caught.value
 
@@ -422,9 +423,9 @@ def test_marks_are_bounded(airfields):
 async def test_reserved(airfield):
     """A flight may be joined before its fetch begins, and whoever has joined gets all of it."""
     flight = airfield.flights.reserve("key", generating=True)
-    first = airfield.reading(flight.join())
+    first = airfield.reading(Reader(flight))
     await airfield.settle()
-    second = airfield.reading(airfield.flights.find("key").join())
+    second = airfield.reading(Reader(airfield.flights.find("key")))
     airfield.flights.launch(flight, fetching(airfield))
 
     assert [400, 400] == [len(body) for body in await asyncio.gather(first, second)]
@@ -433,7 +434,7 @@ async def test_reserved(airfield):
 async def test_grounded(airfield):
     """One that needs no fetch is found no more; the next one under its key is another."""
     flight = airfield.flights.reserve("key", generating=True)
-    reader = flight.join()
+    reader = Reader(flight)
     later = airfield.flights.reserve("key", generating=True)
     airfield.flights.ground(flight)
 
@@ -450,7 +451,7 @@ async def test_reserved_and_purged(airfield):
     """A purge detaches what has not begun, too."""
     scopes = (ALL, Scope(ScopeKind.TAG, "ocr"))
     flight = airfield.flights.reserve("key", generating=True, scopes=lambda: scopes)
-    reader = flight.join()
+    reader = Reader(flight)
 
     assert 1 == airfield.flights.detach([scopes[1]])
     assert airfield.flights.find("key") is None
