@@ -35,6 +35,9 @@ MOST_PROBLEMS = 5
 """Problems of a refused configuration that are logged, each in a line of its own; `sidecar check` shows them all."""
 
 
+_in_thread = asyncio.to_thread  # noqa: TID251  reads a disk, or a whole configuration
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where rules come from: *load* reads them or raises ``ConfigError``, *watch* tells when they may have changed."""
@@ -79,16 +82,16 @@ class Reloads:
 
     async def watch(self, source: Source) -> None:
         """Look at the folder now and then, as long as the process runs."""
-        self._handled = await asyncio.to_thread(source.watch.look)
+        self._handled = await _in_thread(source.watch.look)
         while True:
             await self._sleep(LOOK_SECONDS)
             try:
-                seen = await asyncio.to_thread(source.watch.look)
+                seen = await _in_thread(source.watch.look)
                 if seen == self._handled:
                     continue
                 for _ in range(SETTLE_LOOKS):
                     await self._sleep(SETTLE_SECONDS)
-                    before, seen = seen, await asyncio.to_thread(source.watch.look)
+                    before, seen = seen, await _in_thread(source.watch.look)
                     if seen == before:
                         break
                 if seen != self._handled:
@@ -108,14 +111,14 @@ class Reloads:
             raise Refused(409, "no-source", "this process was not started from a configuration that can be read again")
         async with self._lock:
             before = self._parts.revision.rules
-            seen = await asyncio.to_thread(source.watch.look)
+            seen = await _in_thread(source.watch.look)
             files = self._handled is not None and seen[1] != self._handled[1]
             self._handled = seen
             try:
-                wanted = await asyncio.to_thread(source.load)
+                wanted = await _in_thread(source.load)
                 _check_kept(before, wanted)
                 rules = effective(self._started, wanted)
-                prepared = await asyncio.to_thread(partial(self._adoption.prepare, rules, files=files))
+                prepared = await _in_thread(partial(self._adoption.prepare, rules, files=files))
                 finish = await self._adoption.open(rules)
             except ConfigError as error:
                 raise self._refuse(error.problems, by) from None

@@ -136,4 +136,6 @@ async def test_a_configuration_that_was_refused(build_lab, upstream):
     assert [{"": 0.0}, {"": 0.0}] == [metric(refused, name) for name in names]
     assert {"": 1.0} == metric(accepted, names[0])
     assert metric(accepted, names[1])[""] > 1e9
-    assert str(refused.sidecar.readiness().parts[-1]).startswith("[-] configuration: revision built in is in use; what was read last is refused")
+    part = str(refused.sidecar.readiness().parts[-1])
+
+    assert part.startswith("[-] configuration: revision built in is in use; what was read last is refused")
