@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from sidecar.app.revision import Revision
 from sidecar.app.wiring import Parts, commit_bytes
+from sidecar.core.cache.purges import Scope, ScopeKind
 from sidecar.core.rules import RedisRule, Rules, Service
 from sidecar.identity.caller_tokens import KeySets
 from sidecar.net.outbound.connection import trust
@@ -114,6 +115,10 @@ class Adoption:
         parts.proxy.adopt(rules, parts.operations.mode, parts.key_sets.verify)
         parts.listener.adopt(rules.limits)
         parts.operations.adopt(rules.mode, rules.services)
+        remade = tuple(Scope(ScopeKind.SERVICE, name) for name in _remade(before, rules))
+        if remade:
+            parts.purges.apply(remade, pending=False)
+            parts.operations.take(remade)
         self._on_adopt(rules)
 
     async def entries_by_route(self) -> Mapping[str, int]:
@@ -159,6 +164,17 @@ def _services(started: Rules, wanted: Rules) -> Iterable[Service]:
     for service in wanted.services:
         breaker = replace(service.breaker, shared=shared.get(service.name, False))
         yield replace(service, breaker=breaker)
+
+
+def _remade(before: Rules, after: Rules) -> Iterable[str]:
+    """
+    The services that are others under the same name: they speak another dialect, or stand at another kind of host. Then
+    the same request is another question, so what is stored here for them goes.
+    """
+    was = {service.name: (service.dialect.name, service.own) for service in before.services}
+    for service in after.services:
+        if was.get(service.name, (service.dialect.name, service.own)) != (service.dialect.name, service.own):
+            yield service.name
 
 
 def _word(rules: Rules) -> str:

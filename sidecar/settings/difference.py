@@ -164,8 +164,8 @@ def _said(seconds: float | None) -> str:
 
 
 def _identity(service: Service) -> tuple[object, ...]:
-    """What makes another key of the same call."""
-    return service.dialect.name, separation(service)
+    """What makes another question of the same call, or another caller."""
+    return service.dialect.name, service.own, separation(service)
 
 
 def _counted(kind: str, before: list[str], after: list[str], found: Iterable[SettingChange]) -> str:

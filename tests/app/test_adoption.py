@@ -1,0 +1,227 @@
+"""
+Whatever rules follow whatever rules: what is served is what a process started with the new rules would serve.
+
+No sockets: heads and bodies go straight to the proxy, and entries straight into memory, as if they had been fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.app.adoption import Adoption, Prepared, effective, waiting
+from sidecar.app.clocks import Clocks
+from sidecar.app.revision import Revision
+from sidecar.app.sidecar import Sidecar
+from sidecar.core.model import Entry, Form, Head
+from sidecar.core.rules import (
+    BreakerRule,
+    CacheMode,
+    CacheRule,
+    HeaderRule,
+    Limits,
+    Listen,
+    Match,
+    Mode,
+    RedisRule,
+    Region,
+    Route,
+    Rules,
+    SealRule,
+    Service,
+    Share,
+)
+from sidecar.dialects import DIALECTS
+from sidecar.net.base import Request, Response
+from sidecar.settings.difference import changes
+
+NOW = 1_800_000_000.0
+PATH = b"/openai/v1/chat/completions"
+CLOCKS = Clocks(wall=lambda: NOW, running=lambda: 1000.0, pause=pytest.fail, draw=lambda: 0.5)
+
+VENDOR, GATEWAY, OTHER = "https://api.openai.com", "https://gateway.example", "https://other.example"
+
+
+def rules(*, count=(), ignore=(), identify=(), share=None, first=None, ttl=None, mode=CacheMode.ALWAYS, url=GATEWAY):
+    """Rules of one service with a route for everything, and perhaps a *first* route for team a."""
+    service = Service(
+        "openai",
+        DIALECTS["openai"],
+        (Region("here", url),),
+        path="/openai",
+        headers=HeaderRule(frozenset(count), frozenset(ignore)),
+        credential_headers=frozenset(identify),
+    )
+    cache = CacheRule(mode, ttl=ttl, share=share or Share())
+    routes = [Route("all", cache=cache)]
+    if first is not None:
+        routes.insert(0, Route("first", Match(header={"x-team": "a"}), replace(cache, share=first)))
+    return Rules((service,), tuple(routes), health=Listen(port=0), admin=Listen(port=0))
+
+
+HEADERS = [b"x-team", b"x-unit"]
+names = st.sets(st.sampled_from(HEADERS))
+shares = st.sampled_from([Share(), Share("service"), Share("header", "x-team"), Share("header", "x-unit")])
+
+
+@st.composite
+def configurations(draw) -> Rules:
+    count, ignore, identify = draw(names), draw(names), draw(names)
+    return rules(
+        count=count,
+        ignore=ignore - count - identify,
+        identify=identify - count,
+        share=draw(shares),
+        first=draw(st.none() | shares),
+        ttl=draw(st.sampled_from([None, 10.0, 1000.0])),
+        mode=draw(st.sampled_from([CacheMode.ALWAYS, CacheMode.DETERMINISTIC, CacheMode.OFF])),
+        url=draw(st.sampled_from([GATEWAY, OTHER, VENDOR])),
+    )
+
+
+requests = st.builds(
+    lambda key, team, unit, seed: (
+        {b"authorization": b"Bearer " + key}
+        | ({} if team is None else {b"x-team": team})
+        | ({} if unit is None else {b"x-unit": unit}),
+        seed,
+    ),
+    st.sampled_from([b"sk-one", b"sk-two"]),
+    st.sampled_from([None, b"a", b"b"]),
+    st.sampled_from([None, b"a", b"b"]),
+    st.sampled_from([0, 1]),
+)
+
+
+def process(by: Rules) -> Sidecar:
+    return Sidecar(by, environ={}, write=lambda _: None, clocks=CLOCKS)
+
+
+def adopt(sidecar: Sidecar, by: Rules) -> None:
+    parts = sidecar._parts
+    Adoption(parts, lambda _: None).adopt(Prepared(by, parts.make_key_sets(by), None), Revision(by, NOW))
+
+
+def request(fields: dict[bytes, bytes], seed: int) -> tuple[Head, bytes]:
+    body = json.dumps({"model": "m", "temperature": 0, "messages": [{"role": "user", "content": str(seed)}]}).encode()
+    whole = {b"host": b"localhost", b"content-type": b"application/json", **fields}
+    return Head(b"POST", PATH, 1, tuple(whole.items()), whole, 7400), body
+
+
+def call_of(sidecar: Sidecar, fields: dict[bytes, bytes], seed: int) -> Any:
+    """The plan and the call of a request."""
+    head, body = request(fields, seed)
+    plan = sidecar.proxy.admit(head).plan
+    return plan, sidecar.proxy._lookup.call(plan, head, body, None) if plan.bypass is None else None
+
+
+def store(sidecar: Sidecar, number: int, fields: dict[bytes, bytes], seed: int) -> None:
+    """As if the request had been answered a minute ago: its number is the answer."""
+    plan, call = call_of(sidecar, fields, seed)
+    if call is None or call.key is None:
+        return
+    body = b'{"choices":[{"message":{"content":"%d"}}]}' % number
+    headers = ((b"content-type", b"application/json"),)
+    ttl = call.fresh.ttl + 3600.0
+    entry = Entry(200, headers, body, Form.WHOLE, "openai", call.route.name, "m", NOW - 60.0, ttl)
+    sidecar.memory.put(call.key, entry)
+    sidecar.proxy._access._accepted.note(plan.site.place, call.principal, NOW, 1000.0)
+
+
+def served(sidecar: Sidecar, fields: dict[bytes, bytes], seed: int) -> bytes | None:
+    """The stored answer that a request gets, by the ordinary way and by the shortest; None: it would be fetched."""
+    head, body = request(fields, seed)
+    plan = sidecar.proxy.admit(head).plan
+    answer = sidecar.proxy.answer(Request(head, body, plan))
+    quick = sidecar.proxy.try_hit(plan, body)
+    found = answer.body if isinstance(answer, Response) else None
+    assert quick is None or quick.body == found
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(configurations(), configurations(), st.lists(requests, min_size=1, max_size=6), st.lists(requests, max_size=6))
+def test_as_if_started_with_the_new_rules(before, after, stored, asked):
+    """
+    The same entries under the same addresses, whichever way a process came to its rules. And an entry serves only whom
+    the new rules hold for the same as the caller that it was fetched for.
+    """
+    one = process(before)
+    for number, each in enumerate(stored):
+        store(one, number, *each)
+        served(one, *each)  # so that its head and its call are known
+    adopt(one, after)
+    fresh = process(after)
+    for proxy in (fresh.proxy,):
+        proxy._access._accepted._at.update(one.proxy._access._accepted._at)
+        proxy._lookup._secret = one.proxy._lookup._secret
+        proxy._lookup.plans._secret = proxy._lookup.plans._identities._secret = one.proxy._lookup._secret
+    for entries in one.memory.walk():
+        for key, held in entries:
+            fresh.memory.put(key, held.entry)
+
+    for each in (*stored, *asked):
+        found = served(one, *each)
+
+        assert found == served(fresh, *each)
+        if found is not None:
+            owner = stored[int(json.loads(found)["choices"][0]["message"]["content"])]
+            assert call_of(one, *owner)[1].key == call_of(one, *each)[1].key
+
+
+def test_every_key_is_adopted_or_named():
+    """Whatever differs between the rules in use and those that are wanted is named as waiting; and nothing else is."""
+    started = replace(rules(), redis=RedisRule("redis://a"), seal=SealRule("/secret"))
+    wanted = replace(
+        rules(ttl=5.0, url=OTHER),
+        listen=Listen("0.0.0.0", 1, ("name",)),
+        health=Listen("0.0.0.0", 2),
+        admin=Listen("0.0.0.0", 3),
+        state_dir="/elsewhere",
+        redis=RedisRule("redis://b", 1.0, "other", 3, 2.0, 7, "/u", "/p", "/ca", "/c", "/k"),
+        seal=SealRule("/another", False, 7),
+        mode=Mode.CACHE_OFF,
+        limits=Limits(collect=1),
+    )
+    wanted = replace(wanted, services=tuple(replace(s, breaker=BreakerRule(shared=True)) for s in wanted.services))
+    used = effective(started, wanted)
+    waits = {change.path for change in waiting(started, wanted)}
+
+    assert waits == {change.path for change in changes(used, wanted)}
+    assert {
+        "listen.host", "listen.port", "health.host", "health.port", "admin.host", "admin.port", "state.dir",
+        "cache.redis.url", "cache.redis.namespace", "cache.redis.max_connections", "cache.redis.warm",
+        "cache.redis.username_file", "cache.redis.password_file", "cache.redis.ca_file", "cache.redis.cert_file",
+        "cache.redis.key_file", "cache.secret_file", "services.openai.breaker.shared",
+    } == waits  # fmt: skip
+    assert {"routes.all.cache.ttl", "mode", "limits.collect", "listen.names", "cache.redis.timeout",
+            "cache.redis.lease_wait", "cache.encrypt", "cache.compress_above", "services.openai.regions.here.url"} <= {
+        change.path for change in changes(started, used)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_redis_that_comes_or_goes(there):
+    """It waits as a whole, and the other keys don't."""
+    started = replace(rules(), redis=RedisRule("redis://a") if not there else None)
+    wanted = replace(rules(ttl=5.0), redis=RedisRule("redis://a") if there else None)
+
+    assert ["cache.redis"] == [change.path for change in waiting(started, wanted)]
+    assert started.redis is effective(started, wanted).redis
+    assert 5.0 == effective(started, wanted).routes[0].cache.ttl
+
+
+def test_another_dialect():
+    """The same request means something else there: nothing stored for the service serves on."""
+    one = process(rules())
+    store(one, 0, {b"authorization": b"Bearer sk-one"}, 0)
+    other = rules()
+    other = replace(other, services=(replace(other.services[0], dialect=DIALECTS["azure-openai"]),))
+    adopt(one, other)
+
+    assert 0 == one.memory.entries
