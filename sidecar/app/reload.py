@@ -40,7 +40,10 @@ _in_thread = asyncio.to_thread  # noqa: TID251  reads a disk, or a whole configu
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rules come from: *load* reads them or raises ``ConfigError``, *watch* tells when they may have changed."""
+    """
+    Where rules come from: *load* reads them or raises ``ConfigError``, *watch* tells when they may have changed since
+    it was made. So *watch* is made before the first *load*.
+    """
 
     load: Callable[[], Rules]
     watch: FileWatch
@@ -76,13 +79,13 @@ class Reloads:
         self._problems: tuple[str, ...] = ()
         if source is not None:
             source.watch.follow(parts.rules)
+            self._handled = source.watch.first, source.watch.look()[1]
 
     def __repr__(self) -> str:
         return f"<Reloads from {self.source!r}>"
 
     async def watch(self, source: Source) -> None:
         """Look at the folder now and then, as long as the process runs."""
-        self._handled = await _in_thread(source.watch.look)
         while True:
             await self._sleep(LOOK_SECONDS)
             try:
@@ -130,6 +133,7 @@ class Reloads:
             else:
                 self._parts.revision = revision
             source.watch.follow(rules)
+            self._handled = seen[0], (await _in_thread(source.watch.look))[1]
             self._problems = ()
             await finish()
             return await self._accepted(before, rules, by, files=files)

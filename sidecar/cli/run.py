@@ -42,6 +42,7 @@ def run(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is somebody to hear it
     overrides: Mapping[str, object] = {"listen.port": port}
     environ = dict(os.environ)
+    watch = FileWatch(config)
     read = partial(load, config, environ=environ, overrides=overrides, strict=False, here=True)
     problems: tuple[str, ...] = ()
     try:
@@ -51,7 +52,7 @@ def run(
             raise
         problems = error.problems
         rules = forwarding(environ=environ, overrides=overrides)
-    source = Source(read, FileWatch(config))
+    source = Source(read, watch)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_demonstrate(rules, problems, pace) if demo else _serve(rules, problems, source))
 

@@ -26,7 +26,8 @@ _FileState = tuple[int, int, int, int, int]
 class FileWatch:
     """
     The configuration at *path* (None for the default folder) and the files that *rules* name. *wall* is seconds since
-    the epoch, as files have them. ``look`` may be called from any thread, one at a time.
+    the epoch, as files have them. ``look`` may be called from any thread, one at a time; *first* is what the
+    configuration was when this was made.
     """
 
     def __init__(self, path: str | None, wall: Callable[[], float] = time.time) -> None:  # noqa: TID251  file times
@@ -34,6 +35,7 @@ class FileWatch:
         self._wall = wall
         self._named: tuple[str, ...] = ()
         self._read: dict[str, tuple[_FileState, bytes]] = {}
+        self.first = self.look()[0]
 
     def __repr__(self) -> str:
         return f"<FileWatch {self._place}, {len(self._named)} files named there>"

@@ -73,8 +73,8 @@ class RulesOnDisk:
 
     def source(self) -> Source:
         """Where a sidecar reads it."""
-        read = partial(load, str(self.folder), environ={}, overrides=OPEN, strict=False, here=True)
-        return Source(read, FileWatch(str(self.folder)))
+        watch = FileWatch(str(self.folder))
+        return Source(partial(load, str(self.folder), environ={}, overrides=OPEN, strict=False, here=True), watch)
 
 
 async def reload(lab: Lab) -> ReloadResult:

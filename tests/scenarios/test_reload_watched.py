@@ -1,0 +1,191 @@
+"""A configuration that changes on disk, as kubelet, editors and scripts do it; nobody tells the sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sidecar.app.sidecar import Sidecar
+from sidecar.core.rules import Mode
+from sidecar.settings import forwarding
+from tests.scenarios.conftest import Lab
+from tests.scenarios.regions import Region, chat, running
+from tests.scenarios.rules_on_disk import OPEN, RulesOnDisk, WarmCaller, events, live, reload, rules
+
+ANCHOR = Path(__file__).parents[1] / "anchor.pem"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> RulesOnDisk:
+    """The folder of a configuration, mounted as kubelet does it."""
+    return RulesOnDisk(tmp_path / "etc")
+
+
+@pytest.fixture
+async def upstream():
+    """A region."""
+    async with running("here") as (region,):
+        yield region
+
+
+def ttl(lab: Lab) -> float | None:
+    """The TTL of the route that the stories change."""
+    return lab.sidecar.rules.routes[0].cache.ttl
+
+
+@pytest.mark.parametrize("way", ["write", "rename", "mount"])
+async def test_ways_of_writing(build_lab, disk, upstream: Region, way: str):
+    """Whichever way it is written, the new rules are in use soon."""
+    getattr(disk, way if way != "rename" else "write")(rules(upstream, route="cache: {ttl: 1s}"))
+    lab = await build_lab("", on_disk=disk.source())
+    for seconds in (2, 3):
+        getattr(disk, way)(rules(upstream, route=f"cache: {{ttl: {seconds}s}}"))
+        await live(lab, lambda seconds=seconds: len(events(lab, "config-reloaded")) == seconds - 1)
+
+        assert seconds == ttl(lab)
+    assert ["change", "change"] == [line["by"] for line in events(lab, "config-reloaded")]
+
+
+async def test_gone_and_back(build_lab, disk, upstream: Region):
+    """While the folder is away the last good rules serve; when it is back, those in it do."""
+    disk.mount(rules(upstream, route="cache: {ttl: 1s}"))
+    lab = await build_lab("", on_disk=disk.source())
+    disk.remove()
+    await live(lab, lambda: bool(events(lab, "config-refused")))
+
+    assert (1.0, 200) == (ttl(lab), (await lab.ask(chat(1))).status)
+
+    disk.mount(rules(upstream, route="cache: {ttl: 2s}"))
+    await live(lab, lambda: ttl(lab) == 2.0)
+
+    assert not lab.sidecar._parts.revision.refused
+
+
+async def test_many_swaps_under_load(build_lab, disk, upstream: Region):
+    """
+    A hundred swaps, every third of them invalid, while eight connections call: no call fails, no connection breaks, the
+    last valid rules are in use in the end, and what was stored is still there.
+    """
+    disk.mount(rules(upstream))
+    lab = await build_lab("", on_disk=disk.source())
+    callers = [WarmCaller(lab) for _ in range(8)]
+    for number in range(8):
+        await callers[number].ask("a", chat(number))
+    done = asyncio.Event()
+    asked = 0
+
+    async def call(caller: WarmCaller, number: int) -> None:
+        nonlocal asked
+        while not done.is_set():
+            await caller.ask("a", chat(number))
+            asked += 1
+
+    calls = [asyncio.create_task(call(*each)) for each in zip(callers, range(8), strict=True)]
+    for number in range(100):
+        disk.mount("routes: [" if number % 3 == 1 else rules(upstream, route=f"cache: {{ttl: {number + 1}h}}"))
+        if number % 20 == 0:
+            await asyncio.gather(reload(lab), return_exceptions=True)  # an operator asks meanwhile
+        await asyncio.sleep(0.01)
+    await live(lab, lambda: ttl(lab) == 100 * 3600.0)
+    done.set()
+    await asyncio.gather(*calls)
+    for caller in callers:
+        caller.close()
+
+    assert asked > 100
+    assert 8 == lab.sidecar.memory.entries
+    late = WarmCaller(lab)
+
+    assert ["hit_memory"] * 8 == [await late.ask("a", chat(number)) for number in range(8)]
+
+    late.close()
+
+
+async def test_trust_anchors_that_rotate(build_lab, disk, upstream: Region, tmp_path: Path):
+    """New connections trust the new anchors; a call on an old connection finishes there. Unfit ones change nothing."""
+    anchors = tmp_path / "ca.pem"
+    anchors.write_bytes(ANCHOR.read_bytes())
+    disk.mount(rules(upstream, more=f"upstream: {{ca_file: {anchors}}}"))
+    lab = await build_lab("", on_disk=disk.source())
+    await lab.ask(chat(1))
+    pool = lab.sidecar.upstream._pool
+    upstream.hold = b"box 2"
+    held = asyncio.create_task(lab.ask(chat(2)))
+    await lab.until(lambda: upstream.calls == 2)
+    anchors.write_bytes(b"# rotated\n" + ANCHOR.read_bytes())
+    await live(lab, lambda: lab.sidecar.upstream._pool is not pool)
+    await lab.ask(chat(3))
+    upstream.go.set()
+
+    assert 200 == (await held).status
+
+    await lab.until(lambda: not lab.sidecar.upstream._retired)
+    fresh = lab.sidecar.upstream._pool
+    anchors.write_bytes(b"no certificate")
+    await live(lab, lambda: bool(events(lab, "config-refused")))
+
+    assert fresh is lab.sidecar.upstream._pool
+    assert 200 == (await lab.ask(chat(4))).status
+
+
+async def test_a_process_that_only_forwards(disk, upstream: Region):
+    """A process whose configuration could not be read takes up its work as soon as that is put right."""
+    disk.mount("routes: [")
+    logs: list[bytes] = []
+    sidecar = Sidecar(
+        forwarding(environ={}, overrides=OPEN), environ={}, write=logs.append, refused=True, source=disk.source()
+    )
+    await sidecar.start()
+    try:
+        assert (Mode.PASSTHROUGH, False) == (sidecar.operations.mode, not sidecar._parts.revision.refused)
+
+        disk.mount(rules(upstream))
+        await live(Lab(sidecar, logs=logs), lambda: sidecar.operations.mode is Mode.NORMAL)
+
+        assert "team" == sidecar.rules.routes[0].name
+        assert "sidecar_config_last_reload_successful 1.0" in sidecar.metrics.exposition().decode()
+    finally:
+        await sidecar.stop()
+
+
+async def test_a_fleet_on_two_revisions(build_fleet, disk, tmp_path: Path, upstream: Region):
+    """It is seen in each pod's status and metrics, and it ends."""
+    one, two = await build_fleet(upstream.url)
+    one.sidecar.fleet.presence._revision = lambda: "aaa"
+    two.sidecar.fleet.presence._revision = lambda: "bbb"
+    for lab in (one, two, one):
+        await lab.sidecar.fleet.presence.beat()
+
+    assert {"aaa", "bbb"} <= set(one.sidecar.fleet.presence.revisions)
+    assert "sidecar_fleet_revisions" in one.sidecar.metrics.exposition().decode()
+
+    async with one._session.get(f"http://127.0.0.1:{one.sidecar.admin_port}/api/status") as reply:
+        told = (await reply.json())["fleet"]
+
+    assert {"aaa", "bbb"} <= set(told["revisions"])
+
+
+async def test_redis_rules(build_lab, disk, upstream: Region, redis_server, tmp_path: Path):
+    """The time limit, the wait for another pod and the sealing are adopted; the address waits for a restart."""
+    secret = tmp_path / "cache.key"
+    secret.write_text("a:" + "A" * 43 + "=\n")
+
+    def by(url: str, more: str = "", sealing: str = "") -> str:
+        redis = f"redis: {{url: '{url}', namespace: team-a{more}}}"
+        return rules(upstream, more=f"cache: {{secret_file: {secret}, {redis}{sealing}}}\n")
+
+    disk.mount(by(redis_server.url, ", timeout: 1s"))
+    lab = await build_lab("", on_disk=disk.source())
+    await lab.ask(chat(1))
+    disk.mount(by("redis://127.0.0.1:1", ", timeout: 300ms, lease_wait: 7s", ", compress_above: 7Ki"))
+    await reload(lab)
+    fleet = lab.sidecar.fleet
+
+    assert (0.3, 0.3, 7.0, 7 * 1024) == (
+        fleet.quota.timeout, fleet._leases.timeout, lab.sidecar.proxy._origin.lease_wait, fleet.seal.rule.compress_above
+    )  # fmt: skip
+    assert ["cache.redis.url"] == [change.path for change in lab.sidecar._parts.revision.waiting]
+    assert 200 == (await lab.ask(chat(2))).status
+    assert fleet.link.up
