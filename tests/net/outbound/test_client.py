@@ -292,7 +292,7 @@ async def test_unread_answer_pauses_the_peer():
         while before != sent:
             before = sent
             await asyncio.sleep(0.05)
-        held = answer._payload.total_bytes
+        held = answer._body.held
         got = len(await answer.read())
         answer.close()
 
