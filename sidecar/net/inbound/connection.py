@@ -8,7 +8,7 @@ read above ``AHEAD``.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused, SlowReader
@@ -16,6 +16,7 @@ from sidecar.net.base import Pending, Request, Response
 from sidecar.net.inbound import http1
 from sidecar.net.inbound.exchange import AnswerWriter, Reply, respond
 from sidecar.net.inbound.flow import FlowControl
+from sidecar.net.inbound.head_memo import KnownHead
 from sidecar.net.inbound.intake import Intake
 from sidecar.net.inbound.parser import RequestParser
 from sidecar.net.inbound.shared import ListenerState
@@ -88,7 +89,7 @@ class CallerConnection(asyncio.Protocol):
         else:
             found = self._find(data)
             if found is None or not self._try_hit(*found):
-                self._consume(data, known=found is not None)
+                self._take(data, found)
                 self._flow.took(len(data))
 
     def eof_received(self) -> bool:
@@ -172,34 +173,43 @@ class CallerConnection(asyncio.Protocol):
     def _busy(self) -> bool:
         return self._parser.done or self._wire.paused or self._closing or self._doomed is not None
 
-    def _find(self, data: bytes) -> tuple[Any, bytes] | None:
+    def _find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
         """
-        The plan and the body of a whole request that is like an earlier one. If more than a quick answer is needed (a
-        caller waits, the process is stopping), the request takes the ordinary way.
+        The known head and the body of a whole request that is like an earlier one. If more is going on (a caller waits,
+        the process is stopping), the request takes the ordinary way.
         """
-        if self._parser.fed or self._wire.paused or self._shared.draining:
+        if self._intake.opened or self._parser.fed or self._wire.paused or self._shared.draining:
             return None
         return self._shared.head_memo.find(data, self._parser.port)
 
-    def _try_hit(self, plan: Any, body: bytes) -> bool:
+    def _take(self, data: bytes, found: tuple[KnownHead, bytes] | None) -> None:
+        """Take bytes while no others wait: pass a request on whose head has been *found*, and read any other."""
+        if found is None or not self._intake.repeat(*found, data):
+            self._consume(data)
+        elif self._intake.opened:
+            self.deadline = NEVER
+        else:
+            self.pace()
+
+    def _try_hit(self, known: KnownHead, body: bytes) -> bool:
         """Answer from memory, if it has the answer. Everything is left as after an ordinary answer."""
-        shared = self._shared
+        shared, admission = self._shared, known.admission
+        if not admission.collect:
+            return False
         try:
-            response = shared.app.try_hit(plan, body)
+            response = shared.app.try_hit(admission.plan, body)
         except Exception as error:  # noqa: BLE001 - the ordinary way meets the error again, and answers it
             shared.report(error)
             return False
         if response is None:
             return False
-        keep = not response.close
-        respond(self._wire, response, shared.date, 1, keep=keep, empty=False)
-        if keep:
-            self.deadline = shared.now + shared.limits.idle_seconds
-        else:
+        respond(self._wire, response, shared.date, 1, keep=not response.close, empty=False)
+        self.deadline = shared.now + shared.limits.idle_seconds
+        if response.close:
             self._close()
         return True
 
-    def _consume(self, data: bytes, *, known: bool = False) -> None:
+    def _consume(self, data: bytes) -> None:
         parser = self._parser
         at, size, turn = 0, len(data), TURN
         while at < size and turn and not self._busy:
@@ -213,7 +223,7 @@ class CallerConnection(asyncio.Protocol):
             if parser.head is not None:
                 self._head_deadline = NEVER
                 self._intake.advance(size - at)
-                if start >= 0 and not known:
+                if start >= 0:
                     self._intake.learn(data[start:at])
         if not self._closing:
             self._rest = data[at:]
@@ -255,7 +265,7 @@ class CallerConnection(asyncio.Protocol):
         self._resuming = False
         if self._rest and not self._busy:
             data, self._rest = self._rest, b""
-            self._consume(data, known=self._find(data) is not None)
+            self._take(data, self._find(data))
 
     # Answering.
 
@@ -352,14 +362,9 @@ class CallerConnection(asyncio.Protocol):
 
     @property
     def _keeps(self) -> bool:
-        parser = self._parser
-        return (
-            parser.done
-            and parser.framing is not None
-            and parser.framing.keep
-            and self._doomed is None
-            and not self._shared.draining
-        )
+        framing = self._parser.framing
+        kept = framing is not None and framing.keep and self._parser.done
+        return kept and self._doomed is None and not self._shared.draining
 
     def _finish(self, *, keep: bool, linger: bool = False) -> None:
         """The answer is written: release what the request held, then read the next request or close."""

@@ -13,6 +13,7 @@ from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused
 from sidecar.net.base import Admission, Request
 from sidecar.net.inbound.body import OBSERVED, Collection, Inflow
+from sidecar.net.inbound.head_memo import KnownHead
 from sidecar.net.inbound.parser import RequestParser
 from sidecar.net.inbound.shared import ListenerState
 
@@ -98,13 +99,31 @@ class Intake:
             self.inflow.fail(error)
 
     def learn(self, raw: bytes) -> None:
-        """Remember the head just judged, *raw* as it came, if requests like it may be answered from memory."""
-        parser = self._parser
+        """Remember the head just judged, *raw* as it came, if requests like it need not be read again."""
+        parser, memo = self._parser, self._shared.head_memo
         head, framing = parser.head, parser.framing
-        if head is None or framing is None or not self._admitted or not self._admission.collect:
+        if head is None or framing is None or not self._admitted:
             return
         if head.minor and head.method == b"POST" and framing.keep and not framing.expects and framing.length:
-            self._shared.head_memo.learn(raw, head.port, self._admission.plan)
+            known = KnownHead(head, self._admission)
+            if memo.read(raw[:-4], known) == head:
+                memo.learn(raw, head.port, known)
+
+    def repeat(self, known: KnownHead, body: bytes, data: bytes) -> bool:
+        """
+        Pass on the whole request *data*, whose head is like *known*. False: memory has no room for its *body*, so it
+        must be read as usual.
+        """
+        size = len(body)
+        if not self._shared.ledger.take(size):
+            return False
+        self._held = size
+        self.opened = self._admitted = True
+        self._admission = known.admission
+        head = self._shared.head_memo.read(data[: -size - 4], known)
+        self._parser.repeat(head, size)
+        self._ask(Request(head, body, known.admission.plan))
+        return True
 
     def release(self) -> None:
         """The answer is done: give back what the request held."""
