@@ -231,8 +231,8 @@ class Origin:
         fetch: Fetch,
         body: bytes | Spool | Stream,
         attempt_logs: list[AttemptLog],
-        on_sent: Callable[[], None] = lambda: None,
-        on_head: Callable[[int, Fields], None] = lambda _, __: None,
+        on_sent: Callable[[], None] | None = None,
+        on_head: Callable[[int, Fields], None] | None = None,
     ) -> UpstreamCall:
         outgoing = upstream_call_of(
             fetch.request,

@@ -170,8 +170,8 @@ def upstream_call_of(
     attempt_logs: list[AttemptLog],
     started: float,
     shared: bool = False,
-    on_sent: Callable[[], None] = lambda: None,
-    on_head: Callable[[int, Fields], None] = lambda _, __: None,
+    on_sent: Callable[[], None] | None = None,
+    on_head: Callable[[int, Fields], None] | None = None,
 ) -> UpstreamCall:
     """
     The upstream call of *request*, with *body*. *call* is None if the request's body was not read. *started* is when

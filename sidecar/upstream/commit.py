@@ -183,13 +183,13 @@ async def commit(
     most: int = COMMIT_BYTES,
     judged: bool = False,
     streaming: bool = False,
-    on_sign: Callable[[], None] = lambda: None,
+    on_sign: Callable[[], None] | None = None,
 ) -> tuple[CommittedResponse, Verdict]:
     """
     Read *answer* up to its commit point, and judge its region by it. *fields* are the head's; *endpoint* is None if the
     operation is unknown; *now* is wall-clock seconds; *most* is the latest commit point, bytes. *judged*: the call was
     looked up, so an answer that must be JSON, or says that it is, must be complete. *streaming*: the call asked for a
-    stream. *on_sign* is called whenever bytes come.
+    stream. *on_sign*, where there is one, is called whenever bytes come.
 
     Raises ``UpstreamFailed`` if the answer breaks before that. An answer that is not returned is closed.
     """
@@ -277,7 +277,7 @@ def _judge_stream(ahead: _Ahead, watch: Watch) -> Verdict:
 class _Ahead:
     """The bytes of an answer before its commit point; counted in the ledger while that has room."""
 
-    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger, on_sign: Callable[[], None]) -> None:
+    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger, on_sign: Callable[[], None] | None) -> None:
         self._on_sign = on_sign
         self._answer = answer
         self._fields = fields
@@ -296,7 +296,8 @@ class _Ahead:
     async def next(self) -> bytes:
         chunk = await self._answer.read()
         if chunk:
-            self._on_sign()
+            if self._on_sign is not None:
+                self._on_sign()
             self._chunks.append(chunk)
             self.size += len(chunk)
             if self._ledger.take(len(chunk)):
