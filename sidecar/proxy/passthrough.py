@@ -81,7 +81,7 @@ class Relay:
         try:
             sent = await self._send(outgoing, call, principal, passed)
             try:
-                if draft.outcome is not Outcome.FALLBACK and 200 <= sent.answer.status < 400:
+                if passed.changes and draft.outcome is not Outcome.FALLBACK and 200 <= sent.answer.status < 400:
                     self._receiver.outdate(passed.changes)
                 await self._relay_answer(sent, outgoing.site, call, watch, passed)
             finally:

@@ -215,7 +215,8 @@ def book(outgoing: UpstreamCall, draft: Draft) -> None:
     """Add the attempts, their causes and the region to the draft."""
     if outgoing.attempt_logs:
         draft.attempts += len(outgoing.attempt_logs)
-        draft.retry_causes += tuple([one.cause for one in outgoing.attempt_logs if one.cause])
+        if len(outgoing.attempt_logs) > 1 or outgoing.attempt_logs[0].cause:
+            draft.retry_causes += tuple([one.cause for one in outgoing.attempt_logs if one.cause])
         draft.region = outgoing.attempt_logs[-1].region
 
 

@@ -99,7 +99,11 @@ class Candidates:
                     draws=[self._draw() for _ in found],
                     latency=lambda region: self._regions.latency.of(_place(outgoing, region), self._clock()),
                 )
-        hops = [hop for candidate in found if (hop := self._hop(outgoing, candidate, body)) is not None]
+        hops = []
+        for candidate in found:
+            hop = self._hop(outgoing, candidate, body)
+            if hop is not None:
+                hops.append(hop)
         if not hops:
             raise Refused(
                 400,

@@ -61,7 +61,8 @@ class Answer(Protocol):
 
 class CommittedResponse:
     """
-    An answer past its commit point: first the bytes already read, then the rest. *fields* are its head's.
+    An answer past its commit point: first the bytes already read, then the rest, unless they are the *whole* of it.
+    *fields* are its head's.
 
     *heartbeats_only*: it has sent only pings or blanks for so long that the callers must get them. The reader of the
     answer sets *complete* when all content has come, and *tokens* when the token count of the call is known; if
@@ -79,6 +80,7 @@ class CommittedResponse:
         "_held",
         "_last",
         "_ledger",
+        "_whole",
         "complete",
         "counts",
         "fields",
@@ -99,6 +101,8 @@ class CommittedResponse:
         ledger: Ledger | None = None,
         held: int = 0,
         document: Nesting | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         self.status, self.pairs, self.length = answer.status, answer.pairs, answer.length
         self.fields = fields
@@ -108,6 +112,7 @@ class CommittedResponse:
         self.on_close: Callable[[CommittedResponse], None] | None = None
         self._answer = answer
         self._begun = begun
+        self._whole = whole
         self._document = document
         self._last = b""
         self._ledger = ledger
@@ -122,7 +127,7 @@ class CommittedResponse:
         try:
             if begun:
                 self._let_go()
-            else:
+            elif not self._whole:
                 begun = await self._answer.read()
             return begun if self._document is None else await self._follow(self._document, begun)
         except UpstreamFailed:
@@ -300,6 +305,7 @@ class _Ahead:
                 self._on_sign()
             self._chunks.append(chunk)
             self.size += len(chunk)
+            self.ended = self.size == self._answer.length
             if self._ledger.take(len(chunk)):
                 self._held += len(chunk)
             else:
@@ -310,12 +316,14 @@ class _Ahead:
 
     async def read(self, limit: int) -> bytes:
         """Read on until there are *limit* bytes, the end is reached, or memory is full."""
-        while self.size < limit and not self.full and await self.next():
-            pass
+        while self.size < limit and not (self.full or self.ended):
+            await self.next()
         return self.begun
 
     def committed(self, document: Nesting | None = None) -> CommittedResponse:
-        found = CommittedResponse(self._answer, self._fields, self.begun, self._ledger, self._held, document)
+        found = CommittedResponse(
+            self._answer, self._fields, self.begun, self._ledger, self._held, document, whole=self.ended
+        )
         found.heartbeats_only = self.heartbeats_only
         return found
 

@@ -163,9 +163,9 @@ class Dispatch:
         budget = self._regions.budget(outgoing.site.service.name)
         if not outgoing.cause:
             budget.call(self._clock())
+        if not self._is_in_time(outgoing, 0.0):
+            raise too_late()
         try:
-            if not self._is_in_time(outgoing, 0.0):
-                raise too_late()
             result, attempts = await self._try(outgoing, left, rewindable, budget)
         finally:
             if rewindable is not None:
@@ -210,8 +210,8 @@ class Dispatch:
                 over = pick.last
                 outgoing.attempt_logs.append(AttemptLog(pick.hop.region.name, cause))
                 result = await self._attempt(outgoing, pick, left)
-                best = better(best, result)
-                attempts = _attempts(outgoing, first)
+                best = result if best is None else better(best, result)
+                attempts = _attempts(outgoing.attempt_logs[first:])
                 verdict = result.verdict
                 cause = verdict.cause
                 bound = not (verdict.elsewhere or verdict.retry_here) or _is_bound(rewindable, result)
@@ -377,9 +377,9 @@ class _Hedge:
             self.outgoing.on_sent()
 
 
-def _attempts(outgoing: UpstreamCall, first: int) -> int:
-    """How many attempts there were since the *first*. A retry after an old connection or credential does not count."""
-    return len([one for one in outgoing.attempt_logs[first:] if one.cause not in _SAME])
+def _attempts(logs: list[AttemptLog]) -> int:
+    """How many attempts were logged. One that was repeated for its old connection or credential counts once."""
+    return len(logs) if len(logs) == 1 else len([one for one in logs if one.cause not in _SAME])
 
 
 def _is_bound(rewindable: Rewindable | None, result: AttemptResult) -> bool:

@@ -24,6 +24,9 @@ HOP_BY_HOP = frozenset({
 PLAIN_OPTIONS = HOP_BY_HOP | {b"close", b""}
 """Words in ``Connection`` that take no field out of the message."""
 
+_USUAL_OPTIONS = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
+_NONE: frozenset[bytes] = frozenset()
+
 OURS = frozenset({
     b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"x-sidecar-fallback", b"x-sidecar-priority",
     b"x-sidecar-callback", b"x-sidecar-readers",
@@ -114,8 +117,8 @@ def patience(fields: Fields) -> float | None:
 def named_by_connection(fields: Fields) -> frozenset[bytes]:
     """The fields that a message's ``Connection`` field declares to be its connection's (RFC 9110, 7.6.1)."""
     value = fields.get(b"connection")
-    if value is None:
-        return frozenset()
+    if value is None or value in _USUAL_OPTIONS:
+        return _NONE
     return frozenset([token.strip().lower() for token in value.split(b",")])
 
 

@@ -250,7 +250,8 @@ class CallerConnection(asyncio.Protocol):
             self.deadline = self._head_deadline
         else:
             self.deadline = now + limits.idle_seconds
-        self._throttle()
+        if self._rest or self._intake.opened or self._flow.held:
+            self._throttle()
         if self._rest:
             if not self._resuming and not self._busy:
                 self._resuming = True
@@ -286,7 +287,7 @@ class CallerConnection(asyncio.Protocol):
 
     def _respond(self, response: Response, *, close: bool = False) -> None:
         head = self._parser.head
-        keep = self._keeps and not close and not response.close
+        keep = self._keeps() and not close and not response.close
         minor, empty = (1, False) if head is None else (head.minor, head.method == b"HEAD")
         respond(self._wire, response, self._shared.date, minor, keep=keep, empty=empty)
         self._finish(keep=keep, linger=close)
@@ -316,7 +317,7 @@ class CallerConnection(asyncio.Protocol):
     def _start(self, head: Head, pending: Pending) -> None:
         framing = self._parser.framing
         assert framing is not None
-        self._reply = Reply(self._wire, self._shared, head, keep=framing.keep, whole=lambda: self._keeps)
+        self._reply = Reply(self._wire, self._shared, head, keep=framing.keep, whole=self._keeps)
         self._task = self._shared.spawn(self._carry(pending, self._reply), name="request")
         self._task.add_done_callback(self._settle)
 
@@ -337,7 +338,7 @@ class CallerConnection(asyncio.Protocol):
             self._intake.release()
             self._shared.gone(self)
         elif reply.ended:
-            self._finish(keep=reply.keep and self._keeps)
+            self._finish(keep=reply.keep and self._keeps())
             self._go_on()
         elif reply.started or reply.severed or task.cancelled() or error is None:
             self._intake.release()
@@ -360,8 +361,8 @@ class CallerConnection(asyncio.Protocol):
 
     # Ending.
 
-    @property
     def _keeps(self) -> bool:
+        """Whether the connection may serve another request, as far as is known now."""
         framing = self._parser.framing
         kept = framing is not None and framing.keep and self._parser.done
         return kept and self._doomed is None and not self._shared.draining

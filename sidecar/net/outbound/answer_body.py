@@ -49,7 +49,8 @@ class AnswerBody:
 
     def feed(self, data: bytes) -> bool:
         """The next bytes of the connection. Returns whether some are left behind the body; raises ``Unreadable``."""
-        self._add(data)
+        self.chunks.append(data)
+        self.held += len(data)
         return False
 
     def close(self) -> None:
@@ -64,10 +65,6 @@ class AnswerBody:
         self.held = 0
         return data
 
-    def _add(self, chunk: bytes) -> None:
-        self.chunks.append(chunk)
-        self.held += len(chunk)
-
 
 class SizedBody(AnswerBody):
     """A body of *size* bytes."""
@@ -75,9 +72,8 @@ class SizedBody(AnswerBody):
     __slots__ = ("_left",)
 
     def __init__(self, size: int) -> None:
-        super().__init__()
+        self.chunks, self.held, self.ended = [], 0, not size
         self._left = size
-        self.ended = not size
 
     def feed(self, data: bytes) -> bool:
         """See ``AnswerBody``."""
@@ -86,7 +82,8 @@ class SizedBody(AnswerBody):
             self.ended = True
             data = data[: self._left]
         self._left -= len(data)
-        self._add(data)
+        self.chunks.append(data)
+        self.held += len(data)
         return over > 0
 
     def close(self) -> None:
@@ -99,7 +96,7 @@ class ChunkedBody(AnswerBody):
     __slots__ = ("_begins", "_begun", "_left", "_line", "_trailers")
 
     def __init__(self) -> None:
-        super().__init__()
+        self.chunks, self.held, self.ended = [], 0, False
         self._left = 0  # bytes of the present chunk that are still to come
         self._line = _FIRST  # reads the line in front of the next chunk
         self._begins: Callable[[bytes], object] = _FIRST_BEGUN

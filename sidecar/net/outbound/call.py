@@ -92,7 +92,8 @@ class UpstreamAnswer:
         """Drop the rest of the answer, and close its connection. Does nothing after a clean end."""
         if self._error is None and not (self._body.ended and not self._body.held):
             self._error = UpstreamFailed(Cause.TRUNCATED, "closed by ourselves", answered=True)
-        self._body.take()
+        if self._body.held:
+            self._body.take()
         self._call.drop()
 
     def _lose(self, error: SidecarError) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from msgspec import Struct
 from multidict import CIMultiDict
@@ -42,12 +43,13 @@ class UpstreamOrigin(Struct, frozen=True):
     """
     Where a base URL leads, worked out once.
 
-    *request* is what the pool connects and keeps connections by; *prefix* stands before the target in the request line
-    (the base path, or the whole base URL for a plain proxy); *fields* are the header lines for this hop; *via* is the
-    proxy as ``host:port``.
+    *request* is what the pool connects by, *key* what it keeps connections by. *prefix* stands before the target in the
+    request line (the base path, or the whole base URL for a plain proxy); *fields* are the header lines for this hop;
+    *via* is the proxy as ``host:port``.
     """
 
     request: aiohttp.ClientRequest
+    key: ConnectionKey
     prefix: bytes
     fields: bytes
     peer: str
@@ -167,17 +169,20 @@ class Upstream:
         via = f"{proxy.host}:{proxy.port}" if proxy else ""
         if len(self._origins) >= ORIGINS:
             del self._origins[next(iter(self._origins))]
-        origin = self._origins[base] = UpstreamOrigin(request, prefix, fields, peer, via)
+        origin = self._origins[base] = UpstreamOrigin(request, request.connection_key, prefix, fields, peer, via)
         return origin
 
     async def _connect(self, pool: UpstreamPool, origin: UpstreamOrigin, seconds: float) -> Connection:
         """A connection from the pool, or a new one: name, TCP, proxy and TLS together within *seconds*."""
+        kept = pool.take(origin.key)
+        if kept is not None:
+            return kept
         try:
             connection = await pool.connect(origin.request, [], aiohttp.ClientTimeout(connect=seconds))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unconnected(error, origin, seconds) from None  # a proxy's answer may quote credentials
         wire = connection.protocol
-        if isinstance(wire, UpstreamConnection) and wire.served == 0 and wire.transport is not None:
+        if isinstance(wire, UpstreamConnection) and wire.transport is not None:
             address = wire.transport.get_extra_info("peername")
             if isinstance(address, tuple) and self._own(address[0], address[1]):
                 connection.close()
