@@ -241,14 +241,14 @@ class Origin:
             fetch.call.principal,
             body=body,
             attempt_logs=attempt_logs,
-            started=fetch.draft.started,
+            deadline=fetch.deadline,
             shared=True,
             on_sent=on_sent,
             on_head=on_head,
         )
-        return (
-            outgoing if fetch.known is None else replace(outgoing, batch=True, deadline=None)
-        )  # nobody waits for a refresh
+        if fetch.known is None:
+            return outgoing
+        return replace(outgoing, batch=True, deadline=None)  # nobody waits for a refresh
 
     def _takes_usage(self, fetch: Fetch) -> bool:
         return self._refuses_usage.get(_deployment(fetch)) is None

@@ -40,7 +40,7 @@ from sidecar.proxy.lookup import CallReader
 from sidecar.proxy.passthrough import PassThrough, Relay
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.refresh import Refreshes
-from sidecar.proxy.request import Call, Fetch, FetchMode, draft_of
+from sidecar.proxy.request import Call, Fetch, FetchMode, deadline_of, draft_of
 from sidecar.proxy.wait import Waiting
 from sidecar.store.base import Store
 from sidecar.upstream.dispatch import Dispatch
@@ -236,8 +236,8 @@ class Proxy:
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: memory has no answer. This process fetches once for each key; other callers join that fetch."""
         plan: RequestPlan = request.plan
-        draft = draft_of(request, call, Outcome.MISS, self.ids.give(key), self._now(), started)
-        fetch = Fetch(request, plan, call, key, draft)
+        draft = draft_of(request, call, call.route, Outcome.MISS, self.ids.give(key), self._now(), started)
+        fetch = Fetch(request, plan, call, key, draft, deadline_of(request.head.fields, started))
         try:
             if self._clock() > self._purges.until:
                 await self._store.catch_up()
@@ -322,15 +322,15 @@ class Proxy:
 
     def _refresh(self, request: Request, call: Call, key: Key, known: Entry) -> None:
         """Fetch a newer answer than *known*, for later callers."""
-        draft = draft_of(request, call, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
-        self.refreshes.begin(Fetch(request, request.plan, call, key, draft, known))
+        draft = draft_of(request, call, call.route, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
+        self.refreshes.begin(Fetch(request, request.plan, call, key, draft, known=known))
 
     async def _relay(self, request: Request, call: Call | None, started: float, exchange: Exchange) -> None:
         """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""
         plan: RequestPlan = request.plan
         site, head = plan.site, request.head
-        draft = draft_of(request, call, Outcome.BYPASS, self.ids.give(), self._now(), started)
         route = call.route if call is not None else choose_route(site, head.fields, "")
+        draft = draft_of(request, call, route, Outcome.BYPASS, self.ids.give(), self._now(), started)
         status = b"sidecar; fwd=bypass; detail=%b" % draft.reason.encode("ascii")
         try:
             if plan.asked.only_if_cached:

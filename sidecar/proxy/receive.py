@@ -116,7 +116,7 @@ class Receiver:
         async def settle() -> bool:
             return not unshareable and await self._keep(fetch, flight, opening, allowed, own=sent.own)
 
-        watch = fetch.call.endpoint.answers.watch() if form is Form.EVENTS and not unshareable else None
+        watch = _watch(fetch, answer) if form is Form.EVENTS and not unshareable else None
         kept = await self._flow(fetch, flight, answer, opening, watch, settle)
         if flight.opening is None:
             flight.open(replace(opening, length=flight.size, kept=kept))
@@ -146,7 +146,7 @@ class Receiver:
                 booked(fetch, flight).usage = answers.usage(body, form)
             return False
 
-        watch = answers.watch() if form is Form.EVENTS and not unshareable else None
+        watch = _watch(fetch, sent.answer) if form is Form.EVENTS and not unshareable else None
         await self._flow(fetch, flight, sent.answer, opening, watch, settle)
 
     async def _flow(
@@ -172,7 +172,8 @@ class Receiver:
                 watch = None  # a JSON document with the content type of a stream
                 opening = replace(opening, kept=False)
             if watch is not None:
-                watch.feed(chunk)
+                if flight.size or watch is not answer.watch:  # the beginning has been watched
+                    watch.feed(chunk)
                 flight.boundary = watch.boundary
             await flight.push(chunk)
             if watch is not None and watch.ended and fetch.call.endpoint.answers.streams and not flight.complete:
@@ -183,9 +184,7 @@ class Receiver:
             if flight.opening is None and (live or answer.heartbeats_only or _is_committed(flight, form, watch)):
                 flight.open(opening if not flight.windowed else replace(opening, kept=False))
         if watch is not None:
-            watch.close()
-            if not (watch.ended or watch.failed):
-                raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
+            _check_end(watch)
         if not flight.complete:
             kept = await settle()
         usage = booked(fetch, flight).usage
@@ -355,6 +354,18 @@ def _audience(fetch: Fetch, sent: Sent) -> Callable[[Reader], bool] | None:
         return None
     question, anybody = fetch.question(), whose is Audience.SAME_QUESTION
     return lambda reader: (anybody or reader.credential == credential) and reader.question() == question
+
+
+def _watch(fetch: Fetch, answer: CommittedResponse) -> Watch:
+    """The watch of a stream: the one by which it was committed, if there is one."""
+    return answer.watch or fetch.call.endpoint.answers.watch()
+
+
+def _check_end(watch: Watch) -> None:
+    """Raises ``UpstreamFailed`` if a stream has ended in its middle."""
+    watch.close()
+    if not (watch.ended or watch.failed):
+        raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
 
 
 def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:

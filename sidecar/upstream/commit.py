@@ -67,7 +67,7 @@ class CommittedResponse:
     *heartbeats_only*: it has sent only pings or blanks for so long that the callers must get them. The reader of the
     answer sets *complete* when all content has come, and *tokens* when the token count of the call is known; if
     *counts* is True, somebody waits for it. *on_break* is called if the answer breaks, *on_close* once, when it is
-    over.
+    over. *watch* is the watch of a stream that was committed by its events; it has seen the bytes read ahead.
 
     *document*: checks that a JSON document is not cut. A cut document breaks the answer. If its length was given, its
     last byte is held back until the document is known to be whole, because with that byte the caller has it all.
@@ -91,6 +91,7 @@ class CommittedResponse:
         "pairs",
         "status",
         "tokens",
+        "watch",
     )
 
     def __init__(
@@ -110,6 +111,7 @@ class CommittedResponse:
         self.tokens: int | None = None
         self.on_break: Callable[[], None] | None = None
         self.on_close: Callable[[CommittedResponse], None] | None = None
+        self.watch: Watch | None = None
         self._answer = answer
         self._begun = begun
         self._whole = whole
@@ -165,7 +167,8 @@ class CommittedResponse:
 
     def close(self) -> None:
         """Done with it, read whole or not. May be called twice."""
-        self._let_go()
+        if self._begun:
+            self._let_go()
         self._answer.close()
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
@@ -208,11 +211,12 @@ async def commit(
             return ahead.committed(), judge_answer(status, fields, body, now)
         if endpoint is None or not 200 <= status < 300:
             return ahead.committed(), GOOD
-        if form_of(fields) is Form.EVENTS and b"content-encoding" not in fields:
+        events = form_of(fields) is Form.EVENTS
+        if events and b"content-encoding" not in fields:
             return await _commit_stream(ahead, endpoint.answers.watch(), most, judged=judged)
         if endpoint.kind is Kind.OTHER and not document:
             return ahead.committed(), GOOD  # we do not know what this operation answers
-        if _ends_soon(fields, answer, streaming=streaming, document=document):
+        if not events and _ends_soon(fields, answer, streaming=streaming, document=document):
             await _read_document(ahead, most)
             if document:
                 _check_end(ahead, fields, empty=strict and status == 200)
@@ -248,6 +252,7 @@ async def _read_document(ahead: _Ahead, most: int) -> None:
 
 
 async def _commit_stream(ahead: _Ahead, watch: Watch, most: int, *, judged: bool) -> tuple[CommittedResponse, Verdict]:
+    ahead.watch = watch
     watch.feed(await ahead.next())
     if _is_told(watch):
         return ahead.committed(), _judge_stream(ahead, watch)
@@ -293,6 +298,7 @@ class _Ahead:
         self.ended = False  # all of it is there
         self.full = False  # memory has no room for more
         self.heartbeats_only = False
+        self.watch: Watch | None = None
 
     @property
     def begun(self) -> bytes:
@@ -314,17 +320,17 @@ class _Ahead:
             self.ended = True
         return chunk
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int) -> None:
         """Read on until there are *limit* bytes, the end is reached, or memory is full."""
         while self.size < limit and not (self.full or self.ended):
             await self.next()
-        return self.begun
 
     def committed(self, document: Nesting | None = None) -> CommittedResponse:
         found = CommittedResponse(
             self._answer, self._fields, self.begun, self._ledger, self._held, document, whole=self.ended
         )
         found.heartbeats_only = self.heartbeats_only
+        found.watch = self.watch
         return found
 
 
@@ -356,8 +362,6 @@ def _plain(body: bytes, fields: Fields) -> bytes:
 
 def _ends_soon(fields: Fields, answer: Answer, *, streaming: bool, document: bool) -> bool:
     """Whether to wait for the whole answer: yes for a *document*; sound and the like can be used while it comes."""
-    if form_of(fields) is Form.EVENTS:
-        return False  # its content is coded, so its events cannot be read
     if streaming and not says_json(fields):
         return False
     if answer.length is not None:

@@ -226,7 +226,7 @@ class Dispatch:
             raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
         if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or over):
             best = self._down(outgoing, best, hops, nobody, attempts)
-        return final(best, attempts), attempts
+        return final(best) if attempts > 1 else best, attempts
 
     def _down(
         self, outgoing: UpstreamCall, best: AttemptResult, hops: tuple[Hop, ...], nobody: Nobody | None, attempts: int

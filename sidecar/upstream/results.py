@@ -59,9 +59,9 @@ def down(result: AttemptResult, seconds: float, *, final: bool) -> UpstreamFaile
     return failure
 
 
-def final(result: AttemptResult, attempts: int) -> AttemptResult:
-    """The result to return. After several attempts it says "do not retry": retries would multiply ours."""
-    if attempts > 1 and result.verdict.sign in {Sign.ERROR, Sign.UNANSWERED}:
+def final(result: AttemptResult) -> AttemptResult:
+    """The result to return after several attempts. It says "do not retry": retries would multiply ours."""
+    if result.verdict.sign in {Sign.ERROR, Sign.UNANSWERED}:
         if result.answer is not None:
             result.answer.discourage()
         elif isinstance(result.failure, UpstreamFailed):

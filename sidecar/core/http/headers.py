@@ -45,6 +45,10 @@ REPLAYED = frozenset({
 NEVER_RELAYED = frozenset({b"content-length", b"date", b"alt-svc", b"strict-transport-security"})
 """Answer fields that the listener writes itself, or that concern an origin which the caller does not talk to."""
 
+_NEVER_FORWARDED = HOP_BY_HOP | OURS | REWRITTEN
+_NEVER_FOR_THE_STORE = _NEVER_FORWARDED | {b"accept-encoding"}
+_NEVER_TO_A_CALLER = HOP_BY_HOP | NEVER_RELAYED
+
 CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key", b"x-goog-api-key"})
 """Every request field that any service reads a key from."""
 
@@ -138,9 +142,9 @@ def forward(
     the caller's credential fields (those that look so, and the service's own *credentials*), its cookies and the API's
     *scopes* are left out. ``Prefer`` loses ``respond-async`` and keeps everything else (RFC 7240).
     """
-    dropped = HOP_BY_HOP | OURS | REWRITTEN | named_by_connection(fields)
-    if identity:
-        dropped |= {b"accept-encoding"}
+    dropped = _NEVER_FOR_THE_STORE if identity else _NEVER_FORWARDED
+    if b"connection" in fields:
+        dropped |= named_by_connection(fields)
     if replace:
         dropped |= {b"cookie", b"x-csrf-token", b"x-xsrf-token", *scopes, *credentials}
         dropped |= {name.lower() for name, _ in replace}
@@ -168,7 +172,9 @@ def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pair
     The fields of an upstream's answer for its own caller. *own*: the call carried the caller's own credential;
     otherwise the answer's cookies belong to the region and are left out.
     """
-    dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
+    dropped = _NEVER_TO_A_CALLER
+    if b"connection" in fields:
+        dropped |= named_by_connection(fields)
     if not own:
         dropped |= {b"set-cookie"}
     kept = tuple([pair for pair in pairs if pair[0].lower() not in dropped])

@@ -340,10 +340,10 @@ def _without_usage(found: list[Event]) -> bytes:
 
 def _rewritten(event: Event, usage: msgspec.Raw) -> bytes:
     """An event without its *usage*, ``b""`` if nothing else is in it."""
-    told, members = bytes(usage) != b"null", msgspec.json.decode(event.data)
-    if told and members.get("choices"):
+    shown, members = bytes(usage) != b"null", msgspec.json.decode(event.data)
+    if shown and members.get("choices"):
         return event.raw
     del members["usage"]
-    if told and members.keys() <= _KNOWN:
+    if shown and members.keys() <= _KNOWN:
         return b""
     return frame(msgspec.json.encode(members), event.name)

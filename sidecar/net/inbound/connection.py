@@ -356,7 +356,8 @@ class CallerConnection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         if not self._closing:
-            self._resume()
+            if self._rest:
+                self._resume()
             self.pace()
 
     # Ending.

@@ -118,11 +118,11 @@ class Intake:
         if not self._shared.ledger.take(size):
             return False
         self._held = size
-        self.opened = self._admitted = True
+        self.opened = self._admitted = self._asked = True
         self._admission = known.admission
         head = self._shared.head_memo.read(data[: -size - 4], known)
         self._parser.repeat(head, size)
-        self._ask(Request(head, body, known.admission.plan))
+        self._owner.ask(Request(head, body, known.admission.plan))
         return True
 
     def release(self) -> None:

@@ -90,10 +90,11 @@ class UpstreamAnswer:
 
     def close(self) -> None:
         """Drop the rest of the answer, and close its connection. Does nothing after a clean end."""
-        if self._error is None and not (self._body.ended and not self._body.held):
+        if self._body.ended and not self._body.held:
+            return
+        if self._error is None:
             self._error = UpstreamFailed(Cause.TRUNCATED, "closed by ourselves", answered=True)
-        if self._body.held:
-            self._body.take()
+        self._body.take()
         self._call.drop()
 
     def _lose(self, error: SidecarError) -> None:
@@ -175,7 +176,7 @@ class OutboundCall:
         self._headed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._sent:
+        if self._sent and not wire.body.ended:
             wire.expect_body(self._idle)
         return UpstreamAnswer(self, wire, wire.head, wire.body)
 

@@ -134,7 +134,7 @@ class Upstream:
             raise UpstreamFailed(Cause.DRAINING, "the client is closed", sent=False)
         origin = self._origins.get(base) or self._learn(base)
         head = _head(origin, method, target, pairs, body)
-        connection = await self._connect(pool, origin, timeouts.connect)
+        connection = pool.take(origin.key) or await self._connect(pool, origin, timeouts.connect)
         first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
         call = OutboundCall(connection, origin.peer, first_byte=first_byte, idle=timeouts.idle, on_sent=on_sent)
         return await call.exchange(head, body, bodiless=method == b"HEAD", spawn=self._spawn)
@@ -173,10 +173,7 @@ class Upstream:
         return origin
 
     async def _connect(self, pool: UpstreamPool, origin: UpstreamOrigin, seconds: float) -> Connection:
-        """A connection from the pool, or a new one: name, TCP, proxy and TLS together within *seconds*."""
-        kept = pool.take(origin.key)
-        if kept is not None:
-            return kept
+        """A new connection: name, TCP, proxy and TLS together within *seconds*."""
         try:
             connection = await pool.connect(origin.request, [], aiohttp.ClientTimeout(connect=seconds))
         except (aiohttp.ClientError, OSError, ValueError) as error:

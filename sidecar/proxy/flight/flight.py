@@ -375,18 +375,19 @@ class Flight:
 
     def _wake(self) -> None:
         for reader in self._readers:
-            reader.wake()
+            if reader.waiter is not None:
+                reader.wake()
 
 
 class Reader:
     """
     One caller as a reader of a flight. The caller must call ``leave``, in a ``finally``.
 
-    *fields*: those of its request. *owner*: the request that was sent is this caller's own.
+    *fields*: those of its request. *owner*: the request that was sent is this caller's own. *waiter* is set while it
+    waits for a change.
     """
 
     __slots__ = (
-        "_waiter",
         "at",
         "credential",
         "draft",
@@ -396,6 +397,7 @@ class Reader:
         "question",
         "released",
         "together",
+        "waiter",
     )
 
     def __init__(
@@ -416,7 +418,7 @@ class Reader:
         self.owner = owner
         self.released = self.together = False
         self.at = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
 
     async def opening(self) -> Opening | None:
         """
@@ -429,7 +431,7 @@ class Reader:
                 return None
             if flight.error is not None:
                 raise flight.error
-            await self._wait()
+            await changed(self)
         return flight.opening
 
     async def read(self) -> bytes:
@@ -445,7 +447,7 @@ class Reader:
                 return b""
             if self.released:
                 raise UpstreamFailed(Cause.INTERNAL, "read on after being released")
-            await self._wait()
+            await changed(self)
 
     async def whole(self) -> bytes | None:
         """
@@ -454,7 +456,7 @@ class Reader:
         """
         flight = self.flight
         while not (flight.over or flight.complete or flight.windowed):
-            await self._wait()
+            await changed(self)
         if flight.windowed:
             return None
         if flight.error is not None:
@@ -479,20 +481,17 @@ class Reader:
 
     def wake(self) -> None:
         """Something has changed."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        await changed(self)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
 
 async def changed(*readers: Reader) -> None:
     """Wait until something changes in a flight of *readers*, which all belong to one caller."""
     waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     for reader in readers:
-        reader._waiter = waiter  # noqa: SLF001  as in Reader
+        reader.waiter = waiter
     try:
         await waiter
     finally:
         for reader in readers:
-            reader._waiter = None  # noqa: SLF001  as above
+            reader.waiter = None
