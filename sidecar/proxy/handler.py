@@ -155,7 +155,7 @@ class Proxy:
         body = request.body
         if (plan.bypass is not None and not plan.site.reads) or request.overflowed:
             return Pending(partial(self._relay, request, None, started))
-        call = self._lookup.call(plan, request.head, body, request.observer)
+        call: Call = request.read or self._lookup.call(plan, request.head, body, request.observer)
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
@@ -167,8 +167,11 @@ class Proxy:
             self._refresh(request, call, call.key, verdict.serve.entry)
         return answer
 
-    def try_hit(self, learnt: Any, body: bytes) -> Response | None:
-        """Steps 3 to 7 for a request with the same head as an earlier one; see ``Application.try_hit``."""
+    def try_hit(self, learnt: Any, body: bytes) -> Response | Call | None:
+        """
+        Steps 3 to 7 for a request with the same head as an earlier one; see ``Application.try_hit``. Returns the call
+        if memory has no answer to it.
+        """
         started = self._clock()
         plan: RequestPlan = learnt
         endpoint = plan.site.endpoint
@@ -176,12 +179,12 @@ class Proxy:
             return None
         call = self._lookup.call(plan, plan.head, body, None)
         if call.key is None or call.observe:
-            return None
+            return call
         verdict = self._find(plan, call, call.key, None, started)
         if isinstance(verdict, Refresh):
             self._urged = call.key
-            return None  # a refresh needs the request itself
-        return self._remember(verdict, plan, call, len(body), started)
+            return call  # a refresh needs the request itself
+        return self._remember(verdict, plan, call, len(body), started) or call
 
     def _remember(
         self, verdict: Serve | Refresh | None, plan: RequestPlan, call: Call, size: int, started: float

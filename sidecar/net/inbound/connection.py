@@ -8,7 +8,7 @@ read above ``AHEAD``.
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused, SlowReader
@@ -88,8 +88,9 @@ class CallerConnection(asyncio.Protocol):
             self._throttle()
         else:
             found = self._find(data)
-            if found is None or not self._try_hit(*found):
-                self._take(data, found)
+            read = None if found is None else self._try_hit(*found)
+            if not isinstance(read, Response):
+                self._take(data, found, read)
                 self._flow.took(len(data))
 
     def eof_received(self) -> bool:
@@ -174,40 +175,37 @@ class CallerConnection(asyncio.Protocol):
         return self._parser.done or self._wire.paused or self._closing or self._doomed is not None
 
     def _find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
-        """
-        The known head and the body of a whole request that is like an earlier one. If more is going on (a caller waits,
-        the process is stopping), the request takes the ordinary way.
-        """
+        """The known head and the body of a whole request, unless a caller waits or the process is stopping."""
         if self._intake.opened or self._parser.fed or self._wire.paused or self._shared.draining:
             return None
         return self._shared.head_memo.find(data, self._parser.port)
 
-    def _take(self, data: bytes, found: tuple[KnownHead, bytes] | None) -> None:
+    def _take(self, data: bytes, found: tuple[KnownHead, bytes] | None, read: Any = None) -> None:
         """Take bytes while no others wait: pass a request on whose head has been *found*, and read any other."""
-        if found is None or not self._intake.repeat(*found, data):
+        if found is None or not self._intake.repeat(*found, data, read):
             self._consume(data)
         elif self._intake.opened:
             self.deadline = NEVER
         else:
             self.pace()
 
-    def _try_hit(self, known: KnownHead, body: bytes) -> bool:
-        """Answer from memory, if it has the answer. Everything is left as after an ordinary answer."""
+    def _try_hit(self, known: KnownHead, body: bytes) -> Response | Any:
+        """See ``Application.try_hit``. After a ``Response`` everything is left as after an ordinary answer."""
         shared, admission = self._shared, known.admission
         if not admission.collect:
-            return False
+            return None
         try:
             response = shared.app.try_hit(admission.plan, body)
         except Exception as error:  # noqa: BLE001 - the ordinary way meets the error again, and answers it
             shared.report(error)
-            return False
-        if response is None:
-            return False
+            return None
+        if not isinstance(response, Response):
+            return response
         respond(self._wire, response, shared.date, 1, keep=not response.close, empty=False)
         self.deadline = shared.now + shared.limits.idle_seconds
         if response.close:
             self._close()
-        return True
+        return response
 
     def _consume(self, data: bytes) -> None:
         parser = self._parser

@@ -7,7 +7,7 @@ The rule: whatever a request holds (memory of the ledger, a spool file, a stream
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused
@@ -109,10 +109,10 @@ class Intake:
             if memo.read(raw[:-4], known) == head:
                 memo.learn(raw, head.port, known)
 
-    def repeat(self, known: KnownHead, body: bytes, data: bytes) -> bool:
+    def repeat(self, known: KnownHead, body: bytes, data: bytes, read: Any) -> bool:
         """
-        Pass on the whole request *data*, whose head is like *known*. False: memory has no room for its *body*, so it
-        must be read as usual.
+        Pass on the whole request *data*, whose head is like *known*, with what ``try_hit`` has *read* of it. False:
+        memory has no room for its *body*, so it must be read as usual.
         """
         size = len(body)
         if not self._shared.ledger.take(size):
@@ -122,7 +122,7 @@ class Intake:
         self._admission = known.admission
         head = self._shared.head_memo.read(data[: -size - 4], known)
         self._parser.repeat(head, size)
-        self._owner.ask(Request(head, body, known.admission.plan))
+        self._owner.ask(Request(head, body, known.admission.plan, read=read))
         return True
 
     def release(self) -> None:
