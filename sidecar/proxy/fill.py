@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -232,7 +233,7 @@ class Origin:
         body: bytes | Spool | Stream,
         attempt_logs: list[AttemptLog],
         on_sent: Callable[[], None] | None = None,
-        on_head: Callable[[int, Fields], None] | None = None,
+        on_head: Callable[[int, Fields], Any] | None = None,
     ) -> UpstreamCall:
         outgoing = upstream_call_of(
             fetch.request,

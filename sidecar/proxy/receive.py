@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core.answer.blame import blame_of_answer
@@ -46,6 +47,14 @@ from sidecar.upstream.fallback import FallbackAnswer
 
 _INLINE_BYTES = 256 * 1024  # a larger answer is judged in a thread
 _UNJUDGED = (Judged(Completeness.UNREADABLE, Usage(), "", ""), Drop(Reason.READER_FAILED))
+
+
+class AnswerFacts(Struct, frozen=True, gc=False):
+    """What the head of an answer tells: its form, why it cannot be shared (``""`` if it can), and what it allows."""
+
+    form: Form
+    unshareable: str
+    allowed: Allowance
 
 
 class Receiver:
@@ -105,9 +114,9 @@ class Receiver:
     async def receive(self, fetch: Fetch, flight: Flight, sent: Sent) -> None:
         """Receive an answer into a flight. Readers get it from the commit point on; it is stored at its end."""
         answer, fields = sent.answer, sent.answer.fields
-        form = form_of(fields)
-        allowed = self.allowance(fetch.call, fetch.plan.site, fields)
-        unshareable = self._share(fetch, flight, sent, form, allowed)
+        head: AnswerFacts = answer.noted or self._facts(fetch, answer.status, fields)
+        form, allowed = head.form, head.allowed
+        unshareable = self._share(fetch, flight, sent, head)
         fits = flight.holds(answer.length or 0) and (form is Form.WHOLE or fetch.call.endpoint.answers.streams)
         lasts = bounded(fetch.call.fresh, allowed, self._now()).ttl > 0
         kept = not (unshareable or allowed.reason) and lasts and fits
@@ -202,15 +211,22 @@ class Receiver:
         finally:
             booked(fetch, flight).upstream_seconds += self._clock() - began
 
-    def on_head(self, fetch: Fetch, flight: Flight, status: int, fields: Fields) -> None:
+    def on_head(self, fetch: Fetch, flight: Flight, status: int, fields: Fields) -> AnswerFacts | None:
         """If the head shows that some readers may not have the answer, release them before the commit point."""
         if status != 200:
-            return
-        if share(status, fields, form_of(fields)):
+            return None
+        head = self._facts(fetch, status, fields)
+        if head.unshareable:
             self._part(fetch, flight)
             flight.judged(None)
         else:
-            self._confine(fetch, flight, self.allowance(fetch.call, fetch.plan.site, fields))
+            self._confine(fetch, flight, head.allowed)
+        return head
+
+    def _facts(self, fetch: Fetch, status: int, fields: Fields) -> AnswerFacts:
+        form = form_of(fields)
+        allowed = self.allowance(fetch.call, fetch.plan.site, fields)
+        return AnswerFacts(form, share(status, fields, form), allowed)
 
     def _part(self, fetch: Fetch, flight: Flight) -> None:
         self._flights.mark(fetch.key, self._clock() + UNSHAREABLE_SECONDS)
@@ -229,14 +245,13 @@ class Receiver:
             given = variant(fetch.key, allowed.vary, fetch.request.head.fields)
             flight.narrow(partial(fits, fetch.key, given))
 
-    def _share(self, fetch: Fetch, flight: Flight, sent: Sent, form: Form, allowed: Allowance) -> str:
+    def _share(self, fetch: Fetch, flight: Flight, sent: Sent, head: AnswerFacts) -> str:
         """
         Release the readers that may not have an answer with this head. Returns why the answer cannot be shared, ``""``
-        if it can. The limits in *allowed*, which the answer itself sets, are checked separately.
+        if it can. The limits that the answer itself sets are checked separately.
         """
-        status, fields = sent.answer.status, sent.answer.fields
-        unshareable = share(status, fields, form)
-        if not unshareable and form is Form.WHOLE and not _is_framed(fields):
+        status, unshareable = sent.answer.status, head.unshareable
+        if not unshareable and head.form is Form.WHOLE and not _is_framed(sent.answer.fields):
             unshareable = Reason.UNFRAMED  # if it were cut, nothing in it would show that
         if not sent.own and not self._accepted.knows(
             fetch.plan.site.place, fetch.call.principal, self._now(), self._clock()
@@ -247,7 +262,7 @@ class Receiver:
         elif (keep := _audience(fetch, sent)) is not None:
             flight.release(keep, together=audience(status) in {Audience.SAME_QUESTION, Audience.SAME_BOTH})
         if status == 200:
-            self._confine(fetch, flight, allowed)
+            self._confine(fetch, flight, head.allowed)
         if unshareable:
             flight.judged(None)
         booked(fetch, flight).reason = unshareable

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 
@@ -171,7 +172,7 @@ def upstream_call_of(
     deadline: float | None,
     shared: bool = False,
     on_sent: Callable[[], None] | None = None,
-    on_head: Callable[[int, Fields], None] | None = None,
+    on_head: Callable[[int, Fields], Any] | None = None,
 ) -> UpstreamCall:
     """
     The upstream call of *request*, with *body*. *call* is None if the request's body was not read. *deadline* is when

@@ -194,7 +194,9 @@ class Attempts:
         target = hop.target
         if field is not None:
             target = without_credentials(target, CREDENTIAL_QUERY | site.service.dialect.credential_query)
-        timeouts = self._timeouts(outgoing)
+        timeouts, deadline = outgoing.route.timeouts, outgoing.deadline
+        if deadline is not None:
+            timeouts = self._shortened(timeouts, deadline, shared=outgoing.shared)
 
         def on_sent() -> None:
             course.sent = self._clock()
@@ -233,10 +235,11 @@ class Attempts:
         fields = fields_of(answer.pairs)
         if outgoing.on_sign is not None:
             outgoing.on_sign()
+        noted = None
         if outgoing.on_head is not None and answer.status < 400:  # an error may still be replaced by an answer
-            outgoing.on_head(answer.status, fields)
+            noted = outgoing.on_head(answer.status, fields)
         endpoint = outgoing.site.endpoint if outgoing.head.method != b"HEAD" else None
-        return await commit(
+        committed, verdict = await commit(
             answer,
             fields,
             endpoint,
@@ -247,14 +250,14 @@ class Attempts:
             streaming=outgoing.streaming,
             on_sign=outgoing.on_sign,
         )
+        committed.noted = noted
+        return committed, verdict
 
-    def _timeouts(self, outgoing: UpstreamCall) -> Timeouts:
-        timeouts = outgoing.route.timeouts
-        if outgoing.deadline is None:
-            return timeouts
-        left = max(outgoing.deadline - self._clock(), 0.001)
+    def _shortened(self, timeouts: Timeouts, deadline: float, *, shared: bool) -> Timeouts:
+        """*timeouts* for a caller that gives up at *deadline*; *shared* as in ``UpstreamCall``."""
+        left = max(deadline - self._clock(), 0.001)
         connect = min(timeouts.connect, left / 2)  # so that another region can be asked in time
-        if outgoing.shared:
+        if shared:
             return replace(timeouts, connect=max(connect, min(timeouts.connect, CERTAIN_CONNECT)))
         return replace(
             timeouts,

@@ -7,7 +7,7 @@ The rule: nothing here acts. A call is the same for every region; the difference
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -43,8 +43,9 @@ class UpstreamCall(Struct, frozen=True):
     call, ``""`` if it is not.
 
     If somebody wants to know, *on_sent* is called when the whole request has been sent; *on_head* when an answer's head
-    has come, perhaps not the last one; *on_sign* at each sign of life: an attempt begins, its answer's head comes, or
-    bytes come before the commit point. *attempt_logs* collects the attempts.
+    has come, perhaps not the last one (what it returns stays with the answer, as *noted*); *on_sign* at each sign of
+    life: an attempt begins, its answer's head comes, or bytes come before the commit point. *attempt_logs* collects the
+    attempts.
     """
 
     site: Site
@@ -64,7 +65,7 @@ class UpstreamCall(Struct, frozen=True):
     batch: bool = False
     cause: str = ""
     on_sent: Callable[[], None] | None = None
-    on_head: Callable[[int, Fields], None] | None = None
+    on_head: Callable[[int, Fields], Any] | None = None
     on_sign: Callable[[], None] | None = None
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ import asyncio
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.core.answer.nesting import Nesting
 from sidecar.core.answer.truncation import is_cut
@@ -67,7 +67,8 @@ class CommittedResponse:
     *heartbeats_only*: it has sent only pings or blanks for so long that the callers must get them. The reader of the
     answer sets *complete* when all content has come, and *tokens* when the token count of the call is known; if
     *counts* is True, somebody waits for it. *on_break* is called if the answer breaks, *on_close* once, when it is
-    over. *watch* is the watch of a stream that was committed by its events; it has seen the bytes read ahead.
+    over. *noted* is what ``UpstreamCall.on_head`` has made of its head. *watch* is the watch of a stream that was
+    committed by its events; it has seen the bytes read ahead.
 
     *document*: checks that a JSON document is not cut. A cut document breaks the answer. If its length was given, its
     last byte is held back until the document is known to be whole, because with that byte the caller has it all.
@@ -86,6 +87,7 @@ class CommittedResponse:
         "fields",
         "heartbeats_only",
         "length",
+        "noted",
         "on_break",
         "on_close",
         "pairs",
@@ -112,6 +114,7 @@ class CommittedResponse:
         self.on_break: Callable[[], None] | None = None
         self.on_close: Callable[[CommittedResponse], None] | None = None
         self.watch: Watch | None = None
+        self.noted: Any = None
         self._answer = answer
         self._begun = begun
         self._whole = whole
@@ -248,7 +251,8 @@ async def _read_document(ahead: _Ahead, most: int) -> None:
         if not chunk.strip(_BLANKS):
             ahead.heartbeats_only = True
             return
-    await ahead.read(most)
+    if not ahead.ended:
+        await ahead.read(most)
 
 
 async def _commit_stream(ahead: _Ahead, watch: Watch, most: int, *, judged: bool) -> tuple[CommittedResponse, Verdict]:

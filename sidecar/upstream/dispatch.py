@@ -211,7 +211,8 @@ class Dispatch:
                 outgoing.attempt_logs.append(AttemptLog(pick.hop.region.name, cause))
                 result = await self._attempt(outgoing, pick, left)
                 best = result if best is None else better(best, result)
-                attempts = _attempts(outgoing.attempt_logs[first:])
+                logs = outgoing.attempt_logs[first:]
+                attempts = 1 if len(logs) == 1 else _attempts(logs)
                 verdict = result.verdict
                 cause = verdict.cause
                 bound = not (verdict.elsewhere or verdict.retry_here) or _is_bound(rewindable, result)
@@ -379,7 +380,7 @@ class _Hedge:
 
 def _attempts(logs: list[AttemptLog]) -> int:
     """How many attempts were logged. One that was repeated for its old connection or credential counts once."""
-    return len(logs) if len(logs) == 1 else len([one for one in logs if one.cause not in _SAME])
+    return len([one for one in logs if one.cause not in _SAME])
 
 
 def _is_bound(rewindable: Rewindable | None, result: AttemptResult) -> bool:
