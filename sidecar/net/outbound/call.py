@@ -91,6 +91,7 @@ class UpstreamAnswer:
     def close(self) -> None:
         """Drop the rest of the answer, and close its connection. Does nothing after a clean end."""
         if self._body.ended and not self._body.held:
+            self._call.finish()  # its end may have come while nobody read on
             return
         if self._error is None:
             self._error = UpstreamFailed(Cause.TRUNCATED, "closed by ourselves", answered=True)

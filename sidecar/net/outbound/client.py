@@ -134,7 +134,9 @@ class Upstream:
             raise UpstreamFailed(Cause.DRAINING, "the client is closed", sent=False)
         origin = self._origins.get(base) or self._learn(base)
         head = _head(origin, method, target, pairs, body)
-        connection = pool.take(origin.key) or await self._connect(pool, origin, timeouts.connect)
+        connection = pool.take(origin.key)
+        if connection is None:
+            connection = await self._connect(pool, origin, timeouts.connect)
         first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
         call = OutboundCall(connection, origin.peer, first_byte=first_byte, idle=timeouts.idle, on_sent=on_sent)
         return await call.exchange(head, body, bodiless=method == b"HEAD", spawn=self._spawn)
