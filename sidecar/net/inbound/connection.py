@@ -83,7 +83,7 @@ class CallerConnection(asyncio.Protocol):
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
                 self._transport.abort()
-        elif self._rest:
+        elif self._rest or self._parser.done:  # they wait for their turn
             self._rest += data
             self._throttle()
         else:

@@ -8,11 +8,11 @@ and answer are both complete, or closed.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol
 
 import aiohttp
-from aiohttp.connector import Connection
 from aiohttp.http import StreamWriter
 
 from sidecar.core.region.connections import Opened
@@ -105,7 +105,7 @@ class UpstreamAnswer:
 
 class OutboundCall:
     """
-    A request on a connection that belongs to it alone until ``finish`` or ``drop``.
+    A request on a connection that belongs to it alone until ``finish`` or ``drop``, where it is given back.
 
     *peer* is ``host:port``, for messages. *first_byte* is the time in seconds from the request sent to the answer's
     head; *idle* the time between two reads, and the longest time for which the peer may refuse more of the request.
@@ -113,8 +113,8 @@ class OutboundCall:
     """
 
     __slots__ = (
-        "_connection",
         "_first_byte",
+        "_give_back",
         "_headed",
         "_idle",
         "_on_sent",
@@ -127,11 +127,16 @@ class OutboundCall:
     )
 
     def __init__(
-        self, connection: Connection, peer: str, *, first_byte: float, idle: float, on_sent: Callable[[], None]
+        self,
+        wire: UpstreamConnection,
+        give_back: Callable[..., None],
+        peer: str,
+        *,
+        first_byte: float,
+        idle: float,
+        on_sent: Callable[[], None],
     ) -> None:
-        wire = connection.protocol
-        assert isinstance(wire, UpstreamConnection)
-        self._connection: Connection | None = connection
+        self._give_back: Callable[..., None] | None = give_back
         self._wire = wire
         self._peer = peer
         self._first_byte = first_byte
@@ -144,7 +149,13 @@ class OutboundCall:
         self.reused = wire.served > 0
 
     def __repr__(self) -> str:
-        return f"<OutboundCall to {self._peer} on {self._wire!r}{'' if self._connection else ', over'}>"
+        return f"<OutboundCall to {self._peer} on {self._wire!r}{'' if self._give_back else ', over'}>"
+
+    def __del__(self) -> None:
+        """A call that nobody has ended is a bug that is heard of, not a leak."""
+        if self._give_back is not None:
+            warnings.warn(f"Unclosed connection of {self!r}", ResourceWarning, source=self, stacklevel=1)
+            self._wire.forgotten(self._give_back)
 
     async def exchange(self, head: bytes, body: bytes | Body, *, bodiless: bool, spawn: Spawn) -> UpstreamAnswer:
         """
@@ -185,17 +196,17 @@ class OutboundCall:
         """The answer is whole: the connection may serve the next call, unless this request is still being sent."""
         if not self._sent:
             self.drop()
-        elif self._connection is not None:
+        elif self._give_back is not None:
             self._wire.rest()
-            self._connection.release()
-            self._connection = None
+            self._give_back()
+            self._give_back = None
 
     def drop(self, reason: Opened = Opened.DROPPED) -> None:
         """
         Give up the call and close its connection at once, whatever is still in flight. Harmless when the call is over.
         *reason* is why another connection may have to be opened.
         """
-        if self._connection is None:
+        if self._give_back is None:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -203,8 +214,8 @@ class OutboundCall:
             self._upload.cancel()
         self._wire.lose(reason)
         self._wire.abort()  # a normal close would first wait for the peer to take what is buffered
-        self._connection.close()
-        self._connection = None
+        self._give_back(close=True)
+        self._give_back = None
 
     def explain(self, error: Exception) -> UpstreamFailed:
         """
@@ -233,7 +244,7 @@ class OutboundCall:
 
     def _fail(self, error: SidecarError, *cause: Exception) -> None:
         """Pass *error* to the answer's reader. Once the answer was whole, the connection belongs to another call."""
-        if self._connection is not None:
+        if self._give_back is not None:
             self._wire.set_exception(error, *cause)
 
     def _all_sent(self) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Mapping
+from functools import partial
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
 from msgspec import Struct
 from multidict import CIMultiDict
 from yarl import URL
@@ -134,11 +134,12 @@ class Upstream:
             raise UpstreamFailed(Cause.DRAINING, "the client is closed", sent=False)
         origin = self._origins.get(base) or self._learn(base)
         head = _head(origin, method, target, pairs, body)
-        connection = pool.take(origin.key)
-        if connection is None:
-            connection = await self._connect(pool, origin, timeouts.connect)
+        wire = pool.take(origin.key)
+        if wire is None:
+            wire = await self._open(pool, origin, timeouts.connect)
         first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
-        call = OutboundCall(connection, origin.peer, first_byte=first_byte, idle=timeouts.idle, on_sent=on_sent)
+        give_back = partial(pool.give_back, origin.key, wire)
+        call = OutboundCall(wire, give_back, origin.peer, first_byte=first_byte, idle=timeouts.idle, on_sent=on_sent)
         return await call.exchange(head, body, bodiless=method == b"HEAD", spawn=self._spawn)
 
     def _learn(self, base: str) -> UpstreamOrigin:
@@ -174,19 +175,18 @@ class Upstream:
         origin = self._origins[base] = UpstreamOrigin(request, request.connection_key, prefix, fields, peer, via)
         return origin
 
-    async def _connect(self, pool: UpstreamPool, origin: UpstreamOrigin, seconds: float) -> Connection:
+    async def _open(self, pool: UpstreamPool, origin: UpstreamOrigin, seconds: float) -> UpstreamConnection:
         """A new connection: name, TCP, proxy and TLS together within *seconds*."""
         try:
-            connection = await pool.connect(origin.request, [], aiohttp.ClientTimeout(connect=seconds))
+            wire = await pool.open(origin.request, seconds)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unconnected(error, origin, seconds) from None  # a proxy's answer may quote credentials
-        wire = connection.protocol
-        if isinstance(wire, UpstreamConnection) and wire.transport is not None:
+        if wire.transport is not None:
             address = wire.transport.get_extra_info("peername")
             if isinstance(address, tuple) and self._own(address[0], address[1]):
-                connection.close()
+                pool.give_back(origin.key, wire, close=True)
                 raise _ourselves(origin.peer)
-        return connection
+        return wire
 
 
 def _head(origin: UpstreamOrigin, method: bytes, target: bytes, pairs: Pairs, body: bytes | Body) -> bytes:
