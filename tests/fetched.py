@@ -23,7 +23,7 @@ from sidecar.proxy.fill import Origin
 from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.receive import Receiver
-from sidecar.proxy.request import Call, Fetch
+from sidecar.proxy.request import Call, Fetch, deadline_of
 from sidecar.store.memory import Memory
 from sidecar.store.tiered import Nowhere, Tiered
 from sidecar.upstream.dispatch import Dispatch
@@ -198,7 +198,7 @@ class Desk:
         key = seal(SECRET, caller.prefix, facts.model, reading)
         call = Call(endpoint, facts, route, facts.model, caller.principal, freshness(endpoint, route, plan.asked), key)
         draft = Draft(b"%d" % number, NOW, 0.0, "openai", route.name, endpoint.name, b"POST", Outcome.MISS)
-        return Fetch(Request(head, body, plan), plan, call, key, draft)
+        return Fetch(Request(head, body, plan), plan, call, key, draft, deadline_of(head.fields, draft.started))
 
     def fly(self, fetch):
         """A flight on the errand, and its owner."""

@@ -260,7 +260,7 @@ def _explain_regions(request: Request, call: Call | None, route: Route, caller: 
     candidates = Candidates(Regions(lambda _, __: None), clock=lambda: 0.0, draw=lambda: 0.5, sharing=None)
     try:
         outgoing = upstream_call_of(
-            request, call, route, caller.principal, body=request.body, attempt_logs=[], started=0.0
+            request, call, route, caller.principal, body=request.body, attempt_logs=[], deadline=None
         )
     except Refused as refusal:
         say("candidates", "(none)")

@@ -76,7 +76,7 @@ class Request(Struct, gc=False):
     """
     A request as the proxy gets it. *body* is ``bytes`` (collected in memory, ``b""`` for none), a ``Spool``, or a
     ``Stream``; *observer* has seen all of a collected body above 256 KiB. *overflowed*: the body was to be collected
-    but is too large; it is now a stream, from its first byte.
+    but is too large; it is now a stream, from its first byte. *read* is what ``try_hit`` has worked out.
     """
 
     head: Head
@@ -84,6 +84,7 @@ class Request(Struct, gc=False):
     plan: Any
     observer: Observer | None = None
     overflowed: bool = False
+    read: Any = None
 
 
 class Response(Struct, frozen=True, gc=False):
@@ -148,10 +149,10 @@ class Application(Protocol):
     def answer(self, request: Request) -> Response | Pending:
         """Answer a request whose body is collected or streams."""
 
-    def try_hit(self, plan: Any, body: bytes) -> Response | None:
+    def try_hit(self, plan: Any, body: bytes) -> Response | Any:
         """
-        Answer from memory or not at all. The request has the same deciding fields as the earlier one of *plan*. None:
-        the request takes the ordinary way, beginning with its head.
+        Answer from memory or not at all. The request has the same deciding fields as the earlier one of *plan*. If this
+        returns no ``Response``, the request takes the ordinary way, at once, and what was returned comes back with it.
         """
 
     def refuse(self, head: Head | None, error: Refused) -> Response:

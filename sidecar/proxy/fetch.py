@@ -156,20 +156,20 @@ class Fetching:
         assert flight.task is not None
         flight.task.add_done_callback(partial(_give_back, lease, flight))
 
-    async def _bring(self, fetch: Fetch, fetched: Fetched, flight: Flight, *, cause: str = "") -> None:
+    def _bring(self, fetch: Fetch, fetched: Fetched, flight: Flight, *, cause: str = "") -> Awaitable[None]:
+        """Serve what was *fetched*, or send a call."""
         known, entry = fetch.known, fetched.entry
         found = self._judge(fetch, entry)
         if found is not None and (known is None or found.entry.at > known.at):
-            await substitute(flight, found, Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE)
-        elif known is not None and entry is not None and fetched.lease is None:
+            return substitute(flight, found, Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE)
+        if known is not None and entry is not None and fetched.lease is None:
             # another process refreshes it, or has just failed to
-            await substitute(flight, Serve(known, 0, 0), Outcome.STALE)
-        else:
-            # 10: a region; 11: share at its head, retain at its end
-            if entry is not None:
-                flight.tags.update(entry.tags)
-            behind = None if entry is None else self._store.hold(entry)
-            await self._origin.fetch(fetch, flight, behind, cause=SECOND if fetched.second else cause)
+            return substitute(flight, Serve(known, 0, 0), Outcome.STALE)
+        # 10: a region; 11: share at its head, retain at its end
+        if entry is not None:
+            flight.tags.update(entry.tags)
+        behind = None if entry is None else self._store.hold(entry)
+        return self._origin.fetch(fetch, flight, behind, cause=SECOND if fetched.second else cause)
 
     def _judge_as_it_stands(self, fetch: Fetch, flight: Flight, fetched: Fetched) -> Serve | None:
         """The entry that serves the leader, if it needs no fetch and no conversion, and nobody else joined."""

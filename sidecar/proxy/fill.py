@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -229,8 +230,8 @@ class Origin:
         fetch: Fetch,
         body: bytes | Spool | Stream,
         attempt_logs: list[AttemptLog],
-        on_sent: Callable[[], None] = lambda: None,
-        on_head: Callable[[int, Fields], None] = lambda _, __: None,
+        on_sent: Callable[[], None] | None = None,
+        on_head: Callable[[int, Fields], Any] | None = None,
     ) -> UpstreamCall:
         outgoing = upstream_call_of(
             fetch.request,
@@ -239,14 +240,14 @@ class Origin:
             fetch.call.principal,
             body=body,
             attempt_logs=attempt_logs,
-            started=fetch.draft.started,
+            deadline=fetch.deadline,
             shared=True,
             on_sent=on_sent,
             on_head=on_head,
         )
-        return (
-            outgoing if fetch.known is None else replace(outgoing, batch=True, deadline=None)
-        )  # nobody waits for a refresh
+        if fetch.known is None:
+            return outgoing
+        return replace(outgoing, batch=True, deadline=None)  # nobody waits for a refresh
 
     def _takes_usage(self, fetch: Fetch) -> bool:
         return self._refuses_usage.get(_deployment(fetch)) is None

@@ -38,7 +38,7 @@ from sidecar.proxy.lookup import CallReader
 from sidecar.proxy.passthrough import PassThrough, Relay
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.refresh import Refreshes
-from sidecar.proxy.request import Call, Fetch, FetchMode, draft_of
+from sidecar.proxy.request import Call, Fetch, FetchMode, deadline_of, draft_of
 from sidecar.proxy.wait import Waiting
 from sidecar.store.base import Store
 from sidecar.tasks import CONVERTED_IN_LOOP, in_thread_if_large
@@ -155,7 +155,7 @@ class Proxy:
         body = request.body
         if (plan.bypass is not None and not plan.site.reads) or request.overflowed:
             return Pending(partial(self._relay, request, None, started))
-        call = self._lookup.call(plan, request.head, body, request.observer)
+        call: Call = request.read or self._lookup.call(plan, request.head, body, request.observer)
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
@@ -167,8 +167,11 @@ class Proxy:
             self._refresh(request, call, call.key, verdict.serve.entry)
         return answer
 
-    def try_hit(self, learnt: Any, body: bytes) -> Response | None:
-        """Steps 3 to 7 for a request with the same head as an earlier one; see ``Application.try_hit``."""
+    def try_hit(self, learnt: Any, body: bytes) -> Response | Call | None:
+        """
+        Steps 3 to 7 for a request with the same head as an earlier one; see ``Application.try_hit``. Returns the call
+        if memory has no answer to it.
+        """
         started = self._clock()
         plan: RequestPlan = learnt
         endpoint = plan.site.endpoint
@@ -176,12 +179,12 @@ class Proxy:
             return None
         call = self._lookup.call(plan, plan.head, body, None)
         if call.key is None or call.observe:
-            return None
+            return call
         verdict = self._find(plan, call, call.key, None, started)
         if isinstance(verdict, Refresh):
             self._urged = call.key
-            return None  # a refresh needs the request itself
-        return self._remember(verdict, plan, call, len(body), started)
+            return call  # a refresh needs the request itself
+        return self._remember(verdict, plan, call, len(body), started) or call
 
     def _remember(
         self, verdict: Serve | Refresh | None, plan: RequestPlan, call: Call, size: int, started: float
@@ -236,8 +239,8 @@ class Proxy:
     async def _fetch(self, request: Request, call: Call, key: Key, started: float, exchange: Exchange) -> None:
         """Step 8: memory has no answer. This process fetches once for each key; other callers join that fetch."""
         plan: RequestPlan = request.plan
-        draft = draft_of(request, call, Outcome.MISS, self.ids.give(key), self._now(), started)
-        fetch = Fetch(request, plan, call, key, draft)
+        draft = draft_of(request, call, call.route, Outcome.MISS, self.ids.give(key), self._now(), started)
+        fetch = Fetch(request, plan, call, key, draft, deadline_of(request.head.fields, started))
         try:
             if self._clock() > self._purges.until:
                 await self._store.catch_up()
@@ -322,15 +325,15 @@ class Proxy:
 
     def _refresh(self, request: Request, call: Call, key: Key, known: Entry) -> None:
         """Fetch a newer answer than *known*, for later callers."""
-        draft = draft_of(request, call, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
-        self.refreshes.begin(Fetch(request, request.plan, call, key, draft, known))
+        draft = draft_of(request, call, call.route, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
+        self.refreshes.begin(Fetch(request, request.plan, call, key, draft, known=known))
 
     async def _relay(self, request: Request, call: Call | None, started: float, exchange: Exchange) -> None:
         """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""
         plan: RequestPlan = request.plan
         site, head = plan.site, request.head
-        draft = draft_of(request, call, Outcome.BYPASS, self.ids.give(), self._now(), started)
         route = call.route if call is not None else choose_route(site, head.fields, "")
+        draft = draft_of(request, call, route, Outcome.BYPASS, self.ids.give(), self._now(), started)
         status = b"sidecar; fwd=bypass; detail=%b" % draft.reason.encode("ascii")
         try:
             if plan.asked.only_if_cached:

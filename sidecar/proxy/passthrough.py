@@ -25,7 +25,7 @@ from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Exchange, Request
 from sidecar.proxy.deliver import Stamp
 from sidecar.proxy.receive import Receiver
-from sidecar.proxy.request import Call, book, upstream_call_of
+from sidecar.proxy.request import Call, book, deadline_of, upstream_call_of
 from sidecar.upstream.call import UpstreamCall
 from sidecar.upstream.dispatch import Dispatch, Sent
 from sidecar.upstream.fallback import Fallback, has_room
@@ -74,14 +74,15 @@ class Relay:
     ) -> None:
         """One call. *call* is None when its body was not read."""
         draft = passed.draft
+        deadline = deadline_of(request.head.fields, draft.started)
         outgoing = upstream_call_of(
-            request, call, route, principal, body=request.body, attempt_logs=[], started=draft.started
+            request, call, route, principal, body=request.body, attempt_logs=[], deadline=deadline
         )
         watch = call.endpoint.answers.watch() if call is not None and draft.streamed else None
         try:
             sent = await self._send(outgoing, call, principal, passed)
             try:
-                if draft.outcome is not Outcome.FALLBACK and 200 <= sent.answer.status < 400:
+                if passed.changes and draft.outcome is not Outcome.FALLBACK and 200 <= sent.answer.status < 400:
                     self._receiver.outdate(passed.changes)
                 await self._relay_answer(sent, outgoing.site, call, watch, passed)
             finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sidecar.core.answer.blame import blame_of_answer
@@ -46,6 +47,14 @@ from sidecar.upstream.dispatch import Sent
 from sidecar.upstream.fallback import FallbackAnswer
 
 _UNJUDGED = (Judged(Completeness.UNREADABLE, Usage(), "", ""), Drop(Reason.READER_FAILED))
+
+
+class AnswerFacts(Struct, frozen=True, gc=False):
+    """What the head of an answer tells: its form, why it cannot be shared (``""`` if it can), and what it allows."""
+
+    form: Form
+    unshareable: str
+    allowed: Allowance
 
 
 class Receiver:
@@ -105,9 +114,9 @@ class Receiver:
     async def receive(self, fetch: Fetch, flight: Flight, sent: Sent) -> None:
         """Receive an answer into a flight. Readers get it from the commit point on; it is stored at its end."""
         answer, fields = sent.answer, sent.answer.fields
-        form = form_of(fields)
-        allowed = self.allowance(fetch.call, fetch.plan.site, fields)
-        unshareable = self._share(fetch, flight, sent, form, allowed)
+        head: AnswerFacts = answer.noted or self._facts(fetch, answer.status, fields)
+        form, allowed = head.form, head.allowed
+        unshareable = self._share(fetch, flight, sent, head)
         fits = flight.holds(answer.length or 0) and (form is Form.WHOLE or fetch.call.endpoint.answers.streams)
         lasts = bounded(fetch.call.fresh, allowed, self._now()).ttl > 0
         kept = not (unshareable or allowed.reason) and lasts and fits
@@ -116,7 +125,7 @@ class Receiver:
         async def settle() -> bool:
             return not unshareable and await self._keep(fetch, flight, opening, allowed, own=sent.own)
 
-        watch = fetch.call.endpoint.answers.watch() if form is Form.EVENTS and not unshareable else None
+        watch = _watch(fetch, answer) if form is Form.EVENTS and not unshareable else None
         kept = await self._flow(fetch, flight, answer, opening, watch, settle)
         if flight.opening is None:
             flight.open(replace(opening, length=flight.size, kept=kept))
@@ -146,7 +155,7 @@ class Receiver:
                 booked(fetch, flight).usage = answers.usage(body, form)
             return False
 
-        watch = answers.watch() if form is Form.EVENTS and not unshareable else None
+        watch = _watch(fetch, sent.answer) if form is Form.EVENTS and not unshareable else None
         await self._flow(fetch, flight, sent.answer, opening, watch, settle)
 
     async def _flow(
@@ -172,7 +181,8 @@ class Receiver:
                 watch = None  # a JSON document with the content type of a stream
                 opening = replace(opening, kept=False)
             if watch is not None:
-                watch.feed(chunk)
+                if flight.size or watch is not answer.watch:  # the beginning has been watched
+                    watch.feed(chunk)
                 flight.boundary = watch.boundary
             await flight.push(chunk)
             if watch is not None and watch.ended and fetch.call.endpoint.answers.streams and not flight.complete:
@@ -183,9 +193,7 @@ class Receiver:
             if flight.opening is None and (live or answer.heartbeats_only or _is_committed(flight, form, watch)):
                 flight.open(opening if not flight.windowed else replace(opening, kept=False))
         if watch is not None:
-            watch.close()
-            if not (watch.ended or watch.failed):
-                raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
+            _check_end(watch)
         if not flight.complete:
             kept = await settle()
         usage = booked(fetch, flight).usage
@@ -203,15 +211,22 @@ class Receiver:
         finally:
             booked(fetch, flight).upstream_seconds += self._clock() - began
 
-    def on_head(self, fetch: Fetch, flight: Flight, status: int, fields: Fields) -> None:
+    def on_head(self, fetch: Fetch, flight: Flight, status: int, fields: Fields) -> AnswerFacts | None:
         """If the head shows that some readers may not have the answer, release them before the commit point."""
         if status != 200:
-            return
-        if share(status, fields, form_of(fields)):
+            return None
+        head = self._facts(fetch, status, fields)
+        if head.unshareable:
             self._part(fetch, flight)
             flight.judged(None)
         else:
-            self._confine(fetch, flight, self.allowance(fetch.call, fetch.plan.site, fields))
+            self._confine(fetch, flight, head.allowed)
+        return head
+
+    def _facts(self, fetch: Fetch, status: int, fields: Fields) -> AnswerFacts:
+        form = form_of(fields)
+        allowed = self.allowance(fetch.call, fetch.plan.site, fields)
+        return AnswerFacts(form, share(status, fields, form), allowed)
 
     def _part(self, fetch: Fetch, flight: Flight) -> None:
         self._flights.mark(fetch.key, self._clock() + UNSHAREABLE_SECONDS)
@@ -230,14 +245,13 @@ class Receiver:
             given = variant(fetch.key, allowed.vary, fetch.request.head.fields)
             flight.narrow(partial(fits, fetch.key, given))
 
-    def _share(self, fetch: Fetch, flight: Flight, sent: Sent, form: Form, allowed: Allowance) -> str:
+    def _share(self, fetch: Fetch, flight: Flight, sent: Sent, head: AnswerFacts) -> str:
         """
         Release the readers that may not have an answer with this head. Returns why the answer cannot be shared, ``""``
-        if it can. The limits in *allowed*, which the answer itself sets, are checked separately.
+        if it can. The limits that the answer itself sets are checked separately.
         """
-        status, fields = sent.answer.status, sent.answer.fields
-        unshareable = share(status, fields, form)
-        if not unshareable and form is Form.WHOLE and not _is_framed(fields):
+        status, unshareable = sent.answer.status, head.unshareable
+        if not unshareable and head.form is Form.WHOLE and not _is_framed(sent.answer.fields):
             unshareable = Reason.UNFRAMED  # if it were cut, nothing in it would show that
         if not sent.own and not self._accepted.knows(
             fetch.plan.site.place, fetch.call.principal, self._now(), self._clock()
@@ -248,7 +262,7 @@ class Receiver:
         elif (keep := _audience(fetch, sent)) is not None:
             flight.release(keep, together=audience(status) in {Audience.SAME_QUESTION, Audience.SAME_BOTH})
         if status == 200:
-            self._confine(fetch, flight, allowed)
+            self._confine(fetch, flight, head.allowed)
         if unshareable:
             flight.judged(None)
         booked(fetch, flight).reason = unshareable
@@ -355,6 +369,18 @@ def _audience(fetch: Fetch, sent: Sent) -> Callable[[Seat], bool] | None:
         return None
     question, anybody = fetch.question(), whose is Audience.SAME_QUESTION
     return lambda reader: (anybody or reader.credential == credential) and reader.question() == question
+
+
+def _watch(fetch: Fetch, answer: CommittedResponse) -> Watch:
+    """The watch of a stream: the one by which it was committed, if there is one."""
+    return answer.watch or fetch.call.endpoint.answers.watch()
+
+
+def _check_end(watch: Watch) -> None:
+    """Raises ``UpstreamFailed`` if a stream has ended in its middle."""
+    watch.close()
+    if not (watch.ended or watch.failed):
+        raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
 
 
 def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:

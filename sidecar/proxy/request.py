@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 
@@ -22,7 +23,7 @@ from sidecar.core.request.noise import IDEMPOTENCY, is_noise
 from sidecar.core.request.plan import RequestPlan
 from sidecar.core.request.principal import Principal
 from sidecar.core.rules import Route
-from sidecar.core.site.recognise import allowed, choose_route
+from sidecar.core.site.recognise import allowed
 from sidecar.errors import Refused
 from sidecar.net.base import Request, Spool, Stream, is_spool
 from sidecar.proxy.flight.flight import Flight
@@ -78,8 +79,8 @@ class FetchMode(StrEnum):
 
 class Fetch(Struct, frozen=True, gc=False):
     """
-    One request that memory could not answer, with what is known of it. *known*: the entry to refresh; no caller waits
-    for the answer then.
+    One request that memory could not answer, with what is known of it. *deadline*: when the caller gives up, monotonic
+    seconds; None if it did not say, or if no caller waits. *known*: the entry to refresh; then no caller waits.
     """
 
     request: Request
@@ -87,6 +88,7 @@ class Fetch(Struct, frozen=True, gc=False):
     call: Call
     key: Key
     draft: Draft
+    deadline: float | None = None
     known: Entry | None = None
 
     def question(self) -> bytes:
@@ -107,12 +109,6 @@ class Fetch(Struct, frozen=True, gc=False):
             return asked
         return asked + (whole(body, self.call.endpoint) if len(body) <= _COMPARED else body)
 
-    @property
-    def deadline(self) -> float | None:
-        """When the caller gives up, monotonic seconds; None if it did not say, or if no caller waits."""
-        seconds = patience(self.request.head.fields)
-        return None if seconds is None or self.known is not None else self.draft.started + seconds
-
 
 def _asked_value(name: bytes, value: bytes) -> bytes:
     """
@@ -125,12 +121,11 @@ def _asked_value(name: bytes, value: bytes) -> bytes:
 
 
 def draft_of(
-    request: Request, call: Call | None, outcome: Outcome, request_id: bytes, now: float, started: float
+    request: Request, call: Call | None, route: Route, outcome: Outcome, request_id: bytes, now: float, started: float
 ) -> Draft:
     """The draft of a request's record; *call* is None when its body was not read. *started* is monotonic seconds."""
     plan: RequestPlan = request.plan
     site, body = plan.site, request.body
-    route = call.route if call is not None else choose_route(site, request.head.fields, "")
     reason: str = ""
     if call is not None:
         reason = Reason.OBSERVE if call.observe else call.bypass
@@ -155,6 +150,12 @@ def draft_of(
     )
 
 
+def deadline_of(fields: Fields, started: float) -> float | None:
+    """When the caller of a request with *fields* gives up; None if it does not say. Both are monotonic seconds."""
+    seconds = patience(fields)
+    return None if seconds is None else started + seconds
+
+
 def is_batch(fields: Fields) -> bool:
     """Whether the caller asked for batch priority: other calls go first."""
     return fields.get(b"x-sidecar-priority", b"").strip().lower() == b"batch"
@@ -168,17 +169,16 @@ def upstream_call_of(
     *,
     body: bytes | Spool | Stream,
     attempt_logs: list[AttemptLog],
-    started: float,
+    deadline: float | None,
     shared: bool = False,
-    on_sent: Callable[[], None] = lambda: None,
-    on_head: Callable[[int, Fields], None] = lambda _, __: None,
+    on_sent: Callable[[], None] | None = None,
+    on_head: Callable[[int, Fields], Any] | None = None,
 ) -> UpstreamCall:
     """
-    The upstream call of *request*, with *body*. *call* is None if the request's body was not read. *started* is when
-    the request came, monotonic seconds. Raises ``Refused`` if it is unknown which regions are allowed.
+    The upstream call of *request*, with *body*. *call* is None if the request's body was not read. *deadline* is when
+    its caller gives up, monotonic seconds. Raises ``Refused`` if it is unknown which regions are allowed.
     """
     site, fields = request.plan.site, request.head.fields
-    seconds = patience(fields)
     endpoint = site.endpoint
     model = call.model if call is not None else endpoint.model if endpoint is not None else ""
     allow = allowed(site, fields, model, route)
@@ -201,7 +201,7 @@ def upstream_call_of(
         identity=call is not None and call.key is not None and not call.observe,
         attempt_logs=attempt_logs,
         microsoft=principal.microsoft,
-        deadline=None if seconds is None else started + seconds,
+        deadline=deadline,
         shared=shared,
         pinned=(endpoint is not None and endpoint.bypass in _BOUND)
         or (call is not None and call.facts.bypass in _BOUND),
@@ -215,7 +215,8 @@ def book(outgoing: UpstreamCall, draft: Draft) -> None:
     """Add the attempts, their causes and the region to the draft."""
     if outgoing.attempt_logs:
         draft.attempts += len(outgoing.attempt_logs)
-        draft.retry_causes += tuple([one.cause for one in outgoing.attempt_logs if one.cause])
+        if len(outgoing.attempt_logs) > 1 or outgoing.attempt_logs[0].cause:
+            draft.retry_causes += tuple([one.cause for one in outgoing.attempt_logs if one.cause])
         draft.region = outgoing.attempt_logs[-1].region
 
 

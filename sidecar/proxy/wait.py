@@ -8,8 +8,9 @@ answer of the two serves all of them; there is no third call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from sidecar.core.cache.policy import FAILING
 from sidecar.core.draft import Draft
@@ -41,7 +42,7 @@ class Waiting:
     def __repr__(self) -> str:
         return f"<Waiting {self._flights!r}>"
 
-    async def opening(self, readers: list[Reader], fetch: Fetch) -> Opening | None:
+    def opening(self, readers: list[Reader], fetch: Fetch) -> Coroutine[Any, Any, Opening | None]:
         """
         Wait for the answer's head. *readers* are this caller's: one in the flight that it joined, perhaps one in a
         second flight. When this returns, only the reader to go on with is left in *readers*. Returns None if the answer
@@ -51,10 +52,9 @@ class Waiting:
         Raises the flight's error, or ``UpstreamFailed`` if the caller's own time is over.
         """
         left = self._origin.left(fetch)
-        if left is None and not fetch.call.facts.view.stream:
-            return await self._soonest(readers, fetch)
-        if left is None:
-            return await self._in_turn(readers, fetch)
+        return self._in_turn(readers, fetch) if left is None else self._in_time(readers, fetch, left)
+
+    async def _in_time(self, readers: list[Reader], fetch: Fetch, left: float) -> Opening | None:
         try:
             async with asyncio.timeout(max(left, 0.0)):
                 return await self._in_turn(readers, fetch)
@@ -62,15 +62,20 @@ class Waiting:
             detail = "the caller waits no longer"
             raise UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, detail, sent=readers[0].flight.sent) from None
 
-    async def _in_turn(self, readers: list[Reader], fetch: Fetch) -> Opening | None:
+    def _in_turn(self, readers: list[Reader], fetch: Fetch) -> Coroutine[Any, Any, Opening | None]:
+        if fetch.call.facts.view.stream and readers[0].flight.patience > self._origin.lease_wait:
+            return self._until_lease(readers, fetch)
+        return self._soonest(readers, fetch)
+
+    async def _until_lease(self, readers: list[Reader], fetch: Fetch) -> Opening | None:
+        """As ``_soonest``; None if a stream has waited long enough for another process while others wait longer."""
         flight, wait = readers[0].flight, self._origin.lease_wait
-        if fetch.call.facts.view.stream and flight.patience > wait:
-            try:
-                async with asyncio.timeout(wait):
-                    return await self._soonest(readers, fetch)
-            except TimeoutError:
-                if flight.patience > wait:
-                    return None
+        try:
+            async with asyncio.timeout(wait):
+                return await self._soonest(readers, fetch)
+        except TimeoutError:
+            if flight.patience > wait:
+                return None
         return await self._soonest(readers, fetch)
 
     async def _soonest(self, readers: list[Reader], fetch: Fetch) -> Opening | None:

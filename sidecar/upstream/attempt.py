@@ -24,7 +24,7 @@ from sidecar.core.request.principal import without_credentials
 from sidecar.core.rules import AzureIdentity, StoredCredential, Timeouts
 from sidecar.errors import Cause, Refused, UpstreamFailed
 from sidecar.net.base import Spool, Stream
-from sidecar.upstream.call import AttemptLog, AttemptResult, Hop, UpstreamCall, room_of
+from sidecar.upstream.call import AttemptLog, AttemptResult, Hop, UpstreamCall
 from sidecar.upstream.commit import Answer, CommittedResponse, commit
 from sidecar.upstream.replay import Rewindable
 
@@ -122,10 +122,14 @@ class Attempts:
     async def make(self, outgoing: UpstreamCall, hop: Hop, breaker: Breaker, permit: Permit) -> AttemptResult:
         """Send *outgoing* to *hop*'s region. Raises the errors of a streaming body (``ClientGone``, ``Refused``)."""
         began = self._clock()
-        spent = self._regions.windows.until(room_of(outgoing, hop), began) > 0.0
+        spent = self._regions.windows.until(hop.room, began) > 0.0
         course = _Course(began)
         try:
-            result = await self._make(outgoing, hop, course)
+            if hop.region.credential is None:
+                answer, verdict = await self._send(outgoing, hop, None, course)
+                result = AttemptResult(hop, verdict, answer)
+            else:
+                result = await self._send_with(hop.region.credential, outgoing, hop, course)
         except UpstreamFailed as failure:
             verdict = judge_failure(failure, repeats=outgoing.repeats)
             if outgoing.limit is not None and self._clock() >= outgoing.limit - TICK:
@@ -142,13 +146,14 @@ class Attempts:
         except BaseException:
             if self._has_waited(outgoing, course, Cause.FIRST_BYTE_TIMEOUT):  # the caller had waited long enough
                 changed = breaker.settle(permit, Sign.UNANSWERED, 0.0, self._clock(), self._draw())
-                self._tell(hop.place, changed, f"no whole answer for {self._silence(course):.1f} s")
+                if changed is not None:
+                    self._tell(hop.place, changed, f"no whole answer for {self._silence(course):.1f} s")
             else:
                 breaker.release(permit)
             raise
         # the caller sets the speed of a body that still arrives
         seconds = self._silence(course) if isinstance(hop.body, Rewindable) else self._clock() - began
-        self._settle(outgoing, result, breaker, permit, seconds, spent=spent)
+        self._settle(result, breaker, permit, seconds, spent=spent)
         return result
 
     def _has_waited(self, outgoing: UpstreamCall, course: _Course, cause: Cause) -> bool:
@@ -160,11 +165,8 @@ class Attempts:
     def _silence(self, course: _Course) -> float:
         return 0.0 if course.sent is None else self._clock() - course.sent
 
-    async def _make(self, outgoing: UpstreamCall, hop: Hop, course: _Course) -> AttemptResult:
-        stored = hop.region.credential
-        if stored is None:
-            answer, verdict = await self._send(outgoing, hop, None, course)
-            return AttemptResult(hop, verdict, answer)
+    async def _send_with(self, stored: Stored, outgoing: UpstreamCall, hop: Hop, course: _Course) -> AttemptResult:
+        """Send it with the region's own credential; with a newer one, if the service refuses that."""
         field = self._credentials.field(stored) or await self._credentials.obtain(stored, seconds=CREDENTIAL_SECONDS)
         if field is None:
             why = f"The credential of region {hop.region.name} cannot be had; see the log."
@@ -192,11 +194,14 @@ class Attempts:
         target = hop.target
         if field is not None:
             target = without_credentials(target, CREDENTIAL_QUERY | site.service.dialect.credential_query)
-        timeouts = self._timeouts(outgoing)
+        timeouts, deadline = outgoing.route.timeouts, outgoing.deadline
+        if deadline is not None:
+            timeouts = self._shortened(timeouts, deadline, shared=outgoing.shared)
 
         def on_sent() -> None:
             course.sent = self._clock()
-            outgoing.on_sent()
+            if outgoing.on_sent is not None:
+                outgoing.on_sent()
 
         send = partial(
             self._client.send,
@@ -228,11 +233,13 @@ class Attempts:
 
     async def _commit(self, outgoing: UpstreamCall, answer: Answer) -> tuple[CommittedResponse, Verdict]:
         fields = fields_of(answer.pairs)
-        outgoing.on_sign()
-        if answer.status < 400:  # an error may still be replaced by an answer
-            outgoing.on_head(answer.status, fields)
+        if outgoing.on_sign is not None:
+            outgoing.on_sign()
+        noted = None
+        if outgoing.on_head is not None and answer.status < 400:  # an error may still be replaced by an answer
+            noted = outgoing.on_head(answer.status, fields)
         endpoint = outgoing.site.endpoint if outgoing.head.method != b"HEAD" else None
-        return await commit(
+        committed, verdict = await commit(
             answer,
             fields,
             endpoint,
@@ -243,14 +250,14 @@ class Attempts:
             streaming=outgoing.streaming,
             on_sign=outgoing.on_sign,
         )
+        committed.noted = noted
+        return committed, verdict
 
-    def _timeouts(self, outgoing: UpstreamCall) -> Timeouts:
-        timeouts = outgoing.route.timeouts
-        if outgoing.deadline is None:
-            return timeouts
-        left = max(outgoing.deadline - self._clock(), 0.001)
+    def _shortened(self, timeouts: Timeouts, deadline: float, *, shared: bool) -> Timeouts:
+        """*timeouts* for a caller that gives up at *deadline*; *shared* as in ``UpstreamCall``."""
+        left = max(deadline - self._clock(), 0.001)
         connect = min(timeouts.connect, left / 2)  # so that another region can be asked in time
-        if outgoing.shared:
+        if shared:
             return replace(timeouts, connect=max(connect, min(timeouts.connect, CERTAIN_CONNECT)))
         return replace(
             timeouts,
@@ -259,16 +266,7 @@ class Attempts:
             stream_first_byte=min(timeouts.stream_first_byte, left),
         )
 
-    def _settle(
-        self,
-        outgoing: UpstreamCall,
-        result: AttemptResult,
-        breaker: Breaker,
-        permit: Permit,
-        seconds: float,
-        *,
-        spent: bool,
-    ) -> None:
+    def _settle(self, result: AttemptResult, breaker: Breaker, permit: Permit, seconds: float, *, spent: bool) -> None:
         """One synchronous step. *spent*: the quota was used up before the call, so an answer shows room."""
         hop, verdict, regions = result.hop, result.verdict, self._regions
         now = self._clock()
@@ -276,26 +274,27 @@ class Attempts:
             breaker.release(permit)
             return
         changed = breaker.settle(permit, verdict.sign, seconds, now, self._draw())
-        self._tell(hop.place, changed, _describe(result, seconds))
+        if changed is not None:
+            self._tell(hop.place, changed, _describe(result, seconds))
         if result.answer is None:
             return
-        room = room_of(outgoing, hop)
         if verdict.window:
-            regions.windows.open(room, now + verdict.window, exhausted=verdict.exhausted)
+            regions.windows.open(hop.room, now + verdict.window, exhausted=verdict.exhausted)
         if verdict.sign is Sign.GOOD:
             if spent:
-                regions.windows.good(room)
+                regions.windows.good(hop.room)
             if seconds:  # else it answered before the whole request was sent
                 regions.latency.note(hop.place, seconds, now)
         result.answer.on_break = partial(self._broke, hop.place, breaker, permit)
 
     def _broke(self, place: Place, breaker: Breaker, permit: Permit) -> None:
         changed = breaker.broke(permit, self._clock(), self._draw())
-        self._tell(place, changed, "an answer broke after it had begun")
+        if changed is not None:
+            self._tell(place, changed, "an answer broke after it had begun")
 
-    def _tell(self, place: Place, changed: Transition | None, detail: str) -> None:
-        """Report the change of a breaker's state, if there is one; *detail* is why the region is not called."""
-        if changed is not None and changed.after is State.OPEN:
+    def _tell(self, place: Place, changed: Transition, detail: str) -> None:
+        """Report the change of a breaker's state; *detail* is why the region is not called."""
+        if changed.after is State.OPEN:
             changed = structs.replace(changed, detail=detail)
         self._regions.tell(place, changed)
 

@@ -7,7 +7,7 @@ The rule: nothing here acts. A call is the same for every region; the difference
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -42,9 +42,10 @@ class UpstreamCall(Struct, frozen=True):
     region has stored, so only that region may take it. *batch*: others go first. *cause*: why it is sent after another
     call, ``""`` if it is not.
 
-    *on_sent* is called when the whole request has been sent; *on_head* when an answer's head has come, perhaps not the
-    last one; *on_sign* at each sign of life: an attempt begins, its answer's head comes, or bytes come before the
-    commit point. *attempt_logs* collects the attempts.
+    If somebody wants to know, *on_sent* is called when the whole request has been sent; *on_head* when an answer's head
+    has come, perhaps not the last one (what it returns stays with the answer, as *noted*); *on_sign* at each sign of
+    life: an attempt begins, its answer's head comes, or bytes come before the commit point. *attempt_logs* collects the
+    attempts.
     """
 
     site: Site
@@ -63,9 +64,9 @@ class UpstreamCall(Struct, frozen=True):
     pinned: bool = False
     batch: bool = False
     cause: str = ""
-    on_sent: Callable[[], None] = lambda: None
-    on_head: Callable[[int, Fields], None] = lambda _, __: None
-    on_sign: Callable[[], None] = lambda: None
+    on_sent: Callable[[], None] | None = None
+    on_head: Callable[[int, Fields], Any] | None = None
+    on_sign: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<UpstreamCall to {self.site.service.name}, {len(self.attempt_logs)} attempts>"
@@ -91,11 +92,15 @@ class UpstreamCall(Struct, frozen=True):
 
 
 class Hop(Struct, frozen=True, gc=False):
-    """How to reach one region. *own*: the caller's own credential is sent. *target* and *body* are adapted to it."""
+    """
+    How to reach one region. *own*: the caller's own credential is sent. *room*: the quota that counts the call there.
+    *target* and *body* are adapted to it.
+    """
 
     region: Region
     own: bool
     place: Place
+    room: Room
     target: bytes
     body: bytes | Spool | Stream | Rewindable
 
@@ -114,6 +119,6 @@ class AttemptResult(Struct, frozen=True):
             self.answer.close()
 
 
-def room_of(outgoing: UpstreamCall, hop: Hop) -> Room:
-    """The quota that counts a call to the region of *hop*."""
-    return Room(hop.place, outgoing.model[:128], outgoing.credential if hop.own else b"")
+def room_of(outgoing: UpstreamCall, place: Place, *, own: bool) -> Room:
+    """The quota that counts a call to *place*; *own* as in ``Hop``."""
+    return Room(place, outgoing.model[:128], outgoing.credential if own else b"")

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
 from sidecar.core.answer.rewrite import deployed, with_model
-from sidecar.core.region.breaker import PROBE_PATIENCE, Permit, Refusal, State, Transition
+from sidecar.core.region.breaker import PROBE_PATIENCE, Breaker, Permit, Refusal, State, Transition
 from sidecar.core.region.ordering import Candidate, arrange, eligible
 from sidecar.core.region.regions import Place, Regions
 from sidecar.core.request.plan import may_have_tokens
-from sidecar.core.rules import Region
+from sidecar.core.rules import BreakerRule, Region
 from sidecar.errors import Refused
 from sidecar.net.base import Spool, Stream
 from sidecar.upstream.call import Hop, UpstreamCall, room_of
@@ -38,10 +38,11 @@ class Sharing(Protocol):
         """This process does not probe *place* after all."""
 
 
-class Pick(NamedTuple):
-    """The region to ask next. *last*: no other region is left that would take the call."""
+class Pick(Struct, frozen=True, gc=False):
+    """The region to ask next, by a *permit* of its *breaker*. *last*: no other region would take the call."""
 
     hop: Hop
+    breaker: Breaker
     permit: Permit
     last: bool = False
 
@@ -98,7 +99,11 @@ class Candidates:
                     draws=[self._draw() for _ in found],
                     latency=lambda region: self._regions.latency.of(_place(outgoing, region), self._clock()),
                 )
-        hops = [hop for candidate in found if (hop := self._hop(outgoing, candidate, body)) is not None]
+        hops = []
+        for candidate in found:
+            hop = self._hop(outgoing, candidate, body)
+            if hop is not None:
+                hops.append(hop)
         if not hops:
             raise Refused(
                 400,
@@ -127,55 +132,57 @@ class Candidates:
                 if changed is None:
                     return None
                 body = changed
-        return Hop(region, candidate.own, _place(outgoing, region), target, body)
+        place, own = _place(outgoing, region), candidate.own
+        return Hop(region, own, place, room_of(outgoing, place, own=own), target, body)
 
     async def pick(self, outgoing: UpstreamCall, left: list[Hop], *, only_region: bool = False) -> Pick | Nobody:
         """
         The first of *left* that takes the call. If no other region is left, a full or failing region is asked too: it
         may answer after all, and asking costs nothing. *only_region*: there was only one region from the start.
         """
-        windows, now = self._regions.windows, self._clock()
+        windows, now, rule = self._regions.windows, self._clock(), outgoing.site.service.breaker
         refused: list[tuple[bool, float, Hop]] = []
         for hop in left:
-            until = windows.until(room_of(outgoing, hop), now)
+            until = windows.until(hop.room, now)
             if until > now:
                 refused.append((False, until - now, hop))
                 continue
-            permit = await self._admit(outgoing, hop, last=False)
+            breaker = self._regions.breaker(hop.place, rule, now)
+            permit = await self._admit(rule, hop.place, breaker, last=False)
             if not isinstance(permit, Refusal):
-                return Pick(hop, permit)
+                return Pick(hop, breaker, permit)
             refused.append((permit.unanswered, permit.seconds, hop))
         soonest, why = inf, []
         for _, seconds, hop in sorted(refused, key=lambda one: one[:2]):
-            permit = await self._admit(outgoing, hop, last=True, only_region=only_region)
+            breaker = self._regions.breaker(hop.place, rule, self._clock())
+            permit = await self._admit(rule, hop.place, breaker, last=True, only_region=only_region)
             if not isinstance(permit, Refusal):
-                return Pick(hop, permit, last=True)
+                return Pick(hop, breaker, permit, last=True)
             soonest = min(soonest, seconds, permit.seconds)
             name = hop.region.name
             why.append(f"{name} is taken out" if permit.forced else f"{name} fails, next try in {permit.seconds:.0f} s")
         return Nobody(soonest, "; ".join(why))
 
     async def _admit(
-        self, outgoing: UpstreamCall, hop: Hop, *, last: bool, only_region: bool = False
+        self, rule: BreakerRule, place: Place, breaker: Breaker, *, last: bool, only_region: bool = False
     ) -> Permit | Refusal:
         """
         Ask a region's breaker for a permit. If the fleet shares breakers, ask the fleet before a probe: another process
         may be probing already.
         """
-        rule = outgoing.site.service.breaker
-        breaker = self._regions.breaker(hop.place, rule, self._clock())
         before = breaker.state
         permit = breaker.admit(self._clock(), self._draw(), last=last, only_region=only_region)
         if isinstance(permit, Refusal) or not permit.probe:
             return permit
         if before is State.OPEN:
-            self._regions.tell(hop.place, Transition(State.OPEN, State.HALF_OPEN, "probe"))
+            self._regions.tell(place, Transition(State.OPEN, State.HALF_OPEN, "probe"))
         if self._sharing is None or not rule.shared:
             return permit
         try:
-            mine = await self._sharing.claim(hop.place, max(rule.open, PROBE_PATIENCE))
+            mine = await self._sharing.claim(place, max(rule.open, PROBE_PATIENCE))
         except BaseException:
-            self.give_back(outgoing, Pick(hop, permit))
+            breaker.release(permit)
+            self._sharing.release(place)
             raise
         if mine:
             return permit
@@ -184,7 +191,7 @@ class Candidates:
 
     def give_back(self, outgoing: UpstreamCall, pick: Pick) -> None:
         """Give back the permit of a region that is not called after all."""
-        self._regions.breaker(pick.hop.place, outgoing.site.service.breaker, self._clock()).release(pick.permit)
+        pick.breaker.release(pick.permit)
         self.yield_probe(outgoing, pick)
 
     def yield_probe(self, outgoing: UpstreamCall, pick: Pick) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.core.answer.nesting import Nesting
 from sidecar.core.answer.truncation import is_cut
@@ -61,12 +61,14 @@ class Answer(Protocol):
 
 class CommittedResponse:
     """
-    An answer past its commit point: first the bytes already read, then the rest. *fields* are its head's.
+    An answer past its commit point: first the bytes already read, then the rest, unless they are the *whole* of it.
+    *fields* are its head's.
 
     *heartbeats_only*: it has sent only pings or blanks for so long that the callers must get them. The reader of the
     answer sets *complete* when all content has come, and *tokens* when the token count of the call is known; if
     *counts* is True, somebody waits for it. *on_break* is called if the answer breaks, *on_close* once, when it is
-    over.
+    over. *noted* is what ``UpstreamCall.on_head`` has made of its head. *watch* is the watch of a stream that was
+    committed by its events; it has seen the bytes read ahead.
 
     *document*: checks that a JSON document is not cut. A cut document breaks the answer. If its length was given, its
     last byte is held back until the document is known to be whole, because with that byte the caller has it all.
@@ -79,16 +81,19 @@ class CommittedResponse:
         "_held",
         "_last",
         "_ledger",
+        "_whole",
         "complete",
         "counts",
         "fields",
         "heartbeats_only",
         "length",
+        "noted",
         "on_break",
         "on_close",
         "pairs",
         "status",
         "tokens",
+        "watch",
     )
 
     def __init__(
@@ -99,6 +104,8 @@ class CommittedResponse:
         ledger: Ledger | None = None,
         held: int = 0,
         document: Nesting | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         self.status, self.pairs, self.length = answer.status, answer.pairs, answer.length
         self.fields = fields
@@ -106,8 +113,11 @@ class CommittedResponse:
         self.tokens: int | None = None
         self.on_break: Callable[[], None] | None = None
         self.on_close: Callable[[CommittedResponse], None] | None = None
+        self.watch: Watch | None = None
+        self.noted: Any = None
         self._answer = answer
         self._begun = begun
+        self._whole = whole
         self._document = document
         self._last = b""
         self._ledger = ledger
@@ -122,7 +132,7 @@ class CommittedResponse:
         try:
             if begun:
                 self._let_go()
-            else:
+            elif not self._whole:
                 begun = await self._answer.read()
             return begun if self._document is None else await self._follow(self._document, begun)
         except UpstreamFailed:
@@ -157,7 +167,8 @@ class CommittedResponse:
 
     def close(self) -> None:
         """Done with it, read whole or not. May be called twice."""
-        self._let_go()
+        if self._begun:
+            self._let_go()
         self._answer.close()
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
@@ -180,13 +191,13 @@ async def commit(
     most: int = COMMIT_BYTES,
     judged: bool = False,
     streaming: bool = False,
-    on_sign: Callable[[], None] = lambda: None,
+    on_sign: Callable[[], None] | None = None,
 ) -> tuple[CommittedResponse, Verdict]:
     """
     Read *answer* up to its commit point, and judge its region by it. *fields* are the head's; *endpoint* is None if the
     operation is unknown; *now* is wall-clock seconds; *most* is the latest commit point, bytes. *judged*: the call was
     looked up, so an answer that must be JSON, or says that it is, must be complete. *streaming*: the call asked for a
-    stream. *on_sign* is called whenever bytes come.
+    stream. *on_sign*, where there is one, is called whenever bytes come.
 
     Raises ``UpstreamFailed`` if the answer breaks before that. An answer that is not returned is closed.
     """
@@ -200,11 +211,12 @@ async def commit(
             return ahead.committed(), judge_answer(status, fields, body, now)
         if endpoint is None or not 200 <= status < 300:
             return ahead.committed(), GOOD
-        if form_of(fields) is Form.EVENTS and b"content-encoding" not in fields:
+        events = form_of(fields) is Form.EVENTS
+        if events and b"content-encoding" not in fields:
             return await _commit_stream(ahead, endpoint.answers.watch(), most, judged=judged)
         if endpoint.kind is Kind.OTHER and not document:
             return ahead.committed(), GOOD  # we do not know what this operation answers
-        if _ends_soon(fields, answer, streaming=streaming, document=document):
+        if not events and _ends_soon(fields, answer, streaming=streaming, document=document):
             await _read_document(ahead, most)
             if document:
                 _check_end(ahead, fields, empty=strict and status == 200)
@@ -236,10 +248,12 @@ async def _read_document(ahead: _Ahead, most: int) -> None:
         if not chunk.strip(_BLANKS):
             ahead.heartbeats_only = True
             return
-    await ahead.read(most)
+    if not ahead.ended:
+        await ahead.read(most)
 
 
 async def _commit_stream(ahead: _Ahead, watch: Watch, most: int, *, judged: bool) -> tuple[CommittedResponse, Verdict]:
+    ahead.watch = watch
     watch.feed(await ahead.next())
     if _is_told(watch):
         return ahead.committed(), _judge_stream(ahead, watch)
@@ -274,7 +288,7 @@ def _judge_stream(ahead: _Ahead, watch: Watch) -> Verdict:
 class _Ahead:
     """The bytes of an answer before its commit point; counted in the ledger while that has room."""
 
-    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger, on_sign: Callable[[], None]) -> None:
+    def __init__(self, answer: Answer, fields: Fields, ledger: Ledger, on_sign: Callable[[], None] | None) -> None:
         self._on_sign = on_sign
         self._answer = answer
         self._fields = fields
@@ -285,6 +299,7 @@ class _Ahead:
         self.ended = False  # all of it is there
         self.full = False  # memory has no room for more
         self.heartbeats_only = False
+        self.watch: Watch | None = None
 
     @property
     def begun(self) -> bytes:
@@ -293,9 +308,11 @@ class _Ahead:
     async def next(self) -> bytes:
         chunk = await self._answer.read()
         if chunk:
-            self._on_sign()
+            if self._on_sign is not None:
+                self._on_sign()
             self._chunks.append(chunk)
             self.size += len(chunk)
+            self.ended = self.size == self._answer.length
             if self._ledger.take(len(chunk)):
                 self._held += len(chunk)
             else:
@@ -304,15 +321,17 @@ class _Ahead:
             self.ended = True
         return chunk
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int) -> None:
         """Read on until there are *limit* bytes, the end is reached, or memory is full."""
-        while self.size < limit and not self.full and await self.next():
-            pass
-        return self.begun
+        while self.size < limit and not (self.full or self.ended):
+            await self.next()
 
     def committed(self, document: Nesting | None = None) -> CommittedResponse:
-        found = CommittedResponse(self._answer, self._fields, self.begun, self._ledger, self._held, document)
+        found = CommittedResponse(
+            self._answer, self._fields, self.begun, self._ledger, self._held, document, whole=self.ended
+        )
         found.heartbeats_only = self.heartbeats_only
+        found.watch = self.watch
         return found
 
 
@@ -344,8 +363,6 @@ def _plain(body: bytes, fields: Fields) -> bytes:
 
 def _ends_soon(fields: Fields, answer: Answer, *, streaming: bool, document: bool) -> bool:
     """Whether to wait for the whole answer: yes for a *document*; sound and the like can be used while it comes."""
-    if form_of(fields) is Form.EVENTS:
-        return False  # its content is coded, so its events cannot be read
     if streaming and not says_json(fields):
         return False
     if answer.length is not None:

@@ -9,8 +9,8 @@ not to try again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, cast
 
 from msgspec import Struct, structs
 
@@ -19,7 +19,8 @@ from sidecar.core.limits.rates import declared_output, estimate
 from sidecar.core.memory_budget import Ledger
 from sidecar.core.region.breaker import Sign
 from sidecar.core.region.latency import Paces
-from sidecar.core.region.regions import Place, Regions
+from sidecar.core.region.regions import Regions
+from sidecar.core.region.retry_budget import Budget
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.base import Stream, is_spool
 from sidecar.upstream.attempt import TICK, Attempts, Client, RegionCredentials
@@ -29,7 +30,7 @@ from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse
 from sidecar.upstream.hedge import Race
 from sidecar.upstream.limiter import Throttle
 from sidecar.upstream.replay import Rewindable
-from sidecar.upstream.results import better, down, final, is_definite
+from sidecar.upstream.results import FULL, better, down, final, is_definite, is_harmless, too_late
 
 MOST_ATTEMPTS = 3
 """Attempts for one call, at most."""
@@ -46,9 +47,6 @@ FALLBACK = "fallback"
 
 SECOND = "second-leader"
 """The cause of a second call for the same answer, sent because the first shows no sign of life."""
-
-_FULL = frozenset({429, 503, 529})
-"""Statuses with which a service says that it has no room."""
 
 _PERSONAL = frozenset({"unauthorized", "quota", "exhausted"})
 _SAME = frozenset({"reconnect", "unauthorized"})
@@ -115,7 +113,7 @@ class Dispatch:
         """The latest commit point is *most* bytes from now on."""
         self._attempts.most = most
 
-    async def send(self, outgoing: UpstreamCall) -> Sent:
+    def send(self, outgoing: UpstreamCall) -> Coroutine[Any, Any, Sent]:
         """
         Send a call to the allowed regions, one after another, until one answers. The attempts are in
         ``outgoing.attempt_logs`` afterwards, in every case. An error that a service answers counts as an answer.
@@ -124,7 +122,11 @@ class Dispatch:
         no room; and the errors of a streaming body (``ClientGone``, ``Refused``).
         """
         if outgoing.cause == FALLBACK or self._throttle.idle(outgoing.route):
-            return await self._send(outgoing)
+            return self._send(outgoing)
+        return self._send_in_turn(outgoing)
+
+    async def _send_in_turn(self, outgoing: UpstreamCall) -> Sent:
+        """Send a call once the limits of its route have room for it."""
         limits, body = outgoing.route.limits, outgoing.body
         size = len(body) if isinstance(body, bytes) else body.size or 0
         tokens = estimate(size, declared_output(body)) if limits.tokens_per_minute else 0
@@ -143,7 +145,7 @@ class Dispatch:
         sent.answer.counts = status < 400 and limits.tokens_per_minute > 0
 
         def leave(answer: CommittedResponse) -> None:
-            seat.leave(tokens=answer.tokens if status < 400 else 0, throttled=status in _FULL, seconds=seconds)
+            seat.leave(tokens=answer.tokens if status < 400 else 0, throttled=status in FULL, seconds=seconds)
 
         sent.answer.on_close = leave
         return sent
@@ -162,11 +164,13 @@ class Dispatch:
         if not (isinstance(body, bytes) or is_spool(body)):
             rewindable = Rewindable(cast("Stream", body), self._ledger)
         left = self._candidates.hops(outgoing, rewindable or body)
+        budget = self._regions.budget(outgoing.site.service.name)
         if not outgoing.cause:
-            self._regions.budget(outgoing.site.service.name).call(self._clock())
-        first = len(outgoing.attempt_logs)
+            budget.call(self._clock())
+        if not self._is_in_time(outgoing, 0.0):
+            raise too_late()
         try:
-            result = await self._try(outgoing, left, rewindable)
+            result, attempts = await self._try(outgoing, left, rewindable, budget)
         finally:
             if rewindable is not None:
                 rewindable.forget()
@@ -183,20 +187,21 @@ class Dispatch:
             good=verdict.sign is Sign.GOOD,
             failing=failing,
             personal=personal,
-            final=_attempts(outgoing, first) > 1,
+            final=attempts > 1,
         )
 
-    async def _try(self, outgoing: UpstreamCall, left: list[Hop], rewindable: Rewindable | None) -> AttemptResult:
-        """Try regions until one has answered, or no region is left that would answer."""
-        budget = self._regions.budget(outgoing.site.service.name)
+    async def _try(
+        self, outgoing: UpstreamCall, left: list[Hop], rewindable: Rewindable | None, budget: Budget
+    ) -> tuple[AttemptResult, int]:
+        """Try regions until one has answered, or no region is left that would. Returns the number of attempts, too."""
         first, only_region = len(outgoing.attempt_logs), len(left) == 1
         best: AttemptResult | None = None
-        places = [hop.place for hop in left]
+        attempts = 0
+        hops = tuple(left)
         nobody, over = None, False  # over: no other region accepts the call now
         cause = outgoing.cause
         try:
             while True:
-                self._check_time(outgoing, best)
                 pick = await self._candidates.pick(outgoing, left, only_region=only_region)
                 if isinstance(pick, Nobody):
                     nobody, over = pick, True
@@ -209,11 +214,13 @@ class Dispatch:
                 over = pick.last
                 outgoing.attempt_logs.append(AttemptLog(pick.hop.region.name, cause))
                 result = await self._attempt(outgoing, pick, left)
-                best = better(best, result)
-                cause = result.verdict.cause
-                if _is_bound(rewindable, result) or not await self._goes_on(
-                    outgoing, pick, left, result, _attempts(outgoing, first)
-                ):
+                best = result if best is None else better(best, result)
+                logs = outgoing.attempt_logs[first:]
+                attempts = 1 if len(logs) == 1 else _attempts(logs)
+                verdict = result.verdict
+                cause = verdict.cause
+                bound = not (verdict.elsewhere or verdict.retry_here) or _is_bound(rewindable, result)
+                if bound or not await self._goes_on(outgoing, pick, left, result, attempts):
                     break
         except BaseException:
             if best is not None:
@@ -222,19 +229,24 @@ class Dispatch:
         if best is None:
             assert nobody is not None, "who is not refused has tried"
             raise UpstreamFailed(Cause.NO_REGION, nobody.why, sent=False, retry_after=max(nobody.seconds, 1.0))
-        attempts = _attempts(outgoing, first)
-        if only_region and not self._regions.breaker(best.hop.place, outgoing.site.service.breaker, self._clock()).gone:
-            return final(best, attempts)  # the region fails but is still called: no later time is better
         if best.answer is None and best.verdict.sign is Sign.UNANSWERED and (attempts > 1 or over):
-            soonest = self._soonest(outgoing, places, nobody)
-            return structs.replace(best, failure=down(best, soonest, final=attempts > 1))
-        return final(best, attempts)
+            best = self._down(outgoing, best, hops, nobody, attempts)
+        return final(best) if attempts > 1 else best, attempts
 
-    def _soonest(self, outgoing: UpstreamCall, places: list[Place], nobody: Nobody | None) -> float:
-        """In how many seconds one of *places* may accept a call again, as far as is known."""
+    def _down(
+        self, outgoing: UpstreamCall, best: AttemptResult, hops: tuple[Hop, ...], nobody: Nobody | None, attempts: int
+    ) -> AttemptResult:
+        """
+        No region of *hops* has answered: say when one of them may accept a call again, as far as is known. But if the
+        only region fails and is still called, no later time is better.
+        """
         now, rule = self._clock(), outgoing.site.service.breaker
-        waits = [self._regions.breaker(place, rule, now).remaining(now) for place in places]
-        return min([*waits, *([] if nobody is None else [nobody.seconds])])
+        breakers = [self._regions.breaker(hop.place, rule, now) for hop in hops]
+        if len(hops) == 1 and not breakers[0].gone:
+            return best
+        waits = [breaker.remaining(now) for breaker in breakers]
+        soonest = min([*waits, *([] if nobody is None else [nobody.seconds])])
+        return structs.replace(best, failure=down(best, soonest, final=attempts > 1))
 
     async def _goes_on(
         self, outgoing: UpstreamCall, pick: Pick, left: list[Hop], result: AttemptResult, tried: int
@@ -254,7 +266,7 @@ class Dispatch:
             or by_itself
             or not verdict.retry_here
             or verdict.wait > LONGEST_PAUSE
-            or not _is_harmless(outgoing, result)
+            or not is_harmless(outgoing, result)
         ):
             return False
         pause = max(verdict.wait, PAUSE * self._draw())
@@ -264,22 +276,15 @@ class Dispatch:
         left.append(pick.hop)
         return True
 
-    def _check_time(self, outgoing: UpstreamCall, best: AttemptResult | None) -> None:
-        """If the caller's time is over, send nothing; a result that we already have is returned."""
-        if best is None and not self._is_in_time(outgoing, 0.0):
-            detail = "the caller's time was over before it was sent"
-            failure = UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, detail, sent=False)
-            failure.by_own_deadline = True
-            raise failure
-
     def _is_in_time(self, outgoing: UpstreamCall, seconds: float) -> bool:
-        """Whether the caller will still wait after so many *seconds*."""
-        return outgoing.limit is None or self._clock() + seconds < outgoing.limit
+        """Whether somebody will still wait after so many *seconds*."""
+        return outgoing.shared or outgoing.deadline is None or self._clock() + seconds < outgoing.deadline
 
     # ---- one attempt, or two in a race ----
 
     async def _attempt(self, outgoing: UpstreamCall, pick: Pick, left: list[Hop]) -> AttemptResult:
-        outgoing.on_sign()
+        if outgoing.on_sign is not None:
+            outgoing.on_sign()
         if isinstance(pick.hop.body, Rewindable) or outgoing.creates:
             return await self._make(outgoing, pick)
         route, after = outgoing.route, None
@@ -292,12 +297,16 @@ class Dispatch:
             self.paces.note(route.name, self._clock() - began, streaming=outgoing.streaming)
         return result
 
-    async def _make(self, outgoing: UpstreamCall, pick: Pick) -> AttemptResult:
-        rule = outgoing.site.service.breaker
-        breaker = self._regions.breaker(pick.hop.place, rule, self._clock())
+    def _make(self, outgoing: UpstreamCall, pick: Pick) -> Coroutine[Any, Any, AttemptResult]:
+        """One attempt, which may be a probe."""
+        if pick.permit.probe:
+            return self._probe(outgoing, pick)
+        return self._attempts.make(outgoing, pick.hop, pick.breaker, pick.permit)
+
+    async def _probe(self, outgoing: UpstreamCall, pick: Pick) -> AttemptResult:
         judged = False
         try:
-            result = await self._attempts.make(outgoing, pick.hop, breaker, pick.permit)
+            result = await self._attempts.make(outgoing, pick.hop, pick.breaker, pick.permit)
             judged = result.verdict.sign is not Sign.NEUTRAL
         finally:
             if not judged:
@@ -369,23 +378,15 @@ class _Hedge:
 
     def _mark(self) -> None:
         self.sent = True
-        self.outgoing.on_sent()
+        if self.outgoing.on_sent is not None:
+            self.outgoing.on_sent()
 
 
-def _attempts(outgoing: UpstreamCall, first: int) -> int:
-    """How many attempts there were since the *first*. A retry after an old connection or credential does not count."""
-    return len([one for one in outgoing.attempt_logs[first:] if one.cause not in _SAME])
+def _attempts(logs: list[AttemptLog]) -> int:
+    """How many attempts were logged. One that was repeated for its old connection or credential counts once."""
+    return len([one for one in logs if one.cause not in _SAME])
 
 
 def _is_bound(rewindable: Rewindable | None, result: AttemptResult) -> bool:
     """Whether no other region can get the body: it is spent, or its upload to this region (early answer) still runs."""
     return rewindable is not None and (rewindable.spent or (result.answer is not None and not rewindable.ended))
-
-
-def _is_harmless(outgoing: UpstreamCall, result: AttemptResult) -> bool:
-    """Whether the call may be sent to the same region again: the region may have already done what it asks."""
-    if not outgoing.creates:
-        return True
-    if result.answer is not None:
-        return result.answer.status in _FULL
-    return isinstance(result.failure, UpstreamFailed) and not result.failure.sent

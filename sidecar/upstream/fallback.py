@@ -164,4 +164,4 @@ def _with_model(outgoing: UpstreamCall, model: str) -> UpstreamCall | None:
         if changed is None:
             return None
         body = changed
-    return structs.replace(outgoing, site=site, body=body, model=model, cause=FALLBACK, on_sent=lambda: None)
+    return structs.replace(outgoing, site=site, body=body, model=model, cause=FALLBACK, on_sent=None)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from sidecar.core.region.breaker import Sign
 from sidecar.errors import Cause, UpstreamFailed
-from sidecar.upstream.call import AttemptResult
+from sidecar.upstream.call import AttemptResult, UpstreamCall
+
+FULL = frozenset({429, 503, 529})
+"""Statuses with which a service says that it has no room."""
 
 
 def is_definite(result: AttemptResult) -> bool:
@@ -56,11 +59,27 @@ def down(result: AttemptResult, seconds: float, *, final: bool) -> UpstreamFaile
     return failure
 
 
-def final(result: AttemptResult, attempts: int) -> AttemptResult:
-    """The result to return. After several attempts it says "do not retry": retries would multiply ours."""
-    if attempts > 1 and result.verdict.sign in {Sign.ERROR, Sign.UNANSWERED}:
+def final(result: AttemptResult) -> AttemptResult:
+    """The result to return after several attempts. It says "do not retry": retries would multiply ours."""
+    if result.verdict.sign in {Sign.ERROR, Sign.UNANSWERED}:
         if result.answer is not None:
             result.answer.discourage()
         elif isinstance(result.failure, UpstreamFailed):
             result.failure.final = True
     return result
+
+
+def is_harmless(outgoing: UpstreamCall, result: AttemptResult) -> bool:
+    """Whether the call may be sent to the same region again: the region may have already done what it asks."""
+    if not outgoing.creates:
+        return True
+    if result.answer is not None:
+        return result.answer.status in FULL
+    return isinstance(result.failure, UpstreamFailed) and not result.failure.sent
+
+
+def too_late() -> UpstreamFailed:
+    """The failure of a call whose caller's time is over: nothing is sent."""
+    failure = UpstreamFailed(Cause.FIRST_BYTE_TIMEOUT, "the caller's time was over before it was sent", sent=False)
+    failure.by_own_deadline = True
+    return failure

@@ -68,9 +68,9 @@ class Desk(Lab):
 
     def hop(self, outgoing, body=None):
         own = self.service.regions[0].credential is None
-        return Hop(
-            self.service.regions[0], own, self.place, outgoing.site.target, outgoing.body if body is None else body
-        )
+        room = room_of(outgoing, self.place, own=own)
+        body = outgoing.body if body is None else body
+        return Hop(self.service.regions[0], own, self.place, room, outgoing.site.target, body)
 
     async def make(self, *pairs, permit=None, held=None, **members):
         self.way = self.outgoing(*pairs, **members)
@@ -695,7 +695,7 @@ async def test_windows(step, expected):
     desk = Desk(step)
     await desk.make()
     windows, now = desk.regions.windows, desk.clock.now
-    room = room_of(desk.way, desk.hop(desk.way))
+    room = desk.hop(desk.way).room
     seconds = max(windows.until(room, now) - now, 0.0)
 
     assert expected == (seconds, any(window.exhausted for window in windows.among(room, now)))
@@ -703,7 +703,7 @@ async def test_windows(step, expected):
     for other in ({"model": "x"}, {"credential": b"x"}):
         way = structs.replace(desk.way, **other)
 
-        assert 0.0 == windows.until(room_of(way, desk.hop(way)), now)
+        assert 0.0 == windows.until(desk.hop(way).room, now)
 
 
 @pytest.mark.parametrize(
@@ -716,7 +716,7 @@ async def test_window_that_was_over_early(step, expected):
     desk = Desk(QUOTA, step)
     await desk.make()
     await desk.make()
-    room = room_of(desk.way, desk.hop(desk.way))
+    room = desk.hop(desk.way).room
 
     assert expected == (desk.regions.windows.until(room, desk.clock.now) > 0.0)
 
@@ -727,7 +727,7 @@ async def test_window_that_was_opened_meanwhile():
     task = asyncio.create_task(desk.make())
     for _ in range(5):
         await asyncio.sleep(0)
-    room = room_of(desk.way, desk.hop(desk.way))
+    room = desk.hop(desk.way).room
     desk.regions.windows.open(room, desk.clock.now + 9.0)
     desk.client.script["https://a"][0][0].set()
     await task
@@ -742,7 +742,7 @@ async def test_whose_quota(own):
     await desk.make(credential=b"one")
     other = structs.replace(desk.way, credential=b"two")
 
-    assert own == (desk.regions.windows.until(room_of(other, desk.hop(other)), desk.clock.now) == 0.0)
+    assert own == (desk.regions.windows.until(desk.hop(other).room, desk.clock.now) == 0.0)
 
 
 async def test_broken_later():

@@ -24,6 +24,9 @@ HOP_BY_HOP = frozenset({
 PLAIN_OPTIONS = HOP_BY_HOP | {b"close", b""}
 """Words in ``Connection`` that take no field out of the message."""
 
+_USUAL_OPTIONS = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
+_NONE: frozenset[bytes] = frozenset()
+
 OURS = frozenset({
     b"cache-control", b"pragma", b"x-sidecar-ttl", b"x-sidecar-tags", b"x-sidecar-fallback", b"x-sidecar-priority",
     b"x-sidecar-callback", b"x-sidecar-readers",
@@ -41,6 +44,10 @@ REPLAYED = frozenset({
 
 NEVER_RELAYED = frozenset({b"content-length", b"date", b"alt-svc", b"strict-transport-security"})
 """Answer fields that the listener writes itself, or that concern an origin which the caller does not talk to."""
+
+_NEVER_FORWARDED = HOP_BY_HOP | OURS | REWRITTEN
+_NEVER_FOR_THE_STORE = _NEVER_FORWARDED | {b"accept-encoding"}
+_NEVER_TO_A_CALLER = HOP_BY_HOP | NEVER_RELAYED
 
 CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"ocp-apim-subscription-key", b"x-goog-api-key"})
 """Every request field that any service reads a key from."""
@@ -114,8 +121,8 @@ def patience(fields: Fields) -> float | None:
 def named_by_connection(fields: Fields) -> frozenset[bytes]:
     """The fields that a message's ``Connection`` field declares to be its connection's (RFC 9110, 7.6.1)."""
     value = fields.get(b"connection")
-    if value is None:
-        return frozenset()
+    if value is None or value in _USUAL_OPTIONS:
+        return _NONE
     return frozenset([token.strip().lower() for token in value.split(b",")])
 
 
@@ -135,9 +142,9 @@ def forward(
     the caller's credential fields (those that look so, and the service's own *credentials*), its cookies and the API's
     *scopes* are left out. ``Prefer`` loses ``respond-async`` and keeps everything else (RFC 7240).
     """
-    dropped = HOP_BY_HOP | OURS | REWRITTEN | named_by_connection(fields)
-    if identity:
-        dropped |= {b"accept-encoding"}
+    dropped = _NEVER_FOR_THE_STORE if identity else _NEVER_FORWARDED
+    if b"connection" in fields:
+        dropped |= named_by_connection(fields)
     if replace:
         dropped |= {b"cookie", b"x-csrf-token", b"x-xsrf-token", *scopes, *credentials}
         dropped |= {name.lower() for name, _ in replace}
@@ -165,7 +172,9 @@ def relay(pairs: Pairs, fields: Fields, now: float, *, own: bool = True) -> Pair
     The fields of an upstream's answer for its own caller. *own*: the call carried the caller's own credential;
     otherwise the answer's cookies belong to the region and are left out.
     """
-    dropped = HOP_BY_HOP | NEVER_RELAYED | named_by_connection(fields)
+    dropped = _NEVER_TO_A_CALLER
+    if b"connection" in fields:
+        dropped |= named_by_connection(fields)
     if not own:
         dropped |= {b"set-cookie"}
     kept = tuple([pair for pair in pairs if pair[0].lower() not in dropped])

@@ -121,9 +121,9 @@ def _arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) 
     Members sorted by the code points of their names, without the dropped ones, and inside them as *shape* says.
     *all_of_it*: none is dropped.
     """
-    arranged = {name: members[name] for name in sorted(members)}
+    arranged = dict(sorted(members.items()))
     inside = shape.inside
-    for name in inside.keys() & members:
+    for name in inside.keys() & members.keys():
         value, inner = members[name], inside[name]
         if type(value) is dict:
             arranged[name] = _arrange(value, inner, all_of_it=all_of_it)
@@ -131,7 +131,7 @@ def _arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) 
             arranged[name] = [
                 _arrange(item, inner, all_of_it=all_of_it) if type(item) is dict else item for item in value
             ]
-    if not all_of_it:
+    if shape.drop and not all_of_it:
         for name in shape.drop & members.keys():
             value = arranged[name]
             if not (value and name in inside and type(value) is dict):

@@ -102,7 +102,7 @@ def allowed(site: Site, fields: Fields, model: str, route: Route) -> frozenset[s
     The residency of a call on *route*: tags, one of which a region must have, none for any region. If the *model* is
     not known, what every route that the call may belong to allows; None if no region satisfies that.
     """
-    if model or not any(one.match.model and one.allow for one in site.routes):
+    if model or not [one for one in site.routes if one.match.model and one.allow]:
         return route.allow
     sets: list[frozenset[str]] = []
     for one in site.routes:

@@ -118,13 +118,18 @@ def model_in(parts: CompletionParts) -> str:
     return ""
 
 
-def speaks(choice: Choice) -> int:
-    """What a choice of a chat says, or a piece of one."""
-    if choice.message is NULL:  # a piece: what is absent is that very value
-        return choice_content.of_delta(choice.delta)
-    return choice_content.of_message(choice.message) | choice_content.of_delta(choice.delta)
+def speaks(pieces: list[Choice]) -> int:
+    """What a choice of a chat says, whole or in pieces."""
+    said = choice_content.of_deltas([piece.delta for piece in pieces])
+    for piece in pieces:
+        if piece.message is not NULL:  # what is absent is that very value
+            said |= choice_content.of_message(piece.message)
+    return said
 
 
-def reads(choice: Choice) -> int:
-    """What a choice of the older completions says."""
-    return choice_content.of_text(choice.text)
+def reads(pieces: list[Choice]) -> int:
+    """What a choice of the older completions says, whole or in pieces."""
+    said = 0
+    for piece in pieces:
+        said |= choice_content.of_text(piece.text)
+    return said

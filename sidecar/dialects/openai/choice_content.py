@@ -62,14 +62,18 @@ def of_message(message: Raw) -> int:
     return _of(_MESSAGE.decode(message))
 
 
-def of_delta(delta: Raw) -> int:
-    """What a piece of a message says. The first often names the speaker alone, and the answer may be empty."""
-    if memoryview(delta)[0] != _BRACE:
-        return ChoiceContent.NOTHING
-    read = _MESSAGE.decode(delta)
-    if read.tool_calls is NULL and read.function_call is NULL and bytes(read.content)[:1] == b'"':
-        return ChoiceContent.WORDS  # as almost every piece: what is absent is that very value
-    return _of(read) | (ChoiceContent.WORDS if begins(read.role, b'"') else ChoiceContent.NOTHING)
+def of_deltas(deltas: list[Raw]) -> int:
+    """What the pieces of a message say. The first often names the speaker alone, and the answer may be empty."""
+    said = ChoiceContent.NOTHING
+    for delta in deltas:
+        if memoryview(delta)[0] != _BRACE:
+            continue
+        read = _MESSAGE.decode(delta)
+        if read.tool_calls is NULL and read.function_call is NULL and bytes(read.content)[:1] == b'"':
+            said |= ChoiceContent.WORDS  # as almost every piece: what is absent is that very value
+        else:
+            said |= _of(read) | (ChoiceContent.WORDS if begins(read.role, b'"') else ChoiceContent.NOTHING)
+    return said
 
 
 def of_text(text: Raw) -> int:

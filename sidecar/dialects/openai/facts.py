@@ -101,9 +101,9 @@ def _generated(
     usage, inject = True, False
     if stream and usage_on_request:
         options = members.get("stream_options", {})
-        said = isinstance(options, Mapping) and "include_usage" in options
+        said = isinstance(options, dict) and "include_usage" in options
         usage = said and options["include_usage"] is True
-        inject = isinstance(options, Mapping) and not said
+        inject = isinstance(options, dict) and not said
     return Facts(
         model=_text(members.get("model")),
         view=_WHOLE if not stream else View(stream=True, usage=usage),

@@ -42,6 +42,7 @@ _BLANK: Final = {"id": "", "object": "", "created": 0, "model": ""}
 """The envelope of the chunks that Azure's content filter adds."""
 
 _KNOWN: Final = frozenset({*_ENVELOPE, "choices", "usage", "obfuscation"})
+_USAGE: Final = b'"usage"'
 _NO_USAGE: Final = b',"usage":null'
 
 ODD: Final = (*UNREADABLE, LookupError, TypeError, AttributeError)
@@ -50,8 +51,8 @@ ODD: Final = (*UNREADABLE, LookupError, TypeError, AttributeError)
 
 _ANY: Final = Facts()
 
-Speech = Callable[[Choice], int]
-"""What a choice, or a piece of one, says."""
+Speech = Callable[[list[Choice]], int]
+"""What a choice says, given as its pieces."""
 
 
 def agree(target: Piece, name: str, value: Any) -> None:
@@ -153,36 +154,29 @@ class Layout:
         """How each choice has ended, by its index; or what is wrong with the answer as a whole."""
         if parts.wrong is not None:
             return parts.wrong
-        endings: dict[int, Ending] = {}
-        if form is Form.EVENTS:
-            try:
-                for answer in parts.answers[: parts.end]:
-                    for choice in answer.choices or ():
-                        self._add(endings, choice)
-            except UNREADABLE:
-                return Completeness.UNREADABLE
-            return endings
-        [answer] = parts.answers
-        if answer.object != self.whole:
+        if form is Form.WHOLE and parts.answers[0].object != self.whole:
             return Completeness.UNREADABLE
+        choices: dict[int, list[Choice]] = {}
+        for answer in parts.answers[: parts.end]:
+            for piece in answer.choices or ():
+                choices.setdefault(piece.index, []).append(piece)
         try:
-            for choice in answer.choices or ():
-                if choice.index in endings:
-                    return Completeness.MISSHAPEN
-                self._add(endings, choice)
+            endings = {index: self._ending(pieces) for index, pieces in choices.items()}
         except UNREADABLE:
             return Completeness.UNREADABLE
+        if form is Form.WHOLE and any(len(pieces) > 1 for pieces in choices.values()):
+            return Completeness.MISSHAPEN
         return endings
 
-    def _add(self, endings: dict[int, Ending], choice: Choice) -> None:
-        ending = endings.get(choice.index)
-        if ending is None:
-            ending = endings[choice.index] = Ending()
-        if choice.finish_reason is not None:
-            ending.add(choice.finish_reason)
-        ending.said |= self.speech(choice)
-        if choice.error is not NULL:
-            ending.failed |= not is_null(choice.error)
+    def _ending(self, pieces: list[Choice]) -> Ending:
+        ending = Ending()
+        for piece in pieces:
+            if piece.finish_reason is not None:
+                ending.add(piece.finish_reason)
+            if piece.error is not NULL:
+                ending.failed |= not is_null(piece.error)
+        ending.said = self.speech(pieces)
+        return ending
 
     def convert(self, body: bytes, form: Form, view: View) -> bytes | None:
         """The bytes of *view*. A whole answer always has its usage, so a stream without it has no whole form."""
@@ -313,36 +307,43 @@ class _Narrow:
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that *chunk* finishes."""
-        return b"".join([_without_usage(event) for event in self._splitter.feed(chunk)])
+        return _without_usage(self._splitter.feed(chunk))
 
     def close(self) -> bytes:
         """What is left, which is no event."""
-        return b"".join([_without_usage(event) for event in self._splitter.close()]) + self._splitter.rest
+        return _without_usage(self._splitter.close()) + self._splitter.rest
 
 
-def _without_usage(event: Event) -> bytes:
+def _without_usage(found: list[Event]) -> bytes:
     """
-    The event as it would be without usage, possibly empty.
+    Events as they would be without usage; some of them vanish.
 
     Usage beside content stays: services that write it there do so unasked.
     """
-    data = event.data
-    if data.find(b'"usage"') < 0:
-        return event.raw
-    try:
-        answer = ANSWER.decode(data)
-        if answer.usage is UNSET:
-            return event.raw
-        if bytes(answer.usage) == b"null":
-            # The member is there and its name occurs once, so this is it: in a string, its quotes would be escaped.
-            if data.count(b'"usage"') == 1 and event.raw.count(_NO_USAGE) == 1:
-                return event.raw.replace(_NO_USAGE, b"")
-        elif answer.choices:
-            return event.raw
-        members = msgspec.json.decode(data)
-    except UNREADABLE:
+    kept = []
+    for event in found:
+        data, raw = event.data, event.raw
+        if data.find(_USAGE) >= 0:
+            try:
+                usage = ANSWER.decode(data).usage
+                if usage is not UNSET and bytes(usage) == b"null" and data.count(_USAGE) == raw.count(_NO_USAGE) == 1:
+                    # The member is there and its name occurs once, so this is it: in a string, its quotes would be
+                    # escaped.
+                    raw = raw.replace(_NO_USAGE, b"")
+                elif usage is not UNSET:
+                    raw = _rewritten(event, usage)
+            except UNREADABLE:
+                pass
+        kept.append(raw)
+    return b"".join(kept)
+
+
+def _rewritten(event: Event, usage: msgspec.Raw) -> bytes:
+    """An event without its *usage*, ``b""`` if nothing else is in it."""
+    shown, members = bytes(usage) != b"null", msgspec.json.decode(event.data)
+    if shown and members.get("choices"):
         return event.raw
     del members["usage"]
-    if bytes(answer.usage) != b"null" and members.keys() <= _KNOWN:
+    if shown and members.keys() <= _KNOWN:
         return b""
     return frame(msgspec.json.encode(members), event.name)

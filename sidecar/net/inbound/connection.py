@@ -16,6 +16,7 @@ from sidecar.net.base import Pending, Request, Response
 from sidecar.net.inbound import http1
 from sidecar.net.inbound.exchange import AnswerWriter, Reply, respond
 from sidecar.net.inbound.flow import FlowControl
+from sidecar.net.inbound.head_memo import KnownHead
 from sidecar.net.inbound.intake import Intake
 from sidecar.net.inbound.parser import RequestParser
 from sidecar.net.inbound.shared import ListenerState
@@ -82,13 +83,14 @@ class CallerConnection(asyncio.Protocol):
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
                 self._transport.abort()
-        elif self._rest:
+        elif self._rest or self._parser.done:  # they wait for their turn
             self._rest += data
             self._throttle()
         else:
             found = self._find(data)
-            if found is None or not self._try_hit(*found):
-                self._consume(data, known=found is not None)
+            read = None if found is None else self._try_hit(*found)
+            if not isinstance(read, Response):
+                self._take(data, found, read)
                 self._flow.took(len(data))
 
     def eof_received(self) -> bool:
@@ -177,34 +179,40 @@ class CallerConnection(asyncio.Protocol):
     def _busy(self) -> bool:
         return self._parser.done or self._wire.paused or self._closing or self._doomed is not None
 
-    def _find(self, data: bytes) -> tuple[Any, bytes] | None:
-        """
-        The plan and the body of a whole request that is like an earlier one. If more than a quick answer is needed (a
-        caller waits, the process is stopping), the request takes the ordinary way.
-        """
-        if self._parser.fed or self._wire.paused or self._shared.draining:
+    def _find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
+        """The known head and the body of a whole request, unless a caller waits or the process is stopping."""
+        if self._intake.opened or self._parser.fed or self._wire.paused or self._shared.draining:
             return None
         return self._shared.head_memo.find(data, self._parser.port)
 
-    def _try_hit(self, plan: Any, body: bytes) -> bool:
-        """Answer from memory, if it has the answer. Everything is left as after an ordinary answer."""
-        shared = self._shared
+    def _take(self, data: bytes, found: tuple[KnownHead, bytes] | None, read: Any = None) -> None:
+        """Take bytes while no others wait: pass a request on whose head has been *found*, and read any other."""
+        if found is None or not self._intake.repeat(*found, data, read):
+            self._consume(data)
+        elif self._intake.opened:
+            self.deadline = NEVER
+        else:
+            self.pace()
+
+    def _try_hit(self, known: KnownHead, body: bytes) -> Response | Any:
+        """See ``Application.try_hit``. After a ``Response`` everything is left as after an ordinary answer."""
+        shared, admission = self._shared, known.admission
+        if not admission.collect:
+            return None
         try:
-            response = shared.app.try_hit(plan, body)
+            response = shared.app.try_hit(admission.plan, body)
         except Exception as error:  # noqa: BLE001 - the ordinary way meets the error again, and answers it
             shared.report(error)
-            return False
-        if response is None:
-            return False
-        keep = not response.close
-        respond(self._wire, response, shared.date, 1, keep=keep, empty=False)
-        if keep:
-            self.deadline = shared.now + shared.limits.idle_seconds
-        else:
+            return None
+        if not isinstance(response, Response):
+            return response
+        respond(self._wire, response, shared.date, 1, keep=not response.close, empty=False)
+        self.deadline = shared.now + shared.limits.idle_seconds
+        if response.close:
             self._close()
-        return True
+        return response
 
-    def _consume(self, data: bytes, *, known: bool = False) -> None:
+    def _consume(self, data: bytes) -> None:
         parser = self._parser
         at, size, turn = 0, len(data), TURN
         while at < size and turn and not self._busy:
@@ -218,7 +226,7 @@ class CallerConnection(asyncio.Protocol):
             if parser.head is not None:
                 self._head_deadline = NEVER
                 self._intake.advance(size - at)
-                if start >= 0 and not known:
+                if start >= 0:
                     self._intake.learn(data[start:at])
         if not self._closing:
             self._rest = data[at:]
@@ -245,7 +253,8 @@ class CallerConnection(asyncio.Protocol):
             self.deadline = self._head_deadline
         else:
             self.deadline = now + limits.idle_seconds
-        self._throttle()
+        if self._rest or self._intake.opened or self._flow.held:
+            self._throttle()
         if self._rest:
             if not self._resuming and not self._busy:
                 self._resuming = True
@@ -260,7 +269,7 @@ class CallerConnection(asyncio.Protocol):
         self._resuming = False
         if self._rest and not self._busy:
             data, self._rest = self._rest, b""
-            self._consume(data, known=self._find(data) is not None)
+            self._take(data, self._find(data))
 
     # Answering.
 
@@ -281,7 +290,7 @@ class CallerConnection(asyncio.Protocol):
 
     def _respond(self, response: Response, *, close: bool = False) -> None:
         head = self._parser.head
-        keep = self._keeps and not close and not response.close
+        keep = self._keeps() and not close and not response.close
         minor, empty = (1, False) if head is None else (head.minor, head.method == b"HEAD")
         respond(self._wire, response, self._shared.date, minor, keep=keep, empty=empty)
         self._finish(keep=keep, linger=close)
@@ -311,7 +320,7 @@ class CallerConnection(asyncio.Protocol):
     def _start(self, head: Head, pending: Pending) -> None:
         framing = self._parser.framing
         assert framing is not None
-        self._reply = Reply(self._wire, self._shared, head, keep=framing.keep, whole=lambda: self._keeps)
+        self._reply = Reply(self._wire, self._shared, head, keep=framing.keep, whole=self._keeps)
         self._task = self._shared.spawn(self._carry(pending, self._reply), name="request")
         self._task.add_done_callback(self._settle)
 
@@ -332,7 +341,7 @@ class CallerConnection(asyncio.Protocol):
             self._intake.release()
             self._shared.gone(self)
         elif reply.ended:
-            self._finish(keep=reply.keep and self._keeps)
+            self._finish(keep=reply.keep and self._keeps())
             self._go_on()
         elif reply.started or reply.severed or task.cancelled() or error is None:
             self._intake.release()
@@ -350,21 +359,17 @@ class CallerConnection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         if not self._closing:
-            self._resume()
+            if self._rest:
+                self._resume()
             self.pace()
 
     # Ending.
 
-    @property
     def _keeps(self) -> bool:
-        parser = self._parser
-        return (
-            parser.done
-            and parser.framing is not None
-            and parser.framing.keep
-            and self._doomed is None
-            and not self._shared.draining
-        )
+        """Whether the connection may serve another request, as far as is known now."""
+        framing = self._parser.framing
+        kept = framing is not None and framing.keep and self._parser.done
+        return kept and self._doomed is None and not self._shared.draining
 
     def _finish(self, *, keep: bool, linger: bool = False) -> None:
         """The answer is written: release what the request held, then read the next request or close."""

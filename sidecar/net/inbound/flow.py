@@ -14,24 +14,24 @@ BREATH = 128 * 1024
 
 
 class FlowControl:
-    """*reading*: the transport reads; it is neither held nor giving others a turn."""
+    """*held*: the sender must wait. *reading*: the transport reads; it is neither held nor giving others a turn."""
 
-    __slots__ = ("_breathing", "_held", "_taken", "_transport", "reading")
+    __slots__ = ("_breathing", "_taken", "_transport", "held", "reading")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._held = False
+        self.held = False
         self._breathing = False
         self._taken = 0
         self.reading = True
 
     def __repr__(self) -> str:
-        return f"<FlowControl{' held' if self._held else ''}{' breathing' if self._breathing else ''}>"
+        return f"<FlowControl{' held' if self.held else ''}{' breathing' if self._breathing else ''}>"
 
     def hold(self, held: bool) -> None:  # noqa: FBT001 - the state itself, worked out by the caller
         """Set whether the sender must wait."""
-        if held != self._held:
-            self._held = held
+        if held != self.held:
+            self.held = held
             self._set()
 
     def took(self, size: int) -> None:
@@ -48,7 +48,7 @@ class FlowControl:
         self._set()
 
     def _set(self) -> None:
-        reading = not (self._held or self._breathing)
+        reading = not (self.held or self._breathing)
         if reading != self.reading and not self._transport.is_closing():
             self.reading = reading
             if reading:

@@ -1,10 +1,9 @@
 """
-Answers repeated requests from memory without parsing their heads again.
+Knows the heads of repeated requests, so that the strict reader need not read them again.
 
 The rule: a head is known only if the strict reader has accepted its request line, and each of its deciding lines, byte
 for byte and in this order, in one earlier head. A new line must be a well-formed field that no decision reads (a trace
-id, for instance). Everything else is left to the strict reader, from its first byte. What is found here is only used to
-answer from memory, so nothing goes upstream because of this file.
+id, for instance). Everything else is left to the strict reader, from its first byte.
 """
 
 from __future__ import annotations
@@ -14,9 +13,13 @@ from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
+from msgspec import Struct
+
+from sidecar.core.model import Head
 from sidecar.core.request.roles import TOKEN_START
 from sidecar.core.rules import Limits
-from sidecar.net.inbound.http1 import SINGLE, looks_like_framing
+from sidecar.net.base import Admission
+from sidecar.net.inbound.http1 import SINGLE, joined, looks_like_framing
 
 LONGEST_HEAD = 8 * 1024
 LONGEST_BODY = 32 * 1024
@@ -28,7 +31,7 @@ REMEMBERED = 2 * 1024 * 1024
 STRAYS = 16
 """After so many known heads with an unusual beginning, the usual beginning is chosen anew."""
 
-_LINE_WEIGHT = 160
+_LINE_WEIGHT = 320
 _PLAN_WEIGHT = 1536
 
 _FRAMING = SINGLE | {
@@ -61,13 +64,28 @@ class _Reads(dict[bytes, bool]):
         return reads
 
 
+class KnownHead(Struct, frozen=True, gc=False):
+    """A head that the strict reader has read, and what the proxy has made of it."""
+
+    head: Head
+    admission: Admission
+
+
+class _Pairs(dict[bytes, tuple[bytes, bytes]]):
+    """The fields in lines. Those of lines that are not remembered are cut anew."""
+
+    def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
+        name, _, value = line.partition(b":")
+        return name, value.strip(b" \t")
+
+
 class HeadMemo:
     """
     *deciding_fields* says for a field, by lower-case name, whether a decision of the proxy reads it. Fields that frame
     the request always decide, and so does a value that may hold a token.
 
     A line has a mark: its number if it decides something, 0 if not, and -1 - size for a Content-Length in its plain
-    form. The plan of a head is found by its port and the numbers of its lines. The *opening* is the lines with which
+    form. A known head is found by its port and the numbers of its lines. The *opening* is the lines with which
     most heads begin: they are compared in one step, and their marks other than 0 are ready.
     """
 
@@ -76,7 +94,8 @@ class HeadMemo:
         self._longest_head = min(LONGEST_HEAD, limits.headers)
         self._longest_body = min(LONGEST_BODY, limits.collect)
         self._marks: dict[bytes, int] = {}
-        self._plans: dict[tuple[int, ...], Any] = {}
+        self._pairs = _Pairs()
+        self._heads: dict[tuple[int, ...], KnownHead] = {}
         self._opening = b""
         self._opening_numbers: list[int] = []
         self._strayed = 0
@@ -84,10 +103,10 @@ class HeadMemo:
         self._weight = 0
 
     def __repr__(self) -> str:
-        return f"<HeadMemo {len(self._plans)} heads, {len(self._marks)} lines, {self._weight} bytes>"
+        return f"<HeadMemo {len(self._heads)} heads, {len(self._marks)} lines, {self._weight} bytes>"
 
-    def find(self, data: bytes, port: int) -> tuple[Any, bytes] | None:
-        """The plan and the body of *data*, if that is one whole request to *port* with a known head."""
+    def find(self, data: bytes, port: int) -> tuple[KnownHead, bytes] | None:
+        """The known head and the body of *data*, if that is one whole request to *port* with such a head."""
         start = len(self._opening) if data.startswith(self._opening) else 0
         end = data.find(_END, max(start - 2, 0), self._longest_head)
         size = len(data) - end - 4
@@ -110,12 +129,21 @@ class HeadMemo:
         if -1 - size not in numbers:
             return None
         numbers.remove(-1 - size)
-        plan = self._plans.get((port, *numbers))
-        if plan is None:
+        known = self._heads.get((port, *numbers))
+        if known is None:
             return None
         if not start:
             self._stray(lines)
-        return plan, data[end + 4 :]
+        return known, data[end + 4 :]
+
+    def read(self, raw: bytes, known: KnownHead) -> Head:
+        """The head in *raw*, which ``find`` has found to be like *known*."""
+        pairs = tuple(map(self._pairs.__getitem__, raw.split(b"\r\n")[1:]))
+        fields = {name.lower(): value for name, value in pairs}
+        if len(fields) != len(pairs):
+            fields = joined(pairs)
+        head = known.head
+        return Head(head.method, head.target, head.minor, pairs, fields, head.port)
 
     def _stray(self, lines: list[bytes]) -> None:
         """A known head with an unusual beginning came: now and then, choose the usual beginning anew."""
@@ -129,7 +157,7 @@ class HeadMemo:
         self._opening = b"".join([line + b"\r\n" for line in chosen])
         self._opening_numbers = [mark for line in chosen if (mark := self._marks[line])]
 
-    def learn(self, head: bytes, port: int, plan: Any) -> None:
+    def learn(self, head: bytes, port: int, known: KnownHead) -> None:
         """The strict reader has accepted *head*, empty line included, of a kept HTTP/1.1 request with a length."""
         lines = head[:-4].split(b"\r\n")
         if len(head) > self._longest_head or not all(map(_is_plain, lines)):
@@ -140,14 +168,15 @@ class HeadMemo:
         if sum([mark < 0 for mark in marks]) != 1:
             return  # a length in another form decides, but would go unseen beside a plain one
         numbers = (port, *[mark for mark in marks if mark > 0])
-        if numbers not in self._plans:
-            self._weight += _PLAN_WEIGHT + 3 * len(head)  # the plan may hold that head, its fields and their index
-        self._plans[numbers] = plan
+        if numbers not in self._heads:
+            self._weight += _PLAN_WEIGHT + 3 * len(head)  # the head is held as well, with its fields and their index
+        self._heads[numbers] = known
 
     def forget(self) -> None:
         """Forget all heads, because there is no more room, or because their plans are no longer valid."""
         self._marks.clear()
-        self._plans.clear()
+        self._pairs.clear()
+        self._heads.clear()
         self._opening, self._opening_numbers = b"", []
         self._weight = 0
 
@@ -190,7 +219,8 @@ class HeadMemo:
 
     def _remember(self, line: bytes, mark: int) -> None:
         self._marks[line] = mark
-        self._weight += _LINE_WEIGHT + len(line)
+        self._pairs[line] = self._pairs[line]
+        self._weight += _LINE_WEIGHT + 2 * len(line)
 
 
 def _is_plain(line: bytes) -> bool:

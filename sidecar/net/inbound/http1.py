@@ -70,7 +70,7 @@ def read_head(
         raise _refused(505, "http-version-unsupported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     fields = {name.lower(): value for name, value in pairs}
     if len(fields) != len(pairs):
-        fields = _joined(pairs)
+        fields = joined(pairs)
     if [name for name in fields if len(name) in _LENGTHS and looks_like_framing(name)]:
         raise _refused(400, "framing-lookalike", "A field's name only looks like Content-Length or Transfer-Encoding.")
     if method == b"CONNECT":
@@ -141,7 +141,8 @@ def _refused(status: int, code: str, message: str) -> Refused:
     return Refused(status, code, message, close=True)
 
 
-def _joined(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def joined(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Fields by lower-case name. Raises ``Refused`` if one that may stand only once stands twice."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in pairs:
         values.setdefault(name.lower(), []).append(value)

@@ -7,12 +7,13 @@ The rule: whatever a request holds (memory of the ledger, a spool file, a stream
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.core.model import Head
 from sidecar.errors import ClientGone, Refused
 from sidecar.net.base import Admission, Request
 from sidecar.net.inbound.body import OBSERVED, Collection, Inflow
+from sidecar.net.inbound.head_memo import KnownHead
 from sidecar.net.inbound.parser import RequestParser
 from sidecar.net.inbound.shared import ListenerState
 
@@ -98,13 +99,31 @@ class Intake:
             self.inflow.fail(error)
 
     def learn(self, raw: bytes) -> None:
-        """Remember the head just judged, *raw* as it came, if requests like it may be answered from memory."""
-        parser = self._parser
+        """Remember the head just judged, *raw* as it came, if requests like it need not be read again."""
+        parser, memo = self._parser, self._memo
         head, framing = parser.head, parser.framing
-        if head is None or framing is None or not self._admitted or not self._admission.collect:
+        if head is None or framing is None or not self._admitted:
             return
         if head.minor and head.method == b"POST" and framing.keep and not framing.expects and framing.length:
-            self._memo.learn(raw, head.port, self._admission.plan)
+            known = KnownHead(head, self._admission)
+            if memo.read(raw[:-4], known) == head:
+                memo.learn(raw, head.port, known)
+
+    def repeat(self, known: KnownHead, body: bytes, data: bytes, read: Any) -> bool:
+        """
+        Pass on the whole request *data*, whose head is like *known*, with what ``try_hit`` has *read* of it. False:
+        memory has no room for its *body*, so it must be read as usual.
+        """
+        size = len(body)
+        if not self._shared.ledger.take(size):
+            return False
+        self._held = size
+        self.opened = self._admitted = self._asked = True
+        self._admission = known.admission
+        head = self._shared.head_memo.read(data[: -size - 4], known)
+        self._parser.repeat(head, size)
+        self._owner.ask(Request(head, body, known.admission.plan, read=read))
+        return True
 
     def release(self) -> None:
         """The answer is done: give back what the request held."""

@@ -86,6 +86,12 @@ class RequestParser:
                 raise http1.too_large(431)
         return end
 
+    def repeat(self, head: Head, size: int) -> None:
+        """A whole message came whose head was read before; its body has *size* bytes."""
+        self.head = head
+        self.framing = Framing(size, keep=True, expects=False)
+        self.done = True
+
     def next(self) -> None:
         """Make ready for the next message."""
         self._pairs.clear()

@@ -37,15 +37,14 @@ class Unreadable(Exception):
 class AnswerHead(Struct, frozen=True, gc=False):
     """
     A status and the fields as they were received, without the blanks around their values. *length* is the
-    Content-Length, None if there is none. *framing* is a head that says the same about the body and the connection, and
-    nothing else.
+    Content-Length, None if there is none; *keep*: the connection may serve another call.
     """
 
     status: int
     pairs: Pairs
     length: int | None
     chunked: bool
-    framing: bytes
+    keep: bool
 
 
 def check_begun(begun: bytes) -> None:
@@ -77,17 +76,21 @@ def read_answer_head(raw: bytes) -> AnswerHead:
         fields = [(name, value.rstrip(_BLANKS)) for name, value in fields]
     pairs = tuple(fields)
     hop = [pair for pair in fields if len(pair[0]) in _HOP_SIZES and pair[0].lower() in _HOP]
-    length, chunked = _framed(hop)
+    length, chunked, options = _framed(hop)
     if chunked and minor == b"0":
         raise Unreadable("a Transfer-Encoding in HTTP/1.0")
-    framing = b"HTTP/1.%b %b \r\n%b\r\n" % (minor, status, b"".join([b"%b: %b\r\n" % pair for pair in hop]))
-    return AnswerHead(int(status), pairs, length, chunked, framing)
+    keep = b"close" not in options and (minor == b"1" or b"keep-alive" in options)
+    return AnswerHead(int(status), pairs, length, chunked, keep)
 
 
-def _framed(pairs: list[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
-    """The Content-Length, None where there is none, and whether the body is chunked. Raises ``Unreadable``."""
+def _framed(pairs: list[tuple[bytes, bytes]]) -> tuple[int | None, bool, list[bytes]]:
+    """
+    The Content-Length, None where there is none; whether the body is chunked; and the options in ``Connection`` (RFC
+    9112, 9.3). Raises ``Unreadable``.
+    """
     length: int | None = None
     chunked = False
+    options: list[bytes] = []
     for name, value in pairs:
         lower = name.lower()
         if lower == b"content-length":
@@ -98,6 +101,8 @@ def _framed(pairs: list[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
             if chunked or value.lower() != b"chunked":
                 raise Unreadable("a Transfer-Encoding that is not chunked")
             chunked = True
+        else:
+            options += [option.strip(_BLANKS).lower() for option in value.split(b",")]
     if chunked and length is not None:
         raise Unreadable("both Content-Length and Transfer-Encoding")
-    return length, chunked
+    return length, chunked, options

@@ -8,18 +8,18 @@ and answer are both complete, or closed.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol
 
 import aiohttp
-from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError, StreamWriter
+from aiohttp.http import StreamWriter
 
-from sidecar.core.model import Pairs
 from sidecar.core.region.connections import Opened
 from sidecar.core.rules import KIB
 from sidecar.errors import Cause, SidecarError, UpstreamFailed
-from sidecar.net.outbound.answer_head import Unreadable
+from sidecar.net.outbound.answer_body import AnswerBody
+from sidecar.net.outbound.answer_head import AnswerHead, Unreadable
 from sidecar.net.outbound.connection import UpstreamConnection
 from sidecar.tasks import Spawn
 
@@ -28,10 +28,8 @@ AT_ONCE = 64 * KIB
 
 PIECE = 256 * KIB
 
-BROKEN = (Unreadable, aiohttp.ClientError, HttpProcessingError, aiohttp.EofStream, OSError, RuntimeError)
+BROKEN = (Unreadable, aiohttp.ClientError, OSError, RuntimeError)
 """What our connection and aiohttp raise while a call waits for its answer."""
-
-"""``spawn(coroutine, name=…)``: starts a task that its owner keeps."""
 
 
 class Body(Protocol):
@@ -53,18 +51,17 @@ class UpstreamAnswer:
     ended by the connection, or without a body).
     """
 
-    __slots__ = ("_call", "_error", "_payload", "length", "pairs", "status")
+    __slots__ = ("_body", "_call", "_error", "_wire", "length", "pairs", "status")
 
-    def __init__(
-        self, call: OutboundCall, payload: aiohttp.StreamReader, status: int, pairs: Pairs, length: int | None
-    ) -> None:
+    def __init__(self, call: OutboundCall, wire: UpstreamConnection, head: AnswerHead, body: AnswerBody) -> None:
         self._call = call
-        self._payload = payload
+        self._wire = wire
+        self._body = body
         self._error: SidecarError | None = None
-        self.status = status
-        self.pairs = pairs
-        self.length = length
-        if payload.at_eof():
+        self.status = head.status
+        self.pairs = head.pairs
+        self.length = head.length
+        if body.ended and not body.held:
             call.finish()
 
     def __repr__(self) -> str:
@@ -76,36 +73,39 @@ class UpstreamAnswer:
         reads. Raises ``UpstreamFailed`` (truncated, idle-timeout, malformed), or what the request's body raised. If
         this is cancelled, nothing is lost and it may be called again.
         """
-        if self._error is not None:
+        body = self._body
+        while not (body.held or body.ended) and self._error is None:
+            try:
+                await self._wire.change()
+            except BROKEN as error:
+                self._lose(self._call.explain(error))
+            except SidecarError as error:
+                self._lose(error)
+        if not (body.held or body.ended) and self._error is not None:
             raise self._error
-        payload = self._payload
-        try:
-            data = await payload.readany()
-        except BROKEN as error:
-            self._error = self._call.explain(error)
-        except SidecarError as error:
-            self._error = error
-        else:
-            if payload.at_eof():
-                self._call.finish()
-            return data
-        # The bytes before the break belong to the caller; aiohttp would drop them.
-        rest = b"".join(payload._buffer)  # noqa: SLF001
-        self._call.drop(lost_by(self._error))
-        if rest:
-            return rest
-        raise self._error
+        data = self._wire.take(body) if body.held else b""  # what came before a break belongs to the caller, too
+        if body.ended:
+            self._call.finish()
+        return data
 
     def close(self) -> None:
         """Drop the rest of the answer, and close its connection. Does nothing after a clean end."""
-        if self._error is None and not self._payload.at_eof():
+        if self._body.ended and not self._body.held:
+            self._call.finish()  # its end may have come while nobody read on
+            return
+        if self._error is None:
             self._error = UpstreamFailed(Cause.TRUNCATED, "closed by ourselves", answered=True)
+        self._body.take()
         self._call.drop()
+
+    def _lose(self, error: SidecarError) -> None:
+        self._error = error
+        self._call.drop(lost_by(error))
 
 
 class OutboundCall:
     """
-    A request on a connection that belongs to it alone until ``finish`` or ``drop``.
+    A request on a connection that belongs to it alone until ``finish`` or ``drop``, where it is given back.
 
     *peer* is ``host:port``, for messages. *first_byte* is the time in seconds from the request sent to the answer's
     head; *idle* the time between two reads, and the longest time for which the peer may refuse more of the request.
@@ -113,8 +113,8 @@ class OutboundCall:
     """
 
     __slots__ = (
-        "_connection",
         "_first_byte",
+        "_give_back",
         "_headed",
         "_idle",
         "_on_sent",
@@ -127,11 +127,16 @@ class OutboundCall:
     )
 
     def __init__(
-        self, connection: Connection, peer: str, *, first_byte: float, idle: float, on_sent: Callable[[], None]
+        self,
+        wire: UpstreamConnection,
+        give_back: Callable[..., None],
+        peer: str,
+        *,
+        first_byte: float,
+        idle: float,
+        on_sent: Callable[[], None],
     ) -> None:
-        wire = connection.protocol
-        assert isinstance(wire, UpstreamConnection)
-        self._connection: Connection | None = connection
+        self._give_back: Callable[..., None] | None = give_back
         self._wire = wire
         self._peer = peer
         self._first_byte = first_byte
@@ -144,7 +149,13 @@ class OutboundCall:
         self.reused = wire.served > 0
 
     def __repr__(self) -> str:
-        return f"<OutboundCall to {self._peer} on {self._wire!r}{'' if self._connection else ', over'}>"
+        return f"<OutboundCall to {self._peer} on {self._wire!r}{'' if self._give_back else ', over'}>"
+
+    def __del__(self) -> None:
+        """A call that nobody has ended is a bug that is heard of, not a leak."""
+        if self._give_back is not None:
+            warnings.warn(f"Unclosed connection of {self!r}", ResourceWarning, source=self, stacklevel=1)
+            self._wire.forgotten(self._give_back)
 
     async def exchange(self, head: bytes, body: bytes | Body, *, bodiless: bool, spawn: Spawn) -> UpstreamAnswer:
         """
@@ -162,7 +173,8 @@ class OutboundCall:
                 self._all_sent()
             else:
                 self._upload = spawn(self._send(head, body), name=f"upload to {self._peer}")
-            answered, payload = await wire.answer()
+            while wire.head is None or wire.body is None:
+                await wire.change()
         except BROKEN as error:
             failure = self.explain(error)
             await self._abandon(failure)
@@ -176,25 +188,25 @@ class OutboundCall:
         self._headed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._sent:
+        if self._sent and not wire.body.ended:
             wire.expect_body(self._idle)
-        return UpstreamAnswer(self, payload, answered.status, answered.pairs, answered.length)
+        return UpstreamAnswer(self, wire, wire.head, wire.body)
 
     def finish(self) -> None:
         """The answer is whole: the connection may serve the next call, unless this request is still being sent."""
         if not self._sent:
             self.drop()
-        elif self._connection is not None:
+        elif self._give_back is not None:
             self._wire.rest()
-            self._connection.release()
-            self._connection = None
+            self._give_back()
+            self._give_back = None
 
     def drop(self, reason: Opened = Opened.DROPPED) -> None:
         """
         Give up the call and close its connection at once, whatever is still in flight. Harmless when the call is over.
         *reason* is why another connection may have to be opened.
         """
-        if self._connection is None:
+        if self._give_back is None:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -202,8 +214,8 @@ class OutboundCall:
             self._upload.cancel()
         self._wire.lose(reason)
         self._wire.abort()  # a normal close would first wait for the peer to take what is buffered
-        self._connection.close()
-        self._connection = None
+        self._give_back(close=True)
+        self._give_back = None
 
     def explain(self, error: Exception) -> UpstreamFailed:
         """
@@ -215,8 +227,6 @@ class OutboundCall:
                 return self._failed(Cause.IDLE_TIMEOUT, f"nothing came for {self._idle:g} s")
             case Unreadable():
                 return self._failed(Cause.MALFORMED, str(error))
-            case HttpProcessingError():
-                return self._failed(Cause.MALFORMED, type(error.__cause__ or error).__name__)
             case aiohttp.ClientPayloadError():
                 return self._failed(Cause.TRUNCATED, "the connection was closed within the answer")
             case _:
@@ -234,7 +244,7 @@ class OutboundCall:
 
     def _fail(self, error: SidecarError, *cause: Exception) -> None:
         """Pass *error* to the answer's reader. Once the answer was whole, the connection belongs to another call."""
-        if self._connection is not None:
+        if self._give_back is not None:
             self._wire.set_exception(error, *cause)
 
     def _all_sent(self) -> None:

@@ -11,10 +11,11 @@ import asyncio
 import errno
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.connector import Connection
+from aiohttp.client_reqrep import ConnectionKey
 from msgspec import Struct
 from multidict import CIMultiDict
 from yarl import URL
@@ -47,12 +48,13 @@ class UpstreamOrigin(Struct, frozen=True):
     """
     Where a base URL leads, worked out once.
 
-    *request* is what the pool connects and keeps connections by; *prefix* stands before the target in the request line
-    (the base path, or the whole base URL for a plain proxy); *fields* are the header lines for this hop; *via* is the
-    proxy as ``host:port``.
+    *request* is what the pool connects by, *key* what it keeps connections by. *prefix* stands before the target in the
+    request line (the base path, or the whole base URL for a plain proxy); *fields* are the header lines for this hop;
+    *via* is the proxy as ``host:port``.
     """
 
     request: aiohttp.ClientRequest
+    key: ConnectionKey
     prefix: bytes
     fields: bytes
     peer: str
@@ -100,7 +102,7 @@ class Upstream:
     async def start(self) -> None:
         """Get ready. Raises ``ConfigError`` if ``ca_file`` or the installed aiohttp cannot be used."""
         check_parser()
-        self._pool = self._open(trust(self._rule.ca_file))
+        self._pool = self._make_pool(trust(self._rule.ca_file))
 
     def adopt(self, rule: UpstreamRule, anchors: ssl.SSLContext | None) -> None:
         """
@@ -110,12 +112,12 @@ class Upstream:
         before, self._rule = self._rule, rule
         if self._pool is None or (anchors is None and rule.proxy == before.proxy):
             return
-        pool, self._pool = self._pool, self._open(anchors or self._pool.trust)
+        pool, self._pool = self._pool, self._make_pool(anchors or self._pool.trust)
         self._origins.clear()
         self._retired.add(pool)
         _ = self._spawn(self._drain(pool), name="retired-connections")
 
-    def _open(self, anchors: ssl.SSLContext) -> UpstreamPool:
+    def _make_pool(self, anchors: ssl.SSLContext) -> UpstreamPool:
         return UpstreamPool(anchors, self.census, self._resolver, old=self._old, clock=self._clock, draw=self._draw)
 
     async def _drain(self, pool: UpstreamPool) -> None:
@@ -161,9 +163,12 @@ class Upstream:
             raise UpstreamFailed(Cause.DRAINING, "the client is closed", sent=False)
         origin = self._origins.get(base) or self._learn(base)
         head = _head(origin, method, target, pairs, body)
-        connection = await self._connect(pool, origin, timeouts.connect)
+        wire = pool.take(origin.key)
+        if wire is None:
+            wire = await self._open(pool, origin, timeouts.connect)
         first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
-        call = OutboundCall(connection, origin.peer, first_byte=first_byte, idle=timeouts.idle, on_sent=on_sent)
+        give_back = partial(pool.give_back, origin.key, wire)
+        call = OutboundCall(wire, give_back, origin.peer, first_byte=first_byte, idle=timeouts.idle, on_sent=on_sent)
         return await call.exchange(head, body, bodiless=method == b"HEAD", spawn=self._spawn)
 
     def _learn(self, base: str) -> UpstreamOrigin:
@@ -196,22 +201,21 @@ class Upstream:
         via = f"{proxy.host}:{proxy.port}" if proxy else ""
         if len(self._origins) >= ORIGINS:
             del self._origins[next(iter(self._origins))]
-        origin = self._origins[base] = UpstreamOrigin(request, prefix, fields, peer, via)
+        origin = self._origins[base] = UpstreamOrigin(request, request.connection_key, prefix, fields, peer, via)
         return origin
 
-    async def _connect(self, pool: UpstreamPool, origin: UpstreamOrigin, seconds: float) -> Connection:
-        """A connection from the pool, or a new one: name, TCP, proxy and TLS together within *seconds*."""
+    async def _open(self, pool: UpstreamPool, origin: UpstreamOrigin, seconds: float) -> UpstreamConnection:
+        """A new connection: name, TCP, proxy and TLS together within *seconds*."""
         try:
-            connection = await pool.connect(origin.request, [], aiohttp.ClientTimeout(connect=seconds))
+            wire = await pool.open(origin.request, seconds)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unconnected(error, origin, seconds) from None  # a proxy's answer may quote credentials
-        wire = connection.protocol
-        if isinstance(wire, UpstreamConnection) and wire.served == 0 and wire.transport is not None:
+        if wire.transport is not None:
             address = wire.transport.get_extra_info("peername")
             if isinstance(address, tuple) and self._own(address[0], address[1]):
-                connection.close()
+                pool.give_back(origin.key, wire, close=True)
                 raise _ourselves(origin.peer)
-        return connection
+        return wire
 
 
 def _head(origin: UpstreamOrigin, method: bytes, target: bytes, pairs: Pairs, body: bytes | Body) -> bytes:

@@ -10,11 +10,12 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
+from aiohttp.client_reqrep import ConnectionKey
 
 from sidecar.core.region.connections import Census, ConnectionTerm, Opened, outlived, term
 from sidecar.net.outbound.connection import UpstreamConnection
@@ -102,27 +103,49 @@ class UpstreamPool(aiohttp.TCPConnector):
                 wire.lose(Opened.DIED)
         return wire
 
-    async def _get(self, key: Any, traces: list[Any]) -> Connection | None:
-        """A kept connection that is not too old; aiohttp has no public hook for this."""
+    def take(self, key: ConnectionKey) -> UpstreamConnection | None:
+        """
+        A kept connection that is not too old. Whoever gets it gives it back. aiohttp has no public hook for the age,
+        and its own way to a connection and back takes ten calls more.
+        """
         kept = self._conns.get(key)
         while kept:
-            wire = kept[0][0]
-            reason = self._outlived(wire) if wire.is_connected() else Opened.CLOSED
+            wire, since = kept.popleft()
+            if not kept:
+                del self._conns[key]
+            assert isinstance(wire, UpstreamConnection), "the pool makes no others"
+            reason = self._unusable(wire, since)
             if reason is None:
-                break
-            kept.popleft()
-            if isinstance(wire, UpstreamConnection):
-                wire.lose(reason)
+                self._acquired.add(wire)
+                return wire
+            wire.lose(reason)
             wire.close()
-        return await super()._get(key, traces)
+        return None
+
+    async def open(self, request: aiohttp.ClientRequest, seconds: float) -> UpstreamConnection:
+        """A new connection, within *seconds*. Whoever gets it gives it back."""
+        handle = await self.connect(request, [], aiohttp.ClientTimeout(connect=seconds))
+        wire = handle.protocol
+        handle._protocol = None  # noqa: SLF001  the handle would give the connection back as well
+        assert isinstance(wire, UpstreamConnection), "the pool makes no others"
+        return wire
+
+    def give_back(self, key: ConnectionKey, wire: UpstreamConnection, *, close: bool = False) -> None:
+        """The call on *wire* is over: keep it for the next one, or *close* it."""
+        self._release(key, wire, should_close=close)
 
     def _term(self, req: aiohttp.ClientRequest, wire: UpstreamConnection) -> ConnectionTerm:
         host = (req.proxy.raw_host if req.proxy is not None else req.url.raw_host) or ""
         address = wire.transport.get_extra_info("peername") if wire.transport is not None else None
         return term(host, str(address[0]) if address else "", self._clock(), self._old, self._draw())
 
-    def _outlived(self, wire: ResponseHandler) -> Opened | None:
-        if not isinstance(wire, UpstreamConnection) or wire.term is None:
+    def _unusable(self, wire: UpstreamConnection, since: float) -> Opened | None:
+        """Why *wire*, unused *since* then, must not be used any more; None if it may."""
+        if not wire.is_connected():
+            return Opened.CLOSED
+        if self._keepalive_timeout is not None and monotonic() - since > self._keepalive_timeout:
+            return Opened.IDLE
+        if wire.term is None:
             return None
         missing = self._names.missing(wire.term.host, wire.term.address)
         return outlived(wire.term, self._clock(), self._old, missing)

@@ -369,4 +369,5 @@ class Flight:
 
     def _wake(self) -> None:
         for reader in self._readers:
-            reader.wake()
+            if reader.waiter is not None:
+                reader.wake()

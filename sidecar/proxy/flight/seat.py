@@ -19,10 +19,11 @@ class Seat:
     request. The call's cost may be booked in its *draft*.
 
     *owner*: the request that was sent is this caller's own. *released*: the answer is not for this caller; *together*:
-    one answer of another call may be for all that were released with it. *at*: chunks that it has received.
+    one answer of another call may be for all that were released with it. *at*: chunks that it has received. *waiter* is
+    set while it waits for a change.
     """
 
-    __slots__ = ("_waiter", "at", "credential", "draft", "fields", "owner", "question", "released", "together")
+    __slots__ = ("at", "credential", "draft", "fields", "owner", "question", "released", "together", "waiter")
 
     def __init__(self, credential: bytes, draft: Draft | None, question: Callable[[], bytes], fields: Fields) -> None:
         self.credential = credential
@@ -31,21 +32,21 @@ class Seat:
         self.fields = fields
         self.owner = self.released = self.together = False
         self.at = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
         """Something has changed."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
 
 async def changed(*seats: Seat) -> None:
     """Wait until something changes in a flight of *seats*, which all belong to one caller."""
     waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     for seat in seats:
-        seat._waiter = waiter  # noqa: SLF001  one future for all seats of a caller
+        seat.waiter = waiter
     try:
         await waiter
     finally:
         for seat in seats:
-            seat._waiter = None  # noqa: SLF001  as above
+            seat.waiter = None

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import Cause, ConfigError, UpstreamFailed
-from sidecar.net.outbound import connection as wire
+from sidecar.errors import Cause, UpstreamFailed
 from sidecar.net.outbound.answer_head import HEAD_LIMIT, MOST_FIELDS, Unreadable, check_begun, read_answer_head
-from tests.net.outbound.clients import Client, client, fault, read_request, serve, story
+from tests.net.outbound.clients import client, fault, read_request, serve, story
 
 START = b"HTTP/1.1 200 OK\r\n"
 SIZED = b"Content-Length: 2\r\n\r\nok"
@@ -264,22 +263,3 @@ def test_every_field_is_a_line(noise):
     lines = [b"%b:%b" % pair for pair in head.pairs]
     assert raw[len(START) : -4].split(b"\r\n") == lines or len(lines) == raw[len(START) : -2].count(b"\r\n")
     assert not any(byte in line for line in lines for byte in (b"\r", b"\n", b"\0"))
-
-
-@story
-async def test_lenient_parser_is_refused(monkeypatch):
-    """An aiohttp whose switch for strictness does nothing."""
-    monkeypatch.setattr(wire, "_PARSER", type("Module", (), {"DEBUG": False}))
-    with pytest.raises(ConfigError, match="cannot be made strict"):
-        await Client().upstream.start()
-
-
-@story
-async def test_others_keep_their_parser():
-    """The switch is on only while one of our parsers is made."""
-    before = wire._PARSER.DEBUG
-    answering, _ = server(START + SIZED)
-    async with serve(answering) as base, client() as it:
-        await it.call(base)
-
-    assert before == wire._PARSER.DEBUG

@@ -292,7 +292,7 @@ async def test_unread_answer_pauses_the_peer():
         while before != sent:
             before = sent
             await asyncio.sleep(0.05)
-        held = answer._payload.total_bytes
+        held = answer._body.held
         got = len(await answer.read())
         answer.close()
 
@@ -628,6 +628,30 @@ async def test_bytes_before_the_break_are_delivered():
         for _ in range(2):
             with pytest.raises(UpstreamFailed, match="truncated"):
                 await answer.read()
+
+
+@story
+async def test_end_that_nobody_reads():
+    """An answer whose end came after its last read gives its connection back."""
+    end = asyncio.Event()
+
+    async def answering(reader, writer):
+        await read_request(reader)
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        await end.wait()
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    async with serve(answering) as base, client() as it:
+        answer = await it.send(base)
+        assert b"ok" == await answer.read()
+        end.set()
+        async with asyncio.timeout(10):
+            while not answer._body.ended:  # noqa: ASYNC110  nothing else tells when the bytes have come
+                await asyncio.sleep(0.001)
+        answer.close()
+
+        assert (0, 1) == (it.acquired, it.pooled)
 
 
 @pytest.mark.parametrize(
