@@ -73,7 +73,8 @@ class CallerConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._flow = FlowControl(self._transport)
         self._wire = AnswerWriter(self._transport, self._shared.limits.reader_seconds)
-        self._parser = RequestParser(self._shared.limits, transport.get_extra_info("sockname")[1])
+        self.port: int = transport.get_extra_info("sockname")[1]
+        self._parser = RequestParser(self._shared.limits, self.port)
         self._intake = Intake(self._shared, self._parser, self)
         self._shared.came(self)
 
@@ -152,11 +153,6 @@ class CallerConnection(asyncio.Protocol):
             self._close()
         else:
             self.refuse(_timed_out())
-
-    @property
-    def port(self) -> int:
-        """The port at which the caller came."""
-        return self._parser.port
 
     def retire(self) -> None:
         """Close the connection if nothing is going on; otherwise it closes after its answer."""
