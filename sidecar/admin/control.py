@@ -123,9 +123,7 @@ class ControlServer:
 
         Raises ``ConfigError`` for an address that others can reach without a token, ``OSError`` for a taken port.
         """
-        if not self._token_file and not is_loopback(host):
-            remedy = "set admin.token_file, or admin.host to 127.0.0.1"
-            raise ConfigError((f"admin.host: whoever reaches {host} could act on this sidecar; {remedy}",))
+        check_reach(host, self._token_file)
         from aiohttp import web  # noqa: PLC0415 - 30 ms that only a process that serves has to spend
 
         from sidecar.net.web_server import WebServer  # noqa: PLC0415 - as above
@@ -245,6 +243,13 @@ class ControlServer:
 
     def _admit(self, request: web.Request) -> str:
         return admit(self._token_file, _peer(request), request.headers.getall("authorization", ()))
+
+
+def check_reach(host: str, token_file: str) -> None:
+    """Refuse an address that others can reach without a token. Raises ``ConfigError``."""
+    if not token_file and not is_loopback(host):
+        remedy = "set admin.token_file, or admin.host to 127.0.0.1"
+        raise ConfigError((f"admin.host: whoever reaches {host} could act on this sidecar; {remedy}",))
 
 
 def _peer(request: web.Request) -> str:

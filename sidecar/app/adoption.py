@@ -1,39 +1,25 @@
 """
-What of a new configuration a running process takes on, and what waits for a restart.
+How a running process takes on other rules.
 
-The rule: a key is adopted unless it stands here, with the reason. Whatever waits keeps the value of the start, and is
-named wherever somebody looks.
+The rule: whatever may fail or take time comes first, and changes nothing. Then every part adopts the rules in one step
+between two awaits, in the order that stands here.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
+from sidecar.admin.control import check_reach
 from sidecar.app.revision import Revision
 from sidecar.app.wiring import Parts, commit_bytes
 from sidecar.core.cache.purges import Scope, ScopeKind
-from sidecar.core.rules import RedisRule, Rules, Service
+from sidecar.core.rules import Rules
 from sidecar.identity.caller_tokens import KeySets
 from sidecar.net.outbound.connection import trust
-from sidecar.settings.difference import SettingChange, changes
 from sidecar.sinks.series import names_of
-
-RESTART = (
-    "listen.host", "listen.port", "health.host", "health.port", "admin.host", "admin.port",
-    "state.dir",
-    "cache.redis", "cache.redis.url", "cache.redis.namespace", "cache.redis.max_connections", "cache.redis.warm",
-    "cache.redis.*_file", "cache.secret_file",
-    "services.*.breaker.shared",
-)  # fmt: skip
-"""
-Patterns of keys that wait: addresses, because the pod's probes and applications name them; the folder, because bodies
-lie there; everything that a connection to Redis is made of, and what the fleet agreed on with it.
-"""
 
 
 class Prepared(Struct, frozen=True):
@@ -62,6 +48,7 @@ class Adoption:
         Do whatever may fail or take time, in a thread; *files*: files that the rules name have changed. Raises
         ``ConfigError``.
         """
+        check_reach(rules.admin.host, rules.admin_token_file)
         parts, before = self._parts, self._parts.rules
         tokens, others = ([service.tokens for service in each.services] for each in (rules, before))
         key_sets = parts.make_key_sets(rules) if files or tokens != others else parts.key_sets
@@ -126,46 +113,6 @@ class Adoption:
         return await self._parts.operations.entries_by_route()
 
 
-def waiting(started: Rules, wanted: Rules) -> tuple[SettingChange, ...]:
-    """The keys that wait for a restart: their values at the start, and those that are *wanted*."""
-    if (started.redis is None) != (wanted.redis is None):
-        became = SettingChange("cache.redis", *(_word(rules) for rules in (started, wanted)))
-        return (became, *_others(started, replace(wanted, redis=started.redis)))
-    return _others(started, wanted)
-
-
-def effective(started: Rules, wanted: Rules) -> Rules:
-    """The *wanted* rules, with the values of the start where they wait."""
-    return replace(
-        wanted,
-        listen=replace(started.listen, names=wanted.listen.names),
-        health=replace(started.health, names=wanted.health.names),
-        admin=replace(started.admin, names=wanted.admin.names),
-        state_dir=started.state_dir,
-        redis=_redis(started.redis, wanted.redis),
-        seal=replace(wanted.seal, secret_file=started.seal.secret_file),
-        services=tuple(_services(started, wanted)),
-    )
-
-
-def _others(started: Rules, wanted: Rules) -> tuple[SettingChange, ...]:
-    found = changes(started, wanted)
-    return tuple(change for change in found if any(fnmatchcase(change.path, pattern) for pattern in RESTART))
-
-
-def _redis(started: RedisRule | None, wanted: RedisRule | None) -> RedisRule | None:
-    if started is None or wanted is None:
-        return started
-    return replace(started, timeout=wanted.timeout, lease_wait=wanted.lease_wait)
-
-
-def _services(started: Rules, wanted: Rules) -> Iterable[Service]:
-    shared = {service.name: service.breaker.shared for service in started.services}
-    for service in wanted.services:
-        breaker = replace(service.breaker, shared=shared.get(service.name, False))
-        yield replace(service, breaker=breaker)
-
-
 def _remade(before: Rules, after: Rules) -> Iterable[str]:
     """
     The services that are others under the same name: they speak another dialect, or stand at another kind of host. Then
@@ -175,7 +122,3 @@ def _remade(before: Rules, after: Rules) -> Iterable[str]:
     for service in after.services:
         if was.get(service.name, (service.dialect.name, service.own)) != (service.dialect.name, service.own):
             yield service.name
-
-
-def _word(rules: Rules) -> str:
-    return "none" if rules.redis is None else rules.redis.url

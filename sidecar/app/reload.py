@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sidecar.admin.actions import ReloadResult
-from sidecar.app.adoption import Adoption, effective, waiting
+from sidecar.app.adoption import Adoption
 from sidecar.app.revision import Revision
 from sidecar.app.wiring import Parts
 from sidecar.core.events import TellEvent
@@ -21,6 +21,7 @@ from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError, Refused
 from sidecar.settings import BUILT_IN
 from sidecar.settings.difference import Effect, effects, summary
+from sidecar.settings.restart import effective, waiting
 from sidecar.settings.watch import FileWatch
 
 LOOK_SECONDS = 0.5

@@ -42,6 +42,18 @@ class _Status(Struct):
     mode: ModeResult
 
 
+class _Entries(Struct):
+    """How many entries memory holds, by route."""
+
+    routes: dict[str, int]
+
+
+class _Stored(Struct):
+    """The part of a status that tells what is stored."""
+
+    memory: _Entries
+
+
 class _Regions(Struct):
     """The part of the regions that is read."""
 
@@ -98,6 +110,12 @@ def show_mode(rules: Rules) -> CommandResult:
     """The mode in force, and how long."""
     status = _call(rules, _Status, "/api/status")
     return status if isinstance(status, CommandResult) else CommandResult(0, _mode(status.mode))
+
+
+def entries_by_route(rules: Rules) -> Mapping[str, int] | None:
+    """How many entries the sidecar of *rules* holds in memory, by route; None if none can be asked."""
+    status = _call(rules, _Stored, "/api/status")
+    return None if isinstance(status, CommandResult) else status.memory.routes
 
 
 def show_regions(rules: Rules) -> CommandResult:

@@ -84,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("config", metavar="FILE|DIR")
     check.set_defaults(command=_check)
 
+    difference = commands.add_parser(
+        "diff", help="what a change of rules changes, and which routes' answers it takes away"
+    )
+    difference.add_argument("old", metavar="OLD")
+    difference.add_argument("new", metavar="NEW")
+    difference.set_defaults(command=_diff)
+
     explain = commands.add_parser("explain", help="how a request is decided, and why; sends nothing")
     _takes_config(explain)
     explain.add_argument(
@@ -184,6 +191,21 @@ def _check(arguments: argparse.Namespace) -> int:
     for line in rules.warnings:
         print(f"warning: {line}")
     print(f"{arguments.config}: good; {len(rules.services)} services, {len(rules.routes)} routes.")
+    return 0
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from sidecar.cli.admin_client import entries_by_route  # noqa: PLC0415  as above
+    from sidecar.cli.diff import diff  # noqa: PLC0415  as above
+    from sidecar.settings import load  # noqa: PLC0415  as above
+
+    old, new = (load(path, environ=os.environ, overrides={}, strict=False) for path in (arguments.old, arguments.new))
+    entries = entries_by_route(old)
+    print(diff(old, new, entries))
+    for line in new.warnings:
+        print(f"sidecar: warning: {line}", file=sys.stderr)
+    if entries is None:
+        print("sidecar: no sidecar of OLD answers here, so its entries are not counted", file=sys.stderr)
     return 0
 
 
