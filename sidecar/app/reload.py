@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from sidecar.admin.actions import ReloadResult
 from sidecar.app.adoption import Adoption
@@ -20,7 +21,7 @@ from sidecar.core.events import TellEvent
 from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError, Refused
 from sidecar.settings import BUILT_IN
-from sidecar.settings.difference import Effect, effects, summary
+from sidecar.settings.difference import Effect, SettingChange, effects, summary
 from sidecar.settings.restart import effective, waiting
 from sidecar.settings.watch import FileWatch
 
@@ -48,6 +49,14 @@ class Source:
 
     load: Callable[[], Rules]
     watch: FileWatch
+
+
+class Comparison(NamedTuple):
+    """What other rules change, in one line; what that means for stored answers; the keys that wait for a restart."""
+
+    text: str
+    effects: list[Effect]
+    waiting: tuple[SettingChange, ...]
 
 
 class Reloads:
@@ -123,12 +132,13 @@ class Reloads:
                 _check_kept(before, wanted)
                 rules = effective(self._started, wanted)
                 prepared = await _in_thread(partial(self._adoption.prepare, rules, files=files))
+                compared = await _in_thread(partial(_compare, self._started, before, rules, wanted, files=files))
                 finish = await self._adoption.open(rules)
             except ConfigError as error:
                 raise self._refuse(error.problems, by) from None
             except OSError as error:
                 raise self._refuse((_unbound(error),), by) from None
-            revision = Revision(rules, self._now(), waiting(self._started, wanted))
+            revision = Revision(rules, self._now(), compared.waiting)
             if files or rules != before:
                 self._adoption.adopt(prepared, revision)
             else:
@@ -137,14 +147,13 @@ class Reloads:
             self._handled = seen[0], (await _in_thread(source.watch.look))[1]
             self._problems = ()
             await finish()
-            return await self._accepted(before, rules, by, files=files)
+            return await self._accepted(before, rules, compared, by)
 
-    async def _accepted(self, before: Rules, rules: Rules, by: str, *, files: bool) -> ReloadResult:
-        parts = [summary(before, rules)] if rules != before or not files else []
-        what = "; ".join([*parts, "files that it names have changed"] if files else parts)
-        found, revision = effects(before, rules), self._parts.revision
+    async def _accepted(self, before: Rules, rules: Rules, compared: Comparison, by: str) -> ReloadResult:
+        """Say what has changed, in the log and to whoever asked."""
+        found = compared.effects
         entries = await self._parts.operations.entries_by_route() if found else {}
-        waits = [change.path for change in revision.waiting]
+        waits = [change.path for change in compared.waiting]
         for line in rules.warnings:
             if line not in before.warnings:
                 self._tell("config-warning", level="warning", message=line)
@@ -159,12 +168,12 @@ class Reloads:
             by=by,
             file=rules.source,
             revision=rules.revision,
-            changes=what,
+            changes=compared.text,
             **{name: text for name, text in more.items() if text},
         )
         return ReloadResult(
             revision=rules.revision,
-            changes=what,
+            changes=compared.text,
             effects=[str(each) for each in found],
             needs_restart=waits,
             warnings=list(rules.warnings),
@@ -188,6 +197,13 @@ class Reloads:
         text = "; ".join(problems[:MOST_PROBLEMS])
         self._parts.revision = Revision(before.rules, before.loaded_at, before.waiting, text)
         return Refused(422, "config-refused", text)
+
+
+def _compare(started: Rules, before: Rules, after: Rules, wanted: Rules, *, files: bool) -> Comparison:
+    """See ``Comparison``. With hundreds of routes this takes long enough to be done in a thread."""
+    parts = [summary(before, after)] if after != before or not files else []
+    text = "; ".join([*parts, "files that it names have changed"] if files else parts)
+    return Comparison(text, effects(before, after), waiting(started, wanted))
 
 
 def _check_kept(before: Rules, wanted: Rules) -> None:

@@ -8,7 +8,8 @@ Keys are named as they stand in the file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from sidecar.core.cache.policy import DEFAULT_TTL
@@ -76,6 +77,7 @@ class Effect(NamedTuple):
 
 def changes(before: Rules, after: Rules) -> list[SettingChange]:
     """Every key that differs, in the order of the rules."""
+    before, after = _without_equals(before, after), _without_equals(after, before)
     was, become = dict(_leaves(before)), dict(_leaves(after))
     found = [
         SettingChange(path, was.get(path, ""), become.get(path, ""))
@@ -131,6 +133,16 @@ def effects(before: Rules, after: Rules) -> list[Effect]:
     return sorted(found, key=lambda effect: order[effect.route])
 
 
+def _without_equals(rules: Rules, others: Rules) -> Rules:
+    """*rules* without the services and routes that are the same in *others*: most are, of hundreds."""
+    services, routes = _by_name(others.services), _by_name(others.routes)
+    return replace(
+        rules,
+        services=tuple(each for name, each in _by_name(rules.services).items() if services.get(name) != each),
+        routes=tuple(each for name, each in _by_name(rules.routes).items() if routes.get(name) != each),
+    )
+
+
 def _of_route(before: Route, after: Route) -> Iterator[tuple[bool, str]]:
     was, become = before.cache, after.cache
     off = become.mode in _OFF
@@ -184,9 +196,9 @@ def _counted(kind: str, before: list[str], after: list[str], found: Iterable[Set
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Each single value below *value*, with its key as it stands in a file."""
     if isinstance(value, Rules | Service | Route) or (is_dataclass(value) and not _is_single(value)):
-        for each in fields(value):
-            if each.name not in _NOT_COMPARED:
-                yield from _leaves(getattr(value, each.name), _joined(path, each.name))
+        kind: Any = type(value)
+        for name in _names(kind):
+            yield from _leaves(getattr(value, name), _joined(path, name))
     elif isinstance(value, tuple) and value and isinstance(value[0], Service | Route | Region):
         for name, entry in _by_name(value).items():
             yield f"{path}.{name}", PRESENT
@@ -196,6 +208,12 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _leaves(each, f"{path}.{name}")
     elif value not in (None, "", (), frozenset()):
         yield path, _text(value, path)
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    """The compared members of a dataclass."""
+    return tuple(each.name for each in fields(kind) if each.name not in _NOT_COMPARED)
 
 
 def _by_name(entries: Iterable[Block]) -> dict[str, Block]:

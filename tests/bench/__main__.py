@@ -30,6 +30,7 @@ from tests.bench import (
     outage,
     redis_client,
     regions,
+    reloading,
     tokens,
     waits,
 )
@@ -57,6 +58,7 @@ ROWS: dict[str, Callable[[Lab, Pace], list[Row]]] = {
     "redis-memory": fleet.redis_memory,
     "fleet-8x50": fleet.fleet_8x50,
     **regions.ROWS,
+    **reloading.ROWS,
     "blackhole-500": outage.blackhole_500,
     "all-down": outage.all_down,
     "hedging": hedging.hedging,

@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 from tests.bench import nginx
 from tests.bench.load import Caller, Measured, wrk
 from tests.bench.machine import LOAD_CORE, SERVER_CORE, Process, free_port, tool
+from tests.mounted import mount
 
 _BUSY = 0.9
 
@@ -85,10 +86,11 @@ class Missing(Exception):
 
 class Sidecar(AbstractContextManager["Sidecar"]):
     """
-    A running sidecar and its ports. *upstream* is the port of its only region, or how its regions are written in YAML;
-    *inside* is what ``within`` shall watch, and its file; *otherwise* names the part that is replaced, as the module of
-    that name has it; *service* and *route* are more members of its service and of its route, and *more* stands at the
-    end of its configuration. *environ* is added to the environment.
+    A running sidecar and its ports; its configuration *config* is mounted at *folder*. *upstream* is the port of its
+    only region, or how its regions are written in YAML; *inside* is what ``within`` shall watch, and its file;
+    *otherwise* names the part that is replaced, as the module of that name has it; *service* and *route* are more
+    members of its service and of its route, and *more* stands at the end of its configuration. *environ* is added to
+    the environment.
     """
 
     def __init__(
@@ -107,22 +109,21 @@ class Sidecar(AbstractContextManager["Sidecar"]):
         self.port, self.health_port, self.admin_port = free_port(), free_port(), free_port()
         token = home / "admin.token"
         token.write_text(TOKEN)
-        config = home / "sidecar.yaml"
-        config.write_text(
-            _CONFIG.format(
-                health=self.health_port,
-                admin=self.admin_port,
-                token=token,
-                state=home,
-                regions=at("here", upstream) if isinstance(upstream, int) else upstream,
-                service=service,
-                route=route and f", {route}",
-                more=more,
-            )
+        self.folder = home / "etc"
+        self.config = _CONFIG.format(
+            health=self.health_port,
+            admin=self.admin_port,
+            token=token,
+            state=home,
+            regions=at("here", upstream) if isinstance(upstream, int) else upstream,
+            service=service,
+            route=route and f", {route}",
+            more=more,
         )
+        mount(self.folder, self.config)
         module = ["sidecar"] if inside is None else ["tests.bench.within", inside[0], str(inside[1])]
         module = ["tests.bench.otherwise", otherwise] if otherwise else module
-        arguments = ["run", "--config", str(config), "--port", str(self.port)]
+        arguments = ["run", "--config", str(self.folder), "--port", str(self.port)]
         self.process = Process(
             "sidecar",
             [sys.executable, "-m", *module, *arguments],

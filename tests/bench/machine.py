@@ -112,6 +112,10 @@ class Process:
         """The end of what it printed."""
         return self._log.read_text(errors="replace").strip()[-3000:] or "it said nothing"
 
+    def output(self) -> str:
+        """All that it printed so far."""
+        return self._log.read_text(errors="replace")
+
     def alive(self) -> bool:
         """Whether it still runs."""
         return self._popen.poll() is None

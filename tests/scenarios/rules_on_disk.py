@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sidecar.admin.actions import ReloadResult
 from sidecar.app.reload import Source
 from sidecar.settings import load
 from sidecar.settings.watch import FileWatch
+from tests.mounted import FILE, mount
 from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, Lab
 from tests.scenarios.regions import Region
 
@@ -35,7 +35,7 @@ class RulesOnDisk:
 
     @property
     def file(self) -> Path:
-        return self.folder / "sidecar.yaml"
+        return self.folder / FILE
 
     def write(self, text: str) -> None:
         """As a script does: in place."""
@@ -49,23 +49,8 @@ class RulesOnDisk:
         other.replace(self.file)
 
     def mount(self, text: str) -> None:
-        """
-        As kubelet does: a folder of its own for each version, a link ``..data`` that is replaced by a rename, and links
-        to the files behind it, which never change (``pkg/volume/util/atomic_writer.go``).
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        number = len(list(self.folder.glob("..2*")))
-        version = self.folder / f"..2026_11_30_{number}_{os.urandom(4).hex()}"
-        version.mkdir()
-        (version / "sidecar.yaml").write_text(text)
-        data, fresh = self.folder / "..data", self.folder / "..data_tmp"
-        before = data.readlink() if data.is_symlink() else None
-        fresh.symlink_to(version.name)
-        fresh.replace(data)
-        if not self.file.is_symlink():
-            self.file.symlink_to("..data/sidecar.yaml")
-        if before is not None:
-            shutil.rmtree(self.folder / before)
+        """As kubelet does."""
+        mount(self.folder, text)
 
     def remove(self) -> None:
         """The whole folder goes."""
