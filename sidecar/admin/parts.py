@@ -74,14 +74,15 @@ def split_parts(splits: Mapping[str, tuple[str, ...]]) -> Iterable[Part]:
         yield Part(f"route {route}", False, f"{said}; name what means nothing in services.*.headers.ignore")
 
 
-def configuration_parts(rules: Rules, *, refused: str, waiting: Iterable[str]) -> Iterable[Part]:
+def configuration_parts(rules: Rules, *, refused: bool, waiting: Iterable[str]) -> Iterable[Part]:
     """
-    The configuration and each of its warnings. *refused* says why a later one is not used, ``""`` if there is none;
-    *waiting* are the changes that wait for a restart.
+    The configuration and each of its warnings. *refused*: a later one is not used; why is not shown here, where
+    everybody reads, because it may quote the file. *waiting* are the changes that wait for a restart.
     """
     said = f"revision {rules.revision or 'built in'}"
     if refused:
-        said = f"{said} is in use; what was read last is refused: {refused}"
+        why = "`sidecar check` and the log's `config-problem` lines say why"
+        said = f"{said} is in use; what was read last is refused; {why}"
     yield Part("configuration", not (rules.warnings or refused), said)
     for change in waiting:
         yield Part("configuration", False, f"{change}; it needs a restart")

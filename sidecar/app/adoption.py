@@ -8,7 +8,7 @@ between two awaits, in the order that stands here.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -55,29 +55,29 @@ class Adoption:
         same = rules.upstream.ca_file == before.upstream.ca_file and not (files and rules.upstream.ca_file)
         return Prepared(rules, key_sets, None if same else trust(rules.upstream.ca_file))
 
-    async def open(self, rules: Rules) -> Callable[[], Awaitable[None]]:
-        """Bind the ports of *rules*; returns what serves them and closes the others. Raises ``OSError``."""
+    async def open(self, rules: Rules) -> Callable[[], None]:
+        """
+        Open the ports of *rules* that are not open yet; returns what closes the others. The rules must be adopted
+        before the next await, for these ports mean nothing under the former ones. Raises ``OSError``.
+        """
         parts = self._parts
         wanted, present = ({service.port for service in each.services if service.port} for each in (rules, parts.rules))
-        bound: list[int] = []
+        listener, opened = parts.listener, set[int]()
         try:
-            for port in sorted(wanted - present):
-                await parts.listener.bind(rules.listen.host, port)
-                bound.append(port)
+            for port in wanted - present:
+                opened.add(await listener.start(rules.listen.host, port))
         except OSError:
-            for port in bound:
-                parts.listener.close(port)
+            for port in opened:
+                listener.close(port)
             raise
 
-        async def finish() -> None:
-            parts.ports.update(bound)
-            for port in bound:
-                await parts.listener.serve(port)
+        def close_others() -> None:
+            parts.ports.update(opened)
             for port in present - wanted:
                 parts.ports.discard(port)
-                parts.listener.close(port)
+                listener.close(port)
 
-        return finish
+        return close_others
 
     def adopt(self, prepared: Prepared, revision: Revision) -> None:
         """

@@ -8,7 +8,8 @@ awaits. One that is refused changes nothing. One reload at a time, whoever asks 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -36,6 +37,8 @@ looks, because it may be written all the time."""
 MOST_PROBLEMS = 5
 """Problems of a refused configuration that are logged, each in a line of its own; `sidecar check` shows them all."""
 
+
+_BUG = "it cannot be checked, because of a bug; the log's `bug` line says where"
 
 _in_thread = asyncio.to_thread  # noqa: TID251  reads a disk, or a whole configuration
 
@@ -74,7 +77,6 @@ class Reloads:
         tell: TellEvent,
         report: Callable[[BaseException], None],
         now: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.source = source
         self._parts = parts
@@ -83,13 +85,16 @@ class Reloads:
         self._tell = tell
         self._report = report
         self._now = now
-        self._sleep = sleep
+        self._woken = asyncio.Event()
+        self._asked = ""
         self._lock = asyncio.Lock()
-        self._handled: tuple[bytes, bytes] | None = None
+        self._handled: tuple[bytes, bytes] | None = None  # what was looked at last
+        self._files = b""  # the named files that are in use
         self._problems: tuple[str, ...] = ()
         if source is not None:
             source.watch.follow(parts.rules)
-            self._handled = source.watch.first, source.watch.look()[1]
+            self._files = source.watch.look()[1]
+            self._handled = source.watch.first, self._files
 
     def __repr__(self) -> str:
         return f"<Reloads from {self.source!r}>"
@@ -97,22 +102,40 @@ class Reloads:
     async def watch(self, source: Source) -> None:
         """Look at the folder now and then, as long as the process runs."""
         while True:
-            await self._sleep(LOOK_SECONDS)
+            by = await self._pause()
             try:
-                seen = await _in_thread(source.watch.look)
-                if seen == self._handled:
-                    continue
-                for _ in range(SETTLE_LOOKS):
-                    await self._sleep(SETTLE_SECONDS)
-                    before, seen = seen, await _in_thread(source.watch.look)
-                    if seen == before:
-                        break
-                if seen != self._handled:
-                    await self.reload("change")
+                if by or await self._changed(source):
+                    await self.reload(by or "change")
             except Refused:
                 pass  # it is logged and counted
             except Exception as error:  # noqa: BLE001  a bug here must not end the watching
                 self._report(error)
+
+    def wake(self, by: str) -> None:
+        """*by* wants the configuration to be read now. Whoever comes while that is still to be done wants the same."""
+        self._asked = by
+        self._woken.set()
+
+    async def _pause(self) -> str:
+        """Wait until it is time to look again, or until somebody asks: who that is, else ``""``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._woken.wait()
+        self._woken.clear()
+        by, self._asked = self._asked, ""
+        return by
+
+    async def _changed(self, source: Source) -> bool:
+        """Whether something has changed since it was looked at, and is not being written any more."""
+        seen = await _in_thread(source.watch.look)
+        for _ in range(SETTLE_LOOKS):
+            if seen == self._handled:
+                return False
+            await asyncio.sleep(SETTLE_SECONDS)
+            before, seen = seen, await _in_thread(source.watch.look)
+            if seen == before:
+                break
+        return seen != self._handled
 
     async def reload(self, by: str) -> ReloadResult:
         """
@@ -124,29 +147,32 @@ class Reloads:
             raise Refused(409, "no-source", "this process was not started from a configuration that can be read again")
         async with self._lock:
             before = self._parts.revision.rules
-            seen = await _in_thread(source.watch.look)
-            files = self._handled is not None and seen[1] != self._handled[1]
-            self._handled = seen
+            seen = self._handled = await _in_thread(source.watch.look)
+            files = seen[1] != self._files
             try:
                 wanted = await _in_thread(source.load)
                 _check_kept(before, wanted)
                 rules = effective(self._started, wanted)
                 prepared = await _in_thread(partial(self._adoption.prepare, rules, files=files))
                 compared = await _in_thread(partial(_compare, self._started, before, rules, wanted, files=files))
-                finish = await self._adoption.open(rules)
+                close_others = await self._adoption.open(rules)
             except ConfigError as error:
                 raise self._refuse(error.problems, by) from None
             except OSError as error:
                 raise self._refuse((_unbound(error),), by) from None
+            except Exception as error:  # noqa: BLE001  a bug here must not take the rules away
+                self._report(error)
+                raise self._refuse((_BUG,), by) from None
             revision = Revision(rules, self._now(), compared.waiting)
             if files or rules != before:
                 self._adoption.adopt(prepared, revision)
             else:
                 self._parts.revision = revision
-            source.watch.follow(rules)
-            self._handled = seen[0], (await _in_thread(source.watch.look))[1]
+            close_others()
             self._problems = ()
-            await finish()
+            source.watch.follow(rules)
+            self._files = (await _in_thread(source.watch.look))[1]
+            self._handled = seen[0], self._files
             return await self._accepted(before, rules, compared, by)
 
     async def _accepted(self, before: Rules, rules: Rules, compared: Comparison, by: str) -> ReloadResult:

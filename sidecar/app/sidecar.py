@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
@@ -20,7 +19,6 @@ from sidecar.app.reload import Reloads, Source
 from sidecar.app.wiring import Parts
 from sidecar.core.model import Record
 from sidecar.core.rules import Rules
-from sidecar.errors import Refused
 
 _SWEEP_SECONDS = 1.0
 _SWEEP_ENTRIES = 2000
@@ -149,11 +147,7 @@ class Sidecar:
 
     def hang_up(self) -> None:
         """SIGHUP has come: read the configuration again, now."""
-        self._hearing = self.tasks.spawn(self._reload(), name="reload")
-
-    async def _reload(self) -> None:
-        with suppress(Refused):  # it is logged and counted
-            await self.reloads.reload("SIGHUP")
+        self.reloads.wake("SIGHUP")
 
     def readiness(self) -> Readiness:
         """Ready from listening until draining. Failing services or a full cache do not change that."""
@@ -166,7 +160,7 @@ class Sidecar:
             *split_parts(self.proxy.splits),
             *self._fleet_part(),
             *configuration_parts(
-                self.rules, refused=self._parts.revision.refused, waiting=map(str, self._parts.revision.waiting)
+                self.rules, refused=bool(self._parts.revision.refused), waiting=map(str, self._parts.revision.waiting)
             ),
         )
         return Readiness(self.ready, parts)

@@ -51,7 +51,12 @@ def effective(started: Rules, wanted: Rules) -> Rules:
 
 def _others(started: Rules, wanted: Rules) -> tuple[SettingChange, ...]:
     found = changes(started, wanted)
-    return tuple(change for change in found if any(fnmatchcase(change.path, pattern) for pattern in RESTART))
+    known = {service.name for service in started.services}
+    new = [each.name for each in wanted.services if each.name not in known and each.breaker.shared]
+    return (
+        *(change for change in found if any(fnmatchcase(change.path, pattern) for pattern in RESTART)),
+        *(SettingChange(f"services.{name}.breaker.shared", "false", "true") for name in new),
+    )
 
 
 def _redis(started: RedisRule | None, wanted: RedisRule | None) -> RedisRule | None:

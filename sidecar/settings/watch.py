@@ -13,6 +13,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from threading import Lock
 
 from sidecar.core.rules import AzureIdentity, Rules, StoredCredential
 from sidecar.settings import DEFAULT_FOLDER, MAX_BYTES
@@ -26,13 +27,14 @@ _FileState = tuple[int, int, int, int, int]
 class FileWatch:
     """
     The configuration at *path* (None for the default folder) and the files that *rules* name. *wall* is seconds since
-    the epoch, as files have them. ``look`` may be called from any thread, one at a time; *first* is what the
-    configuration was when this was made.
+    the epoch, as files have them. ``look`` may be called from any thread; *first* is what the configuration was
+    when this was made.
     """
 
     def __init__(self, path: str | None, wall: Callable[[], float] = time.time) -> None:  # noqa: TID251  file times
         self._place = pathlib.Path(DEFAULT_FOLDER if path is None else path)
         self._wall = wall
+        self._lock = Lock()
         self._named: tuple[str, ...] = ()
         self._read: dict[str, tuple[_FileState, bytes]] = {}
         self.first = self.look()[0]
@@ -46,9 +48,11 @@ class FileWatch:
 
     def look(self) -> tuple[bytes, bytes]:
         """Digests of the configuration and of the named files, as they are now."""
-        here = {*self._configurations(), *self._named}
-        self._read = {name: read for name, read in self._read.items() if name in here}
-        return self._digest(self._configurations()), self._digest(self._named)
+        with self._lock:
+            files = self._configurations()
+            here = {*files, *self._named}
+            self._read = {name: read for name, read in self._read.items() if name in here}
+            return self._digest(files), self._digest(self._named)
 
     def _configurations(self) -> list[str]:
         """The files that are, or may be, the configuration."""

@@ -10,6 +10,8 @@ from sidecar.core.region.regions import Standing as Place
 from sidecar.core.rules import Mode, Rules
 from sidecar.identity.credentials import CredentialStanding
 
+WHY = "`sidecar check` and the log's `config-problem` lines say why"
+
 
 @pytest.mark.parametrize(
     ("mode", "seconds", "source", "configured", "expected"),
@@ -85,28 +87,28 @@ def test_credentials():
 @pytest.mark.parametrize(
     ("rules", "refused", "waiting", "expected"),
     [
-        pytest.param(Rules((), ()), "", [], ["[+] configuration: revision built in"], id="built in"),
-        pytest.param(Rules((), (), revision="ab"), "", [], ["[+] configuration: revision ab"], id="good"),
+        pytest.param(Rules((), ()), False, [], ["[+] configuration: revision built in"], id="built in"),
+        pytest.param(Rules((), (), revision="ab"), False, [], ["[+] configuration: revision ab"], id="good"),
         pytest.param(
             Rules((), (), revision="ab", warnings=("a.yaml:1: x", "a.yaml:2: y")),
-            "",
+            False,
             [],
             ["[-] configuration: revision ab", "[-] configuration: a.yaml:1: x", "[-] configuration: a.yaml:2: y"],
             id="warnings",
         ),
         pytest.param(
             Rules((), (), revision="ab", warnings=("only forwarded",)),
-            "a.yaml:1: y",
+            True,
             [],
             [
-                "[-] configuration: revision ab is in use; what was read last is refused: a.yaml:1: y",
+                "[-] configuration: revision ab is in use; what was read last is refused; " + WHY,
                 "[-] configuration: only forwarded",
             ],
             id="refused",
         ),
         pytest.param(
             Rules((), (), revision="ab"),
-            "",
+            False,
             ["listen.port: 1 → 2"],
             ["[+] configuration: revision ab", "[-] configuration: listen.port: 1 → 2; it needs a restart"],
             id="waiting",

@@ -69,23 +69,11 @@ class Listener:
 
     async def start(self, host: str, port: int) -> int:
         """Listen on one more address; returns the port, which was chosen if *port* is 0. Raises ``OSError``."""
-        bound = await self.bind(host, port)
-        await self.serve(bound)
-        return bound
-
-    async def bind(self, host: str, port: int) -> int:
-        """Take one more address, without accepting anybody before ``serve``. Raises ``OSError``."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            self._accept, host, port, backlog=BACKLOG, reuse_address=True, start_serving=False
-        )
+        server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, reuse_address=True)
         bound: int = server.sockets[0].getsockname()[1]
         self._servers[bound] = server
         return bound
-
-    async def serve(self, port: int) -> None:
-        """Accept callers at *port*, which is bound."""
-        await self._servers[port].start_serving()
 
     def close(self, port: int) -> None:
         """Accept nobody at *port* any more, and close its connections that have no call."""
