@@ -19,18 +19,20 @@ from sidecar.core.cache.purges import Scope, ScopeKind
 from sidecar.core.rules import Rules
 from sidecar.identity.caller_tokens import KeySets
 from sidecar.net.outbound.connection import trust
-from sidecar.sinks.series import names_of
+from sidecar.sinks.series import ConfiguredNames, Plan, names_of, plan
 
 
 class Prepared(Struct, frozen=True):
     """
     All that could fail or take time is done: *rules* are checked, *key_sets* read. *anchors* are other trust anchors,
-    None if they are the same.
+    None if they are the same; *names* and *series* are what the metrics tell apart.
     """
 
     rules: Rules
     key_sets: KeySets
     anchors: ssl.SSLContext | None
+    names: ConfiguredNames
+    series: Plan
 
 
 class Adoption:
@@ -53,7 +55,8 @@ class Adoption:
         tokens, others = ([service.tokens for service in each.services] for each in (rules, before))
         key_sets = parts.make_key_sets(rules) if files or tokens != others else parts.key_sets
         same = rules.upstream.ca_file == before.upstream.ca_file and not (files and rules.upstream.ca_file)
-        return Prepared(rules, key_sets, None if same else trust(rules.upstream.ca_file))
+        names = names_of(rules)
+        return Prepared(rules, key_sets, None if same else trust(rules.upstream.ca_file), names, plan(names))
 
     async def open(self, rules: Rules) -> Callable[[], None]:
         """
@@ -98,7 +101,7 @@ class Adoption:
         parts.dispatch.adopt(commit_bytes(rules))
         if parts.fleet is not None and rules.redis is not None:
             parts.fleet.adopt(rules.redis, rules.seal)
-        parts.metrics.adopt(names_of(rules), rules.revision)
+        parts.metrics.adopt(prepared.names, prepared.series, rules.revision)
         parts.proxy.adopt(rules, parts.operations.mode, parts.key_sets.verify)
         parts.listener.adopt(rules.limits)
         parts.operations.adopt(rules.mode, rules.services)

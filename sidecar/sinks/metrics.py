@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from sidecar.core.model import Outcome, Record
 from sidecar.sinks.metric_type import DURATIONS, LATENCIES, OVERHEADS, PREFIX, Metric
 from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
-from sidecar.sinks.series import ConfiguredNames, ExposedLabels, Labels, plan
+from sidecar.sinks.series import ConfiguredNames, ExposedLabels, Labels, Plan, plan
 from sidecar.sinks.table import (
     BUILD_INFO,
     BYPASSES,
@@ -173,10 +173,13 @@ class Metrics(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def adopt(self, names: ConfiguredNames, revision: str) -> None:
-        """Tell the *names* of another *revision* apart. What names others have counted is no longer exposed."""
+    def adopt(self, names: ConfiguredNames, series: Plan, revision: str) -> None:
+        """
+        Tell the *names* of another *revision* apart, by *series*, their plan. What others have counted is no longer
+        exposed.
+        """
         self._revision = revision
-        self._plan = plan(names)
+        self._plan = series
         self._known = {}
         for metric, family in (
             (REQUESTS, self._requests),

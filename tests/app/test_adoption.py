@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.app.adoption import Adoption, Prepared
+from sidecar.app.adoption import Adoption
 from sidecar.app.clocks import Clocks
 from sidecar.app.revision import Revision
 from sidecar.app.sidecar import Sidecar
@@ -93,7 +93,8 @@ def process(by: Rules) -> Sidecar:
 
 def adopt(sidecar: Sidecar, by: Rules) -> None:
     parts = sidecar._parts
-    Adoption(parts, lambda _: None).adopt(Prepared(by, parts.make_key_sets(by), None), Revision(by, NOW))
+    adoption = Adoption(parts, lambda _: None)
+    adoption.adopt(adoption.prepare(by, files=False), Revision(by, NOW))
 
 
 def request(fields: dict[bytes, bytes]) -> tuple[Head, bytes]:
