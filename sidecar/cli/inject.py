@@ -1,0 +1,67 @@
+"""
+``sidecar inject`` and ``sidecar uninject``: what the admission webhook does to a pod, offline.
+
+The rule: manifests go to standard output, and what people should know to standard error.
+"""
+
+from __future__ import annotations
+
+from sidecar.core.pods.settings import NEWEST, Injection, reachable, version_of
+from sidecar.core.rules import AzureIdentity, Rules
+from sidecar.errors import ConfigError
+from sidecar.inject.manifests import Finding, inject_all, read, uninject_all, write
+
+IMAGE = "ai-sidecar:latest"
+"""The image that is used where none is named: a tag, for trying out. The webhook names its own, by digest."""
+
+
+def injection(rules: Rules, *, image: str, version: str) -> Injection:
+    """The settings for a cluster of *version* (``1.29``; ``""`` for the newest known). Raises ``ConfigError``."""
+    found = NEWEST if not version else version_of(version)
+    if found is None:
+        raise ConfigError((f"--cluster-version: {version!r} is not a version such as 1.29",))
+    identity = any(
+        isinstance(region.credential, AzureIdentity) and region.credential.kind == "workload"
+        for service in rules.services
+        for region in service.regions
+    )
+    ports = {
+        rules.listen.port,
+        rules.health.port,
+        rules.admin.port,
+        *(each.port for each in rules.services if each.port),
+    }
+    return Injection(image, reachable(rules), found, identity=identity, ports=tuple(sorted(ports)))
+
+
+def inject(text: str, source: str, settings: Injection) -> tuple[str, list[str]]:
+    """The manifests of *text* injected, and lines for people. Raises ``ConfigError``."""
+    documents, findings = inject_all(read(text, source), settings)
+    return write(documents), _lines(findings, "injected")
+
+
+def uninject(text: str, source: str) -> tuple[str, list[str]]:
+    """The manifests of *text* without their injection, and lines for people. Raises ``ConfigError``."""
+    documents, findings = uninject_all(read(text, source))
+    return write(documents), _lines(findings, "taken back")
+
+
+def report(text: str, source: str, settings: Injection) -> str:
+    """
+    For each workload: whether its calls will arrive, by which variables of which containers, and what will not. Raises
+    ``ConfigError``.
+    """
+    _, findings = inject_all(read(text, source), settings)
+    return "\n".join(_lines(findings, "injected", variables=True)) or "no pod and no pod template"
+
+
+def _lines(findings: list[Finding], good: str, *, variables: bool = False) -> list[str]:
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.workload}: {f'not injected: {finding.reason}' if finding.reason else good}")
+        if variables:
+            for name, by in finding.variables.items():
+                arrival = f"by {', '.join(by)}" if by else "by no variable; its calls will not arrive"
+                lines.append(f"  {name}: {arrival}")
+        lines += [f"  {warning}" for warning in finding.warnings]
+    return lines

@@ -1,0 +1,96 @@
+"""
+Our container, its volumes, and what it needs of a pod.
+
+The rule: nothing of it can stop a pod: whatever it mounts is optional, its command forwards calls where its
+configuration cannot be read, and it fits the restricted Pod Security Standard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sidecar.core.pods.settings import CONTAINER, Injection
+
+CONFIG, SECRET, STATE, TEMPORARY = (
+    f"{CONTAINER}-config",
+    f"{CONTAINER}-secret",
+    f"{CONTAINER}-state",
+    f"{CONTAINER}-tmp",
+)
+
+HEALTH_PORT = 7491
+USER = 10001
+"""The numeric user of the image."""
+
+STARTUP_SECONDS = 120
+"""How long a start may take. A configuration that cannot be read does not make it longer: then calls are forwarded."""
+
+
+def container(settings: Injection, *, native: bool, guaranteed: bool) -> dict[str, Any]:
+    """Our container. *native*: as an init container that goes on running. *guaranteed*: requests equal limits."""
+    requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
+    limits = {"memory": settings.memory_limit} | ({"cpu": settings.cpu_limit} if settings.cpu_limit else {})
+    if guaranteed:
+        limits = {"cpu": settings.cpu_limit or settings.cpu_request, "memory": settings.memory_limit}
+        requests = dict(limits)
+    probe = {"port": HEALTH_PORT, "scheme": "HTTP"}
+    found: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": settings.image,
+        "args": ["run", "--config", "/etc/sidecar", "--on-bad-config", "passthrough"],
+        "env": [
+            {"name": "SIDECAR_POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            {"name": "SIDECAR_SERVICE_ACCOUNT", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}},
+            {"name": "SIDECAR_HEALTH_HOST", "value": "0.0.0.0"},  # noqa: S104  kubelet asks from outside of the pod
+            {"name": "SIDECAR_CACHE_MEMORY_MAX_BYTES", "value": settings.memory},
+            {"name": "SIDECAR_STATE_DIR", "value": "/var/lib/sidecar"},
+        ],
+        "ports": [{"name": "sidecar-metrics", "containerPort": HEALTH_PORT, "protocol": "TCP"}],
+        "startupProbe": {
+            "httpGet": {"path": "/readyz", **probe}, "periodSeconds": 1, "failureThreshold": STARTUP_SECONDS,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/livez", **probe}, "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 4,
+        },
+        "resources": {"requests": requests, "limits": limits},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [
+            {"name": CONFIG, "mountPath": "/etc/sidecar", "readOnly": True},
+            {"name": SECRET, "mountPath": "/etc/sidecar-secret", "readOnly": True},
+            {"name": STATE, "mountPath": "/var/lib/sidecar"},
+            {"name": TEMPORARY, "mountPath": "/tmp"},  # noqa: S108  of its own container
+        ],
+    }  # fmt: skip
+    if native:
+        found["restartPolicy"] = "Always"
+    return found
+
+
+def volumes() -> list[dict[str, Any]]:
+    """What our container mounts; a pod starts although the ConfigMap or the Secret is not there."""
+    return [
+        {"name": CONFIG, "configMap": {"name": CONTAINER, "optional": True}},
+        {"name": SECRET, "secret": {"secretName": CONTAINER, "optional": True}},
+        {"name": STATE, "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": TEMPORARY, "emptyDir": {"sizeLimit": "64Mi"}},
+    ]
+
+
+def is_guaranteed(containers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a pod of *containers* has the quality of service Guaranteed: everywhere requests are the limits."""
+    for one in containers:
+        resources = one.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        if not {"cpu", "memory"} <= limits.keys():
+            return False
+        if any(requests.get(name, limits[name]) != limits[name] for name in ("cpu", "memory")):
+            return False
+    return bool(containers)

@@ -1,0 +1,1 @@
+"""Manifests and admission: what is injected where. The decisions are those of ``core/pods``."""

@@ -1,0 +1,158 @@
+"""
+Kubernetes manifests: the pods and pod templates in them, and their injection offline.
+
+The rule: a document that holds no pod goes out as it came in. What a document says in comments is lost, as YAML readers
+lose it; what it means stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import yaml
+
+from sidecar.core.pods.inject import Kept, inject, is_injected, uninject
+from sidecar.core.pods.settings import Injection
+from sidecar.errors import ConfigError
+
+PodManifest = Mapping[str, Any]
+
+TEMPLATES = frozenset(
+    {"Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "ReplicationController", "Job", "PodTemplate"}
+)
+"""Kinds whose pods are made from ``spec.template`` (``PodTemplate``: ``template``)."""
+
+
+class Workload(NamedTuple):
+    """Where a pod comes from, and the *owner* of its pods: ``Job`` or its own kind, ``""`` for a pod by itself."""
+
+    kind: str
+    name: str
+    namespace: str
+    owner: str
+
+    def __str__(self) -> str:
+        place = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{self.kind} {place}"
+
+
+class Finding(NamedTuple):
+    """
+    What became of one workload: the *reason* why it was kept, or ``""``; *warnings*; and by which variables the calls
+    of each of its containers arrive.
+    """
+
+    workload: Workload
+    reason: str
+    warnings: tuple[str, ...] = ()
+    variables: Mapping[str, list[str]] = MappingProxyType({})
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as Kubernetes does: a date is a text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read(text: str, source: str) -> list[Any]:
+    """The documents of *text*. Raises ``ConfigError``."""
+    try:
+        return list(yaml.load_all(text, _Loader))
+    except yaml.MarkedYAMLError as error:
+        line = (error.problem_mark.line if error.problem_mark is not None else 0) + 1
+        raise ConfigError((f"{source}:{line}: is not YAML; check indentation, brackets and quotes here",)) from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ConfigError((f"{source}: is not YAML",)) from None
+
+
+def write(documents: list[Any]) -> str:
+    """*documents* as YAML."""
+    text: str = yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=False, width=1 << 20)
+    return text
+
+
+def inject_all(documents: list[Any], settings: Injection) -> tuple[list[Any], list[Finding]]:
+    """Every pod and pod template of *documents* injected, where that may be."""
+    findings: list[Finding] = []
+
+    def change(pod: PodManifest, workload: Workload) -> PodManifest:
+        outcome = inject(pod, settings, namespace=workload.namespace, owner=workload.owner)
+        if isinstance(outcome, Kept):
+            findings.append(Finding(workload, outcome.reason))
+        else:
+            findings.append(Finding(workload, "", tuple(outcome.warnings), outcome.variables))
+        return outcome.pod
+
+    return [_changed(document, change) for document in documents], findings
+
+
+def uninject_all(documents: list[Any]) -> tuple[list[Any], list[Finding]]:
+    """Every pod and pod template of *documents* as it was before its injection."""
+    findings: list[Finding] = []
+
+    def change(pod: PodManifest, workload: Workload) -> PodManifest:
+        findings.append(Finding(workload, "" if is_injected(pod) else "it is not injected"))
+        return uninject(pod)
+
+    return [_changed(document, change) for document in documents], findings
+
+
+def workloads(document: Any) -> Iterator[tuple[Workload, PodManifest]]:
+    """The pods and pod templates of a document, with their workloads."""
+    found: list[tuple[Workload, PodManifest]] = []
+
+    def look(pod: PodManifest, workload: Workload) -> PodManifest:
+        found.append((workload, pod))
+        return pod
+
+    _changed(document, look)
+    yield from found
+
+
+def _changed(document: Any, change: Callable[[PodManifest, Workload], PodManifest]) -> Any:
+    """*document* with each of its pods changed."""
+    if not isinstance(document, Mapping):
+        return document
+    kind = str(document.get("kind", ""))
+    if kind.endswith("List") and isinstance(document.get("items"), list):
+        return {**document, "items": [_changed(item, change) for item in document["items"]]}
+    steps = _steps(kind)
+    if steps is None or not _holds(document, steps):
+        return document
+    metadata = document.get("metadata") or {}
+    owner = "Job" if kind in {"Job", "CronJob"} else "" if kind == "Pod" else kind
+    workload = Workload(kind, str(metadata.get("name", "")), str(metadata.get("namespace", "")), owner)
+    return _put(document, steps, lambda pod: change(pod, workload))
+
+
+def _steps(kind: str) -> tuple[str, ...] | None:
+    """The way from a document of *kind* to its pod."""
+    if kind == "Pod":
+        return ()
+    if kind == "CronJob":
+        return ("spec", "jobTemplate", "spec", "template")
+    if kind == "PodTemplate":
+        return ("template",)
+    return ("spec", "template") if kind in TEMPLATES else None
+
+
+def _holds(document: Mapping[str, Any], steps: tuple[str, ...]) -> bool:
+    at: Any = document
+    for step in (*steps, "spec"):
+        if not isinstance(at, Mapping) or not isinstance(at.get(step), Mapping):
+            return False
+        at = at[step]
+    return True
+
+
+def _put(document: Mapping[str, Any], steps: tuple[str, ...], change: Callable[[PodManifest], PodManifest]) -> Any:
+    if not steps:
+        return change(document)
+    first, *others = steps
+    return {**document, first: _put(document[first], tuple(others), change)}

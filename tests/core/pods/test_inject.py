@@ -1,0 +1,232 @@
+"""Injection: what a pod becomes, when it stays as it is, and how it becomes what it was."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from sidecar.core.pods.inject import Injected, Kept, inject, is_injected, uninject
+from sidecar.core.pods.patch import diff
+from sidecar.core.pods.settings import CONTAINER, DOMAIN, INJECT, SKIP, STATUS, Injection, Reachable, tuned, version_of
+
+SERVICES = (Reachable("openai", "http://127.0.0.1:7400/openai", frozenset({"api.openai.com"})),)
+NATIVE = Injection("image@sha256:1", SERVICES)
+CLASSIC = Injection("image@sha256:1", SERVICES, version=(1, 27))
+
+
+def pod(*containers: dict[str, Any], labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None,
+        **spec: Any) -> dict[str, Any]:  # fmt: skip
+    metadata: dict[str, Any] = {"name": "p"}
+    metadata |= {} if labels is None else {"labels": labels}
+    metadata |= {} if annotations is None else {"annotations": annotations}
+    return {"metadata": metadata, "spec": {"containers": list(containers) or [{"name": "app", "image": "app"}], **spec}}
+
+
+def injected(one: dict[str, Any], settings: Injection = NATIVE, **more: str) -> dict[str, Any]:
+    """The pod afterwards. What it was is untouched, and comes back."""
+    before = deepcopy(one)
+    outcome = inject(one, settings, **more)
+    assert isinstance(outcome, Injected), outcome
+    assert before == one
+    assert before == uninject(outcome.pod)
+    again = inject(outcome.pod, settings, **more)
+    assert isinstance(again, Injected)
+    assert outcome.pod == again.pod
+    return dict(outcome.pod)
+
+
+def names(entries: list[dict[str, Any]]) -> list[str]:
+    return [entry["name"] for entry in entries]
+
+
+def test_native():
+    """Ours is the first of the init containers, and goes on running."""
+    found = injected(pod(initContainers=[{"name": "migrate"}, {"name": "seed"}]))
+    first, *others = found["spec"]["initContainers"]
+
+    assert ([CONTAINER, "migrate", "seed"], "Always") == (names([first, *others]), first["restartPolicy"])
+    assert ["app"] == names(found["spec"]["containers"])
+    assert "http://127.0.0.1:7400/openai/v1" == found["spec"]["containers"][0]["env"][0]["value"]
+    assert all("env" in one for one in others), "init containers may call, too"
+
+
+def test_classic():
+    """On older clusters ours is the last container, and ``kubectl exec`` still goes to the application's."""
+    found = injected(pod(), CLASSIC)
+
+    assert ["app", CONTAINER] == names(found["spec"]["containers"])
+    assert "restartPolicy" not in found["spec"]["containers"][1]
+    assert "app" == found["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"]
+
+
+def test_behind_a_mesh():
+    """A mesh makes the pod's network, so ours starts behind it; its containers get no variables."""
+    mesh = [{"name": "istio-init"}, {"name": "istio-proxy", "restartPolicy": "Always"}, {"name": "migrate"}]
+    found = injected(pod(initContainers=mesh))
+
+    assert ["istio-init", "istio-proxy", CONTAINER, "migrate"] == names(found["spec"]["initContainers"])
+    assert "env" not in found["spec"]["initContainers"][0]
+
+
+def test_nothing_of_ours_stops_a_pod():
+    """What is mounted may be missing, and what cannot be read is forwarded."""
+    found = injected(pod())
+    [ours] = found["spec"]["initContainers"]
+    mounted = {volume["name"]: volume for volume in found["spec"]["volumes"]}
+
+    assert ours["args"][-2:] == ["--on-bad-config", "passthrough"]
+    assert {mount["name"] for mount in ours["volumeMounts"]} == mounted.keys()
+    assert all(
+        volume.get("configMap", volume.get("secret", {"optional": True}))["optional"] for volume in mounted.values()
+    )
+    assert "readinessProbe" not in ours
+
+
+def test_restricted():
+    """It fits the restricted Pod Security Standard."""
+    [ours] = injected(pod())["spec"]["initContainers"]
+    context = ours["securityContext"]
+
+    assert (True, False, True, ["ALL"], "RuntimeDefault") == (
+        context["runAsNonRoot"], context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"],
+        context["capabilities"]["drop"], context["seccompProfile"]["type"],
+    )  # fmt: skip
+
+
+REASONS = {
+    "disabled": (pod(labels={INJECT: "disabled"}), "disabled"),
+    "hostNetwork": (pod(hostNetwork=True), "hostNetwork"),
+    "mirror": (pod(annotations={"kubernetes.io/config.mirror": "x"}), "mirror"),
+    "windows": (pod(os={"name": "windows"}), "windows"),
+    "windows by selector": (pod(nodeSelector={"kubernetes.io/os": "windows"}), "windows"),
+    "architecture": (pod(nodeSelector={"kubernetes.io/arch": "s390x"}), "s390x"),
+    "a port": (pod({"name": "app", "ports": [{"containerPort": 7490}]}), "7490"),
+    "a container": (pod({"name": CONTAINER}), CONTAINER),
+    "a volume": (pod(volumes=[{"name": f"{CONTAINER}-config", "emptyDir": {}}]), CONTAINER),
+    "no containers": ({"metadata": {}, "spec": {}}, "no containers"),
+}
+
+
+@pytest.mark.parametrize(("one", "expected"), REASONS.values(), ids=REASONS)
+def test_reasons(one, expected):
+    """Why a pod is not injected; it stays as it is."""
+    outcome = inject(one, NATIVE)
+
+    assert isinstance(outcome, Kept)
+    assert one is outcome.pod
+    assert expected in outcome.reason
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "kube-public", "kube-node-lease", "ai-sidecar"])
+def test_namespaces(namespace: str):
+    """Those of the system, and our own, are left alone."""
+    assert isinstance(inject(pod(), NATIVE, namespace=namespace), Kept)
+    assert isinstance(inject(pod(), NATIVE, namespace=f"{namespace}-x"), Injected)
+
+
+def test_jobs():
+    """They end beside a native sidecar, and would not beside a classic one."""
+    assert isinstance(inject(pod(), CLASSIC, owner="Job"), Kept)
+    assert isinstance(inject(pod(), NATIVE, owner="Job"), Injected)
+
+
+def test_a_container_that_comes_later():
+    """Another webhook adds it after us: called again, we give it its variables, and change nothing else."""
+    once = injected(pod())
+    later = deepcopy(once)
+    later["spec"]["containers"].append({"name": "late"})
+    outcome = inject(later, NATIVE)
+
+    assert isinstance(outcome, Injected)
+    paths = [operation["path"] for operation in diff(later, outcome.pod)]
+
+    assert ["/metadata/annotations/ai-sidecar.dev~1status", "/spec/containers/1/env"] == sorted(paths)
+    assert pod({"name": "app", "image": "app"}, {"name": "late"}) == uninject(outcome.pod)
+
+
+def test_restart_policy_that_was_stripped():
+    """The pod would hang in its init container, so ours is taken out again."""
+    once = injected(pod(initContainers=[{"name": "migrate"}]))
+    stripped = deepcopy(once)
+    del stripped["spec"]["initContainers"][0]["restartPolicy"]
+    outcome = inject(stripped, NATIVE)
+
+    assert isinstance(outcome, Kept)
+    assert "restartPolicy" in outcome.reason
+    assert pod(initContainers=[{"name": "migrate"}]) == outcome.pod
+
+
+EXACT = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (EXACT, True),
+        ({"limits": EXACT["limits"]}, True),
+        ({"requests": EXACT["requests"]}, False),
+        ({**EXACT, "requests": {"cpu": "500m", "memory": "1Gi"}}, False),
+        ({}, False),
+    ],
+)
+def test_guaranteed(resources, expected):
+    """A pod of the quality Guaranteed stays one: our requests are our limits."""
+    [ours] = injected(pod({"name": "app", "resources": resources}))["spec"]["initContainers"]
+
+    assert expected == (ours["resources"]["requests"] == ours["resources"]["limits"])
+    assert expected == ("cpu" in ours["resources"]["limits"])
+
+
+def test_annotations_tune():
+    """Quantities of ours, and containers that get nothing."""
+    asked = {f"{DOMAIN}memory": "64Mi", f"{DOMAIN}cpu-limit": "200m", SKIP: "other, third"}
+    found = injected(pod({"name": "app"}, {"name": "other"}, {"name": "third"}, annotations=asked))
+    [ours] = found["spec"]["initContainers"]
+
+    assert ("64Mi", "200m") == (
+        next(each["value"] for each in ours["env"] if each["name"] == "SIDECAR_CACHE_MEMORY_MAX_BYTES"),
+        ours["resources"]["limits"]["cpu"],
+    )
+    assert [True, False, False] == ["env" in one for one in found["spec"]["containers"]]
+
+
+@pytest.mark.parametrize("value", ["", "yes", "64 Mi", "-1", "64Mib"])
+def test_annotations_that_are_wrong(value: str):
+    """A warning, and the default."""
+    settings, warnings = tuned(NATIVE, {f"{DOMAIN}memory": value})
+
+    assert ("16Mi", 1) == (settings.memory, len(warnings))
+    assert isinstance(inject(pod(annotations={f"{DOMAIN}memory": value}), NATIVE), Injected)
+
+
+def test_workload_identity():
+    """Where regions use it, the pod gets its label, unless it has one."""
+    settings = Injection("image", SERVICES, identity=True)
+    label = "azure.workload.identity/use"
+
+    assert "true" == injected(pod(), settings)["metadata"]["labels"][label]
+    assert "false" == injected(pod(labels={label: "false"}), settings)["metadata"]["labels"][label]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"variant": 1}'])
+def test_a_status_that_cannot_be_read(text: str):
+    """It is nobody's injection: nothing is taken back by it, and nothing breaks."""
+    one = pod(annotations={STATUS: text})
+
+    assert not is_injected(one)
+    assert one == uninject(one)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("v1.29.3-eks", (1, 29)), ("1.34", (1, 34)), ("x", None), ("", None)])
+def test_versions(text, expected):
+    """As API servers say it."""
+    assert expected == version_of(text)
+
+
+def test_a_template_without_metadata():
+    """As CronJobs may have it."""
+    bare = {"spec": {"containers": [{"name": "app"}]}}
+
+    assert is_injected(injected(bare))
