@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import __version__
+from sidecar.cli import pod_commands
 from sidecar.cli.standard_streams import open_standard_streams
 from sidecar.core.durations import seconds_of
 from sidecar.core.region.orders import AUTO, FORCE, FORMER, STOP
@@ -132,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     for former, action in FORMER.items():
         _takes_region(deeds.add_parser(former), action, former)  # no help: the old word is only understood
 
-    _adds_injection(commands)
+    pod_commands.add(commands)
     keygen = commands.add_parser("keygen", help="print a new line for the file of cache.secret_file")
     keygen.set_defaults(command=_keygen)
 
@@ -143,27 +144,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _takes_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE|DIR", help="default: /etc/sidecar if it exists, else built in")
-
-
-def _adds_injection(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    injection = commands.add_parser(
-        "inject", help="put the sidecar into every pod of manifests, as the admission webhook does"
-    )
-    _takes_config(injection)
-    _takes_manifests(injection)
-    injection.add_argument("--image", help="the image of the sidecar, best by digest")
-    injection.add_argument("--cluster-version", default="", metavar="1.29", help="default: the newest known")
-    injection.add_argument(
-        "--report", action="store_true", help="only say of each workload whether its calls will arrive, and by what"
-    )
-    injection.set_defaults(command=_inject)
-    undoing = commands.add_parser("uninject", help="take it out of them again")
-    _takes_manifests(undoing)
-    undoing.set_defaults(command=_uninject)
-
-
-def _takes_manifests(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", required=True, metavar="FILE", help="the manifests; - for standard input")
 
 
 def _takes_region(deed: argparse.ArgumentParser, action: str, former: str = "") -> None:
@@ -247,46 +227,6 @@ def _explain(arguments: argparse.Namespace) -> int:
     text, good = explain(rules, raw)
     print(text)
     return 0 if good else 2
-
-
-def _inject(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.inject import IMAGE, inject, injection, report  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
-
-    rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
-    settings = injection(rules, image=arguments.image or IMAGE, version=arguments.cluster_version)
-    if (text := _manifests(arguments.file)) is None:
-        return 2
-    if arguments.report:
-        print(report(text, arguments.file, settings))
-        return 0
-    return _changed(*inject(text, arguments.file, settings))
-
-
-def _uninject(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.inject import uninject  # noqa: PLC0415  as above
-
-    text = _manifests(arguments.file)
-    return 2 if text is None else _changed(*uninject(text, arguments.file))
-
-
-def _manifests(source: str) -> str | None:
-    """The text of the manifests; None, with a message, if they cannot be read."""
-    from pathlib import Path  # noqa: PLC0415  as above
-
-    try:
-        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        print(f"{source}: {getattr(error, 'strerror', None) or 'is not UTF-8'}", file=sys.stderr)
-        return None
-
-
-def _changed(text: str, notes: list[str]) -> int:
-    """Print manifests, and to people what became of each."""
-    print(text, end="")
-    for note in notes:
-        print(f"sidecar: {note}", file=sys.stderr)
-    return 0
 
 
 def _purge(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ is made by *refuse* from a status alone, and *report* gets errors, which it logs
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -54,11 +55,14 @@ class WebServer:
     def __repr__(self) -> str:
         return f"<WebServer {self._server.sockets[0].getsockname() if self._server else 'stopped'}>"
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen on *host* and *port* (0 for any), and return the port. Raises ``OSError`` if it is taken."""
+    async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
+        """
+        Listen on *host* and *port* (0 for any), with *tls* where given, and return the port. Raises ``OSError`` if it
+        is taken.
+        """
         await self._runner.setup()
         try:
-            self._server = await asyncio.get_running_loop().create_server(self._accept, host, port)
+            self._server = await asyncio.get_running_loop().create_server(self._accept, host, port, ssl=tls)
         except BaseException:
             await self._runner.cleanup()
             raise

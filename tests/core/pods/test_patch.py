@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.pods.patch import diff
-
-
-def applied(document: Any, operations: list[Any]) -> Any:
-    """*document* after *operations* (RFC 6902, 4), by a reader of our own."""
-    whole = {"": deepcopy(document)}
-    for operation in operations:
-        *steps, last = ["", *operation["path"].split("/")[1:]]
-        at: Any = whole
-        for step in steps:
-            at = at[int(step)] if isinstance(at, list) else at[step.replace("~1", "/").replace("~0", "~")]
-        key = int(last) if isinstance(at, list) else last.replace("~1", "/").replace("~0", "~")
-        match operation["op"]:
-            case "add" if isinstance(at, list):
-                at.insert(key, deepcopy(operation["value"]))
-            case "add" | "replace":
-                assert operation["op"] == "add" or isinstance(at, list) or key in at
-                at[key] = deepcopy(operation["value"])
-            case "remove":
-                del at[key]
-    return whole[""]
+from tests.core.pods.applied import applied
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""
+The commands about pods: inject, uninject, webhook.
+
+The rule: as in ``main``: a command imports only what it needs, when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+_CONFIG = "the sidecars' configuration; default: /etc/sidecar if it exists, else built in"
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands to those of the program."""
+    injection = commands.add_parser(
+        "inject", help="put the sidecar into every pod of manifests, as the admission webhook does"
+    )
+    injection.add_argument("--config", metavar="FILE|DIR", help=_CONFIG)
+    _takes_manifests(injection)
+    injection.add_argument("--image", help="the image of the sidecar, best by digest")
+    injection.add_argument("--cluster-version", default="", metavar="1.29", help="default: the newest known")
+    injection.add_argument(
+        "--report", action="store_true", help="only say of each workload whether its calls will arrive, and by what"
+    )
+    injection.set_defaults(command=_inject)
+    undoing = commands.add_parser("uninject", help="take it out of them again")
+    _takes_manifests(undoing)
+    undoing.set_defaults(command=_uninject)
+    serving = commands.add_parser("webhook", help="the admission server that injects pods as they are created")
+    serving.add_argument("--config", metavar="FILE|DIR", help=_CONFIG)
+    serving.add_argument("--image", required=True, help="the image of the sidecar, by digest")
+    serving.add_argument("--cluster-version", default="", metavar="1.29", help="default: the newest known")
+    serving.add_argument("--host", default="0.0.0.0", help="default: %(default)s")  # noqa: S104  the API server calls it
+    serving.add_argument("--port", type=int, default=8443, help="default: %(default)s")
+    serving.add_argument("--health-port", type=int, default=8081, help="default: %(default)s")
+    serving.add_argument("--tls-cert", required=True, metavar="FILE", help="its certificate, PEM; may be replaced")
+    serving.add_argument("--tls-key", required=True, metavar="FILE", help="the key of that, PEM")
+    serving.set_defaults(command=_webhook)
+
+
+def _takes_manifests(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", "--file", required=True, metavar="FILE", help="the manifests; - for standard input")
+
+
+def _inject(arguments: argparse.Namespace) -> int:
+    from sidecar.cli.inject import IMAGE, inject, injection, report  # noqa: PLC0415  as above
+    from sidecar.settings import load  # noqa: PLC0415  as above
+
+    rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
+    settings = injection(rules, image=arguments.image or IMAGE, version=arguments.cluster_version)
+    if (text := _manifests(arguments.file)) is None:
+        return 2
+    if arguments.report:
+        print(report(text, arguments.file, settings))
+        return 0
+    return _changed(*inject(text, arguments.file, settings))
+
+
+def _uninject(arguments: argparse.Namespace) -> int:
+    from sidecar.cli.inject import uninject  # noqa: PLC0415  as above
+
+    text = _manifests(arguments.file)
+    return 2 if text is None else _changed(*uninject(text, arguments.file))
+
+
+def _webhook(arguments: argparse.Namespace) -> int:
+    from sidecar.cli.webhook import WebhookSettings, webhook  # noqa: PLC0415  as above
+
+    settings = WebhookSettings(
+        arguments.config, image=arguments.image, version=arguments.cluster_version, environ=os.environ
+    )
+    return webhook(
+        settings,
+        host=arguments.host,
+        port=arguments.port,
+        health_port=arguments.health_port,
+        cert_file=arguments.tls_cert,
+        key_file=arguments.tls_key,
+    )
+
+
+def _manifests(source: str) -> str | None:
+    """The text of the manifests; None, with a message, if they cannot be read."""
+    from pathlib import Path  # noqa: PLC0415  as above
+
+    try:
+        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"{source}: {getattr(error, 'strerror', None) or 'is not UTF-8'}", file=sys.stderr)
+        return None
+
+
+def _changed(text: str, notes: list[str]) -> int:
+    """Print manifests, and to people what became of each."""
+    print(text, end="")
+    for note in notes:
+        print(f"sidecar: {note}", file=sys.stderr)
+    return 0

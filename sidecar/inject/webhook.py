@@ -1,0 +1,140 @@
+"""
+The admission webhook: takes reviews over TLS and answers them.
+
+The rule: it keeps no state of a cluster, so any number of replicas may answer, and its memory does not grow with the
+pods. A certificate that is replaced on disk is used from the next connection on.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from msgspec import json
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.exposition import generate_latest
+
+from sidecar.core.pods.settings import Injection
+from sidecar.errors import Refused
+from sidecar.inject.admission import Review, ReviewResult, request_of, review_config, review_pod
+from sidecar.net.web_server import WebServer
+
+LARGEST = 8 * 1024 * 1024
+"""Bytes of a review: an object has at most 1.5 MiB in etcd, and an update brings two of them."""
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_FileTimes = tuple[int, int]
+
+
+class Certificate:
+    """A certificate and its key in files that something else replaces. Raises ``OSError`` or ``ssl.SSLError``."""
+
+    def __init__(self, cert_file: str, key_file: str) -> None:
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self._seen: tuple[_FileTimes, _FileTimes] | None = None
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.refresh()
+
+    def __repr__(self) -> str:
+        return f"<Certificate {self._cert_file}>"
+
+    def refresh(self) -> bool:
+        """Load the files again if they have changed; returns whether they had. A pair that does not fit is an error."""
+        cert, key = (_times(name) for name in (self._cert_file, self._key_file))
+        if (cert, key) == self._seen:
+            return False
+        self.context.load_cert_chain(self._cert_file, self._key_file)
+        self._seen = cert, key
+        return True
+
+
+class Webhook:
+    """
+    The server. *settings* are asked for at each review. *check* raises ``ConfigError`` for the text and the name of a
+    configuration that is wrong. *report* gets bugs.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Injection],
+        check: Callable[[str, str], None],
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self._settings = settings
+        self._check = check
+        self._report = report
+        self._registry = CollectorRegistry()
+        self._reviews = Counter(
+            "sidecar_admission_reviews_total",
+            "Reviews answered: pods injected, kept as they are, failed by a bug; configurations allowed, denied.",
+            ("result",),
+            registry=self._registry,
+        )
+        for result in ReviewResult:
+            self._reviews.labels(result.value)
+        self._server: WebServer | None = None
+        self._health: WebServer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Webhook {self._server!r}>"
+
+    async def start(self, host: str, port: int, health_port: int, *, tls: ssl.SSLContext | None) -> tuple[int, int]:
+        """Listen for reviews (by *tls*, None for plain HTTP in tests) and for probes; returns both ports."""
+        app = web.Application(client_max_size=LARGEST)
+        app.router.add_post("/mutate", self._on_pod)
+        app.router.add_post("/validate", self._on_config)
+        health = web.Application()
+        health.router.add_get("/livez", _ok)
+        health.router.add_get("/readyz", _ok)
+        health.router.add_get("/metrics", self._on_metrics)
+        self._server = WebServer(app, _refusal, report=self._report, shutdown=5.0)
+        self._health = WebServer(health, _refusal, report=self._report, shutdown=1.0)
+        bound = await self._server.start(host, port, tls=tls)
+        return bound, await self._health.start(host, health_port)
+
+    async def stop(self) -> None:
+        """Answer what has come, and stop."""
+        for server in (self._server, self._health):
+            if server is not None:
+                await server.stop()
+
+    async def _on_pod(self, request: web.Request) -> web.Response:
+        return await self._answer(request, lambda asked: review_pod(asked, self._settings(), self._report))
+
+    async def _on_config(self, request: web.Request) -> web.Response:
+        return await self._answer(request, lambda asked: review_config(asked, self._check))
+
+    async def _answer(self, request: web.Request, review: Callable[[Any], Review]) -> web.Response:
+        if request.content_type != "application/json":
+            return _refusal(415, "not-json", "a review is JSON; send `Content-Type: application/json`")
+        try:
+            found = review(request_of(await request.read()))
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(413, "too-large", f"a review has at most {LARGEST} bytes")
+        except Refused as refused:
+            return _refusal(refused.status, refused.code, refused.message)
+        self._reviews.labels(found.result.value).inc()
+        return web.Response(body=found.encode(), content_type="application/json")
+
+    async def _on_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"content-type": METRICS_TYPE})
+
+
+async def _ok(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+def _refusal(status: int, code: str, message: str) -> web.Response:
+    body = json.encode({"error": {"code": code, "message": message}})
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _times(name: str) -> _FileTimes:
+    status = Path(name).stat()
+    return status.st_ino, status.st_mtime_ns
