@@ -10,6 +10,8 @@ import argparse
 import os
 import sys
 
+from sidecar.core.durations import seconds_of
+
 _CONFIG = "the sidecars' configuration; default: /etc/sidecar if it exists, else built in"
 
 
@@ -29,6 +31,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     undoing = commands.add_parser("uninject", help="take it out of them again")
     _takes_manifests(undoing)
     undoing.set_defaults(command=_uninject)
+    waiting = commands.add_parser("wait", help="wait until the sidecar is ready, then run a command, for old clusters")
+    waiting.add_argument("--config", metavar="FILE|DIR", help=_CONFIG)
+    waiting.add_argument("--for", dest="lasting", default="60s", metavar="60s", help="how long at most (default 60s)")
+    waiting.add_argument(
+        "run", nargs="*", metavar="COMMAND", help="after --: what runs then, in any case; without: the exit code tells"
+    )
+    waiting.set_defaults(command=_wait)
     serving = commands.add_parser("webhook", help="the admission server that injects pods as they are created")
     serving.add_argument("--config", metavar="FILE|DIR", help=_CONFIG)
     serving.add_argument("--image", required=True, help="the image of the sidecar, by digest")
@@ -64,6 +73,26 @@ def _uninject(arguments: argparse.Namespace) -> int:
 
     text = _manifests(arguments.file)
     return 2 if text is None else _changed(*uninject(text, arguments.file))
+
+
+def _wait(arguments: argparse.Namespace) -> int:
+    from sidecar.cli.wait import wait  # noqa: PLC0415  as above
+    from sidecar.settings import load  # noqa: PLC0415  as above
+
+    seconds = seconds_of(arguments.lasting)
+    if seconds is None:
+        print("sidecar: --for is a duration, such as 30s", file=sys.stderr)
+        return 2
+    why = wait(load(arguments.config, environ=os.environ, overrides={}, strict=False), seconds)
+    if why:
+        print(f"sidecar: {why}", file=sys.stderr)
+    if not arguments.run:
+        return 1 if why else 0
+    try:
+        os.execvp(arguments.run[0], arguments.run)  # noqa: S606  it is what the caller asked to run
+    except OSError as error:
+        print(f"sidecar: {arguments.run[0]}: {error.strerror}", file=sys.stderr)
+        return 127
 
 
 def _webhook(arguments: argparse.Namespace) -> int:
