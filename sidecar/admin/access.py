@@ -12,9 +12,9 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
-from pathlib import Path
 
 from sidecar.errors import Refused
+from sidecar.net.plain_file import open_plain
 
 _TOKEN = re.compile(rb"[!-~]{16,1024}\Z")
 _SCHEME = b"bearer "
@@ -33,7 +33,7 @@ def token_of(data: bytes) -> bytes:
 def read_token(path: str) -> bytes:
     """The token in the file *path*. Raises ``ValueError`` with the path and what is wrong."""
     try:
-        with Path(path).open("rb") as file:
+        with open_plain(path) as file:
             return token_of(file.read(4096))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or 'cannot be read'}") from None

@@ -36,6 +36,10 @@ SETTLE_LOOKS = 5
 """What has changed is read once it has stayed the same for a while, because it may still be written; or after so many
 looks, because it may be written all the time."""
 
+RETRY_LOOKS = 10
+"""After so many looks, what was refused is read once more. The reason may lie elsewhere: a file that it names comes
+later, or a port becomes free."""
+
 MOST_PROBLEMS = 5
 """Problems of a refused configuration that are logged, each in a line of its own; `sidecar check` shows them all."""
 
@@ -48,8 +52,8 @@ _in_thread = asyncio.to_thread  # noqa: TID251  reads a disk, or a whole configu
 @dataclass(frozen=True, slots=True)
 class Source:
     """
-    Where rules come from: *load* reads them or raises ``ConfigError``, *watch* tells when they may have changed since
-    it was made. So *watch* is made before the first *load*.
+    Where rules come from: *load* reads them for a process that runs by others, or raises ``ConfigError``; *watch* tells
+    when they may have changed since it was made. So *watch* is made before the process first reads its rules.
     """
 
     load: Callable[[], Rules]
@@ -93,6 +97,7 @@ class Reloads:
         self._handled: tuple[bytes, bytes] | None = None  # what was looked at last
         self._files = b""  # the named files that are in use
         self._problems: tuple[str, ...] = ()
+        self._looks = 0
         if source is not None:
             source.watch.follow(parts.rules)
             self._files = source.watch.look()[1]
@@ -108,6 +113,8 @@ class Reloads:
             try:
                 if by or await self._changed(source):
                     await self.reload(by or "change")
+                elif self._is_due():
+                    await self.reload("retry")
             except Refused:
                 pass  # it is logged and counted
             except Exception as error:  # noqa: BLE001  a bug here must not end the watching
@@ -126,6 +133,11 @@ class Reloads:
         self._woken.clear()
         by, self._asked = self._asked, ""
         return by
+
+    def _is_due(self) -> bool:
+        """Whether it is time to read once more what was refused. A bug does not go away by itself."""
+        self._looks += 1
+        return self._looks >= RETRY_LOOKS and self._parts.revision.refused not in {"", _BUG}
 
     async def _changed(self, source: Source) -> bool:
         """Whether something has changed since it was looked at, and is not being written any more."""
@@ -148,14 +160,17 @@ class Reloads:
         if source is None:
             raise Refused(409, "no-source", "this process was not started from a configuration that can be read again")
         async with self._lock:
+            self._looks = 0
             before = self._parts.revision.rules
             seen = self._handled = await _in_thread(source.watch.look)
-            files = seen[1] != self._files
             try:
                 with _giving_way():
                     wanted = await _in_thread(source.load)
                     _check_kept(before, wanted)
                     rules = effective(self._started, wanted)
+                    # in this order: a change between these two looks is seen now, and a later one at the next look
+                    named = await _in_thread(partial(source.watch.named, rules))
+                    files = await _in_thread(partial(source.watch.named, before)) != self._files
                     prepared = await _in_thread(partial(self._adoption.prepare, rules, files=files))
                     compared = await _in_thread(partial(_compare, self._started, before, rules, wanted, files=files))
                 close_others = await self._adoption.open(rules)
@@ -174,8 +189,8 @@ class Reloads:
             close_others()
             self._problems = ()
             source.watch.follow(rules)
-            self._files = (await _in_thread(source.watch.look))[1]
-            self._handled = seen[0], self._files
+            self._files = named
+            self._handled = seen[0], named
             return await self._accepted(before, rules, compared, by)
 
     async def _accepted(self, before: Rules, rules: Rules, compared: Comparison, by: str) -> ReloadResult:

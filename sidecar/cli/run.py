@@ -53,7 +53,7 @@ def run(
             raise
         problems = error.problems
         rules = forwarding(environ=environ, overrides=overrides)
-    source = Source(read, watch)
+    source = Source(partial(read, running=True), watch)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_demonstrate(rules, problems, pace) if demo else _serve(rules, problems, source))
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
@@ -29,6 +28,7 @@ from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.pasted import is_plain
 from sidecar.core.rules import KIB, AzureIdentity
 from sidecar.identity.access_tokens import Denial, GrantedToken
+from sidecar.net.plain_file import open_plain
 
 MACHINE = "http://169.254.169.254"
 MACHINE_PATH = "/metadata/identity/oauth2/token"
@@ -204,7 +204,7 @@ def _assertion(path: str, name: str) -> str | Denial:
     the file if it cannot be used, because people write the token itself where its path belongs.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_plain(path) as file:
             text = file.read(LONGEST_TOKEN + 1).strip().decode("ascii", "replace")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no path"

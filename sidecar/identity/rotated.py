@@ -16,6 +16,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
 
+from sidecar.net.plain_file import open_plain
+
 T = TypeVar("T")
 
 RECHECK_SECONDS = 1.0
@@ -85,7 +87,7 @@ class RotatedFile(Generic[T]):
 
     def _load(self, now: float) -> str:
         """Read the file; returns the fault in words, or ``""``."""
-        with Path(self.path).open("rb") as file:
+        with open_plain(self.path) as file:
             stamp = _stamp(
                 os.fstat(file.fileno())
             )  # of this very file: it may have been swapped since it was looked at

@@ -14,6 +14,7 @@ from itertools import chain
 
 from sidecar.core.rules import Mode, Rules
 from sidecar.errors import ConfigError
+from sidecar.net.plain_file import open_plain
 from sidecar.settings.build import build
 from sidecar.settings.cautions import cautions
 from sidecar.settings.checks import check
@@ -46,6 +47,7 @@ def load(
     overrides: Mapping[str, object],
     strict: bool,
     here: bool = False,
+    running: bool = False,
 ) -> Rules:
     """
     The rules of the file or folder *path*, with what *environ* and *overrides* (``{"listen.port": 7500}``) set.
@@ -54,15 +56,19 @@ def load(
     one ``*.yaml`` or ``*.yml``. *strict* refuses unknown keys, a Redis without a secret file, and mounted files that
     are there but unfit. Without it these are warnings: an unknown key switches off the cache that it was meant for, a
     Redis without a secret file is not used, and the users of an unfit file deal with it. *here*: the rules are for a
-    process that starts now, so the trust anchors that they name must be there and fit. Raises ``ConfigError`` with
-    every problem, in the order of lines.
+    process that starts now, so the trust anchors that they name must be there and fit. *running*: that process works by
+    an earlier configuration, so a file without content is a problem (somebody is writing it, or the disk is full), and
+    so is one that can be read only once. Raises ``ConfigError`` with every problem, in the order of lines.
     """
     source = _find(path)
-    text = _text(source) if source is not None else ""
+    text = _text(source, plain=running) if source is not None else ""
     name = str(source) if source is not None else BUILT_IN
     variables, strange = from_environment(environ)
     changes = [*variables, *from_options(overrides)]
     reading, problems = _read(text, name, changes)
+    if running and source is not None and reading.empty and not problems:
+        remedy = "write the configuration, or `version: 1` for the built-in settings"
+        raise ConfigError((f"{name}: holds nothing; {remedy}",))
     lacking = list(unsealed(reading))
     secrets = list(pasted(reading))
     wrong = {problem.path for problem in secrets}
@@ -162,9 +168,9 @@ def _find(path: str | None) -> pathlib.Path | None:
     raise ConfigError((f"{place}: holds no *.yaml or *.yml; put one configuration there, or name the file",))
 
 
-def _text(file: pathlib.Path) -> str:
+def _text(file: pathlib.Path, *, plain: bool) -> str:
     try:
-        with file.open("rb") as stream:
+        with open_plain(file) if plain else file.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
+from itertools import takewhile
 from typing import Any, NamedTuple, TypeVar
 
 from sidecar.core.cache.policy import DEFAULT_TTL
@@ -19,7 +20,9 @@ from sidecar.core.request.plan import separation
 from sidecar.core.rules import (
     AzureIdentity,
     CacheMode,
+    CacheRule,
     FallbackRule,
+    Match,
     Mode,
     Region,
     Route,
@@ -28,6 +31,7 @@ from sidecar.core.rules import (
     Share,
     StoredCredential,
 )
+from sidecar.settings.overlap import may_overlap
 from sidecar.settings.quantities import as_percent, as_size
 
 LONGEST_SUMMARY = 300
@@ -85,7 +89,17 @@ def changes(before: Rules, after: Rules) -> list[SettingChange]:
         if was.get(path, "") != become.get(path, "")
     ]
     whole = tuple(f"{change.path}." for change in found if PRESENT in change[1:])
-    return [change for change in found if not change.path.startswith(whole)]
+    return [change for change in found if not change.path.startswith(whole)] + list(_moved(before, after))
+
+
+def _moved(before: Rules, after: Rules) -> Iterator[SettingChange]:
+    """The services whose regions stand in another order: the first one says where a caller's own credential goes."""
+    services = _by_name(after.services)
+    for service in before.services:
+        if (same := services.get(service.name)) is not None:
+            names = [[region.name for region in each.regions] for each in (service, same)]
+            if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+                yield SettingChange(f"services.{service.name}.regions", *map(", ".join, names))
 
 
 def summary(before: Rules, after: Rules) -> str:
@@ -115,22 +129,49 @@ def effects(before: Rules, after: Rules) -> list[Effect]:
     found = [Effect(name, back, text) for name in was.keys() & become.keys()
              for back, text in _of_route(was[name], become[name])]  # fmt: skip
     for service in before.services:
-        same = services.get(service.name)
-        if same is None:
-            found += [Effect(name, False, f"service {service.name} is gone; its answers serve nobody")
-                      for name, route in was.items() if route.match.service in {"", service.name}]  # fmt: skip
-        elif _identity(service) != _identity(same):
-            text = f"service {service.name} tells callers or questions apart in another way; its answers are asked anew"
-            found += [Effect(name, False, text)
-                      for name, route in was.items() if route.match.service in {"", service.name}]  # fmt: skip
+        text, shared = _of_service(service, services.get(service.name))
+        taken = [name for name, route in was.items() if text and route.match.service in {"", service.name}]
+        found += [Effect(name, False, f"service {service.name} {text}") for name in taken
+                  if shared or was[name].cache.share.kind == "principal"]  # fmt: skip
     found += [Effect(name, False, "is gone; its calls match another route, whose rules hold for its answers")
-              for name in was.keys() - become.keys()]  # fmt: skip
+              for name in was.keys() - become.keys() if was[name].cache.mode not in _OFF]  # fmt: skip
+    for name in was.keys() & become.keys():
+        if others := _overtaking(name, was, become):
+            text = f"{', '.join(others)} may take its calls from now on, and the rules of that hold for their answers"
+            found.append(Effect(name, False, text))
     if (before.mode is Mode.NORMAL) != (after.mode is Mode.NORMAL):
         back = after.mode is Mode.NORMAL
         text = "its answers serve again" if back else f"mode {after.mode}: no stored answer serves while it lasts"
         found += [Effect(name, back, text) for name in become if name in was]
     order = {name: at for at, name in enumerate((*become, *was))}
     return sorted(found, key=lambda effect: order[effect.route])
+
+
+def _of_service(before: Service, after: Service | None) -> tuple[str, bool]:
+    """What takes answers away from the routes of a service, ``""`` for nothing; and whether from shared ones, too."""
+    if after is None:
+        return "is gone; its answers serve nobody", True
+    if _identity(before) != _identity(after):
+        return "tells callers or questions apart in another way; its answers are asked anew", True
+    if _is_lent(before) != _is_lent(after):
+        whose = "its own credentials" if _is_lent(after) else "those of its callers"
+        return f"is called with {whose} from now on; its answers are asked anew", False
+    return "", False
+
+
+def _overtaking(name: str, before: Mapping[str, Route], after: Mapping[str, Route]) -> list[str]:
+    """The routes that did not stand before route *name* as they are, may take its calls, and cache in another way."""
+    route = after[name]
+    ahead, others = (dict(takewhile(lambda each: each[0] != name, routes.items())) for routes in (before, after))
+    if route.cache.mode in _OFF or Match() in (each.match for each in ahead.values()):
+        return []  # it has no answers: it caches none, or one before it took all calls
+    return [
+        each
+        for each, other in others.items()
+        if (each not in ahead or ahead[each].match != other.match)
+        and replace(other.cache, tags=()) != replace(route.cache, tags=())
+        and may_overlap(other.match, route.match)
+    ]
 
 
 def _without_equals(rules: Rules, others: Rules) -> Rules:
@@ -157,13 +198,22 @@ def _of_route(before: Route, after: Route) -> Iterator[tuple[bool, str]]:
         yield False, "cache.mode always → deterministic: answers to calls that are not deterministic do not serve"
     if was.trust_seed and not become.trust_seed and become.mode is CacheMode.DETERMINISTIC:
         yield False, "cache.seed: answers to calls that are deterministic by their seed alone do not serve"
+    yield from _of_times(was, become)
+    if before.match != after.match:
+        yield False, "match: it takes other calls; the answers of those that it no longer takes follow another route"
+
+
+def _of_times(was: CacheRule, become: CacheRule) -> Iterator[tuple[bool, str]]:
     if _ttl(become.ttl) < _ttl(was.ttl):
         yield False, f"cache.ttl {_said(was.ttl)} → {_said(become.ttl)}: answers that are older do not serve"
     elif _ttl(become.ttl) > _ttl(was.ttl):
         span = f"cache.ttl {_said(was.ttl)} → {_said(become.ttl)}"
         yield True, f"{span}: answers live longer from now on; stored ones keep the time that they were stored with"
-    if before.match != after.match:
-        yield False, "match: it takes other calls; the answers of those that it no longer takes follow another route"
+    for name in ("stale_while_revalidate", "stale_if_error"):
+        less, more = getattr(become, name), getattr(was, name)
+        if less < more:
+            span = f"cache.{name} {as_duration(more)} → {as_duration(less)}"
+            yield False, f"{span}: answers that are past their ttl by more do not serve"
 
 
 def _ttl(seconds: float | None) -> float:
@@ -180,9 +230,14 @@ def _identity(service: Service) -> tuple[object, ...]:
     return service.dialect.name, service.own, separation(service)
 
 
+def _is_lent(service: Service) -> bool:
+    """Whether each region has a credential of its own: then the pod is who asks, and not its callers."""
+    return all(region.credential is not None for region in service.regions)
+
+
 def _counted(kind: str, before: list[str], after: list[str], found: Iterable[SettingChange]) -> str:
-    touched = {change.path.split(".")[1] for change in found if change.path.startswith(f"{kind}.")}
-    common = touched & set(before) & set(after)
+    paths = [f"{change.path}." for change in found]
+    common = {name for name in set(before) & set(after) if any(p.startswith(f"{kind}.{name}.") for p in paths)}
     marks = (("+", len(set(after) - set(before))), ("-", len(set(before) - set(after))), ("~", len(common)))
     said = " ".join(f"{mark}{count}" for mark, count in marks if count)
     kept_before, kept_after = (
@@ -206,8 +261,20 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for name, each in value.items():
             yield from _leaves(each, f"{path}.{name}")
+    elif isinstance(value, AzureIdentity):
+        yield from ((f"{path}.{value.kind}_identity.{key}", text) for key, text in _said_of(value) if key != "kind")
+    elif isinstance(value, StoredCredential):
+        yield from ((f"{path}.{key}", text) for key, text in _said_of(value))
     elif value not in (None, "", (), frozenset()):
         yield path, _text(value, path)
+
+
+def _said_of(credential: StoredCredential | AzureIdentity) -> Iterator[tuple[str, str]]:
+    """The keys of a *credential*. It shows where the secret stands, never what it is."""
+    kind: Any = type(credential)
+    for name in _names(kind):
+        if text := getattr(credential, name):
+            yield name, text
 
 
 @cache
@@ -236,7 +303,7 @@ def _joined(path: str, name: str) -> str:
 
 
 def _text(value: Any, path: str = "") -> str:
-    """A value as a configuration would say it. A credential shows where it stands, never what it is."""
+    """A value as a configuration would say it."""
     name = path.rpartition(".")[2]
     if isinstance(value, tuple | frozenset):
         texts = [_text(each) for each in value]
@@ -248,10 +315,6 @@ def _text(value: Any, path: str = "") -> str:
     match value:
         case Share():
             return f"header:{value.name}" if value.kind == "header" else value.kind
-        case StoredCredential():
-            return f"{value.header} from {value.file}"
-        case AzureIdentity():
-            return f"{value.kind} identity {value.client_id}".rstrip()
         case FallbackRule():
             return f"{value.kind} {value.value}".rstrip()
         case Dialect():

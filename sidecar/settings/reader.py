@@ -26,7 +26,8 @@ class ParsedSettings:
 
     *values*: tables as dicts, lists as lists, single values as their form reads them; only values that were set and are
     right. *said*: the single values among them by their path, as they were written. *places*: where each was set.
-    *files*: the paths of those that name files. *unknown*: keys that this version does not know.
+    *files*: the paths of those that name files. *unknown*: keys that this version does not know. *empty*: there was
+    nothing to read.
     """
 
     source: str
@@ -36,6 +37,7 @@ class ParsedSettings:
     files: set[Path] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     unknown: list[Problem] = field(default_factory=list)
+    empty: bool = False
 
     def blame(self, path: Path, text: str) -> None:
         """Add a problem with the value at *path*, or with the nearest one above it that was set."""
@@ -51,7 +53,7 @@ class ParsedSettings:
 
 def read(root: Node | None, source: str) -> ParsedSettings:
     """Read the tree of the file *source*; None is an empty file."""
-    reading = ParsedSettings(source)
+    reading = ParsedSettings(source, empty=root is None or (isinstance(root, Scalar) and root.null))
     if root is not None:
         reading.values = _table(reading, root, SCHEMA, ())
     return reading

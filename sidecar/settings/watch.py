@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 
 from sidecar.core.rules import AzureIdentity, Rules, StoredCredential
+from sidecar.net.plain_file import open_plain
 from sidecar.settings import DEFAULT_FOLDER, MAX_BYTES
 
 FRESH_SECONDS = 2.0
@@ -54,6 +55,11 @@ class FileWatch:
             self._read = {name: read for name, read in self._read.items() if name in here}
             return self._digest(files), self._digest(self._named)
 
+    def named(self, rules: Rules) -> bytes:
+        """A digest of the files that *rules* name, as they are now."""
+        with self._lock:
+            return self._digest(dict.fromkeys(named_files(rules)))
+
     def _configurations(self) -> list[str]:
         """The files that are, or may be, the configuration."""
         try:
@@ -79,7 +85,7 @@ class FileWatch:
             age = self._wall() - max(status.st_mtime_ns, status.st_ctime_ns) / 1e9
             if known is not None and known[0] == stamp and not 0 <= age < FRESH_SECONDS:
                 return known[1]
-            with open(name, "rb") as file:  # noqa: PTH123  as above
+            with open_plain(name) as file:
                 content = hashlib.sha256(file.read(MAX_BYTES + 1)).digest()
         except (OSError, ValueError) as error:
             self._read.pop(name, None)

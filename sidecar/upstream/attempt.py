@@ -276,7 +276,7 @@ class Attempts:
         changed = breaker.settle(permit, verdict.sign, seconds, now, self._draw())
         if changed is not None:
             self._tell(hop.place, changed, _describe(result, seconds))
-        if result.answer is None:
+        if result.answer is None or breaker.retired:
             return
         if verdict.window:
             regions.windows.open(hop.room, now + verdict.window, exhausted=verdict.exhausted)

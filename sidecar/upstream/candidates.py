@@ -147,14 +147,14 @@ class Candidates:
             if until > now:
                 refused.append((False, until - now, hop))
                 continue
-            breaker = self._regions.breaker(hop.place, rule, now)
+            breaker = self._regions.breaker(hop.place, rule, now, hop.region.url)
             permit = await self._admit(rule, hop.place, breaker, last=False)
             if not isinstance(permit, Refusal):
                 return Pick(hop, breaker, permit)
             refused.append((permit.unanswered, permit.seconds, hop))
         soonest, why = inf, []
         for _, seconds, hop in sorted(refused, key=lambda one: one[:2]):
-            breaker = self._regions.breaker(hop.place, rule, self._clock())
+            breaker = self._regions.breaker(hop.place, rule, self._clock(), hop.region.url)
             permit = await self._admit(rule, hop.place, breaker, last=True, only_region=only_region)
             if not isinstance(permit, Refusal):
                 return Pick(hop, breaker, permit, last=True)

@@ -241,7 +241,7 @@ class Dispatch:
         only region fails and is still called, no later time is better.
         """
         now, rule = self._clock(), outgoing.site.service.breaker
-        breakers = [self._regions.breaker(hop.place, rule, now) for hop in hops]
+        breakers = [self._regions.breaker(hop.place, rule, now, hop.region.url) for hop in hops]
         if len(hops) == 1 and not breakers[0].gone:
             return best
         waits = [breaker.remaining(now) for breaker in breakers]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from msgspec import Struct, structs
 
@@ -21,6 +20,7 @@ from sidecar.core.http.headers import fields_of
 from sidecar.core.memo import Memo
 from sidecar.core.model import Fields, Form, Pairs, View
 from sidecar.errors import Refused, UpstreamFailed
+from sidecar.net.plain_file import open_plain
 from sidecar.upstream.call import UpstreamCall
 from sidecar.upstream.commit import CommittedResponse
 from sidecar.upstream.dispatch import FALLBACK, Dispatch, Sent
@@ -116,7 +116,7 @@ class Fallback:
         """The answer in the file *path*; ``b""`` if it cannot be used."""
         body = b""
         try:
-            with Path(path).open("rb") as file:
+            with open_plain(path) as file:
                 body = file.read(LARGEST + 1)
         except OSError as error:
             why = error.strerror or type(error).__name__

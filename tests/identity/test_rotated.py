@@ -124,3 +124,12 @@ def test_repr(file, path, clock):
     file.read_again()
 
     assert f"<RotatedFile {path} read, No such file or directory>" == repr(file)
+
+
+def test_a_pipe_is_not_read(file, path, parsed):
+    """It would wait for whoever writes there, and all calls with it."""
+    os.mkfifo(path)
+
+    assert file.value() is None
+    assert "is not a plain file" == file.fault
+    assert [] == parsed

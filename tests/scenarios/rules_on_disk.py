@@ -59,7 +59,8 @@ class RulesOnDisk:
     def source(self) -> Source:
         """Where a sidecar reads it."""
         watch = FileWatch(str(self.folder))
-        return Source(partial(load, str(self.folder), environ={}, overrides=OPEN, strict=False, here=True), watch)
+        read = partial(load, str(self.folder), environ={}, overrides=OPEN, strict=False, here=True, running=True)
+        return Source(read, watch)
 
 
 async def reload(lab: Lab) -> ReloadResult:

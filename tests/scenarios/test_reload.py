@@ -195,6 +195,22 @@ async def test_a_region_moves(lab_of, disk):
         assert State.CLOSED is lab.sidecar.regions.breaker(place, lab.sidecar.rules.services[0].breaker, 0.0).state
 
 
+async def test_calls_that_are_left_at_the_former_region(lab_of, disk):
+    """They fail there, and are tried again there; the region that has the name now is not judged by that."""
+    by = "breaker: {consecutive_errors: 1, consecutive_unanswered: 1}"
+    async with running("here", "there") as (here, there):
+        lab = await lab_of(rules(here.url, service=by))
+        here.hold = b"box 1"
+        held = asyncio.create_task(lab.ask(chat(1)))
+        await lab.until(lambda: here.calls == 1)
+        await change(lab, disk, rules(there.url, service=by))
+        await lab.ask(chat(2))
+        await here.become(Way.KILLED)
+
+        assert (await held).status >= 500
+        assert ({("openai", "here", "closed"): 1}, []) == (lab.sidecar.regions.states(), events(lab, "breaker"))
+
+
 async def test_a_breaker_tuned_while_open(lab_of, disk, east: Region):
     """Its state stays, and it waits no longer than the new rule says; a new threshold counts from the next verdict."""
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,3 +195,77 @@ async def test_redis_rules(build_lab, disk, upstream: Region, redis_server, tmp_
     assert ["cache.redis.url"] == [change.path for change in lab.sidecar._parts.revision.waiting]
     assert 200 == (await lab.ask(chat(2))).status
     assert fleet.link.up
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"])
+async def test_a_file_without_content(build_lab, disk, upstream: Region, text: str):
+    """A file that was emptied, to be written next, or because the disk is full, takes no service away."""
+    disk.write(rules(upstream, route="cache: {ttl: 1s}"))
+    lab = await build_lab("", on_disk=disk.source())
+    disk.write(text)
+    await live(lab, lambda: bool(events(lab, "config-refused")))
+
+    assert (1.0, 200) == (ttl(lab), (await lab.ask(chat(1))).status)
+
+
+async def test_a_file_that_comes_later(build_lab, disk, upstream: Region, tmp_path: Path):
+    """A ConfigMap may come before the Secret that it names: it is read again, though it has not changed."""
+    disk.mount(rules(upstream))
+    lab = await build_lab("", on_disk=disk.source())
+    anchors = tmp_path / "later.pem"
+    disk.mount(rules(upstream, more=f"upstream: {{ca_file: {anchors}}}"))
+    await live(lab, lambda: bool(events(lab, "config-refused")))
+    anchors.write_bytes(ANCHOR.read_bytes())
+    await live(lab, lambda: lab.sidecar.rules.upstream.ca_file == str(anchors))
+
+    assert 1 == len(events(lab, "config-refused"))
+    assert not lab.sidecar._parts.revision.refused
+
+
+async def test_a_file_that_changes_while_it_is_read(build_lab, disk, upstream: Region, tmp_path: Path):
+    """What a reload did not read any more is read by the next one."""
+    anchors = tmp_path / "ca.pem"
+    anchors.write_bytes(ANCHOR.read_bytes())
+    disk.mount(rules(upstream, more=f"upstream: {{ca_file: {anchors}}}"))
+    lab = await build_lab("", on_disk=disk.source())
+    adoption = lab.sidecar.reloads._adoption
+    prepare = adoption.prepare
+
+    def late(*arguments: Any, **more: Any) -> Any:
+        prepared = prepare(*arguments, **more)
+        anchors.write_bytes(b"# rotated\n" + ANCHOR.read_bytes())
+        adoption.prepare = prepare
+        return prepared
+
+    adoption.prepare = late
+    pool = lab.sidecar.upstream._pool
+    await reload(lab)
+    await live(lab, lambda: lab.sidecar.upstream._pool is not pool)
+
+    assert 200 == (await lab.ask(chat(1))).status
+
+
+async def test_a_configuration_out_of_a_pipe(upstream: Region, tmp_path: Path):
+    """``--config <(...)`` is read whole at the start, and once: nobody asks an empty pipe for other rules."""
+    end, other = os.pipe()
+    text = rules(upstream, more="listen: {port: 0}\nhealth: {port: 0}\nadmin: {port: 0}\nlog: {sample: 100%}\n")
+    os.write(other, text.encode())
+    os.close(other)
+    command = (sys.executable, "-m", "sidecar", "run", "--config", f"/dev/fd/{end}")
+    child = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, pass_fds=(end,))
+    os.close(end)
+    assert child.stderr is not None
+    seen: list[dict[str, Any]] = []
+    try:
+        async with asyncio.timeout(60):
+            while not seen or seen[-1]["event"] != "config-refused":
+                seen.append(json.loads(await child.stderr.readline()))
+                if seen[-1]["event"] == "started":
+                    child.send_signal(signal.SIGHUP)
+    finally:
+        child.terminate()
+        await child.wait()
+    started = next(line for line in seen if line["event"] == "started")
+
+    assert started["revision"] == seen[-1]["revision"] != hashlib.sha256(b"").hexdigest()[:12]
+    assert started["port"] != 7400

@@ -24,6 +24,9 @@ def read(tmp_path):
 
 
 LLM = "services: {llm: {dialect: openai, regions: [{name: e, url: 'https://e.example'}]%s}}\n"
+LENT = (LLM % "").replace("url", "credential: {header: authorization, %sfile: /key}, url")
+IDENTITY = (LLM % "").replace("url", "credential_domain: microsoft, credential: {workload_identity: {%s}}, url")
+TWO = "services: {llm: {dialect: openai, regions: [{name: %s, url: 'https://r'}, {name: %s, url: 'https://r'}]}}\n"
 ROUTE = "routes: [{name: team, match: {service: llm}%s}]\n"
 
 CASES = {
@@ -48,8 +51,27 @@ CASES = {
     "a whole service": (LLM % "", "", ["services.llm: removed"]),
     "a region's credential": (
         LLM % "", (LLM % "").replace("url", "credential: {header: authorization, file: /key}, url"),
-        ["services.llm.regions.e.credential: (none) → authorization from /key"],
+        ["services.llm.regions.e.credential.header: (none) → authorization",
+         "services.llm.regions.e.credential.file: (none) → /key"],
     ),
+    "a credential's prefix": (
+        LENT % "", LENT % "prefix: 'Bearer ', ", ["services.llm.regions.e.credential.prefix: (none) → Bearer "],
+    ),
+    "a credential's file": (
+        LENT % "", (LENT % "").replace("/key", "/other"),
+        ["services.llm.regions.e.credential.file: /key → /other"],
+    ),
+    **{
+        f"an identity's {key}": (
+            IDENTITY % f"{key}: {was}", IDENTITY % f"{key}: {become}",
+            [f"services.llm.regions.e.credential.workload_identity.{key}: {was} → {become}"],
+        )
+        for key, was, become in (
+            ("tenant_id", "a", "b"), ("token_file", "/a", "/b"),
+            ("scope", "https://a.example/.default", "https://b.example/.default"),
+        )
+    },
+    "regions in another order": (TWO % ("a", "b"), TWO % ("b", "a"), ["services.llm.regions: a, b → b, a"]),
     "a built-in route's name": (
         "routes: [{name: chat, cache: {ttl: 1m}}]", "routes: [{name: chat, cache: {ttl: 2m}}]",
         ["routes.chat.cache.ttl: 1m → 2m"],
@@ -92,6 +114,9 @@ def test_a_long_summary(read):
     assert re.search(r"; and [0-9]+ more\Z", line)
 
 
+OFF = "{name: first, match: {%s}, cache: {mode: off}}"
+AHEAD = "routes: [%s{name: team, match: {service: llm, path: /b}}, {name: rest}]\n"
+BOTH = "routes: [%s, %s]\n"
 EFFECTS = {
     "ttl down": (ROUTE % ", cache: {ttl: 1h}", ROUTE % ", cache: {ttl: 5m}", [("team", False)]),
     "ttl up": (ROUTE % ", cache: {ttl: 5m}", ROUTE % ", cache: {ttl: 1h}", [("team", True)]),
@@ -105,6 +130,22 @@ EFFECTS = {
     "match": (ROUTE % "", (ROUTE % "").replace("service: llm", "service: llm, model: gpt-*"), [("team", False)]),
     "gone": (ROUTE % "", "", [("team", False)]),
     "only new": ("", ROUTE % "", []),
+    "gone, and off before": (ROUTE % ", cache: {mode: off}", "", []),
+    "less stale": (ROUTE % ", cache: {stale_if_error: 1h}", ROUTE % ", cache: {stale_if_error: 1m}", [("team", False)]),
+    "more stale": (ROUTE % "", ROUTE % ", cache: {stale_while_revalidate: 1m}", []),
+    "overtaken by a new one": (AHEAD % "", AHEAD % f"{OFF % ''}, ", [("team", False), ("rest", False)]),
+    "overtaken by the order": (
+        BOTH % ("{name: a, cache: {ttl: 1m}}", "{name: b, cache: {ttl: 2m}}"),
+        BOTH % ("{name: b, cache: {ttl: 2m}}", "{name: a, cache: {ttl: 1m}}"),
+        [("a", False)],
+    ),
+    "overtaken by one of the same rules": (BOTH % ("{name: a}", "{name: b}"), BOTH % ("{name: b}", "{name: a}"), []),
+    "overtaken for other calls": (AHEAD % "", AHEAD % f"{OFF % 'service: openai'}, ", [("rest", False)]),
+    "overtaken by one that takes more": (
+        AHEAD % f"{OFF % 'path: /a'}, ",
+        AHEAD % f"{OFF % 'path: /b'}, ",
+        [("team", False), ("rest", False)],
+    ),
     "owner": (ROUTE % "", ROUTE % ", owner: x", []),
     "timeouts": (ROUTE % "", ROUTE % ", timeouts: {connect: 1s}", []),
 }
@@ -134,6 +175,15 @@ def test_effects_of_a_service(read, after):
 
     assert {False} == {effect.back for effect in found}
     assert {"team", "chat", "embeddings"} <= taken
+
+
+@pytest.mark.parametrize(("before", "after"), [(LLM % "", LENT % ""), (LENT % "", LLM % "")])
+def test_effects_of_a_region_credential(read, before, after):
+    """Where the pod asks, and not its callers any more, or the other way round, only shared answers are found."""
+    shared = "routes: [{name: own, match: {service: llm}}, {name: all, match: {service: llm}, cache: {share: service}}]"
+    taken = {effect.route for effect in effects(read(before + shared), read(after + shared))}
+
+    assert ("own" in taken, "all" in taken) == (True, False)
 
 
 def test_effects_of_a_mode(read):

@@ -144,3 +144,17 @@ def load_rules(tmp_path: Path):
         return load(str(file), environ={}, overrides={}, strict=False)
 
     return read
+
+
+def test_a_pipe_is_left_alone(tmp_path: Path):
+    """What stands in a pipe is for whoever reads the configuration, and looking there waits for nobody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    watch = FileWatch(str(pipe))
+    end = os.open(pipe, os.O_RDWR)
+    os.write(end, b"mode: cache-off\n")
+
+    assert watch.first == watch.look()[0]
+    assert b"mode: cache-off\n" == os.read(end, 100)
+
+    os.close(end)

@@ -112,7 +112,7 @@ class Breaker:
     __slots__ = (
         "_doublings", "_errors", "_forced", "_generation", "_minimum",
         "_next_probe", "_opened_unanswered", "_patience", "_probing", "_ramp_from",
-        "_rule", "_state", "_unanswered", "_unanswered_run", "_window",
+        "_rule", "_state", "_unanswered", "_unanswered_run", "_window", "retired",
     )  # fmt: skip
 
     def __init__(self, rule: BreakerRule) -> None:
@@ -129,6 +129,7 @@ class Breaker:
         self._next_probe = -inf  # if not closed: when the next probe may start
         self._probing = False
         self._ramp_from = -inf
+        self.retired = False
 
     def __repr__(self) -> str:
         words = self._state.value
@@ -150,6 +151,10 @@ class Breaker:
         self._window.resize(rule.window)
         if self._state is State.OPEN:
             self._next_probe = min(self._next_probe, now + self._longest * (1.0 + JITTER))
+
+    def retire(self) -> None:
+        """Its region is gone, or has moved: what calls that are still under way there say changes nothing any more."""
+        self.retired = True
 
     def _use(self, rule: BreakerRule) -> None:
         self._rule = rule
@@ -216,7 +221,7 @@ class Breaker:
         closes the breaker like a probe; a failed one tells nothing new.
         """
         self._unanswered_run = self._unanswered_run + 1 if sign is Sign.UNANSWERED else 0
-        if permit.generation != self._generation:
+        if permit.generation != self._generation or self.retired:
             return None
         slow = 0.0 < self._rule.slow_call < seconds
         if self._state is State.CLOSED:
@@ -245,7 +250,7 @@ class Breaker:
         An answer broke after its commit point: one more failed call in the rate. The call may have begun long ago, so
         it neither ends nor lengthens a row.
         """
-        if permit.generation != self._generation or self._state is not State.CLOSED:
+        if permit.generation != self._generation or self._state is not State.CLOSED or self.retired:
             return None
         self._window.add(now, failed=True, slow=False)
         return self._judge(now, draw)

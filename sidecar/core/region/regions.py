@@ -95,12 +95,21 @@ class Regions:
         self._budgets: dict[str, Budget] = {}
         self._hedges: dict[str, HedgeBudget] = {}
         self._orders: dict[tuple[str, str], Order] = {}
+        self._urls: dict[tuple[str, str], str] = {}  # since other services were adopted
 
     def __repr__(self) -> str:
         return f"<Regions {len(self._breakers)} breakers, {len(self._orders)} orders>"
 
-    def breaker(self, place: Place, rule: BreakerRule, now: float) -> Breaker:
-        """The breaker of *place*, made by *rule* where there is none yet."""
+    def breaker(self, place: Place, rule: BreakerRule, now: float, url: str = "") -> Breaker:
+        """
+        The breaker of *place*, made by *rule* where there is none yet. A call under former rules says the *url* to
+        which it goes: if the region is elsewhere now, the call gets a breaker of its own, whose verdict counts for
+        nothing.
+        """
+        if self._is_former(place, url):
+            former = Breaker(rule)
+            former.retire()
+            return former
         breaker = self._breakers.get(place)
         if breaker is None:
             breaker = self._breakers[place] = Breaker(rule)
@@ -111,6 +120,10 @@ class Regions:
             if len(self._breakers) > PLACES:
                 self._make_room()
         return breaker
+
+    def _is_former(self, place: Place, url: str) -> bool:
+        known = self._urls.get((place.service, place.region), "")
+        return bool(url and self._urls) and known.replace("{resource}", place.resource) != url
 
     def _make_room(self) -> None:
         """Drop the oldest breaker of a resource, because callers can make up names of resources."""
@@ -134,7 +147,9 @@ class Regions:
             if (place.service, place.region) in same:
                 breaker.tune(become[place.service, place.region][0].breaker, now)
             else:
+                breaker.retire()
                 del self._breakers[place]
+        self._urls = {name: region.url for name, (_, region) in become.items()}
         self.latency.drop(lambda place: isinstance(place, Place) and (place.service, place.region) not in same)
         self.windows.drop(lambda room: isinstance(room, Room) and (room.place.service, room.place.region) not in fit)
         names = {service.name for service, _ in become.values()}

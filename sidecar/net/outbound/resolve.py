@@ -63,10 +63,14 @@ class Resolver(AbstractResolver):
         self.results: Counter[str] = Counter()
 
     def adopt(self, nameservers: Sequence[str]) -> None:
-        """Ask *nameservers* from now on. If they are others, what the former ones said is forgotten."""
+        """
+        Ask *nameservers* from now on. If they are others, what the former ones said is forgotten, and so is what they
+        may still say.
+        """
         if tuple(nameservers) != tuple(self._nameservers):
             self._nameservers = nameservers
             self._names = HostNames()
+            self._lookups = {}
             self._ares = None
 
     def __repr__(self) -> str:
@@ -89,8 +93,8 @@ class Resolver(AbstractResolver):
         """The addresses of *host*, at least one, each time another one first. Raises ``OSError``."""
         if _is_address(host):
             return (host,)
-        name = host.lower()
-        known = self._names.known(name)
+        name, names = host.lower(), self._names
+        known = names.known(name)
         if known is None or known.until <= self._clock():
             lookup = self._lookups.get(name) or self._ask(name)
             stale = known is not None and bool(known.addresses)
@@ -99,7 +103,7 @@ class Resolver(AbstractResolver):
             if lookup is not None and lookup.done():
                 known = lookup.result()
             else:
-                known = self._names.failed(name, SILENT if lookup is not None else CROWDED, self._clock())
+                known = names.failed(name, SILENT if lookup is not None else CROWDED, self._clock())
         if not known.addresses:
             raise _failure(known.fault)
         return known.turn()
@@ -132,7 +136,7 @@ class Resolver(AbstractResolver):
             asked = loop.create_future()
             asked.set_exception(error)
         # The callback keeps this c-ares alive; when its last user is done, it is closed.
-        asked.add_done_callback(partial(self._answered, name, ares))
+        asked.add_done_callback(partial(self._answered, name, lookup, self._names, ares))
         return lookup
 
     def _current(self) -> aiodns.DNSResolver:
@@ -145,29 +149,37 @@ class Resolver(AbstractResolver):
             self._running.add(self._ares)
         return self._ares
 
-    def _answered(self, name: str, _: aiodns.DNSResolver | None, asked: asyncio.Future[AddrInfoResult]) -> None:
-        """A look-up has ended: remember the result, and wake everybody who waits."""
-        lookup = self._lookups.pop(name)
+    def _answered(
+        self,
+        name: str,
+        lookup: asyncio.Future[Known],
+        names: HostNames,
+        _: aiodns.DNSResolver | None,
+        asked: asyncio.Future[AddrInfoResult],
+    ) -> None:
+        """A look-up has ended: remember the result among *names*, and wake everybody who waits."""
+        if self._lookups.get(name) is lookup:
+            del self._lookups[name]
         now = self._clock()
         match _outcome(asked):
             case AddrInfoResult(nodes=[_, *_] as nodes, cnames=cnames):
                 self.results["found"] += 1
                 addresses = tuple(dict.fromkeys(node.addr[0].decode("ascii") for node in nodes))
                 ttl = min([*(node.ttl for node in nodes), *(cname.ttl for cname in cnames)])
-                known = self._names.learn(name, addresses, ttl, now)
+                known = names.learn(name, addresses, ttl, now)
             case AddrInfoResult():
-                known = self._absent(name, now)
+                known = self._absent(name, names, now)
             case aiodns.error.DNSError(args=(code, *_)) if code in ABSENT:
-                known = self._absent(name, now)
+                known = self._absent(name, names, now)
             case _:
                 self.results["failed"] += 1
-                known = self._names.failed(name, SILENT, now)
+                known = names.failed(name, SILENT, now)
         lookup.set_result(known)
 
-    def _absent(self, name: str, now: float) -> Known:
+    def _absent(self, name: str, names: HostNames, now: float) -> Known:
         self.results["absent"] += 1
         self._ares = None
-        return self._names.absent(name, UNKNOWN, now)
+        return names.absent(name, UNKNOWN, now)
 
 
 def _outcome(asked: asyncio.Future[AddrInfoResult]) -> object:

@@ -1,5 +1,7 @@
 """How regions stand: one breaker a place, orders for all of a region's places, and the table of it all."""
 
+from dataclasses import replace
+
 import pytest
 
 from sidecar.core.region.breaker import Permit, Refusal, Sign, State
@@ -239,3 +241,27 @@ def test_table_in_the_ramp(regions):
     breaker.settle(breaker.admit(6.0, 0.5), Sign.GOOD, 0.0, 6.0, 0.5)
 
     assert [standing("us", 1, share=pytest.approx(0.55))] == regions.table([service("us")], 21.0, 0.0)
+
+
+def test_calls_under_former_rules(regions, told):
+    """A call to where a region no longer is, or to one that is gone, judges nothing of what has its name now."""
+    old, new = service("us", "eu"), service("us", "eu", resource=True)
+    moved = replace(new, regions=(replace(new.regions[0], url="https://{resource}.us"),))
+    before = regions.breaker(US, RULE, 0.0, "https://us")
+    permits = [before.admit(0.0, 0.0) for _ in range(9)]
+    regions.adopt([old], [moved], 0.0)
+    late = regions.breaker(US, RULE, 0.0, "https://us")
+    gone = regions.breaker(EU, RULE, 0.0, "https://eu")
+    permits += [late.admit(0.0, 0.0) for _ in range(9)]
+    for breaker in (before, late, gone):
+        for permit in permits:
+            regions.tell(US, breaker.settle(permit, Sign.UNANSWERED, 0.0, 1.0, 0.5))
+            regions.tell(US, breaker.broke(permit, 1.0, 0.5))
+
+    assert ([], {}) == (told, regions.states())
+
+    place = Place("ai", "contoso", "us")
+    own = regions.breaker(place, RULE, 0.0, "https://contoso.us")
+
+    assert own is regions.breaker(place, RULE, 0.0, "https://contoso.us") is regions.breaker(place, RULE, 0.0)
+    assert not own.retired

@@ -323,3 +323,22 @@ async def test_an_address_that_left_is_drained():
 
         assert {"127.0.0.2"} == peers
         assert {"first": 1, "busy": 2, "moved": 2} == it.upstream.census.counts
+
+
+@story
+async def test_other_name_servers_while_a_name_is_looked_up(monkeypatch):
+    """New calls do not wait for the former ones, and what these say, or do not say, counts for nothing."""
+    monkeypatch.setattr(resolve, "LOOKUP_SECONDS", SOON)
+    async with looking() as (former, resolver), name_server() as server:
+        former.zone["a.example"] = None
+        server.zone["a.example"] = ["192.0.2.2"]
+        asking = asyncio.create_task(resolver.addresses("a.example"))
+        await former.until(lambda: former.asked)
+        resolver.adopt([server.at])
+
+        assert ("192.0.2.2",) == await resolver.addresses("a.example")
+
+        with pytest.raises(OSError, match=resolve.SILENT):
+            await asking
+
+        assert ("192.0.2.2",) == await resolver.addresses("a.example")
