@@ -24,7 +24,7 @@ from sidecar.core.events import TellEvent
 from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError, Refused
 from sidecar.settings import BUILT_IN
-from sidecar.settings.difference import Effect, SettingChange, effects, summary
+from sidecar.settings.difference import Effect, SettingChange, as_entries, effects, summary
 from sidecar.settings.restart import effective, waiting
 from sidecar.settings.watch import FileWatch
 
@@ -35,6 +35,9 @@ SETTLE_SECONDS = 0.1
 SETTLE_LOOKS = 5
 """What has changed is read once it has stayed the same for a while, because it may still be written; or after so many
 looks, because it may be written all the time."""
+
+BY_CHANGE = "change"
+"""What asks for a reload if nobody does: something has changed on disk."""
 
 MOST_PROBLEMS = 5
 """Problems of a refused configuration that are logged, each in a line of its own; `sidecar check` shows them all."""
@@ -90,8 +93,8 @@ class Reloads:
         self._woken = asyncio.Event()
         self._asked = ""
         self._lock = asyncio.Lock()
-        self._handled: tuple[bytes, bytes] | None = None  # what was looked at last
-        self._files = b""  # the named files that are in use
+        self._handled: tuple[bytes, dict[str, bytes]] | None = None  # what was looked at last
+        self._files: dict[str, bytes] = {}  # the named files that are in use
         self._problems: tuple[str, ...] = ()
         if source is not None:
             source.watch.follow(parts.rules)
@@ -107,7 +110,7 @@ class Reloads:
             by = await self._pause()
             try:
                 if by or await self._changed(source):
-                    await self.reload(by or "change")
+                    await self.reload(by or BY_CHANGE)
             except Refused:
                 pass  # it is logged and counted
             except Exception as error:  # noqa: BLE001  a bug here must not end the watching
@@ -150,13 +153,13 @@ class Reloads:
         async with self._lock:
             before = self._parts.revision.rules
             seen = self._handled = await _in_thread(source.watch.look)
-            files = seen[1] != self._files
+            files = tuple(name for name, content in seen[1].items() if content != self._files.get(name))
             try:
                 with _giving_way():
                     wanted = await _in_thread(source.load)
                     _check_kept(before, wanted)
                     rules = effective(self._started, wanted)
-                    prepared = await _in_thread(partial(self._adoption.prepare, rules, files=files))
+                    prepared = await _in_thread(partial(self._adoption.prepare, rules, files=bool(files)))
                     compared = await _in_thread(partial(_compare, self._started, before, rules, wanted, files=files))
                 close_others = await self._adoption.open(rules)
             except ConfigError as error:
@@ -209,9 +212,12 @@ class Reloads:
         )
 
     def _refuse(self, problems: tuple[str, ...], by: str) -> Refused:
-        """The configuration cannot be used: say so once for the same problems, and keep the last good one."""
+        """
+        The configuration cannot be used: keep the last good one, and say so. The same problems are said again only to
+        somebody who asks.
+        """
         before = self._parts.revision
-        if problems != self._problems:
+        if problems != self._problems or by != BY_CHANGE:
             for problem in problems[:MOST_PROBLEMS]:
                 self._tell("config-problem", level="error", message=problem)
             self._tell(
@@ -246,11 +252,9 @@ def _giving_way() -> Iterator[None]:
             gc.enable()
 
 
-def _compare(started: Rules, before: Rules, after: Rules, wanted: Rules, *, files: bool) -> Comparison:
-    """See ``Comparison``. With hundreds of routes this takes long enough to be done in a thread."""
-    parts = [summary(before, after)] if after != before or not files else []
-    text = "; ".join([*parts, "files that it names have changed"] if files else parts)
-    return Comparison(text, effects(before, after), waiting(started, wanted))
+def _compare(started: Rules, before: Rules, after: Rules, wanted: Rules, *, files: tuple[str, ...]) -> Comparison:
+    """See ``Comparison``; *files* have other content. With hundreds of routes it takes long enough for a thread."""
+    return Comparison(summary(before, after, files), effects(before, after), waiting(started, wanted))
 
 
 def _check_kept(before: Rules, wanted: Rules) -> None:
@@ -261,11 +265,13 @@ def _check_kept(before: Rules, wanted: Rules) -> None:
 
 
 def _unbound(error: OSError) -> str:
-    return f"a port cannot be opened: {error.strerror or error}; choose another, or free it"
+    return f"a port cannot be opened: {error.strerror or error}; choose another, or free it and send SIGHUP"
 
 
 def _shown(found: list[Effect], entries: Mapping[str, int]) -> str:
     """The routes, each with the number of its entries here."""
+    whole = {each.route for each in found if each.whole}
     return ", ".join(
-        f"{route} ({entries.get(route, 0)} entries)" for route in dict.fromkeys(each.route for each in found)
+        f"{route} ({as_entries(entries.get(route, 0), whole=route in whole)})"
+        for route in dict.fromkeys(each.route for each in found)
     )
