@@ -44,7 +44,8 @@ CASES = {
     "of a route": (LLM % "" + ROUTE % "", LLM % "" + ROUTE % ", cache: {ttl: 2h, share: header:X-Team, seed: trusted}",
                    ["routes.team.cache.share: principal → header:x-team", "routes.team.cache.seed: false → true",
                     "routes.team.cache.ttl: (none) → 2h"]),
-    "a port": (LLM % "", LLM % ", port: 7500", ["services.llm.port: (none) → 7500"]),
+    "a port": (LLM % "", LLM % ", port: 7500",
+               ["services.llm.path: /llm → (none)", "services.llm.port: (none) → 7500"]),
     "a whole route": (LLM % "", LLM % "" + ROUTE % ", cache: {ttl: 2h}", ["routes.team: added"]),
     "a whole service": (LLM % "", "", ["services.llm: removed"]),
     "a region's credential": (
