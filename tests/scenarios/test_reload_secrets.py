@@ -263,15 +263,35 @@ class Issuer:
         writer.write(whole(json.dumps(answer).encode()))
 
 
+def by_identity(upstream: Region, token: Path) -> str:
+    """Rules by which the region has a workload identity, with the service account's token in the file *token*."""
+    held = f"{{client_id: client, tenant_id: tenant, token_file: {token}}}"
+    place = f"url: '{upstream.url}', credential_domain: microsoft, credential: {{workload_identity: {held}}}"
+    return rules(upstream).replace(f"url: '{upstream.url}'", place)
+
+
+async def test_an_identity_that_is_new(build_lab, script, disk, upstream: Region, tmp_path: Path):
+    """Its access token is asked for with the reload, so that the first call does not wait for it."""
+    issuer = Issuer()
+    endpoint = await script(issuer)
+    token = tmp_path / "federated"
+    write(token, "aaaa.one.cccc")
+    disk.mount(rules(upstream))
+    lab = await build_lab("", on_disk=disk.source(), environ={"AZURE_AUTHORITY_HOST": endpoint.url})
+    disk.mount(by_identity(upstream, token))
+    await reload(lab)
+    await lab.until(lambda: bool(issuer.shown))
+
+    assert 0 == upstream.calls
+
+
 async def test_a_service_accounts_token(build_lab, script, disk, upstream: Region, tmp_path: Path):
     """The file of a workload identity has another token: the next request for an access token shows the new one."""
     issuer = Issuer()
     endpoint = await script(issuer)
     token = tmp_path / "federated"
     write(token, "aaaa.one.cccc")
-    held = f"{{client_id: client, tenant_id: tenant, token_file: {token}}}"
-    place = f"url: '{upstream.url}', credential_domain: microsoft, credential: {{workload_identity: {held}}}"
-    disk.mount(rules(upstream).replace(f"url: '{upstream.url}'", place))
+    disk.mount(by_identity(upstream, token))
     lab = await build_lab("", on_disk=disk.source(), environ={"AZURE_AUTHORITY_HOST": endpoint.url})
     await ask(lab, 1)
     write(token, "aaaa.two.cccc")
