@@ -159,7 +159,7 @@ class Reloads:
                     wanted = await _in_thread(source.load)
                     _check_kept(before, wanted)
                     rules = effective(self._started, wanted)
-                    prepared = await _in_thread(partial(self._adoption.prepare, rules, files=bool(files)))
+                    prepared = await _in_thread(partial(self._adoption.prepare, rules, files))
                     compared = await _in_thread(partial(_compare, self._started, before, rules, wanted, files=files))
                 close_others = await self._adoption.open(rules)
             except ConfigError as error:

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 from sidecar.cli.keygen import line
 from tests.redis_servers import RedisServer, write_certificates
@@ -34,6 +37,8 @@ async def upstream() -> AsyncIterator[Region]:
     async with running("here") as (region,):
         yield region
 
+
+ANCHOR = (Path(__file__).parents[1] / "anchor.pem").read_text()
 
 OLD, NEW = line(), line()
 
@@ -304,3 +309,63 @@ async def test_a_service_accounts_token(build_lab, script, disk, upstream: Regio
 
     assert ["aaaa.one.cccc", "aaaa.two.cccc"] == list(dict.fromkeys(issuer.shown))
     assert not [text for text in lab.logs if b"aaaa." in text]
+
+
+async def test_an_issuers_keys(build_lab, disk, upstream: Region, tmp_path: Path):
+    """
+    Tokens are verified by the keys that the file holds. While it is unfit the last good ones count, whatever else is
+    reloaded; a token of a key that is gone names nobody.
+    """
+    good, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    keys = tmp_path / "keys.json"
+
+    def publish(key: ec.EllipticCurvePrivateKey) -> None:
+        public = json.loads(ECAlgorithm.to_jwk(key.public_key()))
+        write(keys, json.dumps({"keys": [{**public, "alg": "ES256"}]}))
+
+    async def asked(number: int) -> str:
+        """How a call was answered whose token differs from all others, and names the same principal."""
+        claims = {"iss": "https://issuer", "aud": "us", "sub": "app", "exp": 4_000_000_000, "jti": str(number)}
+        signed = jwt.encode(claims, good, algorithm="ES256")
+        await lab.ask(chat(1), headers={"authorization": f"Bearer {signed}"})
+        await lab.settle()
+        return lab.records[-1].outcome.value
+
+    def by(ttl: str) -> str:
+        verified = f"tokens: {{issuer: 'https://issuer', audience: us, jwks_file: {keys}}}"
+        return rules(upstream, service=verified, route=f"cache: {{ttl: {ttl}}}")
+
+    publish(good)
+    disk.mount(by("1h"))
+    lab = await build_lab("", on_disk=disk.source())
+
+    assert ["miss", "hit_memory"] == [await asked(1), await asked(2)]
+
+    write(keys, "no keys")
+    await live(lab, lambda: bool(events(lab, "key-set-unusable")))
+    disk.mount(by("2h"))
+    await reload(lab)
+
+    assert "hit_memory" == await asked(3)
+
+    lab.logs.clear()
+    publish(other)
+    await named([lab], keys)
+
+    assert ["miss", "miss"] == [await asked(4), await asked(5)]
+
+
+async def test_a_rotated_file_disturbs_no_other(build_lab, disk, upstream: Region, tmp_path: Path):
+    """A credential rotates beside trust anchors: connections to services go on."""
+    key, anchors = tmp_path / "key", tmp_path / "ca.pem"
+    write(key, "sk-one")
+    write(anchors, ANCHOR)
+    held = f"credential: {{header: authorization, file: {key}}}"
+    text = rules(upstream, more=f"upstream: {{ca_file: {anchors}}}")
+    disk.mount(text.replace(f"url: '{upstream.url}'", f"url: '{upstream.url}', {held}"))
+    lab = await build_lab("", on_disk=disk.source())
+    pool = lab.sidecar.upstream._pool
+    write(key, "sk-two")
+    await named([lab], key)
+
+    assert pool is lab.sidecar.upstream._pool
