@@ -8,7 +8,7 @@ between two awaits, in the order that stands here.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -45,16 +45,17 @@ class Adoption:
     def __repr__(self) -> str:
         return f"<Adoption by {self._parts!r}>"
 
-    def prepare(self, rules: Rules, *, files: bool) -> Prepared:
+    def prepare(self, rules: Rules, files: Collection[str]) -> Prepared:
         """
-        Do whatever may fail or take time, in a thread; *files*: files that the rules name have changed. Raises
+        Do whatever may fail or take time, in a thread; *files* are those that have other content now. Raises
         ``ConfigError``.
         """
         check_reach(rules.admin.host, rules.admin_token_file)
         parts, before = self._parts, self._parts.rules
-        tokens, others = ([service.tokens for service in each.services] for each in (rules, before))
-        key_sets = parts.make_key_sets(rules) if files or tokens != others else parts.key_sets
-        same = rules.upstream.ca_file == before.upstream.ca_file and not (files and rules.upstream.ca_file)
+        tokens, others = ({each.name: each.tokens for each in one.services} for one in (rules, before))
+        known = tokens == others and not any(rule.jwks_file in files for rule in tokens.values())
+        key_sets = parts.key_sets if known else parts.key_sets.revised(tokens)
+        same = rules.upstream.ca_file == before.upstream.ca_file and rules.upstream.ca_file not in files
         names = names_of(rules)
         return Prepared(rules, key_sets, None if same else trust(rules.upstream.ca_file), names, plan(names))
 

@@ -24,7 +24,7 @@ from sidecar.core.events import TellEvent
 from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError, Refused
 from sidecar.settings import BUILT_IN
-from sidecar.settings.difference import Effect, SettingChange, effects, summary
+from sidecar.settings.difference import Effect, SettingChange, as_entries, effects, summary
 from sidecar.settings.restart import effective, waiting
 from sidecar.settings.watch import FileWatch
 
@@ -39,6 +39,9 @@ looks, because it may be written all the time."""
 RETRY_LOOKS = 10
 """After so many looks, what was refused is read once more. The reason may lie elsewhere: a file that it names comes
 later, or a port becomes free."""
+
+BY_CHANGE, BY_RETRY = "change", "retry"
+"""What asks for a reload if nobody does: something has changed on disk, or what was refused is tried again."""
 
 MOST_PROBLEMS = 5
 """Problems of a refused configuration that are logged, each in a line of its own; `sidecar check` shows them all."""
@@ -94,8 +97,8 @@ class Reloads:
         self._woken = asyncio.Event()
         self._asked = ""
         self._lock = asyncio.Lock()
-        self._handled: tuple[bytes, bytes] | None = None  # what was looked at last
-        self._files = b""  # the named files that are in use
+        self._handled: tuple[bytes, dict[str, bytes]] | None = None  # what was looked at last
+        self._files: dict[str, bytes] = {}  # the named files that are in use
         self._problems: tuple[str, ...] = ()
         self._looks = 0
         if source is not None:
@@ -112,9 +115,9 @@ class Reloads:
             by = await self._pause()
             try:
                 if by or await self._changed(source):
-                    await self.reload(by or "change")
+                    await self.reload(by or BY_CHANGE)
                 elif self._is_due():
-                    await self.reload("retry")
+                    await self.reload(BY_RETRY)
             except Refused:
                 pass  # it is logged and counted
             except Exception as error:  # noqa: BLE001  a bug here must not end the watching
@@ -170,8 +173,9 @@ class Reloads:
                     rules = effective(self._started, wanted)
                     # in this order: a change between these two looks is seen now, and a later one at the next look
                     named = await _in_thread(partial(source.watch.named, rules))
-                    files = await _in_thread(partial(source.watch.named, before)) != self._files
-                    prepared = await _in_thread(partial(self._adoption.prepare, rules, files=files))
+                    present = await _in_thread(partial(source.watch.named, before))
+                    files = tuple(name for name, content in present.items() if content != self._files.get(name))
+                    prepared = await _in_thread(partial(self._adoption.prepare, rules, files))
                     compared = await _in_thread(partial(_compare, self._started, before, rules, wanted, files=files))
                 close_others = await self._adoption.open(rules)
             except ConfigError as error:
@@ -224,9 +228,12 @@ class Reloads:
         )
 
     def _refuse(self, problems: tuple[str, ...], by: str) -> Refused:
-        """The configuration cannot be used: say so once for the same problems, and keep the last good one."""
+        """
+        The configuration cannot be used: keep the last good one, and say so. The same problems are said again only to
+        somebody who asks.
+        """
         before = self._parts.revision
-        if problems != self._problems:
+        if problems != self._problems or by not in {BY_CHANGE, BY_RETRY}:
             for problem in problems[:MOST_PROBLEMS]:
                 self._tell("config-problem", level="error", message=problem)
             self._tell(
@@ -261,11 +268,9 @@ def _giving_way() -> Iterator[None]:
             gc.enable()
 
 
-def _compare(started: Rules, before: Rules, after: Rules, wanted: Rules, *, files: bool) -> Comparison:
-    """See ``Comparison``. With hundreds of routes this takes long enough to be done in a thread."""
-    parts = [summary(before, after)] if after != before or not files else []
-    text = "; ".join([*parts, "files that it names have changed"] if files else parts)
-    return Comparison(text, effects(before, after), waiting(started, wanted))
+def _compare(started: Rules, before: Rules, after: Rules, wanted: Rules, *, files: tuple[str, ...]) -> Comparison:
+    """See ``Comparison``; *files* have other content. With hundreds of routes it takes long enough for a thread."""
+    return Comparison(summary(before, after, files), effects(before, after), waiting(started, wanted))
 
 
 def _check_kept(before: Rules, wanted: Rules) -> None:
@@ -276,11 +281,13 @@ def _check_kept(before: Rules, wanted: Rules) -> None:
 
 
 def _unbound(error: OSError) -> str:
-    return f"a port cannot be opened: {error.strerror or error}; choose another, or free it"
+    return f"a port cannot be opened: {error.strerror or error}; choose another, or free it and send SIGHUP"
 
 
 def _shown(found: list[Effect], entries: Mapping[str, int]) -> str:
     """The routes, each with the number of its entries here."""
+    whole = {each.route for each in found if each.whole}
     return ", ".join(
-        f"{route} ({entries.get(route, 0)} entries)" for route in dict.fromkeys(each.route for each in found)
+        f"{route} ({as_entries(entries.get(route, 0), whole=route in whole)})"
+        for route in dict.fromkeys(each.route for each in found)
     )

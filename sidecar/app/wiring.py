@@ -152,7 +152,11 @@ class Parts:
             __version__, names_of(rules), self._readings(), self._breakdowns(), revision=rules.revision
         )
         records = Records(self.metrics.record, self.log.record, *sinks)
-        self.key_sets = self.make_key_sets(rules)
+        self.key_sets = KeySets(
+            {service.name: service.tokens for service in rules.services},
+            clock=clocks.running,
+            report=lambda line: self.log.event("key-set-unusable", level="error", message=line),
+        )
         remote = self.fleet.remote if self.fleet is not None else Nowhere()
         log = self.fleet.log if self.fleet is not None else None
         self.store = Tiered(self.memory, remote, self.purges, log)
@@ -246,14 +250,6 @@ class Parts:
             for region in service.regions
             if region.credential is not None
         }
-
-    def make_key_sets(self, rules: Rules) -> KeySets:
-        """What verifies the tokens of callers by *rules*; reads the files that these name."""
-        return KeySets(
-            {service.name: service.tokens for service in rules.services},
-            clock=self.clocks.running,
-            report=lambda line: self.log.event("key-set-unusable", level="error", message=line),
-        )
 
     def _join(self) -> Fleet | None:
         """The fleet's part, if the rules name one and its secret can be had; otherwise memory is everything."""

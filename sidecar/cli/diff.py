@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sidecar.core.rules import Rules
-from sidecar.settings.difference import changes, effects, summary
+from sidecar.settings.difference import Effect, as_entries, changes, effects, summary
 from sidecar.settings.restart import waiting
 
 
@@ -21,14 +21,11 @@ def diff(before: Rules, after: Rules, entries: Mapping[str, int] | None) -> str:
         lines += ["", "changed", *(f"  {change}" for change in found)]
     if meaning := effects(before, after):
         lines += ["", "stored answers"]
-        lines += [f"  {effect}{_counted(effect.route, entries)}" for effect in meaning]
+        lines += [f"  {effect}{_counted(effect, entries)}" for effect in meaning]
     if waits := waiting(before, after):
         lines += ["", "waits for a restart", *(f"  {change}" for change in waits)]
     return "\n".join(lines)
 
 
-def _counted(route: str, entries: Mapping[str, int] | None) -> str:
-    if entries is None:
-        return ""
-    count = entries.get(route, 0)
-    return f" ({count} {'entry' if count == 1 else 'entries'} here)"
+def _counted(effect: Effect, entries: Mapping[str, int] | None) -> str:
+    return "" if entries is None else f" ({as_entries(entries.get(effect.route, 0), whole=effect.whole)} here)"

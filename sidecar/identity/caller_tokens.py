@@ -27,26 +27,42 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 """Signatures that only the holder of a private key can make (RFC 7518, 3.1; RFC 8037)."""
 
 Keys = tuple["PyJWK", ...]
+KeyFile = RotatedFile[Keys]
 
 
 class KeySets:
     """
     Verifies the tokens of services by their *rules*. *clock* is monotonic seconds; *report* gets the path and the
-    reason of a file that cannot be used, and again only when the reason changes.
+    reason of a file that cannot be used, and again only when the reason changes. *known* are files that are followed
+    already, by their paths.
     """
 
     def __init__(
-        self, rules: Mapping[str, TokenRule], clock: Callable[[], float], report: Callable[[str], None]
+        self,
+        rules: Mapping[str, TokenRule],
+        clock: Callable[[], float],
+        report: Callable[[str], None],
+        known: Mapping[str, KeyFile] | None = None,
     ) -> None:
+        self._clock = clock
+        self._report = report
         self._rules = {name: rule for name, rule in rules.items() if rule.issuer}
         self._files = {
-            name: RotatedFile(rule.jwks_file, parse, longest=LONGEST, clock=clock, report=report)
+            name: (known or {}).get(rule.jwks_file)
+            or RotatedFile(rule.jwks_file, parse, longest=LONGEST, clock=clock, report=report)
             for name, rule in self._rules.items()
         }
-        self._used = {name: file.value() for name, file in self._files.items()}
+        self._used = {name: file.read_again() for name, file in self._files.items()}
 
     def __repr__(self) -> str:
         return f"<KeySets of {len(self._files)} services>"
+
+    def revised(self, rules: Mapping[str, TokenRule]) -> KeySets:
+        """
+        The same for other *rules*, with the files as they are now. Of a file that has become unfit, the last good keys
+        go on counting.
+        """
+        return KeySets(rules, self._clock, self._report, {file.path: file for file in self._files.values()})
 
     def changed(self) -> bool:
         """Whether the keys have changed since the last call: then earlier verifications no longer count."""

@@ -69,11 +69,15 @@ class SettingChange(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a change means for the stored answers of a route: *back* if they serve again, else they no longer do."""
+    """
+    What a change means for the stored answers of a route: *back* if they serve again, else they no longer do. *whole*:
+    all of them, else those that *text* says.
+    """
 
     route: str
     back: bool
     text: str
+    whole: bool = True
 
     def __str__(self) -> str:
         return f"routes.{self.route}: {self.text}"
@@ -102,8 +106,11 @@ def _moved(before: Rules, after: Rules) -> Iterator[SettingChange]:
                 yield SettingChange(f"services.{service.name}.regions", *map(", ".join, names))
 
 
-def summary(before: Rules, after: Rules) -> str:
-    """The differences in one line: services and routes counted, other keys with both values."""
+def summary(before: Rules, after: Rules, files: Iterable[str] = ()) -> str:
+    """
+    The differences in one line: services and routes counted, other keys with both values, and the *files* that have
+    other content.
+    """
     found = changes(before, after)
     parts = [
         part
@@ -114,6 +121,7 @@ def summary(before: Rules, after: Rules) -> str:
         if (part := _counted(kind, [*old], [*new], found))
     ]
     parts += [str(change) for change in found if change.path.split(".")[0] not in {"services", "routes"}]
+    parts += [f"content of {name}" for name in files]
     line = ""
     for at, part in enumerate(parts):
         if line and len(line) + len(part) > LONGEST_SUMMARY:
@@ -126,8 +134,7 @@ def effects(before: Rules, after: Rules) -> list[Effect]:
     """For each route that has stored answers which no longer serve, or serve again, why."""
     was, become = (_by_name(rules.routes) for rules in (before, after))
     services = {service.name: service for service in after.services}
-    found = [Effect(name, back, text) for name in was.keys() & become.keys()
-             for back, text in _of_route(was[name], become[name])]  # fmt: skip
+    found = [effect for name in was.keys() & become.keys() for effect in _of_route(name, was[name], become[name])]
     for service in before.services:
         text, shared = _of_service(service, services.get(service.name))
         taken = [name for name, route in was.items() if text and route.match.service in {"", service.name}]
@@ -174,6 +181,11 @@ def _overtaking(name: str, before: Mapping[str, Route], after: Mapping[str, Rout
     ]
 
 
+def as_entries(count: int, *, whole: bool) -> str:
+    """A number of stored answers; not *whole*: some of them may be meant."""
+    return f"{'' if whole else 'at most '}{count} {'entry' if count == 1 else 'entries'}"
+
+
 def _without_equals(rules: Rules, others: Rules) -> Rules:
     """*rules* without the services and routes that are the same in *others*: most are, of hundreds."""
     services, routes = _by_name(others.services), _by_name(others.routes)
@@ -184,36 +196,41 @@ def _without_equals(rules: Rules, others: Rules) -> Rules:
     )
 
 
-def _of_route(before: Route, after: Route) -> Iterator[tuple[bool, str]]:
+def _of_route(name: str, before: Route, after: Route) -> Iterator[Effect]:
     was, become = before.cache, after.cache
     off = become.mode in _OFF
     if off != (was.mode in _OFF):
         change = f"cache.mode {was.mode} → {become.mode}"
-        yield not off, f"{change}: no stored answer serves while it is off" if off else f"{change}: answers serve again"
+        means = "no stored answer serves while it is off" if off else "answers that are still fresh serve again"
+        yield Effect(name, not off, f"{change}: {means}")
     if off or was.mode in _OFF:
         return
     if was.share != become.share:
-        yield False, f"cache.share {_text(was.share)} → {_text(become.share)}: its answers are asked anew"
+        yield Effect(name, False, f"cache.share {_text(was.share)} → {_text(become.share)}: its answers are asked anew")
     if was.mode is CacheMode.ALWAYS and become.mode is CacheMode.DETERMINISTIC:
-        yield False, "cache.mode always → deterministic: answers to calls that are not deterministic do not serve"
+        text = "cache.mode always → deterministic: answers to calls that are not deterministic do not serve"
+        yield Effect(name, False, text, whole=False)
     if was.trust_seed and not become.trust_seed and become.mode is CacheMode.DETERMINISTIC:
-        yield False, "cache.seed: answers to calls that are deterministic by their seed alone do not serve"
-    yield from _of_times(was, become)
+        text = "cache.seed: answers to calls that are deterministic by their seed alone do not serve"
+        yield Effect(name, False, text, whole=False)
+    yield from _of_times(name, was, become)
     if before.match != after.match:
-        yield False, "match: it takes other calls; the answers of those that it no longer takes follow another route"
+        text = "match: it takes other calls; the answers of those that it no longer takes follow another route"
+        yield Effect(name, False, text, whole=False)
 
 
-def _of_times(was: CacheRule, become: CacheRule) -> Iterator[tuple[bool, str]]:
+def _of_times(name: str, was: CacheRule, become: CacheRule) -> Iterator[Effect]:
+    span = f"cache.ttl {_said(was.ttl)} → {_said(become.ttl)}"
     if _ttl(become.ttl) < _ttl(was.ttl):
-        yield False, f"cache.ttl {_said(was.ttl)} → {_said(become.ttl)}: answers that are older do not serve"
+        yield Effect(name, False, f"{span}: answers that are older do not serve", whole=False)
     elif _ttl(become.ttl) > _ttl(was.ttl):
-        span = f"cache.ttl {_said(was.ttl)} → {_said(become.ttl)}"
-        yield True, f"{span}: answers live longer from now on; stored ones keep the time that they were stored with"
-    for name in ("stale_while_revalidate", "stale_if_error"):
-        less, more = getattr(become, name), getattr(was, name)
+        text = f"{span}: answers live longer from now on; stored ones keep the time that they were stored with"
+        yield Effect(name, True, text, whole=False)
+    for key in ("stale_while_revalidate", "stale_if_error"):
+        less, more = getattr(become, key), getattr(was, key)
         if less < more:
-            span = f"cache.{name} {as_duration(more)} → {as_duration(less)}"
-            yield False, f"{span}: answers that are past their ttl by more do not serve"
+            span = f"cache.{key} {as_duration(more)} → {as_duration(less)}"
+            yield Effect(name, False, f"{span}: answers that are past their ttl by more do not serve", whole=False)
 
 
 def _ttl(seconds: float | None) -> float:
@@ -265,7 +282,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield from ((f"{path}.{value.kind}_identity.{key}", text) for key, text in _said_of(value) if key != "kind")
     elif isinstance(value, StoredCredential):
         yield from ((f"{path}.{key}", text) for key, text in _said_of(value))
-    elif value not in (None, "", (), frozenset()):
+    elif value not in (None, "", (), frozenset()) and not _is_no_port(value, path):
         yield path, _text(value, path)
 
 
@@ -289,6 +306,11 @@ def _by_name(entries: Iterable[Block]) -> dict[str, Block]:
     for entry in entries:
         found[f"{entry.name} (built in)" if entry.name in found else entry.name] = entry
     return found
+
+
+def _is_no_port(value: Any, path: str) -> bool:
+    """A service without a port of its own has the number 0 there."""
+    return value == 0 and path.startswith("services.") and path.endswith(".port")
 
 
 def _is_single(value: Any) -> bool:

@@ -47,18 +47,18 @@ class FileWatch:
         """From now on, the files that *rules* name belong to it."""
         self._named = tuple(dict.fromkeys(named_files(rules)))
 
-    def look(self) -> tuple[bytes, bytes]:
-        """Digests of the configuration and of the named files, as they are now."""
+    def look(self) -> tuple[bytes, dict[str, bytes]]:
+        """Digests of the configuration and of each named file, as they are now."""
         with self._lock:
             files = self._configurations()
             here = {*files, *self._named}
             self._read = {name: read for name, read in self._read.items() if name in here}
-            return self._digest(files), self._digest(self._named)
+            return self._digest(files), {name: self._content(name) for name in self._named}
 
-    def named(self, rules: Rules) -> bytes:
-        """A digest of the files that *rules* name, as they are now."""
+    def named(self, rules: Rules) -> dict[str, bytes]:
+        """Digests of the files that *rules* name, as they are now."""
         with self._lock:
-            return self._digest(dict.fromkeys(named_files(rules)))
+            return {name: self._content(name) for name in named_files(rules)}
 
     def _configurations(self) -> list[str]:
         """The files that are, or may be, the configuration."""

@@ -78,8 +78,11 @@ async def test_counted(build_lab, tmp_path: Path, capsys):  # noqa: F811  the fi
         at = f"admin: {{port: {lab.sidecar.admin_port}}}\n"
         new = rules(upstream, route="cache: {mode: off}")
         code = await asyncio.to_thread(main, ["diff", *files(tmp_path, rules(upstream) + at, new + at)])
+        shorter = rules(upstream, route="cache: {ttl: 1m}")
+        await asyncio.to_thread(main, ["diff", *files(tmp_path, rules(upstream) + at, shorter + at)])
 
     out, err = capsys.readouterr()
 
     assert (0, "") == (code, err)
     assert "no stored answer serves while it is off (3 entries here)" in out
+    assert "answers that are older do not serve (at most 3 entries here)" in out, "their ages are not looked at"

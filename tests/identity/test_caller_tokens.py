@@ -172,3 +172,20 @@ def test_keys_of_other_kinds_are_passed_over():
     keys = parse(key_set({"kty": "new"}, public(RSA, use="enc"), public(EC)))
 
     assert 1 == len(keys)
+
+
+def test_revised(sets):
+    """Other rules take the files over: with new keys at once, and with the last good ones where the file is unfit."""
+    found = sets()
+    found.write(public(EC))
+    rule = TokenRule(issuer="https://issuer", audience="us", jwks_file=str(found.path))
+    other = found.sets.revised({"t": rule})
+
+    assert (CLAIMS, None) == (other.verify("t", signed(EC, "ES256")), other.verify("t", signed()))
+    assert CLAIMS == found.sets.verify("s", signed()), "until they are replaced, the former keys are used"
+
+    found.path.write_text("no keys")
+    found.now += 10.0
+
+    assert CLAIMS == other.revised({"u": rule}).verify("u", signed(EC, "ES256"))
+    assert 1 == len(found.reports)

@@ -47,6 +47,8 @@ CASES = {
     "of a route": (LLM % "" + ROUTE % "", LLM % "" + ROUTE % ", cache: {ttl: 2h, share: header:X-Team, seed: trusted}",
                    ["routes.team.cache.share: principal → header:x-team", "routes.team.cache.seed: false → true",
                     "routes.team.cache.ttl: (none) → 2h"]),
+    "a port": (LLM % "", LLM % ", port: 7500",
+               ["services.llm.path: /llm → (none)", "services.llm.port: (none) → 7500"]),
     "a whole route": (LLM % "", LLM % "" + ROUTE % ", cache: {ttl: 2h}", ["routes.team: added"]),
     "a whole service": (LLM % "", "", ["services.llm: removed"]),
     "a region's credential": (
@@ -102,6 +104,14 @@ def test_changes(read, before, after, expected):
 def test_summary(read, before, after, expected):
     """Services and routes are counted, other keys stand with both values; the order of routes counts, too."""
     assert expected == summary(read(before), read(after))
+
+
+def test_summary_of_files(read):
+    """A file with other content is named; with nothing else, there is nothing else to say."""
+    plain, off = read(""), read("mode: cache-off")
+
+    assert "content of /a; content of /b" == summary(plain, plain, ["/a", "/b"])
+    assert "mode: normal → cache-off; content of /a" == summary(plain, off, ["/a"])
 
 
 def test_a_long_summary(read):
@@ -184,6 +194,23 @@ def test_effects_of_a_region_credential(read, before, after):
     taken = {effect.route for effect in effects(read(before + shared), read(after + shared))}
 
     assert ("own" in taken, "all" in taken) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "whole"),
+    [
+        (", cache: {ttl: 1h}", ", cache: {ttl: 5m}", False),
+        (", cache: {ttl: 5m}", ", cache: {ttl: 1h}", False),
+        (", cache: {mode: always}", "", False),
+        ("", ", cache: {share: service}", True),
+        ("", ", cache: {mode: off}", True),
+    ],
+)
+def test_all_or_some(read, before, after, whole):
+    """A change that takes some of a route's answers is told apart from one that takes all."""
+    [effect] = effects(read(LLM % "" + ROUTE % before), read(LLM % "" + ROUTE % after))
+
+    assert whole == effect.whole
 
 
 def test_effects_of_a_mode(read):

@@ -106,11 +106,11 @@ class Upstream:
 
     def adopt(self, rule: UpstreamRule, anchors: ssl.SSLContext | None) -> None:
         """
-        Call by *rule* from now on. Another egress proxy, or other trust *anchors* (None: the same), begin with new
-        connections; calls under way finish on theirs.
+        Call by *rule* from now on. Another rule, or other trust *anchors* (None: the same), begin with new connections;
+        calls under way finish on theirs.
         """
         before, self._rule = self._rule, rule
-        if self._pool is None or (anchors is None and rule.proxy == before.proxy):
+        if self._pool is None or (anchors is None and rule == before):
             return
         pool, self._pool = self._pool, self._make_pool(anchors or self._pool.trust)
         self._origins.clear()
