@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -140,7 +140,9 @@ class RedisLink:
         finally:
             budget.left -= self._clock() - began
 
-    async def evaluate(self, script: Script, keys: Sequence[bytes], args: Sequence[Any], budget: TimeBudget) -> Any:
+    def evaluate(
+        self, script: Script, keys: Sequence[bytes], args: Sequence[Any], budget: TimeBudget
+    ) -> Coroutine[Any, Any, Any]:
         """The result of *script* for *keys*, all in one hash slot, and *args*. Raises ``FleetAway``."""
 
         async def call(client: Any) -> Any:
@@ -151,7 +153,7 @@ class RedisLink:
                     raise
             return script.read(await client.ask("EVAL", script.text, len(keys), *keys, *args))
 
-        return await self.run(call, budget, op=script.name)
+        return self.run(call, budget, op=script.name)
 
     def subscriber(self) -> Any:
         """
@@ -176,7 +178,10 @@ class RedisLink:
         if seconds <= 0.0:
             raise FleetAway("timeout", "nothing is left of the time for Redis")
         began = self._clock()
-        await self._take_slot(seconds)
+        if self._slots.locked():
+            await self._wait_for_slot(seconds)
+        else:
+            await self._slots.acquire()  # at once
         sent = self._clock()
         given = seconds - (sent - began)
         deadline = Deadline(given - min(RESERVE_SECONDS, given / 10))
@@ -194,17 +199,15 @@ class RedisLink:
         else:
             self.breaker.answered()
             self.commands["ok"] += 1
-            self._tell_return(op)
+            if self._reported:
+                self._tell_return(op)
             return answer
         finally:
             self._deadlines.discard(deadline)
             self._slots.release()
             self._on_command(op, self._clock() - sent)
 
-    async def _take_slot(self, seconds: float) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()  # at once
-            return
+    async def _wait_for_slot(self, seconds: float) -> None:
         self.waits += 1
         try:
             async with asyncio.timeout(seconds):

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 def weigh(key: Key, entry: Entry, noted: tuple[str, ...] = ()) -> int:
     """Bytes that keeping *entry* costs, with the tags that are *noted* beside it."""
-    texts = len(entry.model) + sum(map(len, entry.tags)) + sum([TAG_OVERHEAD + len(tag) for tag in noted])
+    texts = len(entry.model) + sum(map(len, entry.tags)) + TAG_OVERHEAD * len(noted) + sum(map(len, noted))
     rare = 0
     if entry.vary:
         rare = PAIR_OVERHEAD * len(entry.vary) + sum(map(len, chain.from_iterable(entry.vary)))
@@ -207,7 +207,8 @@ class Memory:
         self._due.setdefault(_span(held), set()).add(slot)
         if entry.target:
             self._targets.setdefault(entry.target, set()).add(slot)
-        self._evict(gone)
+        if gone:
+            self._evict(gone)
         return True
 
     def tags(self, key: Key) -> tuple[str, ...]:

@@ -112,8 +112,10 @@ class Tiered:
         """Put an entry of the remote tier into memory, if it is newer than the one there. False: it has been purged."""
         if not self.purges.allows(key, entry):
             return False
-        known = self.memory.peek(key)
-        if known is None or known.at < entry.at:
+        known = self.memory.find(key)
+        if known is None:
+            self.memory.put(key, entry)
+        elif known.entry.at < entry.at:
             self.memory.put(key, entry)
             # The tags noted for the older entry stay beside the new one, and the fleet must know them as long as this
             # one lives.
