@@ -7,7 +7,7 @@ has received the head of an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -29,13 +29,15 @@ from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.pulse import patience as silence
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Fetch, book, booked, upstream_call_of
-from sidecar.store.base import NOTHING, Fetched, Store
+from sidecar.store.base import Fetched, Store
+from sidecar.store.tiered import Nowhere
 from sidecar.tasks import CONVERTED_IN_LOOP, in_thread_if_large
 from sidecar.upstream.call import AttemptLog, UpstreamCall
 from sidecar.upstream.commit import COMPLAINT_BYTES, CommittedResponse
 from sidecar.upstream.dispatch import Dispatch, Sent
 from sidecar.upstream.fallback import Fallback, has_room
 
+_NOWHERE = Nowhere()
 _REFUSES_BYTES = 64 * 1024  # limit for the names of deployments in this memo: callers choose the model names
 
 
@@ -71,10 +73,9 @@ class Origin:
 
     def patience(self, fetch: Fetch) -> float:
         """How many seconds to wait for another process's answer."""
-        call = fetch.call
+        call, deadline = fetch.call, fetch.deadline
         seconds = self.lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
-        left = self.left(fetch)
-        return seconds if left is None else max(min(seconds, left), 0.0)
+        return seconds if deadline is None else max(min(seconds, deadline - self._clock()), 0.0)
 
     def silence(self, fetch: Fetch) -> float:
         """How many seconds a call may be silent; derived from its route's usual time, once that is known."""
@@ -96,21 +97,21 @@ class Origin:
         deadline = fetch.deadline
         return None if deadline is None else deadline - self._clock()
 
-    async def look(self, fetch: Fetch, *, patience: float, beside: Asked = never) -> Fetched:
+    def look(self, fetch: Fetch, *, patience: float, beside: Asked = never) -> Awaitable[Fetched]:
         """
         Look in the fleet's store, if this caller may read it. *patience*: how long to wait for another process's fetch,
         seconds; *beside* tells when to fetch although that process fetches.
         """
         plan, call, known, now = fetch.plan, fetch.call, fetch.known, self._now
         fields = fetch.request.head.fields
-        if call.principal.local or plan.asked.no_cache or not self._access.proven(plan, call.principal):
-            return NOTHING
+        barred = call.principal.local or plan.asked.no_cache or not self._access.proven(plan, call.principal)
 
         def suffices(entry: Entry) -> bool:
             newer = known is None or entry.at > known.at
             return newer and self._access.may_have(plan, call, fetch.key, fields, entry, now()) is not None
 
-        return await self._store.fetch(fetch.key, suffices, patience=patience, beside=beside)
+        store = _NOWHERE if barred else self._store
+        return store.fetch(fetch.key, suffices, patience=patience, beside=beside)
 
     def note(self, fetch: Fetch, entry: Entry) -> bool:
         """*entry* answers this call: note the call's tags. False: that failed, so *entry* must not answer."""

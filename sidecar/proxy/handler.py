@@ -38,7 +38,7 @@ from sidecar.proxy.lookup import CallReader
 from sidecar.proxy.passthrough import PassThrough, Relay
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.refresh import Refreshes
-from sidecar.proxy.request import Call, Fetch, FetchMode, deadline_of, draft_of
+from sidecar.proxy.request import ANYWAY, Call, Fetch, FetchMode, deadline_of, draft_of
 from sidecar.proxy.wait import Waiting
 from sidecar.store.base import Store
 from sidecar.tasks import CONVERTED_IN_LOOP, in_thread_if_large
@@ -160,7 +160,7 @@ class Proxy:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
         verdict = self._find(plan, call, call.key, request.head, started)
-        answer = self._remember(verdict, plan, call, size, started)
+        answer = None if verdict is None else self._remember(verdict, plan, call, size, started)
         if answer is None:
             return Pending(partial(self._fetch, request, call, call.key, started))
         if isinstance(verdict, Refresh):
@@ -181,17 +181,17 @@ class Proxy:
         if call.key is None or call.observe:
             return call
         verdict = self._find(plan, call, call.key, None, started)
+        if verdict is None:
+            return call
         if isinstance(verdict, Refresh):
             self._urged = call.key
             return call  # a refresh needs the request itself
         return self._remember(verdict, plan, call, len(body), started) or call
 
     def _remember(
-        self, verdict: Serve | Refresh | None, plan: RequestPlan, call: Call, size: int, started: float
+        self, verdict: Serve | Refresh, plan: RequestPlan, call: Call, size: int, started: float
     ) -> Response | None:
         """Step 7: answer from own memory, unless converting takes too long; *size* is the request body's, bytes."""
-        if verdict is None:
-            return None
         found = verdict.serve if isinstance(verdict, Refresh) else verdict
         entry, view = found.entry, call.facts.view
         if len(entry.body) > CONVERTED_IN_LOOP and not is_as_stored(entry, view):
@@ -262,7 +262,7 @@ class Proxy:
         plan, call, draft = fetch.plan, fetch.call, fetch.draft
         proven = self._access.proven(plan, call.principal)
         # look again: the answer may have been stored between the first look and this task's first step
-        found = None if mode.alone else self._find(plan, call, fetch.key, fetch.request.head, self._clock())
+        found = None if mode in ANYWAY else self._find(plan, call, fetch.key, fetch.request.head, self._clock())
         if found is not None and await self._reply(fetch, found, exchange):
             return None
         reader, collapsed = self._coalescer.join(fetch, mode, proven=proven)
@@ -292,7 +292,7 @@ class Proxy:
                 raise
             return mode  # another caller had no time left; this one still has
         finally:
-            self._coalescer.leave_all(readers, draft)
+            self._coalescer.leave(draft, *readers)
 
     async def _reply(self, fetch: Fetch, found: Serve | Refresh, exchange: Exchange) -> bool:
         """Answer from memory after all; False if this caller's form of the entry is impossible."""

@@ -71,10 +71,9 @@ class FetchMode(StrEnum):
     PRIVATE = "alone"
     BYPASS_STORE = "past"
 
-    @property
-    def alone(self) -> bool:
-        """Whether it is fetched even if an answer is stored."""
-        return self is FetchMode.PRIVATE or self is FetchMode.BYPASS_STORE
+
+ANYWAY = frozenset({FetchMode.PRIVATE, FetchMode.BYPASS_STORE})
+"""The modes in which an answer is fetched even if one is stored."""
 
 
 class Fetch(Struct, frozen=True, gc=False):

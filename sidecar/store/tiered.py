@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sidecar.core.cache.beside import Asked, never
 from sidecar.core.cache.purges import Purges
-from sidecar.core.model import Entry, Key, Position
+from sidecar.core.model import Entry, Key
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
 
@@ -94,11 +94,6 @@ class Tiered:
 
     def __repr__(self) -> str:
         return f"<Tiered {self.memory!r} before {type(self._remote).__name__}>"
-
-    @property
-    def position(self) -> Position:
-        """How far the fleet's purges are known."""
-        return self.purges.position
 
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
         """Ask the remote tier; what is found there is in memory afterwards, if it fits."""
