@@ -122,10 +122,7 @@ class Fetching:
 
     async def _look(self, fetch: Fetch, flight: Flight) -> Fetched:
         """Look in the fleet's store, as long as *flight* may wait; if the other process is stuck, fetch here."""
-
-        def beside() -> Beside:
-            return Beside.STUCK if flight.patience and self._origin.spares(fetch) else Beside.NEVER
-
+        beside = partial(self._origin.beside, fetch, flight)
         while True:
             fetched = await self._origin.look(fetch, patience=flight.patience, beside=beside)
             if not fetched.second or self._origin.take(fetch):

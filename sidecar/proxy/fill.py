@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from sidecar.core.answer.rescue import cause_of
 from sidecar.core.answer.usage import names_usage, with_usage
-from sidecar.core.cache.beside import Asked, never
+from sidecar.core.cache.beside import Asked, Beside, never
 from sidecar.core.cache.held import Held
 from sidecar.core.cache.policy import FAILING, Audience, Serve, audience
 from sidecar.core.memo import Memo
@@ -84,6 +84,11 @@ class Origin:
         first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
         return silence(self._dispatch.paces.usual(route.name, streaming=streaming), first_byte)
 
+    def beside(self, fetch: Fetch, flight: Flight) -> Beside:
+        """When *flight*, which may wait for another process, fetches although that process does: if it is stuck."""
+        spare = flight.patience and self._dispatch.spares(fetch.plan.site.service.name)
+        return Beside.STUCK if spare else Beside.NEVER
+
     def spares(self, fetch: Fetch) -> bool:
         """Whether the budget of its service has an extra attempt left."""
         return self._dispatch.spares(fetch.plan.site.service.name)
@@ -104,13 +109,14 @@ class Origin:
         """
         plan, call, known, now = fetch.plan, fetch.call, fetch.known, self._now
         fields = fetch.request.head.fields
-        barred = call.principal.local or plan.asked.no_cache or not self._access.proven(plan, call.principal)
+        principal = call.principal
+        unproven = principal.needs_proof and not self._access.proven(plan, principal)
 
         def suffices(entry: Entry) -> bool:
             newer = known is None or entry.at > known.at
             return newer and self._access.may_have(plan, call, fetch.key, fields, entry, now()) is not None
 
-        store = _NOWHERE if barred else self._store
+        store = _NOWHERE if principal.local or plan.asked.no_cache or unproven else self._store
         return store.fetch(fetch.key, suffices, patience=patience, beside=beside)
 
     def note(self, fetch: Fetch, entry: Entry) -> bool:

@@ -168,4 +168,5 @@ class Coalescer:
 
     def _still(self, fetch: Fetch, *, proven: bool) -> bool:
         """Whether an accepted caller may still read stored answers: it may have waited for minutes."""
-        return not proven or self._access.proven(fetch.plan, fetch.call.principal)
+        principal = fetch.call.principal
+        return not (proven and principal.needs_proof) or self._access.proven(fetch.plan, principal)

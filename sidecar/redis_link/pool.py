@@ -56,13 +56,13 @@ class RedisPool(ConnectionPool):
     async def release(self, connection: AbstractConnection) -> None:
         """Give *connection* to a waiting caller, or keep it; a closed one makes room for another."""
         self._in_use_connections.discard(connection)
-        if not cast("RedisConnection", connection).fresh:
-            await connection.disconnect(nowait=True)
-            self._grow()
-        elif self._waiters:
+        if not self._waiters:
+            self._available_connections.append(connection)  # whether it is fresh is asked when it is taken
+        elif cast("RedisConnection", connection).fresh:
             self._hand(connection)
         else:
-            self._available_connections.append(connection)
+            await connection.disconnect(nowait=True)
+            self._grow()
 
     async def drop_idle(self) -> None:
         """Close the connections that nobody uses."""

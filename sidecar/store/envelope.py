@@ -149,7 +149,7 @@ def _in_range(values: tuple[Any, ...]) -> bool:
     ) = values  # fmt: skip
     if len(usage) != 4 or len(position) != 2 or len(tags) > MOST_TAGS or len(vary) > MOST_VARIED:
         return False
-    if not (_are_pairs(headers) and _are_pairs(vary)):
+    if not _are_pairs(headers + vary):
         return False
     incarnation, number = position
     texts = (service, route, model, region, *tags)
