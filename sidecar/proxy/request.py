@@ -60,6 +60,13 @@ class Call(Struct, frozen=True, gc=False):
     observe: bool = False
 
 
+class Missed(Struct, frozen=True, gc=False):
+    """A call of which memory has nothing, found without its request."""
+
+    call: Call
+    key: Key
+
+
 class FetchMode(StrEnum):
     """
     How a fetch gets its answer. COALESCE, COALESCE_LATE: shared; late is for callers that waited too long or could not
