@@ -37,8 +37,7 @@ class Fleet:
     """
     The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers the
     fleet shares; *lookup* finds addresses; *on_purge* and *on_mode* are those of ``PurgeLog``, *on_orders* and
-    *on_learn* those of ``FleetRegions``; *on_command* gets the seconds of each command; *revision* is that of the rules
-    in use.
+    *on_learn* those of ``FleetRegions``; *on_command* that of ``RedisLink``; *revision* is that of the rules in use.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Fleet:
         on_mode: Callable[[Mode | None, float], None],
         on_orders: Callable[[Mapping[tuple[str, str], Order]], None],
         on_learn: Callable[[Place, float | None], None],
-        on_command: Callable[[float], None],
+        on_command: Callable[[str, float], None],
         revision: Callable[[], str],
     ) -> None:
         self._rule = rule
@@ -71,7 +70,7 @@ class Fleet:
             lookup=lookup,
             tell=tell,
             largest=limit + ALLOWANCE,
-            on_command=lambda _, seconds: on_command(seconds),
+            on_command=on_command,
         )
         names = RedisNames(rule.namespace)
         self.seal = Seal(keyring, seal, random=os.urandom, limit=limit)
@@ -133,7 +132,7 @@ class Fleet:
             names,
             self.seal,
             keyring,
-            admits=lambda key, entry: self.log.current and purges.allows(key, entry),
+            admits=self.log.admits,
             now=time.time,  # noqa: TID251  as above
             clock=running,
             draw=random.random,

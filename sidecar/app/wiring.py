@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sidecar import __version__
 from sidecar.app.clocks import Clocks
@@ -268,17 +268,12 @@ class Parts:
             )
             return None
 
-        def keyring() -> Keyring:
-            found = secrets.keyring()
-            assert found is not None, "what was read last serves"
-            return found
-
         from sidecar.app.fleet import Fleet  # noqa: PLC0415  Redis' client is weight that not everyone needs
 
         return Fleet(
             rule,
             seal,
-            keyring,
+            cast("Callable[[], Keyring]", secrets.keyring),  # it was usable, and what was read last serves
             self.purges,
             limit=self.rules.memory.max_entry_bytes,
             shared=self._shared,
@@ -290,7 +285,7 @@ class Parts:
             on_mode=lambda mode, until: self.operations.take_mode(mode, until),  # noqa: PLW0108  as above
             on_orders=lambda orders: self.operations.take_orders(orders),  # noqa: PLW0108  as above
             on_learn=self._on_learn,
-            on_command=lambda seconds: self.metrics.redis(seconds),  # noqa: PLW0108  as above
+            on_command=lambda _, seconds: self.metrics.redis(seconds),
             revision=lambda: self.rules.revision,
         )
 

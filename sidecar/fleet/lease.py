@@ -104,6 +104,7 @@ class Leases:
         self._draw = draw
         self._random = random
         self._seconds = seconds
+        self._life = _milliseconds(seconds)
         self._largest = largest
         self._grants: WeakSet[Grant] = WeakSet()
         self._forsaken: dict[tuple[bytes, bool], Grant] = {}
@@ -142,10 +143,9 @@ class Leases:
         another's answer, ``0`` where it goes on waiting. *beside*: when to take the second lease.
         """
         token = self._random(12).hex().encode()
-        keys = [self._names.entry(name), self._names.lease(name), self._names.second(name)]
-        arguments = [token, _milliseconds(self._seconds), seen, note, self._largest, beside.value]
+        arguments = [token, self._life, seen, note, self._largest, beside.value]
         try:
-            what, seconds, value = await self._link.evaluate(LOOK, keys, arguments, budget)
+            what, seconds, value = await self._link.evaluate(LOOK, self._names.slot(name), arguments, budget)
         except FleetAway as away:
             if away.reason in {"timeout", "malformed", "error"}:
                 for grant in _perhaps(name, token, beside):
@@ -280,7 +280,7 @@ class Leases:
                     break
 
     async def _renew_one(self, grant: Grant) -> None:
-        arguments = [grant.token, _milliseconds(self._seconds)]
+        arguments = [grant.token, self._life]
         ours = await self._link.evaluate(RENEW, [self._where(grant)], arguments, self._own_budget())
         if not ours and grant in self._grants:
             self._grants.discard(grant)

@@ -109,7 +109,11 @@ class PurgeLog:
     @property
     def current(self) -> bool:
         """Whether the known purges are recent enough to judge entries from Redis."""
-        return not self._away and self.lag <= CURRENT_SECONDS
+        return not self._away and self._clock() - self._read_at <= CURRENT_SECONDS
+
+    def admits(self, key: Key, entry: Entry) -> bool:
+        """Whether purges allow an entry from Redis to serve and be kept; False if they are not known well enough."""
+        return self.current and self._purges.allows(key, entry)
 
     @property
     def mode(self) -> Mode | None:

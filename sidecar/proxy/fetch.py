@@ -55,7 +55,7 @@ class Fetching:
         """
         # 9: the fleet's tier
         flight, late = reader.flight, mode is FetchMode.COALESCE_LATE
-        flight.position = self._store.position
+        flight.position = self._store.purges.position
         flight.inherits = partial(self._store.tags, fetch.key)
         try:
             fetched = NOTHING
@@ -79,7 +79,7 @@ class Fetching:
 
     async def fly(self, fetch: Fetch, flight: Flight, *, late: bool = False) -> None:
         """Fetch one answer in a flight's own task, for all its readers."""
-        flight.position = self._store.position
+        flight.position = self._store.purges.position
         flight.inherits = partial(self._store.tags, fetch.key)
         fetched = await self._look(fetch, flight)
         flight.patience = 0.0
@@ -94,7 +94,7 @@ class Fetching:
         Raises ``UpstreamFailed`` if neither is possible. It is tried again when *first* has been silent for the same
         time again.
         """
-        flight.position = self._store.position
+        flight.position = self._store.purges.position
         flight.inherits = partial(self._store.tags, fetch.key)
 
         def beside() -> Beside:
@@ -122,10 +122,7 @@ class Fetching:
 
     async def _look(self, fetch: Fetch, flight: Flight) -> Fetched:
         """Look in the fleet's store, as long as *flight* may wait; if the other process is stuck, fetch here."""
-
-        def beside() -> Beside:
-            return Beside.STUCK if flight.patience and self._origin.spares(fetch) else Beside.NEVER
-
+        beside = partial(self._origin.beside, fetch, flight)
         while True:
             fetched = await self._origin.look(fetch, patience=flight.patience, beside=beside)
             if not fetched.second or self._origin.take(fetch):

@@ -7,7 +7,7 @@ has received the head of an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from sidecar.core.answer.rescue import cause_of
 from sidecar.core.answer.usage import names_usage, with_usage
-from sidecar.core.cache.beside import Asked, never
+from sidecar.core.cache.beside import Asked, Beside, never
 from sidecar.core.cache.held import Held
 from sidecar.core.cache.policy import FAILING, Audience, Serve, audience
 from sidecar.core.memo import Memo
@@ -29,13 +29,15 @@ from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.pulse import patience as silence
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Fetch, book, booked, upstream_call_of
-from sidecar.store.base import NOTHING, Fetched, Store
+from sidecar.store.base import Fetched, Store
+from sidecar.store.tiered import Nowhere
 from sidecar.tasks import CONVERTED_IN_LOOP, in_thread_if_large
 from sidecar.upstream.call import AttemptLog, UpstreamCall
 from sidecar.upstream.commit import COMPLAINT_BYTES, CommittedResponse
 from sidecar.upstream.dispatch import Dispatch, Sent
 from sidecar.upstream.fallback import Fallback, has_room
 
+_NOWHERE = Nowhere()
 _REFUSES_BYTES = 64 * 1024  # limit for the names of deployments in this memo: callers choose the model names
 
 
@@ -71,10 +73,9 @@ class Origin:
 
     def patience(self, fetch: Fetch) -> float:
         """How many seconds to wait for another process's answer."""
-        call = fetch.call
+        call, deadline = fetch.call, fetch.deadline
         seconds = self.lease_wait if call.facts.view.stream else call.route.timeouts.first_byte
-        left = self.left(fetch)
-        return seconds if left is None else max(min(seconds, left), 0.0)
+        return seconds if deadline is None else max(min(seconds, deadline - self._clock()), 0.0)
 
     def silence(self, fetch: Fetch) -> float:
         """How many seconds a call may be silent; derived from its route's usual time, once that is known."""
@@ -82,6 +83,11 @@ class Origin:
         timeouts = route.timeouts
         first_byte = timeouts.stream_first_byte if streaming else timeouts.first_byte
         return silence(self._dispatch.paces.usual(route.name, streaming=streaming), first_byte)
+
+    def beside(self, fetch: Fetch, flight: Flight) -> Beside:
+        """When *flight*, which may wait for another process, fetches although that process does: if it is stuck."""
+        spare = flight.patience and self._dispatch.spares(fetch.plan.site.service.name)
+        return Beside.STUCK if spare else Beside.NEVER
 
     def spares(self, fetch: Fetch) -> bool:
         """Whether the budget of its service has an extra attempt left."""
@@ -96,21 +102,22 @@ class Origin:
         deadline = fetch.deadline
         return None if deadline is None else deadline - self._clock()
 
-    async def look(self, fetch: Fetch, *, patience: float, beside: Asked = never) -> Fetched:
+    def look(self, fetch: Fetch, *, patience: float, beside: Asked = never) -> Awaitable[Fetched]:
         """
         Look in the fleet's store, if this caller may read it. *patience*: how long to wait for another process's fetch,
         seconds; *beside* tells when to fetch although that process fetches.
         """
         plan, call, known, now = fetch.plan, fetch.call, fetch.known, self._now
         fields = fetch.request.head.fields
-        if call.principal.local or plan.asked.no_cache or not self._access.proven(plan, call.principal):
-            return NOTHING
+        principal = call.principal
+        unproven = principal.needs_proof and not self._access.proven(plan, principal)
 
         def suffices(entry: Entry) -> bool:
             newer = known is None or entry.at > known.at
             return newer and self._access.may_have(plan, call, fetch.key, fields, entry, now()) is not None
 
-        return await self._store.fetch(fetch.key, suffices, patience=patience, beside=beside)
+        store = _NOWHERE if principal.local or plan.asked.no_cache or unproven else self._store
+        return store.fetch(fetch.key, suffices, patience=patience, beside=beside)
 
     def note(self, fetch: Fetch, entry: Entry) -> bool:
         """*entry* answers this call: note the call's tags. False: that failed, so *entry* must not answer."""

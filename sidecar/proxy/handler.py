@@ -16,6 +16,7 @@ from typing import Any
 from sidecar.core.answer.blame import Blame, blame
 from sidecar.core.answer.rescue import cause_of, is_callers, rescue
 from sidecar.core.cache.changes import SAFE, target_of
+from sidecar.core.cache.held import Held
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.policy import Refresh, Serve
 from sidecar.core.dialect import BodyForm
@@ -38,7 +39,7 @@ from sidecar.proxy.lookup import CallReader
 from sidecar.proxy.passthrough import PassThrough, Relay
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.refresh import Refreshes
-from sidecar.proxy.request import Call, Fetch, FetchMode, deadline_of, draft_of
+from sidecar.proxy.request import ANYWAY, Call, Fetch, FetchMode, Missed, deadline_of, draft_of
 from sidecar.proxy.wait import Waiting
 from sidecar.store.base import Store
 from sidecar.tasks import CONVERTED_IN_LOOP, in_thread_if_large
@@ -155,22 +156,25 @@ class Proxy:
         body = request.body
         if (plan.bypass is not None and not plan.site.reads) or request.overflowed:
             return Pending(partial(self._relay, request, None, started))
+        if isinstance(request.read, Missed):
+            return Pending(partial(self._fetch, request, request.read.call, request.read.key, started))
         call: Call = request.read or self._lookup.call(plan, request.head, body, request.observer)
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
         size = len(body) if isinstance(body, bytes) else 0
-        verdict = self._find(plan, call, call.key, request.head, started)
-        answer = self._remember(verdict, plan, call, size, started)
+        held = self._store.find(call.key)
+        verdict = None if held is None else self._judge(held, plan, call, call.key, request.head, started)
+        answer = None if verdict is None else self._remember(verdict, plan, call, size, started)
         if answer is None:
             return Pending(partial(self._fetch, request, call, call.key, started))
         if isinstance(verdict, Refresh):
             self._refresh(request, call, call.key, verdict.serve.entry)
         return answer
 
-    def try_hit(self, learnt: Any, body: bytes) -> Response | Call | None:
+    def try_hit(self, learnt: Any, body: bytes) -> Response | Call | Missed | None:
         """
         Steps 3 to 7 for a request with the same head as an earlier one; see ``Application.try_hit``. Returns the call
-        if memory has no answer to it.
+        if memory has no answer to it, as ``Missed`` if it has nothing of its key.
         """
         started = self._clock()
         plan: RequestPlan = learnt
@@ -180,18 +184,21 @@ class Proxy:
         call = self._lookup.call(plan, plan.head, body, None)
         if call.key is None or call.observe:
             return call
-        verdict = self._find(plan, call, call.key, None, started)
+        held = self._store.find(call.key)
+        if held is None:
+            return Missed(call, call.key)
+        verdict = self._judge(held, plan, call, call.key, None, started)
+        if verdict is None:
+            return call
         if isinstance(verdict, Refresh):
             self._urged = call.key
             return call  # a refresh needs the request itself
         return self._remember(verdict, plan, call, len(body), started) or call
 
     def _remember(
-        self, verdict: Serve | Refresh | None, plan: RequestPlan, call: Call, size: int, started: float
+        self, verdict: Serve | Refresh, plan: RequestPlan, call: Call, size: int, started: float
     ) -> Response | None:
         """Step 7: answer from own memory, unless converting takes too long; *size* is the request body's, bytes."""
-        if verdict is None:
-            return None
         found = verdict.serve if isinstance(verdict, Refresh) else verdict
         entry, view = found.entry, call.facts.view
         if len(entry.body) > CONVERTED_IN_LOOP and not is_as_stored(entry, view):
@@ -199,20 +206,20 @@ class Proxy:
         body = viewed(entry, call.endpoint, view)
         return None if body is None else self._serve(found, body, plan, call, size, started)
 
-    def _find(self, plan: RequestPlan, call: Call, key: Key, head: Head | None, clock: float) -> Serve | Refresh | None:
+    def _judge(
+        self, held: Held, plan: RequestPlan, call: Call, key: Key, head: Head | None, clock: float
+    ) -> Serve | Refresh | None:
         """
-        Look for an entry in own memory. *head* is the request's; *clock* is the time of the look-up, monotonic seconds.
-        If only the deciding fields are known, *head* is None; then an entry that depends on other fields is not found.
+        How *held*, which memory has of *key*, may serve the call. *head* is the request's; *clock* is the time of the
+        look-up, monotonic seconds. If only the deciding fields are known, *head* is None; then an entry that depends on
+        other fields does not serve.
         """
         if clock > self._purges.until:
             return None  # this process was paused, and does not yet know the purges of that time
-        held = self._store.find(key)
         draw = self._draw() if call.fresh.while_revalidate else 1.0
         if self._urged is not None:  # try_hit has drawn a refresh for this key; now the request is complete
             draw = _SURELY if self._urged == key else draw
             self._urged = None
-        if held is None:
-            return None
         entry, fields = held.entry, None if head is None else head.fields
         found = self._access.may_have(plan, call, key, fields, entry, held.time(self._now(), clock), draw=draw)
         if found is not None and (plan.asked.tags or entry.route != call.route.name):
@@ -262,7 +269,7 @@ class Proxy:
         plan, call, draft = fetch.plan, fetch.call, fetch.draft
         proven = self._access.proven(plan, call.principal)
         # look again: the answer may have been stored between the first look and this task's first step
-        found = None if mode.alone else self._find(plan, call, fetch.key, fetch.request.head, self._clock())
+        found = None if mode in ANYWAY else self._find(fetch)
         if found is not None and await self._reply(fetch, found, exchange):
             return None
         reader, collapsed = self._coalescer.join(fetch, mode, proven=proven)
@@ -292,7 +299,7 @@ class Proxy:
                 raise
             return mode  # another caller had no time left; this one still has
         finally:
-            self._coalescer.leave_all(readers, draft)
+            self._coalescer.leave(draft, *readers)
 
     async def _reply(self, fetch: Fetch, found: Serve | Refresh, exchange: Exchange) -> bool:
         """Answer from memory after all; False if this caller's form of the entry is impossible."""
@@ -311,14 +318,18 @@ class Proxy:
 
     async def _look(self, fetch: Fetch, exchange: Exchange) -> bool:
         """Look for an answer in memory and in the fleet's store, but do not call the service."""
-        head = fetch.request.head
-        found = self._find(fetch.plan, fetch.call, fetch.key, head, self._clock())
+        found = self._find(fetch)
         if found is None:
             fetched = await self._origin.look(fetch, patience=0.0)
             if fetched.lease is not None:
                 fetched.lease.release(failed=False)
-            found = self._find(fetch.plan, fetch.call, fetch.key, head, self._clock())
+            found = self._find(fetch)
         return found is not None and await self._reply(fetch, found, exchange)
+
+    def _find(self, fetch: Fetch) -> Serve | Refresh | None:
+        """Look for an answer in own memory."""
+        held, head = self._store.find(fetch.key), fetch.request.head
+        return None if held is None else self._judge(held, fetch.plan, fetch.call, fetch.key, head, self._clock())
 
     def _refresh_behind(self, fetch: Fetch, known: Entry) -> None:
         self._refresh(fetch.request, fetch.call, fetch.key, known)

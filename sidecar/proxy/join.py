@@ -7,7 +7,7 @@ only with callers of the same credential. A replacement answer must meet each ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from sidecar.core.cache.changes import target_of
@@ -82,25 +82,20 @@ class Coalescer:
             flight.patience = self._origin.patience(fetch) if mode is FetchMode.COALESCE and not private else 0.0
         return Reader(flight, call.principal.credential, fetch.draft, fetch.question, fields), collapsed
 
-    def leave(self, reader: Reader, draft: Draft) -> None:
-        """Leave a flight. If the caller's own call goes on, its record is written at the end of that call."""
-        reader.leave()
-        task = reader.flight.task
-        if task is None or not reader.owes:
-            return
+    def leave(self, draft: Draft, *readers: Reader) -> None:
+        """Leave flights. If the caller's own call goes on, its record is written at the end of that call."""
 
         def land(_: object) -> None:
             draft.running -= 1
             if draft.ended is not None and not draft.running:
                 self._record(draft.freeze())
 
-        draft.running += 1
-        task.add_done_callback(land)
-
-    def leave_all(self, readers: Iterable[Reader], draft: Draft) -> None:
-        """Leave all flights that a caller waits in."""
         for reader in readers:
-            self.leave(reader, draft)
+            reader.leave()
+            task = reader.flight.task
+            if task is not None and reader.owes:
+                draft.running += 1
+                task.add_done_callback(land)
 
     async def deliver(
         self, fetch: Fetch, exchange: Exchange, reader: Reader, opening: Opening, *, collapsed: bool
@@ -135,7 +130,7 @@ class Coalescer:
         """Answer with an entry of the fleet's store. If it is not for this caller, return the mode to fetch in."""
         if not self._still(fetch, proven=proven):
             return FetchMode.PRIVATE
-        if not self._origin.note(fetch, found.entry):
+        if not self._access.note(fetch.plan, fetch.call, fetch.key, found.entry):
             return FetchMode.BYPASS_STORE
         draft, entry = fetch.draft, found.entry
         draft.outcome = Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE
@@ -173,4 +168,5 @@ class Coalescer:
 
     def _still(self, fetch: Fetch, *, proven: bool) -> bool:
         """Whether an accepted caller may still read stored answers: it may have waited for minutes."""
-        return not proven or self._access.proven(fetch.plan, fetch.call.principal)
+        principal = fetch.call.principal
+        return not (proven and principal.needs_proof) or self._access.proven(fetch.plan, principal)

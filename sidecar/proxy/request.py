@@ -60,6 +60,13 @@ class Call(Struct, frozen=True, gc=False):
     observe: bool = False
 
 
+class Missed(Struct, frozen=True, gc=False):
+    """A call of which memory has nothing, found without its request."""
+
+    call: Call
+    key: Key
+
+
 class FetchMode(StrEnum):
     """
     How a fetch gets its answer. COALESCE, COALESCE_LATE: shared; late is for callers that waited too long or could not
@@ -71,10 +78,9 @@ class FetchMode(StrEnum):
     PRIVATE = "alone"
     BYPASS_STORE = "past"
 
-    @property
-    def alone(self) -> bool:
-        """Whether it is fetched even if an answer is stored."""
-        return self is FetchMode.PRIVATE or self is FetchMode.BYPASS_STORE
+
+ANYWAY = frozenset({FetchMode.PRIVATE, FetchMode.BYPASS_STORE})
+"""The modes in which an answer is fetched even if one is stored."""
 
 
 class Fetch(Struct, frozen=True, gc=False):

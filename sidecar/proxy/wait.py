@@ -24,7 +24,7 @@ from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.request import Fetch, lend, scopes_within
 
 FetchSecond = Callable[[Flight, Fetch, Flight], Awaitable[None]]
-Leave = Callable[[Reader, Draft], None]
+Leave = Callable[[Draft, Reader], None]
 
 
 class Waiting:
@@ -84,12 +84,12 @@ class Waiting:
             if found is not None:
                 for reader in readers:
                     if reader is not found:
-                        self._leave(reader, fetch.draft)
+                        self._leave(fetch.draft, reader)
                 readers[:] = [found]
                 return await found.opening()
             flight = readers[0].flight
             if len(readers) > 1 and readers[1].flight.error is not None:
-                self._leave(readers.pop(), fetch.draft)  # the second call failed; another may be started
+                self._leave(fetch.draft, readers.pop())  # the second call failed; another may be started
             second = self._join_second(flight, fetch) if flight.stuck and len(readers) == 1 else None
             if second is None:
                 await changed(*readers)

@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import hiredis
 from redis._parsers import _AsyncHiredisParser
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import Connection
 from redis.connection import HiredisRespSerializer
 from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,  # noqa: A004  the client's own
-    InvalidResponse,
     RedisError,
 )
 
@@ -33,12 +33,15 @@ CONNECT_SECONDS = 2.0
 """How long connecting may take, with TLS, credentials and the question to the Sentinels."""
 
 _PACKER = HiredisRespSerializer()
-_PART = object()
-"""A reply that is not complete yet."""
 
 
 class ReplyParser(_AsyncHiredisParser):
-    """The library's parser of replies, for what it asks by itself."""
+    """The library's parser of replies. Its connection reads from the same bytes, in ``ask``."""
+
+    def on_connect(self, connection: RedisConnection) -> None:
+        """Begin to read the replies of *connection*."""
+        super().on_connect(connection)  # type: ignore[no-untyped-call]
+        connection.replies = cast("hiredis.Reader", self._reader)
 
     @classmethod
     def parse_error(cls, response: str) -> Exception:
@@ -51,11 +54,6 @@ class ReplyParser(_AsyncHiredisParser):
         except (IndexError, ValueError):
             return Garbled("an error in a reply is malformed")
         return error
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing of a reply is left over."""
-        return self._reader is None or not self._reader.has_data()
 
 
 class Trust:
@@ -86,9 +84,11 @@ class RedisConnection(Connection):
     """
     A connection. *lookup* finds the host's addresses; *trust*: how TLS is spoken, or None; *largest*: the bytes of the
     largest value that is read.
+
+    *replies* is the reader of its parser.
     """
 
-    _parser: ReplyParser
+    replies: hiredis.Reader
 
     def __init__(self, *, lookup: HostLookup, trust: Trust | None = None, largest: int, **kwargs: Any) -> None:
         self._lookup = lookup
@@ -99,7 +99,7 @@ class RedisConnection(Connection):
     @property
     def fresh(self) -> bool:
         """Whether a command may be sent: connected, nothing unread or left over, and not closed by the server."""
-        return self._reader is not None and self._stream.fresh and not self._replies.has_data() and self._parser.idle
+        return self._reader is not None and self._stream.fresh and not self.replies.has_data()
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """A command's bytes; by C code, which the library uses only in its blocking client."""
@@ -114,11 +114,11 @@ class RedisConnection(Connection):
         It does in one step what ``send_command`` and ``read_response`` of the library do; the caller must check
         *fresh*.
         """
-        stream, replies = self._stream, self._replies
+        stream, replies = self._stream, self.replies
         try:
             stream.write(hiredis.pack_command(command))
             await stream.drain()
-            while (reply := replies.gets()) is _PART:
+            while (reply := replies.gets()) is NOT_ENOUGH_DATA:
                 replies.feed(await stream.read())
         except BaseException:
             await self.disconnect(nowait=True)
@@ -162,7 +162,6 @@ class RedisConnection(Connection):
             transport.abort()
             raise
         self._stream = stream
-        self._replies = hiredis.Reader(InvalidResponse, self._parser.parse_error, notEnoughData=_PART)
         self._reader = self._writer = cast("Any", stream)  # it has what the library needs of them
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -131,16 +131,41 @@ class RedisLink:
 
         Raises only ``FleetAway``. A command that was given up may have been executed, or may be executed later.
         """
-        began = self._clock()
+        began, seconds = self._clock(), budget.left
+        if not self.breaker.closed or self._closed:
+            raise self._away("open")
+        if seconds <= 0.0:
+            raise self._away("timeout", "nothing is left of the time for Redis")
         try:
-            return await self._run(work, budget.left, FAIR_SHARE * budget.whole, op)
-        except FleetAway as away:
-            self.commands[away.reason] += 1
-            raise
+            if self._slots.locked():
+                await self._wait_for_slot(seconds)
+            else:
+                await self._slots.acquire()  # at once
+            sent = self._clock()
+            given = seconds - (sent - began)
+            deadline = Deadline(given - min(RESERVE_SECONDS, given / 10))
+            try:
+                async with deadline:
+                    self._deadlines.add(deadline)
+                    answer = await work(self.client)
+            except Exception as error:  # noqa: BLE001 - a caller goes on without Redis in any case
+                had_time = given >= FAIR_SHARE * budget.whole and (deadline.punctual or sent >= self._silent_at)
+                raise self._fail(error, op, fair=had_time) from None
+            finally:
+                self._deadlines.discard(deadline)
+                self._slots.release()
+                self._on_command(op, self._clock() - sent)
         finally:
             budget.left -= self._clock() - began
+        self.breaker.answered()
+        self.commands["ok"] += 1
+        if self._reported:
+            self._tell_return(op)
+        return answer
 
-    async def evaluate(self, script: Script, keys: Sequence[bytes], args: Sequence[Any], budget: TimeBudget) -> Any:
+    def evaluate(
+        self, script: Script, keys: Sequence[bytes], args: Sequence[Any], budget: TimeBudget
+    ) -> Coroutine[Any, Any, Any]:
         """The result of *script* for *keys*, all in one hash slot, and *args*. Raises ``FleetAway``."""
 
         async def call(client: Any) -> Any:
@@ -151,7 +176,7 @@ class RedisLink:
                     raise
             return script.read(await client.ask("EVAL", script.text, len(keys), *keys, *args))
 
-        return await self.run(call, budget, op=script.name)
+        return self.run(call, budget, op=script.name)
 
     def subscriber(self) -> Any:
         """
@@ -170,54 +195,33 @@ class RedisLink:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.client.aclose()
 
-    async def _run(self, work: Callable[[Any], Awaitable[T]], seconds: float, enough: float, op: str) -> T:
-        if not self.breaker.closed or self._closed:
-            raise FleetAway("open")
-        if seconds <= 0.0:
-            raise FleetAway("timeout", "nothing is left of the time for Redis")
-        began = self._clock()
-        await self._take_slot(seconds)
-        sent = self._clock()
-        given = seconds - (sent - began)
-        deadline = Deadline(given - min(RESERVE_SECONDS, given / 10))
-        try:
-            async with deadline:
-                self._deadlines.add(deadline)
-                answer = await work(self.client)
-        except Exception as error:  # noqa: BLE001 - a caller goes on without Redis in any case
-            fault = discreet(judge(error), self._rule.password_file)
-            if fault.kind == "timeout":
-                fair = given >= enough and (deadline.punctual or sent >= self._silent_at)
-                fault = fault if fair else fault._replace(kind="late")
-                self._silent_at = self._clock() if fair else self._silent_at
-            raise self._fail(fault, op) from None
-        else:
-            self.breaker.answered()
-            self.commands["ok"] += 1
-            self._tell_return(op)
-            return answer
-        finally:
-            self._deadlines.discard(deadline)
-            self._slots.release()
-            self._on_command(op, self._clock() - sent)
-
-    async def _take_slot(self, seconds: float) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()  # at once
-            return
+    async def _wait_for_slot(self, seconds: float) -> None:
         self.waits += 1
         try:
             async with asyncio.timeout(seconds):
                 await self._slots.acquire()
         except TimeoutError:
             self.ran_out += 1
-            raise FleetAway("busy") from None
+            raise self._away("busy") from None
         if not self.breaker.closed:
             self._slots.release()
-            raise FleetAway("open")
+            raise self._away("open")
 
-    def _fail(self, fault: RedisFault, op: str) -> FleetAway:
-        """Note *fault* of *op* in the breaker, and return the error for the caller."""
+    def _away(self, reason: str, detail: str = "") -> FleetAway:
+        """Count a command without an answer, and return the error for its caller."""
+        self.commands[reason] += 1
+        return FleetAway(reason, detail)
+
+    def _fail(self, error: Exception, op: str, *, fair: bool) -> FleetAway:
+        """
+        Note *error* of *op* in the breaker, and return the error for the caller. *fair*: Redis had its share of the
+        time, and this process was not held up itself; otherwise the silence of Redis proves nothing.
+        """
+        fault = discreet(judge(error), self._rule.password_file)
+        if fault.kind == "timeout" and fair:
+            self._silent_at = self._clock()
+        elif fault.kind == "timeout":
+            fault = fault._replace(kind="late")
         self.errors[fault.kind] += 1
         if fault.kind == "late":
             pass  # proves nothing: Redis had hardly any time, or this process itself was held up
@@ -228,7 +232,7 @@ class RedisLink:
             for deadline in self._deadlines:
                 deadline.expire()  # nobody should wait longer for a Redis that is away
             self._reviving = self._spawn(self._revive(), name="redis-revive")
-        return FleetAway(fault.reason, fault.detail)
+        return self._away(fault.reason, fault.detail)
 
     async def _revive(self) -> None:
         """Probe until Redis answers."""

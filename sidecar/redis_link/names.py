@@ -41,6 +41,11 @@ class RedisNames:
         """The key of the second lease, beside a holder that is stuck, in the same slot."""
         return b"%b{%b}:s" % (self._prefix, name)
 
+    def slot(self, name: bytes) -> list[bytes]:
+        """The keys of *name*: the answer's, its lease's and its second lease's."""
+        answer = b"%b{%b}:" % (self._prefix, name)
+        return [answer + b"e", answer + b"l", answer + b"s"]
+
     def tagged(self, digest: bytes) -> bytes:
         """The key of the answers that served calls with a tag, by its *digest*: in the slot of the log."""
         return b"%bt:%b" % (self._log, digest)

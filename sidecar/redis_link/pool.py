@@ -56,7 +56,9 @@ class RedisPool(ConnectionPool):
     async def release(self, connection: AbstractConnection) -> None:
         """Give *connection* to a waiting caller, or keep it; a closed one makes room for another."""
         self._in_use_connections.discard(connection)
-        if cast("RedisConnection", connection).fresh:
+        if not self._waiters:
+            self._available_connections.append(connection)  # whether it is fresh is asked when it is taken
+        elif cast("RedisConnection", connection).fresh:
             self._hand(connection)
         else:
             await connection.disconnect(nowait=True)
@@ -125,9 +127,11 @@ class RedisPool(ConnectionPool):
 class Single(Redis):
     """redis-py's client of one server."""
 
+    connection_pool: RedisPool
+
     async def ask(self, *command: Any) -> Any:
         """The raw reply to *command*; the library's own way takes twice as long."""
-        pool = self._pool
+        pool = self.connection_pool
         connection = await pool.get_connection()
         try:
             return await cast("RedisConnection", connection).ask(*command)
@@ -146,12 +150,8 @@ class Single(Redis):
 
     async def renew(self) -> None:
         """Close idle connections, because they may lead to a server that is no longer the primary."""
-        await self._pool.drop_idle()
+        await self.connection_pool.drop_idle()
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002, FBT001  theirs
         """Close all connections."""
-        await self._pool.aclose()
-
-    @property
-    def _pool(self) -> RedisPool:
-        return cast("RedisPool", self.connection_pool)
+        await self.connection_pool.aclose()

@@ -45,18 +45,19 @@ def making_sense() -> Iterator[None]:
 class Meter:
     """Counts the replies of one connection, none of which may have more than *most* bytes."""
 
-    __slots__ = ("_bulk", "_elements", "_line", "_most", "_open", "_size")
+    __slots__ = ("_bulk", "_elements", "_left", "_line", "_most", "_outer", "_size")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._line = b""
         self._bulk = 0
-        self._open: list[int] = []
+        self._left = 1  # members that are still to come, at the level that is being read; a reply is one
+        self._outer: list[int] = []  # the same of the levels around it
         self._elements = 0
         self._size = 0
 
     def __repr__(self) -> str:
-        return f"<Meter {self._size} bytes, {self._elements} elements, {len(self._open)} levels>"
+        return f"<Meter {self._size} bytes, {self._elements} elements, {len(self._outer)} levels>"
 
     def count(self, data: bytes) -> None:
         """Go through *data*, the next bytes. Raises ``Garbled``, after which nothing of them is to be read."""
@@ -68,7 +69,9 @@ class Meter:
             self._bulk -= at
             if self._bulk:
                 return
-            self._member()
+            self._left -= 1
+            if not self._left:
+                self._leave()
         while at < end:
             stop = data.find(b"\r\n", at)
             if (stop if stop >= 0 else end) - at > LONGEST_LINE:
@@ -79,8 +82,10 @@ class Meter:
             at = self._read(data[at], data[at + 1 : stop], stop + 2)
             if at > end:
                 self._bulk = at - end
-            else:
-                self._member()
+                return
+            self._left -= 1
+            if not self._left:
+                self._leave()
 
     def _read(self, kind: int, text: bytes, at: int) -> int:
         """
@@ -105,17 +110,16 @@ class Meter:
 
     def _enter(self, length: int) -> None:
         self._elements += length
-        self._open.append(length + 1)  # its header counts as a member
+        self._outer.append(self._left)
+        self._left = length + 1  # its header counts as a member
         if self._elements > MOST_ELEMENTS:
             raise Garbled("a reply has too many elements")
-        if len(self._open) > DEEPEST:
+        if len(self._outer) > DEEPEST:
             raise Garbled("a reply has too many levels")
 
-    def _member(self) -> None:
-        """A member is complete; so are the arrays of which it is the last, and possibly the reply."""
-        while self._open:
-            self._open[-1] -= 1
-            if self._open[-1]:
-                return
-            self._open.pop()
-        self._elements = self._size = 0
+    def _leave(self) -> None:
+        """The last member of an array has come, and so has the array; so have those of which it is the last."""
+        while self._outer and not self._left:
+            self._left = self._outer.pop() - 1
+        if not self._left:
+            self._left, self._elements, self._size = 1, 0, 0

@@ -53,7 +53,8 @@ class RedisStream(asyncio.Protocol):
     async def read(self, _most: int = 0) -> bytes:
         """The bytes that have come, or that come next. Raises ``OSError`` if nothing comes any more, or ``Garbled``."""
         while not self._came:
-            self._check()
+            if self._over:
+                raise self._end()
             self._reading = asyncio.get_running_loop().create_future()
             try:
                 await self._reading
@@ -79,7 +80,8 @@ class RedisStream(asyncio.Protocol):
         """Wait until there is room to write more. Raises ``OSError`` where the connection is gone."""
         if self._room is not None:
             await self._room
-        self._check()
+        if self._over:
+            raise self._end()
 
     def close(self) -> None:
         """Close after the written bytes."""
@@ -135,9 +137,9 @@ class RedisStream(asyncio.Protocol):
         _wake(self._room)
         self._room = None
 
-    def _check(self) -> None:
-        if self._over:
-            raise self._error or ConnectionResetError("closed by the server")
+    def _end(self) -> Exception:
+        """Why nothing comes any more."""
+        return self._error or ConnectionResetError("closed by the server")
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:

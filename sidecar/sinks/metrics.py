@@ -127,6 +127,8 @@ class Metrics(Collector):
     *version* is the program's; *names* and *revision* are the configuration's. *readings* give what other parts know,
     by the names in ``READINGS``; a reading that is not passed is not exposed. *breakdowns* give numbers by label, by
     the names in ``BREAKDOWNS``. There are never more than ``names.bound`` series.
+
+    *redis* counts one command to Redis, which took so many seconds.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Metrics(Collector):
         self._tokens = dict.fromkeys(TOKENS.closed, 0)
         self._overhead = _Histogram(OVERHEADS)
         self._redis = _Histogram(LATENCIES)
+        self.redis = self._redis.observe
         self._throttled = dict.fromkeys(THROTTLED.closed, 0)
         self._refreshes = dict.fromkeys(REFRESHES.closed, 0)
         self._plan = plan(names)
@@ -195,10 +198,6 @@ class Metrics(Collector):
         ):
             family.adopt(self._plan.places(metric), names)
         self._breakdown_labels = {metric.name: self._plan.places(metric) for metric in BREAKDOWNS}
-
-    def redis(self, seconds: float) -> None:
-        """Count one command to Redis."""
-        self._redis.observe(seconds)
 
     def record(self, record: Record) -> None:
         """Count one request."""

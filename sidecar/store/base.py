@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from sidecar.core.cache.beside import Asked, never
 from sidecar.core.cache.held import Held
 from sidecar.core.cache.purges import Purges
-from sidecar.core.model import Entry, Key, Position
+from sidecar.core.model import Entry, Key
 
 Suffices = Callable[[Entry], bool]
 """Whether an entry found behind memory answers the call; if not, somebody must fetch."""
@@ -62,12 +62,11 @@ class Store(Protocol):
     """
 
     @property
-    def position(self) -> Position:
-        """How far the fleet's purges are known: entries fetched from now on carry this position."""
-
-    @property
     def purges(self) -> Purges:
-        """The known purges. After its ``until`` this process must ``catch_up`` before it serves from memory."""
+        """
+        The known purges: entries fetched from now on carry their ``position``. After its ``until`` this process must
+        ``catch_up`` before it serves from memory.
+        """
 
     def find(self, key: Key) -> Held | None:
         """The entry in this process's memory. The look-up counts as a hit for eviction."""

@@ -9,8 +9,9 @@ every value has a type and range that our entries can have. A change of the layo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from enum import StrEnum
+from itertools import chain
+from math import isnan
 from operator import itemgetter
 from typing import Any
 
@@ -28,9 +29,10 @@ LONGEST_TIME = 1e10
 """Seconds: the year 2286, or a span of that length."""
 
 _INTEGERS = 2**63
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
-_FORBIDDEN = re.compile(rb"[\r\n\0]")  # RFC 9110, 5.5
+_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z").match  # RFC 9110, 5.6.2
+_forbidden = re.compile(rb"[\r\n\0]").search  # RFC 9110, 5.5
 _FORMS = frozenset(Form)
+_first, _second = itemgetter(0), itemgetter(1)
 
 
 class EnvelopeFault(StrEnum):
@@ -103,9 +105,8 @@ def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | EnvelopeFault:
     if fields.keys() != _NUMBERS:
         return EnvelopeFault.PAYLOAD
     values = _in_order(fields)
-    for check, value in zip(_LAYOUT, values, strict=True):
-        if not check(value):
-            return EnvelopeFault.PAYLOAD
+    if tuple(map(type, values)) != _LAYOUT or not _in_range(values):
+        return EnvelopeFault.PAYLOAD
     (
         _, proof, status, headers, body, form, service, route, model, at, ttl, revalidate, error, usage, region,
         seconds, tags, partition, position, vary, strict, age, target,
@@ -140,95 +141,72 @@ def _counted(number: int) -> int:
     return min(max(number, 0), _INTEGERS - 1)
 
 
-def _is(kind: type) -> Callable[[Any], bool]:
-    return lambda value: type(value) is kind
-
-
-def _sized(*sizes: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is bytes and len(value) in sizes
-
-
-def _text(value: Any) -> bool:
-    return type(value) is str and len(value) <= LONGEST_TEXT
-
-
-def _time(value: Any) -> bool:
-    return type(value) is float and 0 <= value <= LONGEST_TIME  # not so for a NaN
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _INTEGERS
-
-
-def _status(value: Any) -> bool:
-    return type(value) is int and 200 <= value <= 599
-
-
-def _form(value: Any) -> bool:
-    return type(value) is str and value in _FORMS
-
-
-def _usage(value: Any) -> bool:
-    return type(value) is tuple and len(value) == 4 and all(map(_count, value))
-
-
-def _tags(value: Any) -> bool:
-    return type(value) is tuple and len(value) <= MOST_TAGS and all(map(_text, value))
-
-
-def _position(value: Any) -> bool:
-    return type(value) is tuple and len(value) == 2 and _sized(0, 16)(value[0]) and _count(value[1])
-
-
-def _vary(value: Any) -> bool:
-    return type(value) is tuple and len(value) <= MOST_VARIED and all(map(_varied, value))
-
-
-def _varied(value: Any) -> bool:
-    if type(value) is not tuple or len(value) != 2:
+def _in_range(values: tuple[Any, ...]) -> bool:
+    """Whether *values*, each of the type that ``_LAYOUT`` says, are such as our entries can have."""
+    (
+        _, proof, status, headers, _, form, service, route, model, at, ttl, revalidate, error, usage, region,
+        seconds, tags, partition, position, vary, _, age, target,
+    ) = values  # fmt: skip
+    if len(usage) != 4 or len(position) != 2 or len(tags) > MOST_TAGS or len(vary) > MOST_VARIED:
         return False
-    return type(value[0]) is bytes and len(value[0]) <= LONGEST_TEXT and _sized(0, 16)(value[1])
-
-
-def _pairs(value: Any) -> bool:
-    return type(value) is tuple and all(map(_pair, value))
-
-
-def _pair(value: Any) -> bool:
-    if type(value) is not tuple or len(value) != 2:
+    if not _are_pairs(headers + vary):
         return False
-    name, content = value
-    if type(name) is not bytes or type(content) is not bytes:
+    incarnation, number = position
+    texts = (service, route, model, region, *tags)
+    times = (at, ttl, revalidate, error, seconds, age)
+    counts = (*usage, number)
+    marks = (partition, target, incarnation, *map(_second, vary))
+    return (
+        len(proof) == 32
+        and 200 <= status <= 599
+        and form in _FORMS
+        and set(map(type, texts)) == {str}
+        and max(map(len, texts)) <= LONGEST_TEXT
+        and not any(map(isnan, times))
+        and 0 <= min(times) <= max(times) <= LONGEST_TIME
+        and set(map(type, counts)) == {int}
+        and 0 <= min(counts) <= max(counts) < _INTEGERS
+        and set(map(type, marks)) == {bytes}
+        and set(map(len, marks)) <= {0, 16}
+        and max(map(len, map(_first, vary)), default=0) <= LONGEST_TEXT
+        and all(map(_token, map(_first, headers)))
+        and not any(map(_forbidden, map(_second, headers)))
+    )
+
+
+def _are_pairs(values: tuple[Any, ...]) -> bool:
+    """Whether *values* are pairs of bytes."""
+    if not (set(map(type, values)) <= {tuple} and set(map(len, values)) <= {2}):
         return False
-    return _TOKEN.match(name) is not None and _FORBIDDEN.search(content) is None
+    return set(map(type, chain.from_iterable(values))) <= {bytes}
 
 
-_LAYOUT: tuple[Callable[[Any], bool], ...] = (
-    _is(int),  # 0 the schema's version
-    _sized(32),  # 1 the key's proof
-    _status,  # 2
-    _pairs,  # 3 headers
-    _is(bytes),  # 4 body
-    _form,  # 5
-    _text,  # 6 service
-    _text,  # 7 route
-    _text,  # 8 model
-    _time,  # 9 at
-    _time,  # 10 ttl
-    _time,  # 11 stale while revalidate
-    _time,  # 12 stale if error
-    _usage,  # 13 prompt, completion, cached, reasoning
-    _text,  # 14 region
-    _time,  # 15 seconds
-    _tags,  # 16
-    _sized(0, 16),  # 17 partition
-    _position,  # 18 incarnation and number
-    _vary,  # 19 names of fields and digests
-    _is(bool),  # 20 strict
-    _time,  # 21 age
-    _sized(0, 16),  # 22 target
+_LAYOUT: tuple[type, ...] = (
+    int,  # 0 the schema's version
+    bytes,  # 1 the key's proof
+    int,  # 2 status
+    tuple,  # 3 headers
+    bytes,  # 4 body
+    str,  # 5 form
+    str,  # 6 service
+    str,  # 7 route
+    str,  # 8 model
+    float,  # 9 at
+    float,  # 10 ttl
+    float,  # 11 stale while revalidate
+    float,  # 12 stale if error
+    tuple,  # 13 prompt, completion, cached, reasoning
+    str,  # 14 region
+    float,  # 15 seconds
+    tuple,  # 16 tags
+    bytes,  # 17 partition
+    tuple,  # 18 incarnation and number
+    tuple,  # 19 vary: names of fields and digests
+    bool,  # 20 strict
+    float,  # 21 age
+    bytes,  # 22 target
 )
-"""What the value of each number has to be."""
+"""The type of the value of each number."""
 
 _NUMBERS = frozenset(range(len(_LAYOUT)))
 _in_order = itemgetter(*range(len(_LAYOUT)))

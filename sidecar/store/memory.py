@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 def weigh(key: Key, entry: Entry, noted: tuple[str, ...] = ()) -> int:
     """Bytes that keeping *entry* costs, with the tags that are *noted* beside it."""
-    texts = len(entry.model) + sum(map(len, entry.tags)) + sum([TAG_OVERHEAD + len(tag) for tag in noted])
+    texts = len(entry.model) + sum(map(len, entry.tags)) + TAG_OVERHEAD * len(noted) + sum(map(len, noted))
     rare = 0
     if entry.vary:
         rare = PAIR_OVERHEAD * len(entry.vary) + sum(map(len, chain.from_iterable(entry.vary)))
@@ -95,7 +95,7 @@ class Memory:
         self._touch = self._policy.touch
         self._shrinking = False
         self._slots: dict[bytes, _Slot] = {}
-        self._due: dict[float, set[_Slot]] = {}
+        self._due: dict[float, set[_Slot]] = {}  # by the number of the span in which they can no longer serve anybody
         self._targets: dict[bytes, set[_Slot]] = {}
         self._purging: frozenset[Scope] = frozenset()
         self._taken = taking(())
@@ -193,8 +193,9 @@ class Memory:
         if slot is not None and slot.key != key:
             return False
         noted = () if slot is None else tuple([tag for tag in slot.value.noted if tag not in entry.tags])
-        cost = weigh(key, entry, noted)
-        if entry.size > self._rule.max_entry_bytes or cost > self._rule.max_bytes:
+        cost, rule = weigh(key, entry, noted), self._rule
+        # an entry costs more than its size, so the size needs a look only where the cost is above its bound
+        if cost > rule.max_bytes or (cost > rule.max_entry_bytes and entry.size > rule.max_entry_bytes):
             return False
         held = hold(entry, self._now(), self._clock(), noted)
         if slot is None:
@@ -204,10 +205,11 @@ class Memory:
             self._unschedule(slot)
             slot.value = held
             gone = self._policy.resize(slot, cost)
-        self._due.setdefault(_span(held), set()).add(slot)
+        self._due.setdefault(held.end // GRAIN, set()).add(slot)
         if entry.target:
             self._targets.setdefault(entry.target, set()).add(slot)
-        self._evict(gone)
+        if gone:
+            self._evict(gone)
         return True
 
     def tags(self, key: Key) -> tuple[str, ...]:
@@ -348,7 +350,7 @@ class Memory:
     def _unschedule(self, slot: _Slot) -> None:
         if self._unswept:
             self._unswept.pop(slot.key.address, None)
-        _withdraw(self._due, _span(slot.value), slot)
+        _withdraw(self._due, slot.value.end // GRAIN, slot)
         if slot.value.entry.target:
             _withdraw(self._targets, slot.value.entry.target, slot)
 
@@ -363,8 +365,3 @@ def _withdraw(index: dict[T, set[_Slot]], at: T, slot: _Slot) -> None:
     slots.discard(slot)
     if not slots:
         del index[at]
-
-
-def _span(held: Held) -> float:
-    """The number of the span in which *held* dies: when it may no longer serve, not even stale."""
-    return held.end // GRAIN

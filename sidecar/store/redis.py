@@ -88,8 +88,7 @@ class RedisRemote:
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
         """Read the entry of *key*, or take the lease on it, or wait for the process that has it."""
         try:
-            names = [name_of(secret, key) for secret in self._keyring().keys]
-            search = Search(self, key, suffices, names, beside)
+            search = Search(self, key, suffices, self._keyring(), beside)
         except Exception as error:  # noqa: BLE001 - a bug here must cost the caller no more than a look-up
             self._report(error)
             return NOTHING
@@ -103,7 +102,7 @@ class RedisRemote:
             if search.lease is not None:
                 search.lease.release(failed=False)
             raise
-        if search.entry is not None and not self.admits(key, search.entry):
+        if search.entry is not None and not search.sure and not self.admits(key, search.entry):
             search.entry = None  # purged while we waited
         return Fetched(search.entry, search.lease, search.waited, search.second)
 

@@ -7,14 +7,15 @@ The rule: what a search has found stands in its fields, so nothing is lost when 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sidecar.core.cache.beside import Asked
+from sidecar.core.key.keyring import Keyring
+from sidecar.core.key.keyring import name as name_of
 from sidecar.core.model import Entry, Key
 from sidecar.errors import FleetAway
 from sidecar.store.base import Suffices
-from sidecar.store.ports import FetchLeases, FetchLook
+from sidecar.store.ports import FetchLeases
 
 FIRST_PAUSE = 0.01
 """Seconds between the first two looks of a waiting call; doubled from look to look."""
@@ -88,27 +89,28 @@ class Search:
     """
     One fetch: look until there is an entry that suffices, the lease, or the news that there will be neither.
 
-    *names* are those of the key; the first is by the secret that writes. What was found so far stays in the fields, so
-    it is not lost if Redis goes away in the middle.
+    The entry is looked for under the name that *keyring*'s first secret gives it, and once under that by the secret
+    which is being replaced. What was found so far stays in the fields, so it is not lost if Redis goes away in the
+    middle. *sure*: the *entry* suffices, and nothing was waited for since it was admitted.
     """
 
     __slots__ = (
         "_beside", "_budget", "_elsewhere", "_key", "_name", "_remote", "_seen", "_suffices", "entry", "lease",
-        "second", "waited",
+        "second", "sure", "waited",
     )  # fmt: skip
 
-    def __init__(
-        self, remote: SearchedRemote, key: Key, suffices: Suffices, names: Sequence[bytes], beside: Asked
-    ) -> None:
+    def __init__(self, remote: SearchedRemote, key: Key, suffices: Suffices, keyring: Keyring, beside: Asked) -> None:
         self._beside = beside
         self._remote = remote
         self._key = key
         self._suffices = suffices
-        self._name, *self._elsewhere = names
+        first, *self._elsewhere = keyring.keys
+        self._name = name_of(first, key)
         self._budget = remote.leases.budget()
         self._seen = b""
         self.entry: Entry | None = None
         self.lease: RedisLease | None = None
+        self.sure = False
         self.waited = False
         self.second = False
 
@@ -135,14 +137,15 @@ class Search:
 
     async def _look(self, note: bytes) -> tuple[bool, float]:
         """Whether the search is over; and for how many seconds another process holds the lease."""
-        remote = self._remote
+        remote, name = self._remote, self._name
         try:
-            sight = await self._sight(note)
-            while sight.value is not None:
-                if await self._take(self._name, sight.value, sight.seconds):
+            while True:
+                sight = await remote.leases.look(name, self._budget, seen=self._seen, note=note, beside=self._beside())
+                if sight.value is None:
+                    break
+                if await self._take(name, sight.value, sight.seconds):
                     return True, 0.0
                 self._seen = sight.value[-TAIL:]
-                sight = await self._sight(note)
         except FleetAway as away:
             if self.waited and away.reason == "busy":
                 return False, remote.leases.ceiling  # so many calls wait here that this look had no turn; Redis works
@@ -159,10 +162,6 @@ class Search:
             await asyncio.sleep(remote.draw() * JITTER)
         return True, 0.0
 
-    async def _sight(self, note: bytes) -> FetchLook:
-        leases, beside = self._remote.leases, self._beside()
-        return await leases.look(self._name, self._budget, seen=self._seen, note=note, beside=beside)
-
     async def _take(self, name: bytes, value: bytes, seconds: float) -> bool:
         """Note what was found under *name*. Returns whether it suffices."""
         entry = await self._remote.open(name, self._key, value, seconds)
@@ -172,6 +171,7 @@ class Search:
         if not self._suffices(entry):
             return False
         self._remote.hits += 1
+        self.sure = True
         return True
 
     async def _move(self) -> bool:
@@ -180,9 +180,9 @@ class Search:
         secret's name. Otherwise every process would look here, one after the other.
         """
         while self._elsewhere:
-            name = self._elsewhere.pop()
-            found = await self._remote.read(name, self._budget)
-            if found is not None and await self._take(name, *found):
+            elsewhere = name_of(self._elsewhere.pop(), self._key)
+            found = await self._remote.read(elsewhere, self._budget)
+            if found is not None and await self._take(elsewhere, *found):
                 if self.lease is not None and self.entry is not None:
                     self.lease.keep(self.entry)
                     self.lease = None

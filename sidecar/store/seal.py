@@ -177,8 +177,13 @@ class Seal:
         if payload is None:
             return EnvelopeFault.FORGED
         packed = self._expand(payload, most) if outer.flags & _COMPRESSED else payload
-        found = packed if isinstance(packed, EnvelopeFault) else unpack(packed)
-        return EnvelopeFault.SIZE if not isinstance(found, EnvelopeFault) and found[1].size > self._limit else found
+        if isinstance(packed, EnvelopeFault):
+            return packed
+        found = unpack(packed)
+        # an entry is smaller than its packed form, so its size needs a look only where that is above the limit
+        if len(packed) > self._limit and not isinstance(found, EnvelopeFault) and found[1].size > self._limit:
+            return EnvelopeFault.SIZE
+        return found
 
     def _expand(self, payload: bytes | memoryview, most: int) -> bytes | EnvelopeFault:
         """

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sidecar.core.cache.beside import Asked, never
 from sidecar.core.cache.purges import Purges
-from sidecar.core.model import Entry, Key, Position
+from sidecar.core.model import Entry, Key
 from sidecar.store.base import NOTHING, Fetched, Remote, Suffices
 from sidecar.store.memory import Memory
 
@@ -95,11 +95,6 @@ class Tiered:
     def __repr__(self) -> str:
         return f"<Tiered {self.memory!r} before {type(self._remote).__name__}>"
 
-    @property
-    def position(self) -> Position:
-        """How far the fleet's purges are known."""
-        return self.purges.position
-
     async def fetch(self, key: Key, suffices: Suffices, *, patience: float, beside: Asked = never) -> Fetched:
         """Ask the remote tier; what is found there is in memory afterwards, if it fits."""
         fetched = await self._remote.fetch(key, suffices, patience=patience, beside=beside)
@@ -112,8 +107,10 @@ class Tiered:
         """Put an entry of the remote tier into memory, if it is newer than the one there. False: it has been purged."""
         if not self.purges.allows(key, entry):
             return False
-        known = self.memory.peek(key)
-        if known is None or known.at < entry.at:
+        known = self.memory.find(key)
+        if known is None:
+            self.memory.put(key, entry)
+        elif known.entry.at < entry.at:
             self.memory.put(key, entry)
             # The tags noted for the older entry stay beside the new one, and the fleet must know them as long as this
             # one lives.

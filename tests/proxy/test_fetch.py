@@ -75,10 +75,6 @@ class Held:
         self.go = asyncio.Event()
         self.reached = 0
 
-    @property
-    def position(self):
-        return self.store.position
-
     def __getattr__(self, name):
         return getattr(self.store, name)
 

@@ -35,7 +35,7 @@ async def board_and_leave(coalescer, desk, fetch):
     """Have a call sent, and leave it."""
     _, reader = desk.fly(fetch)
     await desk.settle()
-    coalescer(desk).leave(reader, fetch.draft)
+    coalescer(desk).leave(fetch.draft, reader)
 
 
 async def test_call_goes_on(desks, coalescer, records):
@@ -105,7 +105,7 @@ async def test_nothing_is_owed(desks, coalescer, records):
     await reader.opening()
     while await reader.read():
         pass
-    coalescer(desk).leave(reader, fetch.draft)
+    coalescer(desk).leave(fetch.draft, reader)
 
     assert ([], 0, 1) == (records, fetch.draft.running, fetch.draft.attempts)
 

@@ -112,7 +112,7 @@ async def test_the_time_used_is_taken_off_the_budget(links, redis_server):
     budget = TimeBudget(100.0)
     await link.run(lambda client: client.ping(), budget, op="look-up")
 
-    assert 96.0 == budget.left
+    assert 97.0 == budget.left
     assert [("look-up", 1)] == links.timed
 
 

@@ -145,10 +145,10 @@ async def test_what_else_is_purged(purges):
 def test_position(purges):
     """It is that of the purges that are known."""
     store = Tiered(memory_of(), Nowhere(), purges)
-    before = store.position
+    before = store.purges.position
     purges.learn(Tail(LOG, 9), 0.0)
 
-    assert (Position(LOG, 5), Position(LOG, 9)) == (before, store.position)
+    assert (Position(LOG, 5), Position(LOG, 9)) == (before, store.purges.position)
 
 
 def test_share(purges):

@@ -296,7 +296,7 @@ class S3Fifo(Generic[K, V]):
 
     def _make_room(self, cost: int) -> list[CacheSlot[K, V]]:
         gone: list[CacheSlot[K, V]] = []
-        while self.count and (self.cost + cost > self._capacity or 0 < self._entries <= self.count):
+        while (self.cost + cost > self._capacity or 0 < self._entries <= self.count) and self.count:
             self._let_go(gone)
         return gone
 

@@ -164,12 +164,9 @@ def obstacles(facts: Facts, route: Route, principal: Principal) -> Iterator[str]
         yield Reason.NO_CREDENTIAL
     if principal.signed:
         yield Reason.UNPROVABLE_SIGNATURE
-    if mode is CacheMode.DETERMINISTIC and facts.bypass not in _UNREAD and not _deterministic(facts, route):
+    deterministic = facts.deterministic or (facts.seeded and route.cache.trust_seed)
+    if mode is CacheMode.DETERMINISTIC and facts.bypass not in _UNREAD and not deterministic:
         yield Reason.NOT_DETERMINISTIC
-
-
-def _deterministic(facts: Facts, route: Route) -> bool:
-    return facts.deterministic or (facts.seeded and route.cache.trust_seed)
 
 
 class Freshness(Struct, frozen=True, gc=False):

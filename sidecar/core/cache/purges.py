@@ -221,7 +221,7 @@ class Purges:
 
     def allows(self, key: Key, entry: Entry) -> bool:
         """Like ``admits``, for an entry. Most entries are newer than the last purge; their scopes need no look."""
-        if not self.changes.allows(entry):
+        if entry.target and not self.changes.allows(entry):
             return False
         log, number = entry.position
         if log and log == self.position.incarnation and number >= self.position.number and not self._pending:

@@ -34,7 +34,8 @@ class Budget:
 
     def call(self, now: float) -> None:
         """Count a call: its first attempt, which is always made."""
-        self._pass(now)
+        if now >= self._second + 1:
+            self._pass(int(now))
         self._calls[self._second % SECONDS] += 1
         self.calls += 1
 
@@ -54,17 +55,15 @@ class Budget:
 
     def left(self, now: float) -> float:
         """How many extra attempts are left, not below 0."""
-        self._pass(now)
+        if now >= self._second + 1:
+            self._pass(int(now))
         return max(0.0, self._allowance() - self.extras)
 
     def _allowance(self) -> float:
         return self._share * self.calls + self._floor
 
-    def _pass(self, now: float) -> None:
-        """Drop the counts of past seconds."""
-        second = int(now)
-        if second <= self._second:
-            return
+    def _pass(self, second: int) -> None:
+        """Drop the counts of the seconds that are past at *second*."""
         for passed in range(self._second + 1, min(second, self._second + SECONDS) + 1):
             at = passed % SECONDS
             self.calls -= self._calls[at]

@@ -19,6 +19,7 @@ Reasons = tuple[tuple[str, Callable[[Members], bool | tuple[str, ...]]], ...]
 """Why a call is never looked up, and the test for it, which may name other reasons; the first that holds is shown."""
 
 _WHOLE = View()
+_NUMBERS = frozenset({int, float})
 
 _OWN_TOOLS = frozenset({"custom", "local_shell", "apply_patch"})
 """
@@ -72,7 +73,7 @@ def transcription(members: Members) -> Facts:
         model=_text(model),
         view=View(stream=isinstance(stream, str) and stream.lower() in {"true", "1"}),
         deterministic=_is_zero_text(members.get("temperature", "0")),
-        bypass=_first(found),
+        bypass=next(iter(found), ""),
         further=found[1:],
         format=_text(members.get("response_format")).strip().lower(),
     )
@@ -81,7 +82,7 @@ def transcription(members: Members) -> Facts:
 def speech(members: Members) -> Facts:
     """``POST /audio/speech``: each reading of a text sounds a little different."""
     found = _found(_ANY, members)
-    return Facts(model=_text(members.get("model")), bypass=_first(found), further=found[1:])
+    return Facts(model=_text(members.get("model")), bypass=next(iter(found), ""), further=found[1:])
 
 
 def nothing(members: Members) -> Facts:
@@ -108,8 +109,8 @@ def _generated(
         model=_text(members.get("model")),
         view=_WHOLE if not stream else View(stream=True, usage=usage),
         deterministic=_is_zero(members.get("temperature")) and not remote,
-        seeded=_is_number(members.get("seed")) and not remote,
-        bypass=_first(reasons),
+        seeded=type(members.get("seed")) in _NUMBERS and not remote,
+        bypass=next(iter(reasons), ""),
         further=reasons[1:],
         inject_usage=inject and not reasons,
         expects=expects,
@@ -121,7 +122,7 @@ def _computed(members: Members, reasons: Reasons, expects: int = 0) -> Facts:
     return Facts(
         model=_text(members.get("model")),
         deterministic=not _input_is_remote(members),
-        bypass=_first(found),
+        bypass=next(iter(found), ""),
         further=found[1:],
         expects=expects,
     )
@@ -134,10 +135,6 @@ def _found(reasons: Reasons, members: Members) -> tuple[str, ...]:
         if holding := holds(members):
             found += holding if isinstance(holding, tuple) else (reason,)
     return tuple(dict.fromkeys(found)) if found else found
-
-
-def _first(found: tuple[str, ...]) -> str:
-    return found[0] if found else ""
 
 
 def _given(name: str) -> Callable[[Members], bool]:
@@ -189,6 +186,8 @@ def _is_own(tool: Mapping[str, Any]) -> bool:
 
 def _refers(deciding_fields: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The reasons of messages that name what only the service has: a file, or the sound of an earlier answer."""
+    if not deciding_fields:
+        return ()
     spoken = [audio for message in deciding_fields for audio in _objects(message.get("audio"))]
     named = ("file-id",) if any(map(_names_file_within, deciding_fields)) else ()
     return (*named, "stateful") if any(audio.get("id") is not None for audio in spoken) else named
@@ -247,7 +246,11 @@ def _is_remote(part: Mapping[str, Any]) -> bool:
 
 def _messages_of(value: object) -> Sequence[Mapping[str, Any]]:
     """The objects with more than a role and its text. Most messages have no more, and this runs on every call."""
-    return [one for one in _objects(value) if len(one) != 2 or type(one.get("content")) is not str or "role" not in one]
+    return [
+        one
+        for one in (value if type(value) is list else (value,))
+        if type(one) is dict and (len(one) != 2 or type(one.get("content")) is not str or "role" not in one)
+    ]
 
 
 def _objects(value: object) -> Sequence[Mapping[str, Any]]:
@@ -261,12 +264,8 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _is_number(value: object) -> bool:
-    return type(value) is int or type(value) is float
-
-
 def _is_zero(value: object) -> bool:
-    return _is_number(value) and value == 0
+    return type(value) in _NUMBERS and value == 0
 
 
 def _is_zero_text(value: object) -> bool:

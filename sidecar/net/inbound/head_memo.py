@@ -123,7 +123,7 @@ class HeadMemo:
         # stay among the numbers, where no plan has it
         if not start and marks[0] <= 0:
             return None
-        numbers = [mark for mark in marks if mark]
+        numbers = list(filter(None, marks))
         if start:
             numbers = self._opening_numbers + numbers
         if -1 - size not in numbers:

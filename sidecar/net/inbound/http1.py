@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from msgspec import Struct
@@ -44,7 +45,7 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?").f
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: |$)").match
 
-_STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Framing(Struct, frozen=True, gc=False):
@@ -119,9 +120,10 @@ def too_large(status: int) -> Refused:
     return _refused(431, "fields-too-large", "The header fields, trailers or chunk extensions are too large.")
 
 
+@lru_cache(maxsize=1000)
 def status_line(status: int) -> bytes:
     """The first line of an answer, CRLF included."""
-    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, b""))
 
 
 def date_line(now: float) -> bytes:

@@ -172,8 +172,10 @@ class Flight:
         """*reader* stops reading. May be called twice."""
         if reader not in self._readers:
             return
-        self._part(reader)
-        if self._buffer.left_behind(reader.at):
+        del self._readers[reader]
+        if self._readers:
+            self._bequeath(reader.draft)
+        if self._buffer.windowed and self._buffer.left_behind(reader.at):
             self._trim()
         self._desert()
 
@@ -297,7 +299,8 @@ class Flight:
 
     def _let_go(self, readers: list[Seat], *, together: bool = False) -> None:
         for reader in readers:
-            self._part(reader)
+            del self._readers[reader]
+            self._bequeath(reader.draft)
             reader.released, reader.together = True, together
             reader.wake()
         self._trim()
@@ -330,10 +333,8 @@ class Flight:
         if self._room is not None and not self._room.done() and (self._buffer.held <= WINDOW or not self._readers):
             self._room.set_result(None)
 
-    def _part(self, reader: Seat) -> None:
-        """*reader* stops reading; if the call still costs money, another reader's draft takes over the cost."""
-        del self._readers[reader]
-        left = reader.draft
+    def _bequeath(self, left: Draft | None) -> None:
+        """A reader has *left* its draft; if the call still costs money, another reader's draft takes over the cost."""
         if left is None or left is not self.draft or self.over or self.settled:
             return
         heir = next((other.draft for other in self._readers if other.draft is not None), None)
@@ -347,7 +348,7 @@ class Flight:
             return
         if self.over:
             self._drop()
-        elif self._on_abandon(self) and self.task is not None:
+        elif self.task is not None and self._on_abandon(self):
             self.close()
             self.task.cancel()
 

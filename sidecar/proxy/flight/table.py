@@ -99,7 +99,8 @@ class Flights:
 
     def ground(self, flight: Flight) -> None:
         """A reserved flight needs no fetch: the callers that joined were served otherwise, or have left."""
-        flight.close()
+        flight.joinable = False
+        self._close(flight)
         self._flying.discard(flight)
 
     def lead(
