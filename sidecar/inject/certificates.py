@@ -38,15 +38,17 @@ class Issued(Struct, frozen=True):
 def issue(names: Sequence[str], now: datetime) -> Issued:
     """A certificate for the host *names*, the first of which is its subject, valid from *now* for ``LIFE``."""
     signer = ec.generate_private_key(ec.SECP256R1())
+    # each authority has a name of its own: of two with one name, readers try the first and give up
+    name = f"ai-sidecar-webhook-ca {x509.random_serial_number():040x}"[:64]
     authority = (
-        _begun("ai-sidecar-webhook-ca", "ai-sidecar-webhook-ca", signer, now)
+        _begun(name, name, signer, now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs=True), critical=True)
         .sign(signer, hashes.SHA256())
     )
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _begun(names[0][:64], "ai-sidecar-webhook-ca", key, now)
+        _begun(names[0][:64], name, key, now)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
