@@ -370,6 +370,10 @@ async def test_the_mode_while_an_operators_stands(lab_of, disk, east: Region):
     """An operator's mode goes on until its end; then that of the file holds."""
     lab = await lab_of(rules(east))
     await act(lab, "mode", {"mode": "cache-off", "for": "10m"})
+    await change(lab, disk, rules(east, route="cache: {ttl: 1h}"))
+
+    assert "bypass" == await outcome(lab), "another rule that changes does not end it"
+
     await change(lab, disk, rules(east, more="mode: passthrough"))
 
     assert Mode.CACHE_OFF is lab.sidecar.operations.mode

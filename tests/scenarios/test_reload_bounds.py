@@ -70,6 +70,32 @@ async def test_the_largest_entry(build_lab, script, disk):
     assert ["miss", "miss"] == [await ask(lab, 2), await ask(lab, 2)]
 
 
+async def test_how_much_is_read_before_it_is_passed_on(build_lab, script, disk):
+    """An answer that breaks off after more than an entry may have goes on to the caller; after less, another is had."""
+
+    async def break_off(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(whole(completion("x" * 200 * KIB))[: 100 * KIB])
+        await writer.drain()
+        writer.close()
+
+    broken = await script(break_off)
+    async with running("west") as (west,):
+
+        def by(size: str) -> str:
+            text = rules(broken.url, west, more=f"cache: {{memory: {{max_entry_bytes: {size}}}}}")
+            return text.replace("name: west,", "name: west, priority: 2,")
+
+        disk.write(by("16Ki"))
+        lab = await build_lab("", on_disk=disk.source())
+        found = []
+        for number, size in enumerate(("16Ki", "1Mi", "16Ki")):
+            await change(lab, disk, by(size))
+            reply = await lab.ask(chat(number))
+            found.append((reply.broken, west.calls))
+
+    assert [(True, 0), (False, 1), (True, 1)] == found
+
+
 async def test_memory_in_flight(build_lab, disk, upstream: Region):
     """A body lies in memory where the bound of the time has room for it, else in a file; it is cached either way."""
     room, tight = (rules(upstream, more=f"limits: {{inflight_memory: {size}}}") for size in ("64Mi", "1Mi"))

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from sidecar.app.sidecar import Sidecar
+from sidecar.cli.keygen import line
 from sidecar.core.rules import Mode
 from sidecar.settings import forwarding
 from tests.scenarios.conftest import Lab
+from tests.scenarios.desks import metric
 from tests.scenarios.regions import Region, chat, running
 from tests.scenarios.rules_on_disk import OPEN, RulesOnDisk, WarmCaller, events, live, reload, rules
 
@@ -156,21 +158,46 @@ async def test_a_process_that_only_forwards(disk, upstream: Region):
         await sidecar.stop()
 
 
-async def test_a_fleet_on_two_revisions(build_fleet, disk, tmp_path: Path, upstream: Region):
-    """It is seen in each pod's status and metrics, and it ends."""
-    one, two = await build_fleet(upstream.url)
-    one.sidecar.fleet.presence._revision = lambda: "aaa"
-    two.sidecar.fleet.presence._revision = lambda: "bbb"
-    for lab in (one, two, one):
-        await lab.sidecar.fleet.presence.beat()
+async def test_a_fleet_on_two_revisions(build_lab, disk, tmp_path: Path, upstream: Region, redis_server):
+    """While one pod has the new rules and the other has not, both say so; once both have them, that ends."""
+    secret = tmp_path / "cache.key"
+    secret.write_text(line() + "\n")
+    late = RulesOnDisk(tmp_path / "late")
 
-    assert {"aaa", "bbb"} <= set(one.sidecar.fleet.presence.revisions)
-    assert "sidecar_fleet_revisions" in one.sidecar.metrics.exposition().decode()
+    def by(ttl: str) -> str:
+        redis = f"redis: {{url: '{redis_server.url}', namespace: team-a, timeout: 10s}}"
+        return rules(upstream, route=f"cache: {{ttl: {ttl}}}", more=f"cache: {{secret_file: {secret}, {redis}}}\n")
 
-    async with one._session.get(f"http://127.0.0.1:{one.sidecar.admin_port}/api/status") as reply:
-        told = (await reply.json())["fleet"]
+    for each in (disk, late):
+        each.mount(by("1h"))
+    labs = [await build_lab("", on_disk=each.source()) for each in (disk, late)]
 
-    assert {"aaa", "bbb"} <= set(told["revisions"])
+    async def told() -> list[tuple[set[str], float]]:
+        """What each pod says: the revisions of the fleet in its status, and their number in its metrics."""
+        for lab in (*labs, *labs):
+            await lab.sidecar.fleet.presence.beat()
+        found = []
+        for lab in labs:
+            async with lab._session.get(f"http://127.0.0.1:{lab.sidecar.admin_port}/api/status") as reply:
+                revisions = (await reply.json())["fleet"]["revisions"]
+            found.append((set(revisions), metric(lab, "fleet_revisions")[""]))
+        return found
+
+    old = labs[0].sidecar.rules.revision
+
+    assert [({old}, 1.0)] * 2 == await told()
+
+    disk.mount(by("2h"))
+    await reload(labs[0])
+    new = labs[0].sidecar.rules.revision
+
+    assert [({old, new}, 2.0)] * 2 == await told()
+
+    late.mount(by("2h"))
+    await reload(labs[1])
+    redis_server.call("DEL", *redis_server.call("KEYS", "*revisions*"))  # as its time does, later
+
+    assert [({new}, 1.0)] * 2 == await told()
 
 
 async def test_redis_rules(build_lab, disk, upstream: Region, redis_server, tmp_path: Path):
