@@ -15,6 +15,9 @@ from typing import Any
 MARK = b"__a-new-value-__"
 """16 bytes, in a header or a body, that stand for a number never sent before."""
 
+KEY = b"bench-0123456789abcdefghijklmnop"
+"""The caller's."""
+
 PATH = "/openai/v1/chat/completions"
 
 _SYSTEM = (
@@ -84,11 +87,11 @@ def unique() -> bytes:
     return request(_compact(chat(user=f"u{MARK.decode()}")))
 
 
-def fresh() -> bytes:
-    """A request that nobody has asked before each time it is sent."""
+def fresh(path: str = PATH) -> bytes:
+    """A request to *path* that nobody has asked before each time it is sent."""
     members = chat()
     members["messages"][-1]["content"] += f" Page {MARK.decode()}."
-    return request(_compact(members))
+    return request(_compact(members), path=path)
 
 
 def short_chat(path: str = PATH) -> bytes:
@@ -128,7 +131,7 @@ def request(body: bytes, *, retry: int = 0, path: str = PATH) -> bytes:
         "X-Stainless-Lang: python\r\n"
         "X-Stainless-Package-Version: 1.109.1\r\n"
         "X-Stainless-Runtime: CPython\r\n"
-        "Authorization: Bearer bench-0123456789abcdefghijklmnop\r\n"
+        f"Authorization: Bearer {KEY.decode()}\r\n"
         f"x-stainless-retry-count: {retry}\r\n"
         f"x-client-request-id: {MARK.decode()}\r\n"
         f"traceparent: 00-0af7651916cd43dd{MARK.decode()}-{MARK.decode()}-01\r\n"
