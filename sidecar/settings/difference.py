@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from sidecar.core.cache.policy import DEFAULT_TTL
 from sidecar.core.dialect import Dialect
 from sidecar.core.durations import as_duration
+from sidecar.core.pasted import holds_key
 from sidecar.core.request.plan import separation
 from sidecar.core.rules import (
     AzureIdentity,
@@ -32,6 +33,7 @@ from sidecar.core.rules import (
     StoredCredential,
 )
 from sidecar.settings.overlap import may_overlap
+from sidecar.settings.problems import HIDDEN
 from sidecar.settings.quantities import as_percent, as_size
 
 LONGEST_SUMMARY = 300
@@ -84,7 +86,9 @@ def changes(before: Rules, after: Rules) -> list[SettingChange]:
     before, after = _without_equals(before, after), _without_equals(after, before)
     was, become = dict(_leaves(before)), dict(_leaves(after))
     found = [
-        SettingChange(path, was.get(path, ""), become.get(path, ""))
+        SettingChange(
+            path, *(HIDDEN if holds_key(leaves.get(path, "")) else leaves.get(path, "") for leaves in (was, become))
+        )
         for path in dict.fromkeys((*was, *become))
         if was.get(path, "") != become.get(path, "")
     ]
