@@ -7,7 +7,7 @@ Keys are named as they stand in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from itertools import takewhile
@@ -130,17 +130,19 @@ def effects(before: Rules, after: Rules) -> list[Effect]:
     """For each route that has stored answers which no longer serve, or serve again, why."""
     was, become = (_by_name(rules.routes) for rules in (before, after))
     services = {service.name: service for service in after.services}
+    known = {"", *(service.name for service in before.services)}
     found = [Effect(name, back, text) for name in was.keys() & become.keys()
              for back, text in _of_route(was[name], become[name])]  # fmt: skip
     for service in before.services:
         text, shared = _of_service(service, services.get(service.name))
-        taken = [name for name, route in was.items() if text and route.match.service in {"", service.name}]
+        taken = [name for name, route in was.items()
+                 if text and route.match.service in {"", service.name} and route.cache.mode not in _OFF]  # fmt: skip
         found += [Effect(name, False, f"service {service.name} {text}") for name in taken
                   if shared or was[name].cache.share.kind == "principal"]  # fmt: skip
     found += [Effect(name, False, "is gone; its calls match another route, whose rules hold for its answers")
               for name in was.keys() - become.keys() if was[name].cache.mode not in _OFF]  # fmt: skip
     for name in was.keys() & become.keys():
-        if others := _overtaking(name, was, become):
+        if others := _overtaking(name, was, become, known):
             text = f"{', '.join(others)} may take its calls from now on, and the rules of that hold for their answers"
             found.append(Effect(name, False, text))
     if (before.mode is Mode.NORMAL) != (after.mode is Mode.NORMAL):
@@ -163,8 +165,13 @@ def _of_service(before: Service, after: Service | None) -> tuple[str, bool]:
     return "", False
 
 
-def _overtaking(name: str, before: Mapping[str, Route], after: Mapping[str, Route]) -> list[str]:
-    """The routes that did not stand before route *name* as they are, may take its calls, and cache in another way."""
+def _overtaking(
+    name: str, before: Mapping[str, Route], after: Mapping[str, Route], services: Collection[str]
+) -> list[str]:
+    """
+    The routes that did not stand before route *name* as they are, may take its calls, and cache in another way.
+    *services* are those with stored answers.
+    """
     route = after[name]
     ahead, others = (dict(takewhile(lambda each: each[0] != name, routes.items())) for routes in (before, after))
     if route.cache.mode in _OFF or Match() in (each.match for each in ahead.values()):
@@ -172,7 +179,8 @@ def _overtaking(name: str, before: Mapping[str, Route], after: Mapping[str, Rout
     return [
         each
         for each, other in others.items()
-        if (each not in ahead or ahead[each].match != other.match)
+        if other.match.service in services
+        and (each not in ahead or ahead[each].match != other.match)
         and replace(other.cache, tags=()) != replace(route.cache, tags=())
         and may_overlap(other.match, route.match)
     ]

@@ -195,6 +195,16 @@ def test_effects_of_a_region_credential(read, before, after):
     assert ("own" in taken, "all" in taken) == (True, False)
 
 
+def test_effects_of_a_new_service(read):
+    """It has no answers yet, so a route for it takes none away. Where one goes, only routes that cache are named."""
+    route = "routes: [{name: only, match: {service: llm}, cache: {ttl: 7m}}]"
+
+    assert [] == effects(read(""), read(LLM % "" + route))
+    assert {"only", "chat", "embeddings", "documents", "counts"} == {
+        effect.route for effect in effects(read(LLM % "" + route), read(""))
+    }
+
+
 def test_effects_of_a_mode(read):
     """All routes, there and back."""
     plain, off = read(LLM % "" + ROUTE % ""), read(LLM % "" + ROUTE % "" + "mode: cache-off")
