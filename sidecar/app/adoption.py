@@ -70,7 +70,7 @@ class Adoption:
         try:
             for port in wanted - present:
                 opened.add(await listener.start(rules.listen.host, port))
-        except OSError:
+        except BaseException:  # also if the process ends meanwhile
             for port in opened:
                 listener.close(port)
             raise

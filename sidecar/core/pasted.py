@@ -34,6 +34,10 @@ KEY_START = re.compile(
 )
 """How keys and tokens begin, and how a pasted text with its quotes begins."""
 
+SHORTEST_KEY = 20
+"""No key or token of an AI service has fewer characters."""
+
+_BETWEEN = re.compile(r"[*/:@?&=,;\s]+")
 _LINE = re.compile(r"[A-Za-z0-9._-]{1,32}:[A-Za-z0-9+/]{40,}={0,2}\Z")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}={1,2}\Z|[A-Za-z0-9+/]{43}=\Z")
 _RUN = re.compile(r"[A-Za-z0-9]{20,}")
@@ -70,6 +74,14 @@ def is_secret(text: str) -> bool:
         return False
     return not all(_LOWER.match(part) and len(part) <= LONGEST_NAME for part in parts) or (
         len(parts) == 1 and len(text) > LONGEST_WORD
+    )
+
+
+def holds_key(text: str) -> bool:
+    """Whether there is something in *text* that looks like a key or a token, whatever *text* is meant to be."""
+    return bool(_LINE.match(text) or _BASE64.match(text)) or any(
+        len(part) >= SHORTEST_KEY and (KEY_START.match(part) or any(map(is_random, _RUN.findall(part))))
+        for part in _BETWEEN.split(text)
     )
 
 

@@ -7,7 +7,7 @@ Keys are named as they stand in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from itertools import takewhile
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from sidecar.core.cache.policy import DEFAULT_TTL
 from sidecar.core.dialect import Dialect
 from sidecar.core.durations import as_duration
+from sidecar.core.pasted import holds_key
 from sidecar.core.request.plan import separation
 from sidecar.core.rules import (
     AzureIdentity,
@@ -32,6 +33,7 @@ from sidecar.core.rules import (
     StoredCredential,
 )
 from sidecar.settings.overlap import may_overlap
+from sidecar.settings.problems import HIDDEN
 from sidecar.settings.quantities import as_percent, as_size
 
 LONGEST_SUMMARY = 300
@@ -88,7 +90,9 @@ def changes(before: Rules, after: Rules) -> list[SettingChange]:
     before, after = _without_equals(before, after), _without_equals(after, before)
     was, become = dict(_leaves(before)), dict(_leaves(after))
     found = [
-        SettingChange(path, was.get(path, ""), become.get(path, ""))
+        SettingChange(
+            path, *(HIDDEN if holds_key(leaves.get(path, "")) else leaves.get(path, "") for leaves in (was, become))
+        )
         for path in dict.fromkeys((*was, *become))
         if was.get(path, "") != become.get(path, "")
     ]
@@ -135,15 +139,17 @@ def effects(before: Rules, after: Rules) -> list[Effect]:
     was, become = (_by_name(rules.routes) for rules in (before, after))
     services = {service.name: service for service in after.services}
     found = [effect for name in was.keys() & become.keys() for effect in _of_route(name, was[name], become[name])]
+    known = {"", *(service.name for service in before.services)}
     for service in before.services:
         text, shared = _of_service(service, services.get(service.name))
-        taken = [name for name, route in was.items() if text and route.match.service in {"", service.name}]
+        taken = [name for name, route in was.items()
+                 if text and route.match.service in {"", service.name} and route.cache.mode not in _OFF]  # fmt: skip
         found += [Effect(name, False, f"service {service.name} {text}") for name in taken
                   if shared or was[name].cache.share.kind == "principal"]  # fmt: skip
     found += [Effect(name, False, "is gone; its calls match another route, whose rules hold for its answers")
               for name in was.keys() - become.keys() if was[name].cache.mode not in _OFF]  # fmt: skip
     for name in was.keys() & become.keys():
-        if others := _overtaking(name, was, become):
+        if others := _overtaking(name, was, become, known):
             text = f"{', '.join(others)} may take its calls from now on, and the rules of that hold for their answers"
             found.append(Effect(name, False, text))
     if (before.mode is Mode.NORMAL) != (after.mode is Mode.NORMAL):
@@ -166,8 +172,13 @@ def _of_service(before: Service, after: Service | None) -> tuple[str, bool]:
     return "", False
 
 
-def _overtaking(name: str, before: Mapping[str, Route], after: Mapping[str, Route]) -> list[str]:
-    """The routes that did not stand before route *name* as they are, may take its calls, and cache in another way."""
+def _overtaking(
+    name: str, before: Mapping[str, Route], after: Mapping[str, Route], services: Collection[str]
+) -> list[str]:
+    """
+    The routes that did not stand before route *name* as they are, may take its calls, and cache in another way.
+    *services* are those with stored answers.
+    """
     route = after[name]
     ahead, others = (dict(takewhile(lambda each: each[0] != name, routes.items())) for routes in (before, after))
     if route.cache.mode in _OFF or Match() in (each.match for each in ahead.values()):
@@ -175,7 +186,8 @@ def _overtaking(name: str, before: Mapping[str, Route], after: Mapping[str, Rout
     return [
         each
         for each, other in others.items()
-        if (each not in ahead or ahead[each].match != other.match)
+        if other.match.service in services
+        and (each not in ahead or ahead[each].match != other.match)
         and replace(other.cache, tags=()) != replace(route.cache, tags=())
         and may_overlap(other.match, route.match)
     ]

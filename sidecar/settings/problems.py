@@ -12,11 +12,16 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from sidecar.core.pasted import holds_key
+
 Path = tuple[str | int, ...]
 """Where a value stands in the configuration: keys, and positions in lists from 0."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./*-]{1,64}\Z")
 _SHOWN = 40
+
+HIDDEN = "a text that looks like a secret"
+"""Stands for a value that no message quotes."""
 
 
 class SourceLocation(NamedTuple):
@@ -53,13 +58,13 @@ def dotted(path: Path) -> str:
         if isinstance(step, int):
             text += f"[{step}]"
         else:
-            text += ("." if text else "") + (step if _PLAIN.match(step) else shown(step))
+            text += ("." if text else "") + (step if _PLAIN.match(step) and not holds_key(step) else shown(step))
     return text
 
 
 def shown(text: str) -> str:
-    """A value as a message quotes it: short, on one line."""
-    return json.dumps(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+    """A value as a message quotes it: short, on one line, and never what may be a secret."""
+    return HIDDEN if holds_key(text) else json.dumps(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 
 def listed(words: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.pasted import LONGEST_WORD, is_plain, is_secret
+from sidecar.core.pasted import LONGEST_WORD, holds_key, is_plain, is_secret
 
 SECRETS = [
     "sk-abcdef",
@@ -154,3 +154,30 @@ def test_short_random_keys(alphabet: str):
 def test_never_both(text: str):
     """What is quoted is no secret."""
     assert not (is_secret(text) and is_plain(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-proj-abcdefghij0123456789",
+        "*sk-proj-abcdefghij0123456789",
+        "https://gateway.example/v1?key=AIzaSyA1b2C3d4E5f6G7h8I9",
+        "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0",
+        "a:" + base64.b64encode(bytes(range(32))).decode(),
+    ],
+)
+def test_what_holds_a_key(text: str):
+    """It begins like one, or is random, and is as long as one."""
+    assert holds_key(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "sk-team", "gpt-4.1-mini-2025-04-14", "https://my-resource-name.openai.azure.com/openai", "header:x-team",
+     "11111111-2222-3333-4444-555555555555", "/var/run/secrets/azure/tokens/azure-identity-token",
+     "text-embedding-3-large",
+     "https://cognitiveservices.azure.com/.default", "claude-sonnet-4-5-20250929", "redis+sentinel://a,b/main/0"],
+)  # fmt: skip
+def test_what_holds_none(text: str):
+    """Names, addresses and paths."""
+    assert not holds_key(text)

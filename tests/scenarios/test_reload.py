@@ -321,6 +321,47 @@ async def test_a_port_added_and_removed(lab_of, disk, east: Region):
     assert (200, 200) == (await held, (await lab.ask(chat(3))).status)
 
 
+async def test_a_connection_to_a_port_that_goes(lab_of, disk, east: Region):
+    """It closes after its answer, and says so: no later call on it finds a port without a service."""
+    port = free_port()
+    lab = await lab_of(rules(east, service=f"port: {port}"))
+    east.hold = b"box 1"
+    body = json.dumps(chat(1)).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sk-story\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    await lab.until(lambda: east.calls == 1)
+    await change(lab, disk, rules(east))
+    east.go.set()
+    async with asyncio.timeout(30):
+        answer = (await reader.read()).lower()
+    writer.close()
+
+    assert (True, True) == (answer.startswith(b"http/1.1 200"), b"\r\nconnection: close\r\n" in answer)
+
+
+async def test_a_port_that_comes_too_late(lab_of, disk, east: Region):
+    """A process that drains takes no more callers, also at a port that only new rules name."""
+    port = free_port()
+    lab = await lab_of(rules(east))
+    east.hold = b"box 1"
+    held = asyncio.create_task(lab.ask(chat(1)))
+    await lab.until(lambda: east.calls == 1)
+    stopping = asyncio.create_task(lab.sidecar.stop())
+    await lab.until(lambda: not lab.sidecar.ready)
+    with pytest.raises(Refused, match="stopping"):
+        await change(lab, disk, rules(east, service=f"port: {port}"))
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", port)
+    east.go.set()
+
+    assert 200 == (await held).status
+
+    await stopping
+
+
 async def test_a_port_that_is_taken(lab_of, disk, east: Region):
     """Then nothing of the configuration is used; the reason stands in the answer and the log."""
     port = free_port()

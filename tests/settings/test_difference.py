@@ -9,6 +9,7 @@ import pytest
 from sidecar.core.rules import Rules
 from sidecar.settings import load
 from sidecar.settings.difference import LONGEST_SUMMARY, changes, effects, summary
+from sidecar.settings.problems import HIDDEN
 
 
 @pytest.fixture
@@ -85,6 +86,14 @@ CASES = {
 def test_changes(read, before, after, expected):
     """Each key that differs, named as in the file, with both values in its units; nothing where nothing differs."""
     assert sorted(expected) == sorted(map(str, changes(read(before), read(after))))
+
+
+def test_a_secret_in_a_wrong_place(read):
+    """It is not shown, wherever it was pasted; that it is another one is."""
+    secrets = ("sk-proj-abcdefghij0123456789", "sk-proj-klmnopqrst0123456789")
+    before, after = (read((LLM % "").replace("url", f"deployments: {{m: {secret}}}, url")) for secret in secrets)
+
+    assert [f"services.llm.regions.e.deployments.m: {HIDDEN} → {HIDDEN}"] == list(map(str, changes(before, after)))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +220,16 @@ def test_all_or_some(read, before, after, whole):
     [effect] = effects(read(LLM % "" + ROUTE % before), read(LLM % "" + ROUTE % after))
 
     assert whole == effect.whole
+
+
+def test_effects_of_a_new_service(read):
+    """It has no answers yet, so a route for it takes none away. Where one goes, only routes that cache are named."""
+    route = "routes: [{name: only, match: {service: llm}, cache: {ttl: 7m}}]"
+
+    assert [] == effects(read(""), read(LLM % "" + route))
+    assert {"only", "chat", "embeddings", "documents", "counts"} == {
+        effect.route for effect in effects(read(LLM % "" + route), read(""))
+    }
 
 
 def test_effects_of_a_mode(read):

@@ -816,3 +816,12 @@ def test_any_text_is_read_or_refused_in_lines(tmp_path, text, strict):
         assert lines
 
     assert all(line.isprintable() and "; " in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["mode: {}", "mode: *{}", "{}: 1", "log: {{by: '{}'}}", "limits: {{{}: 1}}"])
+def test_a_key_pasted_anywhere_is_never_shown(tmp_path, text):
+    """A message about it says where it stands, and not what it is."""
+    [problem] = problems_of(tmp_path, text.format("sk-proj-abcdefghij0123456789"))
+
+    assert "a text that looks like a secret" in problem
+    assert "abcdefghij" not in problem

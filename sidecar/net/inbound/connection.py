@@ -52,7 +52,7 @@ class CallerConnection(asyncio.Protocol):
         self._rest = b""
         self._resuming = False
         self._eof = False
-        self._closing = False
+        self._closing = self._retired = False
         self._lingered = 0
         self._head_deadline = NEVER
         self.deadline = shared.now + shared.limits.idle_seconds
@@ -156,6 +156,7 @@ class CallerConnection(asyncio.Protocol):
 
     def retire(self) -> None:
         """Close the connection if nothing is going on; otherwise it closes after its answer."""
+        self._retired = True
         if self._idle and not self._closing:
             self._close()
 
@@ -365,7 +366,7 @@ class CallerConnection(asyncio.Protocol):
         """Whether the connection may serve another request, as far as is known now."""
         framing = self._parser.framing
         kept = framing is not None and framing.keep and self._parser.done
-        return kept and self._doomed is None and not self._shared.draining
+        return kept and self._doomed is None and not (self._retired or self._shared.draining)
 
     def _finish(self, *, keep: bool, linger: bool = False) -> None:
         """The answer is written: release what the request held, then read the next request or close."""

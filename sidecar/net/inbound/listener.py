@@ -7,6 +7,7 @@ The rule: one timer for all connections, and no timer while there are none.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 from sidecar.core.memory_budget import Ledger
@@ -71,6 +72,9 @@ class Listener:
         """Listen on one more address; returns the port, which was chosen if *port* is 0. Raises ``OSError``."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, reuse_address=True)
+        if self._shared.draining:  # other rules came while the process ends
+            server.close()
+            raise OSError(errno.ESHUTDOWN, "this process is stopping")
         bound: int = server.sockets[0].getsockname()[1]
         self._servers[bound] = server
         return bound
