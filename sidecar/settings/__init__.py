@@ -69,6 +69,8 @@ def load(
     if running and source is not None and reading.empty and not problems:
         remedy = "write the configuration, or `version: 1` for the built-in settings"
         raise ConfigError((f"{name}: holds nothing; {remedy}",))
+    if running and reading.foreign:
+        raise ConfigError((f"{name}: holds no key of a configuration; was another file put in its place?",))
     lacking = list(unsealed(reading))
     secrets = list(pasted(reading))
     wrong = {problem.path for problem in secrets}

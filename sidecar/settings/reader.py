@@ -27,7 +27,7 @@ class ParsedSettings:
     *values*: tables as dicts, lists as lists, single values as their form reads them; only values that were set and are
     right. *said*: the single values among them by their path, as they were written. *places*: where each was set.
     *files*: the paths of those that name files. *unknown*: keys that this version does not know. *empty*: there was
-    nothing to read.
+    nothing to read; *foreign*: there was, and none of it is known.
     """
 
     source: str
@@ -38,6 +38,7 @@ class ParsedSettings:
     problems: list[Problem] = field(default_factory=list)
     unknown: list[Problem] = field(default_factory=list)
     empty: bool = False
+    foreign: bool = False
 
     def blame(self, path: Path, text: str) -> None:
         """Add a problem with the value at *path*, or with the nearest one above it that was set."""
@@ -56,6 +57,7 @@ def read(root: Node | None, source: str) -> ParsedSettings:
     reading = ParsedSettings(source, empty=root is None or (isinstance(root, Scalar) and root.null))
     if root is not None:
         reading.values = _table(reading, root, SCHEMA, ())
+        reading.foreign = bool(reading.unknown) and not reading.values
     return reading
 
 

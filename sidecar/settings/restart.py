@@ -7,12 +7,13 @@ named wherever somebody looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from sidecar.core.rules import RedisRule, Rules, Service
 from sidecar.settings.difference import SettingChange, changes
+from sidecar.settings.quantities import as_size
 
 RESTART = (
     "listen.host", "listen.port", "health.host", "health.port", "admin.host", "admin.port",
@@ -56,7 +57,15 @@ def _others(started: Rules, wanted: Rules) -> tuple[SettingChange, ...]:
     return (
         *(change for change in found if any(fnmatchcase(change.path, pattern) for pattern in RESTART)),
         *(SettingChange(f"services.{name}.breaker.shared", "false", "true") for name in new),
+        *_half(started, wanted),
     )
+
+
+def _half(started: Rules, wanted: Rules) -> Iterator[SettingChange]:
+    """What memory makes use of at once, and Redis after a restart: larger entries."""
+    before, after = started.memory.max_entry_bytes, wanted.memory.max_entry_bytes
+    if started.redis is not None and after > before:
+        yield SettingChange("cache.memory.max_entry_bytes", as_size(before), as_size(after))
 
 
 def _redis(started: RedisRule | None, wanted: RedisRule | None) -> RedisRule | None:

@@ -825,3 +825,15 @@ def test_a_key_pasted_anywhere_is_never_shown(tmp_path, text):
 
     assert "a text that looks like a secret" in problem
     assert "abcdefghij" not in problem
+
+
+def test_a_running_sidecar_takes_no_file_of_something_else(tmp_path):
+    """A manifest put in the place of the configuration would open every route; at the start its keys are named only."""
+    path = tmp_path / "c.yaml"
+    path.write_text("apiVersion: apps/v1\nkind: Deployment\n")
+
+    with pytest.raises(ConfigError, match="holds no key of a configuration"):
+        load(str(path), environ={}, overrides={}, strict=False, running=True)
+    assert load(str(path), environ={}, overrides={}, strict=False)
+    path.write_text("apiVersion: apps/v1\nversion: 1\n")
+    assert load(str(path), environ={}, overrides={}, strict=False, running=True)

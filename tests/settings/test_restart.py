@@ -11,6 +11,7 @@ from sidecar.core.rules import (
     CacheRule,
     Limits,
     Listen,
+    MemoryRule,
     Mode,
     RedisRule,
     Region,
@@ -71,3 +72,13 @@ def test_a_redis_that_comes_or_goes(there):
     assert ["cache.redis"] == [change.path for change in waiting(started, wanted)]
     assert started.redis is effective(started, wanted).redis
     assert 5.0 == effective(started, wanted).routes[0].cache.ttl
+
+
+@pytest.mark.parametrize(("redis", "size", "expected"), [(True, 8, True), (True, 2, False), (False, 8, False)])
+def test_larger_entries(redis, size, expected):
+    """Redis takes them after a restart only; memory at once."""
+    started = replace(rules(), redis=RedisRule("redis://a") if redis else None)
+    wanted = replace(started, memory=MemoryRule(max_entry_bytes=size * 1024 * 1024))
+
+    assert expected == ("cache.memory.max_entry_bytes: 4Mi → 8Mi" in map(str, waiting(started, wanted)))
+    assert wanted.memory == effective(started, wanted).memory
