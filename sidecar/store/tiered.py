@@ -101,7 +101,7 @@ class Tiered:
         entry = fetched.entry
         if entry is None:
             return fetched
-        return fetched if self.take(key, entry) else fetched._replace(entry=None)
+        return fetched if self.take(key, entry) else fetched._replace(entry=None, verdict=None)
 
     def take(self, key: Key, entry: Entry) -> bool:
         """Put an entry of the remote tier into memory, if it is newer than the one there. False: it has been purged."""
