@@ -86,8 +86,8 @@ class Origin:
 
     def beside(self, fetch: Fetch, flight: Flight) -> Beside:
         """When *flight*, which may wait for another process, fetches although that process does: if it is stuck."""
-        spare = flight.patience and self._dispatch.spares(fetch.plan.site.service.name)
-        return Beside.STUCK if spare else Beside.NEVER
+        may = flight.patience > 0 and self._dispatch.spares(fetch.plan.site.service.name)
+        return Beside.STUCK if may else Beside.NEVER
 
     def spares(self, fetch: Fetch) -> bool:
         """Whether the budget of its service has an extra attempt left."""
