@@ -144,7 +144,7 @@ async def test_rooms_of_a_hit_in_redis(build_fleet, provider, redis_server):
     for seed in (1, 2):
         await one.ask(CHAT | {"seed": seed})
     await written(redis_server, 2)
-    for _ in range(2):  # the second finds the connection to Redis and the beginning of heads known
+    for _ in range(2):  # a hit in Redis opens the connection; one in memory makes the beginning of such heads known
         await two.ask(CHAT | {"seed": 1})
     trace = await traced(two, CHAT | {"seed": 2})
 
