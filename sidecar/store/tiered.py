@@ -19,7 +19,7 @@ from sidecar.store.memory import Memory
 
 
 class Nowhere:
-    """The remote tier of a process that has none."""
+    """The remote tier of a process that has none, or of a caller that may not read it."""
 
     async def fetch(
         self,
