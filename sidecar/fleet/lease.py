@@ -145,7 +145,7 @@ class Leases:
         token = self._random(12).hex().encode()
         arguments = [token, self._life, seen, note, self._largest, beside.value]
         try:
-            what, seconds, value = await self._link.evaluate(LOOK, self._names.slot(name), arguments, budget)
+            what, seconds, value = await self._link.evaluate(LOOK, self._names.neighbours(name), arguments, budget)
         except FleetAway as away:
             if away.reason in {"timeout", "malformed", "error"}:
                 for grant in _perhaps(name, token, beside):

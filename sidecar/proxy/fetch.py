@@ -173,14 +173,17 @@ class Fetching:
         entry = fetched.entry
         if entry is None or fetched.lease is not None or flight.readers > 1:
             return None
-        return self._judge(fetch, entry) if as_it_stands(entry, fetch.call.facts.view) else None
+        return self._take(fetch, fetched.verdict) if as_it_stands(entry, fetch.call.facts.view) else None
 
     def _judge(self, fetch: Fetch, entry: Entry | None) -> Serve | None:
         """The stored entry, if it may serve; if it should be refreshed, start a refresh."""
         if entry is None:
             return None
         fields = fetch.request.head.fields
-        found = self._access.may_have(fetch.plan, fetch.call, fetch.key, fields, entry, self._now())
+        return self._take(fetch, self._access.may_have(fetch.plan, fetch.call, fetch.key, fields, entry, self._now()))
+
+    def _take(self, fetch: Fetch, found: Serve | Refresh | None) -> Serve | None:
+        """The entry that is *found* to serve; if it should be refreshed, start a refresh."""
         if isinstance(found, Refresh):
             found = found.serve
             if fetch.known is None:

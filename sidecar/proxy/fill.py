@@ -17,7 +17,7 @@ from sidecar.core.answer.rescue import cause_of
 from sidecar.core.answer.usage import names_usage, with_usage
 from sidecar.core.cache.beside import Asked, Beside, never
 from sidecar.core.cache.held import Held
-from sidecar.core.cache.policy import FAILING, Audience, Serve, audience
+from sidecar.core.cache.policy import FAILING, Audience, Refresh, Serve, audience
 from sidecar.core.memo import Memo
 from sidecar.core.model import Entry, Fields, Form, Outcome
 from sidecar.errors import Refused, UpstreamFailed
@@ -86,8 +86,8 @@ class Origin:
 
     def beside(self, fetch: Fetch, flight: Flight) -> Beside:
         """When *flight*, which may wait for another process, fetches although that process does: if it is stuck."""
-        spare = flight.patience and self._dispatch.spares(fetch.plan.site.service.name)
-        return Beside.STUCK if spare else Beside.NEVER
+        may = flight.patience > 0 and self._dispatch.spares(fetch.plan.site.service.name)
+        return Beside.STUCK if may else Beside.NEVER
 
     def spares(self, fetch: Fetch) -> bool:
         """Whether the budget of its service has an extra attempt left."""
@@ -112,9 +112,10 @@ class Origin:
         principal = call.principal
         unproven = principal.needs_proof and not self._access.proven(plan, principal)
 
-        def suffices(entry: Entry) -> bool:
-            newer = known is None or entry.at > known.at
-            return newer and self._access.may_have(plan, call, fetch.key, fields, entry, now()) is not None
+        def suffices(entry: Entry) -> Serve | Refresh | None:
+            if known is not None and entry.at <= known.at:
+                return None
+            return self._access.may_have(plan, call, fetch.key, fields, entry, now())
 
         store = _NOWHERE if principal.local or plan.asked.no_cache or unproven else self._store
         return store.fetch(fetch.key, suffices, patience=patience, beside=beside)

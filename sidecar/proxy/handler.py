@@ -15,7 +15,6 @@ from typing import Any
 
 from sidecar.core.answer.blame import Blame, blame
 from sidecar.core.answer.rescue import cause_of, is_callers, rescue
-from sidecar.core.cache.changes import SAFE, target_of
 from sidecar.core.cache.held import Held
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.policy import Refresh, Serve
@@ -36,7 +35,7 @@ from sidecar.proxy.fill import Origin
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.join import Coalescer
 from sidecar.proxy.lookup import CallReader
-from sidecar.proxy.passthrough import PassThrough, Relay
+from sidecar.proxy.passthrough import PassThrough, Relay, changed_by
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.refresh import Refreshes
 from sidecar.proxy.request import ANYWAY, Call, Fetch, FetchMode, Missed, deadline_of, draft_of
@@ -210,9 +209,8 @@ class Proxy:
         self, held: Held, plan: RequestPlan, call: Call, key: Key, head: Head | None, clock: float
     ) -> Serve | Refresh | None:
         """
-        How *held*, which memory has of *key*, may serve the call. *head* is the request's; *clock* is the time of the
-        look-up, monotonic seconds. If only the deciding fields are known, *head* is None; then an entry that depends on
-        other fields does not serve.
+        How *held*, which memory has of *key*, may serve the call at *clock*, monotonic seconds. If only the deciding
+        fields of the request are known, *head* is None; then an entry that depends on other fields does not serve.
         """
         if clock > self._purges.until:
             return None  # this process was paused, and does not yet know the purges of that time
@@ -351,20 +349,12 @@ class Proxy:
                 raise Refused(504, "only-if-cached", "The call asked for a stored answer; this kind is never stored.")  # noqa: TRY301  as in _fetch
             principal = plan.identities.caller(plan, route).principal
             id_field = site.service.dialect.request_id
-            passed = PassThrough(draft, status, exchange, self._changes(plan, head), id_field)
+            passed = PassThrough(draft, status, exchange, changed_by(plan, head), id_field)
             await self._relaying.run(request, call, route, principal, passed)
         except Exception as error:  # noqa: BLE001  as in _fetch
             self._settle(error, plan, draft, exchange, status)
         finally:
             self._tell(draft)
-
-    def _changes(self, plan: RequestPlan, head: Head) -> tuple[bytes, ...]:
-        """The targets that a successful call with *head* changes, in each partition of its caller."""
-        site = plan.site
-        if head.method in SAFE or not site.service.dialect.honours:
-            return ()
-        partitions = {plan.identities.caller(plan, route).principal.partition for route in site.routes}
-        return tuple(target_of(site, partition) for partition in partitions)
 
     def _settle(self, error: Exception, plan: RequestPlan, draft: Draft, exchange: Exchange, status: bytes) -> None:
         """The only place that turns an error into an error answer, or breaks off an answer that has begun."""

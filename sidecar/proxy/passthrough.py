@@ -12,12 +12,14 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from sidecar.core.answer.blame import blame_of_answer
+from sidecar.core.cache.changes import SAFE, target_of
 from sidecar.core.cache.observation import Observations, essence
 from sidecar.core.cache.policy import FAILING, Reason, form_of
 from sidecar.core.dialect import Watch
 from sidecar.core.draft import Draft
 from sidecar.core.http.headers import relay
-from sidecar.core.model import Fields, Outcome
+from sidecar.core.model import Fields, Head, Outcome
+from sidecar.core.request.plan import RequestPlan
 from sidecar.core.request.principal import Principal
 from sidecar.core.rules import Route
 from sidecar.core.site.recognise import Site
@@ -173,3 +175,12 @@ class Relay:
         draft.status = answer.status
         draft.error_origin = blame_of_answer(answer.status, own=sent.own)
         return fields
+
+
+def changed_by(plan: RequestPlan, head: Head) -> tuple[bytes, ...]:
+    """The targets that a successful call with *head* changes, in each partition of its caller."""
+    site = plan.site
+    if head.method in SAFE or not site.service.dialect.honours:
+        return ()
+    partitions = {plan.identities.caller(plan, route).principal.partition for route in site.routes}
+    return tuple(target_of(site, partition) for partition in partitions)

@@ -117,7 +117,8 @@ class RedisConnection(Connection):
         stream, replies = self._stream, self.replies
         try:
             stream.write(hiredis.pack_command(command))
-            await stream.drain()
+            if stream.full:
+                await stream.drain()
             while (reply := replies.gets()) is NOT_ENOUGH_DATA:
                 replies.feed(await stream.read())
         except BaseException:

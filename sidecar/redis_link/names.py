@@ -41,8 +41,8 @@ class RedisNames:
         """The key of the second lease, beside a holder that is stuck, in the same slot."""
         return b"%b{%b}:s" % (self._prefix, name)
 
-    def slot(self, name: bytes) -> list[bytes]:
-        """The keys of *name*: the answer's, its lease's and its second lease's."""
+    def neighbours(self, name: bytes) -> list[bytes]:
+        """The keys of one slot that belong to *name*: the answer's, its lease's and its second lease's."""
         answer = b"%b{%b}:" % (self._prefix, name)
         return [answer + b"e", answer + b"l", answer + b"s"]
 

@@ -54,10 +54,13 @@ class RedisPool(ConnectionPool):
             raise
 
     async def release(self, connection: AbstractConnection) -> None:
-        """Give *connection* to a waiting caller, or keep it; a closed one makes room for another."""
+        """
+        Give *connection* to a waiting caller, or keep it. A closed one makes room for another: at once for one who
+        waits, and otherwise when it would be taken.
+        """
         self._in_use_connections.discard(connection)
         if not self._waiters:
-            self._available_connections.append(connection)  # whether it is fresh is asked when it is taken
+            self._available_connections.append(connection)
         elif cast("RedisConnection", connection).fresh:
             self._hand(connection)
         else:

@@ -23,7 +23,7 @@ MOST_BYTES = 64 * 1024 * 1024
 class RedisStream(asyncio.Protocol):
     """
     Reader and writer of one connection. At most one task reads, and at most one waits for room to write. A reply has at
-    most *most* bytes; a longer or invalid one ends the connection.
+    most *most* bytes; a longer or invalid one ends the connection. *full*: there is no room to write more.
     """
 
     _transport: asyncio.Transport
@@ -33,6 +33,7 @@ class RedisStream(asyncio.Protocol):
         self._came: list[bytes] = []
         self._unread = 0
         self._paused = False
+        self.full = False
         self._over = False
         self._error: Exception | None = None
         self._reading: asyncio.Future[None] | None = None
@@ -130,10 +131,12 @@ class RedisStream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The server reads slowly."""
+        self.full = True
         self._room = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
         """The server has read."""
+        self.full = False
         _wake(self._room)
         self._room = None
 

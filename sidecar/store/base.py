@@ -8,15 +8,15 @@ so no method takes the time. A returned entry may be stale, or dead and not yet 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sidecar.core.cache.beside import Asked, never
 from sidecar.core.cache.held import Held
 from sidecar.core.cache.purges import Purges
 from sidecar.core.model import Entry, Key
 
-Suffices = Callable[[Entry], bool]
-"""Whether an entry found behind memory answers the call; if not, somebody must fetch."""
+Suffices = Callable[[Entry], Any]
+"""Judges an entry found behind memory. A false verdict: it does not answer the call, so somebody must fetch."""
 
 
 class Lease(Protocol):
@@ -42,13 +42,15 @@ class Fetched(NamedTuple):
     """
     What was found behind memory. An *entry* may not suffice (it may be stale). *lease*: nobody else fetches, so this
     process should; without a lease it fetches for itself alone. *waited*: another process held the lease meanwhile.
-    *second*: that process still holds it and is stuck; this *lease* is the second one.
+    *second*: that process still holds it and is stuck; this *lease* is the second one. *verdict*: what ``Suffices``
+    has just said of an entry that suffices; None for any other.
     """
 
     entry: Entry | None = None
     lease: Lease | None = None
     waited: bool = False
     second: bool = False
+    verdict: Any = None
 
 
 NOTHING = Fetched()

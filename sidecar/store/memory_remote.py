@@ -127,9 +127,10 @@ class MemoryRemote:
         while True:
             entry = self._find(key)
             try:
-                if entry is not None and suffices(entry):
+                verdict = None if entry is None else suffices(entry)
+                if verdict:
                     self.hits += 1
-                    return Fetched(entry, None, waited)
+                    return Fetched(entry, waited=waited, verdict=verdict)
             except Exception as error:  # noqa: BLE001 - a bug here must cost the caller no more than a look-up
                 self._report(error)
                 return NOTHING

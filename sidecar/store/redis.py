@@ -102,9 +102,9 @@ class RedisRemote:
             if search.lease is not None:
                 search.lease.release(failed=False)
             raise
-        if search.entry is not None and not search.sure and not self.admits(key, search.entry):
+        if search.entry is not None and search.verdict is None and not self.admits(key, search.entry):
             search.entry = None  # purged while we waited
-        return Fetched(search.entry, search.lease, search.waited, search.second)
+        return Fetched(search.entry, search.lease, search.waited, search.second, search.verdict)
 
     def keep(self, key: Key, entry: Entry) -> None:
         """Put *entry* into the queue of writes; one that is too large counts as dropped."""

@@ -91,12 +91,12 @@ class Search:
 
     The entry is looked for under the name that *keyring*'s first secret gives it, and once under that by the secret
     which is being replaced. What was found so far stays in the fields, so it is not lost if Redis goes away in the
-    middle. *sure*: the *entry* suffices, and nothing was waited for since it was admitted.
+    middle. *verdict*: what *suffices* said of the *entry*, if that suffices; then nothing was waited for since.
     """
 
     __slots__ = (
         "_beside", "_budget", "_elsewhere", "_key", "_name", "_remote", "_seen", "_suffices", "entry", "lease",
-        "second", "sure", "waited",
+        "second", "verdict", "waited",
     )  # fmt: skip
 
     def __init__(self, remote: SearchedRemote, key: Key, suffices: Suffices, keyring: Keyring, beside: Asked) -> None:
@@ -110,7 +110,7 @@ class Search:
         self._seen = b""
         self.entry: Entry | None = None
         self.lease: RedisLease | None = None
-        self.sure = False
+        self.verdict: Any = None
         self.waited = False
         self.second = False
 
@@ -168,10 +168,11 @@ class Search:
         if entry is None:
             return False
         self.entry = entry
-        if not self._suffices(entry):
+        verdict = self._suffices(entry)
+        if not verdict:
             return False
         self._remote.hits += 1
-        self.sure = True
+        self.verdict = verdict
         return True
 
     async def _move(self) -> bool:

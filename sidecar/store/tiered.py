@@ -19,7 +19,7 @@ from sidecar.store.memory import Memory
 
 
 class Nowhere:
-    """The remote tier of a process that has none."""
+    """The remote tier of a process that has none, or of a caller that may not read it."""
 
     async def fetch(
         self,
@@ -101,7 +101,7 @@ class Tiered:
         entry = fetched.entry
         if entry is None:
             return fetched
-        return fetched if self.take(key, entry) else fetched._replace(entry=None)
+        return fetched if self.take(key, entry) else fetched._replace(entry=None, verdict=None)
 
     def take(self, key: Key, entry: Entry) -> bool:
         """Put an entry of the remote tier into memory, if it is newer than the one there. False: it has been purged."""

@@ -2,9 +2,9 @@
 The sidecar with one part replaced: ``python -m tests.bench.otherwise PART ARGUMENT...``.
 
 The rule: one part differs, all else is the sidecar with the arguments of its command; so a row can tell what the part
-is worth. *PART*: ``streams``, callers' bytes come through asyncio's ``StreamReader``; ``stock-redis``, redis-py's own
-client of one server in place of ours; ``no-head-memo``, every head is parsed; ``no-body-memo``, every body
-is read.
+is worth. A part that is no longer where it was looked for ends the run. *PART*: ``streams``, callers' bytes come
+through asyncio's ``StreamReader``; ``stock-redis``, redis-py's own client of one server in place of ours;
+``no-head-memo``, every head is parsed; ``no-body-memo``, every body is read.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import uvloop
 
 from sidecar.cli.main import main
-from sidecar.core.key import body_memo
 from sidecar.net.inbound.head_memo import HeadMemo
 from sidecar.net.inbound.listener import Listener
+from sidecar.proxy import lookup
 from sidecar.redis_link import link
 
 MOST = 64 * 1024
@@ -79,29 +79,26 @@ def _build_stock(rule: Any, *_: Any, **__: Any) -> Any:
     return stock_redis(at.hostname or "", at.port or 0)
 
 
-def _streams() -> None:
-    uvloop.new_event_loop = Streams
+def _nothing(*_: Any) -> None:
+    return None
 
 
-def _stock() -> None:
-    link.build = _build_stock
-
-
-def _no_head_memo() -> None:
-    HeadMemo.find = lambda *_: None  # type: ignore[method-assign]
-
-
-def _no_body_memo() -> None:
-    body_memo.cut = lambda *_: None  # type: ignore[assignment]  # who imports it does so after this
-
-
-PARTS = {
-    "streams": _streams,
-    "stock-redis": _stock,
-    "no-head-memo": _no_head_memo,
-    "no-body-memo": _no_body_memo,
+PARTS: dict[str, tuple[Any, str, Any]] = {
+    "streams": (uvloop, "new_event_loop", Streams),
+    "stock-redis": (link, "build", _build_stock),
+    "no-head-memo": (HeadMemo, "find", _nothing),
+    "no-body-memo": (lookup, "split_body", _nothing),
 }
+"""What is replaced, by where the program looks it up, its name there, and what takes its place."""
+
+
+def replace(part: str) -> None:
+    """Replace *part*. Raises ``AttributeError`` if the program no longer looks it up there."""
+    owner, name, other = PARTS[part]
+    getattr(owner, name)
+    setattr(owner, name, other)
+
 
 if __name__ == "__main__":
-    PARTS[sys.argv[1]]()
+    replace(sys.argv[1])
     sys.exit(main(sys.argv[2:]))

@@ -253,7 +253,7 @@ async def test_bug_in_what_follows_the_look(fleet):
     await one.ask(one.fetch_of())
     fetch = two.fetch_of()
     flight, reader = two.reserve(fetch)
-    two.fetching._now = None
+    two.fetching._take = None
     with pytest.raises(TypeError):
         await two.fetching.lead(fetch, reader, FetchMode.COALESCE)
 

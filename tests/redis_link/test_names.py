@@ -38,6 +38,7 @@ def test_an_entry_and_its_leases_are_neighbours():
     assert b"team-a:{%b}:l" % NAME == lease
     assert b"team-a:{%b}:s" % NAME == second
     assert NAME == slot_part(entry) == slot_part(lease) == slot_part(second)
+    assert [entry, lease, second] == names.neighbours(NAME)
 
 
 def test_the_log_is_in_one_slot():

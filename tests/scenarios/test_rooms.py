@@ -30,6 +30,9 @@ TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8
 EVERYWHERE = {"core", "dialects", "errors.py", "tasks.py", "demo"}
 """What every room asks and nobody passes; and the stand-in provider, which is no part of the way."""
 
+MOST = {"a streamed miss": 600, "a hit in Redis": 220, "a bypass": 200}
+"""The most calls that are allowed for a kind, whatever the table says."""
+
 STREAM = CHAT | {"stream": True}
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -44,7 +47,10 @@ def room_of(code: Any) -> str:
 
 
 class Trace:
-    """Follows the calls of this thread. *visits*: the rooms in the order in which they were passed; *calls*: all."""
+    """
+    Follows the calls of this thread. *visits*: the rooms in the order in which they were passed; *calls*: how often a
+    function of ours was entered, or a coroutine of ours went on after a wait.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
@@ -89,7 +95,7 @@ def check(name: str, trace: Trace) -> None:
     assert found is not None, name
     assert [room.strip(" `") for room in found[1].split(">")] == trace.rooms
     assert trace.changes <= int(found[2])
-    assert trace.calls <= int(found[3])
+    assert trace.calls <= int(found[3]) <= MOST.get(name, int(found[3]))
 
 
 async def traced(lab: Lab, body: Any, *, headers: dict[str, str] | None = None) -> Trace:
@@ -138,7 +144,8 @@ async def test_rooms_of_a_hit_in_redis(build_fleet, provider, redis_server):
     for seed in (1, 2):
         await one.ask(CHAT | {"seed": seed})
     await written(redis_server, 2)
-    await two.ask(CHAT | {"seed": 1})
+    for _ in range(2):  # a hit in Redis opens the connection; one in memory makes the beginning of such heads known
+        await two.ask(CHAT | {"seed": 1})
     trace = await traced(two, CHAT | {"seed": 2})
 
     assert Outcome.HIT_REDIS is two.records[-1].outcome

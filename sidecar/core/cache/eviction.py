@@ -296,7 +296,8 @@ class S3Fifo(Generic[K, V]):
 
     def _make_room(self, cost: int) -> list[CacheSlot[K, V]]:
         gone: list[CacheSlot[K, V]] = []
-        while (self.cost + cost > self._capacity or 0 < self._entries <= self.count) and self.count:
+        small, main, most = self._small, self._main, self._capacity - cost
+        while (small.cost + main.cost > most or 0 < self._entries <= self.count) and self.count:
             self._let_go(gone)
         return gone
 

@@ -129,7 +129,7 @@ class Identities:
         if not plan.noted:
             plan.noted = True
             self.splits.note(route.name, self._roles[plan.site.service.name].counted(plan.head.fields))
-        return self.first(plan, route)
+        return plan.callers.get(route.cache.share) or self.first(plan, route)
 
     def first(self, plan: RequestPlan, route: Route) -> Caller:
         """As ``caller``, before it is known on which route the call will be."""

@@ -20,6 +20,7 @@ Reasons = tuple[tuple[str, Callable[[Members], bool | tuple[str, ...]]], ...]
 
 _WHOLE = View()
 _NUMBERS = frozenset({int, float})
+_SWITCHES = frozenset({bool, type(None)})
 
 _OWN_TOOLS = frozenset({"custom", "local_shell", "apply_patch"})
 """
@@ -150,14 +151,10 @@ def _unreadable(members: Members) -> bool:
     options, tools = members.get("stream_options"), members.get("tools")
     return (
         _model_unreadable(members)
-        or _no_switch(members.get("stream"))
-        or (options is not None and (type(options) is not dict or _no_switch(options.get("include_usage"))))
+        or type(members.get("stream")) not in _SWITCHES
+        or (options is not None and (type(options) is not dict or type(options.get("include_usage")) not in _SWITCHES))
         or (tools is not None and (type(tools) is not list or not all(type(tool) is dict for tool in tools)))
     )
-
-
-def _no_switch(value: object) -> bool:
-    return value is not None and value is not True and value is not False
 
 
 def _uses_server_tools(members: Members) -> bool:

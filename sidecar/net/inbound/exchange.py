@@ -11,6 +11,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from functools import cache
 
 from sidecar.core.model import Head, Pairs
 from sidecar.errors import ClientGone, SlowReader
@@ -234,6 +235,7 @@ class Reply:
         self.keep = self.keep and not self._shared.draining
 
 
+@cache
 def connection_line(minor: int, *, keep: bool) -> bytes:
     """The ``connection`` field, if HTTP/1.*minor* needs one."""
     if not keep:

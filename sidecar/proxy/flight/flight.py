@@ -334,7 +334,7 @@ class Flight:
             self._room.set_result(None)
 
     def _bequeath(self, left: Draft | None) -> None:
-        """A reader has *left* its draft; if the call still costs money, another reader's draft takes over the cost."""
+        """*left* was a reader's draft: if it bears the cost of the call, another reader's draft takes that over."""
         if left is None or left is not self.draft or self.over or self.settled:
             return
         heir = next((other.draft for other in self._readers if other.draft is not None), None)
