@@ -27,8 +27,8 @@ from sidecar.proxy import request
 
 _ROOT = Path(sidecar.__file__).parent
 
-_NOT_OURS = ("admin/", "demo/", "app/operations.py", "app/reload.py", "net/web_server.py")
-"""What answers people who run it, or plays a service: none of it has a ``Cache-Status``."""
+_NOT_OURS = ("admin/", "demo/", "app/operations.py", "app/reload.py", "net/web_server.py", "inject/")
+"""What answers people who run it or the API server, or plays a service: none of it has a ``Cache-Status``."""
 
 _CODES = {"Refused": 1, "_refused": 1, "Stray": 1, "Bypass": 0, "Drop": 0, "Allowance": 0}
 """What takes a code, and at which place among its arguments."""
