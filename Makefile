@@ -84,6 +84,7 @@ sdk-matrix: $(STAMP)
 lock: $(UV)
 	@$(COMPILE) --output-file requirements.txt pyproject.toml
 	@$(COMPILE) --output-file requirements-dev.txt --constraint requirements.txt --group dev pyproject.toml
+	@$(COMPILE) --output-file requirements-build.txt --constraint requirements-dev.txt --group build
 
 format: $(STAMP)
 	@$(BIN)/ruff format .

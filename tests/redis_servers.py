@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -65,22 +66,22 @@ def has_tls() -> bool:
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_MINE = range(10_000 + _WORKER, 22_000, _WORKERS)
+_PORTS = iter(random.SystemRandom().sample(_MINE, len(_MINE)))
 
 
 def free_port() -> int:
     """
-    A port that nobody listens on, with the Cluster bus's port, 10000 above, free as well. Each process of tests has
-    ports of its own.
+    A port that nobody listens on, with the Cluster bus's port, 10000 above, free as well. Both lie below those that
+    Linux gives to whoever asks for any, so nobody takes them before the server starts. Each process of tests has ports
+    of its own.
     """
-    while True:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port: int = one.getsockname()[1]
-            if port // 2 % _WORKERS != _WORKER:  # Linux gives out odd ports only, as long as there are some
-                continue
-            with suppress(OSError, OverflowError):
-                other.bind(("127.0.0.1", port + 10000))
-                return port
+    for port in _PORTS:
+        with socket.socket() as one, socket.socket() as other, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            return port
+    raise AssertionError("every port was given once")
 
 
 def eventually(holds: Callable[[], object], what: str) -> None:

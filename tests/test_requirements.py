@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-RUN, DEVELOPMENT = "requirements.txt", "requirements-dev.txt"
+RUN, BUILD, DEVELOPMENT = "requirements.txt", "requirements-build.txt", "requirements-dev.txt"
 
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\Z")
 
@@ -26,7 +26,7 @@ def locked(name: str) -> dict[str, tuple[Requirement, list[str]]]:
     return {canonicalize_name(pin.name): (pin, hashes) for pin, hashes in found}
 
 
-LOCKS = {name: locked(name) for name in (RUN, DEVELOPMENT)}
+LOCKS = {name: locked(name) for name in (RUN, BUILD, DEVELOPMENT)}
 RUNNING = [Requirement(one) for one in PROJECT["project"]["dependencies"]]
 DEVELOPING = [Requirement(one) for one in PROJECT["dependency-groups"]["dev"]]
 
@@ -39,7 +39,7 @@ def version_of(pin: Requirement) -> str:
 
 
 @pytest.mark.parametrize("needed", RUNNING, ids=str)
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [RUN, DEVELOPMENT])
 def test_dependencies(lock, needed):
     """Each dependency is locked at a version within its range, wherever the program runs."""
     pin, _ = LOCKS[lock][canonicalize_name(needed.name)]
@@ -83,8 +83,8 @@ def test_nothing_of_a_machine(lock):
 
 
 def test_one_version_of_each():
-    """Development uses what runs: whatever both locks hold is the same file in both."""
-    for name, (pin, hashes) in LOCKS[RUN].items():
+    """Development uses what runs and what builds: whatever two locks hold is the same file in both."""
+    for name, (pin, hashes) in (LOCKS[RUN] | LOCKS[BUILD]).items():
         other, others = LOCKS[DEVELOPMENT][name]
         assert (version_of(pin), hashes) == (version_of(other), others)
 
@@ -96,7 +96,9 @@ def test_ranges():
 
 
 def test_what_builds_is_what_is_locked():
-    """The build needs no more than the development lock holds, so it needs no network."""
+    """The build needs no more than its own lock holds, and the development lock too, so it needs no network."""
     [builder] = PROJECT["build-system"]["requires"]
 
+    assert [builder] == PROJECT["dependency-groups"]["build"]
     assert builder in PROJECT["dependency-groups"]["dev"]
+    assert canonicalize_name(Requirement(builder).name) in LOCKS[BUILD]

@@ -58,7 +58,8 @@ def load(
     Redis without a secret file is not used, and the users of an unfit file deal with it. *here*: the rules are for a
     process that starts now, so the trust anchors that they name must be there and fit. *running*: that process works by
     an earlier configuration, so a file without content is a problem (somebody is writing it, or the disk is full), and
-    so are one without any known key and one that can be read only once. Raises ``ConfigError`` with every problem, in the order of lines.
+    so are one without any known key and one that can be read only once. Raises ``ConfigError`` with every problem, in
+    the order of lines.
     """
     source = _find(path)
     text = _text(source, plain=running) if source is not None else ""
