@@ -10,15 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
+from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chunks, completion, said, whole
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, CHAT_PATH
+from tests.scenarios.open_streams import CALLS, EVENTS, TEXT, Streaming, opened
 from tests.scenarios.processes import Process
-
-EVENTS = chat_events("One", " two", " three.")
-
-TEXT = "One two three."
-
 
 Run = Callable[..., Awaitable[Process]]
 
@@ -58,34 +54,6 @@ async def run(tmp_path) -> AsyncIterator[Run]:
     for process in running:
         process.child.kill()
         process.child.wait()
-
-
-class Streaming:
-    """A service that streams the beginning of its answer at once and the rest when *go* is set."""
-
-    def __init__(self) -> None:
-        self.go = asyncio.Event()
-
-    async def __call__(self, _head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(STREAM_HEAD + chunks(EVENTS[:2]))
-        await self.go.wait()
-        writer.write(chunks(EVENTS[2:]) + LAST_CHUNK)
-
-
-CALLS = [
-    {**CHAT, "stream": True, "seed": number}
-    if number % 4
-    else {"model": "gpt-4o", "stream": True, "messages": CHAT["messages"]}  # never looked up
-    for number in range(20)
-]
-
-
-async def opened(process: Process, dial) -> list[Caller]:
-    """Twenty streams of which the beginning has come."""
-    callers = [await dial(process.port, call) for call in CALLS]
-    for caller in callers:
-        await caller.until(b'"One"')
-    return callers
 
 
 async def test_finishes_what_runs(run, script, dial):
