@@ -16,13 +16,10 @@ from msgspec import Struct, json
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.pods.inject import Kept, inject
 from sidecar.core.pods.patch import diff
-from sidecar.core.pods.settings import DOMAIN, INJECT, Injection
+from sidecar.core.pods.settings import INJECT, REASON, Injection
 from sidecar.errors import ConfigError, Refused
 
 VERSION = "admission.k8s.io/v1"
-
-REASON = DOMAIN + "not-injected"
-"""The annotation that says why a pod was not injected."""
 
 LONGEST_WARNING = 250
 """Characters of a warning; API servers cut longer ones (KEP-1693)."""

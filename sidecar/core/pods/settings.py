@@ -21,6 +21,8 @@ INJECT = DOMAIN + "inject"
 STATUS = DOMAIN + "status"
 NO_PROXY = DOMAIN + "no-proxy"
 SKIP = DOMAIN + "skip-containers"
+REASON = DOMAIN + "not-injected"
+"""The annotation that says why a pod was not injected."""
 
 CONTAINER = "ai-sidecar"
 """The name of our container, ConfigMap and Secret."""
@@ -34,7 +36,9 @@ NEWEST = (1, 34)
 PORTS = (7400, 7490, 7491)
 """The ports of calls, admin and health: see ``core/rules``."""
 
-_QUANTITY = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?)(?:m|k|Ki|M|Mi|G|Gi)?\Z")
+_CPU = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,3})?\Z|[0-9]{1,6}m\Z")
+_BYTES = re.compile(r"([0-9]{1,9})(Ki|Mi|Gi)\Z")
+_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _VERSION = re.compile(r"v?([0-9]+)\.([0-9]+)")
 
 
@@ -76,29 +80,76 @@ class Injection:
 
 
 _TUNED = {
-    "memory": "memory",
-    "cpu-request": "cpu_request",
-    "cpu-limit": "cpu_limit",
-    "memory-request": "memory_request",
-    "memory-limit": "memory_limit",
+    "memory": ("memory", 4 << 20),
+    "cpu-request": ("cpu_request", 0.001),
+    "cpu-limit": ("cpu_limit", 0.05),
+    "memory-request": ("memory_request", 1 << 20),
+    "memory-limit": ("memory_limit", 96 << 20),
 }
-"""Annotations that tune a quantity, without ``DOMAIN``."""
+"""
+Annotations that tune a quantity, without ``DOMAIN``: its name, and the least that is taken. With less than that, a
+sidecar is killed or does not start in time, and a native one would hold the pod in Init.
+"""
+
+_OTHERS = (NO_PROXY, SKIP)
+_OURS = frozenset({STATUS, REASON})
 
 
 def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injection, list[str]]:
-    """*settings* as the annotations of a pod tune them, and a warning for each that is wrong."""
-    warnings = []
-    chosen: dict[str, Any] = {}
-    for word, name in _TUNED.items():
+    """
+    *settings* as the annotations of a pod tune them, and a warning for each that is wrong. No request is above its
+    limit, for an API server refuses such a pod.
+    """
+    warnings = [_stranger(name) for name in annotations if name.startswith(DOMAIN) and not _is_known(name)]
+    for word, (name, least) in _TUNED.items():
         value = annotations.get(DOMAIN + word)
         if value is None:
             continue
-        if _QUANTITY.match(value):
-            chosen[name] = value
+        default = getattr(settings, name) or "none"
+        found = _amount(value, cpu=word.startswith("cpu"))
+        if found is None:
+            example = "100m or 0.5" if word.startswith("cpu") else "64Mi"
+            warnings.append(f"{DOMAIN}{word}: {value!r} is not a quantity such as {example}; {default} is used")
+        elif found < least:
+            warnings.append(f"{DOMAIN}{word}: {value} is too little to run with; {default} is used")
         else:
-            default = getattr(settings, name) or "none"
-            warnings.append(f"{DOMAIN}{word}: {value!r} is not a quantity such as 100m or 64Mi; {default} is used")
-    return replace(settings, **chosen), warnings
+            settings = _with(settings, name, value)
+    for what in ("cpu", "memory"):
+        request, limit = getattr(settings, f"{what}_request"), getattr(settings, f"{what}_limit")
+        if limit and _known(request) > _known(limit):
+            warnings.append(f"{DOMAIN}{what}-request: {request} is above the limit; {limit} is used")
+            settings = _with(settings, f"{what}_request", limit)
+    return settings, warnings
+
+
+def _is_known(name: str) -> bool:
+    return name in _OURS or name in _OTHERS or name.removeprefix(DOMAIN) in _TUNED
+
+
+def _stranger(name: str) -> str:
+    if name == INJECT:
+        return f"{name} is a label, and does nothing as an annotation"
+    words = sorted([*_TUNED, *(each.removeprefix(DOMAIN) for each in _OTHERS)])
+    return f"{name}: no such annotation; after {DOMAIN} there are {', '.join(words)}"
+
+
+def _with(settings: Injection, name: str, value: Any) -> Injection:
+    change: dict[str, Any] = {name: value}
+    return replace(settings, **change)
+
+
+def _amount(text: str, *, cpu: bool) -> float | None:
+    """A quantity in cores or bytes; None for what is none."""
+    if cpu:
+        return None if _CPU.match(text) is None else float(text[:-1]) / 1000 if text[-1] == "m" else float(text)
+    found = _BYTES.match(text)
+    return None if found is None else float(int(found[1]) * _UNITS[found[2]])
+
+
+def _known(text: str) -> float:
+    """A quantity that has been checked."""
+    amount = _amount(text, cpu=not text.endswith("i"))
+    return 0.0 if amount is None else amount
 
 
 def reachable(rules: Rules) -> tuple[Reachable, ...]:

@@ -201,6 +201,45 @@ def test_annotations_that_are_wrong(value: str):
     assert isinstance(inject(pod(annotations={f"{DOMAIN}memory": value}), NATIVE), Injected)
 
 
+@pytest.mark.parametrize(
+    ("word", "value", "expected"),
+    [
+        ("memory", "4Mi", "4Mi"), ("memory", "1Mi", "16Mi"), ("memory", "16m", "16Mi"), ("memory", "1.5Mi", "16Mi"),
+        ("cpu-limit", "50m", "50m"), ("cpu-limit", "0.5", "0.5"), ("cpu-limit", "1m", ""), ("cpu-limit", "64Mi", ""),
+        ("memory-limit", "96Mi", "96Mi"), ("memory-limit", "8Mi", "256Mi"), ("memory-limit", "1Gi", "1Gi"),
+        ("cpu-request", "0", "50m"), ("cpu-request", "2", "2"),
+    ],
+)  # fmt: skip
+def test_annotations_within_bounds(word, value, expected):
+    """What a sidecar could not start with, or could not read, is not used, and people are told."""
+    settings, warnings = tuned(NATIVE, {f"{DOMAIN}{word}": value})
+
+    assert expected == getattr(settings, word.replace("-", "_"))
+    assert (value != expected) == bool(warnings)
+
+
+@pytest.mark.parametrize("what", ["cpu", "memory"])
+def test_no_request_above_its_limit(what):
+    """The API server would refuse the pod."""
+    limit, request = ("100m", "1") if what == "cpu" else ("128Mi", "1Gi")
+    annotations = {f"{DOMAIN}{what}-limit": limit, f"{DOMAIN}{what}-request": request}
+    found = injected(pod(annotations=annotations))
+    [ours] = [one for one in found["spec"]["initContainers"] if one["name"] == CONTAINER]
+
+    assert limit == ours["resources"]["limits"][what] == ours["resources"]["requests"][what]
+    assert 1 == len(tuned(NATIVE, annotations)[1])
+
+
+def test_an_annotation_that_nobody_knows():
+    """It may be a slip of the pen; the known ones are named, and what we write ourselves is no slip."""
+    [warning] = tuned(NATIVE, {f"{DOMAIN}memroy": "1Gi", STATUS: "{}", "other.example/memory": "x"})[1]
+
+    assert warning.startswith(f"{DOMAIN}memroy: no such annotation; after {DOMAIN} there are ")
+    assert "memory-limit, " in warning
+    assert len(warning) <= 250
+    assert [f"{INJECT} is a label, and does nothing as an annotation"] == tuned(NATIVE, {INJECT: "enabled"})[1]
+
+
 def test_workload_identity():
     """Where regions use it, the pod gets its label, unless it has one."""
     settings = Injection("image", SERVICES, identity=True)
