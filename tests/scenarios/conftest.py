@@ -75,7 +75,8 @@ from tests.scenarios.lab import (  # noqa: F401  as above
     Script,
 )
 from tests.scenarios.oracle import oracle  # noqa: F401  a fixture
-from tests.scenarios.regions import pair  # noqa: F401  a fixture
+from tests.scenarios.regions import pair, upstream  # noqa: F401  fixtures
+from tests.scenarios.rules_on_disk import disk  # noqa: F401  a fixture
 from tests.scenarios.sources import build_api, build_pods, source  # noqa: F401  fixtures
 
 Dial = Callable[..., Awaitable[Caller]]
@@ -222,8 +223,8 @@ async def script() -> AsyncIterator[Callable[[Handler], Awaitable[Script]]]:
         return upstream
 
     yield start
-    for upstream in running:
-        await upstream.stop()
+    for each in running:
+        await each.stop()
 
 
 @pytest.fixture

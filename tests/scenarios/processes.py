@@ -74,6 +74,13 @@ class Process:
             return await response.read()
 
 
+def launch(folder: Path, *command: str) -> Process:
+    """A sidecar that *command* begins, with its log and its output in *folder*."""
+    log, output = folder / "log", folder / "output"
+    with log.open("wb") as stderr, output.open("wb") as stdout:
+        return Process(subprocess.Popen(command, stdout=stdout, stderr=stderr), log, output)
+
+
 def begin(config: Path, log: Path, output: Path) -> subprocess.Popen[bytes]:
     """A sidecar that has been started."""
     with log.open("wb") as stderr, output.open("wb") as stdout:

@@ -307,3 +307,10 @@ async def pair():
     """Two regions."""
     async with running("a", "b") as regions:
         yield regions
+
+
+@pytest.fixture
+async def upstream():
+    """One region."""
+    async with running("here") as (region,):
+        yield region

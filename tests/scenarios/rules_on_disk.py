@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sidecar.admin.actions import ReloadResult
 from sidecar.app.reload import Source
 from sidecar.settings import load
 from sidecar.settings.watch import FileWatch
 from tests.mounted import FILE, mount
-from tests.scenarios.conftest import CHAT, CHAT_PATH, KEY, Lab
+from tests.scenarios.lab import CHAT, CHAT_PATH, KEY, Lab
 from tests.scenarios.regions import Region
 
 OPEN = {"listen.port": 0, "health.port": 0, "admin.port": 0}
@@ -134,3 +136,9 @@ class WarmCaller:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> RulesOnDisk:
+    """The folder of a configuration, mounted as kubelet does it."""
+    return RulesOnDisk(tmp_path / "etc")

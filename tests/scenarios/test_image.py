@@ -20,7 +20,7 @@ import pytest
 
 from tests.scenarios.answers import said
 from tests.scenarios.open_streams import TEXT, Streaming, opened
-from tests.scenarios.processes import Process
+from tests.scenarios.processes import Process, launch
 
 ROOT = Path(__file__).parents[2]
 IMAGE = os.environ.get("TESTED_IMAGE", "")
@@ -62,11 +62,8 @@ async def run(image, tmp_path) -> AsyncIterator[Run]:
             (tmp_path / volume).chmod(0o777)
         tmp_path.chmod(0o755)
         (tmp_path / "config.json").write_text(json.dumps(bundle(root, config, tmp_path)))
-        log, output = tmp_path / "log", tmp_path / "output"
-        command = ("runc", "--root", str(tmp_path / "runc"), "run", "--bundle", str(tmp_path), tmp_path.name)
-        with log.open("wb") as stderr, output.open("wb") as stdout:
-            child = subprocess.Popen(command, stdout=stdout, stderr=stderr)  # noqa: ASYNC220  waits for nothing
-        process = Process(child, log, output)
+        runc = ("runc", "--root", str(tmp_path / "runc"))
+        process = launch(tmp_path, *runc, "run", "--bundle", str(tmp_path), tmp_path.name)
         running.append(process)
         await process.started()
         return process

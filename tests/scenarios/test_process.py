@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -14,7 +13,7 @@ from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chunks, completion,
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, CHAT_PATH
 from tests.scenarios.open_streams import CALLS, EVENTS, TEXT, Streaming, opened
-from tests.scenarios.processes import Process
+from tests.scenarios.processes import Process, launch
 
 Run = Callable[..., Awaitable[Process]]
 
@@ -41,11 +40,7 @@ async def run(tmp_path) -> AsyncIterator[Run]:
         }
         file = tmp_path / "sidecar.yaml"
         file.write_text(json.dumps(config))  # JSON is YAML
-        log, output = tmp_path / "log", tmp_path / "output"
-        command = (sys.executable, "-m", "sidecar", "run", "--config", str(file))
-        with log.open("wb") as stderr, output.open("wb") as stdout:
-            child = subprocess.Popen(command, stdout=stdout, stderr=stderr)  # noqa: ASYNC220  waits for nothing
-        process = Process(child, log, output)
+        process = launch(tmp_path, sys.executable, "-m", "sidecar", "run", "--config", str(file))
         running.append(process)
         await process.started()
         return process

@@ -22,12 +22,6 @@ from tests.scenarios.rules_on_disk import RulesOnDisk, events, reload, rules
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> RulesOnDisk:
-    """The folder of a configuration."""
-    return RulesOnDisk(tmp_path / "etc")
-
-
-@pytest.fixture
 async def east():
     """A region."""
     async with running("east") as (region,):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from tests.name_server import name_server
 from tests.scenarios.answers import completion, whole
@@ -16,19 +12,6 @@ from tests.scenarios.rules_on_disk import RulesOnDisk, WarmCaller, reload, rules
 
 KIB = 1024
 MIB = 1024 * KIB
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> RulesOnDisk:
-    """The folder of a configuration."""
-    return RulesOnDisk(tmp_path / "etc")
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Region]:
-    """A region."""
-    async with running("here") as (region,):
-        yield region
 
 
 async def change(lab: Lab, disk: RulesOnDisk, text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,8 @@ from tests.redis_servers import RedisServer, write_certificates
 from tests.scenarios.answers import whole
 from tests.scenarios.lab import Lab
 from tests.scenarios.redis_contents import written
-from tests.scenarios.regions import Region, chat, running
-from tests.scenarios.rules_on_disk import RulesOnDisk, events, live, reload, rules
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> RulesOnDisk:
-    """The folder of a configuration, mounted as kubelet does it."""
-    return RulesOnDisk(tmp_path / "etc")
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Region]:
-    """A region."""
-    async with running("here") as (region,):
-        yield region
-
+from tests.scenarios.regions import Region, chat
+from tests.scenarios.rules_on_disk import events, live, reload, rules
 
 ANCHOR = (Path(__file__).parents[1] / "anchor.pem").read_text()
 

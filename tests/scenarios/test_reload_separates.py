@@ -8,26 +8,12 @@ heart, and for calls that are under way.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from tests.scenarios.conftest import Lab
 from tests.scenarios.regions import Region, chat, running
-from tests.scenarios.rules_on_disk import RulesOnDisk, WarmCaller, reload, rules
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> RulesOnDisk:
-    """The folder of a configuration."""
-    return RulesOnDisk(tmp_path / "etc")
-
-
-@pytest.fixture
-async def upstream():
-    """A region."""
-    async with running("here") as (region,):
-        yield region
+from tests.scenarios.rules_on_disk import WarmCaller, reload, rules
 
 
 @pytest.fixture

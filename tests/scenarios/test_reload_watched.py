@@ -19,23 +19,10 @@ from sidecar.core.rules import Mode
 from sidecar.settings import forwarding
 from tests.scenarios.conftest import Lab
 from tests.scenarios.desks import metric
-from tests.scenarios.regions import Region, chat, running
+from tests.scenarios.regions import Region, chat
 from tests.scenarios.rules_on_disk import OPEN, RulesOnDisk, WarmCaller, events, live, reload, rules
 
 ANCHOR = Path(__file__).parents[1] / "anchor.pem"
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> RulesOnDisk:
-    """The folder of a configuration, mounted as kubelet does it."""
-    return RulesOnDisk(tmp_path / "etc")
-
-
-@pytest.fixture
-async def upstream():
-    """A region."""
-    async with running("here") as (region,):
-        yield region
 
 
 def ttl(lab: Lab) -> float | None:
