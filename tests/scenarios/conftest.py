@@ -217,10 +217,10 @@ async def script() -> AsyncIterator[Callable[[Handler], Awaitable[Script]]]:
     running: list[Script] = []
 
     async def start(handler: Handler) -> Script:
-        upstream = Script(handler)
-        await upstream.start()
-        running.append(upstream)
-        return upstream
+        scripted = Script(handler)
+        await scripted.start()
+        running.append(scripted)
+        return scripted
 
     yield start
     for each in running:
