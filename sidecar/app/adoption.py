@@ -8,7 +8,7 @@ between two awaits, in the order that stands here.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 
 from msgspec import Struct
 
@@ -111,10 +111,6 @@ class Adoption:
             parts.purges.apply(remade, pending=False)
             parts.operations.take(remade)
         self._on_adopt(rules)
-
-    async def entries_by_route(self) -> Mapping[str, int]:
-        """How many entries memory holds, by the route that stored them."""
-        return await self._parts.operations.entries_by_route()
 
 
 def _remade(before: Rules, after: Rules) -> Iterable[str]:

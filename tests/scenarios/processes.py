@@ -74,18 +74,16 @@ class Process:
             return await response.read()
 
 
-def launch(folder: Path, *command: str) -> Process:
-    """A sidecar that *command* begins, with its log and its output in *folder*."""
-    log, output = folder / "log", folder / "output"
+def launch(folder: Path, *command: str, mark: str = "") -> Process:
+    """A sidecar that *command* begins, with its log and its output in *folder*; *mark* ends their names."""
+    log, output = folder / f"log{mark}", folder / f"output{mark}"
     with log.open("wb") as stderr, output.open("wb") as stdout:
         return Process(subprocess.Popen(command, stdout=stdout, stderr=stderr), log, output)
 
 
-def begin(config: Path, log: Path, output: Path) -> subprocess.Popen[bytes]:
-    """A sidecar that has been started."""
-    with log.open("wb") as stderr, output.open("wb") as stdout:
-        command = (sys.executable, "-m", "sidecar", "run", "--config", str(config))
-        return subprocess.Popen(command, stdout=stdout, stderr=stderr)
+def run_by(config: Path) -> tuple[str, ...]:
+    """The command that runs a sidecar by *config*."""
+    return sys.executable, "-m", "sidecar", "run", "--config", str(config)
 
 
 def configured(folder: Path, server: RedisServer, upstream: str) -> Path:
@@ -140,9 +138,8 @@ class Running:
             **(more or {}),
         }  # fmt: skip
         self.file.write_text(json.dumps(rules))
-        command = [sys.executable, "-m", "sidecar", "run", "--config", str(self.file)]
         with self.log.open("wb") as stderr, self.output.open("wb") as stdout:
-            self.child = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=os.environ | environ)
+            self.child = subprocess.Popen(run_by(self.file), stdout=stdout, stderr=stderr, env=os.environ | environ)
 
     @property
     def events(self) -> list[dict[str, Any]]:

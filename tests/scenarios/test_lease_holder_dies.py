@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from sidecar.fleet.lease import LEASE_SECONDS
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chat_events, chunks, completion, said, whole
 from tests.scenarios.conftest import CHAT
-from tests.scenarios.processes import Process, ask, begin, configured
+from tests.scenarios.processes import Process, ask, configured, launch, run_by
 
 STREAM = {**CHAT, "stream": True}
 TEXT = "It is a box."
@@ -24,9 +23,7 @@ async def run(tmp_path, redis_server: RedisServer):
 
     async def start(upstream: str, count: int) -> list[Process]:
         config = configured(tmp_path, redis_server, upstream)
-        for number in range(count):
-            log, output = Path(tmp_path, f"log-{number}"), Path(tmp_path, f"output-{number}")
-            running.append(Process(begin(config, log, output), log, output))
+        running.extend(launch(tmp_path, *run_by(config), mark=f"-{number}") for number in range(count))
         await asyncio.gather(*(process.started() for process in running))
         return running
 

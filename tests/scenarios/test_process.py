@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -13,7 +12,7 @@ from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chunks, completion,
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, CHAT_PATH
 from tests.scenarios.open_streams import CALLS, EVENTS, TEXT, Streaming, opened
-from tests.scenarios.processes import Process, launch
+from tests.scenarios.processes import Process, launch, run_by
 
 Run = Callable[..., Awaitable[Process]]
 
@@ -40,7 +39,7 @@ async def run(tmp_path) -> AsyncIterator[Run]:
         }
         file = tmp_path / "sidecar.yaml"
         file.write_text(json.dumps(config))  # JSON is YAML
-        process = launch(tmp_path, sys.executable, "-m", "sidecar", "run", "--config", str(file))
+        process = launch(tmp_path, *run_by(file))
         running.append(process)
         await process.started()
         return process

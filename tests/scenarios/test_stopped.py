@@ -14,7 +14,7 @@ from tests.scenarios.answers import said
 from tests.scenarios.clocks import WallClock
 from tests.scenarios.conftest import CHAT
 from tests.scenarios.operating import purge
-from tests.scenarios.processes import Process, ask, begin, configured
+from tests.scenarios.processes import ask, configured, launch, run_by
 from tests.scenarios.redis_contents import released, written
 
 STREAM = {**CHAT, "stream": True}
@@ -112,8 +112,7 @@ async def test_spare(build_fleet, oracle, redis_server):
 
 async def test_stopped_by_a_signal(build_fleet, oracle, redis_server, tmp_path):
     """So it is with a real process, which finds the calls in its sockets when it goes on."""
-    config, log, output = configured(tmp_path, redis_server, oracle.url), tmp_path / "log", tmp_path / "output"
-    process = Process(begin(config, log, output), log, output)
+    process = launch(tmp_path, *run_by(configured(tmp_path, redis_server, oracle.url)))
     try:
         await process.started()
         (lab,) = await build_fleet(oracle.url, 1)
