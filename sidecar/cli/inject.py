@@ -20,6 +20,8 @@ def injection(rules: Rules, *, image: str, version: str) -> Injection:
     found = NEWEST if not version else version_of(version)
     if found is None:
         raise ConfigError((f"--cluster-version: {version!r} is not a version such as 1.29",))
+    if not (rules.listen.port and rules.health.port):
+        raise ConfigError(("listen.port, health.port: 0 is any free port; pods need to know which, so name one",))
     identity = any(
         isinstance(region.credential, AzureIdentity) and region.credential.kind == "workload"
         for service in rules.services
@@ -31,7 +33,9 @@ def injection(rules: Rules, *, image: str, version: str) -> Injection:
         rules.admin.port,
         *(each.port for each in rules.services if each.port),
     }
-    return Injection(image, reachable(rules), found, identity=identity, ports=tuple(sorted(ports)))
+    return Injection(
+        image, reachable(rules), found, identity=identity, health_port=rules.health.port, ports=tuple(sorted(ports))
+    )
 
 
 def inject(text: str, source: str, settings: Injection) -> tuple[str, list[str]]:

@@ -125,6 +125,30 @@ Pod p: not injected: hostNetwork: the sidecar's ports would be those of the node
     )
 
 
+def test_the_ports_of_the_configuration(tmp_path: Path, capsys):
+    """Calls, probes and the sidecar itself agree on them, whatever the ConfigMap of the pod's namespace says."""
+    (tmp_path / "c.yaml").write_text("{version: 1, listen: {port: 17400}, health: {port: 17491}}")
+    (tmp_path / "pod.yaml").write_text(KINDS["Pod"])
+
+    assert 0 == main(["inject", "-f", str(tmp_path / "pod.yaml"), "--config", str(tmp_path / "c.yaml")])
+    spec = yaml.safe_load(capsys.readouterr().out)["spec"]
+    [ours], [app] = spec["initContainers"], spec["containers"]
+
+    assert {17491} == {ours[probe]["httpGet"]["port"] for probe in ("startupProbe", "livenessProbe")}
+    assert [17491] == [port["containerPort"] for port in ours["ports"]]
+    assert {"name": "SIDECAR_HEALTH_PORT", "value": "17491"} in ours["env"]
+    assert {"name": "OPENAI_BASE_URL", "value": "http://127.0.0.1:17400/openai/v1"} in app["env"]
+
+
+def test_any_port(tmp_path: Path, capsys):
+    """Nobody could reach it."""
+    (tmp_path / "c.yaml").write_text("{version: 1, health: {port: 0}}")
+    (tmp_path / "pod.yaml").write_text(KINDS["Pod"])
+
+    assert 2 == main(["inject", "-f", str(tmp_path / "pod.yaml"), "--config", str(tmp_path / "c.yaml")])
+    assert "health.port: 0 is any free port" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

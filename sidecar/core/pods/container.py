@@ -19,7 +19,6 @@ CONFIG, SECRET, STATE, TEMPORARY = (
     f"{CONTAINER}-tmp",
 )
 
-HEALTH_PORT = 7491
 USER = 10001
 """The numeric user of the image."""
 
@@ -34,7 +33,7 @@ def container(settings: Injection, *, native: bool, guaranteed: bool) -> dict[st
     if guaranteed:
         limits = {"cpu": settings.cpu_limit or settings.cpu_request, "memory": settings.memory_limit}
         requests = dict(limits)
-    probe = {"port": HEALTH_PORT, "scheme": "HTTP"}
+    probe = {"port": settings.health_port, "scheme": "HTTP"}
     found: dict[str, Any] = {
         "name": CONTAINER,
         "image": settings.image,
@@ -43,10 +42,12 @@ def container(settings: Injection, *, native: bool, guaranteed: bool) -> dict[st
             {"name": "SIDECAR_POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "SIDECAR_SERVICE_ACCOUNT", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}},
             {"name": "SIDECAR_HEALTH_HOST", "value": "0.0.0.0"},  # noqa: S104  kubelet asks from outside of the pod
+            # the probes ask there, whatever the ConfigMap of the pod's namespace says
+            {"name": "SIDECAR_HEALTH_PORT", "value": str(settings.health_port)},
             {"name": "SIDECAR_CACHE_MEMORY_MAX_BYTES", "value": settings.memory},
             {"name": "SIDECAR_STATE_DIR", "value": "/var/lib/sidecar"},
         ],
-        "ports": [{"name": "sidecar-metrics", "containerPort": HEALTH_PORT, "protocol": "TCP"}],
+        "ports": [{"name": "sidecar-metrics", "containerPort": settings.health_port, "protocol": "TCP"}],
         "startupProbe": {
             "httpGet": {"path": "/readyz", **probe}, "periodSeconds": 1, "failureThreshold": STARTUP_SECONDS,
         },

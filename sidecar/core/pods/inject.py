@@ -138,6 +138,7 @@ def _reason(pod: Mapping[str, Any], settings: Injection, namespace: str, owner: 
     taken = _taken(spec, settings.ports)
     checks = (
         (label == "disabled", f"its label {INJECT} says disabled"),
+        (label not in {None, "enabled", "disabled"}, f"its label {INJECT} says {label!r}; write enabled or disabled"),
         (not spec.get("containers"), "it has no containers"),
         (namespace in {*SYSTEM, settings.namespace}, f"namespace {namespace} is left alone"),
         ("kubernetes.io/config.mirror" in annotations, "it is a mirror of a static pod, which no webhook can change"),

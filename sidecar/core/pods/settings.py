@@ -61,7 +61,7 @@ class Injection:
     """
     The settings. *image* by digest; *architectures* for which it is built; *services* as in the ConfigMap; *namespace*
     is the webhook's own. Quantities as Kubernetes has them; *cpu_limit* ``""`` for none. *identity*: regions use a
-    workload identity, so pods need its label.
+    workload identity, so pods need its label. *ports* are all that the sidecar opens, *health_port* among them.
     """
 
     image: str
@@ -76,6 +76,7 @@ class Injection:
     cpu_limit: str = ""
     memory_limit: str = "256Mi"
     identity: bool = False
+    health_port: int = 7491
     ports: tuple[int, ...] = PORTS
 
 

@@ -97,6 +97,7 @@ def test_restricted():
 
 REASONS = {
     "disabled": (pod(labels={INJECT: "disabled"}), "disabled"),
+    "a label that says no": (pod(labels={INJECT: "false"}), "says 'false'; write enabled or disabled"),
     "hostNetwork": (pod(hostNetwork=True), "hostNetwork"),
     "mirror": (pod(annotations={"kubernetes.io/config.mirror": "x"}), "mirror"),
     "windows": (pod(os={"name": "windows"}), "windows"),
