@@ -85,8 +85,11 @@ class RedisStream(asyncio.Protocol):
             raise self._end()
 
     def close(self) -> None:
-        """Close after the written bytes."""
-        self._transport.close()
+        """Close now: bytes that a server does not take would hold the connection for as long as it pleases."""
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
+        else:
+            self._transport.close()
 
     async def wait_closed(self) -> None:
         """Until it is closed."""

@@ -116,3 +116,16 @@ async def test_who_reads_may_leave():
         writer.write(b"reply")
 
         assert b"reply" == await stream.read(1)
+
+
+async def test_a_server_that_takes_nothing():
+    """What it does not read holds no connection that has been given up, nor the memory of what was to be sent."""
+    async with connecting() as (stream, reader, _):
+        reader._transport.pause_reading()
+        for _ in range(32):
+            stream.write(MEGABYTE)
+        stream.close()
+        async with asyncio.timeout(10):
+            await stream.wait_closed()
+
+        assert 0 == stream._transport.get_write_buffer_size()

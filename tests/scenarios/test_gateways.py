@@ -56,9 +56,7 @@ async def test_tenants_behind_one_key(name, build_lab, numbered):
     assert 2 == numbered.calls
 
 
-@pytest.mark.parametrize(
-    "name", ["x-litellm-api-key", "x-litellm-key", "x-portkey-virtual-key", "cf-aig-authorization"]
-)
+@pytest.mark.parametrize("name", names())
 async def test_tenants_in_the_fleet(name, build_fleet, numbered):
     """One tenant's answer in Redis is not another's."""
     labs = await build_fleet(numbered.url, **gateway(numbered.url))
@@ -73,7 +71,7 @@ async def test_tenants_in_the_fleet(name, build_fleet, numbered):
     assert 2 == numbered.calls
 
 
-@pytest.mark.parametrize("name", ["x-litellm-key", "x-auth-token", "helicone-auth"])
+@pytest.mark.parametrize("name", names())
 async def test_tenants_in_flight(name, build_lab, script, dial):
     """Equal calls of two tenants at the same time are two calls."""
     go, numbers = asyncio.Event(), count(1)

@@ -289,6 +289,23 @@ async def test_a_limit_while_calls_wait(lab_of, disk, east: Region):
     assert [200] * 5 == [(await call).status for call in calls]
 
 
+async def test_a_lower_limit_while_calls_wait(lab_of, disk, east: Region):
+    """Calls that have begun are not cut; those that wait go one by one, when there is room under the new limit."""
+    east.hold = b"box"
+    lab = await lab_of(rules(east, route="limits: {concurrency: 3}"))
+    calls = [asyncio.create_task(lab.ask(chat(number))) for number in range(5)]
+    await lab.until(lambda: (3, {"team": 2}) == (east.calls, lab.sidecar.throttle.waiting()))
+    await change(lab, disk, rules(east, route="limits: {concurrency: 1}"))
+
+    assert (3, {"team": 2}) == (east.calls, lab.sidecar.throttle.waiting())
+    assert not any(call.done() for call in calls)
+
+    east.go.set()
+
+    assert [200] * 5 == [(await call).status for call in calls]
+    assert 5 == east.calls
+
+
 async def test_a_port_added_and_removed(lab_of, disk, east: Region):
     """A service's own port opens and closes with the rules; calls under way there finish, and no other is disturbed."""
     port = free_port()

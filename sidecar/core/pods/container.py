@@ -7,10 +7,10 @@ configuration cannot be read, and it fits the restricted Pod Security Standard.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from sidecar.core.pods.settings import CONTAINER, Injection
+from sidecar.core.pods.settings import CONTAINER, Injection, amount, started_by
 
 CONFIG, SECRET, STATE, TEMPORARY = (
     f"{CONTAINER}-config",
@@ -31,7 +31,7 @@ def container(settings: Injection, *, native: bool, guaranteed: bool) -> dict[st
     requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
     limits = {"memory": settings.memory_limit} | ({"cpu": settings.cpu_limit} if settings.cpu_limit else {})
     if guaranteed:
-        limits = {"cpu": settings.cpu_limit or settings.cpu_request, "memory": settings.memory_limit}
+        limits = {"cpu": settings.cpu_limit or started_by(settings.cpu_request), "memory": settings.memory_limit}
         requests = dict(limits)
     probe = {"port": settings.health_port, "scheme": "HTTP"}
     found: dict[str, Any] = {
@@ -85,13 +85,13 @@ def volumes() -> list[dict[str, Any]]:
     ]
 
 
-def is_guaranteed(containers: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a pod of *containers* has the quality of service Guaranteed: everywhere requests are the limits."""
-    for one in containers:
+def is_guaranteed(spec: Mapping[str, Any]) -> bool:
+    """Whether a pod has the quality of service Guaranteed: in each of its containers requests are the limits."""
+    for one in (*(spec.get("initContainers") or ()), *spec["containers"]):
         resources = one.get("resources") or {}
         limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
         if not {"cpu", "memory"} <= limits.keys():
             return False
-        if any(requests.get(name, limits[name]) != limits[name] for name in ("cpu", "memory")):
+        if any(amount(requests.get(name, limits[name])) != amount(limits[name]) for name in ("cpu", "memory")):
             return False
-    return bool(containers)
+    return True

@@ -71,8 +71,9 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
         return Kept(uninject(pod), why)
     found = deepcopy(dict(pod))
     metadata, spec = found.setdefault("metadata", {}), found["spec"]
-    annotations: dict[str, str] = {**(metadata.get("annotations") or {})}
-    chosen, warnings = tuned(settings, annotations)
+    annotations: dict[str, Any] = {**(metadata.get("annotations") or {})}
+    texts = {name: _text(value) for name, value in annotations.items()}
+    chosen, warnings = tuned(settings, texts)
     if status is None:
         status = Status("native" if settings.version >= NATIVE_SINCE else "classic", made=_absent(pod))
         _add(spec, chosen, status)
@@ -82,11 +83,11 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
         if settings.identity and _IDENTITY not in (metadata.get("labels") or {}):
             metadata["labels"] = {**(metadata.get("labels") or {}), _IDENTITY: "true"}
             status.labels.append(_IDENTITY)
-    skipped = {name.strip() for name in annotations.get(SKIP, "").split(",")}
+    skipped = {name.strip() for name in texts.get(SKIP, "").split(",")}
     for one in _own(spec, skipped):
         if one["name"] in status.containers:
             continue
-        outcome = redirect(one, chosen.services, annotations)
+        outcome = redirect(one, chosen.services, texts)
         if outcome.variables != list(one.get("env") or ()):
             one["env"] = outcome.variables
         status.containers[one["name"]] = outcome.change
@@ -157,7 +158,7 @@ def _reason(pod: Mapping[str, Any], settings: Injection, namespace: str, owner: 
 def _add(spec: dict[str, Any], settings: Injection, status: Status) -> None:
     """Put our container and its volumes into *spec*."""
     native = status.variant == "native"
-    ours = container(settings, native=native, guaranteed=is_guaranteed(spec["containers"]))
+    ours = container(settings, native=native, guaranteed=is_guaranteed(spec))
     if native:
         others = list(spec.get("initContainers") or ())
         behind = max((at + 1 for at, one in enumerate(others) if one["name"] in MESH), default=0)
@@ -195,8 +196,13 @@ def _taken(spec: Mapping[str, Any], ports: Sequence[int]) -> list[int]:
 
 
 def _is_occupied(spec: Mapping[str, Any]) -> bool:
-    names = {one.get("name") for kind in ("initContainers", "containers") for one in spec.get(kind) or ()}
-    return CONTAINER in names or any(volume.get("name") in _VOLUMES for volume in spec.get("volumes") or ())
+    return _has_container(spec) or any(volume.get("name") in _VOLUMES for volume in spec.get("volumes") or ())
+
+
+def _has_container(spec: Mapping[str, Any]) -> bool:
+    return any(
+        one.get("name") == CONTAINER for kind in ("initContainers", "containers") for one in spec.get(kind) or ()
+    )
 
 
 def _is_stripped(pod: Mapping[str, Any]) -> bool:
@@ -208,14 +214,22 @@ def _is_stripped(pod: Mapping[str, Any]) -> bool:
 
 
 def _status(pod: Mapping[str, Any]) -> Status | None:
-    """What an earlier injection wrote; None if there is none, or if it cannot be read."""
+    """
+    What an earlier injection wrote; None if there is none, or if it cannot be read. A status without our container was
+    copied from another pod.
+    """
     text = ((pod.get("metadata") or {}).get("annotations") or {}).get(STATUS)
-    if text is None:
+    if not isinstance(text, str) or not _has_container(pod["spec"]):
         return None
     try:
         return json.decode(text.encode(), type=Status)
     except UNREADABLE:
         return None
+
+
+def _text(value: Any) -> str:
+    """An annotation of a manifest, where it may be a number or nothing: an API server has texts only."""
+    return value if isinstance(value, str) else "" if value is None else str(value)
 
 
 def _absent(pod: Mapping[str, Any]) -> list[str]:

@@ -37,8 +37,12 @@ PORTS = (7400, 7490, 7491)
 """The ports of calls, admin and health: see ``core/rules``."""
 
 _CPU = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,3})?\Z|[0-9]{1,6}m\Z")
-_BYTES = re.compile(r"([0-9]{1,9})(Ki|Mi|Gi)\Z")
-_UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_BYTES = re.compile(r"[0-9]{1,9}(Ki|Mi|Gi)\Z")
+_QUANTITY = re.compile(r"([0-9.]+)(m|k|M|G|T|Ki|Mi|Gi|Ti)?\Z")
+_UNITS = {
+    "m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+    "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+}  # fmt: skip
 _VERSION = re.compile(r"v?([0-9]+)\.([0-9]+)")
 
 
@@ -80,10 +84,13 @@ class Injection:
     ports: tuple[int, ...] = PORTS
 
 
+LEAST_CPU = 0.05
+"""Cores with which a start takes some ten seconds."""
+
 _TUNED = {
     "memory": ("memory", 4 << 20),
     "cpu-request": ("cpu_request", 0.001),
-    "cpu-limit": ("cpu_limit", 0.05),
+    "cpu-limit": ("cpu_limit", LEAST_CPU),
     "memory-request": ("memory_request", 1 << 20),
     "memory-limit": ("memory_limit", 96 << 20),
 }
@@ -102,13 +109,14 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
     limit, for an API server refuses such a pod.
     """
     warnings = [_stranger(name) for name in annotations if name.startswith(DOMAIN) and not _is_known(name)]
+    default_memory = settings.memory
     for word, (name, least) in _TUNED.items():
         value = annotations.get(DOMAIN + word)
         if value is None:
             continue
         default = getattr(settings, name) or "none"
-        found = _amount(value, cpu=word.startswith("cpu"))
-        if found is None:
+        found = _number(value)
+        if (_CPU if word.startswith("cpu") else _BYTES).match(value) is None:
             example = "100m or 0.5" if word.startswith("cpu") else "64Mi"
             warnings.append(f"{DOMAIN}{word}: {value!r} is not a quantity such as {example}; {default} is used")
         elif found < least:
@@ -117,10 +125,35 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
             settings = _with(settings, name, value)
     for what in ("cpu", "memory"):
         request, limit = getattr(settings, f"{what}_request"), getattr(settings, f"{what}_limit")
-        if limit and _known(request) > _known(limit):
+        if limit and _number(request) > _number(limit):
             warnings.append(f"{DOMAIN}{what}-request: {request} is above the limit; {limit} is used")
             settings = _with(settings, f"{what}_request", limit)
+    if 2 * _number(settings.memory) > _number(settings.memory_limit):
+        warnings.append(
+            f"{DOMAIN}memory: {settings.memory} is above half of the memory limit; {default_memory} is used"
+        )
+        settings = _with(settings, "memory", default_memory)
     return settings, warnings
+
+
+def amount(quantity: Any) -> float | str:
+    """A quantity of Kubernetes in cores or bytes; one that cannot be read as it stands."""
+    found = _QUANTITY.match(str(quantity))
+    try:
+        return str(quantity) if found is None else float(found[1]) * _UNITS.get(found[2], 1)
+    except ValueError:
+        return str(quantity)
+
+
+def started_by(request: str) -> str:
+    """A CPU limit for a request: at least so much that a start is not held up."""
+    return request if _number(request) >= LEAST_CPU else f"{int(LEAST_CPU * 1000)}m"
+
+
+def _number(text: str) -> float:
+    """A quantity that has been checked."""
+    found = amount(text)
+    return 0.0 if isinstance(found, str) else found
 
 
 def _is_known(name: str) -> bool:
@@ -137,20 +170,6 @@ def _stranger(name: str) -> str:
 def _with(settings: Injection, name: str, value: Any) -> Injection:
     change: dict[str, Any] = {name: value}
     return replace(settings, **change)
-
-
-def _amount(text: str, *, cpu: bool) -> float | None:
-    """A quantity in cores or bytes; None for what is none."""
-    if cpu:
-        return None if _CPU.match(text) is None else float(text[:-1]) / 1000 if text[-1] == "m" else float(text)
-    found = _BYTES.match(text)
-    return None if found is None else float(int(found[1]) * _UNITS[found[2]])
-
-
-def _known(text: str) -> float:
-    """A quantity that has been checked."""
-    amount = _amount(text, cpu=not text.endswith("i"))
-    return 0.0 if amount is None else amount
 
 
 def reachable(rules: Rules) -> tuple[Reachable, ...]:

@@ -24,6 +24,13 @@ def pod(*containers: dict[str, Any], labels: dict[str, str] | None = None, annot
     return {"metadata": metadata, "spec": {"containers": list(containers) or [{"name": "app", "image": "app"}], **spec}}
 
 
+def injected_anew(one: dict[str, Any]) -> dict[str, Any]:
+    """The pod after an injection that cannot bring back what it was."""
+    outcome = inject(one, NATIVE)
+    assert isinstance(outcome, Injected), outcome
+    return dict(outcome.pod)
+
+
 def injected(one: dict[str, Any], settings: Injection = NATIVE, **more: str) -> dict[str, Any]:
     """The pod afterwards. What it was is untouched, and comes back."""
     before = deepcopy(one)
@@ -217,6 +224,45 @@ def test_annotations_within_bounds(word, value, expected):
 
     assert expected == getattr(settings, word.replace("-", "_"))
     assert (value != expected) == bool(warnings)
+
+
+def test_a_start_in_a_guaranteed_pod():
+    """Its limit is its request, and no request makes the limit so small that the start takes minutes."""
+    own = {"cpu": "1", "memory": "1Gi"}
+    app = {"name": "app", "resources": {"limits": own, "requests": {"cpu": "1000m", "memory": "1024Mi"}}}
+    found = injected(pod(app, annotations={f"{DOMAIN}cpu-request": "1m"}))
+    slow = injected(pod(app, initContainers=[{"name": "first"}]))
+
+    assert {"cpu": "50m", "memory": "256Mi"} == found["spec"]["initContainers"][0]["resources"]["limits"]
+    assert {"memory": "256Mi"} == slow["spec"]["initContainers"][0]["resources"]["limits"]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [({"memory": "128Mi"}, "128Mi"), ({"memory": "129Mi"}, "16Mi"), ({"memory": "999Gi"}, "16Mi"),
+     ({"memory": "1Gi", "memory-limit": "2Gi"}, "1Gi"), ({"memory": "64Mi", "memory-limit": "96Mi"}, "16Mi")],
+)  # fmt: skip
+def test_a_cache_within_the_container(annotations, expected):
+    """It does not outgrow the memory limit: the rest of the process needs some."""
+    settings, warnings = tuned(NATIVE, {DOMAIN + name: value for name, value in annotations.items()})
+
+    assert (expected, expected != annotations["memory"]) == (settings.memory, bool(warnings))
+
+
+def test_a_status_of_another_pod():
+    """A status that was copied without our container is no injection: the pod gets the container."""
+    found = injected_anew(pod(annotations={STATUS: '{"variant":"native"}'}))
+
+    assert [CONTAINER] == [one["name"] for one in found["spec"]["initContainers"]]
+    assert STATUS in found["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("value", [1, None, 0.5, True])
+def test_annotations_that_are_no_texts(value):
+    """Manifests have such; an API server does not take them, and that is not ours to say."""
+    found = injected(pod(annotations={f"{DOMAIN}cpu-limit": value, SKIP: value}))
+
+    assert value is found["metadata"]["annotations"][SKIP]
 
 
 @pytest.mark.parametrize("what", ["cpu", "memory"])
