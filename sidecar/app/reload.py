@@ -46,6 +46,8 @@ BY_CHANGE, BY_RETRY = "change", "retry"
 MOST_PROBLEMS = 5
 """Problems of a refused configuration that are logged, each in a line of its own; `sidecar check` shows them all."""
 
+_SWITCH_SECONDS = sys.getswitchinterval()
+"""As the process has it. It is asked for once: of two reloads at a time one would restore what the other had set."""
 
 _BUG = "it cannot be checked, because of a bug; the log's `bug` line says where"
 
@@ -257,13 +259,13 @@ def _giving_way() -> Iterator[None]:
     as often, and the garbage collector, which would look through all that is being read, does not run. What the thread
     leaves has no cycles to speak of.
     """
-    collects, interval = gc.isenabled(), sys.getswitchinterval()
+    collects = gc.isenabled()
     gc.disable()
-    sys.setswitchinterval(interval / 5)
+    sys.setswitchinterval(_SWITCH_SECONDS / 5)
     try:
         yield
     finally:
-        sys.setswitchinterval(interval)
+        sys.setswitchinterval(_SWITCH_SECONDS)
         if collects:
             gc.enable()
 
