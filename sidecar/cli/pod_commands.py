@@ -12,6 +12,11 @@ import sys
 
 from sidecar.core.durations import seconds_of
 
+LEAST_LIFE_SECONDS = 30.0
+"""Of a certificate; the API server needs some of it to learn the next one."""
+
+_EXAMPLES = {"certificate_life": "90d, of at least 30s", "drain": "5s"}
+
 _CONFIG = "the sidecars' configuration; default: /etc/sidecar if it exists, else built in"
 
 
@@ -40,13 +45,32 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     waiting.set_defaults(command=_wait)
     serving = commands.add_parser("webhook", help="the admission server that injects pods as they are created")
     serving.add_argument("--config", metavar="FILE|DIR", help=_CONFIG)
-    serving.add_argument("--image", required=True, help="the image of the sidecar, by digest")
-    serving.add_argument("--cluster-version", default="", metavar="1.29", help="default: the newest known")
+    serving.add_argument(
+        "--image", default="", help="the image of the sidecar, by digest; default: that of the pod POD_NAME, its own"
+    )
+    serving.add_argument(
+        "--cluster-version", default="", metavar="1.29", help="default: the oldest of the API server and its nodes"
+    )
     serving.add_argument("--host", default="0.0.0.0", help="default: %(default)s")  # noqa: S104  the API server calls it
     serving.add_argument("--port", type=int, default=8443, help="default: %(default)s")
     serving.add_argument("--health-port", type=int, default=8081, help="default: %(default)s")
-    serving.add_argument("--tls-cert", required=True, metavar="FILE", help="its certificate, PEM; may be replaced")
-    serving.add_argument("--tls-key", required=True, metavar="FILE", help="the key of that, PEM")
+    serving.add_argument(
+        "--tls-cert", default="", metavar="FILE", help="its certificate, PEM; default: it makes its own, in a Secret"
+    )
+    serving.add_argument("--tls-key", default="", metavar="FILE", help="the key of that, PEM; both may be replaced")
+    serving.add_argument(
+        "--certificate-life", default="90d", metavar="90d", help="of its own certificates (default 90d)"
+    )
+    serving.add_argument(
+        "--hostname", action="append", default=[], metavar="NAME", help="a further name in its own certificate"
+    )
+    serving.add_argument(
+        "--name", default="ai-sidecar-webhook", help="of its Service and webhook configurations (default %(default)s)"
+    )
+    serving.add_argument("--revision", default="", metavar="NAME", help="stands in the status of the pods it injects")
+    serving.add_argument("--sync", action="store_true", help="copy the ConfigMap into all labelled namespaces")
+    serving.add_argument("--service-account", default="", metavar="DIR", help="default: where kubelet puts it")
+    serving.add_argument("--drain", default="5s", metavar="5s", help="how long it answers after SIGTERM (default 5s)")
     serving.set_defaults(command=_webhook)
 
 
@@ -96,19 +120,33 @@ def _wait(arguments: argparse.Namespace) -> int:
 
 
 def _webhook(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.webhook import WebhookSettings, webhook  # noqa: PLC0415  as above
+    from sidecar.cli.webhook import WebhookOptions, webhook  # noqa: PLC0415  as above
+    from sidecar.inject.api_server import ACCOUNT  # noqa: PLC0415  as above
 
-    settings = WebhookSettings(
-        arguments.config, image=arguments.image, version=arguments.cluster_version, environ=os.environ
-    )
-    return webhook(
-        settings,
+    durations = {}
+    for name in ("certificate_life", "drain"):
+        seconds = seconds_of(getattr(arguments, name))
+        if seconds is None or (name == "certificate_life" and seconds < LEAST_LIFE_SECONDS):
+            option = name.replace("_", "-")
+            print(f"sidecar: --{option} is a duration, such as {_EXAMPLES[name]}", file=sys.stderr)
+            return 2
+        durations[name] = seconds
+    options = WebhookOptions(
+        image=arguments.image,
+        version=arguments.cluster_version,
         host=arguments.host,
         port=arguments.port,
         health_port=arguments.health_port,
         cert_file=arguments.tls_cert,
         key_file=arguments.tls_key,
+        hostnames=tuple(arguments.hostname),
+        name=arguments.name,
+        revision=arguments.revision,
+        sync=arguments.sync,
+        account=arguments.service_account or ACCOUNT,
+        **durations,
     )
+    return webhook(arguments.config, options, environ=os.environ)
 
 
 def _manifests(source: str) -> str | None:

@@ -2,7 +2,7 @@
 The admission webhook: takes reviews over TLS and answers them.
 
 The rule: it keeps no state of a cluster, so any number of replicas may answer, and its memory does not grow with the
-pods. A certificate that is replaced on disk is used from the next connection on.
+pods. A certificate that is replaced is used from the next connection on.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any
 
 from aiohttp import web
 from msgspec import json
-from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.exposition import generate_latest
 
 from sidecar.core.pods.settings import Injection
 from sidecar.errors import Refused
-from sidecar.inject.admission import Review, ReviewResult, request_of, review_config, review_pod
+from sidecar.inject.admission import Review, request_of, review_config, review_pod
+from sidecar.inject.metrics import AdmissionMetrics
 from sidecar.net.web_server import WebServer
 
 LARGEST = 8 * 1024 * 1024
@@ -57,7 +56,8 @@ class Certificate:
 class Webhook:
     """
     The server. *settings* are asked for at each review. *check* raises ``ConfigError`` for the text and the name of a
-    configuration that is wrong. *report* gets bugs.
+    configuration that is wrong. *report* gets bugs. *lacking* says what is not there yet to answer with, ``""`` for
+    nothing: until then the server is not ready.
     """
 
     def __init__(
@@ -65,19 +65,16 @@ class Webhook:
         settings: Callable[[], Injection],
         check: Callable[[str, str], None],
         report: Callable[[BaseException], None],
+        *,
+        metrics: AdmissionMetrics,
+        lacking: Callable[[], str] = lambda: "",
     ) -> None:
         self._settings = settings
         self._check = check
         self._report = report
-        self._registry = CollectorRegistry()
-        self._reviews = Counter(
-            "sidecar_admission_reviews_total",
-            "Reviews answered: pods injected, kept as they are, failed by a bug; configurations allowed, denied.",
-            ("result",),
-            registry=self._registry,
-        )
-        for result in ReviewResult:
-            self._reviews.labels(result.value)
+        self._metrics = metrics
+        self._lacking = lacking
+        self._draining = False
         self._server: WebServer | None = None
         self._health: WebServer | None = None
 
@@ -91,12 +88,16 @@ class Webhook:
         app.router.add_post("/validate", self._on_config)
         health = web.Application()
         health.router.add_get("/livez", _ok)
-        health.router.add_get("/readyz", _ok)
+        health.router.add_get("/readyz", self._on_ready)
         health.router.add_get("/metrics", self._on_metrics)
         self._server = WebServer(app, _refusal, report=self._report, shutdown=5.0)
         self._health = WebServer(health, _refusal, report=self._report, shutdown=1.0)
         bound = await self._server.start(host, port, tls=tls)
         return bound, await self._health.start(host, health_port)
+
+    def drain(self) -> None:
+        """Be ready no more, and end each connection with its next answer: the API server goes to another replica."""
+        self._draining = True
 
     async def stop(self) -> None:
         """Answer what has come, and stop."""
@@ -111,6 +112,8 @@ class Webhook:
         return await self._answer(request, lambda asked: review_config(asked, self._check))
 
     async def _answer(self, request: web.Request, review: Callable[[Any], Review]) -> web.Response:
+        if why := self._lacking():
+            return _refusal(503, "not-ready", why)
         if request.content_type != "application/json":
             return _refusal(415, "not-json", "a review is JSON; send `Content-Type: application/json`")
         try:
@@ -119,11 +122,18 @@ class Webhook:
             return _refusal(413, "too-large", f"a review has at most {LARGEST} bytes")
         except Refused as refused:
             return _refusal(refused.status, refused.code, refused.message)
-        self._reviews.labels(found.result.value).inc()
-        return web.Response(body=found.encode(), content_type="application/json")
+        self._metrics.reviewed(found.result)
+        response = web.Response(body=found.encode(), content_type="application/json")
+        if self._draining:
+            response.force_close()
+        return response
+
+    async def _on_ready(self, _: web.Request) -> web.Response:
+        why = "it stops" if self._draining else self._lacking()
+        return web.Response(status=503 if why else 200, text=f"{why or 'ok'}\n")
 
     async def _on_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"content-type": METRICS_TYPE})
+        return web.Response(body=self._metrics.text(), headers={"content-type": METRICS_TYPE})
 
 
 async def _ok(_: web.Request) -> web.Response:

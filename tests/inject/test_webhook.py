@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from sidecar.core.pods.settings import Injection, Reachable
 from sidecar.errors import ConfigError
+from sidecar.inject.metrics import AdmissionMetrics
 from sidecar.inject.webhook import LARGEST, Certificate, Webhook
 from tests.core.pods.applied import applied
 from tests.redis_servers import free_port
@@ -69,7 +70,7 @@ async def webhook():
         if "odd" in text:
             raise ConfigError((f"{name}:1: mode: odd is not a mode",))
 
-    server = Webhook(lambda: SETTINGS, check, bugs.append)
+    server = Webhook(lambda: SETTINGS, check, bugs.append, metrics=AdmissionMetrics())
     port, health = await server.start("127.0.0.1", 0, 0, tls=None)
     yield port, health, bugs
     await server.stop()

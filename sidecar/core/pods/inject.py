@@ -22,6 +22,9 @@ MESH = frozenset({"istio-init", "istio-proxy", "istio-validation", "linkerd-init
                   "azwi-proxy-init"})  # fmt: skip
 """Containers of other injectors: they get no variables, and ours starts behind them, because they make the network."""
 
+MIRROR = "kubernetes.io/config.mirror"
+"""The annotation of a mirror of a static pod."""
+
 SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
@@ -30,9 +33,13 @@ _VOLUMES = frozenset({CONFIG, SECRET, STATE, TEMPORARY})
 
 
 class Status(Struct, omit_defaults=True):
-    """What an injection did, as the status annotation has it. *made* are tables and lists that were not there."""
+    """
+    What an injection did, as the status annotation has it. *revision* is that of the webhook; *made* are tables and
+    lists that were not there.
+    """
 
     variant: str
+    revision: str = ""
     containers: dict[str, EnvironmentChange] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     annotations: list[str] = field(default_factory=list)
@@ -75,7 +82,8 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
     texts = {name: _text(value) for name, value in annotations.items()}
     chosen, warnings = tuned(settings, texts)
     if status is None:
-        status = Status("native" if settings.version >= NATIVE_SINCE else "classic", made=_absent(pod))
+        variant = "native" if settings.version >= NATIVE_SINCE else "classic"
+        status = Status(variant, settings.revision, made=_absent(pod))
         _add(spec, chosen, status)
         if status.variant == "classic" and _DEFAULT_CONTAINER not in annotations:
             annotations[_DEFAULT_CONTAINER] = spec["containers"][0]["name"]
@@ -142,7 +150,7 @@ def _reason(pod: Mapping[str, Any], settings: Injection, namespace: str, owner: 
         (label not in {None, "enabled", "disabled"}, f"its label {INJECT} says {label!r}; write enabled or disabled"),
         (not spec.get("containers"), "it has no containers"),
         (namespace in {*SYSTEM, settings.namespace}, f"namespace {namespace} is left alone"),
-        ("kubernetes.io/config.mirror" in annotations, "it is a mirror of a static pod, which no webhook can change"),
+        (MIRROR in annotations, "it is a mirror of a static pod, which no webhook can change"),
         (spec.get("hostNetwork") is True, "hostNetwork: the sidecar's ports would be those of the node"),
         (system == "windows", "os: windows, and the image is for Linux"),
         (architecture is not None and architecture not in settings.architectures,

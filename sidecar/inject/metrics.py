@@ -1,0 +1,88 @@
+"""
+The webhook's metrics.
+
+The rule: labels are from closed sets, but for namespaces, of which a cluster has as many as somebody labelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import generate_latest
+
+from sidecar.inject.admission import ReviewResult
+
+PARTS = ("certificate", "missed", "nodes", "sync")
+"""What the webhook asks the API server for."""
+
+MISSED = "sidecar_admission_missed_pods"
+REVIEWS = "sidecar_admission_reviews_total"
+WITHOUT_SECRET = "sidecar_admission_namespaces_without_secret"  # noqa: S105  a metric's name
+EXPIRY = "sidecar_admission_certificate_expiry_timestamp_seconds"
+ERRORS = "sidecar_admission_cluster_errors_total"
+
+
+class AdmissionMetrics:
+    """All of them, in a registry of their own. A gauge has no value until its part was looked at once."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._reviews = Counter(
+            REVIEWS,
+            "Reviews answered: pods injected, kept as they are, failed by a bug; configurations allowed, denied.",
+            ("result",),
+            registry=self.registry,
+        )
+        self._errors = Counter(
+            ERRORS,
+            "Requests to the API server that failed, by what they were for.",
+            ("part",),
+            registry=self.registry,
+        )
+        self._missed = Gauge(
+            MISSED,
+            "Living pods that should have a sidecar and have neither one nor a reason; restart their workloads.",
+            ("namespace",),
+            registry=self.registry,
+        )
+        for result in ReviewResult:
+            self._reviews.labels(result.value)
+        for part in PARTS:
+            self._errors.labels(part)
+        self._expiry: Gauge | None = None
+        self._without_secret: Gauge | None = None
+
+    def __repr__(self) -> str:
+        return "<AdmissionMetrics>"
+
+    def reviewed(self, result: ReviewResult) -> None:
+        """Count a review."""
+        self._reviews.labels(result.value).inc()
+
+    def cluster_failed(self, part: str) -> None:
+        """Count a failed request to the API server."""
+        self._errors.labels(part).inc()
+
+    def missed(self, pods: Mapping[str, int]) -> None:
+        """Set the missed pods of each namespace; one that is not named any more is forgotten."""
+        self._missed.clear()
+        for namespace, count in pods.items():
+            self._missed.labels(namespace).set(count)
+
+    def certificate_ends(self, seconds: float) -> None:
+        """Set when the certificate that is served ends, in seconds of the epoch."""
+        if self._expiry is None:
+            self._expiry = Gauge(EXPIRY, "When the webhook's own certificate ends.", registry=self.registry)
+        self._expiry.set(seconds)
+
+    def without_secret(self, count: int) -> None:
+        """Set how many namespaces have no Secret, so that their sidecars share nothing by Redis."""
+        if self._without_secret is None:
+            text = "Labelled namespaces without the Secret ai-sidecar: their sidecars cache in memory only."
+            self._without_secret = Gauge(WITHOUT_SECRET, text, registry=self.registry)
+        self._without_secret.set(count)
+
+    def text(self) -> bytes:
+        """The page for Prometheus."""
+        return generate_latest(self.registry)
