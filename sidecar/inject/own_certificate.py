@@ -101,6 +101,7 @@ class OwnCertificate:
         if secret is None or wanted != stored:
             await self._write(secret, wanted)
             await self._tell(wanted.authorities(now))
+            self._is_settled(wanted)  # from now on it is known
         self._held = wanted
         if wanted.current == self._served:
             return False
