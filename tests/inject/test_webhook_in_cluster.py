@@ -153,9 +153,9 @@ async def test_all_is_asked_for(cluster, run):
 
 
 async def test_two_replicas_rotate(cluster, run):
-    """Certificates of ten seconds: for three of them each review of both is answered and trusted."""
+    """Certificates of six seconds: for three of them each review of both is answered and trusted."""
     server, *_ = cluster
-    both = [run("--certificate-life", "10s"), run("--certificate-life", "10s")]
+    both = [run("--certificate-life", "6s"), run("--certificate-life", "6s")]
     for one in both:
         await one.until_ready()
     seen = set()
@@ -203,7 +203,7 @@ async def test_an_api_server_that_refuses(cluster, run):
         (["--image", "x", "--sync"], {}, ["--tls-cert", "--sync: there is no cluster here"]),
         (["--image", "x", "--tls-cert", "c"], {}, ["name both, or none"]),
         (["--image", "x"], {"KUBERNETES_SERVICE_HOST": "localhost"}, ["--service-account", "No such file"]),
-        (["--image", "x", "--certificate-life", "9s"], {}, ["--certificate-life is a duration, such as 90d"]),
+        (["--image", "x", "--certificate-life", "5s"], {}, ["--certificate-life is a duration, such as 90d"]),
         (["--image", "x", "--drain", "soon"], {}, ["--drain is a duration, such as 5s"]),
     ],
     ids=["nothing", "sync", "half-a-pair", "no-account", "short-life", "drain"],
