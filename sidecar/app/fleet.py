@@ -32,6 +32,12 @@ from sidecar.store.redis import RedisRemote
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.values import Values
 
+FLUSH_SECONDS = 0.9
+"""
+How long the flush may hold up the end of the process. A kubelet may kill a native sidecar two seconds after SIGTERM: it
+gets what the application's containers have left of the pod's grace period.
+"""
+
 
 class Fleet:
     """
@@ -175,6 +181,23 @@ class Fleet:
 
     async def _warm(self, take: Callable[[Key, Entry], object]) -> None:
         await self.remote.warm(take, self._rule.warm)
+
+    async def flush(self) -> int:
+        """
+        Sign off, and bring to Redis what waits to be written, all at the same time. Returns, after ``FLUSH_SECONDS`` at
+        the latest, how much still waits (its writing goes on) or could not be written.
+        """
+        drops = self.remote.behind.drops
+        work = (
+            self.remote.flush(),
+            self.log.flush(),
+            self.quota.flush(),
+            self.regions.flush(),
+            self.presence.close(),
+        )
+        await asyncio.wait([self._spawn(each, name="flush") for each in work], timeout=FLUSH_SECONDS)
+        waiting = sum(part.unwritten for part in (self.remote, self.log, self.quota, self.regions))
+        return waiting + self.remote.behind.drops - drops
 
     async def stop(self) -> None:
         """Finish what was begun, within a few seconds."""

@@ -7,7 +7,9 @@ The rule: an order of starting and one of stopping, both readable here; ``wiring
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sidecar import __version__
 from sidecar.admin.control import ControlServer
@@ -19,6 +21,9 @@ from sidecar.app.reload import Reloads, Source
 from sidecar.app.wiring import Parts
 from sidecar.core.model import Record
 from sidecar.core.rules import Rules
+
+if TYPE_CHECKING:
+    from sidecar.app.fleet import Fleet
 
 _SWEEP_SECONDS = 1.0
 _SWEEP_ENTRIES = 2000
@@ -46,6 +51,7 @@ class Sidecar:
         self.port = self.health_port = self.admin_port = 0
         self.ports: set[int] = set()
         self.ready = False
+        self._counted: Counter[str] = Counter()
         self._parts = parts = Parts(
             rules,
             environ=environ,
@@ -128,11 +134,21 @@ class Sidecar:
                        config=rules.source, mode=rules.mode.value, revision=rules.revision)  # fmt: skip
 
     async def stop(self) -> None:
-        """Report not ready; let running calls finish within the grace period, then cut them; give everything back."""
+        """
+        Report not ready; flush at once, because a kubelet may kill the process at any time; let running calls finish
+        within the grace period, then cut them; give everything back.
+        """
         served, self.ready = self.ready, False
+        seconds = self.rules.limits.drain_seconds
         if served:  # a failed start has nothing to finish, and its reason must be the last message
-            self.log.event("draining", connections=self.listener.connections, seconds=self.rules.limits.drain_seconds)
-        await self.listener.drain(self.rules.limits.drain_seconds)
+            connections = self.listener.connections
+            self.log.event("draining", level="info", connections=connections, seconds=seconds, **self._uncounted())
+        flushing = (
+            self.tasks.spawn(self._flush(self.fleet), name="flush") if served and self.fleet is not None else None
+        )
+        await self.listener.drain(seconds)
+        if flushing is not None:
+            await asyncio.wait([flushing])
         await self.tasks.cancel("flight")  # refreshes: they give their leases back while that is possible
         await self.credentials.close()
         if self.fleet is not None:
@@ -143,7 +159,18 @@ class Sidecar:
         await self.control.stop()
         await self.health.stop()
         if served:
-            self.log.event("stopped")
+            self.log.event("stopped", level="info", **self._uncounted())
+
+    async def _flush(self, fleet: Fleet) -> None:
+        unwritten = await fleet.flush()
+        self.log.event("flushed", level="warning" if unwritten else "info", unwritten=unwritten)
+
+    def _uncounted(self) -> Counter[str]:
+        """What was counted since this was last asked for: the lines of the log that tell it add up."""
+        totals = self.metrics.totals()
+        found = totals - self._counted
+        self._counted = totals
+        return found
 
     def hang_up(self) -> None:
         """SIGHUP has come: read the configuration again, now."""

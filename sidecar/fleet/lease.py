@@ -207,6 +207,16 @@ class Leases:
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
 
+    @property
+    def unfinished(self) -> int:
+        """How much of what was begun still runs."""
+        return len(self._begun)
+
+    async def flush(self) -> None:
+        """Finish what was begun, such as entries on their way to Redis. Leases that are held stay held."""
+        if self._begun:
+            await asyncio.wait(self._begun)
+
     async def close(self, seconds: float) -> None:
         """Finish what was begun, then give back what is still held, within *seconds*."""
         await self._finish(seconds / 2)

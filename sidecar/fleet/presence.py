@@ -105,6 +105,7 @@ class Presence:
         self._counts: deque[tuple[float, int]] = deque()
         self._returned = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
+        self._left = False
         self.failures = 0
         self.revisions: tuple[str, ...] = ()
         link.on_return.append(self._returned.set)
@@ -126,12 +127,14 @@ class Presence:
         self._beating = self._spawn(self._beat_on(), name="presence")
 
     async def close(self) -> None:
-        """Give no more signs, and sign off if Redis can be asked."""
+        """Give no more signs, and sign off if Redis can be asked; once is enough."""
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
-        with suppress(FleetAway):
-            await self._sign(leave=True)
+        if not self._left:
+            with suppress(FleetAway):
+                await self._sign(leave=True)
+                self._left = True
 
     async def beat(self) -> None:
         """Give one sign of life, and count. Raises ``FleetAway``."""

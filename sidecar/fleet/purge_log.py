@@ -124,13 +124,22 @@ class PurgeLog:
         """Read the log if it answers in time, and go on reading it until ``stop``."""
         await self._following.start()
 
+    @property
+    def unwritten(self) -> int:
+        """How many purges, notes and modes wait to be written."""
+        return len(self._purges.pending) + len(self._tagged) + (self._waiting is not None)
+
+    async def flush(self) -> None:
+        """Write what waits, if one try is enough."""
+        if self.unwritten:
+            await self._turn()
+
     async def stop(self) -> None:
         """Stop following the log. What still waits is written if one try is enough."""
         await self._following.stop()
-        if self._purges.pending or self._waiting is not None or len(self._tagged):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(2 * EXCHANGE_SECONDS):
-                    await self._turn()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * EXCHANGE_SECONDS):
+                await self.flush()
 
     def _return(self) -> None:
         """Redis was away, so purges may have been missed: nothing from Redis is current until the log has been read."""

@@ -180,8 +180,17 @@ class FleetQuota:
         if self._sending is None or self._sending.done():
             self._sending = self._spawn(self._send(), name="quota")
 
-    async def close(self) -> None:
+    @property
+    def unwritten(self) -> int:
+        """How many routes have corrections that wait."""
+        return len(self._owed)
+
+    async def flush(self) -> None:
         """Send the corrections that wait."""
+        await self._send_all()
+
+    async def close(self) -> None:
+        """Send the corrections that wait, and no more after them."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)

@@ -142,6 +142,16 @@ class FleetRegions:
         """Stop following. What was not told yet the others find out for themselves."""
         await self._following.stop()
 
+    @property
+    def unwritten(self) -> int:
+        """How many findings wait to be told."""
+        return len(self._pending)
+
+    async def flush(self) -> None:
+        """Tell what waits to be told."""
+        if self._pending:
+            await self._exchange()
+
     def nudge(self) -> None:
         """There may be news: read soon."""
         self._following.nudge()

@@ -9,6 +9,7 @@ else; the library sees them only at a scrape. Labels come from closed sets, and 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
@@ -162,6 +163,7 @@ class Metrics(Collector):
             return _Family(self._plan.places(metric), lambda: _Histogram(metric.buckets))
 
         self._requests = counters(REQUESTS)
+        self._past: Counter[str] = Counter()  # requests in cells that are no longer exposed, by outcome
         self._errors = counters(ERRORS)
         self._bypasses = counters(BYPASSES)
         self._upstream_responses = counters(UPSTREAM_RESPONSES)
@@ -184,6 +186,7 @@ class Metrics(Collector):
         self._revision = revision
         self._plan = series
         self._known = {}
+        self._past += _by_outcome(self._requests)
         for metric, family in (
             (REQUESTS, self._requests),
             (ERRORS, self._errors),
@@ -197,7 +200,18 @@ class Metrics(Collector):
             (UPSTREAM_DURATION, self._upstream_durations),
         ):
             family.adopt(self._plan.places(metric), names)
+        self._past -= _by_outcome(self._requests)
         self._breakdown_labels = {metric.name: self._plan.places(metric) for metric in BREAKDOWNS}
+
+    def totals(self) -> Counter[str]:
+        """
+        Requests, the same by outcome, and the tokens that services have counted, since the process started; also of
+        names that are no longer exposed. ``other`` are those whose outcome found no series of its own.
+        """
+        found = self._past + _by_outcome(self._requests)
+        found["requests"] = found.total()
+        found.update({f"{kind}_tokens": count for kind, count in self._tokens.items() if count})
+        return found
 
     def record(self, record: Record) -> None:
         """Count one request."""
@@ -315,6 +329,15 @@ class Metrics(Collector):
             tokens["completion"] += usage.completion
             tokens["cached"] += usage.cached
             tokens["reasoning"] += usage.reasoning
+
+
+def _by_outcome(family: _Family[_Counter]) -> Counter[str]:
+    """The requests in *family*, that of ``REQUESTS``."""
+    found: Counter[str] = Counter()
+    place = REQUESTS.labels.index("outcome")
+    for labels, cell in family.cells.items():
+        found[labels[place]] += cell.value
+    return found
 
 
 def _class(status: int) -> str:

@@ -65,5 +65,12 @@ class FetchLeases(Protocol):
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do *work* in a task that ``close`` waits for."""
 
+    @property
+    def unfinished(self) -> int:
+        """How much of what was begun still runs."""
+
+    async def flush(self) -> None:
+        """Finish what was begun; what is held stays held."""
+
     async def close(self, seconds: float) -> None:
         """Give everything back, and finish."""

@@ -147,6 +147,16 @@ class RedisRemote:
             self._report(error)
         return taken
 
+    @property
+    def unwritten(self) -> int:
+        """How many entries, and other writes, are not in Redis yet."""
+        return self.leases.unfinished + self.behind.unwritten
+
+    async def flush(self) -> None:
+        """Wait until what has been stored so far is in Redis, or dropped."""
+        await self.leases.flush()
+        await self.behind.flush()
+
     async def close(self) -> None:
         """Give the leases back, finish the writes, and close the connections."""
         await self.leases.close(FLUSH_SECONDS)

@@ -26,7 +26,10 @@ class WriteBehind:
     not kept by *write*.
     """
 
-    __slots__ = ("_draining", "_max_bytes", "_max_entries", "_spawn", "_waiting", "_write", "bytes", "drops", "written")
+    __slots__ = (
+        "_draining", "_max_bytes", "_max_entries", "_spawn", "_waiting", "_write", "_writing", "bytes", "drops",
+        "written",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class WriteBehind:
         self._max_entries = max_entries
         self._waiting: dict[Key, Entry] = {}
         self._draining: asyncio.Task[None] | None = None
+        self._writing = False
         self.bytes = 0
         self.drops = 0
         self.written = 0
@@ -53,6 +57,11 @@ class WriteBehind:
     def depth(self) -> int:
         """How many entries wait."""
         return len(self._waiting)
+
+    @property
+    def unwritten(self) -> int:
+        """How many entries wait or are being written."""
+        return self.depth + self._writing
 
     def put(self, key: Key, entry: Entry) -> bool:
         """Queue *entry* for writing. Returns whether there was room."""
@@ -75,6 +84,11 @@ class WriteBehind:
         if entry is not None:
             self.bytes -= entry.size
 
+    async def flush(self) -> None:
+        """Wait until all that is here has been written or dropped."""
+        if self._draining is not None:
+            await asyncio.wait([self._draining])
+
     async def close(self, seconds: float) -> None:
         """Write what waits, for at most *seconds*; the rest is dropped."""
         if self._draining is not None:
@@ -89,7 +103,10 @@ class WriteBehind:
             key = next(iter(self._waiting))
             entry = self._waiting.pop(key)
             self.bytes -= entry.size
-            if await self._write(key, entry):
+            self._writing = True
+            kept = await self._write(key, entry)
+            self._writing = False
+            if kept:
                 self.written += 1
             else:
                 self.drops += 1

@@ -38,6 +38,23 @@ async def test_counting(pods: Pods):
     assert (2, "<Presence 2>") == (third.count, repr(third))
 
 
+async def test_leaving_twice(pods: Pods):
+    """Who has signed off is not asked again; where Redis was away, the second time does it."""
+    one = pods.presence(1)
+    await one.beat()
+    pods.links[0]._closed = True
+    await one.close()
+
+    assert 1 == pods.server.call("ZCARD", NAMES.pods)
+
+    pods.links[0]._closed = False
+    await one.close()
+    commands = pods.links[0].commands["ok"]
+    await one.close()
+
+    assert (0, commands) == (pods.server.call("ZCARD", NAMES.pods), pods.links[0].commands["ok"])
+
+
 async def test_silent_processes(pods: Pods):
     """Who gives no sign of life is gone; so is one whose sign is of another clock, and what isn't ours."""
     await pods.presence(1).beat()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -9,7 +11,7 @@ from sidecar.core.model import Outcome, Usage
 from sidecar.sinks.metric_type import DURATIONS, OVERHEADS
 from sidecar.sinks.metrics import Metrics
 from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
-from sidecar.sinks.series import ConfiguredNames
+from sidecar.sinks.series import ConfiguredNames, plan
 from sidecar.sinks.table import METRICS, reference
 from tests.sinks.scrapes import record, scrape, sent, total
 
@@ -259,3 +261,27 @@ def test_reference():
     assert "| `sidecar_bypass_total` | counter | `reason` | Requests that were not looked up. " in rows[4]
     assert all(metric.help.endswith(".") and metric.question.endswith("?") for metric in METRICS)
     assert {5} == {row.count("|") - 1 for row in rows}
+
+
+def test_totals():
+    """All requests, and those of each outcome, also of names that are no longer configured; no refresh is a request."""
+    metrics = Metrics("1", NAMES, {})
+    none = metrics.totals()
+    metrics.record(record())
+    metrics.record(record(route="embeddings"))
+    metrics.record(sent(usage=Usage(prompt=10, completion=5, cached=4)))
+    metrics.record(sent(Outcome.REFRESH))
+    metrics.record(record(Outcome.ERROR, 504))
+    before = metrics.totals()
+    fewer = ConfiguredNames({"openai": ("us",)}, {"chat": ("openai",), "default": ("openai",)})
+    metrics.adopt(fewer, plan(fewer), "abc")
+    after = metrics.totals()
+    metrics.record(record())
+
+    assert {} == none - Counter()
+    assert {
+        "requests": 4, "hit_memory": 2, "miss": 1, "error": 1, "prompt_tokens": 10, "completion_tokens": 5,
+        "cached_tokens": 4,
+    } == before  # fmt: skip
+    assert before == after
+    assert {"requests": 1, "hit_memory": 1} == metrics.totals() - after

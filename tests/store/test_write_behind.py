@@ -110,3 +110,24 @@ async def test_again():
 
     assert [key(1), key(2)] == write.begun
     await behind.close(60)
+
+
+async def test_flush():
+    """Whoever waits for it goes on when all is written, the entry under way too; more may come afterwards."""
+    write = Slow()
+    behind = WriteBehind(write, spawn=Tasks().spawn)
+    await behind.flush()
+    for number in (1, 2):
+        behind.put(key(number), entry())
+    await until(lambda: write.begun)
+    flushing = asyncio.ensure_future(behind.flush())
+    await asyncio.sleep(0)
+    before = behind.unwritten, flushing.done()
+    write.gate.set()
+    await flushing
+
+    assert (2, False) == before
+    assert (0, 2) == (behind.unwritten, behind.written)
+    assert behind.put(key(3), entry())
+    await behind.close(60)
+    assert 3 == behind.written
