@@ -34,7 +34,13 @@ def injection(rules: Rules, *, image: str, version: str) -> Injection:
         *(each.port for each in rules.services if each.port),
     }
     return Injection(
-        image, reachable(rules), found, identity=identity, health_port=rules.health.port, ports=tuple(sorted(ports))
+        image,
+        reachable(rules),
+        found,
+        identity=identity,
+        health_port=rules.health.port,
+        ports=tuple(sorted(ports)),
+        drain=rules.limits.drain_seconds,
     )
 
 

@@ -26,11 +26,18 @@ STARTUP_SECONDS = 120
 """How long a start may take. A configuration that cannot be read does not make it longer: then calls are forwarded."""
 
 
-def container(settings: Injection, *, native: bool, guaranteed: bool) -> dict[str, Any]:
-    """Our container. *native*: as an init container that goes on running. *guaranteed*: requests equal limits."""
+GRACE_SECONDS = 30
+"""The grace period of a pod that names none."""
+
+STOP_SECONDS = 5
+"""What a pod's grace period leaves us after the drain: to write what is left, and to end."""
+
+
+def container(settings: Injection, spec: Mapping[str, Any], *, native: bool) -> dict[str, Any]:
+    """Our container for the pod of *spec*. *native*: as an init container that goes on running."""
     requests = {"cpu": settings.cpu_request, "memory": settings.memory_request}
     limits = {"memory": settings.memory_limit} | ({"cpu": settings.cpu_limit} if settings.cpu_limit else {})
-    if guaranteed:
+    if is_guaranteed(spec):
         limits = {"cpu": settings.cpu_limit or started_by(settings.cpu_request), "memory": settings.memory_limit}
         requests = dict(limits)
     probe = {"port": settings.health_port, "scheme": "HTTP"}
@@ -46,6 +53,7 @@ def container(settings: Injection, *, native: bool, guaranteed: bool) -> dict[st
             {"name": "SIDECAR_HEALTH_PORT", "value": str(settings.health_port)},
             {"name": "SIDECAR_CACHE_MEMORY_MAX_BYTES", "value": settings.memory},
             {"name": "SIDECAR_STATE_DIR", "value": "/var/lib/sidecar"},
+            *_drain(settings, spec.get("terminationGracePeriodSeconds")),
         ],
         "ports": [{"name": "sidecar-metrics", "containerPort": settings.health_port, "protocol": "TCP"}],
         "startupProbe": {
@@ -83,6 +91,14 @@ def volumes() -> list[dict[str, Any]]:
         {"name": STATE, "emptyDir": {"sizeLimit": "256Mi"}},
         {"name": TEMPORARY, "emptyDir": {"sizeLimit": "64Mi"}},
     ]
+
+
+def _drain(settings: Injection, grace: Any) -> list[dict[str, str]]:
+    """A shorter drain for a pod whose *grace* period would end before ours."""
+    grace = GRACE_SECONDS if grace is None else grace
+    if type(grace) is not int or grace < 0 or grace >= settings.drain + STOP_SECONDS:
+        return []
+    return [{"name": "SIDECAR_LIMITS_DRAIN", "value": f"{max(grace - STOP_SECONDS, grace // 2)}s"}]
 
 
 def is_guaranteed(spec: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct, field, json
 
 from sidecar.core.key.json_rule import UNREADABLE
-from sidecar.core.pods.container import CONFIG, SECRET, STATE, TEMPORARY, container, is_guaranteed, volumes
+from sidecar.core.pods.container import CONFIG, SECRET, STATE, TEMPORARY, container, volumes
 from sidecar.core.pods.environment import EXCEPTIONS, EnvironmentChange, redirect, restore
 from sidecar.core.pods.settings import CONTAINER, INJECT, NATIVE_SINCE, SKIP, STATUS, Injection, tuned
 
@@ -166,7 +166,7 @@ def _reason(pod: Mapping[str, Any], settings: Injection, namespace: str, owner: 
 def _add(spec: dict[str, Any], settings: Injection, status: Status) -> None:
     """Put our container and its volumes into *spec*."""
     native = status.variant == "native"
-    ours = container(settings, native=native, guaranteed=is_guaranteed(spec))
+    ours = container(settings, spec, native=native)
     if native:
         others = list(spec.get("initContainers") or ())
         behind = max((at + 1 for at, one in enumerate(others) if one["name"] in MESH), default=0)

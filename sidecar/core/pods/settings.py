@@ -65,7 +65,8 @@ class Injection:
     """
     The settings. *image* by digest; *architectures* for which it is built; *services* as in the ConfigMap; *namespace*
     is the webhook's own. Quantities as Kubernetes has them; *cpu_limit* ``""`` for none. *identity*: regions use a
-    workload identity, so pods need its label. *ports* are all that the sidecar opens, *health_port* among them.
+    workload identity, so pods need its label. *ports* are all that the sidecar opens, *health_port* among them. *drain*
+    is ``limits.drain``, seconds.
     """
 
     image: str
@@ -81,6 +82,7 @@ class Injection:
     memory_limit: str = "256Mi"
     identity: bool = False
     health_port: int = 7491
+    drain: float = 25.0
     ports: tuple[int, ...] = PORTS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -316,3 +317,24 @@ def test_a_template_without_metadata():
     bare = {"spec": {"containers": [{"name": "app"}]}}
 
     assert is_injected(injected(bare))
+
+
+@pytest.mark.parametrize(
+    ("grace", "drain", "expected"),
+    [
+        (None, 25.0, None), (30, 25.0, None), (600, 25.0, None), (29, 25.0, "24s"), (10, 25.0, "5s"), (4, 25.0, "2s"),
+        (1, 25.0, "0s"), (0, 25.0, "0s"), (None, 60.0, "25s"), (65, 60.0, None), (10, 2.0, None), (6, 2.0, "3s"),
+        ("10", 25.0, None), (True, 25.0, None), (-1, 25.0, None), (2.5, 25.0, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("settings", [NATIVE, CLASSIC], ids=["native", "classic"])
+def test_grace(settings, grace, drain, expected):
+    """Our drain ends before the pod's grace period does; where it does so anyway, the configuration's holds."""
+    more = {} if grace is None else {"terminationGracePeriodSeconds": grace}
+    spec = injected(pod(**more), replace(settings, drain=drain))["spec"]
+    [ours] = [
+        one for kind in ("initContainers", "containers") for one in spec.get(kind, ()) if one["name"] == CONTAINER
+    ]
+    found = {variable["name"]: variable.get("value") for variable in ours["env"]}
+
+    assert expected == found.get("SIDECAR_LIMITS_DRAIN")
