@@ -12,13 +12,15 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.scenarios.answers import said
+from tests.scenarios.answers import completion, said, whole
+from tests.scenarios.conftest import CHAT
 from tests.scenarios.open_streams import TEXT, Streaming, opened
 from tests.scenarios.processes import Process, launch
 
@@ -50,18 +52,20 @@ def image() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 @pytest.fixture
 async def run(image, tmp_path) -> AsyncIterator[Run]:
-    """Runs the image with a configuration of *members*, on the network of this machine."""
+    """Runs the image with a configuration of *members*, on the network of this machine or, *alone*, on none."""
     running: list[Process] = []
     root, config = image
 
-    async def start(**members: object) -> Process:
+    async def start(*, user: str = "", alone: bool = False, **members: object) -> Process:
         (tmp_path / "etc").mkdir()
         (tmp_path / "etc" / "sidecar.yaml").write_text(json.dumps(members))
         for volume in ("tmp", "state"):
             (tmp_path / volume).mkdir()
             (tmp_path / volume).chmod(0o777)
         tmp_path.chmod(0o755)
-        (tmp_path / "config.json").write_text(json.dumps(bundle(root, config, tmp_path)))
+        container = bundle(root, {**config, "User": user or config["User"]}, tmp_path)
+        container["linux"]["namespaces"] += [{"type": "network"}] * alone
+        (tmp_path / "config.json").write_text(json.dumps(container))
         runc = ("runc", "--root", str(tmp_path / "runc"))
         process = launch(tmp_path, *runc, "run", "--bundle", str(tmp_path), tmp_path.name)
         running.append(process)
@@ -105,6 +109,26 @@ def bundle(root: Path, config: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
+ASK = """
+import json, sys, urllib.error, urllib.request
+request = urllib.request.Request(sys.argv[1], headers={"content-type": "application/json", "authorization": "Bearer k"})
+if "7400" in sys.argv[1]:
+    message = {"role": "user", "content": "Hi"}
+    request.data = json.dumps({"model": "m", "max_tokens": 9, "temperature": 0, "messages": [message]}).encode()
+try:
+    answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60)
+except urllib.error.HTTPError as error:
+    answer = error
+print(json.dumps([answer.status, answer.read().decode()]))
+"""
+"""Prints the status and the body that a URL answers with."""
+
+
+async def answer(writer: asyncio.StreamWriter) -> None:
+    """What the service says to every call."""
+    writer.write(whole(completion("Yes.")))
+
+
 def configured(url: str) -> dict[str, Any]:
     """One region at *url*, and ports that nobody else has."""
     region = {"name": "here", "url": url}
@@ -142,6 +166,41 @@ async def test_a_broken_configuration_forwards(run):
     process = await run(version=1, routes="none", listen={"port": 0})
 
     assert "config-problem" in [line["event"] for line in process.events]
+
+
+@built
+async def test_any_user(run, script, dial):
+    """OpenShift gives each namespace a user of its own, in group 0: no name, no home, and yet nothing is missing."""
+    upstream = await script(lambda _head, _body, writer: answer(writer))
+    process = await run(user="1000660000:0", **configured(upstream.url))
+    reply = await (await dial(process.port, CHAT)).reply()
+    process.terminate()
+
+    assert 0 == await process.ended()
+    assert (200, "Yes.") == (reply.status, said(reply.body))
+    assert ["started", "draining", "stopped"] == [line["event"] for line in process.events]
+
+
+@built
+@pytest.mark.skipif(not shutil.which("nsenter"), reason="nsenter is missing")
+async def test_no_network(run, tmp_path):
+    """It starts, is ready, and says of a call why it can't be made; nothing waits for a name that nobody knows."""
+    await run(alone=True, version=1)
+    state = json.loads(told("runc", "--root", str(tmp_path / "runc"), "state", tmp_path.name))
+    inside = ("nsenter", f"--net=/proc/{state['pid']}/ns/net", sys.executable, "-c", ASK)
+    answers = [
+        json.loads(await asyncio.to_thread(told, *inside, url))
+        for url in (
+            "http://127.0.0.1:7491/readyz",
+            "http://127.0.0.1:7400/openai/v1/chat/completions",
+            "http://127.0.0.1:7400/anthropic/v1/messages",
+        )
+    ]
+
+    assert [200, 502, 502] == [status for status, _ in answers]
+    assert {"openai": True, "anthropic": True} == {
+        name: f"api.{name}.com" in body for name, (_, body) in zip(("openai", "anthropic"), answers[1:], strict=True)
+    }
 
 
 @built
