@@ -101,13 +101,18 @@ def _uninject(arguments: argparse.Namespace) -> int:
 
 def _wait(arguments: argparse.Namespace) -> int:
     from sidecar.cli.wait import wait  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.errors import ConfigError  # noqa: PLC0415  as above
+    from sidecar.settings import forwarding, load  # noqa: PLC0415  as above
 
     seconds = seconds_of(arguments.lasting)
     if seconds is None:
         print("sidecar: --for is a duration, such as 30s", file=sys.stderr)
         return 2
-    why = wait(load(arguments.config, environ=os.environ, overrides={}, strict=False), seconds)
+    try:
+        rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
+    except ConfigError:
+        rules = forwarding(environ=os.environ, overrides={})  # by which a sidecar that is injected runs then
+    why = wait(rules, seconds)
     if why:
         print(f"sidecar: {why}", file=sys.stderr)
     if not arguments.run:

@@ -73,6 +73,15 @@ def test_nobody_there():
     assert alone.stderr == command.stderr
 
 
+def test_a_broken_configuration(health, tmp_path):
+    """A sidecar that forwards because of it is waited for, and a command runs all the same."""
+    (tmp_path / "sidecar.yaml").write_text("version: 1\nroutes: none\n")
+    alone = run(health.server_port, "--config", str(tmp_path), "--for", "20s")
+    command = run(health.server_port, "--config", str(tmp_path), "--for", "20s", "--", "true")
+
+    assert (0, 0) == (alone.returncode, command.returncode)
+
+
 def test_never_ready(health):
     """Its answer is told."""
     health.statuses = [503]
