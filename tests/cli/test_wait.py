@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from sidecar.core.pods.container import HOLD
 from tests.redis_servers import free_port
 
 
@@ -80,6 +81,21 @@ def test_a_broken_configuration(health, tmp_path):
     command = run(health.server_port, "--config", str(tmp_path), "--for", "20s", "--", "true")
 
     assert (0, 0) == (alone.returncode, command.returncode)
+
+
+@pytest.mark.parametrize("text", ["version: 1", "routes: none"])
+def test_what_holds_an_application(tmp_path, text):
+    """The hook of a classic sidecar ends well, also where its sidecar is not ready in time, by any configuration."""
+    (tmp_path / "sidecar.yaml").write_text(text)
+    others = {"30s": "100ms", "/etc/sidecar": str(tmp_path)}
+    command, *arguments = HOLD
+    words = [others.get(word, word) for word in arguments]
+    front = [sys.executable, "-m", command]
+    words[words.index("--") + 1 :] = [*front, *words[words.index("--") + 2 :]]
+    environ = {**os.environ, "SIDECAR_HEALTH_PORT": str(free_port())}
+    done = subprocess.run([*front, *words], env=environ, capture_output=True, text=True, check=False)
+
+    assert (0, "no sidecar is ready" in done.stderr) == (done.returncode, True)
 
 
 def test_never_ready(health):

@@ -26,6 +26,12 @@ STARTUP_SECONDS = 120
 """How long a start may take. A configuration that cannot be read does not make it longer: then calls are forwarded."""
 
 
+HOLD = ("sidecar", "wait", "--config", "/etc/sidecar", "--for", "30s", "--", "sidecar", "version")
+"""
+What holds the application of a classic sidecar back until ours is ready, or for half a minute. Its exit code is always
+0, because kubelet would kill our container for another one.
+"""
+
 GRACE_SECONDS = 30
 """The grace period of a pod that names none."""
 
@@ -80,6 +86,8 @@ def container(settings: Injection, spec: Mapping[str, Any], *, native: bool) -> 
     }  # fmt: skip
     if native:
         found["restartPolicy"] = "Always"
+    else:
+        found["lifecycle"] = {"postStart": {"exec": {"command": list(HOLD)}}}
     return found
 
 

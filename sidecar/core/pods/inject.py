@@ -86,7 +86,7 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
         status = Status(variant, settings.revision, made=_absent(pod))
         _add(spec, chosen, status)
         if status.variant == "classic" and _DEFAULT_CONTAINER not in annotations:
-            annotations[_DEFAULT_CONTAINER] = spec["containers"][0]["name"]
+            annotations[_DEFAULT_CONTAINER] = _first(spec)
             status.annotations.append(_DEFAULT_CONTAINER)
         if settings.identity and _IDENTITY not in (metadata.get("labels") or {}):
             metadata["labels"] = {**(metadata.get("labels") or {}), _IDENTITY: "true"}
@@ -167,13 +167,20 @@ def _add(spec: dict[str, Any], settings: Injection, status: Status) -> None:
     """Put our container and its volumes into *spec*."""
     native = status.variant == "native"
     ours = container(settings, spec, native=native)
+    kind = "initContainers" if native else "containers"
+    others = list(spec.get(kind) or ())
     if native:
-        others = list(spec.get("initContainers") or ())
         behind = max((at + 1 for at, one in enumerate(others) if one["name"] in MESH), default=0)
-        spec["initContainers"] = [*others[:behind], ours, *others[behind:]]
-    else:
-        spec["containers"] = [*spec["containers"], ours]
+    else:  # kubelet starts the others only when our postStart has ended; a mesh's container may do the same
+        behind = next((at for at, one in enumerate(others) if one["name"] not in MESH), len(others))
+    spec[kind] = [*others[:behind], ours, *others[behind:]]
     spec["volumes"] = [*(spec.get("volumes") or ()), *volumes()]
+
+
+def _first(spec: Mapping[str, Any]) -> str:
+    """The container that ``kubectl exec`` and ``kubectl logs`` should mean: the first one that is nobody's sidecar."""
+    names: list[str] = [one["name"] for one in spec["containers"] if one["name"] != CONTAINER]
+    return next((name for name in names if name not in MESH), names[0])
 
 
 def _take_out(spec: dict[str, Any]) -> None:

@@ -61,11 +61,24 @@ def test_native():
 
 
 def test_classic():
-    """On older clusters ours is the last container, and ``kubectl exec`` still goes to the application's."""
-    found = injected(pod(), CLASSIC)
+    """
+    On older clusters kubelet starts the containers in their order, and each when the hook of the one before has ended:
+    ours is the first one, and its hook waits. ``kubectl exec`` still goes to the application's.
+    """
+    found = injected(pod({"name": "app"}, {"name": "istio-proxy"}), CLASSIC)
+    ours = found["spec"]["containers"][0]
 
-    assert ["app", CONTAINER] == names(found["spec"]["containers"])
-    assert "restartPolicy" not in found["spec"]["containers"][1]
+    assert [CONTAINER, "app", "istio-proxy"] == names(found["spec"]["containers"])
+    assert "restartPolicy" not in ours
+    assert ["sidecar", "wait"] == ours["lifecycle"]["postStart"]["exec"]["command"][:2]
+    assert "app" == found["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"]
+
+
+def test_classic_behind_a_mesh():
+    """A mesh's container that holds the others back stays the first one."""
+    found = injected(pod({"name": "istio-proxy"}, {"name": "app"}, {"name": "linkerd-proxy"}), CLASSIC)
+
+    assert ["istio-proxy", CONTAINER, "app", "linkerd-proxy"] == names(found["spec"]["containers"])
     assert "app" == found["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"]
 
 
