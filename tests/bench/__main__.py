@@ -32,6 +32,7 @@ from tests.bench import (
     redis_client,
     regions,
     reloading,
+    stopping,
     tokens,
     waits,
 )
@@ -59,6 +60,7 @@ ROWS: dict[str, Callable[[Lab, Pace], list[Row]]] = {
     "redis-purge": fleet.redis_purge,
     "redis-memory": fleet.redis_memory,
     "fleet-8x50": fleet.fleet_8x50,
+    "stop-flush": stopping.stop_flush,
     **regions.ROWS,
     **reloading.ROWS,
     "blackhole-500": outage.blackhole_500,

@@ -96,6 +96,10 @@ class Process:
             self._popen.kill()
             self._popen.wait()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
     def await_port(self, port: int, *, seconds: float = 20.0) -> None:
         """Wait until it accepts connections. Raises ``RuntimeError`` with its last words where it doesn't."""
         until = time.perf_counter() + seconds
