@@ -55,10 +55,8 @@ class StoredCredential:
 class AzureIdentity:
     """
     A token that Azure gives this workload, sent as ``authorization: Bearer``, or to Redis as a password. *kind* is
-    ``managed`` (asked from the machine's endpoint) or ``workload`` (exchanged for a service account's token). A member
-    that is ``""`` is taken from the environment, if it is there (``AZURE_CLIENT_ID``, ``AZURE_TENANT_ID``,
-    ``AZURE_FEDERATED_TOKEN_FILE``).
-    *username* is for Redis alone; ``""`` for the object id that the token names.
+    ``managed`` (asked from the machine's endpoint) or ``workload`` (exchanged for a service account's token). If it is
+    ``""``, *username*, for Redis alone, is the object id that the token names; the others are those of the environment.
     """
 
     kind: str
@@ -318,8 +316,8 @@ class RedisRule:
     *url*: ``redis rediss redis+sentinel rediss+sentinel redis+cluster rediss+cluster``, without credentials; a
     Sentinel's path is ``/SERVICE`` or ``/SERVICE/DATABASE``, several hosts are separated by commas. *timeout*: all
     commands of one call together. *lease_wait*: how long a streaming call waits for another pod's answer. *warm*: how
-    many entries, at most, are read at the start. The files are read again when they change; ``""`` for none. With
-    *credential*, tokens of Azure's take the place of user and password.
+    many entries, at most, are read at the start. Files, ``""`` for none, are read again when they change; *credential*
+    takes the place of user and password.
     """
 
     url: str
