@@ -110,8 +110,8 @@ class FleetAway(SidecarError):
     Redis could not be asked, or not in time. Never reaches a caller: the call goes on without it.
 
     *reason* is from a closed set, for metrics: ``open`` (its breaker), ``busy`` (the time was spent waiting for a
-    connection), ``timeout``, ``refused`` (credentials or rights), ``malformed`` (what answers does not answer as Redis
-    does), ``error``.
+    connection), ``timeout``, ``credential`` (there is none to send), ``refused`` (credentials or rights),
+    ``malformed`` (what answers does not answer as Redis does), ``error``.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from sidecar.app.clocks import running
 from sidecar.core.cache.purges import Purges, Scope
@@ -27,6 +28,7 @@ from sidecar.fleet.quota import FleetQuota
 from sidecar.fleet.region_sync import FleetRegions
 from sidecar.redis_link.address import HostLookup
 from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.login import LoginSource
 from sidecar.redis_link.names import RedisNames
 from sidecar.store.redis import RedisRemote
 from sidecar.store.seal import ALLOWANCE, Seal
@@ -38,12 +40,18 @@ How long the flush may hold up the end of the process. A kubelet may kill a nati
 gets what the application's containers have left of the pod's grace period.
 """
 
+FIRST_LOGIN_SECONDS = 2.0
+"""
+How long the start waits for the first token: without one Redis counts as away, and a probe finds it only later.
+"""
+
 
 class Fleet:
     """
     The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers the
-    fleet shares; *lookup* finds addresses; *on_purge* and *on_mode* are those of ``PurgeLog``, *on_orders* and
-    *on_learn* those of ``FleetRegions``; *on_command* that of ``RedisLink``; *revision* is that of the rules in use.
+    fleet shares; *lookup* finds addresses; *logins* are those of the rule's credential, None without one; *on_purge*
+    and *on_mode* are those of ``PurgeLog``, *on_orders* and *on_learn* those of ``FleetRegions``; *on_command* that of
+    ``RedisLink``; *revision* is that of the rules in use.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class Fleet:
         shared: Iterable[str],
         spawn: Callable[..., asyncio.Task[None]],
         lookup: HostLookup,
+        logins: LoginSource | None,
         tell: TellEvent,
         report: Callable[[BaseException], None],
         on_purge: Callable[[tuple[Scope, ...]], None],
@@ -68,6 +77,7 @@ class Fleet:
     ) -> None:
         self._rule = rule
         self._spawn = spawn
+        self._logins = logins
         self.link = RedisLink(
             rule,
             clock=running,
@@ -75,6 +85,7 @@ class Fleet:
             spawn=spawn,
             lookup=lookup,
             tell=tell,
+            logins=logins,
             largest=limit + ALLOWANCE,
             on_command=on_command,
         )
@@ -166,13 +177,20 @@ class Fleet:
     def standing(self) -> str:
         """The state of Redis, for people."""
         use = "in use" if self.link.up else "away, memory is all there is; it is tried again every few seconds"
-        return f"{self._rule.url} {use}; purges read {self.log.lag:.1f} s ago"
+        fault = self._logins.fault if self._logins is not None else ""
+        login = f"; no newer token: {fault}" if fault else ""
+        return f"{self._rule.url} {use}; purges read {self.log.lag:.1f} s ago{login}"
 
     async def start(self, take: Callable[[Key, Entry], object]) -> None:
         """
         Read the log of purges and the orders about regions. Then, in the background, give *take* some entries, if the
         rule says so.
         """
+        if self._logins is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LOGIN_SECONDS):
+                    await self._logins.newer(None)
+        self.link.start()
         self.news.start()
         self.presence.start()
         await asyncio.gather(self.log.start(), self.regions.start())
@@ -222,7 +240,12 @@ class Fleet:
             "fleet_revisions": lambda: len(self.presence.revisions),
             "region_orders": lambda: len(self.regions.orders),
             "purge_lag_seconds": lambda: self.log.lag,
+            **({} if self._logins is None else {"redis_token_seconds": self._token_seconds}),
         }
+
+    def _token_seconds(self) -> float:
+        login = self._logins.current() if self._logins is not None else None
+        return self._logins.left(login) if self._logins is not None and login is not None else 0.0
 
     def breakdowns(self) -> Mapping[str, Callable[[], Mapping[str, float]]]:
         """As ``readings``, by label."""

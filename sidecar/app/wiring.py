@@ -109,7 +109,6 @@ class Parts:
         )
         self.purges = Purges()
         self.regions = Regions(self._on_transition)
-        self.fleet = self._join()
         self.credentials = Credentials(
             clock=clocks.running,
             now=clocks.wall,
@@ -121,6 +120,7 @@ class Parts:
             report=lambda line: self.log.event("credential-unusable", level="warning", message=line),
             draw=clocks.draw,
         )
+        self.fleet = self._join()
         self.throttle = Throttle(
             quota=self.fleet.quota if self.fleet is not None else None,
             pods=lambda: self.fleet.presence.count if self.fleet is not None else None,
@@ -279,6 +279,7 @@ class Parts:
             shared=self._shared,
             spawn=self.tasks.spawn,
             lookup=self.resolver.addresses,
+            logins=self.credentials.logins(rule.credential) if rule.credential is not None else None,
             tell=self.log.event,
             report=self.report,
             on_purge=lambda scopes: self.operations.take(scopes),  # noqa: PLW0108  these are made later

@@ -22,11 +22,10 @@ def injection(rules: Rules, *, image: str, version: str) -> Injection:
         raise ConfigError((f"--cluster-version: {version!r} is not a version such as 1.29",))
     if not (rules.listen.port and rules.health.port):
         raise ConfigError(("listen.port, health.port: 0 is any free port; pods need to know which, so name one",))
-    identity = any(
-        isinstance(region.credential, AzureIdentity) and region.credential.kind == "workload"
-        for service in rules.services
-        for region in service.regions
-    )
+    credentials = [region.credential for service in rules.services for region in service.regions]
+    if rules.redis is not None:
+        credentials.append(rules.redis.credential)
+    identity = any(isinstance(each, AzureIdentity) and each.kind == "workload" for each in credentials)
     ports = {
         rules.listen.port,
         rules.health.port,

@@ -54,9 +54,9 @@ class StoredCredential:
 @dataclass(frozen=True, slots=True)
 class AzureIdentity:
     """
-    A token that Azure gives this workload, sent as ``authorization: Bearer``. *kind* is ``managed`` (asked from the
-    machine's endpoint) or ``workload`` (exchanged for a service account's token). A member that is ``""`` is taken from
-    the environment, if it is there (``AZURE_CLIENT_ID``, ``AZURE_TENANT_ID``, ``AZURE_FEDERATED_TOKEN_FILE``).
+    A token that Azure gives this workload, sent as ``authorization: Bearer``, or to Redis as a password. *kind* is
+    ``managed`` (asked from the machine's endpoint) or ``workload`` (exchanged for a service account's token). If it is
+    ``""``, *username*, for Redis alone, is the object id that the token names; the others are those of the environment.
     """
 
     kind: str
@@ -64,6 +64,7 @@ class AzureIdentity:
     tenant_id: str = ""
     token_file: str = ""
     scope: str = "https://cognitiveservices.azure.com/.default"
+    username: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +316,8 @@ class RedisRule:
     *url*: ``redis rediss redis+sentinel rediss+sentinel redis+cluster rediss+cluster``, without credentials; a
     Sentinel's path is ``/SERVICE`` or ``/SERVICE/DATABASE``, several hosts are separated by commas. *timeout*: all
     commands of one call together. *lease_wait*: how long a streaming call waits for another pod's answer. *warm*: how
-    many entries, at most, are read at the start. The files are read again when they change; ``""`` for none.
+    many entries, at most, are read at the start. Files, ``""`` for none, are read again when they change; *credential*
+    takes the place of user and password.
     """
 
     url: str
@@ -329,6 +331,7 @@ class RedisRule:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    credential: AzureIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar.redis_link.link import RedisLink
 from sidecar.tasks import Spawn
@@ -27,10 +27,22 @@ LONGEST = 1024
 Hear = Callable[[bytes], None]
 
 
+class _Subscription(NamedTuple):
+    client: Any
+    pubsub: Any
+
+    async def close(self) -> None:
+        with suppress(Exception):
+            await self.pubsub.aclose()
+        with suppress(Exception):
+            await self.client.aclose()
+
+
 class News:
     """
-    One subscription of this process to *channel*, made anew whenever it breaks. *draw* is uniform in [0, 1); *report*
-    gets bugs.
+    One subscription of this process to *channel*, made anew whenever it breaks. If Redis' logins end, another takes
+    over before that: on a connection that subscribes, RESP2 forbids AUTH. *draw* is uniform in [0, 1); *report* gets
+    bugs.
 
     *up*: news comes at present. Counters: *heard* and *subscriptions*.
     """
@@ -52,10 +64,13 @@ class News:
         self._hearers: dict[bytes, list[Hear]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._returned = asyncio.Event()
+        self._outdated = False
+        self._waiting: asyncio.Timeout | None = None
         self.up = False
         self.heard = 0
         self.subscriptions = 0
         link.on_return.append(self._returned.set)
+        link.on_login.append(self._on_login)
 
     def __repr__(self) -> str:
         return f"<News {'up' if self.up else 'down'}, {self.heard} heard>"
@@ -86,29 +101,73 @@ class News:
 
     async def _listen(self) -> None:
         """Listen until the connection breaks, or Redis falls silent."""
-        client = self._link.subscriber()
-        pubsub = client.pubsub()
+        self._outdated = False
+        subscription = await self._subscribe()
         try:
-            async with asyncio.timeout(QUIET_SECONDS):
-                await pubsub.subscribe(self._channel)
             asked = False
             while True:
-                message = await pubsub.get_message(timeout=QUIET_SECONDS)
+                message = await self._next(subscription.pubsub)
                 if message is not None:
                     asked = False
                     self._take(message)
                     await asyncio.sleep(0)  # a flood of news must not keep other tasks from running
+                elif self._outdated:
+                    subscription = await self._replaced(subscription)
                 elif asked:
                     return
                 else:
                     asked = True
-                    await pubsub.ping()
+                    await subscription.pubsub.ping()
         finally:
             self.up = False
-            with suppress(Exception):
-                await pubsub.aclose()
-            with suppress(Exception):
-                await client.aclose()
+            await subscription.close()
+
+    async def _subscribe(self) -> _Subscription:
+        """Subscribe over a connection of its own, which has the current login."""
+        client = self._link.subscriber()
+        subscription = _Subscription(client, client.pubsub())
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                await subscription.pubsub.subscribe(self._channel)
+                while (message := await subscription.pubsub.get_message(timeout=None)) is None:
+                    pass
+            self._take(message)
+        except BaseException:
+            await subscription.close()
+            raise
+        return subscription
+
+    async def _replaced(self, former: _Subscription) -> _Subscription:
+        """Another subscription, after which *former* is closed; *former* if there is none now, until its login ends."""
+        self._outdated = False
+        try:
+            newer = await self._subscribe()
+        except Exception:  # noqa: BLE001  the link reports a sick Redis
+            return former
+        with suppress(Exception):
+            while (message := await former.pubsub.get_message(timeout=0.0)) is not None:
+                self._take(message)
+        await former.close()
+        return newer
+
+    async def _next(self, pubsub: Any) -> dict[str, Any] | None:
+        """The next message; None if none comes for some seconds, or if the subscription is to be replaced."""
+        if self._outdated:
+            return None
+        try:
+            async with asyncio.timeout(QUIET_SECONDS) as self._waiting:
+                message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting = None
+        return message
+
+    def _on_login(self) -> None:
+        """There is a newer login: replace the subscription, without waiting for a message."""
+        self._outdated = True
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(0.0)
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":

@@ -86,7 +86,8 @@ class Tokens:
     The tokens of one identity, one after another. *ask* makes one request; *clock* is monotonic seconds, *draw* uniform
     in [0, 1), *spawn* owns tasks, *report* is called once for each outage with the reason.
 
-    *fault* is that reason, ``""`` while there is none; *requests* counts the requests made.
+    *fault* is that reason, ``""`` while there is none; *requests* counts the requests made. Each of *on_grant* is
+    called when another token has come.
     """
 
     def __init__(
@@ -115,18 +116,31 @@ class Tokens:
         self._passing = True
         self.fault = ""
         self.requests = 0
+        self.on_grant: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         under_way = f", one asked for, {len(self._waiters)} wait" if self._task is not None else ""
         return f"<Tokens {self._token or 'none'}{under_way}{', ' * bool(self.fault)}{self.fault}>"
 
     def current(self) -> bytes | None:
+        """The text of ``valid``."""
+        token = self.valid()
+        return None if token is None else token.text
+
+    def valid(self) -> AccessToken | None:
         """The current token, if it is valid. If it is missing or due, another is asked for in the background."""
         now = self._clock()
         token = self._token
         if token is None or now >= token.due:
             self._want(now)
-        return token.text if token is not None and now < token.until else None
+        return token if token is not None and now < token.until else None
+
+    def rest(self) -> float:
+        """Seconds until the next change that no request brings: until the token is due, or until it has expired."""
+        now = self._clock()
+        if self._token is None or now >= self._token.until:
+            return RETRY_SECONDS
+        return (self._token.due if now < self._token.due else self._token.until) - now
 
     async def obtain(self, seconds: float) -> bytes | None:
         """The current token, or the next one, waited for at most *seconds*; None: there is none now."""
@@ -148,6 +162,15 @@ class Tokens:
             self._renewed = now
         text = await self._wait(seconds)
         return None if text == used else text
+
+    def doubt(self, used: bytes) -> None:
+        """*used* was refused: ask for another in the background, as ``renew`` does and as seldom, but don't wait."""
+        now = self._clock()
+        if self._valid(now) != used or self._task is not None or self._closed or self._is_vain(now):
+            return
+        if now >= self._renewed + RETRY_SECONDS:
+            self._renewed = now
+            self._start()
 
     def remaining(self) -> float | None:
         """Seconds until the current token expires; None: there is no valid one."""
@@ -240,6 +263,8 @@ class Tokens:
         self._failed = self._failing = self._soonest = float("-inf")
         self._passing = True
         self.fault = ""
+        for hear in self.on_grant:
+            hear()
 
     def _fail(self, denial: Denial, now: float) -> None:
         if not self._failures:

@@ -1,5 +1,5 @@
 """
-The credentials that regions supply: texts of files, and Azure's tokens, through one interface.
+The credentials that regions and the fleet's Redis need: texts of files, and Azure's tokens, through one interface.
 
 The rule: a credential that is still good is returned at once; only if there is none, the caller waits. After a service
 refuses a credential, it is fetched anew once, and used only if it has changed.
@@ -16,6 +16,7 @@ from sidecar.core.rules import AzureIdentity, Service, StoredCredential
 from sidecar.identity.access_tokens import Tokens
 from sidecar.identity.azure import TokenFetch, asker, describe
 from sidecar.identity.files import CredentialFiles
+from sidecar.identity.redis_logins import RedisLogins
 from sidecar.tasks import Spawn
 
 CredentialField = tuple[bytes, bytes]
@@ -36,8 +37,9 @@ class CredentialStanding(Struct, frozen=True):
 
 class Credentials:
     """
-    Every region's credential. *clock* is monotonic and *now* wall-clock seconds, *draw* uniform in [0, 1); *environ* is
-    read by identities; *spawn* owns the tasks in which *fetch* asks for tokens. *report* is called once for each fault.
+    Every region's credential, and Redis' logins. *clock* is monotonic and *now* wall-clock seconds, *draw* uniform in
+    [0, 1); *environ* is read by identities; *spawn* owns the tasks in which *fetch* asks for tokens. *report* is called
+    once for each fault.
 
     Close it before the tasks of *spawn* are cancelled.
     """
@@ -64,6 +66,8 @@ class Credentials:
         self._sleep = sleep
         self._files = CredentialFiles(clock, report)
         self._tokens: dict[AzureIdentity, Tokens] = {}
+        self._in_redis: set[AzureIdentity] = set()
+        self._of_regions: set[AzureIdentity] = set()
 
     def __repr__(self) -> str:
         return f"<Credentials {self._files!r}, {len(self._tokens)} identities>"
@@ -75,9 +79,22 @@ class Credentials:
         """
         used = [region.credential for service in services for region in service.regions if region.credential]
         self._files.keep({each.file for each in used if isinstance(each, StoredCredential)})
-        self._tokens = {identity: source for identity, source in self._tokens.items() if identity in used}
+        self._of_regions = {each for each in used if isinstance(each, AzureIdentity)}
+        kept = self._of_regions | self._in_redis
+        self._tokens = {identity: source for identity, source in self._tokens.items() if identity in kept}
         for each in used:
             self.field(each)
+
+    def logins(self, identity: AzureIdentity) -> RedisLogins:
+        """The logins to Redis of *identity*, whose tokens are kept whatever the regions use."""
+        self._in_redis.add(identity)
+        name = describe(identity, self._environ)
+        return RedisLogins(
+            self._source(identity),
+            identity.username,
+            clock=self._clock,
+            report=lambda fault: self._report(f"{name}: {fault}"),
+        )
 
     def field(self, credential: StoredCredential | AzureIdentity) -> CredentialField | None:
         """
@@ -109,10 +126,12 @@ class Credentials:
         return _bearer(await self._source(credential).renew(used.removeprefix(b"Bearer "), seconds))
 
     def standing(self) -> list[CredentialStanding]:
-        """The state of every credential that was used; files are checked, tokens are not asked for."""
+        """The state of every region's credential that was used; files are checked, tokens are not asked for."""
         files = [CredentialStanding(file.path, file.value() is not None, None, file.fault) for file in self._files]
         tokens = []
         for identity, source in self._tokens.items():
+            if identity in self._in_redis - self._of_regions:
+                continue  # the part of Redis tells
             seconds = source.remaining()
             tokens.append(
                 CredentialStanding(describe(identity, self._environ), seconds is not None, seconds, source.fault)

@@ -9,7 +9,9 @@ Here, if it is uncertain which server has which slots, a background task finds o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, cast
 
 from redis.asyncio.cluster import ClusterNode, NodesManager, RedisCluster
@@ -28,6 +30,8 @@ from redis.exceptions import (
 )
 
 from sidecar.redis_link.connection import CONNECT_SECONDS, RedisConnection
+from sidecar.redis_link.login import Login
+from sidecar.redis_link.login_renewal import IdleConnection, LoginRenewal
 from sidecar.redis_link.replies import Garbled, making_sense
 from sidecar.tasks import Spawn
 
@@ -114,10 +118,12 @@ class Cluster(RedisCluster):
         self._tasks: set[asyncio.Task[None]] = set()
         self._learning: asyncio.Future[None] | None = None
         self._learnt_at = float("-inf")
+        self._renewal = LoginRenewal(spawn, self._take_idle)
         self.nodes_manager = _Nodes([], False, self.connection_kwargs, dynamic_startup_nodes=False)
 
     async def aclose(self) -> None:
         """Close all connections, also those not open yet."""
+        await self._renewal.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -149,6 +155,10 @@ class Cluster(RedisCluster):
 
     async def renew(self) -> None:
         """Nothing to do: a probe learns everything anew."""
+
+    def log_in(self, login: Login, tell: Callable[[Exception], None]) -> None:
+        """Log the open connections to all servers in anew; *tell* gets the failures."""
+        self._renewal.begin(login, tell)
 
     def doubt(self) -> None:
         """
@@ -228,7 +238,24 @@ class Cluster(RedisCluster):
             with making_sense():
                 return await node.parse_response(connection, args[0], **kwargs)
         finally:
+            self._release(node, connection)
+
+    def _release(self, node: ClusterNode, connection: RedisConnection) -> None:
+        """Give *connection* back to *node*; first renew its login if that is due."""
+        if self._renewal.wants(connection):
+            self._renewal.take(IdleConnection(connection, partial(_give_back, node, connection)))
+        else:
             node.release(connection)
+
+    def _take_idle(self) -> IdleConnection | None:
+        """Take out an idle connection whose login is to be renewed, if any server has one."""
+        for node in self.nodes_manager.nodes_cache.values():
+            idle = cast("deque[RedisConnection]", node._free)  # noqa: SLF001  the library has no other way
+            for connection in idle:
+                if self._renewal.is_due(connection):
+                    idle.remove(connection)
+                    return IdleConnection(connection, partial(_give_back, node, connection))
+        return None
 
     async def _connection(self, node: ClusterNode) -> RedisConnection:
         """A fresh connection to *node*, to be released. Opening goes on when the waiting call leaves."""
@@ -257,6 +284,10 @@ class Cluster(RedisCluster):
         task = self._spawn(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _give_back(node: ClusterNode, connection: RedisConnection) -> None:
+    node.release(connection)
 
 
 async def _open(node: ClusterNode, connection: RedisConnection, opened: asyncio.Future[None]) -> None:

@@ -1,7 +1,8 @@
 """
 One connection to a Redis server: its first commands, and when it may be used.
 
-The rule: credentials and certificates are read from files for each new connection, so a rotation needs no restart.
+The rule: credentials and certificates are read from files for each new connection, so a rotation needs no restart. A
+login that ends is renewed over the open connection.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,11 +24,14 @@ from redis.exceptions import (
     AuthenticationError,
     ConnectionError,  # noqa: A004  the client's own
     RedisError,
+    ResponseError,
 )
 
 from sidecar.core.rules import RedisRule
 from sidecar.redis_link.address import HostLookup
-from sidecar.redis_link.replies import ROOM, Garbled
+from sidecar.redis_link.login import Login, LoginSource
+from sidecar.redis_link.login_renewal import NoLoginError, SentLogin
+from sidecar.redis_link.replies import ROOM, Garbled, making_sense
 from sidecar.redis_link.stream import RedisStream
 
 CONNECT_SECONDS = 2.0
@@ -83,23 +88,64 @@ class Trust:
 class RedisConnection(Connection):
     """
     A connection. *lookup* finds the host's addresses; *trust*: how TLS is spoken, or None; *largest*: the bytes of the
-    largest value that is read.
+    largest value that is read; *logins*: where its logins come from, if these end.
 
     *replies* is the reader of its parser.
     """
 
     replies: hiredis.Reader
 
-    def __init__(self, *, lookup: HostLookup, trust: Trust | None = None, largest: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        lookup: HostLookup,
+        trust: Trust | None = None,
+        largest: int,
+        logins: LoginSource | None = None,
+        **kwargs: Any,
+    ) -> None:
         self._lookup = lookup
         self._trust = trust
         self._most = largest + ROOM
+        self._sent = None if logins is None else SentLogin(logins)
+        if self._sent is not None:
+            kwargs["credential_provider"] = self._sent
         super().__init__(**{"socket_connect_timeout": CONNECT_SECONDS, "parser_class": ReplyParser, **kwargs})
 
     @property
     def fresh(self) -> bool:
         """Whether a command may be sent: connected, nothing unread or left over, and not closed by the server."""
         return self._reader is not None and self._stream.fresh and not self.replies.has_data()
+
+    @property
+    def login(self) -> Login | None:
+        """The login that was sent last, if logins end."""
+        return None if self._sent is None else self._sent.login
+
+    async def log_in(self, login: Login) -> None:
+        """
+        Send *login* over the open connection. Raises the server's refusal, after which the former login still holds;
+        after any other error the connection is closed.
+        """
+        assert self._sent is not None
+        self._sent.login = login  # also if it is refused, so that it is sent once
+        try:
+            await self.send_packed_command(self.pack_command("AUTH", login.user, login.password), check_health=False)
+            with making_sense():
+                await self.read_response(disconnect_on_error=False)
+        except (AuthenticationError, ResponseError):
+            raise
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - theirs
+        """Send the first commands. A refused login is reported to where it came from."""
+        try:
+            await super().on_connect_check_health(check_health)
+        except AuthenticationError:
+            self._refused()
+            raise
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """A command's bytes; by C code, which the library uses only in its blocking client."""
@@ -132,8 +178,17 @@ class RedisConnection(Connection):
             raise reply
         return reply
 
+    def _refused(self) -> None:
+        if self._sent is not None:
+            self._sent.refused()
+
     async def _connect(self) -> None:
-        """Try the addresses of the host, one after the other. Raises ``OSError``."""
+        """
+        Try the addresses of the host, one after the other. Raises ``OSError``, and ``NoLoginError`` before anything is
+        sent.
+        """
+        if self._sent is not None:
+            self._sent.current()
         failure: Exception = OSError(f"no address for {self.host}")
         for address in await self._lookup(self.host):
             try:
@@ -147,6 +202,9 @@ class RedisConnection(Connection):
     async def _reach(self, address: str) -> None:
         """Connect to *address*. The library does the same, but with its own streams."""
         trust = self._trust
+        if self._sent is not None and trust is None and not ip_address(address.partition("%")[0]).is_loopback:
+            # A Cluster or a Sentinel may name servers elsewhere.
+            raise NoLoginError(f"a token would go to {self.host} in clear; use rediss in the url")
         async with asyncio.timeout(self.socket_connect_timeout):
             transport, stream = await asyncio.get_running_loop().create_connection(
                 lambda: RedisStream(self._most),

@@ -8,6 +8,8 @@ does. An error about one command, such as missing memory for a write, is an answ
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +26,9 @@ _QUOTING = frozenset({"refused", "cluster", "connect"})
 
 class RedisFault(NamedTuple):
     """
-    *reason*: as in ``FleetAway``. *kind*, a closed set for metrics: ``timeout late connect refused malformed loading
-    readonly cluster memory script reply other``; ``late`` is a timeout that proves nothing. *sick*: counts against
-    Redis. *detail*: for the log, never a key or a value.
+    *reason*: as in ``FleetAway``. *kind*, a closed set for metrics: ``timeout late connect credential refused malformed
+    loading readonly cluster memory script reply other``; ``late`` is a timeout that proves nothing. *sick*: counts
+    against Redis. *detail*: for the log, never a key or a value.
     """
 
     reason: str
@@ -53,9 +55,8 @@ def judge(error: BaseException) -> RedisFault:
     """What *error*, raised by the client or by the clock, means."""
     from redis import exceptions as theirs  # noqa: PLC0415  only where there is a Redis
 
-    refusal = _refusal(error)
-    if refusal is not None:
-        return RedisFault("refused", "refused", _text(refusal))
+    if (refusal := _refusal(error)) is not None:
+        return refusal
     if detail := _nonsense(error):
         return RedisFault("malformed", "malformed", detail)
     match error:
@@ -78,18 +79,23 @@ def judge(error: BaseException) -> RedisFault:
             return RedisFault("error", "other", type(error).__name__, sick=False)
 
 
-def discreet(fault: RedisFault, password_file: str) -> RedisFault:
-    """*fault* without the server's words, if these quote the password or a part of it."""
-    if not password_file or fault.kind not in _QUOTING:
-        return fault
-    try:
-        password = Path(password_file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return fault
-    parts = (password[at : at + _PART] for at in range(max(1, len(password) - _PART + 1)))
-    if password and any(part in fault.detail for part in parts):
+def discreet(fault: RedisFault, passwords: Callable[[], Iterable[str]]) -> RedisFault:
+    """*fault* without the server's words, if these quote one of the *passwords* or a part of it."""
+    if fault.kind in _QUOTING and any(_quotes(fault.detail, password) for password in passwords()):
         return fault._replace(detail="its words are not shown, for they quote the password")
     return fault
+
+
+def password_in(path: str) -> Iterator[str]:
+    """The password in the file at *path*, if that can be read."""
+    if path:
+        with suppress(OSError, UnicodeDecodeError):
+            yield Path(path).read_text("utf-8").strip()
+
+
+def _quotes(text: str, password: str) -> bool:
+    parts = (password[at : at + _PART] for at in range(max(1, len(password) - _PART + 1)))
+    return bool(password) and any(part in text for part in parts)
 
 
 def is_missing_script(error: BaseException) -> bool:
@@ -99,12 +105,17 @@ def is_missing_script(error: BaseException) -> bool:
     return isinstance(error, NoScriptError)
 
 
-def _refusal(error: BaseException) -> BaseException | None:
-    """The missing right that *error* is or comes from: the Cluster's client wraps it."""
+def _refusal(error: BaseException) -> RedisFault | None:
+    """What the missing login or right means that *error* is or comes from: the Cluster's client wraps it."""
     from redis import exceptions as theirs  # noqa: PLC0415  as above
 
+    from sidecar.redis_link.login_renewal import NoLoginError  # noqa: PLC0415  as above
+
+    if (lacking := _within(error, (NoLoginError,))) is not None:
+        return RedisFault("credential", "credential", _text(lacking))
     refused = (theirs.AuthenticationError, theirs.AuthorizationError, theirs.NoPermissionError)
-    return _within(error, (*refused, theirs.AuthenticationWrongNumberOfArgsError))
+    found = _within(error, (*refused, theirs.AuthenticationWrongNumberOfArgsError))
+    return None if found is None else RedisFault("refused", "refused", _text(found))
 
 
 def _nonsense(error: BaseException) -> str:

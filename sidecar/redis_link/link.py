@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -19,9 +19,10 @@ from sidecar.core.rules import RedisRule
 from sidecar.errors import FleetAway
 from sidecar.redis_link.address import HostLookup
 from sidecar.redis_link.breaker import LinkBreaker
-from sidecar.redis_link.client import LARGEST, build, build_single, user
+from sidecar.redis_link.client import LARGEST, build, build_single
 from sidecar.redis_link.deadline import Deadline
-from sidecar.redis_link.fault import RedisFault, discreet, is_missing_script, judge
+from sidecar.redis_link.fault import RedisFault, discreet, is_missing_script, judge, password_in
+from sidecar.redis_link.login import Login, LoginSource
 from sidecar.tasks import Spawn
 
 T = TypeVar("T")
@@ -37,6 +38,15 @@ RESERVE_SECONDS = 0.002
 
 FAIR_SHARE = 0.5
 """Redis must have had this share of a call's time, after the wait for a connection, for its silence to count."""
+
+SPREAD = 0.2
+"""
+A newer login is used after a random part, at most this share, of what is left of the former one, so that a fleet's pods
+do not all log in anew at once. Of the 5 min that are left of a token of Azure's, at least 4 remain.
+"""
+
+_GRAVE = frozenset({"refused", "credential"})
+"""Reasons that do not pass by trying again at once."""
 
 _UNSEEN = frozenset({"refused", "readonly", "malformed"})
 """Kinds of faults that a probe may not show: it needs no rights, writes nothing, and has a simple answer."""
@@ -79,6 +89,7 @@ class RedisLink:
 
     *clock* is monotonic seconds, *draw* uniform in [0, 1), *spawn* owns tasks, *lookup* finds addresses. *on_command*
     is called for every command: its name, and the seconds from sending it until its answer, or until it was given up.
+    *logins* has the credentials if these end; each of ``on_login`` is called when a newer one is used.
     Counters, all since the start: *commands* by result (``ok`` or a reason of ``FleetAway``), *waits* for a connection
     and those that *ran_out* of time, *errors* of Redis by their kind; openings of the ``breaker``.
     """
@@ -92,6 +103,7 @@ class RedisLink:
         spawn: Spawn,
         lookup: HostLookup,
         tell: TellEvent,
+        logins: LoginSource | None = None,
         largest: int = LARGEST,
         on_command: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
@@ -108,9 +120,14 @@ class RedisLink:
         self._silent_at = float("-inf")
         self._deadlines: set[Deadline] = set()
         self._closed = False
-        self.client: Any = build(rule, spawn, lookup, largest=largest)
+        self._logins = logins
+        self._login: Login | None = None
+        self._refused: Login | None = None
+        self._following: asyncio.Task[None] | None = None
+        self.client: Any = build(rule, spawn, lookup, logins=logins, largest=largest)
         self.breaker = LinkBreaker()
         self.on_return: list[Callable[[], None]] = []
+        self.on_login: list[Callable[[], None]] = []
         self.commands: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.waits = 0
@@ -123,6 +140,11 @@ class RedisLink:
     def up(self) -> bool:
         """Whether Redis is asked."""
         return self.breaker.closed
+
+    def start(self) -> None:
+        """From now on, renew logins before they end."""
+        if self._logins is not None:
+            self._following = self._spawn(self._follow(self._logins), name="redis-logins")
 
     async def run(self, work: Callable[[Any], Awaitable[T]], budget: TimeBudget, *, op: str = "command") -> T:
         """
@@ -183,14 +205,15 @@ class RedisLink:
         Another client, with one connection and no deadlines, for subscriptions; its user closes it with ``aclose``. In
         a Cluster it connects to any of the servers, because all of them get everything that is published.
         """
-        return build_single(self._rule, self._spawn, self._lookup, self._draw())
+        return build_single(self._rule, self._spawn, self._lookup, self._draw(), self._logins)
 
     async def close(self) -> None:
         """Stop probing and close all connections. Running and later commands fail."""
         self._closed = True
-        if self._reviving is not None:
-            self._reviving.cancel()
-            await asyncio.gather(self._reviving, return_exceptions=True)
+        tasks = [task for task in (self._reviving, self._following) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.client.aclose()
@@ -217,7 +240,7 @@ class RedisLink:
         Note *error* of *op* in the breaker, and return the error for the caller. *fair*: Redis had its share of the
         time, and this process was not held up itself; otherwise the silence of Redis proves nothing.
         """
-        fault = discreet(judge(error), self._rule.password_file)
+        fault = discreet(judge(error), self._passwords)
         if fault.kind == "timeout" and fair:
             self._silent_at = self._clock()
         elif fault.kind == "timeout":
@@ -227,12 +250,55 @@ class RedisLink:
             pass  # proves nothing: Redis had hardly any time, or this process itself was held up
         elif not fault.sick:
             self.breaker.answered()
-        elif self.breaker.failed(self._clock(), refused=fault.reason == "refused"):
+        elif self.breaker.failed(self._clock(), refused=fault.reason in _GRAVE):
             self._tell_away(fault, op)
             for deadline in self._deadlines:
                 deadline.expire()  # nobody should wait longer for a Redis that is away
             self._reviving = self._spawn(self._revive(), name="redis-revive")
         return self._away(fault.reason, fault.detail)
+
+    def _passwords(self) -> Iterator[str]:
+        """The passwords that may have been sent."""
+        yield from password_in(self._rule.password_file)
+        if self._logins is not None:
+            yield from (login.password for login in (self._login, self._logins.current()) if login is not None)
+
+    def _credentials(self) -> dict[str, str]:
+        """
+        Whom Redis knows us as, for the log. The name of a file is shown, because its content may be the password by
+        mistake.
+        """
+        rule = self._rule
+        if rule.credential is not None and self._logins is not None:
+            login = self._logins.current()
+            return {"user": "none" if login is None else login.user, "credential": f"{rule.credential.kind}_identity"}
+        return {"user": rule.username_file or "default", "password_file": rule.password_file or "none"}
+
+    async def _follow(self, logins: LoginSource) -> None:
+        """Use each newer login: open connections log in anew, one after the other, and subscriptions are replaced."""
+        while True:
+            login = await logins.newer(self._login)
+            first = self._login is None
+            if self._login is not None:
+                await asyncio.sleep(SPREAD * logins.left(self._login) * self._draw())
+            self._login = login
+            self.client.log_in(login, self._tell_refused)
+            for hear in () if first else self.on_login:
+                hear()
+
+    def _tell_refused(self, error: Exception) -> None:
+        """
+        A connection could not log in anew. The former login still holds there; without another, Redis is away when that
+        has ended.
+        """
+        fault = discreet(judge(error), self._passwords)
+        self.errors[fault.kind] += 1
+        if fault.reason == "refused" and self._logins is not None and self._login is not None:
+            if self._refused is not self._login:
+                self._refused = self._login
+                self._tell("redis-login-refused", level="warning", detail=fault.detail, url=self._rule.url,
+                           **self._credentials())  # fmt: skip
+            self._logins.refused(self._login)
 
     async def _revive(self) -> None:
         """Probe until Redis answers."""
@@ -244,7 +310,7 @@ class RedisLink:
                 async with asyncio.timeout(PROBE_SECONDS):
                     await self.client.probe()
             except Exception as error:  # noqa: BLE001 - any error means that Redis is not back
-                fault = discreet(judge(error), self._rule.password_file)
+                fault = discreet(judge(error), self._passwords)
                 self.errors[fault.kind] += 1
                 self._tell_away(fault)
             else:
@@ -261,8 +327,7 @@ class RedisLink:
         self._reported, self._reported_op = fault.kind, op
         fields = {"reason": fault.reason, "detail": fault.detail, "url": self._rule.url}
         if fault.reason == "refused":
-            fields["user"] = user(self._rule)
-            fields["password_file"] = self._rule.password_file or "none"
+            fields |= self._credentials()
         self._tell("redis-away", level="warning" if fault.reason != "refused" else "error", **fields)
 
     def _tell_return(self, op: str = "") -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -18,6 +20,8 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError  # noqa: A004  the client's own
 
 from sidecar.redis_link.connection import CONNECT_SECONDS, RedisConnection
+from sidecar.redis_link.login import Login
+from sidecar.redis_link.login_renewal import IdleConnection, LoginRenewal
 from sidecar.redis_link.replies import Garbled, making_sense
 from sidecar.tasks import Spawn
 
@@ -34,6 +38,7 @@ class RedisPool(ConnectionPool):
         self._spawn = spawn
         self._waiters: deque[asyncio.Future[AbstractConnection]] = deque()
         self._opening: set[asyncio.Task[None]] = set()
+        self.renewal = LoginRenewal(spawn, self._take_idle)
 
     async def get_connection(self, *_: object, **__: object) -> AbstractConnection:
         """A fresh connection, to be released. Raises the error of opening one."""
@@ -56,8 +61,11 @@ class RedisPool(ConnectionPool):
     async def release(self, connection: AbstractConnection) -> None:
         """
         Give *connection* to a waiting caller, or keep it. A closed one makes room for another: at once for one who
-        waits, and otherwise when it would be taken.
+        waits, and otherwise when it would be taken. One whose login is to be renewed serves others after that.
         """
+        if self.renewal.wants(known := cast("RedisConnection", connection)):
+            self.renewal.take(IdleConnection(known, partial(self.release, known)))
+            return
         self._in_use_connections.discard(connection)
         if not self._waiters:
             self._available_connections.append(connection)
@@ -74,6 +82,7 @@ class RedisPool(ConnectionPool):
 
     async def aclose(self) -> None:
         """Close all connections, also those not open yet; waiting callers fail."""
+        await self.renewal.close()
         while waiter := self._next():
             waiter.set_exception(ConnectionError("closed"))
         opening = list(self._opening)
@@ -82,6 +91,15 @@ class RedisPool(ConnectionPool):
         await asyncio.gather(*opening, return_exceptions=True)
         with suppress(Exception):
             await self.disconnect()
+
+    def _take_idle(self) -> IdleConnection | None:
+        """Take out an idle connection whose login is to be renewed, if there is one."""
+        for connection in self._available_connections:
+            if self.renewal.is_due(known := cast("RedisConnection", connection)):
+                self._available_connections.remove(connection)
+                self._in_use_connections.add(connection)
+                return IdleConnection(known, partial(self.release, known))
+        return None
 
     def _grow(self) -> None:
         while self._waiters and self._waiters[0].done():
@@ -154,6 +172,10 @@ class Single(Redis):
     async def renew(self) -> None:
         """Close idle connections, because they may lead to a server that is no longer the primary."""
         await self.connection_pool.drop_idle()
+
+    def log_in(self, login: Login, tell: Callable[[Exception], None]) -> None:
+        """Log the open connections in anew; *tell* gets the failures."""
+        self.connection_pool.renewal.begin(login, tell)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002, FBT001  theirs
         """Close all connections."""

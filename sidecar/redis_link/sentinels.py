@@ -97,5 +97,11 @@ class SentinelConnection(RedisConnection):
         except AuthenticationError:
             if self.credential_provider is None:
                 raise
-            self.credential_provider = None
-            await super().connect()  # type: ignore[no-untyped-call]
+            provider, self.credential_provider = self.credential_provider, None
+            try:
+                await super().connect()  # type: ignore[no-untyped-call]
+            finally:
+                self.credential_provider = provider  # the next connection may be made with other credentials
+
+    def _refused(self) -> None:
+        """A Sentinel has users of its own: its refusal says nothing of a token."""

@@ -40,6 +40,9 @@ from sidecar.settings.builtin import ROUTES, SERVICES
 
 RESOURCE = "{resource}"
 
+REDIS_SCOPE = "https://redis.azure.com/.default"
+"""What tokens for a Redis of Azure's are for."""
+
 _BARE = Rules((), ())
 _SEAL_FIELDS = frozenset(field.name for field in fields(SealRule))
 _IDENTITIES = {"managed_identity": "managed", "workload_identity": "workload"}
@@ -104,7 +107,7 @@ def build(values: Mapping[str, Any], *, state_dir: str) -> Rules:
         state_dir=values.get("state", {}).get("dir", state_dir),
         limits=Limits(**limits),
         memory=_memory(cache.get("memory", {})),
-        redis=RedisRule(**cache["redis"]) if has_redis(values) and "secret_file" in cache else None,
+        redis=_redis(cache["redis"]) if has_redis(values) and "secret_file" in cache else None,
         seal=SealRule(**{name: cache[name] for name in _SEAL_FIELDS & cache.keys()}),
         upstream=UpstreamRule(**{**upstream, "nameservers": tuple(upstream.get("nameservers", ()))}),
     )
@@ -126,6 +129,11 @@ def has_redis(values: Mapping[str, Any]) -> bool:
 def _memory(said: Mapping[str, Any]) -> MemoryRule:
     rule = MemoryRule(**said)
     return replace(rule, max_entry_bytes=min(rule.max_entry_bytes, rule.max_bytes))
+
+
+def _redis(said: Mapping[str, Any]) -> RedisRule:
+    bare = {key: value for key, value in said.items() if key != "credential"}
+    return RedisRule(**bare, credential=_identity(said.get("credential", {}), scope=REDIS_SCOPE))
 
 
 def _service(name: str, said: Mapping[str, Any], allowed: frozenset[str]) -> Service:
@@ -172,10 +180,14 @@ def _region(said: Mapping[str, Any], domain: str, allowed: frozenset[str]) -> Re
 
 
 def _credential(said: Mapping[str, Any]) -> StoredCredential | AzureIdentity:
+    return _identity(said) or StoredCredential(**said)
+
+
+def _identity(said: Mapping[str, Any], **default: str) -> AzureIdentity | None:
     for key, kind in _IDENTITIES.items():
         if key in said:
-            return AzureIdentity(kind, **said[key])
-    return StoredCredential(**said)
+            return AzureIdentity(kind, **{**default, **said[key]})
+    return None
 
 
 def _breaker(said: Mapping[str, Any]) -> BreakerRule:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sidecar.admin.access import is_loopback
+from sidecar.redis_link.address import locate
 from sidecar.settings.build import RESOURCE, has_redis, listen, ways
 from sidecar.settings.builtin import SERVICES
 from sidecar.settings.forms import is_own
@@ -150,8 +151,23 @@ def _redis(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
         for key in ("ca_file", "cert_file", "key_file"):
             if key in said:
                 yield (*path, key), "is for TLS, and the url has none; start that with rediss, or remove the key"
+    if "credential" in said:
+        yield from _login(said)
     if "key_file" in said and "cert_file" not in said:
         yield (*path, "key_file"), "belongs to a certificate; name that in cert_file, or remove the key"
+
+
+def _login(said: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """A token is the password: it needs no other, and does not travel in clear."""
+    path: Path = ("cache", "redis")
+    for key in ("username_file", "password_file"):
+        if key in said:
+            yield (*path, key), "is of no use beside credential, whose token is the password; remove one of the two"
+    if "url" not in said:
+        return
+    at = locate(said["url"])
+    if not at.tls and not all(is_loopback(host) for host, _ in at.hosts):
+        yield (*path, "url"), "a token would go there in clear; start it with rediss"
 
 
 def _exposure(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -60,7 +60,10 @@ def _kind(reading: ParsedSettings, path: Path) -> FilePurpose | None:
             return fitness.CERTIFICATES
         case ("cache", "secret_file"):
             return fitness.SECRET
-        case ("cache", "redis", "username_file" | "password_file") | (
+        case (
+            ("cache", "redis", "username_file" | "password_file")
+            | ("cache", "redis", "credential", "workload_identity", "token_file")
+        ) | (
             "services",
             _,
             "regions",

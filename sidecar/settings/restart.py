@@ -19,7 +19,7 @@ RESTART = (
     "listen.host", "listen.port", "health.host", "health.port", "admin.host", "admin.port",
     "state.dir",
     "cache.redis", "cache.redis.url", "cache.redis.namespace", "cache.redis.max_connections", "cache.redis.warm",
-    "cache.redis.*_file", "cache.secret_file",
+    "cache.redis.*_file", "cache.redis.credential.*", "cache.secret_file",
     "services.*.breaker.shared",
 )  # fmt: skip
 """

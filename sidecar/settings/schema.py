@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from sidecar.core.durations import as_duration
 from sidecar.core.rules import Limits, Listen, LogRule, MemoryRule, Mode, RedisRule, SealRule, UpstreamRule
 from sidecar.settings import forms
+from sidecar.settings.build import REDIS_SCOPE
 from sidecar.settings.forms import choice
+from sidecar.settings.identity_keys import AZURE_KEYS, KEYS, identities
 from sidecar.settings.quantities import PORT, as_percent, as_size, duration, percent, size, whole
 from sidecar.settings.route_keys import ROUTE
 from sidecar.settings.service_keys import SERVICE
@@ -67,6 +69,18 @@ _MEMORY_TIER = Table(
     }
 )
 
+_REDIS_CREDENTIAL = Table(
+    identities(
+        REDIS_SCOPE,
+        {"username": Setting(forms.ID, "the user as Redis knows it", "the object id (`oid`) that the token names")},
+    ),
+    secret={
+        **dict.fromkeys(KEYS, in_file("cache.redis.password_file")),
+        **dict.fromkeys(AZURE_KEYS, "remove it, and use workload_identity, which needs none"),
+    },
+    ways=(("managed_identity",), ("workload_identity",)),
+)
+
 _REDIS_TIER = Table(
     {
         "url": Setting(
@@ -95,6 +109,12 @@ _REDIS_TIER = Table(
         "ca_file": Setting(forms.FILE, "trust anchors, PEM; for TLS", "the system's"),
         "cert_file": Setting(forms.FILE, "the client certificate, PEM; for TLS", "no certificate"),
         "key_file": Setting(forms.FILE, "its private key, PEM; for TLS", "in `cert_file`"),
+        "credential": Setting(
+            _REDIS_CREDENTIAL,
+            "Microsoft Entra in place of user and password, for Azure Managed Redis and Azure Cache for Redis; over "
+            "TLS, except to this machine",
+            "user and password",
+        ),
     },
     secret={
         **dict.fromkeys(("user", "username"), in_file("username_file")),

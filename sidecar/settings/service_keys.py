@@ -12,6 +12,7 @@ from sidecar.dialects import DIALECTS
 from sidecar.dialects.generic import GENERIC
 from sidecar.settings import forms
 from sidecar.settings.forms import choice
+from sidecar.settings.identity_keys import AZURE_KEYS, KEYS, identities
 from sidecar.settings.quantities import OWN_PORT, as_percent, duration, percent, whole
 from sidecar.settings.shapes import Items, Named, Setting, Table, in_file
 
@@ -23,18 +24,11 @@ _LATER_DIALECTS = frozenset({
 
 _BREAKER, _REGION, _IDENTITY = BreakerRule(), Region("", ""), AzureIdentity("managed")
 
-_KEYS = ("api_key", "apikey", "key", "password", "secret", "token", "value")
-_AZURE_KEYS = ("certificate", "client_certificate", "client_secret")
-_IDENTITY_REMEDY = "remove it: an identity of Azure needs none"
 _SECRET = {
-    **dict.fromkeys(_KEYS, in_file("credential.file")),
-    **dict.fromkeys(_AZURE_KEYS, "remove it, and use credential.workload_identity, which needs none"),
+    **dict.fromkeys(KEYS, in_file("credential.file")),
+    **dict.fromkeys(AZURE_KEYS, "remove it, and use credential.workload_identity, which needs none"),
 }
 
-_CLIENT = Setting(
-    forms.ID, "the client id of the identity, where there are several", "`AZURE_CLIENT_ID`, if that is set"
-)
-_SCOPE = Setting(forms.SCOPE, "what the token is for", f"`{_IDENTITY.scope}`")
 
 _CREDENTIAL = Table(
     {
@@ -43,32 +37,7 @@ _CREDENTIAL = Table(
         ),
         "prefix": Setting(forms.SCHEME, 'what stands before it, such as `"Bearer "`', '""'),
         "file": Setting(forms.FILE, "the mounted file that holds it; read again when it changes", required=True),
-        "managed_identity": Setting(
-            Table(
-                {"client_id": _CLIENT, "scope": _SCOPE},
-                secret=dict.fromkeys((*_KEYS, *_AZURE_KEYS), _IDENTITY_REMEDY),
-            ),
-            "tokens of the identity that Azure gave the machine; an empty table is enough",
-        ),
-        "workload_identity": Setting(
-            Table(
-                {
-                    "client_id": _CLIENT,
-                    "tenant_id": Setting(forms.ID, "the tenant's id or domain", "`AZURE_TENANT_ID`"),
-                    "token_file": Setting(
-                        forms.FILE,
-                        "the mounted file that holds the service account's token; read again at each exchange",
-                        "`AZURE_FEDERATED_TOKEN_FILE`",
-                    ),
-                    "scope": _SCOPE,
-                },
-                secret={
-                    **dict.fromkeys((*_KEYS, *_AZURE_KEYS), _IDENTITY_REMEDY),
-                    **dict.fromkeys(("assertion", "client_assertion", "token"), in_file("token_file")),
-                },
-            ),
-            "tokens of Azure for the pod's service account; an empty table is enough where the pod is labelled for it",
-        ),
+        **identities(_IDENTITY.scope, {}),
     },
     secret=_SECRET,
     ways=(("header", "file", "prefix"), ("managed_identity",), ("workload_identity",)),

@@ -101,6 +101,8 @@ def named_files(rules: Rules) -> Iterator[str]:
     if redis is not None:
         files = (redis.username_file, redis.password_file, redis.ca_file, redis.cert_file, redis.key_file)
         yield from filter(None, files)
+        if redis.credential is not None and redis.credential.token_file:
+            yield redis.credential.token_file
     for service in rules.services:
         if service.tokens.jwks_file:
             yield service.tokens.jwks_file

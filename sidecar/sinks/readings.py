@@ -13,10 +13,10 @@ BREAKDOWNS = (
         "redis_errors_total",
         "counter",
         ("reason",),
-        "Times that Redis could not be asked: timeout, error, refused (credentials), malformed (no answer of Redis), "
-        "busy (no connection free), open (its breaker).",
+        "Times that Redis could not be asked: timeout, error, credential (no token of Azure's), refused (credentials), "
+        "malformed (no answer of Redis), busy (no connection free), open (its breaker).",
         "Is the fleet's cache in use?",
-        closed=("timeout", "error", "refused", "malformed", "busy", "open"),
+        closed=("timeout", "error", "credential", "refused", "malformed", "busy", "open"),
     ),
     Metric(
         "envelope_faults_total",
@@ -120,6 +120,13 @@ BREAKDOWNS = (
 FLEET_READINGS = (
     Metric(
         "redis_up", "gauge", (), "1 while Redis is in use, 0 while its breaker is open.", "Is the fleet's cache in use?"
+    ),
+    Metric(
+        "redis_token_seconds",
+        "gauge",
+        (),
+        "Seconds until the token ends by which Redis knows this process, 0 without one; with `cache.redis.credential`.",
+        "Are tokens for Redis renewed?",
     ),
     Metric(
         "redis_pool_waits_total",

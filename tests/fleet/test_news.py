@@ -102,6 +102,40 @@ async def test_cut(pod: Pod, redis_server: RedisServer):
     assert [b"again"] == pod.heard
 
 
+async def test_replaced(pod: Pod, redis_server: RedisServer):
+    """With a newer login, another subscription takes over: the former goes after it has come, and no news is lost."""
+    pod.news.start()
+    await until(lambda: pod.news.up)
+    for number in range(1, 6):
+        for hear in pod.link.on_login:
+            hear()
+        sent = 0
+        while pod.news.subscriptions == number:
+            assert tell(redis_server, b"w:%d" % sent) >= 1
+            sent += 1
+            await asyncio.sleep(0)
+        await until(lambda: tell(redis_server, b"x:") == 1)
+        await until(lambda sent=sent: {b"%d" % each for each in range(sent)} <= set(pod.heard))
+        pod.heard.clear()
+
+    assert pod.news.up
+
+
+async def test_not_replaced(pod: Pod, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch):
+    """Without another connection the subscription that there is goes on."""
+    pod.news.start()
+    await until(lambda: pod.news.up)
+
+    monkeypatch.setattr(pod.link, "subscriber", lambda: 1 // 0)
+    for hear in pod.link.on_login:
+        hear()
+    await until(lambda: not pod.news._outdated)
+    tell(redis_server, b"w:still")
+    await until(lambda: pod.heard)
+
+    assert ([b"still"], 1) == (pod.heard, pod.news.subscriptions)
+
+
 async def test_silence(pod: Pod, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch):
     """A server that says nothing, asked for a word, is given up, and listened to again when it does."""
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.05)

@@ -135,7 +135,7 @@ async def test_all_is_asked_for(cluster, run):
     webhook = run("--revision", "canary")
     await webhook.until_ready()
     changed = await webhook.review(trust(server))
-    added = changed["/spec/containers/1"]
+    added = changed["/spec/containers/0"]
 
     assert (IMAGE, "ai-sidecar") == (added["image"], added["name"])  # classic, for a kubelet is older than 1.29
     assert "canary" == json.loads(changed["/metadata/annotations"]["ai-sidecar.dev/status"])["revision"]
@@ -163,7 +163,7 @@ async def test_two_replicas_rotate(cluster, run):
         while len(seen) < 3:
             seen.add(server.data("/api/v1/namespaces/ai-sidecar/secrets/ai-sidecar-webhook-tls", "ca.crt"))
             for one in both:
-                assert "/spec/containers/1" in await one.review(trust(server))
+                assert "/spec/containers/0" in await one.review(trust(server))
 
 
 async def test_copies_are_made(cluster, run):

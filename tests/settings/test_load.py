@@ -35,6 +35,7 @@ from sidecar.settings import load
 from sidecar.settings.builtin import ROUTES, SERVICES
 
 ROOT = Path(__file__).parents[2]
+REDIS = "https://redis.azure.com/.default"
 REGION = "regions: [{name: a, url: 'https://a.example'}]"
 
 
@@ -262,6 +263,47 @@ def test_a_fleet_that_is_hardly_said(tmp_path):
     rules = rules_of(tmp_path, "cache: {redis: {url: 'redis://cache'}, secret_file: /secret}")
 
     assert (RedisRule("redis://cache"), SealRule("/secret"), "") == (rules.redis, rules.seal, rules.admin_token_file)
+
+
+@pytest.mark.parametrize(
+    ("text", "identity"),
+    [
+        ("{workload_identity: {}}", AzureIdentity("workload", scope=REDIS)),
+        ("{workload_identity: }", AzureIdentity("workload", scope=REDIS)),
+        ("{managed_identity: {client_id: c, username: u}}", AzureIdentity("managed", "c", scope=REDIS, username="u")),
+        (
+            "{workload_identity: {tenant_id: t, token_file: /t, scope: 'https://other.azure.com/.default'}}",
+            AzureIdentity("workload", "", "t", "/t", "https://other.azure.com/.default"),
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "url", ["rediss://cache:10000", "rediss+cluster://cache", "redis://localhost", "redis://[::1]"]
+)
+def test_a_redis_by_identity(tmp_path, text, identity, url):
+    """The token is for Redis unless something else is said; in clear it goes only to this machine."""
+    rules = rules_of(tmp_path, f"cache: {{redis: {{url: '{url}', credential: {text}}}, secret_file: /s}}")
+
+    assert RedisRule(url, credential=identity) == rules.redis
+
+
+REFUSED_LOGINS = {
+    "redis://cache": "url: a token would go there in clear; start it with rediss",
+    "redis+cluster://127.0.0.1,cache": "url: a token would go there in clear; start it with rediss",
+    "redis+sentinel://cache/name": "url: a token would go there in clear; start it with rediss",
+    "rediss://a', password_file: '/p": "password_file: is of no use beside credential, whose token is the password; "
+    "remove one of the two",
+    "rediss://a', username_file: '/u": "username_file: is of no use beside credential, whose token is the password; "
+    "remove one of the two",
+}
+
+
+@pytest.mark.parametrize(("url", "text"), REFUSED_LOGINS.items(), ids=REFUSED_LOGINS)
+def test_a_redis_by_identity_that_is_none(tmp_path, url, text):
+    """A token neither travels in clear nor has a second password beside it."""
+    config = f"cache: {{redis: {{credential: {{managed_identity: }}, url: '{url}'}}, secret_file: /s}}"
+
+    assert [f"c.yaml:1: cache.redis.{text}"] == problems_of(tmp_path, config)
 
 
 @pytest.mark.parametrize("text", ["cache: {redis: }", "cache: {redis: {}, secret_file: /s}"], ids=["null", "empty"])

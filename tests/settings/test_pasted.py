@@ -59,6 +59,9 @@ AROUND: dict[tuple[Step, ...], dict[str, Any]] = {
     ("cache", "redis", "*"): {
         "cache": {"redis": {"url": "rediss://cache", "cert_file": "/c.pem"}, "secret_file": "/k.key"}
     },
+    ("cache", "redis", "credential", "workload_identity", "token_file"): {
+        "cache": {"redis": {"url": "rediss://cache", "credential": {"workload_identity": {}}}, "secret_file": "/k.key"}
+    },
     ("services", "openai", "regions", 0, "credential", "file"): {
         "services": {"openai": {"regions": [{"name": "a", "url": "https://a", "credential": {"header": "x-key"}}]}}
     },
@@ -106,6 +109,7 @@ def test_the_keys():
         "admin.token_file",
         "cache.redis.ca_file",
         "cache.redis.cert_file",
+        "cache.redis.credential.workload_identity.token_file",
         "cache.redis.key_file",
         "cache.redis.password_file",
         "cache.redis.username_file",

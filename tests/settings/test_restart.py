@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.core.rules import (
+    AzureIdentity,
     BreakerRule,
     CacheRule,
     Limits,
@@ -41,7 +42,20 @@ def test_every_key_is_adopted_or_named():
         health=Listen("0.0.0.0", 2),
         admin=Listen("0.0.0.0", 3),
         state_dir="/elsewhere",
-        redis=RedisRule("redis://b", 1.0, "other", 3, 2.0, 7, "/u", "/p", "/ca", "/c", "/k"),
+        redis=RedisRule(
+            "redis://b",
+            1.0,
+            "other",
+            3,
+            2.0,
+            7,
+            "/u",
+            "/p",
+            "/ca",
+            "/c",
+            "/k",
+            AzureIdentity("workload", username="user"),
+        ),
         seal=SealRule("/another", False, 7),
         mode=Mode.CACHE_OFF,
         limits=Limits(collect=1),
@@ -55,7 +69,8 @@ def test_every_key_is_adopted_or_named():
         "listen.host", "listen.port", "health.host", "health.port", "admin.host", "admin.port", "state.dir",
         "cache.redis.url", "cache.redis.namespace", "cache.redis.max_connections", "cache.redis.warm",
         "cache.redis.username_file", "cache.redis.password_file", "cache.redis.ca_file", "cache.redis.cert_file",
-        "cache.redis.key_file", "cache.secret_file", "services.openai.breaker.shared",
+        "cache.redis.key_file", "cache.redis.credential.workload_identity.scope",
+        "cache.redis.credential.workload_identity.username", "cache.secret_file", "services.openai.breaker.shared",
     } == waits  # fmt: skip
     assert {"routes.all.cache.ttl", "mode", "limits.collect", "listen.names", "cache.redis.timeout",
             "cache.redis.lease_wait", "cache.encrypt", "cache.compress_above", "services.openai.regions.here.url"} <= {

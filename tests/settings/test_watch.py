@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.rules import Rules, UpstreamRule
+from sidecar.core.rules import AzureIdentity, Rules, UpstreamRule
 from sidecar.settings.watch import FileWatch, named_files
 from tests.scenarios.rules_on_disk import RulesOnDisk
 
@@ -128,7 +128,11 @@ routes: [{name: r, fallback: [{answer_file: /answer}]}]
 """
     )
 
+    identity = AzureIdentity("workload", token_file="/redis-federated")
+    rules = replace(rules, redis=replace(rules.redis, credential=identity))
+
     assert {
+        "/redis-federated",
         "/token", "/ca", "/secret", "/user", "/password", "/rca", "/cert", "/key", "/jwks", "/credential", "/federated",
         "/answer",
     } == set(named_files(rules))  # fmt: skip

@@ -64,9 +64,9 @@ class Reachable:
 class Injection:
     """
     The settings. *image* by digest; *architectures* for which it is built; *services* as in the ConfigMap; *namespace*
-    is the webhook's own. Quantities as Kubernetes has them; *cpu_limit* ``""`` for none. *identity*: regions use a
-    workload identity, so pods need its label. *ports* are all that the sidecar opens, *health_port* among them. *drain*
-    is ``limits.drain``, seconds.
+    is the webhook's own. Quantities as Kubernetes has them; *cpu_limit* ``""`` for none. *identity*: regions or
+    Redis use a workload identity, so pods need its label. *ports* are all that the sidecar opens, *health_port* among
+    them. *drain* is ``limits.drain``, seconds.
     """
 
     image: str
