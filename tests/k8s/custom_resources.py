@@ -42,7 +42,9 @@ POD_MONITOR = table(
     {
         "selector": SELECTOR,
         "namespaceSelector": table({"any": {"const": True}}),
-        "podMetricsEndpoints": items(table({"port": TEXT, "path": TEXT, "interval": DURATION}, "port")),
+        "podMetricsEndpoints": items(
+            table({"port": TEXT, "path": TEXT, "interval": DURATION, "honorLabels": {"const": True}}, "port")
+        ),
     },
     "selector",
     "podMetricsEndpoints",
