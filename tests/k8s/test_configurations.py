@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from sidecar.cli.inject import injection
-from sidecar.core.pods.container import container
+from sidecar.core.pods.inject import inject
 from sidecar.core.pods.settings import CONTAINER
 from sidecar.settings import load
 from tests.k8s.builds import ALL, K8S, label, manifests, the
@@ -72,9 +72,11 @@ def test_as_config_map(name: str):
 def test_secrets_are_mounted_files(folder: str):
     """A configuration names files of the Secret where injection mounts it."""
     rules = load(str(K8S / folder / "sidecar.yaml"), environ={}, overrides={}, strict=True)
-    found = container(injection(rules, image="image", version="1.34"), native=True, guaranteed=False)
+    pod = {"metadata": {}, "spec": {"containers": [{"name": "app", "image": "app"}]}}
+    outcome = inject(pod, injection(rules, image="image", version="1.34"))
+    [ours] = outcome.pod["spec"]["initContainers"]
 
-    assert MOUNTED.rstrip("/") in {mount["mountPath"] for mount in found["volumeMounts"]}
+    assert MOUNTED.rstrip("/") in {mount["mountPath"] for mount in ours["volumeMounts"]}
     for line in (K8S / folder / "sidecar.yaml").read_text().splitlines():
         if re.search(r"_file: |\bfile: ", line):
             assert MOUNTED in line
