@@ -7,7 +7,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	{ command -v $$p; break; }; done)
 STAMP  := $(VENV)/.ready
 
-# Tests hold made-up keys; the detectors of real vendors' keys look at them all the same.
+# Tests hold made-up keys, and manifests the names of Secrets; the detectors of real vendors' keys look at them all the
+# same.
 MADE_UP := $(patsubst %,--disable-plugin %,KeywordDetector BasicAuthDetector Base64HighEntropyString HexHighEntropyString \
 	JwtTokenDetector)
 
@@ -65,7 +66,8 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@git ls-files -z -- . ':!tests' | xargs -0 $(BIN)/detect-secrets-hook
+	@git ls-files -z -- . ':!tests' ':!k8s' | xargs -0 $(BIN)/detect-secrets-hook
+	@git ls-files -z -- k8s | xargs -0 $(BIN)/detect-secrets-hook --disable-plugin KeywordDetector
 	@git ls-files -z -- tests | xargs -0 $(BIN)/detect-secrets-hook $(MADE_UP)
 
 bench: $(STAMP)
