@@ -12,10 +12,10 @@ import sys
 
 from sidecar.core.durations import seconds_of
 
-LEAST_LIFE_SECONDS = 6.0
+LEAST_LIFE_SECONDS = 15.0
 """Of a certificate; the API server needs some of it to learn the next one."""
 
-_EXAMPLES = {"certificate_life": "90d, of at least 6s", "drain": "5s"}
+_EXAMPLES = {"certificate_life": "90d, of at least 15s", "drain": "5s"}
 
 _CONFIG = "the sidecars' configuration; default: /etc/sidecar if it exists, else built in"
 

@@ -2,8 +2,8 @@
 ``sidecar webhook``: the admission server, from its start to its exit code.
 
 The rule: signals, the loop and the log are handled here. The configuration is read again when it changes, and a wrong
-one changes nothing: the webhook goes on injecting by the last good one. In a pod it asks its cluster for what it was
-not told; outside of one it needs to be told all.
+one changes nothing: the webhook goes on injecting by the last good one, at its start by the built-in one. In a pod it
+asks its cluster for what it was not told; outside of one it needs to be told all.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sidecar.app.clocks import CLOCKS
 from sidecar.cli.inject import injection
 from sidecar.core.events import TellEvent
 from sidecar.core.pods.settings import Injection
+from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError
 from sidecar.inject.api_server import ACCOUNT, ApiServer, ApiServerError, address_of
 from sidecar.inject.facts import cluster_version, own_image, served_version
@@ -76,7 +77,8 @@ class WebhookOptions:
 class WebhookSettings:
     """
     The settings of injections: by the configuration at *config*, read again when it changes, by the *options*, and by
-    what the cluster says.
+    what the cluster says. *problems* are those of a configuration that was wrong at the start: then the built-in
+    services hold, because pods are better injected by those than not at all. Raises ``ConfigError`` for wrong options.
     """
 
     def __init__(self, config: str | None, options: WebhookOptions, *, environ: Mapping[str, str]) -> None:
@@ -85,7 +87,12 @@ class WebhookSettings:
         self._environ = environ
         self._watch = FileWatch(config)
         self._seen = self._watch.first
-        self._said = self._read()
+        self.problems: tuple[str, ...] = ()
+        try:
+            self._said = self._read()
+        except ConfigError as error:
+            self.problems = error.problems
+            self._said = self._settings_of(load(None, environ={}, overrides={}, strict=False))
         self.image = options.image
         self.version = None if not options.version else self._said.version
         self.namespace = self._said.namespace
@@ -128,7 +135,9 @@ class WebhookSettings:
         )
 
     def _read(self) -> Injection:
-        rules = load(self._config, environ=self._environ, overrides={}, strict=False)
+        return self._settings_of(load(self._config, environ=self._environ, overrides={}, strict=False))
+
+    def _settings_of(self, rules: Rules) -> Injection:
         return injection(rules, image=self._options.image, version=self._options.version)
 
 
@@ -227,6 +236,9 @@ class _Serving:
             except OSError as error:
                 self._tell("not-started", level="error", message=error.strerror or str(error), port=options.port)
                 return 1
+            self._metrics.config_read(is_good=not self._settings.problems)
+            for problem in self._settings.problems:
+                self._tell("config-problem", level="error", message=problem)
             self._tell("started", port=bound, health_port=health, image=self._settings.image or None)
             await self._work(stopping)
             server.drain()
@@ -280,8 +292,10 @@ class _Serving:
     async def _look_at_files(self) -> float:
         try:
             if self._settings.refresh():
+                self._metrics.config_read(is_good=True)
                 self._tell("config-reloaded")
         except ConfigError as error:
+            self._metrics.config_read(is_good=False)
             for problem in error.problems:
                 self._tell("config-problem", level="error", message=problem)
         try:

@@ -18,8 +18,9 @@ PARTS = ("certificate", "missed", "nodes", "sync")
 
 MISSED = "sidecar_admission_missed_pods"
 REVIEWS = "sidecar_admission_reviews_total"
-WITHOUT_SECRET = "sidecar_admission_namespaces_without_secret"  # noqa: S105  a metric's name
+MEMORY_ONLY = "sidecar_admission_namespaces_without_secret"
 EXPIRY = "sidecar_admission_certificate_expiry_timestamp_seconds"
+CONFIG_GOOD = "sidecar_admission_config_last_reload_successful"
 ERRORS = "sidecar_admission_cluster_errors_total"
 
 
@@ -46,6 +47,11 @@ class AdmissionMetrics:
             ("namespace",),
             registry=self.registry,
         )
+        self._config_good = Gauge(
+            CONFIG_GOOD,
+            "1 if the webhook's configuration was right when it was last read, 0 if an older one holds.",
+            registry=self.registry,
+        )
         for result in ReviewResult:
             self._reviews.labels(result.value)
         for part in PARTS:
@@ -64,6 +70,10 @@ class AdmissionMetrics:
         """Count a failed request to the API server."""
         self._errors.labels(part).inc()
 
+    def config_read(self, *, is_good: bool) -> None:
+        """Set whether the configuration that was read last is in use."""
+        self._config_good.set(is_good)
+
     def missed(self, pods: Mapping[str, int]) -> None:
         """Set the missed pods of each namespace; one that is not named any more is forgotten."""
         self._missed.clear()
@@ -80,7 +90,7 @@ class AdmissionMetrics:
         """Set how many namespaces have no Secret, so that their sidecars share nothing by Redis."""
         if self._without_secret is None:
             text = "Labelled namespaces without the Secret ai-sidecar: their sidecars cache in memory only."
-            self._without_secret = Gauge(WITHOUT_SECRET, text, registry=self.registry)
+            self._without_secret = Gauge(MEMORY_ONLY, text, registry=self.registry)
         self._without_secret.set(count)
 
     def text(self) -> bytes:

@@ -70,7 +70,7 @@ class OwnCertificate:
         self._life = life
         self._now = now
         self._clock = clock
-        self._settle = min(SETTLE_SECONDS, life.total_seconds() / 10)
+        self._settle = min(SETTLE_SECONDS, life.total_seconds() / 5)
         self._trusted_since: tuple[bytes, float] = (b"", 0.0)
         self._held: CertificateSecret | None = None
         self._served: Issued | None = None

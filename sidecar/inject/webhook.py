@@ -24,6 +24,10 @@ from sidecar.net.web_server import WebServer
 LARGEST = 8 * 1024 * 1024
 """Bytes of a review: an object has at most 1.5 MiB in etcd, and an update brings two of them."""
 
+KEEP_SECONDS = 120.0
+"""How long an idle connection stays open: longer than API servers keep it, which is 90 s, so they never write into one
+that is being closed."""
+
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _FileTimes = tuple[int, int]
@@ -90,7 +94,7 @@ class Webhook:
         health.router.add_get("/livez", _ok)
         health.router.add_get("/readyz", self._on_ready)
         health.router.add_get("/metrics", self._on_metrics)
-        self._server = WebServer(app, _refusal, report=self._report, shutdown=5.0)
+        self._server = WebServer(app, _refusal, report=self._report, shutdown=5.0, keepalive_timeout=KEEP_SECONDS)
         self._health = WebServer(health, _refusal, report=self._report, shutdown=1.0)
         bound = await self._server.start(host, port, tls=tls)
         return bound, await self._health.start(host, health_port)

@@ -153,14 +153,14 @@ async def test_all_is_asked_for(cluster, run):
 
 
 async def test_two_replicas_rotate(cluster, run):
-    """Certificates of six seconds: for three of them each review of both is answered and trusted."""
+    """Certificates of fifteen seconds: for two of them each review of both is answered and trusted."""
     server, *_ = cluster
-    both = [run("--certificate-life", "6s"), run("--certificate-life", "6s")]
+    both = [run("--certificate-life", "15s"), run("--certificate-life", "15s")]
     for one in both:
         await one.until_ready()
     seen = set()
     async with asyncio.timeout(120):
-        while len(seen) < 3:
+        while len(seen) < 2:
             seen.add(server.data("/api/v1/namespaces/ai-sidecar/secrets/ai-sidecar-webhook-tls", "ca.crt"))
             for one in both:
                 assert "/spec/containers/0" in await one.review(trust(server))
@@ -196,6 +196,24 @@ async def test_an_api_server_that_refuses(cluster, run):
     assert any(line["event"] == "cluster-error" and "403" in line["message"] for line in webhook.events())
 
 
+async def test_a_wrong_configuration_at_the_start(cluster, run, tmp_path: Path):
+    """It is said, and pods are injected by the built-in services; the right one is taken as soon as it comes."""
+    server, *_ = cluster
+    (tmp_path / "sidecar.yaml").write_text("mode: odd\n")
+    webhook = run("--config", str(tmp_path / "sidecar.yaml"))
+    await webhook.until_ready()
+    changed = await webhook.review(trust(server))
+
+    assert "http://127.0.0.1:7400/openai/v1" in json.dumps(changed)
+    assert "sidecar_admission_config_last_reload_successful 0.0" in (await webhook.get("/metrics"))[1]
+    assert any("mode" in line.get("message", "") for line in webhook.events() if line["event"] == "config-problem")
+
+    (tmp_path / "sidecar.yaml").write_text("listen: {port: 7410}\n")
+    await webhook.until("/metrics", "sidecar_admission_config_last_reload_successful 1.0")
+
+    assert "http://127.0.0.1:7410/openai/v1" in json.dumps(await webhook.review(trust(server)))
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "texts"),
     [
@@ -203,7 +221,7 @@ async def test_an_api_server_that_refuses(cluster, run):
         (["--image", "x", "--sync"], {}, ["--tls-cert", "--sync: there is no cluster here"]),
         (["--image", "x", "--tls-cert", "c"], {}, ["name both, or none"]),
         (["--image", "x"], {"KUBERNETES_SERVICE_HOST": "localhost"}, ["--service-account", "No such file"]),
-        (["--image", "x", "--certificate-life", "5s"], {}, ["--certificate-life is a duration, such as 90d"]),
+        (["--image", "x", "--certificate-life", "14s"], {}, ["--certificate-life is a duration, such as 90d"]),
         (["--image", "x", "--drain", "soon"], {}, ["--drain is a duration, such as 5s"]),
     ],
     ids=["nothing", "sync", "half-a-pair", "no-account", "short-life", "drain"],

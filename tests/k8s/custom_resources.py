@@ -1,7 +1,8 @@
 """
 Schemas of the custom resources in ``k8s/``, as far as the manifests use them: no published schema is at hand.
 
-The rule: closed objects. A key that stands here was looked up in its operator's reference; another one is a mistake.
+The rule: closed objects. A key that does not stand here is taken for a mistake until somebody has looked it up in its
+operator's reference.
 """
 
 from __future__ import annotations
