@@ -54,6 +54,27 @@ POD_MONITOR = table(
 SPECS: dict[tuple[str, str], Schema] = {
     ("monitoring.coreos.com/v1", "PodMonitor"): POD_MONITOR,
     ("azmonitoring.coreos.com/v1", "PodMonitor"): POD_MONITOR,
+    ("monitoring.coreos.com/v1", "PrometheusRule"): table(
+        {
+            "groups": items(
+                table(
+                    {
+                        "name": TEXT,
+                        "interval": DURATION,
+                        "rules": items(
+                            table(
+                                {"alert": TEXT, "record": TEXT, "expr": TEXT, "for": DURATION,
+                                 "keep_firing_for": DURATION, "labels": TEXTS, "annotations": TEXTS},
+                                "expr",
+                            )
+                        ),
+                    },
+                    "name", "rules",
+                )
+            )
+        },
+        "groups",
+    ),
     ("external-secrets.io/v1", "ExternalSecret"): table(
         {
             "refreshInterval": DURATION,
