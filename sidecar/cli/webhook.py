@@ -299,8 +299,10 @@ class _Serving:
             for problem in error.problems:
                 self._tell("config-problem", level="error", message=problem)
         try:
-            if self._certificate is not None and self._certificate.refresh():
-                self._tell("certificate-reloaded")
+            if self._certificate is not None:
+                if self._certificate.refresh():
+                    self._tell("certificate-reloaded")
+                self._metrics.certificate_ends(self._certificate.expiry)
         except (OSError, ssl.SSLError) as error:
             self._tell("certificate-unusable", level="error", message=getattr(error, "strerror", None) or "no pair")
         return LOOK_SECONDS

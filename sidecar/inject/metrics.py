@@ -83,7 +83,7 @@ class AdmissionMetrics:
     def certificate_ends(self, seconds: float) -> None:
         """Set when the certificate that is served ends, in seconds of the epoch."""
         if self._expiry is None:
-            self._expiry = Gauge(EXPIRY, "When the webhook's own certificate ends.", registry=self.registry)
+            self._expiry = Gauge(EXPIRY, "When the certificate that the webhook serves ends.", registry=self.registry)
         self._expiry.set(seconds)
 
     def without_secret(self, count: int) -> None:

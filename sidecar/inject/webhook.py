@@ -18,6 +18,7 @@ from msgspec import json
 from sidecar.core.pods.settings import Injection
 from sidecar.errors import Refused
 from sidecar.inject.admission import Review, request_of, review_config, review_pod
+from sidecar.inject.certificates import expiry
 from sidecar.inject.metrics import AdmissionMetrics
 from sidecar.net.web_server import WebServer
 
@@ -34,7 +35,10 @@ _FileTimes = tuple[int, int]
 
 
 class Certificate:
-    """A certificate and its key in files that something else replaces. Raises ``OSError`` or ``ssl.SSLError``."""
+    """
+    A certificate and its key in files that something else replaces. *expiry* is when it ends, in seconds of the epoch.
+    Raises ``OSError`` or ``ssl.SSLError``.
+    """
 
     def __init__(self, cert_file: str, key_file: str) -> None:
         self._cert_file = cert_file
@@ -42,6 +46,7 @@ class Certificate:
         self._seen: tuple[_FileTimes, _FileTimes] | None = None
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.expiry = 0.0
         self.refresh()
 
     def __repr__(self) -> str:
@@ -53,6 +58,7 @@ class Certificate:
         if (cert, key) == self._seen:
             return False
         self.context.load_cert_chain(self._cert_file, self._key_file)
+        self.expiry = expiry(Path(self._cert_file).read_bytes()).timestamp()
         self._seen = cert, key
         return True
 

@@ -201,6 +201,11 @@ async def test_the_command(tmp_path: Path):
 
             assert told.startswith("sidecar.yaml:1: mode")
 
+        async with aiohttp.ClientSession() as session:
+            reply = await session.get(f"http://127.0.0.1:{health}/metrics")
+
+            assert "sidecar_admission_certificate_expiry_timestamp_seconds 1." in await reply.text()
+
         pair(tmp_path, "two")
         fresh = ssl.create_default_context(cafile=str(cert))
         async with asyncio.timeout(20), aiohttp.ClientSession(base_url=f"https://localhost:{port}") as session:
