@@ -1,5 +1,5 @@
 """
-The base URL at which a caller reaches a service, for errors that say where a call belongs.
+The base URL at which a caller reaches a service, for errors and answers that say where a call belongs.
 
 The rule: a call is told that its base URL is wrong only if that is certain; ``api_root`` decides it.
 """
@@ -25,6 +25,12 @@ def address(head: Head) -> str:
     return host.decode("ascii") if _ADDRESS.fullmatch(host) else _OWN_ADDRESS
 
 
+def is_addressed(head: Head, service: Service) -> bool:
+    """Whether *head* says at which address its caller reached *service*."""
+    host = head.fields.get(b"host", b"")
+    return _ADDRESS.fullmatch(host) is not None or host.decode("latin-1").lower() in service.hosts
+
+
 def astray(head: Head, site: Site) -> str | None:
     """One sentence with the right base URL, if the call's base URL lacks the API's root or has it twice."""
     service, path = site.service, site.path
@@ -34,11 +40,12 @@ def astray(head: Head, site: Site) -> str | None:
     twice = len(right) < len(path)
     return (
         f"The path of this call {'has' if twice else 'lacks'} {dialect.root}{' twice' if twice else ''}: "
-        f"set {dialect.setting}={_base(head, service)}{dialect.base}."
+        f"set {dialect.setting}={base(head, service)}{dialect.base}."
     )
 
 
-def _base(head: Head, service: Service) -> str:
+def base(head: Head, service: Service) -> str:
+    """The base URL of *service* as the caller of *head* reaches it, without the API's root and a resource."""
     name = head.fields.get(b"host", b"").decode("latin-1").lower()
     if name in service.hosts:
         return f"https://{name}"
