@@ -75,7 +75,7 @@ def page(rows: Iterable[str], injected: Iterable[str]) -> str:
         "",
         *(f"- {client.name}: {client.note}" for client in CLIENTS if client.note),
         "",
-        "## By injection",
+        "## By what injection sets",
         "",
         "What arrives from a container that `sidecar inject` or the webhook has changed, and whose program names no",
         "base URL. The manifest has keys from a Secret and, for Azure, the real address of the resource; the variable",
