@@ -18,7 +18,7 @@ UV_PIN  := uv==0.13.9
 COMPILE  = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),$(if $(filter all,$(UPGRADE)),--upgrade,$(UPGRADE:%=--upgrade-package %)))
 
-SDKS := openai anthropic langchain-openai llama-index-llms-openai litellm 'pydantic-ai-slim[openai]' instructor
+SDKS := openai anthropic azure-ai-documentintelligence langchain-openai llama-index-llms-openai litellm 'pydantic-ai-slim[openai]' instructor
 NODE_SDKS := openai @anthropic-ai/sdk ai @ai-sdk/openai @ai-sdk/anthropic
 
 # A process of tests for each core; one that has nothing left takes over half of what another has.

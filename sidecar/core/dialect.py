@@ -228,7 +228,8 @@ class Dialect:
     *microsoft_tokens*: whoever speaks this API takes tokens that Microsoft issued; to others they never go.
 
     *root*: below which everything of the API lies, ``""`` where that is not so; *base*: what of it an SDK's base URL
-    has, which is set by *setting*. *roots*: where there is no one *root*, those below which most of it lies, the
+    has, which is set by *setting*. *implied*: SDKs disagree about that, so the root may be missing in a call's path.
+    *roots*: where there is no one *root*, those below which most of it lies, the
     longest first. *resources*: how base URLs name a resource, None where they name none. *request_id*: the answer's
     field in which an SDK looks for the call's id (lower case), ``b""`` for none.
     """
@@ -250,6 +251,7 @@ class Dialect:
     root: str = ""
     base: str = ""
     setting: str = ""
+    implied: bool = False
     roots: tuple[str, ...] = ()
     resources: Resources | None = None
     microsoft_tokens: bool = False

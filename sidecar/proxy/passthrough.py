@@ -22,6 +22,7 @@ from sidecar.core.model import Fields, Head, Outcome
 from sidecar.core.request.plan import RequestPlan
 from sidecar.core.request.principal import Principal
 from sidecar.core.rules import Route
+from sidecar.core.site.next_address import through_here
 from sidecar.core.site.recognise import Site
 from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Exchange, Request
@@ -86,7 +87,7 @@ class Relay:
             try:
                 if passed.changes and draft.outcome is not Outcome.FALLBACK and 200 <= sent.answer.status < 400:
                     self._receiver.outdate(passed.changes)
-                await self._relay_answer(sent, outgoing.site, call, watch, passed)
+                await self._relay_answer(sent, request.head, outgoing.site, call, watch, passed)
             finally:
                 sent.answer.close()
         except asyncio.CancelledError:
@@ -138,10 +139,10 @@ class Relay:
         return found.sent
 
     async def _relay_answer(
-        self, sent: Sent, site: Site, call: Call | None, watch: Watch | None, passed: PassThrough
+        self, sent: Sent, head: Head, site: Site, call: Call | None, watch: Watch | None, passed: PassThrough
     ) -> None:
         draft, exchange, answer = passed.draft, passed.exchange, sent.answer
-        fields = self._begin(sent, passed)
+        fields = self._begin(sent, head, site, passed)
         observed = call is not None and call.observe and not self._receiver.allowance(call, site, fields).reason
         seen: list[bytes] | None = [] if call is not None and (observed or answer.counts) else None
         while chunk := await self._receiver.read(answer, draft):
@@ -164,13 +165,14 @@ class Relay:
             said = essence(call.endpoint, b"".join(seen), form)
             draft.observed = self._observations.note(call.key, said)
 
-    def _begin(self, sent: Sent, passed: PassThrough) -> Fields:
+    def _begin(self, sent: Sent, head: Head, site: Site, passed: PassThrough) -> Fields:
         answer, draft = sent.answer, passed.draft
         fields = answer.fields
         written = draft.outcome is Outcome.FALLBACK and not sent.region  # a file, which no model has given
         id_field = passed.id_field if written else b""
         stamp = Stamp(draft.request_id, passed.status, "" if written else draft.model, sent.region, id_field)
-        pairs = (*relay(answer.pairs, fields, self._now(), own=sent.own), *stamp.pairs())
+        pairs = relay(answer.pairs, fields, self._now(), own=sent.own)
+        pairs = (*through_here(pairs, fields, head, site), *stamp.pairs())
         passed.exchange.begin(answer.status, pairs, answer.length)
         draft.status = answer.status
         draft.error_origin = blame_of_answer(answer.status, own=sent.own)

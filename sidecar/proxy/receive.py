@@ -33,6 +33,7 @@ from sidecar.core.draft import Draft, shown
 from sidecar.core.http.headers import relay, replay, retry_fields, upstream_id, upstream_region
 from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
 from sidecar.core.request.principal import Accepted, Principal
+from sidecar.core.site.next_address import through_here
 from sidecar.core.site.recognise import Site
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.proxy.flight.flight import Flight
@@ -120,7 +121,7 @@ class Receiver:
         fits = flight.holds(answer.length or 0) and (form is Form.WHOLE or fetch.call.endpoint.answers.streams)
         lasts = bounded(fetch.call.fresh, allowed, self._now()).ttl > 0
         kept = not (unshareable or allowed.reason) and lasts and fits
-        opening = self._opening(sent, fields, form, usage=flight.usage, kept=kept)
+        opening = self._opening(fetch, sent, form, usage=flight.usage, kept=kept)
 
         async def settle() -> bool:
             return not unshareable and await self._keep(fetch, flight, opening, allowed, own=sent.own)
@@ -134,13 +135,12 @@ class Receiver:
         """Receive a fallback answer into a flight; it is not stored. Callers in other processes find their own."""
         flight.judged(None)
         sent, draft, answers = found.sent, booked(fetch, flight), fetch.call.endpoint.answers
-        fields = sent.answer.fields
-        form = form_of(fields)
+        fields, form = sent.answer.fields, form_of(sent.answer.fields)
         flight.usage = fetch.call.facts.view.usage
         draft.reason = Reason.FALLBACK
         if found.model:  # else keep what was noted of the failure
             draft.model, draft.region, draft.upstream_status = found.model, sent.region, sent.answer.status
-        opening = self._opening(sent, fields, form, usage=flight.usage, kept=False)
+        opening = self._opening(fetch, sent, form, usage=flight.usage, kept=False)
         opening = replace(opening, outcome=Outcome.FALLBACK, model=found.model)
         unshareable = share(sent.answer.status, fields, form)
         if unshareable:
@@ -268,12 +268,12 @@ class Receiver:
         booked(fetch, flight).reason = unshareable
         return unshareable
 
-    def _opening(self, sent: Sent, fields: Fields, form: Form, *, usage: bool, kept: bool) -> Opening:
-        answer, now = sent.answer, self._now()
+    def _opening(self, fetch: Fetch, sent: Sent, form: Form, *, usage: bool, kept: bool) -> Opening:
+        answer, fields, now = sent.answer, sent.answer.fields, self._now()
         shared = replay(answer.pairs, fields)
         if answer.status >= 400:
             shared += retry_fields(fields, now)
-        own = relay(answer.pairs, fields, now, own=sent.own)
+        own = through_here(relay(answer.pairs, fields, now, own=sent.own), fields, fetch.request.head, fetch.plan.site)
         return Opening(
             answer.status,
             own,

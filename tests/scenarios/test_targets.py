@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.core.rules import CacheMode, CacheRule, Region, Service
 from sidecar.dialects import DIALECTS
-from tests.scenarios.answers import completion, whole
+from tests.scenarios.answers import CLAUDE, CLAUDE_PATH, completion, whole
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, CHAT_PATH
 from tests.scenarios.tokens import AZURE_PATH, FIRST
@@ -116,7 +116,6 @@ OTHER_BASES = {
     "root twice": ("POST", "/openai/v1/v1/chat/completions", "OPENAI_BASE_URL={url}/openai/v1.", "has /v1 twice"),
     "no root, models": ("GET", "/openai/models", "OPENAI_BASE_URL={url}/openai/v1.", "lacks /v1"),
     "no root, not cached": ("POST", "/openai/files", "OPENAI_BASE_URL={url}/openai/v1.", "lacks /v1"),
-    "no root, anthropic": ("POST", "/anthropic/messages", "ANTHROPIC_BASE_URL={url}/anthropic.", "lacks /v1"),
     "root twice, anthropic": (
         "POST", "/anthropic/v1/v1/messages", "ANTHROPIC_BASE_URL={url}/anthropic.", "has /v1 twice",
     ),
@@ -136,6 +135,21 @@ async def test_root_missing_or_doubled(method, path, remedy, why, build_lab, scr
     assert "false" == reply.headers["x-should-retry"]
     assert remedy.format(url=lab.url) in reply.json()["error"]["message"]
     assert why in reply.json()["error"]["message"]
+
+
+async def test_root_implied(lab, provider):
+    """
+    @ai-sdk/anthropic and anthropic read one variable, and only one of them sends the API's root: both are answered, and
+    one's answer is a hit for the other.
+    """
+    headers = {"x-api-key": "k", "anthropic-version": "2023-06-01"}
+
+    replies = [await lab.ask(CLAUDE, path=path, headers=headers) for path in ("/anthropic/messages", CLAUDE_PATH)]
+    await lab.settle()
+
+    assert [200, 200] == [reply.status for reply in replies]
+    assert ["miss", "hit_memory"] == [record.outcome for record in lab.records]
+    assert ["/v1/messages"] == [seen.target for seen in provider.seen]
 
 
 async def test_azure_takes_microsofts_token(build_lab, script):

@@ -164,7 +164,8 @@ CLIENTS = (
         f'`createAnthropic({{baseURL: "{ANTHROPIC}/v1"}})`',
         packages=VERCEL_ANTHROPIC,
         note="Its base URL ends with `/v1`; those of `anthropic` and `@anthropic-ai/sdk` do not. All three read "
-        "`ANTHROPIC_BASE_URL`: where they share it, give `baseURL` to this one.",
+        "`ANTHROPIC_BASE_URL`: where they share it, the sidecar adds what is missing for `api.anthropic.com`. For a "
+        "gateway, give `baseURL` to this one.",
     ),
 )
 

@@ -24,6 +24,9 @@ BASE_URLS = {"OPENAI_BASE_URL": ("openai", "/v1"), "ANTHROPIC_BASE_URL": ("anthr
 DIRECT = ("127.0.0.1", "localhost", "::1", "169.254.169.254")
 """Addresses that no proxy may get: loopback, where the calls go in clear, and the machine's identity endpoint."""
 
+AZURE = re.compile(r"AZURE_OPENAI_|OPENAI_API_VERSION\Z")
+"""Variables that only Azure's clients read. Where one of them is, ``OPENAI_BASE_URL`` would be in the way."""
+
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 EXCEPTIONS = ("NO_PROXY", "no_proxy")
 
@@ -114,11 +117,20 @@ def _set_base_urls(
                 left.append(f"{where} stays as it is: it does not name a configured service by a plain value")
         elif container.get("envFrom"):
             left.append(f"{where} is not set: envFrom may supply it; set it to {bases[service]}{behind} there")
-        elif name == "OPENAI_BASE_URL" and any(each.startswith("AZURE_OPENAI_") for each in names):
-            left.append(f"{where} is not set: beside AZURE_OPENAI_* the Azure client of Node.js refuses it")
+        elif name == "OPENAI_BASE_URL" and (azure := _azure(variables, services)):
+            left.append(f"{where} is not set: beside {azure} the Azure client of Node.js refuses it")
         else:
             variables.append({"name": name, "value": bases[service] + behind})
             change.set.append(name)
+
+
+def _azure(variables: Sequence[Variable], services: Sequence[Reachable]) -> str | None:
+    """The first variable which shows that the container calls Azure: by its name, or by the resource in its value."""
+    resources = tuple(f"{service.base}/" for service in services if service.suffixes)
+    for variable in variables:
+        if AZURE.match(variable["name"]) or str(variable.get("value", "")).startswith(resources):
+            return str(variable["name"])
+    return None
 
 
 def _except_loopback(

@@ -1,8 +1,7 @@
 """
-The base URL at which a caller reaches a service, for errors that say where a call belongs.
+The base URL at which a caller reaches a service, for errors and answers that say where a call belongs.
 
-The rule: a call is told that its base URL is wrong only if that is certain: its service is the vendor itself, whose
-tables do not know the path, but know it with the API's root added, or removed once.
+The rule: a call is told that its base URL is wrong only if that is certain; ``api_root`` decides it.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import re
 
 from sidecar.core.model import Head
 from sidecar.core.rules import Service
+from sidecar.core.site.api_root import meant
 from sidecar.core.site.recognise import Site
 
 _OWN_ADDRESS = "127.0.0.1:7400"
@@ -25,36 +25,29 @@ def address(head: Head) -> str:
     return host.decode("ascii") if _ADDRESS.fullmatch(host) else _OWN_ADDRESS
 
 
+def is_addressed(head: Head, service: Service) -> bool:
+    """Whether *head* says at which address its caller reached *service*."""
+    host = head.fields.get(b"host", b"")
+    return _ADDRESS.fullmatch(host) is not None or host.decode("latin-1").lower() in service.hosts
+
+
 def astray(head: Head, site: Site) -> str | None:
     """One sentence with the right base URL, if the call's base URL lacks the API's root or has it twice."""
-    service, method, path = site.service, head.method, site.path
+    service, path = site.service, site.path
     dialect = service.dialect
-    root = dialect.root
-    if site.endpoint is not None or not root or method == b"DELETE":
-        return None  # the tables would accept any DELETE
-    twice = path.startswith(f"{root}{root}/")
-    if path.startswith(f"{root}/") and not twice:
+    if site.endpoint is not None or (right := meant(service, head.method, path)) is None:
         return None
-    meant = path.removeprefix(root) if twice else f"{root}{path}"
-    if dialect.locate(method, meant) is None or not service.own or any(map(_has_path, _urls(service))):
-        return None
+    twice = len(right) < len(path)
     return (
-        f"The path of this call {'has' if twice else 'lacks'} {root}{' twice' if twice else ''}: "
-        f"set {dialect.setting}={_base(head, service)}{dialect.base}."
+        f"The path of this call {'has' if twice else 'lacks'} {dialect.root}{' twice' if twice else ''}: "
+        f"set {dialect.setting}={base(head, service)}{dialect.base}."
     )
 
 
-def _base(head: Head, service: Service) -> str:
+def base(head: Head, service: Service) -> str:
+    """The base URL of *service* as the caller of *head* reaches it, without the API's root and a resource."""
     name = head.fields.get(b"host", b"").decode("latin-1").lower()
     if name in service.hosts:
         return f"https://{name}"
     own_port = service.port and service.port == head.port
     return f"http://{address(head)}{'' if own_port else service.path}"
-
-
-def _urls(service: Service) -> list[str]:
-    return [region.url for region in service.regions]
-
-
-def _has_path(url: str) -> bool:
-    return bool(url.partition("://")[2].partition("/")[2])

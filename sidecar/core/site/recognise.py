@@ -1,8 +1,9 @@
 """
 Which service, endpoint and routes a request is for, from its head alone.
 
-The rule: a host match beats a path match, the longest prefix wins, and the target is never rewritten. Matching uses a
-copy with doubled slashes collapsed; the service gets the caller's bytes without the service's prefix.
+The rule: a host match beats a path match, the longest prefix wins. Matching uses a copy with doubled slashes collapsed;
+the service gets the caller's bytes without the service's prefix. Nothing else of the target is rewritten, but for the
+root of an API whose SDKs do not all send it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from msgspec import Struct
 from sidecar.core.dialect import BodyForm, Endpoint, Resources
 from sidecar.core.model import Fields
 from sidecar.core.rules import CacheMode, Region, Route, Rules, Service
+from sidecar.core.site.api_root import meant
 
 _RESOURCE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
 _SLASHES = re.compile(r"/{2,}")
@@ -73,6 +75,10 @@ def recognise(rules: Rules, port: int, host: bytes, method: bytes, target: bytes
     raw_path, _, query = rest.partition(b"?")
     path = _SLASHES.sub("/", raw_path.decode("latin-1"))
     endpoint = service.dialect.locate(method, path)
+    if endpoint is None and service.dialect.implied and len(meant(service, method, path) or "") > len(path):
+        root = service.dialect.root
+        rest, path = root.encode() + rest, root + path
+        endpoint = service.dialect.locate(method, path)
     if endpoint is None and _is_forgotten(service.dialect.resources, resource, path):
         return _resourceless(rules, service, port)
     routes = tuple(route for route in rules.routes if _may_take(route, service, endpoint, path))

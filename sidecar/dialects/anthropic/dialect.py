@@ -255,6 +255,7 @@ ANTHROPIC: Final = Dialect(
     own_hosts=("api.anthropic.com",),
     root="/v1",
     setting="ANTHROPIC_BASE_URL",
+    implied=True,  # @ai-sdk/anthropic reads the same variable, and wants a base URL that ends with the root
     request_id=b"request-id",
 )
 """``api.anthropic.com``, and what speaks like it. ``?beta=true`` counts: it selects other answers."""

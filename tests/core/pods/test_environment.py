@@ -75,14 +75,33 @@ def test_a_literal_value_is_rewritten():
     assert (f"{HERE}/openai/v1", "http://127.0.0.1:7401/", "x") == (found["LLM"], found["DOCUMENTS"], found["OTHER"])
 
 
-def test_azure_beside_openai():
-    """The Azure client of Node.js refuses a base URL beside an endpoint, so none is set, and that is said."""
-    outcome = redirect(container(env(AZURE_OPENAI_ENDPOINT="https://c.openai.azure.com")), SERVICES, {})
-    names = [variable["name"] for variable in outcome.variables]
+@pytest.mark.parametrize(
+    ("variable", "value", "after_it"),
+    [
+        ("AZURE_OPENAI_ENDPOINT", "https://c.openai.azure.com", f"{HERE}/azure/c"),
+        ("AZURE_OPENAI_API_KEY", "k", "k"),
+        ("OPENAI_API_VERSION", "2024-10-21", "2024-10-21"),
+        ("CHAT_ENDPOINT", "https://c.openai.azure.com/", f"{HERE}/azure/c/"),
+        ("CHAT_ENDPOINT", f"{HERE}/azure/c", f"{HERE}/azure/c"),
+    ],
+)
+def test_azure_beside_openai(variable, value, after_it):
+    """
+    The Azure client of Node.js refuses a base URL beside an endpoint, so none is set where a name or a resource shows
+    that the container calls Azure, and that is said.
+    """
+    outcome = redirect(container(env(**{variable: value})), SERVICES, {})
+    names = [each["name"] for each in outcome.variables]
 
-    assert ["AZURE_OPENAI_ENDPOINT", "ANTHROPIC_BASE_URL"] == names
-    assert f"{HERE}/azure/c" == outcome.variables[0]["value"]
-    assert any("OPENAI_BASE_URL" in line and "Node.js" in line for line in outcome.left)
+    assert [variable, "ANTHROPIC_BASE_URL"] == names
+    assert after_it == outcome.variables[0]["value"]
+    assert any("OPENAI_BASE_URL" in line and variable in line and "Node.js" in line for line in outcome.left)
+
+
+@pytest.mark.parametrize("value", ["https://api.anthropic.com", "https://di.cognitiveservices.azure.com"])
+def test_others_beside_openai(value):
+    """Only Azure OpenAI is in its way; another service is not."""
+    assert f"{HERE}/openai/v1" == after(container(env(LLM=value)))["OPENAI_BASE_URL"]
 
 
 def test_what_others_may_supply():

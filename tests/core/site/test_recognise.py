@@ -317,3 +317,50 @@ def test_choose_route_where_none_matches():
     rules = Rules(RULES.services, (Route("a", Match(model="x")), Route("b", Match(model="y"))))
 
     assert "b" == choose_route(find(b"/openai/v1/models", rules=rules), {}, "z").name
+
+
+@pytest.mark.parametrize(
+    ("rest", "method", "expected", "endpoint"),
+    [
+        (b"/messages", b"POST", b"/v1/messages", "messages"),
+        (b"/messages?beta=true", b"POST", b"/v1/messages?beta=true", "messages"),
+        (b"//messages", b"POST", b"/v1//messages", "messages"),
+        (b"/messages/count_tokens", b"POST", b"/v1/messages/count_tokens", "count_tokens"),
+        (b"/messages/batches", b"POST", b"/v1/messages/batches", "batches"),
+        (b"/models/claude-sonnet-4-6", b"GET", b"/v1/models/claude-sonnet-4-6", "models"),
+        (b"/v1/messages", b"POST", b"/v1/messages", "messages"),
+        (b"/v1/v1/messages", b"POST", b"/v1/v1/messages", None),
+        (b"/messages", b"GET", b"/messages", None),
+        (b"/unheard-of", b"POST", b"/unheard-of", None),
+        (b"/files/f", b"DELETE", b"/files/f", None),
+        (b"", b"POST", b"/", None),
+    ],
+)
+def test_implied_root(rest, method, expected, endpoint):
+    """SDKs of Anthropic's API do not all send its root: a path that lacks it is the path with it."""
+    one = service("anthropic", "anthropic", path="/anthropic", regions=(Region("r", "https://api.anthropic.com"),))
+    site = recognise(Rules((one,), RULES.routes), 7400, b"localhost", method, b"/anthropic" + rest)
+
+    assert expected == site.target
+    assert endpoint == (site.endpoint and site.endpoint.name)
+    assert site.path == expected.partition(b"?")[0].decode().replace("//", "/")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "url"),
+    [
+        ("anthropic", "https://gateway.example"),
+        ("anthropic", "https://api.anthropic.com/v1"),
+        ("openai", "https://api.openai.com"),
+        ("generic", "https://api.anthropic.com"),
+    ],
+)
+def test_no_root_is_implied(dialect, url):
+    """Behind a gateway a path may have a meaning of its own; and SDKs of other APIs all send the root."""
+    one = service("ai", dialect, path="/ai", regions=(Region("r", url),))
+    sites = [
+        recognise(Rules((one,), RULES.routes), 7400, b"", b"POST", b"/ai" + path)
+        for path in (b"/messages", b"/embeddings")
+    ]
+
+    assert [b"/messages", b"/embeddings"] == [site.target for site in sites]
