@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from sidecar.core.rules import Share
+from sidecar.settings.memory_sizes import clamped
 from sidecar.settings.pattern_cautions import patterns, shadows
 from sidecar.settings.problems import Path, Problem
 from sidecar.settings.reader import ParsedSettings
@@ -18,7 +19,9 @@ from sidecar.settings.url_cautions import doubled
 
 def cautions(reading: ParsedSettings) -> Iterator[Problem]:
     """Each caution, at the key that it concerns."""
-    for path, text in chain(_ignored(reading), patterns(reading.values), shadows(reading.values), doubled(reading)):
+    for path, text in chain(
+        _ignored(reading), patterns(reading.values), shadows(reading.values), doubled(reading), clamped(reading)
+    ):
         yield reading.problem(path, text)
 
 

@@ -14,8 +14,8 @@ from sidecar.redis_link.address import locate
 from sidecar.settings.build import RESOURCE, has_redis, listen, ways
 from sidecar.settings.builtin import SERVICES
 from sidecar.settings.forms import is_own
+from sidecar.settings.memory_sizes import is_file, oversized
 from sidecar.settings.problems import Path, listed, nearest, shown
-from sidecar.settings.quantities import as_size
 from sidecar.settings.reader import ParsedSettings
 from sidecar.settings.region_checks import check_regions
 
@@ -26,9 +26,10 @@ def check(reading: ParsedSettings) -> None:
     """Add the problems between keys to the reading's problems."""
     _services(reading)
     _prefixes(reading)
-    for verdicts in (_ways, _regions, _tokens, _routes, _ports, _memory, _redis, _exposure, _control):
+    for verdicts in (_ways, _regions, _tokens, _routes, _ports, _redis, _exposure, _control):
         for path, text in verdicts(reading.values):
             reading.blame(path, text)
+    _memory(reading)
     check_regions(reading)
 
 
@@ -133,11 +134,12 @@ def _says(values: dict[str, Any], path: Path) -> bool:
     return path[-1] in values.get(str(path[0]), {}) or path[0] == "services"
 
 
-def _memory(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    said = values.get("cache", {}).get("memory", {})
-    if "max_entry_bytes" in said and "max_bytes" in said and said["max_entry_bytes"] > said["max_bytes"]:
-        whole = as_size(said["max_bytes"])
-        yield ("cache", "memory", "max_entry_bytes"), f"is more than max_bytes; use at most {whole}, or raise max_bytes"
+def _memory(reading: ParsedSettings) -> None:
+    """The largest entry, which must fit in. Where the two were said by different people, ``cautions`` tells of it."""
+    whole = oversized(reading)
+    if whole and len({is_file(reading, key) for key in ("max_bytes", "max_entry_bytes")}) == 1:
+        text = f"is more than max_bytes; use at most {whole}, or raise max_bytes"
+        reading.blame(("cache", "memory", "max_entry_bytes"), text)
 
 
 def _redis(values: dict[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -1,8 +1,9 @@
 """
 Values that options and environment variables set.
 
-The rule: an option beats a variable, and a variable beats the file. A variable that Kubernetes makes for a Service
-named ``sidecar`` is not reported as a mistake.
+The rule: an option beats a variable, a variable beats the file, and the file beats a variable that gives a default
+(``SIDECAR_DEFAULT_…``): by that, whoever starts the sidecar replaces what is built in. A variable that Kubernetes makes
+for a Service named ``sidecar`` is not reported as a mistake.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sidecar.settings.reader import ParsedSettings
 from sidecar.settings.schema import scalars
 
 PREFIX = "SIDECAR_"
+DEFAULT_PREFIX = PREFIX + "DEFAULT_"
 
 POD_VARIABLES = frozenset({"SIDECAR_POD_NAMESPACE", "SIDECAR_SERVICE_ACCOUNT"})
 """Variables that other code reads: who the pod is."""
@@ -39,11 +41,12 @@ _SERVICE_NAME = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(
 
 
 class Override(NamedTuple):
-    """A value for the key *path* (dotted), as text, from *place*."""
+    """A value for the key *path* (dotted), as text, from *place*. *default*: only where the file says nothing."""
 
     place: SourceLocation
     path: str
     text: str
+    default: bool = False
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[list[Override], list[str]]:
@@ -53,19 +56,22 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[Override], list[s
     for name, text in sorted(environ.items()):
         if not name.startswith(PREFIX) or name in POD_VARIABLES or _SERVICE_LINK.match(text):
             continue
-        if (path := VARIABLES.get(name)) is not None:
+        default = name.startswith(DEFAULT_PREFIX)
+        if (path := VARIABLES.get(name.replace(DEFAULT_PREFIX, PREFIX, 1))) is not None:
             if text:
-                found.append(Override(SourceLocation(f"environment {name}"), ".".join(path), text))
+                found.append(Override(SourceLocation(f"environment {name}"), ".".join(path), text, default))
         elif not _SERVICE_NAME.match(name):
             meant = _nearest_variable(name)
             remedy = f"did you mean {meant}?" if meant else "remove it, or see docs/configuration.md for those known"
             strange.append(f"environment {name}: unknown variable, not used; {remedy}")
-    return found, strange
+    return sorted(found, key=lambda override: not override.default), strange
 
 
 def _nearest_variable(name: str) -> str:
-    short = {known.removeprefix(PREFIX).lower(): known for known in (*VARIABLES, *POD_VARIABLES)}
-    return short.get(nearest(name.removeprefix(PREFIX), short), "")
+    prefix = DEFAULT_PREFIX if name.startswith(DEFAULT_PREFIX) else PREFIX
+    known = VARIABLES if prefix == DEFAULT_PREFIX else (*VARIABLES, *POD_VARIABLES)
+    short = {each.removeprefix(PREFIX).lower(): each.replace(PREFIX, prefix, 1) for each in known}
+    return short.get(nearest(name.removeprefix(prefix), short), "")
 
 
 def from_options(options: Mapping[str, object]) -> list[Override]:
@@ -76,9 +82,11 @@ def from_options(options: Mapping[str, object]) -> list[Override]:
 
 
 def apply(reading: ParsedSettings, overrides: Iterable[Override]) -> None:
-    """Set each value; a later one wins."""
-    for place, key, text in overrides:
+    """Set each value; a later one wins, and a default loses against whatever stands there, be it wrong."""
+    for place, key, text, default in overrides:
         path = tuple(key.split("."))
+        if default and path in reading.places:
+            continue
         form = _KEYS.get(key)
         if form is None:
             what = f"no option sets this key; those that can be set are {listed(_KEYS)}"

@@ -108,7 +108,8 @@ _VARIABLES_HEAD = """\
 ## Environment variables
 
 A variable sets one key. It beats the file, and an option of the command beats it. An empty variable sets nothing.
-Variables that Kubernetes makes for a Service named `sidecar` are recognised and ignored.
+Variables that Kubernetes makes for a Service named `sidecar` are recognised and ignored. Each has a twin that begins
+with `SIDECAR_DEFAULT_`, such as `SIDECAR_DEFAULT_CACHE_MEMORY_MAX_BYTES`: it holds only where the file says nothing.
 
 | variable | key |
 |---|---|

@@ -104,3 +104,76 @@ def test_each_scalar_key_has_one_variable():
 
     assert len(keys) == len(VARIABLES)
     assert not POD_VARIABLES & VARIABLES.keys()
+
+
+DEFAULT = "SIDECAR_DEFAULT_CACHE_MEMORY_MAX_BYTES"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("", {DEFAULT: "16Mi"}, 16),
+        ("cache: {memory: {max_entry_bytes: 1Mi}}", {DEFAULT: "16Mi"}, 16),
+        ("cache: {memory: {max_bytes: 64Mi}}", {DEFAULT: "16Mi"}, 64),
+        ("cache: {memory: {max_bytes: 64Mi}}", {DEFAULT: "16Mi", "SIDECAR_CACHE_MEMORY_MAX_BYTES": "8Mi"}, 8),
+        ("", {DEFAULT: "16Mi", "SIDECAR_CACHE_MEMORY_MAX_BYTES": "8Mi"}, 8),
+        ("cache: {memory: {max_bytes: 64Mi}}", {DEFAULT: ""}, 64),
+    ],
+)
+def test_a_default_loses_against_the_file(tmp_path, text, environ, expected):
+    """Whoever starts the sidecar replaces what is built in, and nothing that somebody has said."""
+    (tmp_path / "c.yaml").write_text(f"version: 1\n{text}\n")
+    rules = load(str(tmp_path / "c.yaml"), environ=environ, overrides={}, strict=True)
+
+    assert (expected * 1024**2, ()) == (rules.memory.max_bytes, rules.warnings)
+
+
+def test_a_default_does_not_mend_the_file(tmp_path):
+    """What is wrong in it stays wrong."""
+    (tmp_path / "c.yaml").write_text("cache: {memory: {max_bytes: much}}\n")
+
+    with pytest.raises(ConfigError, match=r"c\.yaml:1: cache\.memory\.max_bytes"):
+        load(str(tmp_path / "c.yaml"), environ={DEFAULT: "16Mi"}, overrides={}, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [({DEFAULT: "much"}, f"environment {DEFAULT}: cache.memory.max_bytes: "),
+     ({"SIDECAR_DEFAULT_CACHE_MEMORY_MAX_BYTE": "1Mi"}, f"did you mean {DEFAULT}?")],
+)  # fmt: skip
+def test_a_wrong_default(environ, expected):
+    """It is named like any other variable."""
+    try:
+        found = load(None, environ=environ, overrides={}, strict=True).warnings
+    except ConfigError as error:
+        found = tuple(error.problems)
+
+    assert any(expected in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "entry", "told"),
+    [
+        ("{max_entry_bytes: 32Mi}", {DEFAULT: "16Mi"}, 16, f"(environment {DEFAULT}); 16Mi is used"),
+        ("{max_bytes: 64Mi, max_entry_bytes: 32Mi}", {DEFAULT: "16Mi"}, 32, ""),
+        ("{max_bytes: 64Mi, max_entry_bytes: 32Mi}", {"SIDECAR_CACHE_MEMORY_MAX_BYTES": "16Mi"}, 16, "16Mi is used"),
+        ("{max_bytes: 16Mi}", {"SIDECAR_CACHE_MEMORY_MAX_ENTRY_BYTES": "32Mi"}, 16, "(c.yaml:1); 16Mi is used"),
+        ("{max_bytes: 2Mi}", {}, 2, ""),
+    ],
+)
+def test_an_entry_larger_than_somebody_elses_tier(tmp_path, monkeypatch, text, environ, entry, told):
+    """A pod's bound on its memory makes no ConfigMap unusable: the smaller size holds, and that is said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(f"cache: {{memory: {text}}}\n")
+    rules = load("c.yaml", environ=environ, overrides={}, strict=True)
+
+    assert (entry * 1024**2, bool(told)) == (rules.memory.max_entry_bytes, bool(rules.warnings))
+    assert told in "".join(rules.warnings)
+
+
+def test_both_sizes_by_variables():
+    """Then who sets them contradicts themselves, as within a file."""
+    environ = {"SIDECAR_CACHE_MEMORY_MAX_BYTES": "1Mi", "SIDECAR_CACHE_MEMORY_MAX_ENTRY_BYTES": "2Mi"}
+
+    with pytest.raises(ConfigError, match="is more than max_bytes"):
+        load(None, environ=environ, overrides={}, strict=True)
