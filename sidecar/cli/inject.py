@@ -6,13 +6,19 @@ The rule: manifests go to standard output, and what people should know to standa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from sidecar.core.pods.settings import NEWEST, Injection, reachable, version_of
 from sidecar.core.rules import AzureIdentity, Rules
 from sidecar.errors import ConfigError
+from sidecar.inject.files import ManifestText
 from sidecar.inject.manifests import Finding, inject_all, read, uninject_all, write
 
 IMAGE = "ai-sidecar:latest"
 """The image that is used where none is named: a tag, for trying out. The webhook names its own, by digest."""
+
+NO_IMAGE = f"--image is not given: {IMAGE} stands in the output, which no cluster can pull; name yours, by digest"
 
 
 def injection(rules: Rules, *, image: str, version: str) -> Injection:
@@ -43,34 +49,40 @@ def injection(rules: Rules, *, image: str, version: str) -> Injection:
     )
 
 
-def inject(text: str, source: str, settings: Injection) -> tuple[str, list[str]]:
-    """The manifests of *text* injected, and lines for people. Raises ``ConfigError``."""
-    documents, findings = inject_all(read(text, source), settings)
+def inject(manifests: Iterable[ManifestText], settings: Injection) -> tuple[str, list[str]]:
+    """The manifests injected, and lines for people. Raises ``ConfigError``."""
+    documents, findings = inject_all(_documents(manifests), settings)
     return write(documents), _lines(findings, "injected")
 
 
-def uninject(text: str, source: str) -> tuple[str, list[str]]:
-    """The manifests of *text* without their injection, and lines for people. Raises ``ConfigError``."""
-    documents, findings = uninject_all(read(text, source))
-    return write(documents), _lines(findings, "taken back")
+def uninject(manifests: Iterable[ManifestText]) -> tuple[str, list[str]]:
+    """The manifests without their injection, and lines for people. Raises ``ConfigError``."""
+    documents, findings = uninject_all(_documents(manifests))
+    return write(documents), _lines(findings, "taken back", bad="left as it is")
 
 
-def report(text: str, source: str, settings: Injection) -> str:
+def report(manifests: Iterable[ManifestText], settings: Injection) -> str:
     """
     For each workload: whether its calls will arrive, by which variables of which containers, and what will not. Raises
     ``ConfigError``.
     """
-    _, findings = inject_all(read(text, source), settings)
-    return "\n".join(_lines(findings, "injected", variables=True)) or "no pod and no pod template"
+    _, findings = inject_all(_documents(manifests), settings)
+    return "\n".join(_lines(findings, "injected", arrivals=True)) or "no pod and no pod template"
 
 
-def _lines(findings: list[Finding], good: str, *, variables: bool = False) -> list[str]:
+def _documents(manifests: Iterable[ManifestText]) -> list[Any]:
+    found = [document for each in manifests for document in read(each.text, each.source)]
+    return [document for document in found if document is not None]  # between two lines of hyphens
+
+
+def _lines(findings: list[Finding], good: str, *, bad: str = "not injected", arrivals: bool = False) -> list[str]:
     lines = []
     for finding in findings:
-        lines.append(f"{finding.workload}: {f'not injected: {finding.reason}' if finding.reason else good}")
-        if variables:
-            for name, by in finding.variables.items():
-                arrival = f"by {', '.join(by)}" if by else "by no variable; its calls will not arrive"
-                lines.append(f"  {name}: {arrival}")
+        lines.append(f"{finding.workload}: {f'{bad}: {finding.reason}' if finding.reason else good}")
+        if arrivals:
+            for name, by in finding.arrivals.items():
+                lines += [f"  {name}: {variable} = {address}" for variable, address in by.items()]
+                if not by:
+                    lines.append(f"  {name}: no variable leads here; calls of this container do not arrive")
         lines += [f"  {warning}" for warning in finding.warnings]
     return lines

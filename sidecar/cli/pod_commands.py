@@ -17,13 +17,20 @@ LEAST_LIFE_SECONDS = 15.0
 
 _EXAMPLES = {"certificate_life": "90d, of at least 15s", "drain": "5s"}
 
+_OUTPUT = (
+    "The manifests go to standard output, in one stream; what became of each, to standard error. They mean what they "
+    "meant; comments and layout are lost."
+)
+_CODES = "Exit codes: 0 done, 2 a manifest, an option or the configuration cannot be used."
 _CONFIG = "the sidecars' configuration; default: /etc/sidecar if it exists, else built in"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands to those of the program."""
     injection = commands.add_parser(
-        "inject", help="put the sidecar into every pod of manifests, as the admission webhook does"
+        "inject",
+        help="put the sidecar into every pod of manifests, as the admission webhook does",
+        epilog=f"{_OUTPUT} A pod that is kept as it is, is no error. {_CODES}",
     )
     injection.add_argument("--config", metavar="FILE|DIR", help=_CONFIG)
     _takes_manifests(injection)
@@ -33,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--report", action="store_true", help="only say of each workload whether its calls will arrive, and by what"
     )
     injection.set_defaults(command=_inject)
-    undoing = commands.add_parser("uninject", help="take it out of them again")
+    undoing = commands.add_parser("uninject", help="take it out of them again", epilog=f"{_OUTPUT} {_CODES}")
     _takes_manifests(undoing)
     undoing.set_defaults(command=_uninject)
     waiting = commands.add_parser("wait", help="wait until the sidecar is ready, then run a command, for old clusters")
@@ -75,28 +82,37 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _takes_manifests(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", required=True, metavar="FILE", help="the manifests; - for standard input")
+    parser.add_argument(
+        "-f",
+        "--file",
+        dest="files",
+        action="append",
+        required=True,
+        metavar="FILE|DIR",
+        help="manifests: a file, the .yaml, .yml and .json files of a folder, or - for standard input; may be repeated",
+    )
 
 
 def _inject(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.inject import IMAGE, inject, injection, report  # noqa: PLC0415  as above
+    from sidecar.cli.inject import IMAGE, NO_IMAGE, inject, injection, report  # noqa: PLC0415  as above
+    from sidecar.inject.files import texts  # noqa: PLC0415  as above
     from sidecar.settings import load  # noqa: PLC0415  as above
 
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
     settings = injection(rules, image=arguments.image or IMAGE, version=arguments.cluster_version)
-    if (text := _manifests(arguments.file)) is None:
-        return 2
+    manifests = texts(arguments.files)
     if arguments.report:
-        print(report(text, arguments.file, settings))
+        print(report(manifests, settings))
         return 0
-    return _changed(*inject(text, arguments.file, settings))
+    text, notes = inject(manifests, settings)
+    return _changed(text, notes if arguments.image else [NO_IMAGE, *notes])
 
 
 def _uninject(arguments: argparse.Namespace) -> int:
     from sidecar.cli.inject import uninject  # noqa: PLC0415  as above
+    from sidecar.inject.files import texts  # noqa: PLC0415  as above
 
-    text = _manifests(arguments.file)
-    return 2 if text is None else _changed(*uninject(text, arguments.file))
+    return _changed(*uninject(texts(arguments.files)))
 
 
 def _wait(arguments: argparse.Namespace) -> int:
@@ -152,17 +168,6 @@ def _webhook(arguments: argparse.Namespace) -> int:
         **durations,
     )
     return webhook(arguments.config, options, environ=os.environ)
-
-
-def _manifests(source: str) -> str | None:
-    """The text of the manifests; None, with a message, if they cannot be read."""
-    from pathlib import Path  # noqa: PLC0415  as above
-
-    try:
-        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        print(f"{source}: {getattr(error, 'strerror', None) or 'is not UTF-8'}", file=sys.stderr)
-        return None
 
 
 def _changed(text: str, notes: list[str]) -> int:

@@ -17,6 +17,7 @@ from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.pods.inject import Kept, inject
 from sidecar.core.pods.patch import diff
 from sidecar.core.pods.settings import INJECT, REASON, Injection
+from sidecar.core.pods.shape import shape_of
 from sidecar.errors import ConfigError, Refused
 
 VERSION = "admission.k8s.io/v1"
@@ -78,9 +79,10 @@ def review_pod(request: Mapping[str, Any], settings: Injection, report: Callable
 def review_config(request: Mapping[str, Any], check: Callable[[str, str], None]) -> Review:
     """Allow the ConfigMap of *request* if each configuration in it is right. *check* raises ``ConfigError``."""
     uid = request["uid"]
-    data = (request.get("object") or {}).get("data") or {}
+    found = request.get("object")
+    data = found.get("data") if isinstance(found, Mapping) else None
     problems: list[str] = []
-    for name, text in data.items():
+    for name, text in data.items() if isinstance(data, Mapping) else ():
         if str(name).endswith((".yaml", ".yml")) and isinstance(text, str):
             try:
                 check(text, str(name))
@@ -94,10 +96,9 @@ def review_config(request: Mapping[str, Any], check: Callable[[str, str], None])
 
 def _reviewed(request: Mapping[str, Any], settings: Injection) -> Review:
     pod, uid = request.get("object"), request["uid"]
-    if not isinstance(pod, dict) or not isinstance(pod.get("spec"), dict):
+    if not _creates_pod(request) or not isinstance(pod, dict):
         return Review({"uid": uid, "allowed": True}, ReviewResult.KEPT)
-    owners = (pod.get("metadata") or {}).get("ownerReferences") or [{}]
-    outcome = inject(pod, settings, namespace=request.get("namespace") or "", owner=owners[0].get("kind", ""))
+    outcome = inject(pod, settings, namespace=_namespace(request), owner=_owner(pod))
     if isinstance(outcome, Kept):
         after, warnings = _explained(outcome), [f"not injected: {outcome.reason}"]
     else:
@@ -106,12 +107,50 @@ def _reviewed(request: Mapping[str, Any], settings: Injection) -> Review:
     if operations := diff(pod, after):
         response |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.encode(operations)).decode()}
     if warnings:
-        response["warnings"] = [f"ai-sidecar: {line}"[:LONGEST_WARNING] for line in warnings[:MOST_WARNINGS]]
+        response["warnings"] = _shortened(warnings)
     return Review(response, ReviewResult.KEPT if isinstance(outcome, Kept) else ReviewResult.INJECTED)
 
 
+def _creates_pod(request: Mapping[str, Any]) -> bool:
+    """
+    Whether a pod is about to be made. Nothing else can be injected: of a pod that is there, the API server takes no new
+    container.
+    """
+    kind = request.get("kind", {"kind": "Pod"})
+    group = kind.get("group", "") if isinstance(kind, Mapping) else None
+    return (
+        isinstance(kind, Mapping)
+        and (kind.get("kind"), group) == ("Pod", "")
+        and request.get("operation", "CREATE") == "CREATE"
+        and not request.get("subResource")
+    )
+
+
+def _namespace(request: Mapping[str, Any]) -> str:
+    found = request.get("namespace")
+    return found if isinstance(found, str) else ""
+
+
+def _owner(pod: Mapping[str, Any]) -> str:
+    """``Job`` if one of the owners of *pod* is one."""
+    metadata = pod.get("metadata")
+    owners = metadata.get("ownerReferences") if isinstance(metadata, Mapping) else None
+    listed = owners if isinstance(owners, list) else []
+    return "Job" if any(isinstance(owner, Mapping) and owner.get("kind") == "Job" for owner in listed) else ""
+
+
+def _shortened(warnings: list[str]) -> list[str]:
+    """*warnings* within what an API server hands on."""
+    shown = warnings if len(warnings) <= MOST_WARNINGS else warnings[: MOST_WARNINGS - 1]
+    lines = [f"ai-sidecar: {line}"[:LONGEST_WARNING] for line in shown]
+    more = len(warnings) - len(shown)
+    return [*lines, f"ai-sidecar: and {more} more; `sidecar inject --report` shows all"] if more else lines
+
+
 def _explained(kept: Kept) -> Mapping[str, Any]:
-    """The pod with the reason why it was not injected; unless its owner has said so."""
+    """The pod with the reason why it was not injected; unless its owner has said so, or it has no form of a pod."""
+    if isinstance(shape_of(kept.pod), str):
+        return kept.pod
     metadata = kept.pod.get("metadata") or {}
     if (metadata.get("labels") or {}).get(INJECT) == "disabled":
         return kept.pod

@@ -2,7 +2,7 @@
 Kubernetes manifests: the pods and pod templates in them, and their injection offline.
 
 The rule: a document that holds no pod goes out as it came in. What a document says in comments is lost, as YAML readers
-lose it; what it means stays.
+lose it; what it means stays. What people should know of a manifest as a whole is found here, what of a pod in ``core``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from sidecar.core.pods.inject import Kept, inject, is_injected, uninject
-from sidecar.core.pods.settings import Injection
+from sidecar.core.pods.settings import INJECT, Injection
 from sidecar.errors import ConfigError
+from sidecar.inject.kube_yaml import dump_all, load_all
 
 PodManifest = Mapping[str, Any]
 
@@ -26,12 +27,16 @@ TEMPLATES = frozenset(
 
 
 class Workload(NamedTuple):
-    """Where a pod comes from, and the *owner* of its pods: ``Job`` or its own kind, ``""`` for a pod by itself."""
+    """
+    Where a pod comes from, and the *owner* of its pods: ``Job`` or its own kind, ``""`` for a pod by itself. *notes*:
+    what people should know of it.
+    """
 
     kind: str
     name: str
     namespace: str
     owner: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         place = f"{self.namespace}/{self.name}" if self.namespace else self.name
@@ -41,29 +46,19 @@ class Workload(NamedTuple):
 class Finding(NamedTuple):
     """
     What became of one workload: the *reason* why it was kept, or ``""``; *warnings*; and by which variables the calls
-    of each of its containers arrive.
+    of each of its containers arrive, with their addresses.
     """
 
     workload: Workload
     reason: str
     warnings: tuple[str, ...] = ()
-    variables: Mapping[str, list[str]] = MappingProxyType({})
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads YAML as Kubernetes does: a date is a text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+    arrivals: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 def read(text: str, source: str) -> list[Any]:
     """The documents of *text*. Raises ``ConfigError``."""
     try:
-        return list(yaml.load_all(text, _Loader))
+        return load_all(text)
     except yaml.MarkedYAMLError as error:
         line = (error.problem_mark.line if error.problem_mark is not None else 0) + 1
         raise ConfigError((f"{source}:{line}: is not YAML; check indentation, brackets and quotes here",)) from None
@@ -73,8 +68,7 @@ def read(text: str, source: str) -> list[Any]:
 
 def write(documents: list[Any]) -> str:
     """*documents* as YAML."""
-    text: str = yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=False, width=1 << 20)
-    return text
+    return dump_all(documents)
 
 
 def inject_all(documents: list[Any], settings: Injection) -> tuple[list[Any], list[Finding]]:
@@ -84,9 +78,10 @@ def inject_all(documents: list[Any], settings: Injection) -> tuple[list[Any], li
     def change(pod: PodManifest, workload: Workload) -> PodManifest:
         outcome = inject(pod, settings, namespace=workload.namespace, owner=workload.owner)
         if isinstance(outcome, Kept):
-            findings.append(Finding(workload, outcome.reason))
+            findings.append(Finding(workload, outcome.reason, workload.notes))
         else:
-            findings.append(Finding(workload, "", tuple(outcome.warnings), outcome.variables))
+            warnings = (*workload.notes, *outcome.warnings)
+            findings.append(Finding(workload, "", warnings, outcome.arrivals))
         return outcome.pod
 
     return [_changed(document, change) for document in documents], findings
@@ -125,10 +120,22 @@ def _changed(document: Any, change: Callable[[PodManifest, Workload], PodManifes
     steps = _steps(kind)
     if steps is None or not _holds(document, steps):
         return document
-    metadata = document.get("metadata") or {}
+    metadata = document.get("metadata")
+    if not isinstance(metadata, Mapping):
+        metadata = {}
     owner = "Job" if kind in {"Job", "CronJob"} else "" if kind == "Pod" else kind
-    workload = Workload(kind, str(metadata.get("name", "")), str(metadata.get("namespace", "")), owner)
+    name = str(metadata.get("name") or metadata.get("generateName") or "")
+    notes = _misplaced(metadata) if steps else ()
+    workload = Workload(kind, name, str(metadata.get("namespace") or ""), owner, notes)
     return _put(document, steps, lambda pod: change(pod, workload))
+
+
+def _misplaced(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to say of our label on a workload: only that of its pods counts."""
+    labels = metadata.get("labels")
+    if not isinstance(labels, Mapping) or INJECT not in labels:
+        return ()
+    return (f"the label {INJECT} of the workload itself does nothing; set it on its pods, in the template's metadata",)
 
 
 def _steps(kind: str) -> tuple[str, ...] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from sidecar.core.pods.inject import MIRROR, SYSTEM
+from sidecar.core.pods.reasons import MIRROR, SYSTEM
 from sidecar.core.pods.settings import INJECT, REASON, STATUS
 from sidecar.inject.api_server import ApiServer, ObjectMetadata
 

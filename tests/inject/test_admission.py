@@ -14,7 +14,9 @@ from sidecar.errors import ConfigError, Refused
 from sidecar.inject.admission import REASON, ReviewResult, request_of, review_config, review_pod
 from tests.core.pods.applied import applied
 
-SETTINGS = Injection("image@sha256:1", (Reachable("openai", "http://127.0.0.1:7400/openai"),))
+SETTINGS = Injection(
+    "image@sha256:1", (Reachable("openai", "http://127.0.0.1:7400/openai", setting="OPENAI_BASE_URL", behind="/v1"),)
+)
 POD = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "app"}]}}
 
 
@@ -69,28 +71,104 @@ def test_a_pod_whose_owner_said_no():
 
 def test_the_owner_counts():
     """A Job's pod, on an old cluster, is kept."""
-    pod = {**POD, "metadata": {"ownerReferences": [{"kind": "Job"}]}}
+    pod = {**POD, "metadata": {"ownerReferences": [{"kind": "Workflow"}, {"kind": "Job"}]}}
     old = Injection("image", SETTINGS.services, version=(1, 27))
 
     assert ReviewResult.KEPT is review_pod({"uid": "u", "object": pod}, old, pytest.fail).result
 
 
-@pytest.mark.parametrize("pod", [None, [], {}, {"spec": None}, {"spec": []}])
-def test_what_is_no_pod(pod):
+@pytest.mark.parametrize("pod", [None, [], 3, "x"])
+def test_what_is_no_object(pod):
     """Is admitted as it is."""
     review = review_pod({"uid": "u", "object": pod}, SETTINGS, pytest.fail)
 
     assert {"uid": "u", "allowed": True} == review.response
 
 
-@pytest.mark.parametrize("pod", [{"spec": {"containers": [1]}}, {"spec": {"containers": [{}]}, "metadata": 3}])
-def test_a_bug_stops_no_pod(pod):
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {},
+        {"spec": None},
+        {"spec": []},
+        {"spec": {"containers": [1]}},
+        {"spec": {"containers": [{}]}},
+        {"spec": {"containers": [{"name": "a", "env": [{}]}]}},
+        {"spec": {"containers": [{"name": "a"}]}, "metadata": 3},
+    ],
+)
+def test_what_is_no_pod(pod):
+    """Is admitted as it is, and its sender is told what is wrong."""
+    result, response, after = reviewed(pod)
+
+    assert (ReviewResult.KEPT, pod) == (result, after)
+    assert "does not have the form of a pod" in response["warnings"][0]
+
+
+def test_a_bug_stops_no_pod(monkeypatch):
     """The pod is admitted, the caller hears of it, and so does the log."""
     bugs: list[BaseException] = []
-    review = review_pod({"uid": "u", "object": pod}, SETTINGS, bugs.append)
+    monkeypatch.setattr("sidecar.inject.admission.inject", lambda *_, **__: 1 / 0)
+    review = review_pod({"uid": "u", "object": POD}, SETTINGS, bugs.append)
 
     assert (True, ReviewResult.FAILED, 1) == (review.response["allowed"], review.result, len(bugs))
     assert "patch" not in review.response
+    assert "bug" in review.response["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    "request_more",
+    [
+        {"operation": "UPDATE"},
+        {"operation": "DELETE", "object": None, "oldObject": POD},
+        {"operation": "CONNECT"},
+        {"subResource": "ephemeralcontainers", "operation": "UPDATE"},
+        {"subResource": "binding"},
+        {"kind": {"group": "apps", "version": "v1", "kind": "Deployment"}},
+        {"kind": {"group": "metrics.k8s.io", "version": "v1", "kind": "Pod"}},
+        {"kind": "Pod"},
+        {"kind": None},
+    ],
+)
+def test_what_makes_no_pod(request_more):
+    """An update, a subresource, another kind: it is admitted as it is, and nothing is said."""
+    review = review_pod({"uid": "u", "object": POD, **request_more}, SETTINGS, pytest.fail)
+
+    assert (ReviewResult.KEPT, {"uid": "u", "allowed": True}) == (review.result, review.response)
+
+
+@pytest.mark.parametrize(
+    "request_more",
+    [
+        {"dryRun": True},
+        {"operation": "CREATE", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "subResource": ""},
+        {"namespace": ""},
+        {"namespace": None},
+        {"namespace": ["kube-system"]},
+        {"name": ""},
+    ],
+)
+def test_what_makes_a_pod(request_more):
+    """A dry run is answered as any other, and a pod may have neither name nor namespace."""
+    nameless = {"metadata": {"generateName": "p-"}, "spec": POD["spec"]}
+
+    assert ReviewResult.INJECTED is reviewed(nameless, **request_more)[0]
+
+
+def test_many_warnings():
+    """An API server hands on 4 096 bytes of them, and 256 of each."""
+    containers = [{"name": f"{'n' * 300}{at}", "envFrom": [{}]} for at in range(20)]
+    _, response, _ = reviewed({**POD, "spec": {"containers": containers}})
+    lines = response["warnings"]
+
+    assert (10, "ai-sidecar: and 31 more; `sidecar inject --report` shows all") == (len(lines), lines[-1])
+    assert all(len(line) <= 250 for line in lines)
+
+
+@pytest.mark.parametrize("owners", [None, [], {}, [1], [{}], [{"kind": "ReplicaSet"}, 3]])
+def test_owners_of_any_form(owners):
+    """Only a Job counts, wherever it stands."""
+    assert ReviewResult.INJECTED is reviewed({**POD, "metadata": {"ownerReferences": owners}})[0]
 
 
 @pytest.mark.parametrize(

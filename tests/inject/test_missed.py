@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.pods.inject import MIRROR
+from sidecar.core.pods.reasons import MIRROR
 from sidecar.core.pods.settings import INJECT, REASON, STATUS
 from sidecar.inject.api_server import ObjectMetadata
 from sidecar.inject.missed import is_missed, missed_pods, namespaces

@@ -28,7 +28,9 @@ from sidecar.inject.webhook import LARGEST, Certificate, Webhook
 from tests.core.pods.applied import applied
 from tests.redis_servers import free_port
 
-SETTINGS = Injection("image@sha256:1", (Reachable("openai", "http://127.0.0.1:7400/openai"),))
+SETTINGS = Injection(
+    "image@sha256:1", (Reachable("openai", "http://127.0.0.1:7400/openai", setting="OPENAI_BASE_URL"),)
+)
 POD = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": f"app-{number}"} for number in range(15)]}}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.core.pods.settings import CONTAINER, Injection, amount, started_by
+from sidecar.core.pods.settings import CONTAINER, DEFAULT_MEMORY, Injection, amount, started_by
 
 CONFIG, SECRET, STATE, TEMPORARY = (
     f"{CONTAINER}-config",
@@ -18,6 +18,8 @@ CONFIG, SECRET, STATE, TEMPORARY = (
     f"{CONTAINER}-state",
     f"{CONTAINER}-tmp",
 )
+
+VOLUMES = frozenset({CONFIG, SECRET, STATE, TEMPORARY})
 
 USER = 10001
 """The numeric user of the image."""
@@ -31,6 +33,9 @@ HOLD = ("sidecar", "wait", "--config", "/etc/sidecar", "--for", "30s", "--", "si
 What holds the application of a classic sidecar back until ours is ready, or for half a minute. Its exit code is always
 0, because kubelet would kill our container for another one.
 """
+
+ASK = ("sidecar", "wait", "--config", "/etc/sidecar", "--for", "3s")
+"""What kubelet runs in our container behind a mesh, to see whether it works."""
 
 GRACE_SECONDS = 30
 """The grace period of a pod that names none."""
@@ -46,7 +51,7 @@ def container(settings: Injection, spec: Mapping[str, Any], *, native: bool) -> 
     if is_guaranteed(spec):
         limits = {"cpu": settings.cpu_limit or started_by(settings.cpu_request), "memory": settings.memory_limit}
         requests = dict(limits)
-    probe = {"port": settings.health_port, "scheme": "HTTP"}
+    memory = "SIDECAR_CACHE_MEMORY_MAX_BYTES" if settings.memory else "SIDECAR_DEFAULT_CACHE_MEMORY_MAX_BYTES"
     found: dict[str, Any] = {
         "name": CONTAINER,
         "image": settings.image,
@@ -57,17 +62,12 @@ def container(settings: Injection, spec: Mapping[str, Any], *, native: bool) -> 
             {"name": "SIDECAR_HEALTH_HOST", "value": "0.0.0.0"},  # noqa: S104  kubelet asks from outside of the pod
             # the probes ask there, whatever the ConfigMap of the pod's namespace says
             {"name": "SIDECAR_HEALTH_PORT", "value": str(settings.health_port)},
-            {"name": "SIDECAR_CACHE_MEMORY_MAX_BYTES", "value": settings.memory},
+            {"name": memory, "value": settings.memory or DEFAULT_MEMORY},
             {"name": "SIDECAR_STATE_DIR", "value": "/var/lib/sidecar"},
             *_drain(settings, spec.get("terminationGracePeriodSeconds")),
         ],
         "ports": [{"name": "sidecar-metrics", "containerPort": settings.health_port, "protocol": "TCP"}],
-        "startupProbe": {
-            "httpGet": {"path": "/readyz", **probe}, "periodSeconds": 1, "failureThreshold": STARTUP_SECONDS,
-        },
-        "livenessProbe": {
-            "httpGet": {"path": "/livez", **probe}, "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 4,
-        },
+        **probes(settings.health_port, behind_mesh=False),
         "resources": {"requests": requests, "limits": limits},
         "securityContext": {
             "runAsNonRoot": True,
@@ -84,11 +84,30 @@ def container(settings: Injection, spec: Mapping[str, Any], *, native: bool) -> 
             {"name": TEMPORARY, "mountPath": "/tmp"},  # noqa: S108  of its own container
         ],
     }  # fmt: skip
+    if has_resources(spec):
+        del found["resources"]
     if native:
         found["restartPolicy"] = "Always"
     else:
         found["lifecycle"] = {"postStart": {"exec": {"command": list(HOLD)}}}
     return found
+
+
+def probes(port: int, *, behind_mesh: bool) -> dict[str, Any]:
+    """
+    What kubelet asks our container. *behind_mesh*: by a command in it, for a mesh takes what comes from outside: before
+    its proxy runs nothing would arrive, and with strict mutual TLS never.
+    """
+    start: dict[str, Any]
+    live: dict[str, Any]
+    slow = {"periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 4}
+    if behind_mesh:
+        start, live = ({"exec": {"command": list(ASK)}} for _ in range(2))
+        often = {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": STARTUP_SECONDS // 2}
+    else:
+        start, live = ({"httpGet": {"path": path, "port": port, "scheme": "HTTP"}} for path in ("/readyz", "/livez"))
+        often = {"periodSeconds": 1, "failureThreshold": STARTUP_SECONDS}
+    return {"startupProbe": {**start, **often}, "livenessProbe": {**live, **slow}}
 
 
 def volumes() -> list[dict[str, Any]]:
@@ -107,6 +126,15 @@ def _drain(settings: Injection, grace: Any) -> list[dict[str, str]]:
     if type(grace) is not int or grace < 0 or grace >= settings.drain + STOP_SECONDS:
         return []
     return [{"name": "SIDECAR_LIMITS_DRAIN", "value": f"{max(grace - STOP_SECONDS, grace // 2)}s"}]
+
+
+def has_resources(spec: Mapping[str, Any]) -> bool:
+    """
+    Whether the pod as a whole has requests or limits, as from 1.34 on. Those of its containers must fit in, else the
+    API server refuses the pod; so ours has none and shares what there is.
+    """
+    resources = spec.get("resources") or {}
+    return bool(resources.get("requests") or resources.get("limits"))
 
 
 def is_guaranteed(spec: Mapping[str, Any]) -> bool:

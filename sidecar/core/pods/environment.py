@@ -2,7 +2,8 @@
 How a container's environment sends its calls to the sidecar.
 
 The rule: a variable is changed only if its value is literal and known to be a service's base URL. What somebody else
-may supply (``envFrom``, ``valueFrom``) is left alone, and said. Every change can be taken back.
+may supply (``envFrom``, ``valueFrom``) is left alone, and said. Every change can be taken back, and done twice is done
+once.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from sidecar.core.pods.settings import NO_PROXY, Reachable
+from sidecar.core.pods.arrival import foreign, looks_like_base, mentions
+from sidecar.core.pods.services import Reachable, host_in, on_loopback
+from sidecar.core.pods.settings import NO_PROXY
 
 Variable = Mapping[str, Any]
-
-BASE_URLS = {"OPENAI_BASE_URL": ("openai", "/v1"), "ANTHROPIC_BASE_URL": ("anthropic", "")}
-"""Variables that SDKs read their base URL from, the service, and what the SDK wants behind its base URL."""
 
 DIRECT = ("127.0.0.1", "localhost", "::1", "169.254.169.254")
 """Addresses that no proxy may get: loopback, where the calls go in clear, and the machine's identity endpoint."""
@@ -30,140 +30,201 @@ AZURE = re.compile(r"AZURE_OPENAI_|OPENAI_API_VERSION\Z")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 EXCEPTIONS = ("NO_PROXY", "no_proxy")
 
-_EXPANDS = re.compile(r"\$\(")
+_REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
+_OURS = ("http://127.0.0.1:", "http://[::1]:")
 
 
 class EnvironmentChange(Struct, frozen=True, omit_defaults=True):
     """
     What was done to one container: variables that were *set* and were not there, and the values that others had before
-    they were *rewritten*. *bare*: it had no table of variables at all.
+    they were *rewritten*. *bare*: it had no table of variables at all; *null*: it had an empty value there.
     """
 
     set: list[str] = field(default_factory=list)
     rewritten: dict[str, str] = field(default_factory=dict)
     bare: bool = False
+    null: bool = False
 
 
 class Redirected(Struct, frozen=True):
-    """The variables of a container afterwards, what was done, and what people should know (*left*)."""
+    """
+    The variables of a container afterwards, what was done, what people should know (*left*), and the addresses by which
+    calls arrive, by variable.
+    """
 
     variables: Sequence[Variable]
     change: EnvironmentChange
     left: list[str]
+    arrivals: dict[str, str]
 
 
-def redirect(container: Mapping[str, Any], services: Sequence[Reachable], annotations: Mapping[str, str]) -> Redirected:
-    """Send the calls of *container* to *services*."""
-    variables = [dict(variable) for variable in container.get("env") or ()]
-    change, left = EnvironmentChange(bare="env" not in container), list[str]()
-    for variable in variables:
-        value = variable.get("value")
-        if isinstance(value, str) and (here := on_loopback(value, services)) is not None:
-            change.rewritten[variable["name"]] = value
-            variable["value"] = here
-    _set_base_urls(container, variables, services, change, left)
-    _except_loopback(container, variables, annotations, change, left)
-    return Redirected(variables, change, left)
+def redirect(
+    container: Mapping[str, Any],
+    services: Sequence[Reachable],
+    annotations: Mapping[str, str],
+    before: EnvironmentChange | None = None,
+) -> Redirected:
+    """Send the calls of *container* to *services*. *before*: what was done to it already."""
+    found = before or EnvironmentChange(bare="env" not in container, null=container.get("env", ()) is None)
+    work = _Environment(container, replace(found, set=[*found.set], rewritten={**found.rewritten}))
+    work.rewrite(services)
+    for service in services:
+        if service.setting:
+            work.set_base_url(service, services)
+    work.except_loopback(annotations.get(NO_PROXY))
+    literals = work.literals()
+    arrivals = {name: text for name, text in literals.items() if any(each.has(text) for each in services)}
+    work.left += foreign(work.name, literals, services)
+    work.left += mentions(container, literals, services)
+    return Redirected(work.variables, work.change, work.left, arrivals)
 
 
 def restore(variables: Iterable[Variable], change: EnvironmentChange) -> list[Variable]:
-    """The variables as they were before *change*."""
-    return [
-        {**variable, "value": change.rewritten[variable["name"]]} if variable["name"] in change.rewritten else variable
-        for variable in variables
-        if variable["name"] not in change.set
-    ]
+    """The variables as they were before *change*. What others have changed since then is theirs, and stays."""
+    found = list(variables)
+    last = {variable["name"]: at for at, variable in enumerate(found)}
+    kept = []
+    for at, variable in enumerate(found):
+        name = variable["name"]
+        if last[name] != at or not _is_ours(variable) or (name not in change.set and name not in change.rewritten):
+            kept.append(variable)
+        elif name in change.rewritten:
+            kept.append({**variable, "value": change.rewritten[name]})
+    return kept
 
 
-def on_loopback(value: str, services: Sequence[Reachable]) -> str | None:
-    """The URL on loopback for *value*, the URL of a service; None if it is none, or made of other variables."""
-    if _EXPANDS.search(value) or not value.startswith("https://"):
-        return None
-    try:
-        parts = urlsplit(value)
-        host = (parts.hostname or "").lower()
-        plain = parts.port in {None, 443} and parts.username is None
-    except ValueError:
-        return None
-    if not plain:
-        return None
-    rest = parts.path + (f"?{parts.query}" if parts.query else "")
-    for service in services:
-        if host in service.hosts:
-            return service.base + rest
-        for suffix in service.suffixes:
-            name = host.removesuffix(suffix)
-            if host.endswith(suffix) and name and "." not in name:
-                return f"{service.base}/{name}{rest}"
-    return None
+def _is_ours(variable: Variable) -> bool:
+    value = variable.get("value")
+    return isinstance(value, str) and (variable["name"] in EXCEPTIONS or value.startswith(_OURS))
 
 
-def _set_base_urls(
-    container: Mapping[str, Any],
-    variables: list[dict[str, Any]],
-    services: Sequence[Reachable],
-    change: EnvironmentChange,
-    left: list[str],
-) -> None:
-    names = {variable["name"] for variable in variables}
-    bases = {service.name: service.base for service in services}
-    for name, (service, behind) in BASE_URLS.items():
-        if service not in bases or name in change.rewritten:
-            continue
-        where = f"{container.get('name', '')}: {name}"
-        if name in names:
-            known = next(variable for variable in variables if variable["name"] == name)
-            if not str(known.get("value", "")).startswith("http://127.0.0.1"):
-                left.append(f"{where} stays as it is: it does not name a configured service by a plain value")
-        elif container.get("envFrom"):
-            left.append(f"{where} is not set: envFrom may supply it; set it to {bases[service]}{behind} there")
-        elif name == "OPENAI_BASE_URL" and (azure := _azure(variables, services)):
-            left.append(f"{where} is not set: beside {azure} the Azure client of Node.js refuses it")
+class _Environment:
+    """The variables of one container on their way. Of several that share a name, Kubernetes takes the last."""
+
+    def __init__(self, container: Mapping[str, Any], change: EnvironmentChange) -> None:
+        self.name = str(container.get("name", ""))
+        self.variables = [dict(variable) for variable in container.get("env") or ()]
+        self.change = change
+        self.left: list[str] = []
+        self._from_tables = bool(container.get("envFrom"))
+
+    def __repr__(self) -> str:
+        return f"<_Environment of {self.name}>"
+
+    def literals(self) -> dict[str, str]:
+        """The values that are known here, with what they take from each other."""
+        known: dict[str, str] = {}
+        for variable in self.variables:
+            text = _expanded(variable.get("value", "" if "valueFrom" not in variable else None), known)
+            if text is None:
+                known.pop(variable["name"], None)
+            else:
+                known[variable["name"]] = text
+        return known
+
+    def rewrite(self, services: Sequence[Reachable]) -> None:
+        """Give each literal URL of a service its address on loopback."""
+        last = self._last()
+        known: dict[str, str] = {}
+        for variable in self.variables:
+            name = variable["name"]
+            text = _expanded(variable.get("value"), known)
+            if text is None:
+                known.pop(name, None)
+                continue
+            if last[name] is variable and (here := on_loopback(text, services)) is not None:
+                self._replace(variable, here)
+                text = here
+            known[name] = text
+
+    def set_base_url(self, service: Reachable, services: Sequence[Reachable]) -> None:
+        """Set the base URL of *service*, if nobody else may have meant another one."""
+        name, last = service.setting, self._last()
+        where, address = f"{self.name}: {name}", f"{service.base}{service.behind}"
+        vendor = name.partition("_")[0] + "_"
+        literals = self.literals()
+        if name in last:
+            if name not in literals:
+                self.left.append(f"{where} stays as it is: it comes from elsewhere; set it to {address} there")
+            elif not host_in(literals[name]):
+                self.left.append(f"{where} stays as it is, and is no URL; leave it out, or set it to {address}")
+            return
+        others = [each for each in last if each.startswith(vendor) and looks_like_base(each)]
+        rival = next((each for each in others if each not in literals or not _is_here(literals[each], service)), "")
+        if rival:
+            self.left.append(f"{where} is not set: {rival} may name another place for the same calls")
+        elif self._from_tables:
+            self.left.append(f"{where} is not set: envFrom may supply it; set it to {address} there")
+        elif name == "OPENAI_BASE_URL" and (azure := _azure(last, literals, services)):
+            self.left.append(f"{where} is not set: beside {azure} the Azure client of Node.js refuses it")
         else:
-            variables.append({"name": name, "value": bases[service] + behind})
-            change.set.append(name)
+            self._add(name, address)
+
+    def except_loopback(self, asked: str | None) -> None:
+        """Keep calls to loopback away from an egress proxy: that proxy would get key and prompt in clear."""
+        last = self._last()
+        for name in EXCEPTIONS:
+            value = last.get(name, {}).get("value")
+            if isinstance(value, str) and (extended := _extended(value)) != value:
+                self._replace(last[name], extended)
+        proxies = [last[name] for word in PROXIES for name in (word, word.lower()) if name in last]
+        missing = [name for name in EXCEPTIONS if name not in last]
+        literal = any("valueFrom" not in variable for variable in proxies)
+        supplied = [name for name in EXCEPTIONS if "valueFrom" in last.get(name, {})]
+        if missing and (asked is not None or (literal and not supplied and not self._from_tables)):
+            others = next((last[name]["value"] for name in EXCEPTIONS if "value" in last.get(name, {})), "")
+            for name in missing:
+                self._add(name, _extended(asked or others))
+        elsewhere = self._from_tables or len(proxies) > sum("valueFrom" not in variable for variable in proxies)
+        if asked is None and ((missing and elsewhere) or (literal and supplied)):
+            self.left.append(
+                f"{self.name}: proxy variables may come from elsewhere; if they do, annotate the pod with {NO_PROXY}, "
+                "else SDKs send key and prompt to that proxy"
+            )
+        if asked is not None and supplied:
+            self.left.append(f"{self.name}: {supplied[0]} comes from elsewhere; add {','.join(DIRECT)} there")
+
+    def _last(self) -> dict[str, dict[str, Any]]:
+        return {variable["name"]: variable for variable in self.variables}
+
+    def _add(self, name: str, value: str) -> None:
+        self.variables.append({"name": name, "value": value})
+        self.change.set.append(name)
+
+    def _replace(self, variable: dict[str, Any], value: str) -> None:
+        name = variable["name"]
+        if name in self.change.set:  # somebody has given it another value since
+            self.change.set.remove(name)
+        self.change.rewritten[name] = variable["value"]
+        variable["value"] = value
 
 
-def _azure(variables: Sequence[Variable], services: Sequence[Reachable]) -> str | None:
+def _azure(names: Iterable[str], literals: Mapping[str, str], services: Sequence[Reachable]) -> str:
     """The first variable which shows that the container calls Azure: by its name, or by the resource in its value."""
-    resources = tuple(f"{service.base}/" for service in services if service.suffixes)
-    for variable in variables:
-        if AZURE.match(variable["name"]) or str(variable.get("value", "")).startswith(resources):
-            return str(variable["name"])
-    return None
+    resources = tuple(f"{service.base}/" for service in services if service.has_resources)
+    return next((name for name in names if AZURE.match(name) or literals.get(name, "").startswith(resources)), "")
 
 
-def _except_loopback(
-    container: Mapping[str, Any],
-    variables: list[dict[str, Any]],
-    annotations: Mapping[str, str],
-    change: EnvironmentChange,
-    left: list[str],
-) -> None:
-    """Keep calls to loopback away from an egress proxy: that proxy would get key and prompt in clear."""
-    by_name = {variable["name"]: variable for variable in variables}
-    for name in EXCEPTIONS:
-        value = by_name.get(name, {}).get("value")
-        if isinstance(value, str) and (extended := _extended(value)) != value:
-            change.rewritten[name] = value
-            by_name[name]["value"] = extended
-    proxies = [by_name[name] for word in PROXIES for name in (word, word.lower()) if name in by_name]
-    asked = annotations.get(NO_PROXY)
-    literal = any("value" in variable for variable in proxies)
-    missing = [name for name in EXCEPTIONS if name not in by_name]
-    if missing and (literal or asked is not None):
-        others = next((by_name[name]["value"] for name in EXCEPTIONS if "value" in by_name.get(name, {})), "")
-        for name in missing:
-            variables.append({"name": name, "value": _extended(asked or others)})
-            change.set.append(name)
-    elsewhere = container.get("envFrom") or any("valueFrom" in variable for variable in proxies)
-    if asked is None and elsewhere and missing and not literal:
-        left.append(
-            f"{container.get('name', '')}: proxy variables may come from elsewhere; if they do, annotate the pod with "
-            f"{NO_PROXY}, else SDKs send key and prompt to that proxy"
-        )
+def _is_here(text: str, service: Reachable) -> bool:
+    return service.has(text) or not host_in(text)
+
+
+def _expanded(value: Any, known: Mapping[str, str]) -> str | None:
+    """*value* with what Kubernetes fills in for ``$(NAME)``; None if that is not known here."""
+    if not isinstance(value, str):
+        return None
+    parts: list[str] = []
+    end = 0
+    for found in _REFERENCE.finditer(value):
+        if found[1] != "$" and found[2] not in known:
+            return None
+        parts += [value[end : found.start()], "$" if found[1] == "$" else known[found[2]]]
+        end = found.end()
+    return "".join([*parts, value[end:]])
 
 
 def _extended(value: str) -> str:
     present = [part.strip() for part in value.split(",") if part.strip()]
+    if present == ["*"]:  # everything goes without a proxy; beside others an asterisk means nothing
+        return value
     return ",".join([*present, *(address for address in DIRECT if address not in present)])

@@ -7,35 +7,40 @@ annotation, from which ``uninject`` takes it back. Injected twice is injected on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
 from msgspec import Struct, field, json
 
 from sidecar.core.key.json_rule import UNREADABLE
-from sidecar.core.pods.container import CONFIG, SECRET, STATE, TEMPORARY, container, volumes
-from sidecar.core.pods.environment import EXCEPTIONS, EnvironmentChange, redirect, restore
-from sidecar.core.pods.settings import CONTAINER, INJECT, NATIVE_SINCE, SKIP, STATUS, Injection, tuned
+from sidecar.core.pods.container import VOLUMES, container, has_resources, probes, volumes
+from sidecar.core.pods.environment import EnvironmentChange, redirect, restore
+from sidecar.core.pods.reasons import reason, refusal
+from sidecar.core.pods.settings import CONTAINER, NATIVE_SINCE, SKIP, STATUS, Injection, tuned
+from sidecar.core.pods.shape import shape_of
 
-MESH = frozenset({"istio-init", "istio-proxy", "istio-validation", "linkerd-init", "linkerd-proxy", "azwi-proxy",
-                  "azwi-proxy-init"})  # fmt: skip
-"""Containers of other injectors: they get no variables, and ours starts behind them, because they make the network."""
+CAPTURING = frozenset({
+    "istio-init", "istio-proxy", "istio-validation", "linkerd-init", "linkerd-network-validator", "linkerd-proxy",
+})  # fmt: skip
+"""Containers of meshes, which take the pod's connections: what kubelet asks comes through them, or not at all."""
 
-MIRROR = "kubernetes.io/config.mirror"
-"""The annotation of a mirror of a static pod."""
-
-SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease"})
+MESH = CAPTURING | {"azwi-proxy", "azwi-proxy-init"}
+"""
+Containers of other injectors: they get no variables, and ours starts behind those that stand first, for they make the
+network.
+"""
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _IDENTITY = "azure.workload.identity/use"
-_VOLUMES = frozenset({CONFIG, SECRET, STATE, TEMPORARY})
+_TABLES = (("metadata", "annotations"), ("metadata", "labels"), ("spec", "initContainers"), ("spec", "volumes"))
 
 
 class Status(Struct, omit_defaults=True):
     """
     What an injection did, as the status annotation has it. *revision* is that of the webhook; *made* are tables and
-    lists that were not there.
+    lists that were not there, *nulls* those that had no value. Other versions of this program read it, too: members
+    are only ever added.
     """
 
     variant: str
@@ -43,16 +48,21 @@ class Status(Struct, omit_defaults=True):
     containers: dict[str, EnvironmentChange] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     annotations: list[str] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
     made: list[str] = field(default_factory=list)
+    nulls: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
 
 class Injected(Struct, frozen=True):
-    """The *pod* afterwards, what people should know, and the variables by which calls arrive, by container."""
+    """
+    The *pod* afterwards, what people should know, and for each container the variables by which its calls arrive, with
+    their addresses.
+    """
 
     pod: Mapping[str, Any]
     warnings: list[str]
-    variables: dict[str, list[str]]
+    arrivals: dict[str, dict[str, str]]
 
 
 class Kept(Struct, frozen=True):
@@ -70,20 +80,25 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
     Inject *pod* (an object with ``metadata`` and ``spec``, also a pod template), which lies in *namespace* and belongs
     to an *owner* of that kind (``Job``), if known.
     """
-    if (reason := _reason(pod, settings, namespace, owner)) is not None:
-        return Kept(pod, reason)
+    shape = shape_of(pod)
+    if isinstance(shape, str):
+        return Kept(pod, f"it does not have the form of a pod: {shape}")
+    if (why := refusal(shape)) is not None:
+        return Kept(pod, why)
     status = _status(pod)
-    if status is not None and _is_stripped(pod):
+    why = reason(shape, settings, namespace=namespace, owner=owner, injected=status is not None)
+    if status is not None and why is None and _is_stripped(pod):
         why = "another webhook has taken restartPolicy from the init container; the pod would hang there"
+    if why is not None:
         return Kept(uninject(pod), why)
     found = deepcopy(dict(pod))
-    metadata, spec = found.setdefault("metadata", {}), found["spec"]
+    metadata, spec = _table(found, "metadata"), found["spec"]
     annotations: dict[str, Any] = {**(metadata.get("annotations") or {})}
     texts = {name: _text(value) for name, value in annotations.items()}
     chosen, warnings = tuned(settings, texts)
     if status is None:
         variant = "native" if settings.version >= NATIVE_SINCE else "classic"
-        status = Status(variant, settings.revision, made=_absent(pod))
+        status = Status(variant, settings.revision, made=_absent(pod), nulls=_null(pod))
         _add(spec, chosen, status)
         if status.variant == "classic" and _DEFAULT_CONTAINER not in annotations:
             annotations[_DEFAULT_CONTAINER] = _first(spec)
@@ -91,89 +106,45 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
         if settings.identity and _IDENTITY not in (metadata.get("labels") or {}):
             metadata["labels"] = {**(metadata.get("labels") or {}), _IDENTITY: "true"}
             status.labels.append(_IDENTITY)
-    skipped = {name.strip() for name in texts.get(SKIP, "").split(",")}
-    for one in _own(spec, skipped):
-        if one["name"] in status.containers:
-            continue
-        outcome = redirect(one, chosen.services, texts)
-        if outcome.variables != list(one.get("env") or ()):
-            one["env"] = outcome.variables
-        status.containers[one["name"]] = outcome.change
-        status.left += outcome.left
+    _place(spec, chosen)
+    arrivals = _redirect(spec, chosen, status, texts)
     metadata["annotations"] = {**annotations, STATUS: json.encode(status).decode()}
-    variables = {name: [*change.rewritten, *change.set] for name, change in status.containers.items()}
-    urls = {name: [each for each in names if each not in EXCEPTIONS] for name, names in variables.items()}
-    return Injected(found, [*warnings, *status.left], urls)
+    return Injected(found, [*warnings, *status.left], arrivals)
 
 
 def uninject(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     """*pod* as it was before it was injected; *pod* itself if it was not."""
-    status = _status(pod)
-    if status is None:
+    if isinstance(shape_of(pod), str) or (status := _status(pod)) is None:
         return pod
     found = deepcopy(dict(pod))
     metadata, spec = found["metadata"], found["spec"]
-    _take_out(spec)
-    for one in (*(spec.get("initContainers") or ()), *spec["containers"]):
+    _take_out(spec, frozenset(status.volumes) or VOLUMES)
+    for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
         change = status.containers.get(one["name"])
-        if change is not None and "env" in one:
+        if change is not None and one.get("env"):
             one["env"] = restore(one["env"], change)
-            if change.bare and not one["env"]:
-                del one["env"]
+            _as_before(one, "env", gone=change.bare, null=change.null)
     for name in (STATUS, *status.annotations):
         metadata["annotations"].pop(name, None)
     for name in status.labels:
-        metadata["labels"].pop(name, None)
+        (metadata.get("labels") or {}).pop(name, None)
     for table, name in ((metadata, "annotations"), (metadata, "labels"), (spec, "initContainers"), (spec, "volumes"),
                         (found, "metadata")):  # fmt: skip
-        if name in status.made and not table.get(name):
-            table.pop(name, None)
+        _as_before(table, name, gone=name in status.made, null=name in status.nulls)
     return found
 
 
 def is_injected(pod: Mapping[str, Any]) -> bool:
-    """Whether *pod* bears our status annotation."""
-    return _status(pod) is not None
-
-
-def _reason(pod: Mapping[str, Any], settings: Injection, namespace: str, owner: str) -> str | None:
-    """Why *pod* must not be injected; None if it may."""
-    metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
-    annotations = metadata.get("annotations") or {}
-    label = (metadata.get("labels") or {}).get(INJECT)
-    selector = spec.get("nodeSelector") or {}
-    architecture = selector.get("kubernetes.io/arch", selector.get("beta.kubernetes.io/arch"))
-    system = (spec.get("os") or {}).get("name", selector.get("kubernetes.io/os", "linux"))
-    taken = _taken(spec, settings.ports)
-    checks = (
-        (label == "disabled", f"its label {INJECT} says disabled"),
-        (label not in {None, "enabled", "disabled"}, f"its label {INJECT} says {label!r}; write enabled or disabled"),
-        (not spec.get("containers"), "it has no containers"),
-        (namespace in {*SYSTEM, settings.namespace}, f"namespace {namespace} is left alone"),
-        (MIRROR in annotations, "it is a mirror of a static pod, which no webhook can change"),
-        (spec.get("hostNetwork") is True, "hostNetwork: the sidecar's ports would be those of the node"),
-        (system == "windows", "os: windows, and the image is for Linux"),
-        (architecture is not None and architecture not in settings.architectures,
-         f"architecture {architecture}, for which the image is not built"),
-        (owner == "Job" and settings.version < NATIVE_SINCE,
-         "a Job on a cluster before 1.29: it would never end beside a container that goes on running"),
-        (bool(taken) and not is_injected(pod), f"port {', '.join(map(str, taken))} is the application's, and ours"),
-        (not is_injected(pod) and _is_occupied(spec), f"it has a container or a volume called {CONTAINER} already"),
-    )  # fmt: skip
-    return next((text for holds, text in checks if holds), None)
+    """Whether *pod* bears our status annotation, and has our container."""
+    return not isinstance(shape_of(pod), str) and _status(pod) is not None
 
 
 def _add(spec: dict[str, Any], settings: Injection, status: Status) -> None:
     """Put our container and its volumes into *spec*."""
     native = status.variant == "native"
-    ours = container(settings, spec, native=native)
     kind = "initContainers" if native else "containers"
-    others = list(spec.get(kind) or ())
-    if native:
-        behind = max((at + 1 for at, one in enumerate(others) if one["name"] in MESH), default=0)
-    else:  # kubelet starts the others only when our postStart has ended; a mesh's container may do the same
-        behind = next((at for at, one in enumerate(others) if one["name"] not in MESH), len(others))
-    spec[kind] = [*others[:behind], ours, *others[behind:]]
+    spec[kind] = [*(spec.get(kind) or ()), container(settings, spec, native=native)]
+    status.volumes = [volume["name"] for volume in volumes()]
     spec["volumes"] = [*(spec.get("volumes") or ()), *volumes()]
 
 
@@ -183,35 +154,64 @@ def _first(spec: Mapping[str, Any]) -> str:
     return next((name for name in names if name not in MESH), names[0])
 
 
-def _take_out(spec: dict[str, Any]) -> None:
-    """Take our container and its volumes out of *spec*."""
+def _place(spec: dict[str, Any], settings: Injection) -> None:
+    """
+    See that our container stands before all that may need it, and can be asked. Other webhooks come between two calls,
+    and may have put something before it. Kubelet starts init containers in their order, and containers, too: each when
+    the hook of the one before has ended.
+    """
     for kind in ("initContainers", "containers"):
-        if kind in spec:
+        starting = list(spec.get(kind) or ())
+        at = next((at for at, one in enumerate(starting) if one["name"] == CONTAINER), 0)
+        if any(one["name"] not in MESH for one in starting[:at]):
+            others = [*starting[:at], *starting[at + 1 :]]
+            behind = next(place for place, one in enumerate(others) if one["name"] not in MESH)
+            spec[kind] = [*others[:behind], starting[at], *others[behind:]]
+    all_of_them = (*(spec.get("initContainers") or ()), *spec["containers"])
+    if any(one["name"] in CAPTURING for one in all_of_them):
+        for one in all_of_them:
+            if one["name"] == CONTAINER:
+                one.update(probes(settings.health_port, behind_mesh=True))
+
+
+def _redirect(
+    spec: Mapping[str, Any], settings: Injection, status: Status, texts: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Give the pod's own containers their variables, and write into *status* what was done."""
+    skipped = {name.strip() for name in texts.get(SKIP, "").split(",")} - {""}
+    early, others = list(_own(spec.get("initContainers") or ())), list(_own(spec["containers"]))
+    arrivals: dict[str, dict[str, str]] = {}
+    status.left = []
+    if has_resources(spec):
+        status.left.append("the pod as a whole has resources, which the sidecar shares; see that they suffice for both")
+    for name in sorted(skipped - {one["name"] for one in (*early, *others)}):
+        status.left.append(f"{SKIP}: there is no container {name}")
+    for one in early if status.variant == "classic" else ():
+        status.left.append(f"{one['name']}: starts before the sidecar on clusters before 1.29; its calls do not arrive")
+    for one in (*(early if status.variant == "native" else ()), *others):
+        if one["name"] in skipped:
+            continue
+        outcome = redirect(one, settings.services, texts, status.containers.get(one["name"]))
+        if outcome.variables != list(one.get("env") or ()):
+            one["env"] = outcome.variables
+        status.containers[one["name"]] = outcome.change
+        status.left += outcome.left
+        arrivals[one["name"]] = outcome.arrivals
+    return arrivals
+
+
+def _take_out(spec: dict[str, Any], ours: frozenset[str]) -> None:
+    """Take our container, and the volumes *ours*, out of *spec*."""
+    for kind in ("initContainers", "containers"):
+        if spec.get(kind):
             spec[kind] = [one for one in spec[kind] if one["name"] != CONTAINER]
-    if "volumes" in spec:
-        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] not in _VOLUMES]
+    if spec.get("volumes"):
+        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] not in ours]
 
 
-def _own(spec: Mapping[str, Any], skipped: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """The pod's own containers."""
-    for one in (*(spec.get("initContainers") or ()), *spec["containers"]):
-        if one["name"] != CONTAINER and one["name"] not in MESH and one["name"] not in skipped:
-            yield one
-
-
-def _taken(spec: Mapping[str, Any], ports: Sequence[int]) -> list[int]:
-    """Ports of ours that a container of the pod says are its own."""
-    said = {
-        port.get("containerPort")
-        for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))
-        for port in one.get("ports") or ()
-        if one.get("name") != CONTAINER
-    }
-    return [port for port in ports if port in said]
-
-
-def _is_occupied(spec: Mapping[str, Any]) -> bool:
-    return _has_container(spec) or any(volume.get("name") in _VOLUMES for volume in spec.get("volumes") or ())
+def _own(containers: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """The pod's own containers, of one kind."""
+    return (one for one in containers if one["name"] != CONTAINER and one["name"] not in MESH)
 
 
 def _has_container(spec: Mapping[str, Any]) -> bool:
@@ -242,6 +242,14 @@ def _status(pod: Mapping[str, Any]) -> Status | None:
         return None
 
 
+def _as_before(table: dict[str, Any], name: str, *, gone: bool, null: bool) -> None:
+    """Make what is empty now as it was before it was made: *gone*, or without a value."""
+    if not table.get(name) and gone:
+        table.pop(name, None)
+    elif not table.get(name) and null:
+        table[name] = None
+
+
 def _text(value: Any) -> str:
     """An annotation of a manifest, where it may be a number or nothing: an API server has texts only."""
     return value if isinstance(value, str) else "" if value is None else str(value)
@@ -249,7 +257,18 @@ def _text(value: Any) -> str:
 
 def _absent(pod: Mapping[str, Any]) -> list[str]:
     """The tables and lists that *pod* does not have."""
-    metadata, spec = pod.get("metadata") or {}, pod["spec"]
-    found = [name for name in ("annotations", "labels") if name not in metadata]
-    found += [name for name in ("initContainers", "volumes") if name not in spec]
-    return found if "metadata" in pod else [*found, "metadata"]
+    absent = [name for table, name in _TABLES if name not in (pod.get(table) or {})]
+    return absent if "metadata" in pod else [*absent, "metadata"]
+
+
+def _null(pod: Mapping[str, Any]) -> list[str]:
+    """The tables and lists of *pod* that have no value."""
+    found = [name for table, name in _TABLES if (pod.get(table) or {}).get(name, "") is None]
+    return [*found, "metadata"] if pod.get("metadata", "") is None else found
+
+
+def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """The table *name* of *document*, which is made if it is not there."""
+    found: dict[str, Any] = document.get(name) or {}
+    document[name] = found
+    return found

@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sidecar.core.rules import Rules, host_of
+from sidecar.core.pods.services import Reachable, reachable
+
+__all__ = [
+    "CONTAINER", "DEFAULT_MEMORY", "DOMAIN", "INJECT", "LEAST_CPU", "NATIVE_SINCE", "NEWEST", "NO_PROXY", "PORTS",
+    "REASON", "SKIP", "STATUS", "Injection", "Reachable", "amount", "reachable", "started_by", "tuned", "version_of",
+]  # fmt: skip
 
 DOMAIN = "ai-sidecar.dev/"
 """What the names of our labels and annotations begin with."""
@@ -36,6 +41,9 @@ NEWEST = (1, 34)
 PORTS = (7400, 7490, 7491)
 """The ports of calls, admin and health: see ``core/rules``."""
 
+DEFAULT_MEMORY = "16Mi"
+"""How much the memory tier may hold where neither an annotation nor the ConfigMap says it."""
+
 _CPU = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,3})?\Z|[0-9]{1,6}m\Z")
 _BYTES = re.compile(r"[0-9]{1,9}(Ki|Mi|Gi)\Z")
 _QUANTITY = re.compile(r"([0-9.]+)(m|k|M|G|T|Ki|Mi|Gi|Ti)?\Z")
@@ -47,26 +55,12 @@ _VERSION = re.compile(r"v?([0-9]+)\.([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Reachable:
-    """
-    A service as applications reach it: *base* is its base URL on loopback, *hosts* are those of its regions. *resource*
-    tells that the first label of the host is a resource, which the base URL goes on with; *suffixes* are then the rest
-    of the host.
-    """
-
-    name: str
-    base: str
-    hosts: frozenset[str] = frozenset()
-    suffixes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Injection:
     """
     The settings. *image* by digest; *architectures* for which it is built; *services* as in the ConfigMap; *namespace*
-    is the webhook's own. Quantities as Kubernetes has them; *cpu_limit* ``""`` for none. *identity*: regions or
-    Redis use a workload identity, so pods need its label. *ports* are all that the sidecar opens, *health_port* among
-    them. *drain* is ``limits.drain``, seconds.
+    is the webhook's own. Quantities as Kubernetes has them; *cpu_limit* ``""`` for none; *memory* ``""`` for what the
+    ConfigMap says, or ``DEFAULT_MEMORY``. *identity*: regions or Redis use a workload identity, so pods need its label.
+    *ports* are all that the sidecar opens, *health_port* among them. *drain* is ``limits.drain``, seconds.
     """
 
     image: str
@@ -75,7 +69,7 @@ class Injection:
     architectures: frozenset[str] = frozenset({"amd64", "arm64"})
     namespace: str = "ai-sidecar"
     revision: str = ""
-    memory: str = "16Mi"
+    memory: str = ""
     cpu_request: str = "50m"
     memory_request: str = "96Mi"
     cpu_limit: str = ""
@@ -101,6 +95,8 @@ Annotations that tune a quantity, without ``DOMAIN``: its name, and the least th
 sidecar is killed or does not start in time, and a native one would hold the pod in Init.
 """
 
+_DEFAULTS = {"memory": "the ConfigMap's, or 16Mi,", "cpu_limit": "none"}
+
 _OTHERS = (NO_PROXY, SKIP)
 _OURS = frozenset({STATUS, REASON})
 
@@ -116,7 +112,7 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
         value = annotations.get(DOMAIN + word)
         if value is None:
             continue
-        default = getattr(settings, name) or "none"
+        default = getattr(settings, name) or _DEFAULTS.get(name, "")
         found = _number(value)
         if (_CPU if word.startswith("cpu") else _BYTES).match(value) is None:
             example = "100m or 0.5" if word.startswith("cpu") else "64Mi"
@@ -130,9 +126,10 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
         if limit and _number(request) > _number(limit):
             warnings.append(f"{DOMAIN}{what}-request: {request} is above the limit; {limit} is used")
             settings = _with(settings, f"{what}_request", limit)
-    if 2 * _number(settings.memory) > _number(settings.memory_limit):
+    if 2 * _number(settings.memory or "0") > _number(settings.memory_limit):
         warnings.append(
-            f"{DOMAIN}memory: {settings.memory} is above half of the memory limit; {default_memory} is used"
+            f"{DOMAIN}memory: {settings.memory} is above half of the memory limit; "
+            f"{default_memory or _DEFAULTS['memory']} is used"
         )
         settings = _with(settings, "memory", default_memory)
     return settings, warnings
@@ -172,20 +169,6 @@ def _stranger(name: str) -> str:
 def _with(settings: Injection, name: str, value: Any) -> Injection:
     change: dict[str, Any] = {name: value}
     return replace(settings, **change)
-
-
-def reachable(rules: Rules) -> tuple[Reachable, ...]:
-    """The services of a configuration, as applications in its pod reach them."""
-    found = []
-    for service in rules.services:
-        port = service.port or rules.listen.port
-        base = f"http://127.0.0.1:{port}{'' if service.port else service.path}"
-        hosts = [host_of(region.url) for region in service.regions]
-        suffixes = tuple(host.removeprefix("{resource}") for host in hosts if host.startswith("{resource}"))
-        plain = frozenset(host for host in hosts if not host.startswith("{resource}"))
-        if service.port or service.path:
-            found.append(Reachable(service.name, base, plain, suffixes))
-    return tuple(found)
 
 
 def version_of(text: str) -> tuple[int, int] | None:

@@ -11,10 +11,10 @@ from sidecar.core.pods.settings import NO_PROXY, Reachable
 
 HERE = "http://127.0.0.1:7400"
 SERVICES = (
-    Reachable("openai", f"{HERE}/openai", frozenset({"api.openai.com"})),
-    Reachable("anthropic", f"{HERE}/anthropic", frozenset({"api.anthropic.com"})),
-    Reachable("azure-openai", f"{HERE}/azure", suffixes=(".openai.azure.com",)),
-    Reachable("documents", "http://127.0.0.1:7401", frozenset({"di.cognitiveservices.azure.com"})),
+    Reachable("openai", f"{HERE}/openai", ("https://api.openai.com",), "OPENAI_BASE_URL", "/v1"),
+    Reachable("anthropic", f"{HERE}/anthropic", ("https://api.anthropic.com",), "ANTHROPIC_BASE_URL"),
+    Reachable("azure-openai", f"{HERE}/azure", ("https://{resource}.openai.azure.com",)),
+    Reachable("documents", "http://127.0.0.1:7401", ("https://di.cognitiveservices.azure.com",)),
 )
 ALL_DIRECT = ",".join(DIRECT)
 
@@ -157,3 +157,146 @@ def test_there_and_back(one):
     outcome = redirect(one, SERVICES, {})
 
     assert list(one.get("env") or ()) == restore(outcome.variables, outcome.change)
+
+
+def left(one: dict[str, Any], **annotations: str) -> list[str]:
+    """What people should know of a container."""
+    return redirect(one, SERVICES, annotations).left
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (env(RESOURCE="c", X="https://$(RESOURCE).openai.azure.com/"), {"X": f"{HERE}/azure/c/"}),
+        (env(BASE="https://api.openai.com", OPENAI_BASE_URL="$(BASE)/v1"), {"BASE": f"{HERE}/openai"}),
+        (env(X="https://$(LATER).openai.azure.com/", LATER="c"), {}),
+        (env(X="https://$$(A).openai.azure.com"), {}),
+        ([*env(OPENAI_BASE_URL="https://first.example"), *env(OPENAI_BASE_URL="https://api.openai.com/v1")],
+         {"OPENAI_BASE_URL": f"{HERE}/openai/v1"}),
+        ([*env(OPENAI_BASE_URL="https://api.openai.com/v1"), *env(OPENAI_BASE_URL="https://last.example")], {}),
+        (env(OPENAI_API_BASE="https://api.openai.com/v1"), {"OPENAI_API_BASE": f"{HERE}/openai/v1"}),
+        (env(AZURE_OPENAI_BASE_URL="https://c.openai.azure.com/openai/v1/"),
+         {"AZURE_OPENAI_BASE_URL": f"{HERE}/azure/c/openai/v1/"}),
+    ],
+)  # fmt: skip
+def test_what_kubernetes_makes_of_values(variables, expected):
+    """It fills in what stands before, and of equal names the last holds; so only that is rewritten."""
+    outcome = redirect(container(variables), SERVICES, {})
+    changed = [new for old, new in zip(variables, outcome.variables, strict=False) if old != new]
+
+    assert expected == {each["name"]: each["value"] for each in changed}
+    assert variables == restore(outcome.variables, outcome.change)
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_set"),
+    [
+        (env(), True),
+        (env(OPENAI_API_KEY="x", OPENAI_ORG_ID="y"), True),
+        (env(OPENAI_API_BASE="https://api.openai.com/v1"), True),
+        (env(OPENAI_API_BASE="https://my-proxy.corp/v1"), False),
+        (env(OPENAI_ENDPOINT="https://my-proxy.corp/v1"), False),
+        (env(AZURE_OPENAI_API_KEY="x"), False),
+        ([{"name": "OPENAI_API_BASE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}], False),
+        ([{"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}], True),
+    ],
+)
+def test_another_place_for_the_same_calls(variables, is_set):
+    """A library that reads both would send its calls, with the key of that place, to the vendor."""
+    assert is_set is ("OPENAI_BASE_URL" in after(container(variables)))
+    assert is_set is not any(
+        line.startswith("app: OPENAI_BASE_URL is not set: ") for line in left(container(variables))
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (
+            container(env(OPENAI_BASE_URL="https://my-proxy.corp/v1")),
+            "OPENAI_BASE_URL goes elsewhere: to my-proxy.corp,",
+        ),
+        (container(env(LLM_URL="http://vllm.svc:8000/v1")), "LLM_URL goes elsewhere: to vllm.svc,"),
+        (container(env(X="https://c.cognitiveservices.azure.cn/")), "to c.cognitiveservices.azure.cn,"),
+        (container(env(X="https://c.openai.azure.us/?key=hunter2")), "X goes elsewhere: to c.openai.azure.us,"),
+        (container(env(X='{"url": "https://api.openai.com/v1"}')), "a URL of api.openai.com stands in the variable X,"),
+        (container(command=["run", "--url=https://api.openai.com"]), "a URL of api.openai.com stands in its command,"),
+        (container(args=["https://api.openai.com", 3]), "a URL of api.openai.com stands in its args,"),
+        (
+            container(env(ANTHROPIC_BASE_URL="https://$(HOST)/")),
+            "ANTHROPIC_BASE_URL stays as it is: it comes from else",
+        ),
+        (container(env(ANTHROPIC_BASE_URL="")), "ANTHROPIC_BASE_URL stays as it is, and is no URL"),
+        (container(env(DATABASE_URL="https://db.example/x")), ""),
+        (container(env(OPENAI_BASE_URL=f"{HERE}/openai/v1", ANTHROPIC_BASE_URL=f"{HERE}/anthropic")), ""),
+        (container(args=["--url", "https://other.example"]), ""),
+    ],
+)
+def test_what_will_not_arrive(one, expected):
+    """It is said, with the host and nothing else of the value."""
+    found = left(one)
+
+    assert bool(expected) == bool(found)
+    assert any(expected in line for line in found) or not expected
+    assert not any("hunter2" in line for line in found)
+
+
+def test_addresses():
+    """By which variable calls arrive, and where: also by those that were so already, or are made of others."""
+    one = container(env(BASE="https://api.openai.com", LLM="$(BASE)/v1", ANTHROPIC_BASE_URL=f"{HERE}/anthropic"))
+
+    assert {
+        "BASE": f"{HERE}/openai", "LLM": f"{HERE}/openai/v1", "OPENAI_BASE_URL": f"{HERE}/openai/v1",
+        "ANTHROPIC_BASE_URL": f"{HERE}/anthropic",
+    } == redirect(one, SERVICES, {}).arrivals  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variables", "more", "asked", "expected", "warned"),
+    [
+        (env(NO_PROXY="*"), {}, None, {"NO_PROXY": "*"}, False),
+        (env(HTTPS_PROXY="http://p", NO_PROXY="*"), {}, None, {"NO_PROXY": "*", "no_proxy": "*"}, False),
+        (env(NO_PROXY="*,a"), {}, None, {"NO_PROXY": f"*,a,{ALL_DIRECT}"}, False),
+        (env(HTTPS_PROXY="http://p"), {"envFrom": [{}]}, None, {}, True),
+        ([*env(HTTPS_PROXY="http://p"), {"name": "NO_PROXY", "valueFrom": {}}], {}, None, {}, True),
+        ([*env(NO_PROXY="a"), {"name": "HTTPS_PROXY", "valueFrom": {}}], {}, None,
+         {"NO_PROXY": f"a,{ALL_DIRECT}"}, True),
+        ([*env(NO_PROXY="a", no_proxy="a"), {"name": "HTTPS_PROXY", "valueFrom": {}}], {}, None,
+         {"NO_PROXY": f"a,{ALL_DIRECT}", "no_proxy": f"a,{ALL_DIRECT}"}, False),
+        ([{"name": "NO_PROXY", "valueFrom": {}}], {}, None, {}, False),
+        ([{"name": "NO_PROXY", "valueFrom": {}}], {}, ".c", {"no_proxy": f".c,{ALL_DIRECT}"}, True),
+        (env(HTTPS_PROXY="http://p"), {"envFrom": [{}]}, ".c",
+         {"NO_PROXY": f".c,{ALL_DIRECT}", "no_proxy": f".c,{ALL_DIRECT}"}, False),
+    ],
+)  # fmt: skip
+def test_exceptions_of_others(variables, more, asked, expected, warned):
+    """One spelling must not hide what somebody else supplies in the other; and an asterisk is only alone what it is."""
+    one = container(variables, **more)
+    annotations = {} if asked is None else {NO_PROXY: asked}
+    found = after(one, **annotations)
+
+    assert expected == {name: found[name] for name in ("NO_PROXY", "no_proxy") if name in found}
+    assert warned == any("PROXY" in line or "proxy" in line for line in left(one, **annotations))
+
+
+def test_what_others_change_afterwards():
+    """The second call takes their URL up; taking back leaves what is theirs."""
+    first = redirect(container(env(OPENAI_BASE_URL="https://api.openai.com/v1")), SERVICES, {})
+    changed = [{**each} for each in first.variables]
+    changed[0]["value"] = "https://api.openai.com/v2"
+    changed[1]["value"] = "https://my-proxy.corp"
+    second = redirect(container(changed), SERVICES, {}, first.change)
+
+    assert [f"{HERE}/openai/v2", "https://my-proxy.corp"] == [each["value"] for each in second.variables]
+    assert changed == restore(second.variables, second.change)
+    assert any("ANTHROPIC_BASE_URL goes elsewhere" in line for line in second.left)
+    assert {"OPENAI_BASE_URL": "https://api.openai.com/v1"} == first.change.rewritten, "the first change is as it was"
+
+
+def test_twice_is_once():
+    """The second call finds nothing to do, and knows the same."""
+    one = container(env(LLM="https://api.openai.com", HTTPS_PROXY="http://p", NO_PROXY="x"), envFrom=[{}])
+    first = redirect(one, SERVICES, {})
+    second = redirect({**one, "env": first.variables}, SERVICES, {}, first.change)
+
+    assert first == second

@@ -12,7 +12,7 @@ from sidecar.core.pods.inject import Injected, Kept, inject, is_injected, uninje
 from sidecar.core.pods.patch import diff
 from sidecar.core.pods.settings import CONTAINER, DOMAIN, INJECT, SKIP, STATUS, Injection, Reachable, tuned, version_of
 
-SERVICES = (Reachable("openai", "http://127.0.0.1:7400/openai", frozenset({"api.openai.com"})),)
+SERVICES = (Reachable("openai", "http://127.0.0.1:7400/openai", ("https://api.openai.com",), "OPENAI_BASE_URL", "/v1"),)
 NATIVE = Injection("image@sha256:1", SERVICES)
 CLASSIC = Injection("image@sha256:1", SERVICES, version=(1, 27))
 
@@ -219,14 +219,14 @@ def test_annotations_that_are_wrong(value: str):
     """A warning, and the default."""
     settings, warnings = tuned(NATIVE, {f"{DOMAIN}memory": value})
 
-    assert ("16Mi", 1) == (settings.memory, len(warnings))
+    assert ("", 1) == (settings.memory, len(warnings))
     assert isinstance(inject(pod(annotations={f"{DOMAIN}memory": value}), NATIVE), Injected)
 
 
 @pytest.mark.parametrize(
     ("word", "value", "expected"),
     [
-        ("memory", "4Mi", "4Mi"), ("memory", "1Mi", "16Mi"), ("memory", "16m", "16Mi"), ("memory", "1.5Mi", "16Mi"),
+        ("memory", "4Mi", "4Mi"), ("memory", "1Mi", ""), ("memory", "16m", ""), ("memory", "1.5Mi", ""),
         ("cpu-limit", "50m", "50m"), ("cpu-limit", "0.5", "0.5"), ("cpu-limit", "1m", ""), ("cpu-limit", "64Mi", ""),
         ("memory-limit", "96Mi", "96Mi"), ("memory-limit", "8Mi", "256Mi"), ("memory-limit", "1Gi", "1Gi"),
         ("cpu-request", "0", "50m"), ("cpu-request", "2", "2"),
@@ -253,8 +253,8 @@ def test_a_start_in_a_guaranteed_pod():
 
 @pytest.mark.parametrize(
     ("annotations", "expected"),
-    [({"memory": "128Mi"}, "128Mi"), ({"memory": "129Mi"}, "16Mi"), ({"memory": "999Gi"}, "16Mi"),
-     ({"memory": "1Gi", "memory-limit": "2Gi"}, "1Gi"), ({"memory": "64Mi", "memory-limit": "96Mi"}, "16Mi")],
+    [({"memory": "128Mi"}, "128Mi"), ({"memory": "129Mi"}, ""), ({"memory": "999Gi"}, ""),
+     ({"memory": "1Gi", "memory-limit": "2Gi"}, "1Gi"), ({"memory": "64Mi", "memory-limit": "96Mi"}, "")],
 )  # fmt: skip
 def test_a_cache_within_the_container(annotations, expected):
     """It does not outgrow the memory limit: the rest of the process needs some."""
@@ -351,3 +351,130 @@ def test_grace(settings, grace, drain, expected):
     found = {variable["name"]: variable.get("value") for variable in ours["env"]}
 
     assert expected == found.get("SIDECAR_LIMITS_DRAIN")
+
+
+MESHES = {
+    "classic Istio": ([{"name": "istio-init"}], [{"name": "istio-proxy"}]),
+    "Istio's CNI": ([{"name": "istio-validation"}], [{"name": "istio-proxy"}]),
+    "native Istio": ([{"name": "istio-init"}, {"name": "istio-proxy", "restartPolicy": "Always"}], []),
+    "classic Linkerd": ([{"name": "linkerd-init"}], [{"name": "linkerd-proxy"}]),
+}
+
+
+@pytest.mark.parametrize(("first", "beside"), MESHES.values(), ids=MESHES)
+def test_probes_behind_a_mesh(first, beside):
+    """A mesh takes what kubelet sends from outside, so kubelet asks in the container: else the pod hangs in Init."""
+    both = injected(pod({"name": "app"}, *beside, initContainers=[*first, {"name": "migrate"}]))
+    [ours] = [one for one in both["spec"]["initContainers"] if one["name"] == CONTAINER]
+
+    assert [*names(first), CONTAINER, "migrate"] == names(both["spec"]["initContainers"])
+    assert {"exec"} == {key for key in (*ours["startupProbe"], *ours["livenessProbe"]) if key in {"exec", "httpGet"}}
+
+
+def test_a_mesh_that_comes_later():
+    """It was not there at the first call; at the second the probes change, and the place does not."""
+    later = deepcopy(injected(pod()))
+    later["spec"]["initContainers"].append({"name": "istio-init"})
+    later["spec"]["containers"].append({"name": "istio-proxy"})
+    outcome = inject(later, NATIVE)
+
+    assert isinstance(outcome, Injected)
+
+    [ours, other] = outcome.pod["spec"]["initContainers"]
+
+    assert (CONTAINER, "istio-init", True) == (ours["name"], other["name"], "exec" in ours["startupProbe"])
+
+
+def test_workload_identity_is_no_mesh():
+    """Its proxy takes only what goes to the identity endpoint."""
+    [_, ours] = injected(pod(initContainers=[{"name": "azwi-proxy-init"}]))["spec"]["initContainers"]
+
+    assert "httpGet" in ours["startupProbe"]
+
+
+def test_something_that_comes_before_us():
+    """An init container that another webhook puts before ours may call, too; so ours goes first again."""
+    later = deepcopy(injected(pod(initContainers=[{"name": "migrate"}])))
+    later["spec"]["initContainers"].insert(0, {"name": "fetch"})
+    outcome = inject(later, NATIVE)
+
+    assert isinstance(outcome, Injected)
+    assert [CONTAINER, "fetch", "migrate"] == names(outcome.pod["spec"]["initContainers"])
+    assert {"OPENAI_BASE_URL": "http://127.0.0.1:7400/openai/v1"} == outcome.arrivals["fetch"]
+
+
+def test_what_starts_before_a_classic_sidecar():
+    """Its calls would be refused, and the pod would hang; so they go where they went, and that is said."""
+    outcome = inject(pod(initContainers=[{"name": "migrate"}]), CLASSIC)
+
+    assert isinstance(outcome, Injected)
+    assert [{"name": "migrate"}] == outcome.pod["spec"]["initContainers"]
+    assert ["app"] == list(outcome.arrivals)
+    assert any(line.startswith("migrate: starts before the sidecar") for line in outcome.warnings)
+
+
+def test_the_first_container_that_is_the_applications():
+    """A mesh may stand first; ``kubectl exec`` goes to the application all the same."""
+    found = injected(pod({"name": "istio-proxy"}, {"name": "app"}), CLASSIC)
+
+    assert "app" == found["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spec", "container"),
+    [
+        (None, {}, {}), ({"annotations": None}, {}, {}), ({"labels": None, "annotations": {}}, {}, {}),
+        ({}, {"volumes": None, "initContainers": None}, {}), ({}, {"volumes": [], "initContainers": []}, {}),
+        ({}, {}, {"env": None}), ({}, {}, {"env": []}), ({}, {}, {"env": None, "envFrom": None, "ports": None}),
+        ({}, {"nodeSelector": None, "affinity": None, "os": None, "securityContext": None}, {"resources": None}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("settings", [NATIVE, CLASSIC, Injection("image", SERVICES, identity=True)])
+def test_what_is_empty_or_null(metadata, spec, container, settings):
+    """Manifests have such; each comes back as it was."""
+    injected({"metadata": metadata, "spec": {"containers": [{"name": "app", **container}], **spec}}, settings)
+
+
+def test_resources_of_the_pod_as_a_whole():
+    """Those of its containers must fit in, else the API server refuses the pod; ours has none."""
+    whole = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+    outcome = inject(pod(resources=whole), NATIVE)
+
+    assert isinstance(outcome, Injected)
+    assert "resources" not in outcome.pod["spec"]["initContainers"][0]
+    assert any("shares" in line for line in outcome.warnings)
+    assert "resources" in injected(pod(resources={}))["spec"]["initContainers"][0]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "expected"),
+    [(None, ("SIDECAR_DEFAULT_CACHE_MEMORY_MAX_BYTES", "16Mi")), ("64Mi", ("SIDECAR_CACHE_MEMORY_MAX_BYTES", "64Mi")),
+     ("much", ("SIDECAR_DEFAULT_CACHE_MEMORY_MAX_BYTES", "16Mi"))],
+)  # fmt: skip
+def test_the_memory_tier(annotation, expected):
+    """The ConfigMap beats our default, and an annotation beats the ConfigMap."""
+    one = pod(annotations=None if annotation is None else {f"{DOMAIN}memory": annotation})
+    [ours] = injected(one)["spec"]["initContainers"]
+    found = [(each["name"], each["value"]) for each in ours["env"] if "MEMORY" in each["name"]]
+
+    assert [expected] == found
+
+
+def test_a_container_to_skip_that_is_not_there():
+    """A slip of the pen: the container that was meant gets its variables, and people are told."""
+    outcome = inject(pod(annotations={SKIP: "ap"}), NATIVE)
+
+    assert isinstance(outcome, Injected)
+    assert f"{SKIP}: there is no container ap" in outcome.warnings
+
+
+@pytest.mark.parametrize("status", ['{"variant":"native","later":1,"volumes":["ai-sidecar-ca","ai-sidecar-config"]}',
+                                    '{"variant":"native"}'])  # fmt: skip
+def test_an_injection_by_another_version(status):
+    """What it says of itself is taken back, and what it does not say is what was always done."""
+    volumes = [{"name": name} for name in ("data", "ai-sidecar-ca", "ai-sidecar-config")]
+    one = pod(annotations={STATUS: status}, initContainers=[{"name": CONTAINER}], volumes=volumes)
+    kept = ["data"] if "volumes" in status else ["data", "ai-sidecar-ca"]
+
+    assert kept == names(uninject(one)["spec"]["volumes"])
+    assert [] == uninject(one)["spec"]["initContainers"]
