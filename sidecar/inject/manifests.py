@@ -26,6 +26,9 @@ TEMPLATES = frozenset(
 """Kinds whose pods are made from ``spec.template`` (``PodTemplate``: ``template``)."""
 
 
+_STRANGE = "its kind is not known here; its pods get the sidecar from the webhook, as they are created"
+
+
 class Workload(NamedTuple):
     """
     Where a pod comes from, and the *owner* of its pods: ``Job`` or its own kind, ``""`` for a pod by itself. *notes*:
@@ -84,7 +87,9 @@ def inject_all(documents: list[Any], settings: Injection) -> tuple[list[Any], li
             findings.append(Finding(workload, "", warnings, outcome.arrivals))
         return outcome.pod
 
-    return [_changed(document, change) for document in documents], findings
+    after = [_changed(document, change) for document in documents]
+    findings += [Finding(workload, _STRANGE) for document in documents for workload in _strangers(document)]
+    return after, findings
 
 
 def uninject_all(documents: list[Any]) -> tuple[list[Any], list[Finding]]:
@@ -110,6 +115,19 @@ def workloads(document: Any) -> Iterator[tuple[Workload, PodManifest]]:
     yield from found
 
 
+def _strangers(document: Any) -> Iterator[Workload]:
+    """What makes pods, as its template says, and is of a kind that no Kubernetes has by itself."""
+    if not isinstance(document, Mapping):
+        return
+    kind = str(document.get("kind", ""))
+    if kind.endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _strangers(item)
+    steps = ("spec", "template")
+    if _steps(kind) is None and _holds(document, steps) and "containers" in document["spec"]["template"]["spec"]:
+        yield _workload(document, kind)
+
+
 def _changed(document: Any, change: Callable[[PodManifest, Workload], PodManifest]) -> Any:
     """*document* with each of its pods changed."""
     if not isinstance(document, Mapping):
@@ -120,14 +138,18 @@ def _changed(document: Any, change: Callable[[PodManifest, Workload], PodManifes
     steps = _steps(kind)
     if steps is None or not _holds(document, steps):
         return document
+    workload = _workload(document, kind)
+    return _put(document, steps, lambda pod: change(pod, workload))
+
+
+def _workload(document: Mapping[str, Any], kind: str) -> Workload:
     metadata = document.get("metadata")
     if not isinstance(metadata, Mapping):
         metadata = {}
     owner = "Job" if kind in {"Job", "CronJob"} else "" if kind == "Pod" else kind
     name = str(metadata.get("name") or metadata.get("generateName") or "")
-    notes = _misplaced(metadata) if steps else ()
-    workload = Workload(kind, name, str(metadata.get("namespace") or ""), owner, notes)
-    return _put(document, steps, lambda pod: change(pod, workload))
+    notes = _misplaced(metadata) if kind != "Pod" else ()
+    return Workload(kind, name, str(metadata.get("namespace") or ""), owner, notes)
 
 
 def _misplaced(metadata: Mapping[str, Any]) -> tuple[str, ...]:

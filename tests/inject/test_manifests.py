@@ -59,6 +59,17 @@ def test_lists():
     assert {"kind": "Service"} == found[0]["items"][1]
 
 
+def test_kinds_of_others():
+    """They go out as they came in, and are named: their pods are injected by the webhook."""
+    text = f"{{kind: List, items: [{KINDS['Deployment'].replace('Deployment', 'Rollout')}, {KINDS['Job']}]}}"
+    documents = read(f"{text}\n---\n{{kind: Rollout, metadata: [], spec: {{template: {TEMPLATE}}}}}", "f")
+    found, findings = inject_all(documents, SETTINGS)
+
+    assert ["Job w", "Rollout w", "Rollout "] == [str(finding.workload) for finding in findings]
+    assert "its kind is not known here" in findings[1].reason
+    assert (documents[0]["items"][0], documents[1]) == (found[0]["items"][0], found[1])
+
+
 def test_dates_are_texts():
     """As Kubernetes reads them."""
     assert [{"a": "2026-01-01"}] == read(write(read("a: 2026-01-01", "f")), "f")

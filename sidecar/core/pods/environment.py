@@ -165,7 +165,7 @@ class _Environment:
         last = self._last()
         for name in EXCEPTIONS:
             value = last.get(name, {}).get("value")
-            if isinstance(value, str) and (extended := _extended(value)) != value:
+            if isinstance(value, str) and (extended := _extended(value, asked)) != value:
                 self._replace(last[name], extended)
         proxies = [last[name] for word in PROXIES for name in (word, word.lower()) if name in last]
         missing = [name for name in EXCEPTIONS if name not in last]
@@ -174,7 +174,7 @@ class _Environment:
         if missing and (asked is not None or (literal and not supplied and not self._from_tables)):
             others = next((last[name]["value"] for name in EXCEPTIONS if "value" in last.get(name, {})), "")
             for name in missing:
-                self._add(name, _extended(asked or others))
+                self._add(name, _extended(others, asked))
         elsewhere = self._from_tables or len(proxies) > sum("valueFrom" not in variable for variable in proxies)
         if asked is None and ((missing and elsewhere) or (literal and supplied)):
             self.left.append(
@@ -211,8 +211,8 @@ def _is_here(text: str, service: Reachable) -> bool:
 
 def _expanded(value: Any, known: Mapping[str, str]) -> str | None:
     """*value* with what Kubernetes fills in for ``$(NAME)``; None if that is not known here."""
-    if not isinstance(value, str):
-        return None
+    if not isinstance(value, str) or "$" not in value:
+        return value if isinstance(value, str) else None
     parts: list[str] = []
     end = 0
     for found in _REFERENCE.finditer(value):
@@ -223,8 +223,13 @@ def _expanded(value: Any, known: Mapping[str, str]) -> str | None:
     return "".join([*parts, value[end:]])
 
 
-def _extended(value: str) -> str:
-    present = [part.strip() for part in value.split(",") if part.strip()]
+def _extended(value: str, asked: str | None) -> str:
+    """A list of exceptions with ours, and those that an annotation *asked* for."""
+    present = _words(value)
     if present == ["*"]:  # everything goes without a proxy; beside others an asterisk means nothing
         return value
-    return ",".join([*present, *(address for address in DIRECT if address not in present)])
+    return ",".join(dict.fromkeys([*present, *_words(asked or ""), *DIRECT]))
+
+
+def _words(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]

@@ -100,14 +100,16 @@ def urls_in(text: str) -> list[str]:
 
 
 def _place(value: str) -> _Place | None:
+    if "://" not in value:
+        return None
     try:
         parts = urlsplit(value)
-        port = parts.port or _PORTS.get(parts.scheme, 0)
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError:
         return None
-    if not port or not parts.hostname or parts.username is not None or parts.fragment:
+    if not port or not host or "@" in parts.netloc or parts.fragment:
         return None
-    return _Place(parts.scheme, parts.hostname, port, parts.path, f"?{parts.query}" if parts.query else "")
+    return _Place(parts.scheme, host, port, parts.path, f"?{parts.query}" if parts.query else "")
 
 
 _base = lru_cache(maxsize=256)(_place)

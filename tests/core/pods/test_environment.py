@@ -125,6 +125,8 @@ def test_what_others_may_supply():
         (env(no_proxy=f"{ALL_DIRECT},x"), None, {"no_proxy": f"{ALL_DIRECT},x"}),
         (env(https_proxy="http://p", NO_PROXY="a, b"), None,
          {"NO_PROXY": f"a,b,{ALL_DIRECT}", "no_proxy": f"a,b,{ALL_DIRECT}"}),
+        (env(NO_PROXY="a"), ".corp", {"NO_PROXY": f"a,.corp,{ALL_DIRECT}", "no_proxy": f"a,.corp,{ALL_DIRECT}"}),
+        (env(), "", {"NO_PROXY": ALL_DIRECT, "no_proxy": ALL_DIRECT}),
         (env(), ".corp", {"NO_PROXY": f".corp,{ALL_DIRECT}", "no_proxy": f".corp,{ALL_DIRECT}"}),
     ],
 )  # fmt: skip
