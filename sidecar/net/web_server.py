@@ -9,6 +9,7 @@ is made by *refuse* from a status alone, and *report* gets errors, which it logs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from http import HTTPStatus
@@ -18,6 +19,9 @@ from aiohttp import web
 
 MALFORMED = "malformed-request"
 """The code of a request that cannot be read; that of any other refusal is its status's phrase."""
+
+ANY = "0.0.0.0"  # noqa: S104  compared with; who starts a server says where it listens
+ANY_IPV6 = "::"
 
 Refuse = Callable[[int, str, str], web.Response]
 """``refuse(status, code, message)``: the answer in the form of the page."""
@@ -57,17 +61,25 @@ class WebServer:
 
     async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """
-        Listen on *host* and *port* (0 for any), with *tls* where given, and return the port. Raises ``OSError`` if it
-        is taken.
+        Listen on *host* and *port* (0 for any), with *tls* where given, and return the port. ``0.0.0.0`` are all
+        addresses of the machine: of a pod in a cluster of IPv6, too, which has no other. Raises ``OSError`` if it is
+        taken.
         """
         await self._runner.setup()
         try:
-            self._server = await asyncio.get_running_loop().create_server(self._accept, host, port, ssl=tls)
+            self._server = await self._listen(host, port, tls)
         except BaseException:
             await self._runner.cleanup()
             raise
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
+
+    async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if host == ANY and port:
+            with contextlib.suppress(OSError):  # a machine without IPv6; or the port is taken, which comes up below
+                return await loop.create_server(self._accept, (host, ANY_IPV6), port, ssl=tls)
+        return await loop.create_server(self._accept, host, port, ssl=tls)
 
     async def stop(self) -> None:
         """Stop listening and close what is open."""
