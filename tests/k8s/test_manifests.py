@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from sidecar.cli.inject import inject, injection
+from sidecar.inject.files import ManifestText
 from sidecar.settings import load
 from tests.k8s.builds import ALL, APPLIED, K8S, label, manifests, text, tool
 from tests.k8s.custom_resources import SPECS, schema_of
@@ -189,7 +190,8 @@ def test_injected_pods_of_the_demo_are_restricted_too(tmp_path):
     """The demo's application is injected, its base URL leads to the sidecar, and the namespace still takes the pod."""
     rules = load(str(K8S / "overlays/dev/sidecar.yaml"), environ={}, overrides={}, strict=True)
     demo = [each for each in manifests("overlays/dev", *WORKLOADS) if each["metadata"]["namespace"] == "demo"]
-    after, notes = inject(yaml.safe_dump_all(demo), "demo", injection(rules, image="ai-sidecar:dev", version="1.34"))
+    text = ManifestText("demo", yaml.safe_dump_all(demo))
+    after, notes = inject([text], injection(rules, image="ai-sidecar:dev", version="1.34"))
     app, provider = sorted(yaml.safe_load_all(after), key=lambda each: each["metadata"]["name"])
     [container] = app["spec"]["template"]["spec"]["containers"]
 

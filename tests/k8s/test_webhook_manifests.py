@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sidecar.cli.main import _parser
-from sidecar.core.pods.inject import SYSTEM
+from sidecar.core.pods.reasons import SYSTEM
 from sidecar.core.pods.settings import CONTAINER, INJECT, Injection
 from sidecar.inject.webhook import Webhook
 from tests.k8s.builds import ALL, Manifest, composed, label, manifests, of_kind, read, the
