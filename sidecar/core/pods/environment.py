@@ -29,6 +29,7 @@ AZURE = re.compile(r"AZURE_OPENAI_|OPENAI_API_VERSION\Z")
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 EXCEPTIONS = ("NO_PROXY", "no_proxy")
+_OF_PROXIES = frozenset({*PROXIES, "NO_PROXY"})
 
 _REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
 _OURS = ("http://127.0.0.1:", "http://[::1]:")
@@ -132,7 +133,11 @@ class _Environment:
             if text is None:
                 known.pop(name, None)
                 continue
-            if last[name] is variable and (here := on_loopback(text, services)) is not None:
+            if (
+                last[name] is variable
+                and name.upper() not in _OF_PROXIES
+                and (here := on_loopback(text, services)) is not None
+            ):
                 self._replace(variable, here)
                 text = here
             known[name] = text

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from sidecar.core.key.json_rule import UNREADABLE
+
 Name = Annotated[str, Meta(min_length=1)]
 
 
@@ -140,5 +142,5 @@ def shape_of(pod: Any) -> PodShape | str:
     """The shape of *pod*, or what is wrong with it."""
     try:
         return msgspec.convert(pod, PodShape)
-    except msgspec.ValidationError as error:
+    except UNREADABLE as error:
         return str(error)

@@ -173,6 +173,8 @@ def left(one: dict[str, Any], **annotations: str) -> list[str]:
         (env(BASE="https://api.openai.com", OPENAI_BASE_URL="$(BASE)/v1"), {"BASE": f"{HERE}/openai"}),
         (env(X="https://$(LATER).openai.azure.com/", LATER="c"), {}),
         (env(X="https://$$(A).openai.azure.com"), {}),
+        (env(https_proxy="https://api.openai.com", HTTPS_PROXY="https://api.openai.com"), {}),
+        (env(NO_PROXY="https://api.openai.com"), {"NO_PROXY": f"https://api.openai.com,{ALL_DIRECT}"}),
         ([*env(OPENAI_BASE_URL="https://first.example"), *env(OPENAI_BASE_URL="https://api.openai.com/v1")],
          {"OPENAI_BASE_URL": f"{HERE}/openai/v1"}),
         ([*env(OPENAI_BASE_URL="https://api.openai.com/v1"), *env(OPENAI_BASE_URL="https://last.example")], {}),
