@@ -29,7 +29,6 @@ AZURE = re.compile(r"AZURE_OPENAI_|OPENAI_API_VERSION\Z")
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 EXCEPTIONS = ("NO_PROXY", "no_proxy")
-_OF_PROXIES = frozenset({*PROXIES, "NO_PROXY"})
 
 _REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
 _OURS = ("http://127.0.0.1:", "http://[::1]:")
@@ -75,7 +74,7 @@ def redirect(
     work.except_loopback(annotations.get(NO_PROXY))
     literals = work.literals()
     arrivals = {name: text for name, text in literals.items() if any(each.has(text) for each in services)}
-    work.left += foreign(work.name, literals, services)
+    work.left += foreign(work.name, {name: literals[name] for name in literals if not _is_of_proxy(name)}, services)
     work.left += mentions(container, literals, services)
     return Redirected(work.variables, work.change, work.left, arrivals)
 
@@ -92,6 +91,10 @@ def restore(variables: Iterable[Variable], change: EnvironmentChange) -> list[Va
         elif name in change.rewritten:
             kept.append({**variable, "value": change.rewritten[name]})
     return kept
+
+
+def _is_of_proxy(name: str) -> bool:
+    return name.upper() in {*PROXIES, "NO_PROXY"}
 
 
 def _is_ours(variable: Variable) -> bool:
@@ -133,11 +136,7 @@ class _Environment:
             if text is None:
                 known.pop(name, None)
                 continue
-            if (
-                last[name] is variable
-                and name.upper() not in _OF_PROXIES
-                and (here := on_loopback(text, services)) is not None
-            ):
+            if last[name] is variable and not _is_of_proxy(name) and (here := on_loopback(text, services)) is not None:
                 self._replace(variable, here)
                 text = here
             known[name] = text
@@ -180,6 +179,7 @@ class _Environment:
             others = next((last[name]["value"] for name in EXCEPTIONS if "value" in last.get(name, {})), "")
             for name in missing:
                 self._add(name, _extended(others, asked))
+            missing = []
         elsewhere = self._from_tables or len(proxies) > sum("valueFrom" not in variable for variable in proxies)
         if asked is None and ((missing and elsewhere) or (literal and supplied)):
             self.left.append(
