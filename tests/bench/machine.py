@@ -87,14 +87,14 @@ class Process:
     ) -> None:
         self.stop()
 
-    def stop(self) -> None:
-        """Ask it to end; after 10 seconds, end it."""
+    def stop(self) -> int:
+        """Ask it to end; after 10 seconds, end it. Returns its exit code; it is below 0 where a signal ended it."""
         self._popen.terminate()
         try:
-            self._popen.wait(10)
+            return self._popen.wait(10)
         except subprocess.TimeoutExpired:
             self._popen.kill()
-            self._popen.wait()
+            return self._popen.wait()
 
     def await_port(self, port: int, *, seconds: float = 20.0) -> None:
         """Wait until it accepts connections. Raises ``RuntimeError`` with its last words where it doesn't."""
@@ -131,6 +131,14 @@ class Process:
         with suppress(OSError, KeyError):  # not every kernel or container tells
             found["pss"] = _mib(_fields(f"/proc/{self._popen.pid}/smaps_rollup")["Pss"])
         return found
+
+    def threads(self) -> int:
+        """How many it has."""
+        return int(_fields(f"/proc/{self._popen.pid}/status")["Threads"])
+
+    def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return sum(1 for _ in Path(f"/proc/{self._popen.pid}/fd").iterdir())
 
     def sockets(self) -> int:
         """How many it has open."""
