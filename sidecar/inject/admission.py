@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct, json
 
 from sidecar.core.key.json_rule import UNREADABLE
-from sidecar.core.pods.inject import Kept, inject
+from sidecar.core.pods.inject import Kept, fits, inject
 from sidecar.core.pods.patch import diff
 from sidecar.core.pods.settings import INJECT, REASON, Injection
 from sidecar.errors import ConfigError, Refused
@@ -111,9 +111,9 @@ def _reviewed(request: Mapping[str, Any], settings: Injection) -> Review:
 
 
 def _explained(kept: Kept) -> Mapping[str, Any]:
-    """The pod with the reason why it was not injected; unless its owner has said so."""
+    """The pod with the reason why it was not injected; unless its owner has said so, or there is no room for it."""
     metadata = kept.pod.get("metadata") or {}
     if (metadata.get("labels") or {}).get(INJECT) == "disabled":
         return kept.pod
     annotations = {**(metadata.get("annotations") or {}), REASON: kept.reason}
-    return {**kept.pod, "metadata": {**metadata, "annotations": annotations}}
+    return {**kept.pod, "metadata": {**metadata, "annotations": annotations}} if fits(annotations) else kept.pod

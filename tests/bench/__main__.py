@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench import (
+    admission,
     bodies,
     calls,
     envelope,
@@ -71,6 +72,7 @@ ROWS: dict[str, Callable[[Lab, Pace], list[Row]]] = {
     "envelope": envelope.rows,
     "litellm": litellm.hits_litellm,
     "key-micro": micro.key_micro,
+    **admission.ROWS,
     **soaking.ROWS,
 }
 

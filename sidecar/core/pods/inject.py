@@ -8,7 +8,6 @@ annotation, from which ``uninject`` takes it back. Injected twice is injected on
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 from msgspec import Struct, field, json
@@ -24,6 +23,9 @@ MESH = frozenset({"istio-init", "istio-proxy", "istio-validation", "linkerd-init
 
 MIRROR = "kubernetes.io/config.mirror"
 """The annotation of a mirror of a static pod."""
+
+LONGEST = 256 * 1024
+"""Bytes of all annotations of an object, names included; an API server refuses more."""
 
 SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 
@@ -76,8 +78,8 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
     if status is not None and _is_stripped(pod):
         why = "another webhook has taken restartPolicy from the init container; the pod would hang there"
         return Kept(uninject(pod), why)
-    found = deepcopy(dict(pod))
-    metadata, spec = found.setdefault("metadata", {}), found["spec"]
+    found = _copied(pod)
+    metadata, spec = found["metadata"], found["spec"]
     annotations: dict[str, Any] = {**(metadata.get("annotations") or {})}
     texts = {name: _text(value) for name, value in annotations.items()}
     chosen, warnings = tuned(settings, texts)
@@ -101,6 +103,8 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
         status.containers[one["name"]] = outcome.change
         status.left += outcome.left
     metadata["annotations"] = {**annotations, STATUS: json.encode(status).decode()}
+    if not fits(metadata["annotations"]):
+        return Kept(uninject(pod), "with ours its annotations would be longer than an API server takes")
     variables = {name: [*change.rewritten, *change.set] for name, change in status.containers.items()}
     urls = {name: [each for each in names if each not in EXCEPTIONS] for name, names in variables.items()}
     return Injected(found, [*warnings, *status.left], urls)
@@ -111,7 +115,7 @@ def uninject(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     status = _status(pod)
     if status is None:
         return pod
-    found = deepcopy(dict(pod))
+    found = _copied(pod)
     metadata, spec = found["metadata"], found["spec"]
     _take_out(spec)
     for one in (*(spec.get("initContainers") or ()), *spec["containers"]):
@@ -131,9 +135,26 @@ def uninject(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def fits(annotations: Mapping[str, Any]) -> bool:
+    """Whether an API server takes so many annotations."""
+    return sum(len(str(name).encode()) + len(_text(text).encode()) for name, text in annotations.items()) <= LONGEST
+
+
 def is_injected(pod: Mapping[str, Any]) -> bool:
     """Whether *pod* bears our status annotation."""
     return _status(pod) is not None
+
+
+def _copied(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """*pod* with its own copy of each table that may be changed. All else is shared: it may be megabytes."""
+    metadata, spec = dict(pod.get("metadata") or {}), dict(pod["spec"])
+    for name in ("annotations", "labels"):
+        if metadata.get(name):
+            metadata[name] = dict(metadata[name])
+    for kind in ("initContainers", "containers"):
+        if spec.get(kind):
+            spec[kind] = [dict(one) for one in spec[kind]]
+    return {**pod, "metadata": metadata, "spec": spec}
 
 
 def _reason(pod: Mapping[str, Any], settings: Injection, namespace: str, owner: str) -> str | None:

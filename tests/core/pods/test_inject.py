@@ -114,6 +114,7 @@ REASONS = {
     "a container": (pod({"name": CONTAINER}), CONTAINER),
     "a volume": (pod(volumes=[{"name": f"{CONTAINER}-config", "emptyDir": {}}]), CONTAINER),
     "no containers": ({"metadata": {}, "spec": {}}, "no containers"),
+    "no room": (pod(annotations={"x": "y" * (256 * 1024 - 50)}), "longer than an API server takes"),
 }
 
 
