@@ -32,7 +32,7 @@ define VENV_NEEDED
 	{ echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)."; rm -rf $(1); exit 1; }; }
 endef
 
-.PHONY: setup run test test-newest test-lowest check bench sdk-matrix format lock clean
+.PHONY: setup run test test-newest test-lowest check bench soak sdk-matrix format lock clean
 
 setup: $(STAMP)
 
@@ -72,6 +72,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m tests.bench
+
+# Half an hour of mixed load with reloads; ends with 1 where the process grows, keeps something, or fails a call.
+soak: $(STAMP)
+	@$(BIN)/python -m tests.bench soak --output build/soak.json
 
 # Other people's clients, at their newest, in environments of their own; see tests/sdk_matrix. Those of Node are asked
 # where node and npm are installed.

@@ -7,6 +7,7 @@ don't know each other (a record and its sinks, a breaker and the fleet) is a met
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -220,6 +221,7 @@ class Parts:
             "cache_collisions_total": lambda: self.memory.collisions,
             "inflight_memory_bytes": lambda: self.ledger.held,
             "connections": lambda: self.listener.connections,
+            "tasks": lambda: len(asyncio.all_tasks()),
             "log_lines_lost_total": lambda: self.log.failed,
             "purges_total": lambda: self.operations.purged,
             "config_last_reload_successful": lambda: float(not self.revision.refused),

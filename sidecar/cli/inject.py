@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sidecar.core.pods.settings import NEWEST, Injection, reachable, version_of
+from sidecar.core.pods.settings import ARCHITECTURES, NEWEST, Injection, reachable, version_of
 from sidecar.core.rules import AzureIdentity, Rules
 from sidecar.errors import ConfigError
 from sidecar.inject.files import ManifestText
@@ -21,8 +21,11 @@ IMAGE = "ai-sidecar:latest"
 NO_IMAGE = f"--image is not given: {IMAGE} stands in the output, which no cluster can pull; name yours, by digest"
 
 
-def injection(rules: Rules, *, image: str, version: str) -> Injection:
-    """The settings for a cluster of *version* (``1.29``; ``""`` for the newest known). Raises ``ConfigError``."""
+def injection(rules: Rules, *, image: str, version: str, architectures: str = "") -> Injection:
+    """
+    The settings for a cluster of *version* (``1.29``; ``""`` for the newest known) and an image for *architectures*
+    (``amd64,arm64``; ``""`` for those of our own). Raises ``ConfigError``.
+    """
     found = NEWEST if not version else version_of(version)
     if found is None:
         raise ConfigError((f"--cluster-version: {version!r} is not a version such as 1.29",))
@@ -38,10 +41,12 @@ def injection(rules: Rules, *, image: str, version: str) -> Injection:
         rules.admin.port,
         *(each.port for each in rules.services if each.port),
     }
+    named = frozenset(name.strip() for name in architectures.split(",") if name.strip())
     return Injection(
         image,
         reachable(rules),
         found,
+        named or ARCHITECTURES,
         identity=identity,
         health_port=rules.health.port,
         ports=tuple(sorted(ports)),

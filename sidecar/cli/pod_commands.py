@@ -36,6 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _takes_manifests(injection)
     injection.add_argument("--image", help="the image of the sidecar, best by digest")
     injection.add_argument("--cluster-version", default="", metavar="1.29", help="default: the newest known")
+    _takes_architectures(injection)
     injection.add_argument(
         "--report", action="store_true", help="only say of each workload whether its calls will arrive, and by what"
     )
@@ -58,6 +59,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serving.add_argument(
         "--cluster-version", default="", metavar="1.29", help="default: the oldest of the API server and its nodes"
     )
+    _takes_architectures(serving)
     serving.add_argument("--host", default="0.0.0.0", help="default: %(default)s")  # noqa: S104  the API server calls it
     serving.add_argument("--port", type=int, default=8443, help="default: %(default)s")
     serving.add_argument("--health-port", type=int, default=8081, help="default: %(default)s")
@@ -81,6 +83,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serving.set_defaults(command=_webhook)
 
 
+def _takes_architectures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--architectures",
+        default="",
+        metavar="amd64,arm64",
+        help="what the image is built for (default amd64,arm64); a pod that may go elsewhere is kept",
+    )
+
+
 def _takes_manifests(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-f",
@@ -99,7 +110,12 @@ def _inject(arguments: argparse.Namespace) -> int:
     from sidecar.settings import load  # noqa: PLC0415  as above
 
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
-    settings = injection(rules, image=arguments.image or IMAGE, version=arguments.cluster_version)
+    settings = injection(
+        rules,
+        image=arguments.image or IMAGE,
+        version=arguments.cluster_version,
+        architectures=arguments.architectures,
+    )
     manifests = texts(arguments.files)
     if arguments.report:
         print(report(manifests, settings))
@@ -155,6 +171,7 @@ def _webhook(arguments: argparse.Namespace) -> int:
     options = WebhookOptions(
         image=arguments.image,
         version=arguments.cluster_version,
+        architectures=arguments.architectures,
         host=arguments.host,
         port=arguments.port,
         health_port=arguments.health_port,

@@ -26,7 +26,7 @@ from sidecar.core.pods.settings import Injection
 from sidecar.core.rules import Rules
 from sidecar.errors import ConfigError
 from sidecar.inject.api_server import ACCOUNT, ApiServer, ApiServerError, address_of
-from sidecar.inject.facts import cluster_version, own_image, served_version
+from sidecar.inject.facts import Version, met, nodes, own_image, served_version
 from sidecar.inject.metrics import AdmissionMetrics
 from sidecar.inject.missed import missed_pods, namespaces
 from sidecar.inject.own_certificate import OwnCertificate
@@ -53,13 +53,14 @@ RETRY_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class WebhookOptions:
     """
-    What the command line says; *image* and *version* ``""`` ask the cluster. Without *cert_file* and *key_file* the
-    webhook makes its own certificate, for its Service, the further *hostnames*, and *certificate_life*. *drain* is for
-    how long it goes on answering after SIGTERM. Both in seconds.
+    What the command line says; *image* and *version* ``""`` ask the cluster, *architectures* ``""`` are those of ours.
+    Without *cert_file* and *key_file* the webhook makes its own certificate, for its Service, the further *hostnames*,
+    and *certificate_life*. *drain* is for how long it goes on answering after SIGTERM. Both in seconds.
     """
 
     image: str = ""
     version: str = ""
+    architectures: str = ""
     host: str = "0.0.0.0"  # noqa: S104  the API server calls it
     port: int = 8443
     health_port: int = 8081
@@ -96,6 +97,7 @@ class WebhookSettings:
         self.image = options.image
         self.version = None if not options.version else self._said.version
         self.namespace = self._said.namespace
+        self.node_architectures: frozenset[str] = frozenset()
         self.present = self._joined()
 
     def __repr__(self) -> str:
@@ -118,12 +120,21 @@ class WebhookSettings:
         self.present = self._joined()
         return True
 
-    def learn(self, *, image: str = "", version: tuple[int, int] | None = None, namespace: str = "") -> bool:
+    def learn(
+        self,
+        *,
+        image: str = "",
+        version: Version | None = None,
+        namespace: str = "",
+        architectures: frozenset[str] = frozenset(),
+    ) -> bool:
         """Take what the cluster says; whether it is new."""
-        before = (self.image, self.version, self.namespace)
-        self.image, self.version, self.namespace = image or before[0], version or before[1], namespace or before[2]
+        before = self.present
+        self.image, self.version = image or self.image, version or self.version
+        self.namespace = namespace or self.namespace
+        self.node_architectures = architectures or self.node_architectures
         self.present = self._joined()
-        return before != (self.image, self.version, self.namespace)
+        return before != self.present
 
     def _joined(self) -> Injection:
         return replace(
@@ -131,6 +142,7 @@ class WebhookSettings:
             image=self.image,
             version=self.version or self._said.version,
             namespace=self.namespace,
+            node_architectures=self.node_architectures,
             revision=self._options.revision,
         )
 
@@ -138,7 +150,8 @@ class WebhookSettings:
         return self._settings_of(load(self._config, environ=self._environ, overrides={}, strict=False))
 
     def _settings_of(self, rules: Rules) -> Injection:
-        return injection(rules, image=self._options.image, version=self._options.version)
+        options = self._options
+        return injection(rules, image=options.image, version=options.version, architectures=options.architectures)
 
 
 def check_text(text: str, name: str) -> None:
@@ -226,7 +239,12 @@ class _Serving:
                 if self._certificate is None:
                     self._own = self._own_certificate(self._api)
             server = Webhook(
-                lambda: self._settings.present, check_text, self._report, metrics=self._metrics, lacking=self._lacking
+                lambda: self._settings.present,
+                check_text,
+                self._report,
+                metrics=self._metrics,
+                lacking=self._lacking,
+                tell=self._tell,
             )
             tls = self._certificate or self._own
             assert tls is not None, "without a cluster there are files"
@@ -322,15 +340,18 @@ class _Serving:
             if not image:
                 return 1.0
             self._tell("image-known", image=image)
-        if not self._options.version:
-            try:
-                version = await cluster_version(self._api)
-            except ApiServerError:
-                if self._settings.version is None:  # without the nodes, the API server's own version must do
-                    self._settings.learn(version=await served_version(self._api))
-                raise
-            if self._settings.learn(version=version):
-                self._tell("cluster-version", version=".".join(map(str, version or ())))
+        served = await served_version(self._api)
+        try:
+            found = await nodes(self._api)
+        except ApiServerError:
+            if self._settings.version is None:  # without the nodes, the API server's own version must do
+                self._settings.learn(version=served)
+            raise
+        version = met(served, found)
+        wanted = None if self._options.version else version
+        if self._settings.learn(version=wanted, architectures=found.architectures):
+            architectures = " ".join(sorted(found.architectures))
+            self._tell("cluster-known", version=".".join(map(str, version or ())), architectures=architectures)
         return NODES_SECONDS
 
     async def _look_at_pods(self) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct, json
 
 from sidecar.core.key.json_rule import UNREADABLE
-from sidecar.core.pods.inject import Kept, inject
+from sidecar.core.pods.inject import Kept, fits, inject
 from sidecar.core.pods.patch import diff
 from sidecar.core.pods.settings import INJECT, REASON, Injection
 from sidecar.core.pods.shape import shape_of
@@ -39,10 +39,14 @@ class ReviewResult(StrEnum):
 
 
 class Review(Struct, frozen=True):
-    """An answer for the API server, and what became of the review."""
+    """
+    An answer for the API server, and what became of the review. *why* is the reason if a pod was kept or a
+    configuration denied.
+    """
 
     response: Mapping[str, Any]
     result: ReviewResult
+    why: str = ""
 
     def encode(self) -> bytes:
         """The body of the answer."""
@@ -91,7 +95,7 @@ def review_config(request: Mapping[str, Any], check: Callable[[str, str], None])
     if not problems:
         return Review({"uid": uid, "allowed": True}, ReviewResult.ALLOWED)
     status = {"code": 422, "reason": "Invalid", "message": "\n".join(problems)}
-    return Review({"uid": uid, "allowed": False, "status": status}, ReviewResult.DENIED)
+    return Review({"uid": uid, "allowed": False, "status": status}, ReviewResult.DENIED, problems[0])
 
 
 def _reviewed(request: Mapping[str, Any], settings: Injection) -> Review:
@@ -108,7 +112,18 @@ def _reviewed(request: Mapping[str, Any], settings: Injection) -> Review:
         response |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.encode(operations)).decode()}
     if warnings:
         response["warnings"] = _shortened(warnings)
-    return Review(response, ReviewResult.KEPT if isinstance(outcome, Kept) else ReviewResult.INJECTED)
+    if isinstance(outcome, Kept):
+        return Review(response, ReviewResult.KEPT, outcome.reason)
+    return Review(response, ReviewResult.INJECTED)
+
+
+def subject_of(request: Mapping[str, Any]) -> dict[str, str]:
+    """What a review is about, for the log. The ``name`` of a pod that the API server will name is its prefix."""
+    found = request.get("object")
+    metadata = found.get("metadata") if isinstance(found, Mapping) else None
+    names = metadata if isinstance(metadata, Mapping) else {}
+    name = request.get("name") or names.get("name") or names.get("generateName") or ""
+    return {"namespace": _namespace(request), "name": name if isinstance(name, str) else ""}
 
 
 def _creates_pod(request: Mapping[str, Any]) -> bool:
@@ -148,11 +163,14 @@ def _shortened(warnings: list[str]) -> list[str]:
 
 
 def _explained(kept: Kept) -> Mapping[str, Any]:
-    """The pod with the reason why it was not injected; unless its owner has said so, or it has no form of a pod."""
+    """
+    The pod with the reason why it was not injected; unless its owner has said so, it has no form of a pod, or there is
+    no room for it.
+    """
     if isinstance(shape_of(kept.pod), str):
         return kept.pod
     metadata = kept.pod.get("metadata") or {}
     if (metadata.get("labels") or {}).get(INJECT) == "disabled":
         return kept.pod
     annotations = {**(metadata.get("annotations") or {}), REASON: kept.reason}
-    return {**kept.pod, "metadata": {**metadata, "annotations": annotations}}
+    return {**kept.pod, "metadata": {**metadata, "annotations": annotations}} if fits(annotations) else kept.pod

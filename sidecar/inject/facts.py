@@ -14,15 +14,18 @@ from msgspec import Struct
 from sidecar.core.pods.settings import version_of
 from sidecar.inject.api_server import ApiServer, Page
 
-_Version = tuple[int, int]
+Version = tuple[int, int]
+"""Of Kubernetes: 1.29 is ``(1, 29)``."""
 
 
 class _Served(Struct, frozen=True, rename={"version": "gitVersion"}):
     version: str = ""
 
 
-class _NodeInfo(Struct, frozen=True, rename={"kubelet": "kubeletVersion"}):
+class _NodeInfo(Struct, frozen=True, rename={"kubelet": "kubeletVersion", "system": "operatingSystem"}):
     kubelet: str = ""
+    architecture: str = ""
+    system: str = ""
 
 
 class _NodeStatus(Struct, frozen=True, rename={"info": "nodeInfo"}):
@@ -66,20 +69,34 @@ class OwnPod(Struct, frozen=True):
     status: _PodStatus = _PodStatus()
 
 
-async def cluster_version(api: ApiServer) -> _Version | None:
-    """The oldest version that pods may meet: of the API server or of a kubelet. Raises ``ApiServerError``."""
-    pages = api.pages("/api/v1/nodes", _NodePage)
-    kubelets = [oldest(node.status.info.kubelet for node in page.items) async for page in pages]
-    served = await served_version(api)
-    return min((found for found in (served, *kubelets) if found is not None), default=None)
+class Nodes(Struct, frozen=True):
+    """What the nodes are: the *oldest* version of a kubelet, None if unknown; the *architectures* of those with Linux."""
+
+    oldest: Version | None
+    architectures: frozenset[str]
 
 
-async def served_version(api: ApiServer) -> _Version | None:
+async def nodes(api: ApiServer) -> Nodes:
+    """What the nodes are, all of them. Raises ``ApiServerError``."""
+    found, architectures = list[Version | None](), set[str]()
+    async for page in api.pages("/api/v1/nodes", _NodePage):
+        infos = [node.status.info for node in page.items]
+        found.append(oldest(info.kubelet for info in infos))
+        architectures |= {info.architecture for info in infos if info.architecture and info.system != "windows"}
+    return Nodes(min((each for each in found if each is not None), default=None), frozenset(architectures))
+
+
+def met(served: Version | None, found: Nodes) -> Version | None:
+    """The version that a pod must fit: the oldest of the API server and the nodes. None if none is known."""
+    return min((each for each in (served, found.oldest) if each is not None), default=None)
+
+
+async def served_version(api: ApiServer) -> Version | None:
     """The version of the API server. Raises ``ApiServerError``."""
     return version_of((await api.get("/version", _Served)).version)
 
 
-def oldest(versions: Iterable[str]) -> _Version | None:
+def oldest(versions: Iterable[str]) -> Version | None:
     """The oldest of *versions*, such as ``v1.29.3``; None if none can be read."""
     return min((found for text in versions if (found := version_of(text)) is not None), default=None)
 

@@ -7,20 +7,23 @@ pods. A certificate that is replaced is used from the next connection on.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from msgspec import json
 
+from sidecar.core.events import TellEvent
 from sidecar.core.pods.settings import Injection
 from sidecar.errors import Refused
-from sidecar.inject.admission import Review, request_of, review_config, review_pod
+from sidecar.inject.admission import Review, request_of, review_config, review_pod, subject_of
 from sidecar.inject.certificates import expiry
 from sidecar.inject.metrics import AdmissionMetrics
 from sidecar.net.web_server import WebServer
+from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
 
 LARGEST = 8 * 1024 * 1024
 """Bytes of a review: an object has at most 1.5 MiB in etcd, and an update brings two of them."""
@@ -32,6 +35,11 @@ that is being closed."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _FileTimes = tuple[int, int]
+_Reviewed = tuple[Mapping[str, Any], Review, bytes]
+
+
+def _untold(name: str, /, *, level: str = "info", **fields: str | float | None) -> None:
+    """Nobody wants to know."""
 
 
 class Certificate:
@@ -67,7 +75,7 @@ class Webhook:
     """
     The server. *settings* are asked for at each review. *check* raises ``ConfigError`` for the text and the name of a
     configuration that is wrong. *report* gets bugs. *lacking* says what is not there yet to answer with, ``""`` for
-    nothing: until then the server is not ready.
+    nothing: until then the server is not ready. *tell* logs each review.
     """
 
     def __init__(
@@ -78,13 +86,16 @@ class Webhook:
         *,
         metrics: AdmissionMetrics,
         lacking: Callable[[], str] = lambda: "",
+        tell: TellEvent = _untold,
     ) -> None:
         self._settings = settings
         self._check = check
         self._report = report
         self._metrics = metrics
         self._lacking = lacking
+        self._tell = tell
         self._draining = False
+        self._turn = asyncio.Lock()
         self._server: WebServer | None = None
         self._health: WebServer | None = None
 
@@ -116,27 +127,52 @@ class Webhook:
                 await server.stop()
 
     async def _on_pod(self, request: web.Request) -> web.Response:
-        return await self._answer(request, lambda asked: review_pod(asked, self._settings(), self._report))
+        settings, loop = self._settings(), asyncio.get_running_loop()
+
+        def report(error: BaseException) -> None:
+            loop.call_soon_threadsafe(self._report, error)
+
+        return await self._answer(request, lambda asked: review_pod(asked, settings, report), SCANNED_IN_LOOP)
 
     async def _on_config(self, request: web.Request) -> web.Response:
-        return await self._answer(request, lambda asked: review_config(asked, self._check))
+        return await self._answer(request, lambda asked: review_config(asked, self._check), 0)
 
-    async def _answer(self, request: web.Request, review: Callable[[Any], Review]) -> web.Response:
+    async def _answer(self, request: web.Request, review: Callable[[Any], Review], most: int) -> web.Response:
+        """The answer to *request*. Of more than *most* bytes it is long."""
         if why := self._lacking():
             return _refusal(503, "not-ready", why)
         if request.content_type != "application/json":
             return _refusal(415, "not-json", "a review is JSON; send `Content-Type: application/json`")
         try:
-            found = review(request_of(await request.read()))
+            found = await self._reviewed(await request.read(), review, most)
         except web.HTTPRequestEntityTooLarge:
             return _refusal(413, "too-large", f"a review has at most {LARGEST} bytes")
         except Refused as refused:
             return _refusal(refused.status, refused.code, refused.message)
-        self._metrics.reviewed(found.result)
-        response = web.Response(body=found.encode(), content_type="application/json")
+        asked, reviewed, answer = found
+        self._metrics.reviewed(reviewed.result)
+        dry = "yes" if asked.get("dryRun") is True else None
+        self._tell("reviewed", result=reviewed.result.value, why=reviewed.why or None, dry_run=dry, **subject_of(asked))
+        response = web.Response(body=answer, content_type="application/json")
         if self._draining:
             response.force_close()
         return response
+
+    async def _reviewed(self, body: bytes, review: Callable[[Any], Review], most: int) -> _Reviewed:
+        """
+        The request in *body*, its review and the answer. Long ones have a thread, so that others and the probes are not held
+        up, and take turns: one takes many times its size in memory, and threads would not make several faster.
+        """
+
+        def reviewed() -> _Reviewed:
+            asked = request_of(body)
+            found = review(asked)
+            return asked, found, found.encode()
+
+        if len(body) <= most:
+            return reviewed()
+        async with self._turn:
+            return await in_thread_if_large(len(body), most, reviewed)
 
     async def _on_ready(self, _: web.Request) -> web.Response:
         why = "it stops" if self._draining else self._lacking()

@@ -215,6 +215,7 @@ READINGS = (
     ),
     Metric("purges_total", "counter", (), "Purges carried out by this process.", "Who empties the cache, and when?"),
     Metric("connections", "gauge", (), "Open connections of callers.", "How many callers are connected?"),
+    Metric("tasks", "gauge", (), "Tasks of the event loop.", "Does work pile up that never ends?"),
     Metric(
         "log_lines_lost_total",
         "counter",

@@ -101,7 +101,7 @@ def redis_purge(lab: Lab, pace: Pace) -> list[Row]:
     """From a purge at one of eight processes until all eight have carried it out; and from FLUSHALL."""
     rounds = 2 if pace.quick else 6
     with redis() as server, running(lab, server, PROCESSES) as fleet:
-        purge = [_until_purged(fleet, lambda: _act(fleet[0], "purge", {"scope": "all"})) for _ in range(rounds)]
+        purge = [_until_purged(fleet, lambda: act(fleet[0], "purge", {"scope": "all"})) for _ in range(rounds)]
         flush = [_until_purged(fleet, lambda: server.call("FLUSHALL")) for _ in range(rounds)]
     return [
         Row(
@@ -152,11 +152,11 @@ def redis_memory(lab: Lab, _: Pace) -> list[Row]:
 
 
 @contextmanager
-def redis() -> Iterator[RedisServer]:
-    """A server on the load generator's core."""
+def redis(*options: str) -> Iterator[RedisServer]:
+    """A server on the load generator's core; *options* as on its command line."""
     try:
         with on_core(LOAD_CORE):
-            server = RedisServer().__enter__()
+            server = RedisServer(options=options).__enter__()
     except pytest.skip.Exception as skipped:
         raise Missing(str(skipped)) from None
     try:
@@ -311,7 +311,7 @@ class _Mix:
         return due, time.perf_counter() - due, kind
 
 
-def _act(sidecar: Sidecar, action: str, asked: dict[str, object]) -> None:
+def act(sidecar: Sidecar, action: str, asked: dict[str, object]) -> None:
     """Do to the whole fleet what ``/api`` offers."""
     body = json.dumps(asked)
     with Caller(sidecar.admin_port) as caller:

@@ -50,7 +50,8 @@ TOKEN = "bench-0123456789abcdef"
 class Row:
     """
     One line of the table. *ratio* is what *bar* speaks of, where it speaks of a ratio; *reached* is None where there
-    is no bar, or nothing was measured; *details* go to the JSON only; *note* is printed below the table.
+    is no bar, or nothing was measured; *required* bars fail the run where they are not reached; *details* go to the
+    JSON only; *note* is printed below the table.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Row:
     ratio: float | None = None
     bar: str = "-"
     reached: bool | None = None
+    required: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -73,11 +75,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long to measure: *rounds* of *seconds* for each side; *quick* where a row has a shorter form of its own."""
+    """
+    How long to measure: *rounds* of *seconds* for each side; *quick* where a row has a shorter form of its own; *named*
+    where rows were asked for by name, so that one with a long form takes its time.
+    """
 
     rounds: int = 4
     seconds: int = 4
     quick: bool = False
+    named: bool = False
 
 
 class Missing(Exception):
@@ -140,10 +146,18 @@ class Sidecar(AbstractContextManager["Sidecar"]):
 
     def metric(self, name: str) -> float:
         """The sum of one metric over its labels."""
+        return self.metrics().get(f"sidecar_{name}", 0.0)
+
+    def metrics(self) -> Mapping[str, float]:
+        """The sum of each metric over its labels, by its whole name."""
         with Caller(self.health_port) as caller:
             lines = caller.get("/metrics").decode().splitlines()
-        prefix = f"sidecar_{name}"
-        return sum(float(line.split()[-1]) for line in lines if line.startswith((prefix + " ", prefix + "{")))
+        found: dict[str, float] = {}
+        for line in lines:
+            if not line.startswith("#"):
+                name = line.partition(" ")[0].partition("{")[0]
+                found[name] = found.get(name, 0.0) + float(line.rpartition(" ")[2])
+        return found
 
 
 class Region(AbstractContextManager["Region"]):

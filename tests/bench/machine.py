@@ -87,14 +87,14 @@ class Process:
     ) -> None:
         self.stop()
 
-    def stop(self) -> None:
-        """Ask it to end; after 10 seconds, end it."""
+    def stop(self) -> int:
+        """Ask it to end; after 10 seconds, end it. Returns its exit code; it is below 0 where a signal ended it."""
         self._popen.terminate()
         try:
-            self._popen.wait(10)
+            return self._popen.wait(10)
         except subprocess.TimeoutExpired:
             self._popen.kill()
-            self._popen.wait()
+            return self._popen.wait()
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -135,6 +135,14 @@ class Process:
         with suppress(OSError, KeyError):  # not every kernel or container tells
             found["pss"] = _mib(_fields(f"/proc/{self._popen.pid}/smaps_rollup")["Pss"])
         return found
+
+    def threads(self) -> int:
+        """How many it has."""
+        return int(_fields(f"/proc/{self._popen.pid}/status")["Threads"])
+
+    def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return sum(1 for _ in Path(f"/proc/{self._popen.pid}/fd").iterdir())
 
     def sockets(self) -> int:
         """How many it has open."""

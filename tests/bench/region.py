@@ -42,7 +42,8 @@ class Behaviour:
 
     *seconds*: until an answer's head; *share* of the answers, by chance, take *times* as long. *keys*: the only bearer
     tokens that are taken, separated by commas; *expiring*: they end in the epoch second at which they expire.
-    *tokens*: of each answer, at least and at most. *retry_after*: seconds that a 429 asks for.
+    *tokens*: of each answer, at least and at most. *retry_after*: seconds that a 429 asks for. *size*: bytes of what a
+    whole answer says.
     """
 
     how: str = "well"
@@ -53,6 +54,7 @@ class Behaviour:
     expiring: bool = False
     tokens: str = "5-5"
     retry_after: int = 5
+    size: int = 920
 
 
 class Place:
@@ -201,17 +203,17 @@ def _answer(be: Behaviour, head: bytes, body: bytes, place: Place, name: str) ->
         least, _, most = be.tokens.partition("-")
         used = place.draw.randint(int(least), int(most))
         place.usage.append((time.monotonic(), name, used))
-        return [whole(_completion(used))]
+        return [whole(_completion(used, be.size))]
     if be.how == "break-before":
         return [STREAM_HEAD + chunks([_PING]), None]
     begun = STREAM_HEAD + chunks(_EVENTS[:2])
     return [begun, None] if be.how == "break-after" else [begun, chunks(_EVENTS[2:]) + LAST_CHUNK]
 
 
-def _completion(tokens: int) -> bytes:
+def _completion(tokens: int, size: int) -> bytes:
     return json.dumps({
         "id": "chatcmpl-bench", "object": "chat.completion", "created": 1730000000, "model": "gpt-4o-mini",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "It is a delivery note. " * 40},
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "It is a delivery note. " * (size // 23)},
                      "logprobs": None, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": tokens // 3, "completion_tokens": tokens - tokens // 3, "total_tokens": tokens},
     }).encode()  # fmt: skip

@@ -62,6 +62,15 @@ def test_a_pod_that_is_kept():
     assert any("hostNetwork" in line for line in response["warnings"])
 
 
+def test_a_pod_without_room():
+    """An API server takes so many annotations: the pod stays as it is, and the reason is only told."""
+    pod = {**POD, "metadata": {"annotations": {"x": "y" * (256 * 1024 - 10)}}}
+    result, response, after = reviewed(pod)
+
+    assert (ReviewResult.KEPT, pod) == (result, after)
+    assert any("annotations" in line for line in response["warnings"])
+
+
 def test_a_pod_whose_owner_said_no():
     """It stays exactly as it is."""
     pod = {"metadata": {"labels": {INJECT: "disabled"}}, "spec": POD["spec"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.inject.api_server import PAGE, ApiServerError
-from sidecar.inject.facts import cluster_version, own_image, served_version
+from sidecar.inject.facts import met, nodes, own_image, served_version
 
 REPOSITORY = "registry.example/ai-sidecar"
 
@@ -32,7 +32,19 @@ async def test_the_oldest_decides(small_api, served: str, kubelets: list[str], e
     for number, kubelet in enumerate(kubelets):
         server.put(f"/api/v1/nodes/n{number:04}", node(kubelet))
 
-    assert expected == await cluster_version(api)
+    assert expected == met(await served_version(api), await nodes(api))
+
+
+async def test_architectures(small_api):
+    """Those of the nodes that run Linux."""
+    server, api = small_api
+    for number, (system, architecture) in enumerate(
+        [("linux", "amd64"), ("windows", "arm"), ("", "s390x"), ("linux", "")]
+    ):
+        info = {"operatingSystem": system, "architecture": architecture}
+        server.put(f"/api/v1/nodes/n{number}", {"status": {"nodeInfo": info}})
+
+    assert {"amd64", "s390x"} == (await nodes(api)).architectures
 
 
 async def test_nodes_may_not_be_seen(small_api):
@@ -41,7 +53,7 @@ async def test_nodes_may_not_be_seen(small_api):
     server.put("/version", {"gitVersion": "v1.30.2"})
     server.refused["/api/v1/nodes"] = 403
     with pytest.raises(ApiServerError):
-        await cluster_version(api)
+        await nodes(api)
 
     assert (1, 30) == await served_version(api)
 

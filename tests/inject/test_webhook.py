@@ -135,7 +135,7 @@ async def test_abuse(webhook, data: bytes, content_type: str, status: int):
 async def test_a_large_object(webhook):
     """Three megabytes are a review like others."""
     port, _, _ = webhook
-    pod = {**POD, "metadata": {"annotations": {"x": "y" * (3 * 1024 * 1024)}}}
+    pod = {**POD, "spec": {"containers": [{"name": "app", "args": ["y" * (3 * 1024 * 1024)]}]}}
     status, answer = await post(port, "/mutate", json.dumps(review(pod)).encode())
 
     assert (200, True) == (status, "patch" in answer["response"])

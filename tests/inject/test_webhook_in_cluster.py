@@ -149,7 +149,12 @@ async def test_all_is_asked_for(cluster, run):
     webhook.child.send_signal(signal.SIGTERM)
 
     assert 0 == webhook.child.wait(20)
-    assert {"started", "image-known", "cluster-version", "stopped"} <= {line["event"] for line in webhook.events()}
+    reviewed = next(line for line in webhook.events() if line["event"] == "reviewed")
+
+    assert ("injected", "a", "p") == (reviewed["result"], reviewed["namespace"], reviewed["name"])
+    assert {"started", "image-known", "cluster-known", "reviewed", "stopped"} <= {
+        line["event"] for line in webhook.events()
+    }
 
 
 async def test_two_replicas_rotate(cluster, run):

@@ -8,7 +8,6 @@ annotation, from which ``uninject`` takes it back. Injected twice is injected on
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
 from typing import Any
 
 from msgspec import Struct, field, json
@@ -30,6 +29,9 @@ MESH = CAPTURING | {"azwi-proxy", "azwi-proxy-init"}
 Containers of other injectors: they get no variables, and ours starts behind those that stand first, for they make the
 network.
 """
+
+LONGEST = 256 * 1024
+"""Bytes of all annotations of an object, names included; an API server refuses more."""
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 _IDENTITY = "azure.workload.identity/use"
@@ -91,8 +93,8 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
         why = "another webhook has taken restartPolicy from the init container; the pod would hang there"
     if why is not None:
         return Kept(uninject(pod), why)
-    found = deepcopy(dict(pod))
-    metadata, spec = _table(found, "metadata"), found["spec"]
+    found = _copied(pod)
+    metadata, spec = found["metadata"], found["spec"]
     annotations: dict[str, Any] = {**(metadata.get("annotations") or {})}
     texts = {name: _text(value) for name, value in annotations.items()}
     chosen, warnings = tuned(settings, texts)
@@ -109,6 +111,8 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
     _place(spec, chosen)
     arrivals = _redirect(spec, chosen, status, texts)
     metadata["annotations"] = {**annotations, STATUS: json.encode(status).decode()}
+    if not fits(metadata["annotations"]):
+        return Kept(uninject(pod), "with ours its annotations would be longer than an API server takes")
     return Injected(found, [*warnings, *status.left], arrivals)
 
 
@@ -116,7 +120,7 @@ def uninject(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     """*pod* as it was before it was injected; *pod* itself if it was not."""
     if isinstance(shape_of(pod), str) or (status := _status(pod)) is None:
         return pod
-    found = deepcopy(dict(pod))
+    found = _copied(pod)
     metadata, spec = found["metadata"], found["spec"]
     _take_out(spec, frozenset(status.volumes) or VOLUMES)
     for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
@@ -134,9 +138,26 @@ def uninject(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def fits(annotations: Mapping[str, Any]) -> bool:
+    """Whether an API server takes so many annotations."""
+    return sum(len(str(name).encode()) + len(_text(text).encode()) for name, text in annotations.items()) <= LONGEST
+
+
 def is_injected(pod: Mapping[str, Any]) -> bool:
     """Whether *pod* bears our status annotation, and has our container."""
     return not isinstance(shape_of(pod), str) and _status(pod) is not None
+
+
+def _copied(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """*pod* with its own copy of each table that may be changed. All else is shared: it may be megabytes."""
+    metadata, spec = dict(pod.get("metadata") or {}), dict(pod["spec"])
+    for name in ("annotations", "labels"):
+        if metadata.get(name):
+            metadata[name] = dict(metadata[name])
+    for kind in ("initContainers", "containers"):
+        if spec.get(kind):
+            spec[kind] = [dict(one) for one in spec[kind]]
+    return {**pod, "metadata": metadata, "spec": spec}
 
 
 def _add(spec: dict[str, Any], settings: Injection, status: Status) -> None:

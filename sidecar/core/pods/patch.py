@@ -37,8 +37,8 @@ def _diff(before: Any, after: Any, path: str) -> Iterator[PatchOperation]:
 
 def _diff_named(before: Sequence[Any], after: Sequence[Any], path: str) -> Iterator[PatchOperation]:
     """As ``_diff``, for lists whose common entries stand in one order."""
-    was, become = ([entry["name"] for entry in entries] for entries in (before, after))
-    if [name for name in was if name in become] != [name for name in become if name in was]:
+    kept, become = ({entry["name"]: entry for entry in entries} for entries in (before, after))
+    if [name for name in kept if name in become] != [name for name in become if name in kept]:
         yield {"op": "replace", "path": path, "value": after}
         return
     at = 0
@@ -47,7 +47,6 @@ def _diff_named(before: Sequence[Any], after: Sequence[Any], path: str) -> Itera
             yield {"op": "remove", "path": f"{path}/{at}"}
         else:
             at += 1
-    kept = {entry["name"]: entry for entry in before}
     for at, entry in enumerate(after):
         if entry["name"] not in kept:
             yield {"op": "add", "path": f"{path}/{at}", "value": entry}

@@ -30,7 +30,7 @@ def reason(pod: PodShape, settings: Injection, *, namespace: str, owner: str, in
     spec, annotations = pod.spec, (pod.metadata and pod.metadata.annotations) or {}
     taken = [] if injected else _taken(spec, settings.ports)
     occupied = "" if injected else _occupied(spec)
-    lacking = _lacking(spec, settings.architectures)
+    lacking = _lacking(spec, settings.architectures, settings.node_architectures)
     old = settings.version < NATIVE_SINCE
     checks = (
         (not spec.containers, "it has no containers"),
@@ -75,12 +75,15 @@ def _is_windows(spec: SpecShape) -> bool:
     )
 
 
-def _lacking(spec: SpecShape, built: frozenset[str]) -> str:
-    """The architecture that the pod may be sent to, and the image lacks; ``""`` if there is none that is named."""
+def _lacking(spec: SpecShape, built: frozenset[str], present: frozenset[str]) -> str:
+    """
+    The architecture that the pod may be sent to, and the image lacks; ``""`` if there is none. *present*: those of the
+    cluster's nodes, as far as they are known.
+    """
     selector = spec.node_selector or {}
     for named in (selector.get(key) for key in _ARCHITECTURE):
-        if named is not None and named not in built:
-            return str(named)
+        if named is not None:
+            return "" if named in built else str(named)
     for one in spec.requirements():
         if one.key not in _ARCHITECTURE:
             continue
@@ -89,7 +92,8 @@ def _lacking(spec: SpecShape, built: frozenset[str]) -> str:
             return ", ".join(others)
         if one.operator == "NotIn" and built <= {*values}:
             return f"other than {', '.join(sorted(values))}"
-    return ""
+        present = present & {*values} if one.operator == "In" else present - {*values}
+    return ", ".join(sorted(present - built))
 
 
 def _taken(spec: SpecShape, ports: Sequence[int]) -> list[int]:

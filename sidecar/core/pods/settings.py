@@ -35,6 +35,9 @@ CONTAINER = "ai-sidecar"
 NATIVE_SINCE = (1, 29)
 """The version of Kubernetes from which init containers with ``restartPolicy: Always`` are on by default."""
 
+ARCHITECTURES = frozenset({"amd64", "arm64"})
+"""What our image is built for."""
+
 NEWEST = (1, 34)
 """The version that is assumed where none is told."""
 
@@ -57,16 +60,18 @@ _VERSION = re.compile(r"v?([0-9]+)\.([0-9]+)")
 @dataclass(frozen=True, slots=True)
 class Injection:
     """
-    The settings. *image* by digest; *architectures* for which it is built; *services* as in the ConfigMap; *namespace*
-    is the webhook's own. Quantities as Kubernetes has them; *cpu_limit* ``""`` for none; *memory* ``""`` for what the
-    ConfigMap says, or ``DEFAULT_MEMORY``. *identity*: regions or Redis use a workload identity, so pods need its label.
-    *ports* are all that the sidecar opens, *health_port* among them. *drain* is ``limits.drain``, seconds.
+    The settings. *image* by digest; *architectures* for which it is built, and those of the cluster's nodes, as far as
+    known; *services* as in the ConfigMap; *namespace* is the webhook's own. Quantities as Kubernetes has them;
+    *cpu_limit* ``""`` for none; *memory* ``""`` for what the ConfigMap says, or ``DEFAULT_MEMORY``. *identity*: regions
+    or Redis use a workload identity, so pods need its label. *ports* are all that the sidecar opens, *health_port*
+    among them. *drain* is ``limits.drain``, seconds.
     """
 
     image: str
     services: tuple[Reachable, ...]
     version: tuple[int, int] = NEWEST
-    architectures: frozenset[str] = frozenset({"amd64", "arm64"})
+    architectures: frozenset[str] = ARCHITECTURES
+    node_architectures: frozenset[str] = frozenset()
     namespace: str = "ai-sidecar"
     revision: str = ""
     memory: str = ""

@@ -128,6 +128,7 @@ REASONS = {
     "a container": (pod({"name": CONTAINER}), CONTAINER),
     "a volume": (pod(volumes=[{"name": f"{CONTAINER}-config", "emptyDir": {}}]), CONTAINER),
     "no containers": ({"metadata": {}, "spec": {}}, "no containers"),
+    "no room": (pod(annotations={"x": "y" * (256 * 1024 - 50)}), "longer than an API server takes"),
 }
 
 
@@ -139,6 +140,33 @@ def test_reasons(one, expected):
     assert isinstance(outcome, Kept)
     assert one is outcome.pod
     assert expected in outcome.reason
+
+
+ONLY_AMD64 = {"nodeSelector": {"kubernetes.io/arch": "amd64"}}
+AFFINE = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+    {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}]},
+]}}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("built", "present", "spec", "expected"),
+    [
+        ({"amd64", "arm64"}, {"amd64", "arm64"}, {}, ""),
+        ({"amd64", "arm64"}, {"amd64", "s390x"}, {}, "s390x"),
+        ({"amd64"}, {"amd64", "arm64"}, {}, "arm64"),
+        ({"amd64"}, {"amd64", "arm64"}, ONLY_AMD64, ""),
+        ({"amd64"}, {"amd64", "arm64"}, AFFINE, ""),
+        ({"amd64"}, set(), {}, ""),
+    ],
+    ids=["both", "a-third", "image-of-one", "selects", "affine", "unknown"],
+)
+def test_nodes_of_other_architectures(built: set[str], present: set[str], spec: dict[str, Any], expected: str):
+    """A pod that may go where the image does not run is kept; who selects fitting nodes is injected."""
+    settings = replace(NATIVE, architectures=frozenset(built), node_architectures=frozenset(present))
+    outcome = inject(pod(**spec), settings)
+
+    assert bool(expected) == isinstance(outcome, Kept)
+    assert expected in getattr(outcome, "reason", "")
 
 
 @pytest.mark.parametrize("namespace", ["kube-system", "kube-public", "kube-node-lease", "ai-sidecar"])
