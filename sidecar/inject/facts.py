@@ -70,7 +70,7 @@ class OwnPod(Struct, frozen=True):
 
 
 class Nodes(Struct, frozen=True):
-    """What the nodes are: the *oldest* version of a kubelet, None if unknown; the *architectures* of those with Linux."""
+    """The *oldest* version of the nodes' kubelets, None if unknown; the *architectures* of those with Linux."""
 
     oldest: Version | None
     architectures: frozenset[str]

@@ -160,8 +160,8 @@ class Webhook:
 
     async def _reviewed(self, body: bytes, review: Callable[[Any], Review], most: int) -> _Reviewed:
         """
-        The request in *body*, its review and the answer. Long ones have a thread, so that others and the probes are not held
-        up, and take turns: one takes many times its size in memory, and threads would not make several faster.
+        The request in *body*, its review and the answer. Long ones have a thread, so that others and the probes are not
+        held up, and take turns: one takes many times its size in memory, and threads would not make several faster.
         """
 
         def reviewed() -> _Reviewed:
