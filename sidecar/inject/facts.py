@@ -34,7 +34,7 @@ class _Node(Struct, frozen=True):
 
 
 class _NodePage(Page, frozen=True):
-    items: Sequence[_Node]
+    items: Sequence[_Node] | None = None
 
 
 class ContainerSpec(Struct, frozen=True):
@@ -69,7 +69,7 @@ class OwnPod(Struct, frozen=True):
 async def cluster_version(api: ApiServer) -> _Version | None:
     """The oldest version that pods may meet: of the API server or of a kubelet. Raises ``ApiServerError``."""
     pages = api.pages("/api/v1/nodes", _NodePage)
-    kubelets = [oldest(node.status.info.kubelet for node in page.items) async for page in pages]
+    kubelets = [oldest(node.status.info.kubelet for node in page.items or ()) async for page in pages]
     served = await served_version(api)
     return min((found for found in (served, *kubelets) if found is not None), default=None)
 

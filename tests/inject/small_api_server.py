@@ -119,7 +119,8 @@ class SmallApiServer:
         page = found[first : first + limit]
         items = [{"metadata": item["metadata"]} if metadata_only else item for item in page]
         more = {"continue": str(first + limit)} if first + limit < len(found) else {}
-        return web.json_response({"kind": f"{kind}List", "metadata": more, "items": items})
+        nothing = None if metadata_only else []  # as the real one has it
+        return web.json_response({"kind": f"{kind}List", "metadata": more, "items": items or nothing})
 
     def _patch(self, path: str, operations: list[dict[str, Any]]) -> web.Response:
         self.before_write(path)
