@@ -134,8 +134,9 @@ class SmallApiServer:
                 place = place[int(step)] if isinstance(place, list) else place[step]
             if operation["op"] == "test" and place[last] != operation["value"]:
                 return _refusal(422, "the server rejected our request due to an error in our request")
-            if operation["op"] == "add":
-                place[last] = operation["value"]
+            place[last] = operation["value"]
+        if item["metadata"]["resourceVersion"] != self.objects[path]["metadata"]["resourceVersion"]:
+            return _refusal(409, "the object has been modified")
         self.put(path, item)
         return web.json_response(self.objects[path])
 
