@@ -79,9 +79,12 @@ generate_openapi() {
 
 build() {
     cd "$kubernetes"
-    local version=k8s.io/component-base/version
-    go build -o "$work/kube-apiserver" -ldflags "-s -w -X k8s.io/kubernetes/vendor/$version.gitVersion=v1.20.2 \
--X k8s.io/kubernetes/vendor/$version.gitMajor=1 -X k8s.io/kubernetes/vendor/$version.gitMinor=20" ./cmd/kube-apiserver
+    local flags="-s -w" package
+    for package in component-base/version client-go/pkg/version; do
+        package=k8s.io/kubernetes/vendor/k8s.io/$package
+        flags+=" -X $package.gitVersion=v1.20.2 -X $package.gitMajor=1 -X $package.gitMinor=20"
+    done
+    go build -o "$work/kube-apiserver" -ldflags "$flags" ./cmd/kube-apiserver
 }
 
 keep() {
