@@ -32,7 +32,7 @@ define VENV_NEEDED
 	{ echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)."; rm -rf $(1); exit 1; }; }
 endef
 
-.PHONY: setup run test test-newest test-lowest check bench soak sdk-matrix format lock clean
+.PHONY: setup run test test-newest test-lowest api-server check bench soak sdk-matrix format lock clean
 
 setup: $(STAMP)
 
@@ -60,6 +60,10 @@ test-newest test-lowest: test-%: $(UV)
 	@$(UV) venv --quiet --clear --python $(PYTHON) .venv-$*
 	@$(UV) pip install --quiet --python .venv-$* --resolution $(RESOLUTION) --editable . --group dev
 	@.venv-$*/bin/python -m pytest $(WORKERS) $(TESTS)
+
+# The API server that tests/scenarios/test_cluster*.py run, in a cache outside of the checkout; built once.
+api-server:
+	@tests/cluster/build_apiserver.sh
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

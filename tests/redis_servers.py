@@ -84,12 +84,12 @@ def free_port() -> int:
     raise AssertionError("every port was given once")
 
 
-def eventually(holds: Callable[[], object], what: str) -> None:
-    """Wait until *holds*, and fail, saying *what*, where it never does."""
-    give_up = time.monotonic() + PATIENCE
+def eventually(holds: Callable[[], object], what: str, *, patience: float = PATIENCE) -> None:
+    """Wait until *holds*, and fail, saying *what*, where it doesn't within *patience* seconds."""
+    give_up = time.monotonic() + patience
     while not holds():
         if time.monotonic() > give_up:
-            pytest.fail(f"{what}: not within {PATIENCE:.0f} s")
+            pytest.fail(f"{what}: not within {patience:.0f} s")
         time.sleep(0.02)
 
 
@@ -173,7 +173,7 @@ class RedisServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - before any thread of the tests' own
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - before any thread of the tests' own
         )
         eventually(self._answers, f"{self!r} starts")
 
@@ -381,6 +381,6 @@ def _reply(connection: socket.socket, reader: hiredis.Reader) -> Any:
     return reply
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Linux: a server ends with the tests, also where these are killed (prctl(2))."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

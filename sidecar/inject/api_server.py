@@ -83,7 +83,7 @@ class Page(Struct, frozen=True, kw_only=True):
 
 
 class _MetadataPage(Page, frozen=True):
-    items: Sequence[PartialObject]
+    items: Sequence[PartialObject] | None = None
 
 
 class _Refusal(Struct, frozen=True):
@@ -139,7 +139,7 @@ class ApiServer:
     async def listed(self, path: str, **query: str) -> AsyncIterator[ObjectMetadata]:
         """The metadata of all objects at *path*, as *query* selects them. Raises ``ApiServerError``."""
         async for page in self.pages(path, _MetadataPage, accept=_METADATA.format("List"), **query):
-            for item in page.items:
+            for item in page.items or ():  # null if there are none
                 yield item.metadata
 
     async def pages(

@@ -37,7 +37,7 @@ class _Node(Struct, frozen=True):
 
 
 class _NodePage(Page, frozen=True):
-    items: Sequence[_Node]
+    items: Sequence[_Node] | None = None
 
 
 class ContainerSpec(Struct, frozen=True):
@@ -80,7 +80,7 @@ async def nodes(api: ApiServer) -> Nodes:
     """What the nodes are, all of them. Raises ``ApiServerError``."""
     found, architectures = list[Version | None](), set[str]()
     async for page in api.pages("/api/v1/nodes", _NodePage):
-        infos = [node.status.info for node in page.items]
+        infos = [node.status.info for node in page.items or ()]
         found.append(oldest(info.kubelet for info in infos))
         architectures |= {info.architecture for info in infos if info.architecture and info.system != "windows"}
     return Nodes(min((each for each in found if each is not None), default=None), frozenset(architectures))

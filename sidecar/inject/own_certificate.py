@@ -159,8 +159,9 @@ class OwnCertificate:
                 if each.client.bundle != text
             ]
             if changes:
-                test = {"op": "test", "path": "/metadata/resourceVersion", "value": found.metadata.version}
-                await self._api.patch(path, [test, *changes])
+                # where somebody has changed it since, this is a conflict; a `test` that fails were an error like others
+                only = {"op": "replace", "path": "/metadata/resourceVersion", "value": found.metadata.version}
+                await self._api.patch(path, [only, *changes])
 
     @property
     def _secrets(self) -> str:

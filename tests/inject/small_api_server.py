@@ -119,7 +119,8 @@ class SmallApiServer:
         page = found[first : first + limit]
         items = [{"metadata": item["metadata"]} if metadata_only else item for item in page]
         more = {"continue": str(first + limit)} if first + limit < len(found) else {}
-        return web.json_response({"kind": f"{kind}List", "metadata": more, "items": items})
+        nothing = None if metadata_only else []  # as the real one has it
+        return web.json_response({"kind": f"{kind}List", "metadata": more, "items": items or nothing})
 
     def _patch(self, path: str, operations: list[dict[str, Any]]) -> web.Response:
         self.before_write(path)
@@ -133,8 +134,9 @@ class SmallApiServer:
                 place = place[int(step)] if isinstance(place, list) else place[step]
             if operation["op"] == "test" and place[last] != operation["value"]:
                 return _refusal(422, "the server rejected our request due to an error in our request")
-            if operation["op"] == "add":
-                place[last] = operation["value"]
+            place[last] = operation["value"]
+        if item["metadata"]["resourceVersion"] != self.objects[path]["metadata"]["resourceVersion"]:
+            return _refusal(409, "the object has been modified")
         self.put(path, item)
         return web.json_response(self.objects[path])
 

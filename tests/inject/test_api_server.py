@@ -53,6 +53,13 @@ async def test_lists(small_api):
     assert 3 == len(server.asked)
 
 
+async def test_an_empty_list(small_api):
+    """Its items are null where only metadata is asked for; that is no error."""
+    _, api = small_api
+
+    assert [] == [each async for each in api.listed("/api/v1/namespaces/n/pods")]
+
+
 async def test_the_token_is_read_each_time(small_api, tmp_path: Path):
     """Kubelet replaces it; so the next request has the new one."""
     server, api = small_api

@@ -159,6 +159,26 @@ async def test_two_make_it_at_once(small_api):
     assert {server.data(SECRET, "ca.crt")} == trusted(server)
 
 
+async def test_two_tell_at_once(small_api):
+    """A configuration that somebody has changed meanwhile is read anew, as after any conflict."""
+    server, api = small_api
+    configure(server)
+    own = replica(api, Passing())
+
+    def meanwhile(path: str) -> None:
+        if path in CONFIGURATIONS:
+            server.before_write = lambda _: None
+            server.put(path, {"webhooks": [{"name": "z", "clientConfig": {}}, *server.objects[path]["webhooks"]]})
+
+    server.before_write = meanwhile
+    with pytest.raises(ApiServerError) as error:
+        await own.look()
+
+    assert 409 == error.value.status
+    assert await own.look()
+    assert {server.data(SECRET, "ca.crt")} == trusted(server)
+
+
 async def test_the_secret_is_deleted(small_api):
     """What is served comes back into it, so nothing changes."""
     server, api = small_api

@@ -39,6 +39,7 @@ from sidecar.core.rules import (
     Timeouts,
 )
 from sidecar.demo.provider import DemoProvider
+from tests.cluster.fixtures import api, api_server, install  # noqa: F401  fixtures
 from tests.redis_servers import RedisServer
 from tests.scenarios.answers import (  # noqa: F401  stories take them from here
     CLAUDE,

@@ -18,7 +18,7 @@ import aiohttp
 from sidecar.cli.keygen import line
 from tests.redis_servers import RedisServer
 from tests.scenarios.caller import Caller
-from tests.scenarios.conftest import CHAT_PATH, KEY
+from tests.scenarios.lab import CHAT_PATH, KEY
 
 
 @dataclass
@@ -74,11 +74,15 @@ class Process:
             return await response.read()
 
 
-def launch(folder: Path, *command: str, mark: str = "") -> Process:
-    """A sidecar that *command* begins, with its log and its output in *folder*; *mark* ends their names."""
+def launch(folder: Path, *command: str, mark: str = "", environ: Mapping[str, str] | None = None) -> Process:
+    """
+    A sidecar that *command* begins, with its log and its output in *folder*; *mark* ends their names. *environ* is
+    added to the environment.
+    """
     log, output = folder / f"log{mark}", folder / f"output{mark}"
+    env = os.environ | (environ or {})
     with log.open("wb") as stderr, output.open("wb") as stdout:
-        return Process(subprocess.Popen(command, stdout=stdout, stderr=stderr), log, output)
+        return Process(subprocess.Popen(command, stdout=stdout, stderr=stderr, env=env), log, output)
 
 
 def run_by(config: Path) -> tuple[str, ...]:
