@@ -76,16 +76,20 @@ async def test_what_was_valid_stays_valid(install):
     await installed.start()
     labelled, plain = await installed.namespace("shop", "enabled"), await installed.namespace("plain")
     found = {path.stem: list(templates(path)) for path in GOLDEN.glob("*.yaml")}
-    refused = []
+    taken, refused = 0, []
     for name, each in ((name, each) for name, those in found.items() for each in those):
-        await installed.api.create(pods(plain), each, dryRun="All")
+        try:
+            await installed.api.create(pods(plain), each, dryRun="All")
+        except RefusedByServer:  # such as a native sidecar's probes, which came later
+            continue
+        taken += 1
         try:
             await installed.api.create(pods(labelled), each, dryRun="All")
         except RefusedByServer as error:
             refused.append((name, str(error)))
 
     assert [] == refused
-    assert all(found.values())
+    assert taken > 20
 
 
 async def test_another_webhook(install, tmp_path):
