@@ -118,7 +118,8 @@ class RealApiServer:
     def asked(self) -> list[dict[str, Any]]:
         """What the service accounts have asked for up to now, as the server's audit tells it."""
         log = self._folder / "audit.log"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        lines = log.read_bytes().splitlines(keepends=True) if log.exists() else []
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
     @property
     def failed_calls(self) -> list[str]:
