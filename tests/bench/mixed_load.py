@@ -35,6 +35,9 @@ STANDSTILL = 12.0
 FAILING, LARGE_ANSWERS, HUGE_ANSWERS = "/failing", "/large", "/huge"
 """The services beside ``openai``: one that fails, and two that answer with much."""
 
+BREAKS = "a"
+"""The region that resets its connections now and then. A stream that had begun ends there; no region could mend it."""
+
 MOST = 48
 """Calls under way at once; one that is due beyond is left out. A busy machine makes it a lighter load, no overload."""
 
@@ -267,6 +270,6 @@ class _Reader:
 
 def _good(call: Call) -> str:
     """What was wrong with a call that had to go well."""
-    if call.good:
+    if call.good or (call.begun and not call.whole and call.region == BREAKS):
         return ""
     return f"{call.status or 'no answer'}{'' if call.whole else ', broken'} of {call.region or 'no region'}"
