@@ -21,6 +21,7 @@ import yaml
 
 from sidecar.cli.inject import inject, injection
 from sidecar.demo.provider import DemoProvider
+from sidecar.inject.files import ManifestText
 from sidecar.inject.manifests import read
 from sidecar.settings import load
 from tests.scenarios.processes import Process, launch, run_by
@@ -140,11 +141,8 @@ class Stage:
         holds. *proxy*: the egress proxy that the container is told.
         """
         rules = load(str(self._config), environ={}, overrides={}, strict=True)
-        text, _ = inject(
-            yaml.safe_dump(manifest(application, proxy=proxy)),
-            "pod.yaml",
-            injection(rules, image="ai-sidecar:1", version=""),
-        )
+        pod = ManifestText("pod.yaml", yaml.safe_dump(manifest(application, proxy=proxy)))
+        text, _ = inject([pod], injection(rules, image="ai-sidecar:1", version=""))
         [container] = read(text, "pod.yaml")[0]["spec"]["containers"]
         return {each["name"]: each.get("value", KEY) for each in container["env"]}
 
