@@ -88,6 +88,9 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
     if (why := refusal(shape)) is not None:
         return Kept(pod, why)
     status = _status(pod)
+    if status is not None and status.variant == "native" and settings.version < NATIVE_SINCE and not _is_stripped(pod):
+        # injected for newer nodes, offline for instance; here it would hang
+        return inject(uninject(pod), settings, namespace=namespace, owner=owner)
     why = reason(shape, settings, namespace=namespace, owner=owner, injected=status is not None)
     if status is not None and why is None and _is_stripped(pod):
         why = "another webhook has taken restartPolicy from the init container; the pod would hang there"

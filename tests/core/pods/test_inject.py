@@ -208,6 +208,16 @@ def test_restart_policy_that_was_stripped():
     assert pod(initContainers=[{"name": "migrate"}]) == outcome.pod
 
 
+def test_a_native_sidecar_on_old_nodes():
+    """What was injected for newer nodes becomes classic there; a Job has none, because it would never end."""
+    before = pod(initContainers=[{"name": "migrate", "image": "app"}])
+    once = inject(before, NATIVE).pod
+
+    assert inject(once, CLASSIC) == inject(before, CLASSIC)
+    assert inject(once, CLASSIC, owner="Job") == inject(before, CLASSIC, owner="Job")
+    assert isinstance(inject(once, CLASSIC, owner="Job"), Kept)
+
+
 EXACT = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
 
 
