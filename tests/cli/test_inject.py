@@ -38,3 +38,13 @@ def test_identity_without_redis():
     service = Service("openai", DIALECTS["openai"], (Region("here", "https://gateway.example"),), path="/openai")
 
     assert not injection(Rules((service,), ()), image="image", version="").identity
+
+
+@pytest.mark.parametrize("url", ["https://{resource}.openai.azure.com", "https://contoso.openai.azure.com"])
+def test_azure(url):
+    """A service that speaks Azure's form is known as such, also where its regions are resources by name."""
+    azure = Service("chat", DIALECTS["azure-openai"], (Region("here", url),), path="/azure")
+    openai = Service("openai", DIALECTS["openai"], (Region("here", "https://api.openai.com"),), path="/openai")
+    found = injection(Rules((azure, openai), ()), image="image", version="").services
+
+    assert {"chat": True, "openai": False} == {service.name: service.azure for service in found}

@@ -23,7 +23,7 @@ HERE = "http://127.0.0.1:7400"
 SERVICES = (
     Reachable("openai", f"{HERE}/openai", ("https://api.openai.com",), "OPENAI_BASE_URL", "/v1"),
     Reachable("anthropic", f"{HERE}/anthropic", ("https://api.anthropic.com",), "ANTHROPIC_BASE_URL"),
-    Reachable("azure-openai", f"{HERE}/azure", ("https://{resource}.openai.azure.com",)),
+    Reachable("azure-openai", f"{HERE}/azure", ("https://{resource}.openai.azure.com",), azure=True),
 )
 VERSIONS = {"1.27": (1, 27), "1.34": (1, 34)}
 

@@ -176,7 +176,8 @@ class _Environment:
         literal = any("valueFrom" not in variable for variable in proxies)
         supplied = [name for name in EXCEPTIONS if "valueFrom" in last.get(name, {})]
         if missing and (asked is not None or (literal and not supplied and not self._from_tables)):
-            others = next((last[name]["value"] for name in EXCEPTIONS if "value" in last.get(name, {})), "")
+            values = [last.get(name, {}).get("value") for name in EXCEPTIONS]
+            others = next((value for value in values if isinstance(value, str)), "")
             for name in missing:
                 self._add(name, _extended(others, asked))
             missing = []
@@ -205,9 +206,11 @@ class _Environment:
 
 
 def _azure(names: Iterable[str], literals: Mapping[str, str], services: Sequence[Reachable]) -> str:
-    """The first variable which shows that the container calls Azure: by its name, or by the resource in its value."""
-    resources = tuple(f"{service.base}/" for service in services if service.has_resources)
-    return next((name for name in names if AZURE.match(name) or literals.get(name, "").startswith(resources)), "")
+    """The first variable which shows that the container calls Azure: by its name, or by the service in its value."""
+    azure = [service for service in services if service.azure]
+    return next(
+        (name for name in names if AZURE.match(name) or any(one.has(literals.get(name, "")) for one in azure)), ""
+    )
 
 
 def _is_here(text: str, service: Reachable) -> bool:

@@ -28,7 +28,8 @@ class Reachable:
     """
     A service as applications reach it: *base* is its base URL on loopback, *urls* are those of its regions. Where one
     of these has ``{resource}`` as a part of its host, *base* goes on with the name of the resource. *setting* is the
-    variable that SDKs read their base URL from, ``""`` for none, and *behind* what they want behind *base*.
+    variable that SDKs read their base URL from, ``""`` for none, and *behind* what they want behind *base*. *azure*:
+    it speaks Azure's form of an API, also where its regions are resources by name.
     """
 
     name: str
@@ -36,11 +37,7 @@ class Reachable:
     urls: Sequence[str] = ()
     setting: str = ""
     behind: str = ""
-
-    @property
-    def has_resources(self) -> bool:
-        """Whether its base URL goes on with the name of a resource."""
-        return any(RESOURCE in url for url in self.urls)
+    azure: bool = False
 
     def has(self, url: str) -> bool:
         """Whether calls to *url* arrive at the sidecar, for this service."""
@@ -68,7 +65,8 @@ def reachable(rules: Rules) -> tuple[Reachable, ...]:
         urls = (*(region.url for region in service.regions), *(f"https://{host}" for host in service.hosts))
         known = service.name == service.dialect.name  # of two services that speak the same, the one of that name
         setting, behind = (service.dialect.setting, service.dialect.base) if known else ("", "")
-        found.append(Reachable(service.name, base, tuple(dict.fromkeys(urls)), setting, behind))
+        azure = service.dialect.resources is not None
+        found.append(Reachable(service.name, base, tuple(dict.fromkeys(urls)), setting, behind, azure))
     return tuple(found)
 
 

@@ -13,7 +13,8 @@ HERE = "http://127.0.0.1:7400"
 SERVICES = (
     Reachable("openai", f"{HERE}/openai", ("https://api.openai.com",), "OPENAI_BASE_URL", "/v1"),
     Reachable("anthropic", f"{HERE}/anthropic", ("https://api.anthropic.com",), "ANTHROPIC_BASE_URL"),
-    Reachable("azure-openai", f"{HERE}/azure", ("https://{resource}.openai.azure.com",)),
+    Reachable("azure-openai", f"{HERE}/azure", ("https://{resource}.openai.azure.com",), azure=True),
+    Reachable("azure-eu", f"{HERE}/azure-eu", ("https://eu.openai.azure.com",), azure=True),
     Reachable("documents", "http://127.0.0.1:7401", ("https://di.cognitiveservices.azure.com",)),
 )
 ALL_DIRECT = ",".join(DIRECT)
@@ -83,6 +84,7 @@ def test_a_literal_value_is_rewritten():
         ("OPENAI_API_VERSION", "2024-10-21", "2024-10-21"),
         ("CHAT_ENDPOINT", "https://c.openai.azure.com/", f"{HERE}/azure/c/"),
         ("CHAT_ENDPOINT", f"{HERE}/azure/c", f"{HERE}/azure/c"),
+        ("CHAT_ENDPOINT", "https://eu.openai.azure.com", f"{HERE}/azure-eu"),
     ],
 )
 def test_azure_beside_openai(variable, value, after_it):
@@ -127,6 +129,7 @@ def test_what_others_may_supply():
          {"NO_PROXY": f"a,b,{ALL_DIRECT}", "no_proxy": f"a,b,{ALL_DIRECT}"}),
         (env(NO_PROXY="a"), ".corp", {"NO_PROXY": f"a,.corp,{ALL_DIRECT}", "no_proxy": f"a,.corp,{ALL_DIRECT}"}),
         (env(), "", {"NO_PROXY": ALL_DIRECT, "no_proxy": ALL_DIRECT}),
+        ([{"name": "NO_PROXY", "value": 1}], "", {"NO_PROXY": 1, "no_proxy": ALL_DIRECT}),
         (env(), ".corp", {"NO_PROXY": f".corp,{ALL_DIRECT}", "no_proxy": f".corp,{ALL_DIRECT}"}),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from sidecar.core.pods.services import Reachable, host_in, on_loopback, urls_in
 
 HERE = "http://127.0.0.1:7400"
 SERVICES = (
-    Reachable("azure-openai", f"{HERE}/azure", ("https://{resource}.openai.azure.com",)),
+    Reachable("azure-openai", f"{HERE}/azure", ("https://{resource}.openai.azure.com",), azure=True),
     Reachable("azure-eu", f"{HERE}/azure-eu", ("https://eu.openai.azure.com", "https://eu2.openai.azure.com")),
     Reachable("government", f"{HERE}/gov", ("https://{resource}.openai.azure.us",)),
     Reachable("vllm", f"{HERE}/vllm", ("http://vllm.default.svc:8000",)),
