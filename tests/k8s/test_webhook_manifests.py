@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
+import shutil
 from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from sidecar.cli.main import _parser
 from sidecar.core.pods.reasons import SYSTEM
 from sidecar.core.pods.settings import CONTAINER, INJECT, Injection
 from sidecar.inject.webhook import Webhook
-from tests.k8s.builds import ALL, Manifest, composed, label, manifests, of_kind, read, the
+from tests.k8s.builds import ALL, K8S, Manifest, composed, label, manifests, of_kind, ran, read, the, tool
 
 NAME = "ai-sidecar-webhook"
 NAMES = {"base": NAME, "components/canary": f"{NAME}-canary"}
@@ -277,6 +280,21 @@ def test_components_go_together():
         for each in of_kind(found, "Deployment")
         for container in each["spec"]["template"]["spec"]["containers"]
     }
+
+
+@pytest.mark.parametrize("overlay", ["production", "aks"])
+def test_what_the_overlay_for_production_offers(overlay: str, tmp_path: Path):
+    """The components that stand there in comments can be taken, and each webhook is still spread by its own label."""
+    shutil.copytree(K8S, tmp_path / "k8s")
+    path = tmp_path / "k8s" / "overlays" / "production" / "kustomization.yaml"
+    path.write_text(re.sub("^  # - ../../", "  - ../../", path.read_text(), flags=re.MULTILINE))
+    found = read(ran(tool("kubectl"), "kustomize", str(tmp_path / "k8s" / "overlays" / overlay)))
+
+    for name in NAMES.values():
+        spec, _, options = webhook_of(found, name)
+        selected = [each["labelSelector"]["matchLabels"] for each in spec["topologySpreadConstraints"]]
+        assert name == options.name
+        assert all({"app.kubernetes.io/name": name} == each for each in selected)
 
 
 def test_prometheus_finds_the_ports():

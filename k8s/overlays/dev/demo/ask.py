@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import sys
 import time
 from urllib.error import URLError
@@ -47,4 +48,6 @@ def main(rounds: int | None) -> None:
 
 
 if __name__ == "__main__":
+    # The first process of a container ignores SIGTERM where it does not handle it; kubelet would wait for 30 s.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     main(int(sys.argv[1]) if len(sys.argv) > 1 else None)
