@@ -16,7 +16,8 @@ from sidecar.core.pods.services import Reachable, reachable
 
 __all__ = [
     "CONTAINER", "DEFAULT_MEMORY", "DOMAIN", "INJECT", "LEAST_CPU", "NATIVE_SINCE", "NEWEST", "NO_PROXY", "PORTS",
-    "REASON", "SKIP", "STATUS", "Injection", "Reachable", "amount", "reachable", "started_by", "tuned", "version_of",
+    "REASON", "SKIP", "STATUS", "Injection", "Reachable", "amount", "fitting", "reachable", "started_by", "tuned",
+    "version_of",
 ]  # fmt: skip
 
 DOMAIN = "ai-sidecar.dev/"
@@ -105,6 +106,9 @@ _DEFAULTS = {"memory": "the ConfigMap's, or 16Mi,", "cpu_limit": "none"}
 _OTHERS = (NO_PROXY, SKIP)
 _OURS = frozenset({STATUS, REASON})
 
+LONGEST_LIST = 4096
+"""Characters of an annotation that is a list: it is repeated for each container."""
+
 
 def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injection, list[str]]:
     """
@@ -138,6 +142,13 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
         )
         settings = _with(settings, "memory", default_memory)
     return settings, warnings
+
+
+def fitting(annotations: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """*annotations* without those lists that are too long, and a warning for each of these."""
+    long = [name for name in _OTHERS if len(annotations.get(name, "")) > LONGEST_LIST]
+    warnings = [f"{name}: is longer than {LONGEST_LIST} characters, and not used" for name in long]
+    return {name: text for name, text in annotations.items() if name not in long}, warnings
 
 
 def amount(quantity: Any) -> float | str:
