@@ -101,6 +101,9 @@ Annotations that tune a quantity, without ``DOMAIN``: its name, and the least th
 sidecar is killed or does not start in time, and a native one would hold the pod in Init.
 """
 
+MOST_MEMORY = 256 << 30
+"""Bytes of the memory tier that a configuration may have at most; with more, calls would only be forwarded."""
+
 _DEFAULTS = {"memory": "the ConfigMap's, or 16Mi,", "cpu_limit": "none"}
 
 _OTHERS = (NO_PROXY, SKIP)
@@ -128,6 +131,8 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
             warnings.append(f"{DOMAIN}{word}: {value!r} is not a quantity such as {example}; {default} is used")
         elif found < least:
             warnings.append(f"{DOMAIN}{word}: {value} is too little to run with; {default} is used")
+        elif name == "memory" and found > MOST_MEMORY:
+            warnings.append(f"{DOMAIN}{word}: {value} is more than a cache can have; {default} is used")
         else:
             settings = _with(settings, name, value)
     for what in ("cpu", "memory"):
