@@ -1,7 +1,7 @@
 """
 What the webhook answers to the API server (``admission.k8s.io/v1``): a patch for a pod, a verdict on a ConfigMap.
 
-The rule: nothing here stops a pod. Whatever goes wrong, the pod is admitted as it is, and the reason is said.
+The rule: nothing here stops a pod. Whatever goes wrong, the object is admitted as it is, and the reason is said.
 """
 
 from __future__ import annotations
@@ -80,8 +80,23 @@ def review_pod(request: Mapping[str, Any], settings: Injection, report: Callable
         return Review({"uid": uid, "allowed": True, "warnings": [text]}, ReviewResult.FAILED)
 
 
-def review_config(request: Mapping[str, Any], check: Callable[[str, str], None]) -> Review:
-    """Allow the ConfigMap of *request* if each configuration in it is right. *check* raises ``ConfigError``."""
+def review_config(
+    request: Mapping[str, Any], check: Callable[[str, str], None], report: Callable[[BaseException], None]
+) -> Review:
+    """
+    Allow the ConfigMap of *request* if each configuration in it is right. *check* raises ``ConfigError``. *report* gets
+    bugs.
+    """
+    uid = request["uid"]
+    try:
+        return _checked(request, check)
+    except Exception as error:  # noqa: BLE001  sidecars say themselves what they cannot use
+        report(error)
+        text = "ai-sidecar: not checked, because of a bug of the webhook; its log says where"
+        return Review({"uid": uid, "allowed": True, "warnings": [text]}, ReviewResult.FAILED)
+
+
+def _checked(request: Mapping[str, Any], check: Callable[[str, str], None]) -> Review:
     uid = request["uid"]
     found = request.get("object")
     data = found.get("data") if isinstance(found, Mapping) else None

@@ -3,11 +3,12 @@ The API server of the cluster, as far as the webhook asks it.
 
 The rule: plain requests, and no watches: what is needed again is asked for again, so nothing of a cluster stays in
 memory. Of lists only the metadata is asked for, page by page. The token is read for each request, for kubelet replaces
-it every hour.
+it every hour; so is the cluster's authority, which is replaced when its certificates are rotated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -104,6 +105,7 @@ class ApiServer:
         try:
             self.namespace = (self._folder / "namespace").read_text(encoding="utf-8").strip()
             (self._folder / "token").read_bytes()
+            self._authorities = (self._folder / "ca.crt").read_bytes()
             self._trust = ssl.create_default_context(cafile=str(self._folder / "ca.crt"))
         except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
             why = getattr(error, "strerror", None) or "cannot be read"
@@ -170,6 +172,14 @@ class ApiServer:
         """Change the object at *path* by a JSON patch. Raises ``ApiServerError``."""
         await self._ask("PATCH", path, body=json.encode(operations), content_type=_JSON_PATCH)
 
+    def _trust_anew(self) -> None:
+        """Trust what ``ca.crt`` holds by now, besides what it held before. What cannot be read changes nothing."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found = (self._folder / "ca.crt").read_bytes()
+            if found != self._authorities:
+                self._trust.load_verify_locations(cadata=found.decode("ascii"))
+                self._authorities = found
+
     async def _ask(
         self,
         method: str,
@@ -182,6 +192,7 @@ class ApiServer:
     ) -> bytes:
         assert self._session is not None, "it was entered"
         asked = f"{method} {path}"
+        self._trust_anew()
         try:
             token = (self._folder / "token").read_text(encoding="utf-8").strip()
             headers = {"Authorization": f"Bearer {token}", "Accept": accept}

@@ -7,10 +7,14 @@ a truth, ``1e3`` for a number, ``10:30`` and ``2026-01-01`` for texts; the usual
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
 import yaml
+from msgspec import json
+
+from sidecar.core.key.json_rule import UNREADABLE
 
 _DIGITS = list("-+0123456789")
 _BOOL = re.compile(r"(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)\Z")
@@ -46,6 +50,13 @@ def _whole_number(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return -number if text[0] == "-" else number
 
 
+def _unicode(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    """A text. Raises ``ValueError`` for one with half a character, which no tool of Kubernetes reads."""
+    text = str(loader.construct_scalar(node))
+    text.encode()
+    return text
+
+
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar(f"{_TAG}str", text, style="|" if "\n" in text else None)
 
@@ -55,11 +66,20 @@ for _name, _form, _first in _FORMS:
     _Dumper.add_implicit_resolver(_TAG + _name, _form, _first)
 _Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"<<\Z"), ["<"])
 _Loader.add_constructor(f"{_TAG}int", _whole_number)
+_Loader.add_constructor(f"{_TAG}str", _unicode)
 _Dumper.add_representer(str, _text)
 
 
 def load_all(text: str) -> list[Any]:
-    """The documents of *text*. Raises ``yaml.YAMLError``, ``ValueError`` or ``RecursionError``."""
+    """
+    The documents of *text*, which may be JSON. Raises ``yaml.YAMLError``, ``ValueError`` or ``RecursionError``.
+
+    JSON has its own reader. That of YAML takes no tab between two tokens, and makes two characters of one that JSON
+    writes as a pair of surrogates.
+    """
+    if text.lstrip()[:1] in {"{", "["}:
+        with contextlib.suppress(*UNREADABLE):
+            return [json.decode(text)]
     return list(yaml.load_all(text, _Loader))
 
 

@@ -19,9 +19,15 @@ _LIVING = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 async def namespaces(api: ApiServer) -> dict[str, str]:
-    """What the label of each namespace says, ``""`` without one. Raises ``ApiServerError``."""
-    found = {each.name: (each.labels or {}).get(INJECT, "") async for each in api.listed(_NAMESPACES)}
-    return {name: said for name, said in found.items() if name not in {*SYSTEM, api.namespace}}
+    """
+    What the label of each namespace says, ``""`` without one. One that is being deleted takes nothing new, and is not
+    named. Raises ``ApiServerError``.
+    """
+    return {
+        each.name: (each.labels or {}).get(INJECT, "")
+        async for each in api.listed(_NAMESPACES)
+        if each.name not in {*SYSTEM, api.namespace} and each.being_deleted is None
+    }
 
 
 async def missed_pods(api: ApiServer, said: Mapping[str, str]) -> Mapping[str, int]:

@@ -8,6 +8,7 @@ pods. A certificate that is replaced is used from the next connection on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,8 +26,17 @@ from sidecar.inject.metrics import AdmissionMetrics
 from sidecar.net.web_server import WebServer
 from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
 
-LARGEST = 8 * 1024 * 1024
-"""Bytes of a review: an object has at most 1.5 MiB in etcd, and an update brings two of them."""
+LARGEST = 4 * 1024 * 1024
+"""
+Bytes of a review: an API server takes 3 MB with a new pod, and an update of a ConfigMap brings two, of 1 MiB each. One
+that was made to be large in memory takes thirty times as much.
+"""
+
+LARGE_AT_ONCE = 8
+"""Long reviews that are held at a time. Others wait in their connections; each takes its length in memory."""
+
+READ_SECONDS = 5.0
+"""How long a review may take to arrive. API servers give up then."""
 
 KEEP_SECONDS = 120.0
 """How long an idle connection stays open: longer than API servers keep it, which is 90 s, so they never write into one
@@ -95,7 +105,8 @@ class Webhook:
         self._lacking = lacking
         self._tell = tell
         self._draining = False
-        self._turn = asyncio.Lock()
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._pods, self._configs = asyncio.Lock(), asyncio.Lock()
         self._server: WebServer | None = None
         self._health: WebServer | None = None
 
@@ -127,26 +138,45 @@ class Webhook:
                 await server.stop()
 
     async def _on_pod(self, request: web.Request) -> web.Response:
-        settings, loop = self._settings(), asyncio.get_running_loop()
+        settings, report = self._settings(), self._reporter()
+        return await self._answer(
+            request, lambda asked: review_pod(asked, settings, report), SCANNED_IN_LOOP, self._pods
+        )
+
+    async def _on_config(self, request: web.Request) -> web.Response:
+        report = self._reporter()
+        return await self._answer(request, lambda asked: review_config(asked, self._check, report), 0, self._configs)
+
+    def _reporter(self) -> Callable[[BaseException], None]:
+        """``report`` for a thread."""
+        loop = asyncio.get_running_loop()
 
         def report(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._report, error)
 
-        return await self._answer(request, lambda asked: review_pod(asked, settings, report), SCANNED_IN_LOOP)
+        return report
 
-    async def _on_config(self, request: web.Request) -> web.Response:
-        return await self._answer(request, lambda asked: review_config(asked, self._check), 0)
-
-    async def _answer(self, request: web.Request, review: Callable[[Any], Review], most: int) -> web.Response:
-        """The answer to *request*. Of more than *most* bytes it is long."""
+    async def _answer(
+        self, request: web.Request, review: Callable[[Any], Review], most: int, turn: asyncio.Lock
+    ) -> web.Response:
+        """The answer to *request*. Of more than *most* bytes it is long, and takes its *turn*."""
         if why := self._lacking():
             return _refusal(503, "not-ready", why)
         if request.content_type != "application/json":
             return _refusal(415, "not-json", "a review is JSON; send `Content-Type: application/json`")
+        length = request.content_length
+        is_large = length is None or length > SCANNED_IN_LOOP
         try:
-            found = await self._reviewed(await request.read(), review, most)
+            async with self._large if is_large else contextlib.nullcontext():
+                async with asyncio.timeout(READ_SECONDS):
+                    body = await request.read()
+                found = await self._reviewed(body, review, most, turn)
         except web.HTTPRequestEntityTooLarge:
             return _refusal(413, "too-large", f"a review has at most {LARGEST} bytes")
+        except TimeoutError:
+            refusal = _refusal(408, "too-slow", f"the review did not arrive within {READ_SECONDS:g} s")
+            refusal.force_close()
+            return refusal
         except Refused as refused:
             return _refusal(refused.status, refused.code, refused.message)
         asked, reviewed, answer = found
@@ -158,10 +188,11 @@ class Webhook:
             response.force_close()
         return response
 
-    async def _reviewed(self, body: bytes, review: Callable[[Any], Review], most: int) -> _Reviewed:
+    async def _reviewed(self, body: bytes, review: Callable[[Any], Review], most: int, turn: asyncio.Lock) -> _Reviewed:
         """
         The request in *body*, its review and the answer. Long ones have a thread, so that others and the probes are not
-        held up, and take turns: one takes many times its size in memory, and threads would not make several faster.
+        held up, and take turns, pods and configurations apart: one takes many times its size in memory, and threads
+        would not make several faster.
         """
 
         def reviewed() -> _Reviewed:
@@ -171,7 +202,7 @@ class Webhook:
 
         if len(body) <= most:
             return reviewed()
-        async with self._turn:
+        async with turn:
             return await in_thread_if_large(len(body), most, reviewed)
 
     async def _on_ready(self, _: web.Request) -> web.Response:

@@ -211,11 +211,24 @@ def test_configurations():
             raise ConfigError((f"{name}:1: wrong",))
 
     def answer(data: Any):
-        return review_config({"uid": "u", "object": {"data": data}}, check)
+        return review_config({"uid": "u", "object": {"data": data}}, check, pytest.fail)
 
     assert ReviewResult.ALLOWED is answer({"sidecar.yaml": "good", "notes.txt": "bad"}).result
-    assert ReviewResult.ALLOWED is review_config({"uid": "u"}, check).result
+    assert ReviewResult.ALLOWED is review_config({"uid": "u"}, check, pytest.fail).result
 
     denied = answer({"sidecar.yaml": "bad"})
 
     assert (False, "sidecar.yaml:1: wrong") == (denied.response["allowed"], denied.response["status"]["message"])
+
+
+def test_a_bug_refuses_no_configuration():
+    """It is admitted unchecked, which is said: a disk without room is no fault of who applies it."""
+    bugs: list[BaseException] = []
+
+    def check(*_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    review = review_config({"uid": "u", "object": {"data": {"sidecar.yaml": ""}}}, check, bugs.append)
+
+    assert (True, ReviewResult.FAILED, 1) == (review.response["allowed"], review.result, len(bugs))
+    assert "not checked" in review.response["warnings"][0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from msgspec import Struct
 
 from sidecar.errors import ConfigError
 from sidecar.inject.api_server import PAGE, ApiServer, ApiServerError, address_of
+from sidecar.inject.certificates import issue
+from sidecar.inject.own_certificate import load
+from tests.inject.small_api_server import SmallApiServer, account, api_at
 
 
 class Item(Struct):
@@ -69,6 +74,26 @@ async def test_the_token_is_read_each_time(small_api, tmp_path: Path):
         await api.metadata("/api/v1/namespaces/n")
 
     assert ["Bearer t1", "Bearer t2"] == server.tokens
+
+
+async def test_another_authority(tmp_path: Path):
+    """The cluster's certificates are rotated; what is no certificate meanwhile changes nothing."""
+    old, new = (issue(("127.0.0.1", "localhost"), datetime.now(UTC)) for _ in range(2))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load(context, new)
+    server = SmallApiServer()
+    address = (await server.start(context)).replace("http://127.0.0.1", "https://localhost")
+    server.namespace("n")
+    async with api_at(address, account(tmp_path, old.authority)) as api:
+        with pytest.raises(ApiServerError, match="cannot be asked"):
+            await api.metadata("/api/v1/namespaces/n")
+        (tmp_path / "ca.crt").write_bytes(b"no certificate")
+        with pytest.raises(ApiServerError, match="cannot be asked"):
+            await api.metadata("/api/v1/namespaces/n")
+        (tmp_path / "ca.crt").write_bytes(new.authority)
+
+        assert "n" == (await api.metadata("/api/v1/namespaces/n")).name
+    await server.stop()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,3 +99,26 @@ def test_by_kubectl(tmp_path: Path):
 def read_by_kubectl(file: Path) -> Any:
     command = [str(KUBECTL), "patch", "--local", "-f", str(file), "-p", "{}", "--type", "merge", "-o", "json"]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+@pytest.mark.parametrize("indent", ["\t", " ", None])
+def test_json(indent: str | None):
+    """JSON may have tabs, and writes what lies beyond 16 bits as two escapes."""
+    document = {"a": "caf\u00e9 \U0001f600", "b": [1, 1.5, None, True, "y", "010"], "c": {}}
+    text = json.dumps(document, indent=indent)
+
+    assert [document] == load_all(f"\n{text}\n")
+    assert [document] == load_all(dump_all([document]))
+
+
+@pytest.mark.parametrize("text", ["{a: b}", "[a, b]", '{"a": 1}\n---\n{"b": 1}', "{}"])
+def test_flow_style(text: str):
+    """What begins like JSON may be YAML all the same."""
+    assert list(yaml.safe_load_all(text)) == load_all(text)
+
+
+@pytest.mark.parametrize("text", ['a: "\\ud83d"', '"\\ud83d": a', '{"a": "\\ud83d"}'])
+def test_half_a_character(text: str):
+    """It could not be written again."""
+    with pytest.raises(ValueError, match="surrogates"):
+        load_all(text)

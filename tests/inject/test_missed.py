@@ -35,6 +35,8 @@ async def test_a_cluster(small_api):
     for name, label in (("a", "enabled"), ("b", ""), ("c", "disabled"), ("d", "enabled"), ("kube-system", "enabled")):
         server.namespace(name, label)
     server.namespace("ai-sidecar", "enabled")
+    leaving = {"labels": {INJECT: "enabled"}, "deletionTimestamp": "2026-11-30T00:00:00Z"}
+    server.put("/api/v1/namespaces/leaving", {"metadata": leaving})
     server.pod("a", "missed")
     server.pod("a", "asks", labels={INJECT: "enabled"})
     server.pod("a", "opted-out", labels={INJECT: "disabled"})

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from sidecar.core.pods.settings import Injection, Reachable
 from sidecar.errors import ConfigError
 from sidecar.inject.metrics import AdmissionMetrics
-from sidecar.inject.webhook import LARGEST, Certificate, Webhook
+from sidecar.inject.webhook import LARGE_AT_ONCE, LARGEST, Certificate, Webhook
 from tests.core.pods.applied import applied
 from tests.redis_servers import free_port
 
@@ -139,6 +139,37 @@ async def test_a_large_object(webhook):
     status, answer = await post(port, "/mutate", json.dumps(review(pod)).encode())
 
     assert (200, True) == (status, "patch" in answer["response"])
+
+
+async def begun(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that announces a large review, and sends one byte of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {LARGEST}\r\n\r\n{{"
+    writer.write(head.encode())
+    await writer.drain()
+    return reader, writer
+
+
+async def test_large_reviews_that_do_not_arrive(webhook, monkeypatch):
+    """They hold up no other, and come to an end, so that the next large one has its turn."""
+    port, _, bugs = webhook
+    slow = [await begun(port) for _ in range(LARGE_AT_ONCE)]
+
+    assert 200 == (await post(port, "/mutate", json.dumps(review()).encode()))[0]
+
+    for _, writer in slow:
+        writer.close()
+    monkeypatch.setattr("sidecar.inject.webhook.READ_SECONDS", 0.0)
+    reader, writer = await begun(port)
+
+    assert b"HTTP/1.1 408 " == await reader.readexactly(13)
+
+    writer.close()
+    monkeypatch.undo()
+    pod = {**POD, "spec": {"containers": [{"name": "app", "args": ["y" * (1024 * 1024)]}]}}
+
+    assert 200 == (await post(port, "/mutate", json.dumps(review(pod)).encode()))[0]
+    assert {ConnectionResetError} == {type(each) for each in bugs}, "which the command does not log"
 
 
 async def test_configurations(webhook):

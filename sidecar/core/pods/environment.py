@@ -30,6 +30,15 @@ AZURE = re.compile(r"AZURE_OPENAI_|OPENAI_API_VERSION\Z")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 EXCEPTIONS = ("NO_PROXY", "no_proxy")
 
+LONGEST_VALUE = 8 * 1024
+"""Characters to which one value is expanded; no URL is longer."""
+
+MOST_EXPANDED = 256 * 1024
+"""
+Characters to which all values of a container are expanded together. A few short ones that name each other make
+gigabytes, and a pod may hold what it wants before an API server has judged it.
+"""
+
 _REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
 _OURS = ("http://127.0.0.1:", "http://[::1]:")
 
@@ -37,13 +46,16 @@ _OURS = ("http://127.0.0.1:", "http://[::1]:")
 class EnvironmentChange(Struct, frozen=True, omit_defaults=True):
     """
     What was done to one container: variables that were *set* and were not there, and the values that others had before
-    they were *rewritten*. *bare*: it had no table of variables at all; *null*: it had an empty value there.
+    they were *rewritten*. *unset* are those of them that had no value, *nulls* those that had an empty one: both mean
+    ``""``. *bare*: it had no table of variables at all; *null*: it had an empty value there.
     """
 
     set: list[str] = field(default_factory=list)
     rewritten: dict[str, str] = field(default_factory=dict)
     bare: bool = False
     null: bool = False
+    unset: list[str] = field(default_factory=list)
+    nulls: list[str] = field(default_factory=list)
 
 
 class Redirected(Struct, frozen=True):
@@ -66,7 +78,8 @@ def redirect(
 ) -> Redirected:
     """Send the calls of *container* to *services*. *before*: what was done to it already."""
     found = before or EnvironmentChange(bare="env" not in container, null=container.get("env", ()) is None)
-    work = _Environment(container, replace(found, set=[*found.set], rewritten={**found.rewritten}))
+    change = replace(found, set=[*found.set], rewritten={**found.rewritten}, unset=[*found.unset], nulls=[*found.nulls])
+    work = _Environment(container, change)
     work.rewrite(services)
     for service in services:
         if service.setting:
@@ -88,8 +101,10 @@ def restore(variables: Iterable[Variable], change: EnvironmentChange) -> list[Va
         name = variable["name"]
         if last[name] != at or not _is_ours(variable) or (name not in change.set and name not in change.rewritten):
             kept.append(variable)
+        elif name in change.unset:
+            kept.append({key: value for key, value in variable.items() if key != "value"})
         elif name in change.rewritten:
-            kept.append({**variable, "value": change.rewritten[name]})
+            kept.append({**variable, "value": None if name in change.nulls else change.rewritten[name]})
     return kept
 
 
@@ -117,71 +132,78 @@ class _Environment:
 
     def literals(self) -> dict[str, str]:
         """The values that are known here, with what they take from each other."""
-        known: dict[str, str] = {}
+        expansion = _Expansion()
         for variable in self.variables:
-            text = _expanded(variable.get("value", "" if "valueFrom" not in variable else None), known)
-            if text is None:
-                known.pop(variable["name"], None)
-            else:
-                known[variable["name"]] = text
-        return known
+            expansion.learn(variable["name"], _literal(variable))
+        return expansion.known
 
     def rewrite(self, services: Sequence[Reachable]) -> None:
         """Give each literal URL of a service its address on loopback."""
         last = self._last()
-        known: dict[str, str] = {}
+        expansion = _Expansion()
         for variable in self.variables:
             name = variable["name"]
-            text = _expanded(variable.get("value"), known)
-            if text is None:
-                known.pop(name, None)
+            text = expansion.learn(name, _literal(variable))
+            if text is None or last[name] is not variable or _is_of_proxy(name):
                 continue
-            if last[name] is variable and not _is_of_proxy(name) and (here := on_loopback(text, services)) is not None:
-                self._replace(variable, here)
-                text = here
-            known[name] = text
+            if (here := on_loopback(text, services)) is not None:
+                self._replace(variable, here.replace("$", "$$"))
+                expansion.known[name] = here
 
     def set_base_url(self, service: Reachable, services: Sequence[Reachable]) -> None:
-        """Set the base URL of *service*, if nobody else may have meant another one."""
+        """
+        Set the base URL of *service*, if nobody else may have meant another one; and take it back if that has changed
+        since it was set.
+        """
         name, last = service.setting, self._last()
         where, address = f"{self.name}: {name}", f"{service.base}{service.behind}"
-        vendor = name.partition("_")[0] + "_"
         literals = self.literals()
-        if name in last:
+        is_ours = name in self.change.set and literals.get(name) == address
+        if name in last and not is_ours:
             if name not in literals:
                 self.left.append(f"{where} stays as it is: it comes from elsewhere; set it to {address} there")
             elif not host_in(literals[name]):
                 self.left.append(f"{where} stays as it is, and is no URL; leave it out, or set it to {address}")
             return
-        others = [each for each in last if each.startswith(vendor) and looks_like_base(each)]
+        if obstacle := self._obstacle(service, services, literals):
+            self.left.append(f"{where} is not set: {obstacle}")
+            if is_ours:
+                self._remove(last[name])
+        elif not is_ours:
+            self._add(name, address)
+
+    def _obstacle(self, service: Reachable, services: Sequence[Reachable], literals: Mapping[str, str]) -> str:
+        """Why the base URL of *service* must not be set; ``""`` if it may."""
+        name, names = service.setting, self._last().keys()
+        vendor = name.partition("_")[0] + "_"
+        others = [each for each in names if each != name and each.startswith(vendor) and looks_like_base(each)]
         rival = next((each for each in others if each not in literals or not _is_here(literals[each], service)), "")
         if rival:
-            self.left.append(f"{where} is not set: {rival} may name another place for the same calls")
-        elif self._from_tables:
-            self.left.append(f"{where} is not set: envFrom may supply it; set it to {address} there")
-        elif name == "OPENAI_BASE_URL" and (azure := _azure(last, literals, services)):
-            self.left.append(f"{where} is not set: beside {azure} the Azure client of Node.js refuses it")
-        else:
-            self._add(name, address)
+            return f"{rival} may name another place for the same calls"
+        if self._from_tables:
+            return f"envFrom may supply it; set it to {service.base}{service.behind} there"
+        if name == "OPENAI_BASE_URL" and (azure := _azure(names, literals, services)):
+            return f"beside {azure} the Azure client of Node.js refuses it"
+        return ""
 
     def except_loopback(self, asked: str | None) -> None:
         """Keep calls to loopback away from an egress proxy: that proxy would get key and prompt in clear."""
         last = self._last()
         for name in EXCEPTIONS:
-            value = last.get(name, {}).get("value")
-            if isinstance(value, str) and (extended := _extended(value, asked)) != value:
+            value = _literal(last[name]) if name in last else None
+            if value is not None and (extended := _extended(value, asked)) != value:
                 self._replace(last[name], extended)
         proxies = [last[name] for word in PROXIES for name in (word, word.lower()) if name in last]
         missing = [name for name in EXCEPTIONS if name not in last]
-        literal = any("valueFrom" not in variable for variable in proxies)
-        supplied = [name for name in EXCEPTIONS if "valueFrom" in last.get(name, {})]
+        literals = [value for value in map(_literal, proxies) if value is not None]
+        literal = bool(literals)
+        supplied = [name for name in EXCEPTIONS if name in last and _literal(last[name]) is None]
         if missing and (asked is not None or (literal and not supplied and not self._from_tables)):
-            values = [last.get(name, {}).get("value") for name in EXCEPTIONS]
-            others = next((value for value in values if isinstance(value, str)), "")
+            others = next((value for name in EXCEPTIONS if name in last and (value := _literal(last[name]))), "")
             for name in missing:
                 self._add(name, _extended(others, asked))
             missing = []
-        elsewhere = self._from_tables or len(proxies) > sum("valueFrom" not in variable for variable in proxies)
+        elsewhere = self._from_tables or len(proxies) > len(literals)
         if asked is None and ((missing and elsewhere) or (literal and supplied)):
             self.left.append(
                 f"{self.name}: proxy variables may come from elsewhere; if they do, annotate the pod with {NO_PROXY}, "
@@ -199,10 +221,19 @@ class _Environment:
 
     def _replace(self, variable: dict[str, Any], value: str) -> None:
         name = variable["name"]
-        if name in self.change.set:  # somebody has given it another value since
-            self.change.set.remove(name)
-        self.change.rewritten[name] = variable["value"]
+        before = variable.get("value")
+        for names in (self.change.set, self.change.unset, self.change.nulls):
+            if name in names:  # somebody has given it another value since
+                names.remove(name)
+        if before is None:
+            (self.change.nulls if "value" in variable else self.change.unset).append(name)
+        self.change.rewritten[name] = before or ""
         variable["value"] = value
+
+    def _remove(self, variable: dict[str, Any]) -> None:
+        """Take back a *variable* that was set."""
+        self.variables = [each for each in self.variables if each is not variable]
+        self.change.set.remove(variable["name"])
 
 
 def _azure(names: Iterable[str], literals: Mapping[str, str], services: Sequence[Reachable]) -> str:
@@ -217,18 +248,49 @@ def _is_here(text: str, service: Reachable) -> bool:
     return service.has(text) or not host_in(text)
 
 
-def _expanded(value: Any, known: Mapping[str, str]) -> str | None:
-    """*value* with what Kubernetes fills in for ``$(NAME)``; None if that is not known here."""
-    if not isinstance(value, str) or "$" not in value:
-        return value if isinstance(value, str) else None
-    parts: list[str] = []
-    end = 0
-    for found in _REFERENCE.finditer(value):
-        if found[1] != "$" and found[2] not in known:
+def _literal(variable: Variable) -> str | None:
+    """The value as it stands; an API server leaves out an empty one. None if it comes from elsewhere, or is no text."""
+    value = variable.get("value", "")
+    if variable.get("valueFrom") is not None or not isinstance(value, str | None):
+        return None
+    return value or ""
+
+
+class _Expansion:
+    """The values that are *known* so far, with what they take from those before them."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+        self._room = MOST_EXPANDED
+
+    def __repr__(self) -> str:
+        return f"<_Expansion {len(self.known)} known>"
+
+    def learn(self, name: str, value: str | None) -> str | None:
+        """*value* with what Kubernetes fills in for ``$(NAME)``, from now on the one of *name*; None if unknown."""
+        text = value if value is None or "$" not in value else self._expanded(value)
+        if text is None:
+            self.known.pop(name, None)
+        else:
+            self.known[name] = text
+        return text
+
+    def _expanded(self, value: str) -> str | None:
+        parts: list[str] = []
+        end, most = 0, min(LONGEST_VALUE, self._room)
+        for found in _REFERENCE.finditer(value):
+            if found[1] != "$" and found[2] not in self.known:
+                return None
+            parts += [value[end : found.start()], "$" if found[1] == "$" else self.known[found[2]]]
+            most -= len(parts[-1]) + len(parts[-2])
+            end = found.end()
+            if most < 0:
+                return None
+        text = "".join([*parts, value[end:]])
+        if len(text) > min(LONGEST_VALUE, self._room):
             return None
-        parts += [value[end : found.start()], "$" if found[1] == "$" else known[found[2]]]
-        end = found.end()
-    return "".join([*parts, value[end:]])
+        self._room -= len(text)
+        return text
 
 
 def _extended(value: str, asked: str | None) -> str:

@@ -16,7 +16,7 @@ from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.pods.container import VOLUMES, container, has_resources, probes, volumes
 from sidecar.core.pods.environment import EnvironmentChange, redirect, restore
 from sidecar.core.pods.reasons import reason, refusal
-from sidecar.core.pods.settings import CONTAINER, NATIVE_SINCE, SKIP, STATUS, Injection, tuned
+from sidecar.core.pods.settings import CONTAINER, NATIVE_SINCE, SKIP, STATUS, Injection, fitting, tuned
 from sidecar.core.pods.shape import shape_of
 
 CAPTURING = frozenset({
@@ -99,7 +99,7 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
     found = _copied(pod)
     metadata, spec = found["metadata"], found["spec"]
     annotations: dict[str, Any] = {**(metadata.get("annotations") or {})}
-    texts = {name: _text(value) for name, value in annotations.items()}
+    texts, long = fitting({name: _text(value) for name, value in annotations.items()})
     chosen, warnings = tuned(settings, texts)
     if status is None:
         variant = "native" if settings.version >= NATIVE_SINCE else "classic"
@@ -116,7 +116,7 @@ def inject(pod: Mapping[str, Any], settings: Injection, *, namespace: str = "", 
     metadata["annotations"] = {**annotations, STATUS: json.encode(status).decode()}
     if not fits(metadata["annotations"]):
         return Kept(uninject(pod), "with ours its annotations would be longer than an API server takes")
-    return Injected(found, [*warnings, *status.left], arrivals)
+    return Injected(found, [*long, *warnings, *status.left], arrivals)
 
 
 def uninject(pod: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,8 +128,8 @@ def uninject(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     _take_out(spec, frozenset(status.volumes) or VOLUMES)
     for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
         change = status.containers.get(one["name"])
-        if change is not None and one.get("env"):
-            one["env"] = restore(one["env"], change)
+        if change is not None and "env" in one:
+            one["env"] = restore(one["env"] or (), change)
             _as_before(one, "env", gone=change.bare, null=change.null)
     for name in (STATUS, *status.annotations):
         metadata["annotations"].pop(name, None)

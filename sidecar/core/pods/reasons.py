@@ -18,6 +18,9 @@ MIRROR = "kubernetes.io/config.mirror"
 
 SYSTEM = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 
+MOST_CONTAINERS = 250
+"""Of a pod; each gets variables. What holds more was made to exhaust the webhook."""
+
 _ARCHITECTURE = ("kubernetes.io/arch", "beta.kubernetes.io/arch")
 _SYSTEM = ("kubernetes.io/os", "beta.kubernetes.io/os")
 _BUILD = "node.kubernetes.io/windows-build"
@@ -26,14 +29,19 @@ _ACTIONS = ("httpGet", "tcpSocket", "grpc")
 
 
 def reason(pod: PodShape, settings: Injection, *, namespace: str, owner: str, injected: bool) -> str | None:
-    """Why *pod* must not be injected; None if it may. *injected*: it has been, so what is ours is no obstacle."""
+    """
+    Why *pod* must not be injected; None if it may. *injected*: it has been, so what is ours is no obstacle; what other
+    webhooks have added since is.
+    """
     spec, annotations = pod.spec, (pod.metadata and pod.metadata.annotations) or {}
-    taken = [] if injected else _taken(spec, settings.ports)
+    taken = _taken(spec, settings.ports)
+    many = sum(one.name != CONTAINER for one in spec.all_containers())
     occupied = "" if injected else _occupied(spec)
     lacking = _lacking(spec, settings.architectures, settings.node_architectures)
     old = settings.version < NATIVE_SINCE
     checks = (
         (not spec.containers, "it has no containers"),
+        (many > MOST_CONTAINERS, f"it has {many} containers, and at most {MOST_CONTAINERS} are given variables"),
         (namespace in {*SYSTEM, settings.namespace}, f"namespace {namespace} is left alone"),
         (MIRROR in annotations, "it is a mirror of a static pod, which no webhook can change"),
         (spec.host_network is True, "hostNetwork: the sidecar's ports would be those of the node"),
@@ -97,14 +105,10 @@ def _lacking(spec: SpecShape, built: frozenset[str], present: frozenset[str]) ->
 
 
 def _taken(spec: SpecShape, ports: Sequence[int]) -> list[int]:
-    """Ports of ours at which a container of the pod listens, by what it declares or where its probes ask."""
-    said = {
-        port.container_port
-        for one in spec.all_containers()
-        for port in one.ports or ()
-        if port.protocol in {"TCP", None}
-    }
-    said |= {port for one in spec.all_containers() for probe in _PROBES for port in _asked(getattr(one, probe))}
+    """Ports of ours at which another container of the pod listens, by what it declares or where its probes ask."""
+    others = [one for one in spec.all_containers() if one.name != CONTAINER]
+    said = {port.container_port for one in others for port in one.ports or () if port.protocol in {"TCP", None}}
+    said |= {port for one in others for probe in _PROBES for port in _asked(getattr(one, probe))}
     return [port for port in ports if port in said]
 
 

@@ -16,7 +16,8 @@ from sidecar.core.pods.services import Reachable, reachable
 
 __all__ = [
     "CONTAINER", "DEFAULT_MEMORY", "DOMAIN", "INJECT", "LEAST_CPU", "NATIVE_SINCE", "NEWEST", "NO_PROXY", "PORTS",
-    "REASON", "SKIP", "STATUS", "Injection", "Reachable", "amount", "reachable", "started_by", "tuned", "version_of",
+    "REASON", "SKIP", "STATUS", "Injection", "Reachable", "amount", "fitting", "reachable", "started_by", "tuned",
+    "version_of",
 ]  # fmt: skip
 
 DOMAIN = "ai-sidecar.dev/"
@@ -100,10 +101,16 @@ Annotations that tune a quantity, without ``DOMAIN``: its name, and the least th
 sidecar is killed or does not start in time, and a native one would hold the pod in Init.
 """
 
+MOST_MEMORY = 256 << 30
+"""Bytes of the memory tier that a configuration may have at most; with more, calls would only be forwarded."""
+
 _DEFAULTS = {"memory": "the ConfigMap's, or 16Mi,", "cpu_limit": "none"}
 
 _OTHERS = (NO_PROXY, SKIP)
 _OURS = frozenset({STATUS, REASON})
+
+LONGEST_LIST = 4096
+"""Characters of an annotation that is a list: it is repeated for each container."""
 
 
 def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injection, list[str]]:
@@ -124,6 +131,8 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
             warnings.append(f"{DOMAIN}{word}: {value!r} is not a quantity such as {example}; {default} is used")
         elif found < least:
             warnings.append(f"{DOMAIN}{word}: {value} is too little to run with; {default} is used")
+        elif name == "memory" and found > MOST_MEMORY:
+            warnings.append(f"{DOMAIN}{word}: {value} is more than a cache can have; {default} is used")
         else:
             settings = _with(settings, name, value)
     for what in ("cpu", "memory"):
@@ -138,6 +147,13 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
         )
         settings = _with(settings, "memory", default_memory)
     return settings, warnings
+
+
+def fitting(annotations: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """*annotations* without those lists that are too long, and a warning for each of these."""
+    long = [name for name in _OTHERS if len(annotations.get(name, "")) > LONGEST_LIST]
+    warnings = [f"{name}: is longer than {LONGEST_LIST} characters, and not used" for name in long]
+    return {name: text for name, text in annotations.items() if name not in long}, warnings
 
 
 def amount(quantity: Any) -> float | str:

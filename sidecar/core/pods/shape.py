@@ -24,6 +24,12 @@ class NamedShape(Struct, rename="camel"):
     name: Name
 
 
+class VariableShape(NamedShape, rename="camel"):
+    """A variable of a container."""
+
+    value: str | None = None
+
+
 class PortShape(Struct, rename="camel"):
     """A port of a container."""
 
@@ -42,7 +48,7 @@ class ContainerShape(Struct, rename="camel"):
     """A container of either kind."""
 
     name: Name
-    env: list[NamedShape] | None = None
+    env: list[VariableShape] | None = None
     env_from: list[Any] | None = None
     command: list[Any] | None = None
     args: list[Any] | None = None

@@ -310,3 +310,68 @@ def test_twice_is_once():
     second = redirect({**one, "env": first.variables}, SERVICES, {}, first.change)
 
     assert first == second
+
+
+@pytest.mark.parametrize("empty", [{}, {"value": None}, {"value": ""}], ids=["left-out", "null", "empty"])
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_an_empty_exception_is_one(name, empty):
+    """An API server leaves out empty values; keys must not go to the proxy for that. Taken back, each is as it was."""
+    one = container([*env(HTTPS_PROXY="http://p"), {"name": name, **empty}])
+    outcome = redirect(one, SERVICES, {})
+    values = {each["name"]: each["value"] for each in outcome.variables}
+
+    assert (ALL_DIRECT, ALL_DIRECT) == (values["NO_PROXY"], values["no_proxy"])
+    assert one["env"] == restore(outcome.variables, outcome.change)
+    assert outcome == redirect({**one, "env": outcome.variables}, SERVICES, {}, outcome.change)
+
+
+@pytest.mark.parametrize("empty", [{}, {"value": None}], ids=["left-out", "null"])
+def test_an_empty_value_that_others_set_afterwards(empty):
+    """Then it is theirs, and taken back it has their value."""
+    one = container([*env(HTTPS_PROXY="http://p"), {"name": "NO_PROXY", **empty}])
+    first = redirect(one, SERVICES, {})
+    theirs = [*env(HTTPS_PROXY="http://p", NO_PROXY=".corp"), *first.variables[2:]]
+    second = redirect({**one, "env": theirs}, SERVICES, {}, first.change)
+
+    assert env(HTTPS_PROXY="http://p", NO_PROXY=".corp") == restore(second.variables, second.change)
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"env": env(AZURE_OPENAI_ENDPOINT="https://contoso.openai.azure.com")},
+        {"env": [{"name": "AZURE_OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
+        {"env": env(OPENAI_API_BASE="https://mine.example/v1")},
+        {"env": [], "envFrom": [{"secretRef": {"name": "s"}}]},
+    ],
+    ids=["azure", "azure-key", "rival", "envFrom"],
+)
+def test_what_must_not_be_set_any_more(added):
+    """Another webhook adds what our base URL stands in the way of: the next call takes it back, and says why."""
+    first = redirect(container(), SERVICES, {})
+    one = {**container(), **added, "env": [*first.variables, *added["env"]]}
+    second = redirect(one, SERVICES, {}, first.change)
+
+    assert "OPENAI_BASE_URL" in {each["name"] for each in first.variables}
+    assert "OPENAI_BASE_URL" not in {each["name"] for each in second.variables}
+    assert any("OPENAI_BASE_URL is not set" in line for line in second.left)
+    assert added["env"] == restore(second.variables, second.change)
+    assert second == redirect({**one, "env": second.variables}, SERVICES, {}, second.change)
+
+
+def test_values_that_grow():
+    """A few variables that name each other would be terabytes; what grows so is no URL, and stays as it is."""
+    tower = [("A0", "x" * 10), *((f"A{at}", f"$(A{at - 1})" * 10) for at in range(1, 13))]
+    wide = [("B", "x" * 8000), *((f"B{at}", "$(B)") for at in range(1000))]
+    variables = env(**dict([*tower, *wide]), LLM="https://api.openai.com/v1")
+    outcome = redirect(container(variables), SERVICES, {})
+
+    assert variables[:-1] == outcome.variables[: len(variables) - 1]
+    assert f"{HERE}/openai/v1" == outcome.variables[len(variables) - 1]["value"]
+
+
+def test_a_rewritten_value_is_not_expanded_again():
+    """Two dollar signs are one for the container, before and after."""
+    variables = env(X="secret", LLM="https://api.openai.com/v1/$$(X)")
+
+    assert f"{HERE}/openai/v1/$$(X)" == after(container(variables))["LLM"]

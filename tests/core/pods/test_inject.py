@@ -10,7 +10,19 @@ import pytest
 
 from sidecar.core.pods.inject import Injected, Kept, inject, is_injected, uninject
 from sidecar.core.pods.patch import diff
-from sidecar.core.pods.settings import CONTAINER, DOMAIN, INJECT, SKIP, STATUS, Injection, Reachable, tuned, version_of
+from sidecar.core.pods.settings import (
+    CONTAINER,
+    DOMAIN,
+    INJECT,
+    SKIP,
+    STATUS,
+    Injection,
+    Reachable,
+    amount,
+    tuned,
+    version_of,
+)
+from sidecar.settings import load
 
 SERVICES = (Reachable("openai", "http://127.0.0.1:7400/openai", ("https://api.openai.com",), "OPENAI_BASE_URL", "/v1"),)
 NATIVE = Injection("image@sha256:1", SERVICES)
@@ -292,13 +304,18 @@ def test_a_start_in_a_guaranteed_pod():
 @pytest.mark.parametrize(
     ("annotations", "expected"),
     [({"memory": "128Mi"}, "128Mi"), ({"memory": "129Mi"}, ""), ({"memory": "999Gi"}, ""),
-     ({"memory": "1Gi", "memory-limit": "2Gi"}, "1Gi"), ({"memory": "64Mi", "memory-limit": "96Mi"}, "")],
+     ({"memory": "1Gi", "memory-limit": "2Gi"}, "1Gi"), ({"memory": "64Mi", "memory-limit": "96Mi"}, ""),
+     ({"memory": "256Gi", "memory-limit": "999Gi"}, "256Gi"), ({"memory": "257Gi", "memory-limit": "999Gi"}, "")],
 )  # fmt: skip
 def test_a_cache_within_the_container(annotations, expected):
     """It does not outgrow the memory limit: the rest of the process needs some."""
     settings, warnings = tuned(NATIVE, {DOMAIN + name: value for name, value in annotations.items()})
 
     assert (expected, expected != annotations["memory"]) == (settings.memory, bool(warnings))
+    if expected:
+        read = load(None, environ={"SIDECAR_CACHE_MEMORY_MAX_BYTES": expected}, overrides={}, strict=True)
+
+        assert read.memory.max_bytes == amount(expected), "no configuration is wrong for an annotation"
 
 
 def test_a_status_of_another_pod():

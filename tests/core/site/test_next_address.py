@@ -45,6 +45,12 @@ def moved(
          {"dialect": DIALECTS["azure-openai"], "urls": ("https://{resource}.openai.azure.com",), "resource": True,
           "port": 0, "path": "/azure", "target": b"/azure/c/openai/images", "host": b"127.0.0.1:7400", "at": 7400},
          "http://127.0.0.1:7400/azure/c/openai/operations/1"),
+        (f"{DOCUMENTS}:443{RESULT}", {}, f"http://127.0.0.1:7401{RESULT}"),
+        (f"{DOCUMENTS}:443", {}, "http://127.0.0.1:7401"),
+        (RESULT, {"port": 0, "path": "/documents", "target": b"/documents/a", "at": 7400, "host": b"127.0.0.1:7400"},
+         f"http://127.0.0.1:7400/documents{RESULT}"),
+        ("/base/x", {"urls": (f"{DOCUMENTS}/base",)}, "http://127.0.0.1:7401/x"),
+        (f"{DOCUMENTS}/a/..b/...?x=/../y", {}, "http://127.0.0.1:7401/a/..b/...?x=/../y"),
         (DOCUMENTS + RESULT, {"port": 0, "at": 443, "hosts": ("c.cognitiveservices.azure.com",),
                               "host": b"c.cognitiveservices.azure.com"}, DOCUMENTS + RESULT),
     ],
@@ -64,6 +70,10 @@ def test_at_its_region(value, how, expected):
         pytest.param(f"{DOCUMENTS}/other/x", {"urls": (f"{DOCUMENTS}/base",)}, id="outside-of-the-base-path"),
         pytest.param(RESULT, {}, id="relative"),
         pytest.param("", {}, id="empty"),
+        pytest.param("//elsewhere.example/x", {"port": 0, "path": "/documents", "target": b"/documents/a", "at": 7400,
+                                               "host": b"127.0.0.1:7400"}, id="another-host-without-scheme"),
+        pytest.param(f"{DOCUMENTS}:4430/x", {}, id="begins-with-its-port"),
+        pytest.param(f"{DOCUMENTS}:443@evil.example/x", {}, id="a-user"),
         pytest.param(DOCUMENTS + RESULT, {"name": b"Link"}, id="another-field"),
         pytest.param(DOCUMENTS + RESULT, {"urls": (DOCUMENTS, "https://d.example")}, id="two-regions"),
         pytest.param(DOCUMENTS + RESULT, {"host": b"somewhere"}, id="no-address-of-ours"),
@@ -72,3 +82,17 @@ def test_at_its_region(value, how, expected):
 def test_elsewhere(value, how):
     """Every other address stays, and so it does where another region would be asked."""
     assert value == moved(value, **how)
+
+
+@pytest.mark.parametrize("dots", ["/..", "/../anthropic", "/a/%2E%2e/x", "/..%2fx", "/.?a=b", "/..\\x"])
+@pytest.mark.parametrize("before", [DOCUMENTS, ""], ids=["url", "path"])
+def test_another_service(before, dots):
+    """A client that follows dots would take the key of this service to another one here; so it goes to the region."""
+    how = {"port": 0, "path": "/documents", "target": b"/documents/a", "at": 7400, "host": b"127.0.0.1:7400"}
+
+    assert DOCUMENTS + dots == moved(before + dots, **how)
+
+
+def test_a_path_outside_of_the_base_path():
+    """It is one of the region's, and none of the service's."""
+    assert f"{DOCUMENTS}/other/x" == moved("/other/x", urls=(f"{DOCUMENTS}/base",))
