@@ -20,6 +20,8 @@ IMAGE = "ai-sidecar:latest"
 
 NO_IMAGE = f"--image is not given: {IMAGE} stands in the output, which no cluster can pull; name yours, by digest"
 
+_NOTHING = "no pod and no pod template"
+
 
 def injection(rules: Rules, *, image: str, version: str, architectures: str = "") -> Injection:
     """
@@ -57,13 +59,13 @@ def injection(rules: Rules, *, image: str, version: str, architectures: str = ""
 def inject(manifests: Iterable[ManifestText], settings: Injection) -> tuple[str, list[str]]:
     """The manifests injected, and lines for people. Raises ``ConfigError``."""
     documents, findings = inject_all(_documents(manifests), settings)
-    return write(documents), _lines(findings, "injected")
+    return write(documents), _lines(findings, "injected") or [_NOTHING]
 
 
 def uninject(manifests: Iterable[ManifestText]) -> tuple[str, list[str]]:
     """The manifests without their injection, and lines for people. Raises ``ConfigError``."""
     documents, findings = uninject_all(_documents(manifests))
-    return write(documents), _lines(findings, "taken back", bad="left as it is")
+    return write(documents), _lines(findings, "taken back", bad="left as it is") or [_NOTHING]
 
 
 def report(manifests: Iterable[ManifestText], settings: Injection) -> str:
@@ -72,7 +74,7 @@ def report(manifests: Iterable[ManifestText], settings: Injection) -> str:
     ``ConfigError``.
     """
     _, findings = inject_all(_documents(manifests), settings)
-    return "\n".join(_lines(findings, "injected", arrivals=True)) or "no pod and no pod template"
+    return "\n".join(_lines(findings, "injected", arrivals=True)) or _NOTHING
 
 
 def _documents(manifests: Iterable[ManifestText]) -> list[Any]:

@@ -88,7 +88,7 @@ def _takes_architectures(parser: argparse.ArgumentParser) -> None:
         "--architectures",
         default="",
         metavar="amd64,arm64",
-        help="what the image is built for (default amd64,arm64); a pod that may go elsewhere is kept",
+        help="what the image is built for (default amd64,arm64); a pod that asks for another one is kept",
     )
 
 

@@ -23,10 +23,17 @@ PodManifest = Mapping[str, Any]
 TEMPLATES = frozenset(
     {"Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "ReplicationController", "Job", "PodTemplate"}
 )
-"""Kinds whose pods are made from ``spec.template`` (``PodTemplate``: ``template``)."""
+"""
+Kinds of Kubernetes whose pods are made from ``spec.template`` (``PodTemplate``: ``template``). Kinds of others are
+taken for such ones if a pod stands there, as in a ``Rollout`` of Argo.
+"""
 
+_TEMPLATE = ("spec", "template")
 
-_STRANGE = "its kind is not known here; its pods get the sidecar from the webhook, as they are created"
+_CLOSED = ("serving.knative.dev/",)
+"""Groups whose templates look like those of pods, and accept no container of ours."""
+
+_KEPT = "its kind takes no further container; its pods get the sidecar from the webhook, as they are created"
 
 
 class Workload(NamedTuple):
@@ -88,7 +95,7 @@ def inject_all(documents: list[Any], settings: Injection) -> tuple[list[Any], li
         return outcome.pod
 
     after = [_changed(document, change) for document in documents]
-    findings += [Finding(workload, _STRANGE) for document in documents for workload in _strangers(document)]
+    findings += [Finding(workload, _KEPT) for document in documents for workload in _closed(document)]
     return after, findings
 
 
@@ -115,17 +122,25 @@ def workloads(document: Any) -> Iterator[tuple[Workload, PodManifest]]:
     yield from found
 
 
-def _strangers(document: Any) -> Iterator[Workload]:
-    """What makes pods, as its template says, and is of a kind that no Kubernetes has by itself."""
+def _closed(document: Any) -> Iterator[Workload]:
+    """What makes pods, and whose template must stay as it is."""
     if not isinstance(document, Mapping):
         return
     kind = str(document.get("kind", ""))
     if kind.endswith("List") and isinstance(document.get("items"), list):
         for item in document["items"]:
-            yield from _strangers(item)
-    steps = ("spec", "template")
-    if _steps(kind) is None and _holds(document, steps) and "containers" in document["spec"]["template"]["spec"]:
+            yield from _closed(item)
+    if _is_closed(document) and _has_template(document):
         yield _workload(document, kind)
+
+
+def _is_closed(document: Mapping[str, Any]) -> bool:
+    return str(document.get("apiVersion", "")).startswith(_CLOSED)
+
+
+def _has_template(document: Mapping[str, Any]) -> bool:
+    """Whether a pod stands in ``spec.template``."""
+    return _holds(document, _TEMPLATE) and isinstance(document["spec"]["template"]["spec"].get("containers"), list)
 
 
 def _changed(document: Any, change: Callable[[PodManifest, Workload], PodManifest]) -> Any:
@@ -135,7 +150,7 @@ def _changed(document: Any, change: Callable[[PodManifest, Workload], PodManifes
     kind = str(document.get("kind", ""))
     if kind.endswith("List") and isinstance(document.get("items"), list):
         return {**document, "items": [_changed(item, change) for item in document["items"]]}
-    steps = _steps(kind)
+    steps = _steps(document, kind)
     if steps is None or not _holds(document, steps):
         return document
     workload = _workload(document, kind)
@@ -160,15 +175,17 @@ def _misplaced(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"the label {INJECT} of the workload itself does nothing; set it on its pods, in the template's metadata",)
 
 
-def _steps(kind: str) -> tuple[str, ...] | None:
-    """The way from a document of *kind* to its pod."""
+def _steps(document: Mapping[str, Any], kind: str) -> tuple[str, ...] | None:
+    """The way from *document*, of *kind*, to its pod; None if it holds none."""
     if kind == "Pod":
         return ()
     if kind == "CronJob":
         return ("spec", "jobTemplate", "spec", "template")
     if kind == "PodTemplate":
         return ("template",)
-    return ("spec", "template") if kind in TEMPLATES else None
+    if kind in TEMPLATES:
+        return _TEMPLATE
+    return _TEMPLATE if _has_template(document) and not _is_closed(document) else None
 
 
 def _holds(document: Mapping[str, Any], steps: tuple[str, ...]) -> bool:

@@ -60,14 +60,35 @@ def test_lists():
 
 
 def test_kinds_of_others():
-    """They go out as they came in, and are named: their pods are injected by the webhook."""
+    """Where a pod stands in their template they are workloads like others."""
     text = f"{{kind: List, items: [{KINDS['Deployment'].replace('Deployment', 'Rollout')}, {KINDS['Job']}]}}"
-    documents = read(f"{text}\n---\n{{kind: Rollout, metadata: [], spec: {{template: {TEMPLATE}}}}}", "f")
+    documents = read(f"{text}\n---\n{{kind: CloneSet, metadata: [], spec: {{template: {TEMPLATE}}}}}", "f")
     found, findings = inject_all(documents, SETTINGS)
 
-    assert ["Job w", "Rollout w", "Rollout "] == [str(finding.workload) for finding in findings]
-    assert "its kind is not known here" in findings[1].reason
-    assert (documents[0]["items"][0], documents[1]) == (found[0]["items"][0], found[1])
+    assert ["Rollout w", "Job w", "CloneSet "] == [str(finding.workload) for finding in findings]
+    assert [""] * 3 == [finding.reason for finding in findings]
+    assert documents == uninject_all(found)[0]
+
+
+@pytest.mark.parametrize("template", ["{}", "{spec: {}}", "{spec: {containers: 3}}", "[]", "{spec: {forProvider: {}}}"])
+def test_templates_of_something_else(template: str):
+    """A template that holds no pod goes out as it came in."""
+    documents = read(f"{{kind: Composite, spec: {{template: {template}}}}}", "f")
+
+    assert (documents, []) == inject_all(documents, SETTINGS)
+
+
+def test_kinds_that_take_no_further_container():
+    """They go out as they came in, and are named: their pods are injected by the webhook."""
+    text = (
+        f"{{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {{name: k}}, spec: {{template: {TEMPLATE}}}}}"
+    )
+    documents = read(f"{{kind: List, items: [{text}]}}\n---\n{text}", "f")
+    found, findings = inject_all(documents, SETTINGS)
+
+    assert documents == found
+    assert ["Service k"] * 2 == [str(finding.workload) for finding in findings]
+    assert all("takes no further container" in finding.reason for finding in findings)
 
 
 def test_dates_are_texts():

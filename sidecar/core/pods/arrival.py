@@ -24,6 +24,8 @@ _HOST = re.compile(
     r".*\.(openai|cognitiveservices|services\.ai|api\.cognitive)\.(azure|microsoft)\.(com|us|cn)"
 )
 
+_STRANGE = "which is no configured service"
+
 
 def looks_like_base(name: str) -> bool:
     """Whether a variable may hold a base URL, by its name."""
@@ -32,12 +34,14 @@ def looks_like_base(name: str) -> bool:
 
 def foreign(container: str, literals: Mapping[str, str], services: Sequence[Reachable]) -> Iterator[str]:
     """A line for each of the variables *literals* that sends AI calls to a place that is no configured service."""
+    known = {host_in(url) for service in services for url in service.urls}
     for name, text in literals.items():
         host = host_in(text)
         if not host or any(service.has(text) for service in services):
             continue
         if (_VENDOR.search(name) and looks_like_base(name)) or _HOST.fullmatch(host):
-            yield f"{container}: {name} goes elsewhere: to {host}, which is no configured service"
+            why = "by another scheme, port or path than the configured service" if host in known else _STRANGE
+            yield f"{container}: {name} goes elsewhere: to {host}, {why}"
 
 
 def mentions(container: Mapping[str, Any], literals: Mapping[str, str], services: Sequence[Reachable]) -> Iterator[str]:

@@ -130,7 +130,8 @@ def tuned(settings: Injection, annotations: Mapping[str, str]) -> tuple[Injectio
             example = "100m or 0.5" if word.startswith("cpu") else "64Mi"
             warnings.append(f"{DOMAIN}{word}: {value!r} is not a quantity such as {example}; {default} is used")
         elif found < least:
-            warnings.append(f"{DOMAIN}{word}: {value} is too little to run with; {default} is used")
+            lowest = f"{least * 1000:g}m" if word.startswith("cpu") else f"{int(least) >> 20}Mi"
+            warnings.append(f"{DOMAIN}{word}: {value} is too little, it needs {lowest}; {default} is used")
         elif name == "memory" and found > MOST_MEMORY:
             warnings.append(f"{DOMAIN}{word}: {value} is more than a cache can have; {default} is used")
         else:

@@ -223,6 +223,7 @@ def test_another_place_for_the_same_calls(variables, is_set):
             container(env(OPENAI_BASE_URL="https://my-proxy.corp/v1")),
             "OPENAI_BASE_URL goes elsewhere: to my-proxy.corp,",
         ),
+        (container(env(X="http://api.openai.com/v1")), "to api.openai.com, by another scheme, port or path"),
         (container(env(LLM_URL="http://vllm.svc:8000/v1")), "LLM_URL goes elsewhere: to vllm.svc,"),
         (container(env(X="https://c.cognitiveservices.azure.cn/")), "to c.cognitiveservices.azure.cn,"),
         (container(env(X="https://c.openai.azure.us/?key=hunter2")), "X goes elsewhere: to c.openai.azure.us,"),
