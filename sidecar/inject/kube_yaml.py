@@ -17,12 +17,13 @@ from msgspec import json
 from sidecar.core.key.json_rule import UNREADABLE
 
 _DIGITS = list("-+0123456789")
-_BOOL = re.compile(r"(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)\Z")
-_NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
-_INT = re.compile(r"[-+]?(?:0[bB][01_]+|0[oO]?[0-7_]+|0[xX][0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z")
+_BOOL = re.compile(r"\A(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)\Z")
+_NULL = re.compile(r"\A(?:~|null|Null|NULL|)\Z")
+_INT = re.compile(r"\A[-+]?(?:0[bB][01_]+|0[oO]?[0-7_]+|0[xX][0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?\Z|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
+    r"\A(?:[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
 )
+_MERGE = re.compile(r"\A<<\Z")
 _TAG = "tag:yaml.org,2002:"
 _FORMS = (
     ("bool", _BOOL, list("yYnNtTfFoO")),
@@ -64,7 +65,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 for _name, _form, _first in _FORMS:
     _Loader.add_implicit_resolver(_TAG + _name, _form, _first)
     _Dumper.add_implicit_resolver(_TAG + _name, _form, _first)
-_Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"<<\Z"), ["<"])
+_Loader.add_implicit_resolver(f"{_TAG}merge", _MERGE, ["<"])
 _Loader.add_constructor(f"{_TAG}int", _whole_number)
 _Loader.add_constructor(f"{_TAG}str", _unicode)
 _Dumper.add_representer(str, _text)

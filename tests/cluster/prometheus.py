@@ -62,19 +62,23 @@ class Prometheus:
         """The samples that *expression* has now."""
         return list((await self._ask("query", query=expression))["result"])
 
-    async def firing(self) -> dict[str, Any]:
-        """The alerts that fire, by their names."""
+    async def firing(self, **labels: str) -> dict[str, Any]:
+        """The alerts with *labels* that fire, by their names. Other stories' namespaces are in the same cluster."""
         alerts = (await self._ask("alerts"))["alerts"]
-        return {each["labels"]["alertname"]: each for each in alerts if each["state"] == "firing"}
+        return {
+            each["labels"]["alertname"]: each
+            for each in alerts
+            if each["state"] == "firing" and labels.items() <= each["labels"].items()
+        }
 
-    async def until_firing(self, name: str) -> Any:
-        """The alert *name*, as soon as it fires."""
+    async def until_firing(self, name: str, **labels: str) -> Any:
+        """The alert *name* with *labels*, as soon as it fires."""
 
         async def fires() -> bool:
-            return name in await self.firing()
+            return name in await self.firing(**labels)
 
         await until(fires)
-        return (await self.firing())[name]
+        return (await self.firing(**labels))[name]
 
     async def _ask(self, what: str, **query: str) -> Any:
         assert self._session is not None

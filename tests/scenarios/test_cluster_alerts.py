@@ -40,12 +40,12 @@ async def test_missed_pods(install, tmp_path):
             return DOWN not in await prometheus.firing()
 
         await until(is_back)
-        calm = MISSED not in await prometheus.firing()
+        calm = MISSED not in await prometheus.firing(namespace=namespace)
         await installed.stop()
         missed = [await installed.api.create(pods(namespace), pod(f"web-{number}")) for number in range(3)]
         await prometheus.until_firing(DOWN)
         await installed.start(f"--health-port={port}")
-        alert = await prometheus.until_firing(MISSED)
+        alert = await prometheus.until_firing(MISSED, namespace=namespace)
         await until(is_back)
 
     assert calm
