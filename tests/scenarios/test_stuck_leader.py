@@ -125,7 +125,7 @@ async def test_the_first_answers_after_all(build_lab, script, dial):
     callers = [await dial(lab) for _ in range(20)]
     await lab.until(lambda: upstream.calls == 1 and lab.waiting == 20)
     pass_time(lab)
-    await lab.until(lambda: lab.waiting == 40)
+    await lab.until(lambda: upstream.calls == 2 and lab.waiting == 40)
     box.go.set()
 
     assert right(await replies_of(*callers))
