@@ -176,7 +176,7 @@ def _takes_scope(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.run import run  # noqa: PLC0415  each command imports only what it needs
+    from sidecar.cli.run import run
 
     return run(
         arguments.config,
@@ -187,7 +187,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.settings import load
 
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=True)
     for line in rules.warnings:
@@ -197,9 +197,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.admin_client import entries_by_route  # noqa: PLC0415  as above
-    from sidecar.cli.diff import diff  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.cli.admin_client import entries_by_route
+    from sidecar.cli.diff import diff
+    from sidecar.settings import load
 
     old, new = (load(path, environ=os.environ, overrides={}, strict=False) for path in (arguments.old, arguments.new))
     entries = entries_by_route(old)
@@ -212,10 +212,10 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from pathlib import Path  # noqa: PLC0415  as above
+    from pathlib import Path
 
-    from sidecar.cli.explain import explain  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.cli.explain import explain
+    from sidecar.settings import load
 
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
     source = arguments.request
@@ -230,10 +230,10 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _purge(arguments: argparse.Namespace) -> int:
-    from pathlib import Path  # noqa: PLC0415  as above
+    from pathlib import Path
 
-    from sidecar.cli.admin_client import purge, slip  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.cli.admin_client import purge, slip
+    from sidecar.settings import load
 
     said = {name.replace("_", "-"): getattr(arguments, name) for name in _SCOPES}
     scope, given = next(((name, value) for name, value in said.items() if value is not None), ("all", ""))
@@ -270,8 +270,8 @@ def _unsure(*, fleet: bool) -> int:
 
 
 def _mode(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.admin_client import change_mode, show_mode  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.cli.admin_client import change_mode, show_mode
+    from sidecar.settings import load
 
     if arguments.lasting is not None and arguments.mode is None:
         print("sidecar: --for belongs to a mode; name normal, cache-off or passthrough before it", file=sys.stderr)
@@ -291,15 +291,15 @@ def _lasts(lasting: str | None) -> bool:
 
 
 def _regions(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.admin_client import show_regions  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.cli.admin_client import show_regions
+    from sidecar.settings import load
 
     return _tell(show_regions(load(arguments.config, environ=os.environ, overrides={}, strict=False)))
 
 
 def _region(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.admin_client import order_region  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.cli.admin_client import order_region
+    from sidecar.settings import load
 
     if not _lasts(arguments.lasting):
         return 2
@@ -320,7 +320,7 @@ def _tell(result: CommandResult) -> int:
 
 
 def _keygen(_: argparse.Namespace) -> int:
-    from sidecar.cli.keygen import line  # noqa: PLC0415  as above
+    from sidecar.cli.keygen import line
 
     print(line())
     if sys.stdout.isatty():

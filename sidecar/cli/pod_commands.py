@@ -105,9 +105,9 @@ def _takes_manifests(parser: argparse.ArgumentParser) -> None:
 
 
 def _inject(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.inject import IMAGE, NO_IMAGE, inject, injection, report  # noqa: PLC0415  as above
-    from sidecar.inject.files import texts  # noqa: PLC0415  as above
-    from sidecar.settings import load  # noqa: PLC0415  as above
+    from sidecar.cli.inject import IMAGE, NO_IMAGE, inject, injection, report
+    from sidecar.inject.files import texts
+    from sidecar.settings import load
 
     rules = load(arguments.config, environ=os.environ, overrides={}, strict=False)
     settings = injection(
@@ -125,16 +125,16 @@ def _inject(arguments: argparse.Namespace) -> int:
 
 
 def _uninject(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.inject import uninject  # noqa: PLC0415  as above
-    from sidecar.inject.files import texts  # noqa: PLC0415  as above
+    from sidecar.cli.inject import uninject
+    from sidecar.inject.files import texts
 
     return _changed(*uninject(texts(arguments.files)))
 
 
 def _wait(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.wait import wait  # noqa: PLC0415  as above
-    from sidecar.errors import ConfigError  # noqa: PLC0415  as above
-    from sidecar.settings import forwarding, load  # noqa: PLC0415  as above
+    from sidecar.cli.wait import wait
+    from sidecar.errors import ConfigError
+    from sidecar.settings import forwarding, load
 
     seconds = seconds_of(arguments.lasting)
     if seconds is None:
@@ -157,8 +157,8 @@ def _wait(arguments: argparse.Namespace) -> int:
 
 
 def _webhook(arguments: argparse.Namespace) -> int:
-    from sidecar.cli.webhook import WebhookOptions, webhook  # noqa: PLC0415  as above
-    from sidecar.inject.api_server import ACCOUNT  # noqa: PLC0415  as above
+    from sidecar.cli.webhook import WebhookOptions, webhook
+    from sidecar.inject.api_server import ACCOUNT
 
     durations = {}
     for name in ("certificate_life", "drain"):

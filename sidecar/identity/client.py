@@ -17,6 +17,7 @@ from yarl import URL
 
 from sidecar.core.rules import KIB
 from sidecar.identity.azure import HeaderFields
+from sidecar.net.bounded import TooLongError, read_whole
 
 NEAR_CONNECT_SECONDS = 2.0
 """For an endpoint on this machine: if none listens, packets get no answer."""
@@ -74,7 +75,7 @@ class TokenClient:
                     proxy_headers={"Proxy-Authorization": authorization} if authorization else None,
                 ) as response,
             ):
-                return response.status, response.headers, await _read(response.content)
+                return response.status, response.headers, await read_whole(response.content, LONGEST_ANSWER)
         except TimeoutError:
             raise TimeoutError("no answer in time") from None
         except (aiohttp.ClientError, ValueError) as error:
@@ -83,25 +84,10 @@ class TokenClient:
             raise ConnectionError(error.strerror or type(error).__name__) from None
 
 
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """Read all of it. Raises ``ValueError`` for more than a token can have."""
-    parts, size = [], 0
-    async for part in content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > LONGEST_ANSWER:
-            raise _TooLongError
-    return b"".join(parts)
-
-
-class _TooLongError(ValueError):
-    """An answer too long for a token."""
-
-
 def _error_text(error: Exception) -> str:
     """The meaning of *error*; the text of a foreign one may quote what was sent or answered."""
     match error:
-        case _TooLongError():
+        case TooLongError():
             return "the answer is longer than 64 KiB"
         case aiohttp.ClientConnectorDNSError():
             return "the name is not found"

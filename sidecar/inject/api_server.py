@@ -20,6 +20,7 @@ from msgspec import Struct, json
 
 from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.errors import ConfigError, SidecarError
+from sidecar.net.bounded import read_whole
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where kubelet puts a service account: the files ``token``, ``ca.crt`` and ``namespace``."""
@@ -201,7 +202,7 @@ class ApiServer:
             async with self._session.request(
                 method, f"{self._address}{path}", params=query, data=body, headers=headers, allow_redirects=False
             ) as answer:
-                found = await _read(answer.content)
+                found = await read_whole(answer.content, LARGEST_OBJECT)
                 if answer.status >= 300:
                     raise ApiServerError(asked, answer.status, _refusal_text(answer.status, found))
                 return found
@@ -216,16 +217,6 @@ def address_of(environ: Mapping[str, str] = os.environ) -> str:
     """The URL of the API server, as kubelet tells pods; ``""`` outside of a pod."""
     host, port = environ.get("KUBERNETES_SERVICE_HOST", ""), environ.get("KUBERNETES_SERVICE_PORT", "443")
     return f"https://{f'[{host}]' if ':' in host else host}:{port}" if host else ""
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    parts, size = [], 0
-    async for part in content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > LARGEST_OBJECT:
-            raise ValueError("too long")
-    return b"".join(parts)
 
 
 def _decoded(asked: str, body: bytes, kind: type[_Decoded]) -> _Decoded:

@@ -1,5 +1,6 @@
 """
-What the webhook asks the cluster about: the version that pods must fit, and the image that the webhook itself runs.
+What the webhook asks the cluster about: the version that pods must fit, the architectures of the nodes, and the image
+that the webhook itself runs.
 
 The rule: the oldest kubelet decides. One that does not know native sidecars would run ours to its end, which never
 comes, and the pod would hang in Init.
