@@ -41,6 +41,8 @@ class BodyForm(StrEnum):
     JSON = "json"
     MULTIPART = "multipart"
     RAW = "raw"
+    DOCUMENT = "document"
+    """A document in any form that a service takes: its bytes, base64 or a URL in JSON, or a file in multipart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,54 @@ class Answers:
         return Judged(complete, self.usage(body, form), self.model(body, form), finish)
 
 
+class Progress(StrEnum):
+    """What a poll's answer says of its operation. ``UNKNOWN``: it cannot be read, or says no state that is known."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class LongOperation:
+    """
+    A kind of long-running operation: the call that starts it is answered at once (202), and its result is polled.
+
+    *poll*: the target (path and query) of the poll, from the path and the query of the starting call and the id of the
+    operation. *progress* reads a poll's whole body. *present*: a poll's whole body as the answer for another id at
+    another time (RFC 3339, UTC, whole seconds); the rest of it stays byte for byte. *running*: a poll's body while the
+    operation with this id, begun at this time, runs.
+    """
+
+    poll: Callable[[str, bytes, str], bytes]
+    progress: Callable[[bytes], Progress]
+    present: Callable[[bytes, str, str], bytes]
+    running: Callable[[str, str], bytes]
+
+
+class Poll(NamedTuple):
+    """
+    A path that asks about the operation *id*. *part*: what beside its result is asked for (``pdf``, ``figures/1.1``),
+    ``""`` for the result.
+    """
+
+    id: str
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """
+    How a JSON body holds documents: members that are base64 of one (*embedded*), or its URL (*linked*); each may also
+    stand in the objects of the arrays *inside*.
+    """
+
+    embedded: frozenset[str]
+    linked: frozenset[str]
+    inside: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """
@@ -168,6 +218,12 @@ class Endpoint:
     *ignored* members neither count nor are read (who the end user is, say). *read* turns the members of a request into
     facts; *model* is the deployment that the path names, else ``""``.
     *generating* tells that an abandoned call goes on costing money, and so is cancelled.
+
+    *operation*: what a call starts, None where its answer is its result. *poll*: the operation that a call asks about.
+    *documents*: how a JSON body of the form DOCUMENT holds documents. Three members say what counts in the key: *path*,
+    in place of the path as it is written (``""``: as it is written); *query*, which gives the part of a query that
+    counts (None: all but the dialect's exceptions, in its order); *uncounted*: header fields, in lower case, that do
+    not count even at a gateway.
     """
 
     name: str
@@ -180,6 +236,12 @@ class Endpoint:
     bypass: str = ""
     model: str = ""
     generating: bool = True
+    operation: LongOperation | None = None
+    poll: Poll | None = None
+    documents: Documents | None = None
+    path: str = ""
+    query: Callable[[bytes], bytes] | None = None
+    uncounted: frozenset[bytes] = frozenset()
 
     @property
     def proves(self) -> bool:
