@@ -27,7 +27,7 @@ from sidecar.core.region.ordering import eligible
 from sidecar.core.region.regions import Regions
 from sidecar.core.request.plan import Caller, RequestPlan, RequestPlans, may_have_tokens
 from sidecar.core.request.principal import Pod, is_empty
-from sidecar.core.request.roles import Role, Roles
+from sidecar.core.request.roles import Role
 from sidecar.core.rules import AzureIdentity, CacheMode, Region, Route, RouteLimits, Rules
 from sidecar.core.site.recognise import choose_route
 from sidecar.core.site.routing import choose_model
@@ -104,7 +104,7 @@ def explain(rules: Rules, raw: bytes, environ: Mapping[str, str] = os.environ) -
     if call is not None and call.key is not None and not call.observe:
         say("hit", _hit(plan, call))
     caller = plan.identities.caller(plan, route)
-    _explain_fields(plan.identities.roles(plan.site.service), head, caller, say)
+    _explain_fields(plan, caller, say)
     _explain_regions(Request(head, body, plan), call, route, caller, say)
     _explain_rules(route, head, say)
     return "\n".join(lines), True
@@ -198,12 +198,13 @@ def _hit(plan: RequestPlan, call: Call) -> str:
     return f"a call with this key, within {call.fresh.ttl:g} s of a whole answer to one{proof}"
 
 
-def _explain_fields(roles: Roles, head: Head, caller: Caller, say: _Say) -> None:
+def _explain_fields(plan: RequestPlan, caller: Caller, say: _Say) -> None:
     """
     Show which fields of the head count in the key, which identify the caller, and which are ignored; never a
     credential.
     """
-    counted = roles.counted(head.fields)
+    head, roles = plan.head, plan.identities.roles(plan.site.service)
+    counted = plan.identities.counted(plan)
     names = [name.decode("latin-1") for name, _ in counted]
     where = "the vendor's own host: the dialect's list counts" if roles.own else "not the vendor's own host"
     say("fields", f"{where}" if roles.own else f"{where}: every field counts but credentials and noise")

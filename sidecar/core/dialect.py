@@ -224,6 +224,9 @@ class Endpoint:
     in place of the path as it is written (``""``: as it is written); *query*, which gives the part of a query that
     counts (None: all but the dialect's exceptions, in its order); *uncounted*: header fields, in lower case, that do
     not count even at a gateway.
+
+    *by_query*: the same endpoint as the query of a call makes it, where that decides more than what is asked: whether a
+    call is ever looked up, or what its route must allow. None: the query decides nothing.
     """
 
     name: str
@@ -242,6 +245,7 @@ class Endpoint:
     path: str = ""
     query: Callable[[bytes], bytes] | None = None
     uncounted: frozenset[bytes] = frozenset()
+    by_query: Callable[[Endpoint, bytes], Endpoint] | None = None
 
     @property
     def proves(self) -> bool:

@@ -62,8 +62,9 @@ class Facts(Struct, frozen=True, gc=False):
 
     *model*: the model asked for, ``""`` where the endpoint has none. *deterministic*: the same question has the same
     answer (explicit temperature 0; embeddings and the like always). *seeded*: a seed was given. *bypass*: the first
-    reason why this call is never looked up, otherwise ``""``; *further*: the other reasons, for people. *inject_usage*:
-    the stream's usage must be asked for on the caller's behalf, and the body can do that.
+    reason why this call is never looked up, otherwise ``""``; *further*: the other reasons, for people. *needs*: why it
+    is not looked up unless its route allows just that. *inject_usage*: the stream's usage must be asked for on the
+    caller's behalf, and the body can do that.
 
     Two facts are for judging the answer. *expects*: how many results it must have, 0 if any number is right or the
     number is not known. *format*: the form of the answer as the caller names it (``srt``), ``""`` if it does not.
@@ -75,6 +76,7 @@ class Facts(Struct, frozen=True, gc=False):
     seeded: bool = False
     bypass: str = ""
     further: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     inject_usage: bool = False
     expects: int = 0
     format: str = ""

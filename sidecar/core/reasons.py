@@ -72,6 +72,11 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         "The call goes on with a conversation that the service keeps.",
         "Send the messages themselves instead of `conversation`.",
     ),
+    "custom-model": Meaning(
+        _BYPASS,
+        "The call names a model of your own, which can be trained again under the same name.",
+        "Say `cache.custom_models: true` for the route, and purge its answers when you train a model again.",
+    ),
     "diagnostics": Meaning(
         _BYPASS, "The call asks for `diagnostics`, which depend on more than the question.", "Leave `diagnostics` out."
     ),
@@ -178,6 +183,11 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         _BYPASS,
         "The caller signs each call, and only the service can check a signature.",
         "Use a key or token, or give the region a credential.",
+    ),
+    "url-source": Meaning(
+        _BYPASS,
+        "The call names a document by its URL, and what is behind a URL can change.",
+        "Send the document itself; or say `cache.urls: unsigned` for the route.",
     ),
     "unreadable-member": Meaning(
         _BYPASS,

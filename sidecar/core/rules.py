@@ -173,7 +173,7 @@ class CacheRule:
     A route's cache rule; times in seconds. *ttl* None means the default of the endpoint's kind.
     *stale_while_revalidate* and *stale_if_error* are how long an answer may serve after its *ttl*, while a new one is
     fetched or if none can be had. *directives*: whether what answers say about caching counts; None: as the service's
-    dialect defines.
+    dialect defines. *custom_models*, *urls* (``off``, ``unsigned``): whether calls that name such are looked up.
     """
 
     mode: CacheMode = CacheMode.DETERMINISTIC
@@ -184,6 +184,8 @@ class CacheRule:
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     directives: bool | None = None
+    custom_models: bool = False
+    urls: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,10 +362,7 @@ class UpstreamRule:
 
 @dataclass(frozen=True, slots=True)
 class LogRule:
-    """
-    Which calls the log shows besides errors and slow ones: the share *sample*, 0 to 1, drawn *by* ``call`` or by
-    ``key``: then all calls of a key, or none.
-    """
+    """Which calls the log shows besides errors and slow ones: the share *sample*, drawn *by* ``call`` or ``key``."""
 
     sample: float = 0.01
     by: str = "call"

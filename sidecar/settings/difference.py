@@ -225,6 +225,12 @@ def _of_route(name: str, before: Route, after: Route) -> Iterator[Effect]:
     if was.trust_seed and not become.trust_seed and become.mode is CacheMode.DETERMINISTIC:
         text = "cache.seed: answers to calls that are deterministic by their seed alone do not serve"
         yield Effect(name, False, text, whole=False)
+    if was.custom_models and not become.custom_models:
+        text = "cache.custom_models true → false: answers of models of your own do not serve"
+        yield Effect(name, False, text, whole=False)
+    if was.urls != become.urls == "off":
+        text = f"cache.urls {was.urls} → off: answers to calls that name a document by its URL do not serve"
+        yield Effect(name, False, text, whole=False)
     yield from _of_times(name, was, become)
     if before.match != after.match:
         text = "match: it takes other calls; the answers of those that it no longer takes follow another route"

@@ -56,6 +56,18 @@ _CACHE = Table(
             "`honour`: what answers say about caching holds; `ignore`: it counts for nothing",
             "by dialect, see below",
         ),
+        "custom_models": Setting(
+            forms.SWITCH,
+            "`true`: answers of models that you trained yourselves are kept, too; purge them when you train one again",
+            "false",
+        ),
+        "urls": Setting(
+            choice({"off": "off", "unsigned": "unsigned"}, what="URL rule"),
+            "`unsigned`: calls that name a document by its URL are looked up. The URL counts without the signature of "
+            "an Azure blob, so within `share` whoever knows a blob's name has its result. What is behind the URL must "
+            "not change within the `ttl`",
+            "off",
+        ),
     },
     frozenset({"verify", "holdout"}),
 )

@@ -21,7 +21,7 @@ from sidecar.core.key.unsafe import Unsafe
 from sidecar.core.model import Entry, Facts, Fields, Form, Pairs
 from sidecar.core.request.principal import Principal
 from sidecar.core.request.roles import foreign_charset
-from sidecar.core.rules import CacheMode, Mode, Route
+from sidecar.core.rules import CacheMode, CacheRule, Mode, Route
 from sidecar.core.site.recognise import Site
 
 DEFAULT_TTL: Mapping[Kind, float] = MappingProxyType({
@@ -64,6 +64,8 @@ class Reason(StrEnum):
     MEMORY_FULL = "memory-full"
     READER_FAILED = "reader-failed"
     OBSERVE = "observe"
+    CUSTOM_MODEL = "custom-model"
+    URL_SOURCE = "url-source"
     STATUS = "status"
     CONTENT_TYPE = "content-type"
     ANSWER_ENCODED = "answer-encoded"
@@ -157,6 +159,9 @@ def obstacles(facts: Facts, route: Route, principal: Principal) -> Iterator[str]
     if facts.bypass:
         yield facts.bypass
         yield from facts.further
+    for need in facts.needs:
+        if not _grants(route.cache, need):
+            yield need
     mode = route.cache.mode
     if mode is CacheMode.OFF:
         yield Reason.ROUTE_OFF
@@ -167,6 +172,17 @@ def obstacles(facts: Facts, route: Route, principal: Principal) -> Iterator[str]
     deterministic = facts.deterministic or (facts.seeded and route.cache.trust_seed)
     if mode is CacheMode.DETERMINISTIC and facts.bypass not in _UNREAD and not deterministic:
         yield Reason.NOT_DETERMINISTIC
+
+
+def _grants(rule: CacheRule, need: str) -> bool:
+    """Whether a route allows what a call needs; a need that is not known here is granted by no route."""
+    match need:
+        case Reason.CUSTOM_MODEL:
+            return rule.custom_models
+        case Reason.URL_SOURCE:
+            return rule.urls == "unsigned"
+        case _:
+            return False
 
 
 class Freshness(Struct, frozen=True, gc=False):

@@ -20,7 +20,7 @@ from sidecar.core.http.directives import Directives, read_directives
 from sidecar.core.http.headers import LONGEST_NAME
 from sidecar.core.key.fingerprint import partition_of, prefix
 from sidecar.core.memo import Memo
-from sidecar.core.model import Fields, Head
+from sidecar.core.model import Fields, Head, Pairs
 from sidecar.core.request.principal import Pod, Principal, counted_query, identify
 from sidecar.core.request.roles import MOST_NAMES, TOKEN_START, Role, Roles
 from sidecar.core.request.splits import Splits
@@ -124,11 +124,17 @@ class Identities:
         """The role of each field for *service*."""
         return self._roles[service.name]
 
+    def counted(self, plan: RequestPlan) -> Pairs:
+        """The fields of a head that are part of the question."""
+        endpoint = plan.site.endpoint
+        roles = self._roles[plan.site.service.name]
+        return roles.counted(plan.head.fields, frozenset() if endpoint is None else endpoint.uncounted)
+
     def caller(self, plan: RequestPlan, route: Route) -> Caller:
         """The principal of a call on *route*."""
         if not plan.noted:
             plan.noted = True
-            self.splits.note(route.name, self._roles[plan.site.service.name].counted(plan.head.fields))
+            self.splits.note(route.name, self.counted(plan))
         return plan.callers.get(route.cache.share) or self.first(plan, route)
 
     def first(self, plan: RequestPlan, route: Route) -> Caller:
@@ -162,16 +168,20 @@ class Identities:
             dialect.ignored_query | dialect.credential_query,
             None if dialect.knows_query else lambda value: partition_of(self._secret, b"query", value).hex().encode(),
         )
+        if endpoint.query is not None:
+            counted = endpoint.query(counted)
+            query = counted  # where the order of members has no meaning, a question mark alone has none either
+            mark = b"?" if counted else b""
         material = prefix(
             partition=principal.partition,
             service=service.name,
             resource=site.resource,
             endpoint=endpoint.name,
             method=head.method,
-            path=path.decode("latin-1"),  # doubled slashes may have a meaning for the service
+            path=endpoint.path or path.decode("latin-1"),  # doubled slashes may have a meaning for the service
             query=mark + counted if counted or not query else b"",
             # a digest stands for each value, because some are credentials, too
-            headers=tuple((name, partition_of(self._secret, b"field", value)) for name, value in roles.counted(fields)),
+            headers=tuple((name, partition_of(self._secret, b"field", value)) for name, value in self.counted(plan)),
         )
         return Caller(principal, material)
 

@@ -42,7 +42,7 @@ class Role(StrEnum):
 class Roles:
     """The roles of fields at *service*."""
 
-    __slots__ = ("_counted", "_credentials", "_ignored", "_known", "_scopes", "own")
+    __slots__ = ("_asked_for", "_counted", "_credentials", "_ignored", "_known", "_scopes", "own")
 
     def __init__(self, service: Service) -> None:
         dialect = service.dialect
@@ -51,6 +51,7 @@ class Roles:
         self._scopes = frozenset(dialect.scopes)
         self._counted = service.headers.count | (frozenset(dialect.counting) - service.headers.ignore)
         self._ignored = service.headers.ignore
+        self._asked_for = service.headers.count
         self._known: dict[bytes, Role] = {}
 
     def __repr__(self) -> str:
@@ -65,12 +66,17 @@ class Roles:
                 self._known[name] = role
         return role
 
-    def counted(self, fields: Fields) -> Pairs:
-        """The fields that are part of the question, with the part of their values that counts."""
+    def counted(self, fields: Fields, uncounted: frozenset[bytes] = frozenset()) -> Pairs:
+        """
+        The fields that are part of the question, with the part of their values that counts. *uncounted* do not, unless
+        the configuration says so.
+        """
         counted = [
             (name, counted_value(name, value))
             for name, value in fields.items()
-            if self._counts(name) and not (TOKEN_START in value and self._is_token(name, value))
+            if self._counts(name)
+            and (name not in uncounted or name in self._asked_for)
+            and not (TOKEN_START in value and self._is_token(name, value))
         ]
         return tuple([pair for pair in counted if pair != _NOTHING_PREFERRED])
 

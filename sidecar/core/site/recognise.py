@@ -79,6 +79,8 @@ def recognise(rules: Rules, port: int, host: bytes, method: bytes, target: bytes
         root = service.dialect.root
         rest, path = root.encode() + rest, root + path
         endpoint = service.dialect.locate(method, path)
+    if endpoint is not None and endpoint.by_query is not None:
+        endpoint = endpoint.by_query(endpoint, query)
     if endpoint is None and _is_forgotten(service.dialect.resources, resource, path):
         return _resourceless(rules, service, port)
     routes = tuple(route for route in rules.routes if _may_take(route, service, endpoint, path))

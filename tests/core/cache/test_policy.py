@@ -193,6 +193,26 @@ def test_the_first_obstacle_is_told(mode, facts, trust, principal):
         assert (Observe(route) if mode is CacheMode.OBSERVE else Lookup(route)) == decision
 
 
+@pytest.mark.parametrize(
+    ("needs", "rule", "expected"),
+    [
+        pytest.param(("custom-model",), {}, ["custom-model"], id="model"),
+        pytest.param(("custom-model",), {"custom_models": True}, [], id="model granted"),
+        pytest.param(("custom-model",), {"urls": "unsigned"}, ["custom-model"], id="model, another granted"),
+        pytest.param(("url-source",), {}, ["url-source"], id="URL"),
+        pytest.param(("url-source",), {"urls": "unsigned"}, [], id="URL granted"),
+        pytest.param(("custom-model", "url-source"), {"custom_models": True}, ["url-source"], id="one of two"),
+        pytest.param(("of-a-later-version",), {"custom_models": True, "urls": "unsigned"}, ["of-a-later-version"],
+                     id="unknown"),
+    ],
+)  # fmt: skip
+def test_needs(needs, rule, expected):
+    """What a call needs is an obstacle, unless its route grants just that; nothing grants what is not known."""
+    route = Route("r", cache=CacheRule(**rule))
+
+    assert expected == [*obstacles(Facts(deterministic=True, needs=needs), route, SOMEBODY)]
+
+
 def test_all_obstacles():
     """What the body says, the route and the caller; of a body that cannot be read no more is said."""
     off, deterministic = (Route("r", cache=CacheRule(mode)) for mode in (CacheMode.OFF, CacheMode.DETERMINISTIC))
