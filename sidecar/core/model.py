@@ -112,17 +112,30 @@ class Key(NamedTuple):
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Token counts as the provider reported them. *cached* is the part of *prompt* it served from its own cache."""
+    """
+    What the provider charges a call for. Token counts are as it reported them; *cached* is the part of *prompt* that it
+    served from its own cache. The quantities of ``BILLED`` are those of services that count no tokens: *pages* of
+    documents, *images*, *characters* of text, *seconds* of audio, and *records* of at most 1000 characters of text.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
     reasoning: int = 0
+    pages: int = 0
+    images: int = 0
+    characters: int = 0
+    seconds: int = 0
+    records: int = 0
 
     @property
     def total(self) -> int:
         """Prompt and completion tokens together."""
         return self.prompt + self.completion
+
+
+BILLED = ("pages", "images", "characters", "seconds", "records")
+"""The quantities beside tokens that services charge for, by the names of their members in ``Usage``."""
 
 
 class Position(NamedTuple):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from msgspec import json
 
 from sidecar.core.key.model_name import shown_model
-from sidecar.core.model import Outcome, Record
+from sidecar.core.model import BILLED, Outcome, Record
 from sidecar.core.rules import LogRule
 
 _SHOWN = 4
@@ -194,6 +194,7 @@ def _fields(record: Record) -> dict[str, LogValue]:
         "bytes_out": record.bytes_out,
         "prompt_tokens": usage.prompt if usage else 0,
         "completion_tokens": usage.completion if usage else 0,
+        **({f"billed_{quantity}": getattr(usage, quantity) for quantity in BILLED} if usage else {}),
         "stored": record.stored,
         "streamed": record.streamed,
         "finish": record.finish,

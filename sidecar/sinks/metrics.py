@@ -17,11 +17,12 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric as Exposed
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from sidecar.core.model import Outcome, Record
+from sidecar.core.model import BILLED, Outcome, Record
 from sidecar.sinks.metric_type import DURATIONS, LATENCIES, OVERHEADS, PREFIX, Metric
 from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.series import ConfiguredNames, ExposedLabels, Labels, Plan, plan
 from sidecar.sinks.table import (
+    BILLED_UNITS,
     BUILD_INFO,
     BYPASSES,
     CONFIG_INFO,
@@ -149,6 +150,7 @@ class Metrics(Collector):
         self._revision = revision
         self._readings = readings
         self._tokens = dict.fromkeys(TOKENS.closed, 0)
+        self._billed = dict.fromkeys(BILLED, 0)  # also of services that are no longer configured
         self._overhead = _Histogram(OVERHEADS)
         self._redis = _Histogram(LATENCIES)
         self.redis = self._redis.observe
@@ -170,6 +172,7 @@ class Metrics(Collector):
         self._observed = counters(OBSERVED)
         self._not_stored = counters(NOT_STORED)
         self._failovers = counters(FAILOVERS)
+        self._billed_units = counters(BILLED_UNITS)
         self._durations = histograms(REQUEST_DURATION)
         self._first_contents = histograms(FIRST_CONTENT)
         self._upstream_durations = histograms(UPSTREAM_DURATION)
@@ -195,6 +198,7 @@ class Metrics(Collector):
             (OBSERVED, self._observed),
             (NOT_STORED, self._not_stored),
             (FAILOVERS, self._failovers),
+            (BILLED_UNITS, self._billed_units),
             (REQUEST_DURATION, self._durations),
             (FIRST_CONTENT, self._first_contents),
             (UPSTREAM_DURATION, self._upstream_durations),
@@ -205,12 +209,13 @@ class Metrics(Collector):
 
     def totals(self) -> Counter[str]:
         """
-        Requests, the same by outcome, and the tokens that services have counted, since the process started; also of
-        names that are no longer exposed. ``other`` are those whose outcome found no series of its own.
+        Requests, the same by outcome, and the tokens and other quantities that services have counted, since the process
+        started; also of names that are no longer exposed. ``other`` are those whose outcome found no series of its own.
         """
         found = self._past + _by_outcome(self._requests)
         found["requests"] = found.total()
         found.update({f"{kind}_tokens": count for kind, count in self._tokens.items() if count})
+        found.update({f"billed_{quantity}": count for quantity, count in self._billed.items() if count})
         return found
 
     def record(self, record: Record) -> None:
@@ -268,6 +273,7 @@ class Metrics(Collector):
         yield _counters(FAILOVERS, self._failovers)
         yield _exposed(THROTTLED, {(by,): count for by, count in self._throttled.items() if count})
         yield _exposed(TOKENS, {(kind,): count for kind, count in self._tokens.items() if count})
+        yield _counters(BILLED_UNITS, self._billed_units)
         yield _counters(NOT_STORED, self._not_stored)
         yield _counters(OBSERVED, self._observed)
         yield _exposed(REFRESHES, {(result,): count for result, count in self._refreshes.items() if count})
@@ -329,6 +335,11 @@ class Metrics(Collector):
             tokens["completion"] += usage.completion
             tokens["cached"] += usage.cached
             tokens["reasoning"] += usage.reasoning
+            for quantity in BILLED:
+                count = getattr(usage, quantity)
+                if count:
+                    self._billed[quantity] += count
+                    self._billed_units.cell(service, quantity).value += count
 
 
 def _by_outcome(family: _Family[_Counter]) -> Counter[str]:

@@ -20,6 +20,7 @@ from sidecar.core.rules import CacheMode, Rules
 from sidecar.sinks.metric_type import Metric
 from sidecar.sinks.readings import BREAKDOWNS, FLEET_READINGS, READINGS
 from sidecar.sinks.table import (
+    BILLED_UNITS,
     BUILD_INFO,
     BYPASSES,
     CONFIG_INFO,
@@ -211,7 +212,7 @@ def _hold(held: dict[str, set[Labels]], wanted: Iterable[tuple[Metric, Labels]])
 
 def _of_the_process() -> Iterator[tuple[Metric, Labels]]:
     """Series that exist without any service, and a last series for everything that is not told apart otherwise."""
-    for metric in (BYPASSES, FAILOVERS, NOT_STORED, REQUEST_DURATION, REQUESTS):
+    for metric in (BILLED_UNITS, BYPASSES, FAILOVERS, NOT_STORED, REQUEST_DURATION, REQUESTS):
         yield metric, (OTHER,) * len(metric.labels)
     for code in ("2xx", *ERROR_CLASSES):
         yield REQUESTS, (OTHER, OTHER, OTHER, code)

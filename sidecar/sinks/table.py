@@ -101,6 +101,16 @@ TOKENS = Metric(
     "How many tokens are paid for?",
     closed=("prompt", "completion", "cached", "reasoning"),
 )
+BILLED_UNITS = Metric(
+    "billed_units_total",
+    "counter",
+    ("service", "type"),
+    "What services charge for beside tokens, for calls made: pages of documents, images (each once for each feature "
+    "asked for), characters of text (each once for each target language), seconds of audio, and text records (of at "
+    "most 1000 characters).",
+    "How many pages, images and characters are paid for?",
+    yields=("type", "service"),
+)
 
 NOT_STORED = Metric(
     "not_stored_total",
@@ -165,6 +175,7 @@ METRICS = (
     FAILOVERS,
     THROTTLED,
     TOKENS,
+    BILLED_UNITS,
     NOT_STORED,
     OBSERVED,
     REFRESHES,

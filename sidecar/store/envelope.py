@@ -3,7 +3,8 @@ The content of an envelope: an entry and its key as MessagePack.
 
 The rule: a map from the numbers of ``_LAYOUT`` to values, all of them and no others. What is read is used only after
 every value has a type and range that our entries can have. A change of the layout, or of a value's meaning, changes
-``SCHEMA``, and an envelope with another ``SCHEMA`` is not read.
+the schema, and an envelope of a schema that is not known is not read. An entry without billed quantities is written in
+``SCHEMA``, which processes of the release before read, too.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import re
 from enum import StrEnum
 from itertools import chain
 from math import isnan
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgpack
 
 from sidecar.core.key.fingerprint import address
-from sidecar.core.model import MOST_TAGS, Entry, Form, Key, Position, Usage
+from sidecar.core.model import BILLED, MOST_TAGS, Entry, Form, Key, Position, Usage
 
 SCHEMA = 2
+BILLED_SCHEMA = 3
+"""The same with the quantities of ``BILLED`` after the counts of tokens."""
 
 MOST_PAIRS = 256
 MOST_VARIED = 32
@@ -33,6 +36,10 @@ _token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z").match  # RFC 9110, 5.6.2
 _forbidden = re.compile(rb"[\r\n\0]").search  # RFC 9110, 5.5
 _FORMS = frozenset(Form)
 _first, _second = itemgetter(0), itemgetter(1)
+_TOKENS = ("prompt", "completion", "cached", "reasoning")
+_TOKENS_OF, _BILLED_OF = attrgetter(*_TOKENS), attrgetter(*BILLED)
+_COUNTS = {SCHEMA: len(_TOKENS), BILLED_SCHEMA: len(_TOKENS) + len(BILLED)}
+"""How many counts an entry's usage has in each schema."""
 
 
 class EnvelopeFault(StrEnum):
@@ -56,8 +63,9 @@ class EnvelopeFault(StrEnum):
 def pack(key: Key, entry: Entry) -> bytes:
     """Write *key*'s proof and *entry*. A provider may report any number; impossible ones are brought into range."""
     usage = entry.usage
+    tokens, billed = _TOKENS_OF(usage), _BILLED_OF(usage)
     values = (
-        SCHEMA,
+        BILLED_SCHEMA if any(billed) else SCHEMA,
         key.proof,
         entry.status,
         entry.headers,
@@ -70,7 +78,7 @@ def pack(key: Key, entry: Entry) -> bytes:
         float(entry.ttl),
         float(entry.stale_while_revalidate),
         float(entry.stale_if_error),
-        [_counted(number) for number in (usage.prompt, usage.completion, usage.cached, usage.reasoning)],
+        [_counted(number) for number in (tokens + billed if any(billed) else tokens)],
         entry.region,
         float(entry.seconds),
         entry.tags,
@@ -100,7 +108,7 @@ def unpack(packed: bytes | memoryview) -> tuple[Key, Entry] | EnvelopeFault:
         return EnvelopeFault.PAYLOAD
     if type(fields) is not dict or set(map(type, fields)) != {int} or type(fields.get(0)) is not int:
         return EnvelopeFault.PAYLOAD
-    if fields[0] != SCHEMA:
+    if fields[0] not in _COUNTS:
         return EnvelopeFault.VERSION
     if fields.keys() != _NUMBERS:
         return EnvelopeFault.PAYLOAD
@@ -144,10 +152,10 @@ def _counted(number: int) -> int:
 def _in_range(values: tuple[Any, ...]) -> bool:
     """Whether *values*, each of the type that ``_LAYOUT`` says, are such as our entries can have."""
     (
-        _, proof, status, headers, _, form, service, route, model, at, ttl, revalidate, error, usage, region,
+        schema, proof, status, headers, _, form, service, route, model, at, ttl, revalidate, error, usage, region,
         seconds, tags, partition, position, vary, _, age, target,
     ) = values  # fmt: skip
-    if len(usage) != 4 or len(position) != 2 or len(tags) > MOST_TAGS or len(vary) > MOST_VARIED:
+    if len(usage) != _COUNTS[schema] or len(position) != 2 or len(tags) > MOST_TAGS or len(vary) > MOST_VARIED:
         return False
     if not _are_pairs(headers + vary):
         return False
@@ -195,7 +203,7 @@ _LAYOUT: tuple[type, ...] = (
     float,  # 10 ttl
     float,  # 11 stale while revalidate
     float,  # 12 stale if error
-    tuple,  # 13 prompt, completion, cached, reasoning
+    tuple,  # 13 prompt, completion, cached, reasoning; in BILLED_SCHEMA also those of BILLED
     str,  # 14 region
     float,  # 15 seconds
     tuple,  # 16 tags

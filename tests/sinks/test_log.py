@@ -123,7 +123,7 @@ def test_whole_line():
         upstream_seconds=0.4999999,
         attempts=2,
         bytes_in=10,
-        usage=Usage(prompt=7, completion=9),
+        usage=Usage(prompt=7, completion=9, pages=2, seconds=61),
         upstream_status=503,
         upstream_id="req_abc",
         cause="disconnected",
@@ -160,6 +160,8 @@ def test_whole_line():
             "bytes_in": 10,
             "prompt_tokens": 7,
             "completion_tokens": 9,
+            "billed_pages": 2,
+            "billed_seconds": 61,
         }
     ] == lines
     assert timedelta(0) == datetime.fromisoformat(lines[0]["time"]).utcoffset()

@@ -76,12 +76,41 @@ def test_sent_upstream():
     }
 
 
-def test_tokens_of_a_hit_are_not_paid_for():
-    """The tokens of an answer that was remembered are not counted again."""
+def test_billed_units():
+    """What a service charges for beside tokens is counted by service and kind, for calls that were made."""
     metrics = Metrics("1", NAMES, {})
-    metrics.record(record(usage=Usage(prompt=10, completion=5)))
+    metrics.record(sent(usage=Usage(pages=3)))
+    metrics.record(sent(usage=Usage(1, 1, pages=4, records=2)))
+    metrics.record(sent(usage=Usage(images=1, characters=10, seconds=61), service="anthropic"))
+    metrics.record(sent(usage=Usage(1, 1)))
 
-    assert 0 == total(scrape(metrics), "sidecar_tokens_total")
+    assert {
+        ("openai", "pages"): 7,
+        ("openai", "records"): 2,
+        ("anthropic", "images"): 1,
+        ("anthropic", "characters"): 10,
+        ("anthropic", "seconds"): 61,
+    } == {key[1:]: value for key, value in scrape(metrics).items() if key[0] == "sidecar_billed_units_total"}
+
+
+def test_billed_units_without_room():
+    """Where there is no room for more services, what they charge for is counted together, and nothing is lost."""
+    metrics = Metrics("1", ConfiguredNames(), {})
+    for number in range(150):
+        metrics.record(sent(service=f"service-{number}", usage=Usage(pages=2)))
+    series = scrape(metrics)
+
+    assert 300 == total(series, "sidecar_billed_units_total")
+    assert 0 < series["sidecar_billed_units_total", "other", "other"] < 300
+
+
+def test_usage_of_a_hit_is_not_paid_for():
+    """The tokens and pages of an answer that was remembered are not counted again."""
+    metrics = Metrics("1", NAMES, {})
+    metrics.record(record(usage=Usage(prompt=10, completion=5, pages=3)))
+    series = scrape(metrics)
+
+    assert 0 == total(series, "sidecar_tokens_total") + total(series, "sidecar_billed_units_total")
 
 
 def test_bypass_reasons():
@@ -237,7 +266,7 @@ def test_exposed_as_the_table_says():
         for metric in BREAKDOWNS
     }
     metrics = Metrics("1", NAMES, ALL_READINGS | fleets, breakdowns)
-    metrics.record(sent(Outcome.BYPASS, reason="observe", observed="first", usage=Usage(1, 1, 1, 1)))
+    metrics.record(sent(Outcome.BYPASS, reason="observe", observed="first", usage=Usage(1, 1, 1, 1, 1)))
     metrics.record(record(first_content_seconds=0.1))
     metrics.record(sent(status=500, error_origin="upstream"))
     metrics.record(sent(Outcome.REFRESH, stored=True))
@@ -269,7 +298,7 @@ def test_totals():
     none = metrics.totals()
     metrics.record(record())
     metrics.record(record(route="embeddings"))
-    metrics.record(sent(usage=Usage(prompt=10, completion=5, cached=4)))
+    metrics.record(sent(usage=Usage(prompt=10, completion=5, cached=4, pages=2)))
     metrics.record(sent(Outcome.REFRESH))
     metrics.record(record(Outcome.ERROR, 504))
     before = metrics.totals()
@@ -281,7 +310,7 @@ def test_totals():
     assert {} == none - Counter()
     assert {
         "requests": 4, "hit_memory": 2, "miss": 1, "error": 1, "prompt_tokens": 10, "completion_tokens": 5,
-        "cached_tokens": 4,
+        "cached_tokens": 4, "billed_pages": 2,
     } == before  # fmt: skip
     assert before == after
     assert {"requests": 1, "hit_memory": 1} == metrics.totals() - after

@@ -7,10 +7,21 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from sidecar.core.key.fingerprint import address
-from sidecar.core.model import Entry, Form, Key, Position, Usage
-from sidecar.store.envelope import LONGEST_TIME, MOST_PAIRS, MOST_TAGS, MOST_VARIED, SCHEMA, EnvelopeFault, pack, unpack
+from sidecar.core.model import BILLED, Entry, Form, Key, Position, Usage
+from sidecar.store.envelope import (
+    BILLED_SCHEMA,
+    LONGEST_TIME,
+    MOST_PAIRS,
+    MOST_TAGS,
+    MOST_VARIED,
+    SCHEMA,
+    EnvelopeFault,
+    pack,
+    unpack,
+)
 
 PROOF = bytes(range(32))
 KEY = Key(address(PROOF), PROOF)
@@ -57,7 +68,7 @@ entries = st.builds(
     model=texts,
     at=times,
     ttl=times,
-    usage=st.builds(Usage, counts, counts, counts, counts),
+    usage=st.builds(Usage, *[counts] * 4) | st.builds(Usage, *[counts] * 9),
     stale_while_revalidate=times,
     stale_if_error=times,
     region=texts,
@@ -113,6 +124,28 @@ def test_numbers():
     } == fields()  # fmt: skip
 
 
+def test_billed_quantities():
+    """
+    An entry that counts something else than tokens is of a schema of its own, which the release before knows it cannot
+    read; all other entries it reads.
+    """
+    for number, quantity in enumerate(BILLED):
+        entry = structs.replace(ENTRY, usage=Usage(12, 34, 5, 6, **{quantity: 7}))
+        values = msgpack.unpackb(pack(KEY, entry), strict_map_key=False)
+
+        assert (KEY, entry) == unpack(pack(KEY, entry))
+        assert fields() | {0: BILLED_SCHEMA, 13: [12, 34, 5, 6, *[0] * number, 7, *[0] * (4 - number)]} == values
+        assert EnvelopeFault.PAYLOAD == read(values | {0: SCHEMA})
+        for counts in ([12, 34, 5, 6], [*values[13][:-1], -1], [*values[13], 0]):
+            assert EnvelopeFault.PAYLOAD == read(values | {13: counts})
+
+
+def test_every_count():
+    """A count that is added to the usage of calls gets a place in an envelope."""
+
+    assert ("prompt", "completion", "cached", "reasoning", *BILLED) == Usage.__struct_fields__
+
+
 def test_whole_times():
     """A time given as an integer is a time."""
     entry = Entry(200, (), b"", Form.EVENTS, "s", "r", "m", 1000, 60)
@@ -122,9 +155,9 @@ def test_whole_times():
 
 def test_impossible_counts():
     """What a provider reports beyond any count doesn't cost the answer."""
-    entry = Entry(200, (), b"", Form.WHOLE, "s", "r", "m", 1.0, 1.0, Usage(-1, 10**30))
+    entry = Entry(200, (), b"", Form.WHOLE, "s", "r", "m", 1.0, 1.0, Usage(-1, 10**30, pages=10**30))
 
-    assert Usage(0, 2**63 - 1) == unpack(pack(KEY, entry))[1].usage
+    assert Usage(0, 2**63 - 1, pages=2**63 - 1) == unpack(pack(KEY, entry))[1].usage
 
 
 WRONG = {
@@ -185,7 +218,7 @@ def test_most():
     assert read(values)[1].tags == ("t",) * MOST_TAGS
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 10**9, -1])
+@pytest.mark.parametrize("version", [0, 1, 4, 10**9, -1])
 def test_other_schemas(version):
     """Of another schema nothing else is looked at: it may be anything."""
 

@@ -21,7 +21,7 @@ from sidecar.core.key.keyring import Keyring, SecretKey, name
 from sidecar.core.model import Entry, Form, Key, Position, Usage
 from sidecar.core.rules import SealRule
 from sidecar.store import seal as module
-from sidecar.store.envelope import SCHEMA, EnvelopeFault, pack
+from sidecar.store.envelope import BILLED_SCHEMA, SCHEMA, EnvelopeFault, pack
 from sidecar.store.seal import ALLOWANCE, LONGEST_NOTE, VERSION, Seal
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -277,7 +277,7 @@ def test_rotation(encrypt):
         (authentic(b""), EnvelopeFault.PAYLOAD),
         (authentic(pickle.dumps(ENTRY.body)), EnvelopeFault.PAYLOAD),
         (authentic(b"\x81\x04\xc6\x40\0\0\0body"), EnvelopeFault.PAYLOAD),
-        (authentic(msgpack.packb({0: SCHEMA + 1})), EnvelopeFault.VERSION),
+        (authentic(msgpack.packb({0: BILLED_SCHEMA + 1})), EnvelopeFault.VERSION),
     ],
 )
 def test_faults(data, fault):
