@@ -238,7 +238,7 @@ def _explain_key(reading: Reading, caller: Caller, key: Key, say: _Say, *, fixed
     """
     shown = (
         reading.material[:_SHOWN].decode("utf-8", "replace")
-        if reading.tag == b"json"
+        if reading.tag in {b"json", b"document"}
         else reading.material.hex()[:_SHOWN]
     )
     say("canonical", f"{reading.tag.decode()}, {len(reading.material)} bytes")

@@ -39,6 +39,11 @@ _TRY_AGAIN = "Nothing to do: the next such call is fetched, and kept if its answ
 _NO_SUCH_WAY = "Correct the program that sends the call."
 
 _WHY_BYPASSED: Mapping[str, Meaning] = {
+    "ambiguous-document": Meaning(
+        _BYPASS,
+        "The body may hold more than one document, or one and a URL, and services differ in which counts.",
+        "Send one document, with a content type that says its form.",
+    ),
     "background": Meaning(_BYPASS, "`background: true`: the service is asked for the answer later.", _STATE),
     "body-too-large": Meaning(
         _BYPASS,
@@ -99,6 +104,11 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         "Call the sidecar from a program on the server.",
     ),
     "images": Meaning(_BYPASS, "Each call makes new images.", _STATE),
+    "invalid-base64": Meaning(
+        _BYPASS,
+        "A document is not plain base64: it has blanks, escapes, letters of another alphabet, or wrong padding.",
+        "Write it as RFC 4648, 4, has it, without a backslash in the JSON string; or send the document's bytes.",
+    ),
     "invalid-json": Meaning(_BYPASS, "The body is not JSON.", _FIX_JSON),
     "invalid-multipart": Meaning(
         _BYPASS, "The form's parts, or its boundary, cannot be read.", "Correct the program that writes the form."
@@ -119,6 +129,11 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
     ),
     "negative-zero": Meaning(_BYPASS, "A number is `-0`, which parsers read differently.", _FIX_JSON),
     "nesting": Meaning(_BYPASS, "The JSON nests deeper than every parser follows.", _FIX_JSON),
+    "no-document": Meaning(
+        _BYPASS,
+        "The body holds no document in a form that is known here.",
+        "Send its bytes, or base64 or a URL in the member that the service names for it.",
+    ),
     "no-credential": Meaning(
         (Where.BYPASS, Where.ERROR),
         "There is no credential. Either the caller sent none, so nobody can tell whose answer it would be (then the "

@@ -8,14 +8,15 @@ form. Nothing here raises, whatever the bytes.
 
 from __future__ import annotations
 
-import re
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from sidecar.core.dialect import BodyForm, Endpoint, Members, Shape
-from sidecar.core.key.json_rule import DEEPEST, UNREADABLE, fault, first
+from sidecar.core.dialect import BodyForm, Endpoint, Members
+from sidecar.core.key.document import Document
+from sidecar.core.key.json_members import arrange, parse
+from sidecar.core.key.json_rule import first
 from sidecar.core.key.json_scanner import Scanner
 from sidecar.core.key.multipart import Multipart
 from sidecar.core.key.unsafe import Unsafe
@@ -29,10 +30,7 @@ SMALL = 256 * 1024
 _NOTHING: Members = {}
 _PERSON = b"sidecar body"
 
-_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-_negative_zero = re.compile(rb"-0[ \t\n\r,\]}]").search
-_escaped_colon = re.compile(rb"\\u003[aA]").search
 
 
 class BodyObserver(Protocol):
@@ -57,7 +55,7 @@ def read(body: bytes, endpoint: Endpoint, content_type: bytes, digest_key: bytes
             return _read_json(body, endpoint)
         if endpoint.body is BodyForm.NONE and not body:
             return Reading(b"none", b"", endpoint.read(_NOTHING))
-        if endpoint.body is not BodyForm.MULTIPART:
+        if endpoint.body is not BodyForm.MULTIPART and endpoint.body is not BodyForm.DOCUMENT:
             return Reading(b"raw", body, endpoint.read(_NOTHING))
     passing = observer(endpoint, content_type, digest_key)
     passing.feed(body)
@@ -70,6 +68,8 @@ def observer(endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> Body
         return _PassingJson(endpoint, digest_key)
     if endpoint.body is BodyForm.MULTIPART:
         return _PassingMultipart(endpoint, content_type, digest_key)
+    if endpoint.body is BodyForm.DOCUMENT:
+        return Document(endpoint, content_type, digest_key)
     return _PassingBytes(endpoint, digest_key)
 
 
@@ -78,34 +78,12 @@ def whole(body: bytes, endpoint: Endpoint) -> bytes:
     The canonical form of *body* with everything that does not count in the key. Two bodies with one key are the same
     request only if this is equal, too. ``b""`` for a body of which every byte counts.
     """
+    if endpoint.body is BodyForm.DOCUMENT:
+        return body
     if endpoint.body is not BodyForm.JSON or len(body) > SMALL:
         return b""
     members = parse(body)
-    return b"" if isinstance(members, Unsafe) else _encode(_arrange(members, endpoint.shape, all_of_it=True))
-
-
-def parse(text: bytes) -> dict[str, Any] | Unsafe:
-    """
-    The members of a JSON object (RFC 8259), if every parser must find the same in it; otherwise the reason.
-
-    Exact: integers of any length are kept, ``1`` and ``1.0`` differ, strings are as they were written. Floats are
-    IEEE 754 doubles, as they are to the services.
-    """
-    try:
-        members = _decode(text)
-        compact = _encode(members)
-    except UNREADABLE:
-        return fault(text) or Unsafe.INVALID_JSON  # text that two parsers might not both read is unsafe
-    if type(members) is not dict:
-        return fault(text) or Unsafe.NOT_AN_OBJECT
-    if _count(text, b"{") + _count(text, b"[") > DEEPEST and _deeper(members):
-        return Unsafe.NESTING
-    if compact == text or (
-        # Fewer members mean fewer colons: colons in strings are the same in both, unless one was escaped.
-        _count(compact, b":") == _count(text, b":") and not _escaped_colon(text) and not _negative_zero(text)
-    ):
-        return members
-    return fault(text) or members
+    return b"" if isinstance(members, Unsafe) else _encode(arrange(members, endpoint.shape, all_of_it=True))
 
 
 def _read_json(body: bytes, endpoint: Endpoint) -> Reading:
@@ -113,50 +91,7 @@ def _read_json(body: bytes, endpoint: Endpoint) -> Reading:
     if isinstance(members, Unsafe):
         return Reading(b"json", b"", Facts(bypass=members))
     facts = endpoint.read(members)
-    return Reading(b"json", b"" if facts.bypass else _encode(_arrange(members, endpoint.shape)), facts)
-
-
-def _arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) -> dict[str, Any]:
-    """
-    Members sorted by the code points of their names, without the dropped ones, and inside them as *shape* says.
-    *all_of_it*: none is dropped.
-    """
-    arranged = dict(sorted(members.items()))
-    inside = shape.inside
-    for name in inside.keys() & members.keys():
-        value, inner = members[name], inside[name]
-        if type(value) is dict:
-            arranged[name] = _arrange(value, inner, all_of_it=all_of_it)
-        elif type(value) is list:
-            arranged[name] = [
-                _arrange(item, inner, all_of_it=all_of_it) if type(item) is dict else item for item in value
-            ]
-    if shape.drop and not all_of_it:
-        for name in shape.drop & members.keys():
-            value = arranged[name]
-            if not (value and name in inside and type(value) is dict):
-                del arranged[name]
-    return arranged
-
-
-def _count(text: bytes, byte: bytes) -> int:
-    """How often *byte* occurs. ``bytes.count`` looks at each byte in turn; ``replace`` leaps and is faster."""
-    return len(text) - len(text.replace(byte, b""))
-
-
-def _deeper(members: dict[str, Any]) -> bool:
-    """Whether there are more than ``DEEPEST`` levels, found level by level without recursion."""
-    level: list[Any] = [members]
-    for _ in range(DEEPEST):
-        level = [
-            item
-            for value in level
-            for item in (value.values() if type(value) is dict else value)
-            if type(item) is dict or type(item) is list
-        ]
-        if not level:
-            return False
-    return True
+    return Reading(b"json", b"" if facts.bypass else _encode(arrange(members, endpoint.shape)), facts)
 
 
 class _PassingJson:

@@ -32,13 +32,19 @@ FormField = tuple[str, str | dict[str, str]]
 """A name with a text, or with a file's ``digest`` (hexadecimal, 32 bytes) and lower-case ``extension``."""
 
 
+def file_digest(digest_key: bytes) -> blake2b:
+    """The digest of a file's bytes, before the first of them."""
+    return blake2b(key=digest_key, digest_size=32, person=_PERSON)
+
+
 class _Part:
     """The part that is being read. *file* is the digest of a file so far; None for a text field."""
 
-    def __init__(self, name: str, extension: str, file: blake2b | None) -> None:
+    def __init__(self, name: str, extension: str, file: blake2b | None, content_type: bytes = b"") -> None:
         self.name = name
         self.extension = extension
         self.file = file
+        self.content_type = content_type
         self.text = bytearray()
 
 
@@ -48,9 +54,13 @@ class Multipart:
 
     *content_type* is the header's value; *digest_key* keys the digests of the files. ``feed`` takes the body in
     order, cut anywhere, and never raises. Afterwards ``fault`` says what is wrong with the body, None when nothing is.
+    *content_types* has one for each file, ``b""`` where it says none.
     """
 
-    __slots__ = ("_at", "_data", "_delimiter", "_digest_key", "_fault", "_part", "_room", "_state", "fields_in_order")
+    __slots__ = (
+        "_at", "_data", "_delimiter", "_digest_key", "_fault", "_part", "_room", "_state", "content_types",
+        "fields_in_order",
+    )  # fmt: skip
 
     def __init__(self, content_type: bytes, digest_key: bytes) -> None:
         boundary = _boundary(content_type)
@@ -64,6 +74,7 @@ class Multipart:
         self._part = _Part("", "", None)
         self._room = KEEP_ALL
         self.fields_in_order: list[FormField] = []
+        self.content_types: list[bytes] = []
 
     def __repr__(self) -> str:
         return f"<Multipart {self._fault or 'sound'}, {len(self.fields_in_order)} fields>"
@@ -77,6 +88,8 @@ class Multipart:
 
     def feed(self, chunk: bytes) -> None:
         """Follow the next bytes of the body."""
+        if self._passes(chunk):
+            return
         self._data = self._data[self._at :] + chunk
         self._at = 0
         while self._fault is None and self._state():
@@ -93,6 +106,19 @@ class Multipart:
             if isinstance(value, str):
                 members[name] = value if name not in members else [*_listed(members[name]), value]
         return members
+
+    def _passes(self, chunk: bytes) -> bool:
+        """Take a chunk within a file without copying it, if no delimiter ends in it; returns whether it was taken."""
+        file, held, size = self._part.file, self._data[self._at :], len(self._delimiter)
+        if file is None or self._state != self._content or self._fault is not None or len(chunk) < 4 * size:
+            return False
+        if self._delimiter in chunk or self._delimiter in held + chunk[: size - 1]:
+            return False
+        file.update(held)
+        file.update(memoryview(chunk)[: 1 - size])
+        self._data = chunk[1 - size :]
+        self._at = 0
+        return True
 
     # Each state takes what it can from the data, and returns whether the next state may go on with the rest.
 
@@ -167,8 +193,8 @@ class Multipart:
         if not extensions and _PLAIN.fullmatch(headers.get(b"content-type", b"text/plain")) is None:
             return False
         self._room -= len(name)
-        file = blake2b(key=self._digest_key, digest_size=32, person=_PERSON) if extensions else None
-        self._part = _Part(name, extensions.pop() if extensions else "", file)
+        file = file_digest(self._digest_key) if extensions else None
+        self._part = _Part(name, extensions.pop() if extensions else "", file, headers.get(b"content-type", b""))
         return True
 
     def _take(self, piece: bytes) -> None:
@@ -186,6 +212,7 @@ class Multipart:
         part = self._part
         if part.file is not None:
             self.fields_in_order.append((part.name, {"digest": part.file.hexdigest(), "extension": part.extension}))
+            self.content_types.append(part.content_type)
         elif (text := _text(part.text)) is not None:
             self.fields_in_order.append((part.name, text))
         else:
