@@ -32,11 +32,31 @@ PRICES: Mapping[str, Price] = MappingProxyType({
 
 _FREE = Price(0, 0)
 
+PAGE_PRICES: Mapping[str, int] = MappingProxyType({
+    "prebuilt-read": 1_500_000,
+    "prebuilt-layout": 10_000_000,
+    "prebuilt-document": 10_000_000,
+    "prebuilt-invoice": 10_000_000,
+    "prebuilt-receipt": 10_000_000,
+    "vision-read": 1_500_000,
+    "content-understanding": 5_000_000,
+    "language": 1_000_000,
+})  # fmt: skip
+"""Nano-dollars for each page that a model of the document services reads, or for each text record."""
+
+CUSTOM_PAGE = 30_000_000
+"""The price of a page where the model is the customer's own."""
+
 
 def cost(model: str, *, prompt: int, completion: int) -> int:
     """Nano-dollars for a call of *model* with so many tokens; 0 for a model without a price."""
     price = PRICES.get(model, _FREE)
     return prompt * price.prompt + completion * price.completion
+
+
+def page_cost(model: str, pages: int) -> int:
+    """Nano-dollars for so many pages, read by *model*."""
+    return PAGE_PRICES.get(model, CUSTOM_PAGE) * pages
 
 
 def dollars(amount: int) -> str:

@@ -1,5 +1,5 @@
 """
-The stand-in AI provider: a web server that speaks OpenAI, Azure OpenAI and Anthropic.
+The stand-in AI provider: a web server for OpenAI, Azure OpenAI, Anthropic, and Azure's document services.
 
 The rule: it behaves like the real services on the wire (forms, headers, errors, failures) and says in each answer
 that it is canned. It counts what reaches it, so that a test can tell a hit from a call.
@@ -22,6 +22,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from sidecar.demo.canned import Ask, Json
+from sidecar.demo.documents.services import DocumentServices
 from sidecar.demo.failure import Failure, FailureMode
 from sidecar.demo.operations import (
     MODELS,
@@ -82,7 +83,8 @@ class DemoProvider:
     a new word of 32 hexadecimal digits for ids; *report* gets bugs.
 
     *calls* counts the calls that have arrived, *counts* the same by operation, *abandoned* those whose caller left
-    before the end; *seen* keeps the last 64 requests.
+    before the end; *seen* keeps the last 64 requests. *documents* are the document services, with counts and faults of
+    their own: of their calls, those that start an analysis are counted here, too, as ``analyze``.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class DemoProvider:
         self.counts: Counter[str] = Counter()
         self.abandoned = 0
         self.seen: deque[Seen] = deque(maxlen=64)
+        self.documents = DocumentServices(clock=clock, fresh=fresh)
         self._clock = clock
         self._fresh = fresh
         self._report = report
@@ -136,7 +139,7 @@ class DemoProvider:
             yield web.post(path, self._handler(vendor, operation))
         for path in ("/v1/models", "/v1/models/{model}", "/openai/v1/models", "/openai/v1/models/{model}"):
             yield web.get(path, self._handler(None, None))
-        yield web.route("*", "/{path:.*}", self._handler(None, UNKNOWN))
+        yield web.route("*", "/{path:.*}", self._take_other)
 
     def _handler(
         self, known: Vendor | None, operation: Operation | None
@@ -151,6 +154,17 @@ class DemoProvider:
             return await self._take(request, vendor, operation or MODELS[vendor])
 
         return handle
+
+    async def _take_other(self, request: web.Request) -> web.StreamResponse:
+        """Answer a call of a path that is none of the three vendors'."""
+        if not self.documents.knows(request.path):
+            return await self._take(request, vendor_of(request.path, request.headers), UNKNOWN)
+        body = await request.read()
+        self.seen.append(Seen(request.method, request.raw_path, request.raw_headers, body))
+        if self.documents.starts(request.method, request.path):
+            self.counts["analyze"] += 1
+            await asyncio.sleep(self.latency)
+        return self.documents.answer(request, body)
 
     async def _take(self, request: web.Request, vendor: Vendor, operation: Operation) -> web.StreamResponse:
         """Count one call and answer it."""
