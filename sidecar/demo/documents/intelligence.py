@@ -31,8 +31,9 @@ _MODELS: Final = frozenset({
     "prebuilt-tax.us.w2", "prebuilt-creditCard", "prebuilt-bankStatement.us",
 })  # fmt: skip
 
-_TEXT_ONLY: Final = frozenset({"prebuilt-read", "prebuilt-layout", "prebuilt-document"})
-"""Models that give no fields of documents."""
+_TABLES: Final = frozenset({"prebuilt-layout", "prebuilt-document", "prebuilt-invoice"})
+_PARAGRAPHS: Final = frozenset({"prebuilt-read", "prebuilt-layout", "prebuilt-document"})
+"""Models that give paragraphs, and fields only where the query names them."""
 
 _LOCALE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*\Z")
 
@@ -76,11 +77,14 @@ def _analyse(data: bytes, ask: AnalysisAsk) -> Analysis:
         "content": document.content,
         "pages": [_page(page) for page in document.pages],
     }
-    if ask.model == "prebuilt-layout":
-        result |= {"tables": [], "paragraphs": list(_paragraphs(document))}
-    result["styles"] = []
+    if ask.model in _TABLES:
+        result["tables"] = []
+    if ask.model in _PARAGRAPHS:
+        result["paragraphs"] = list(_paragraphs(document))
+    if "/documentclassifiers/" not in ask.path.lower():
+        result["styles"] = []
     fields = ask.listed("queryFields")
-    if ask.model not in _TEXT_ONLY or fields:
+    if ask.model not in _PARAGRAPHS or fields:
         result["documents"] = [_fields(document, ask.model, fields)]
     if ask.query["api-version"] >= "2024":
         result["contentFormat"] = "markdown" if markdown else "text"

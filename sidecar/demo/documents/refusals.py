@@ -31,8 +31,11 @@ class ServiceRefusal(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the head says beside the usual; of the gateway's own errors nothing."""
-        named = {} if self.code.isdigit() or self.status == 404 else {"ms-azure-ai-errorcode": self.code}
+        """What the head says beside the usual; the gateway's own errors have a number for a code."""
+        if self.code.isdigit():
+            named = {"Content-Type": "application/json"}
+        else:
+            named = {"ms-azure-ai-errorcode": self.code}
         return named | ({"Retry-After": str(self.retry_after)} if self.retry_after else {})
 
 

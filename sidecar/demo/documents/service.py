@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.demo.canned import Json
-from sidecar.demo.documents.refusals import bad_parameter, no_model, no_resource
+from sidecar.demo.documents.refusals import bad_parameter, no_model
 
-MODEL: Final = r"[^/:]*"
+MODEL: Final = r"[^/:]+"
 ID: Final = r"[^/:?]+"
 
 FAILED: Final = (
@@ -26,8 +26,9 @@ FAILED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AnalysisAsk:
-    """What a call asks for: the *model* in its path, the members of its *query*, and those of its JSON, if any."""
+    """What a call asks for: its *path* and the *model* in it, the members of its *query*, those of its JSON, if any."""
 
+    path: str
     model: str
     query: Mapping[str, str]
     members: Json
@@ -82,9 +83,7 @@ class DocumentService:
 
 
 def check_model(model: str, known: frozenset[str], prefix: str = "prebuilt-") -> None:
-    """Refuse an empty model, and one of the service's own that does not exist. Any other name is a custom model."""
-    if not model:
-        raise no_resource()
+    """Refuse a model of the service's own that does not exist. Any other name is a custom model."""
     if model.startswith(prefix) and model not in known:
         raise no_model()
 

@@ -158,7 +158,9 @@ class DocumentServices:
             raise too_busy(self.faults.starts.popleft())
         service = found.service
         in_json = request.content_type == "application/json"
-        ask = AnalysisAsk(found.model, request.query, members_of(body) if in_json or not service.carries else {})
+        ask = AnalysisAsk(
+            found.path, found.model, request.query, members_of(body) if in_json or not service.carries else {}
+        )
         service.check(ask)
         data = document_of(body, request.headers.get("content-type", "")) if service.carries else texts_of(ask.members)
         finished = service.analyse(data, ask)
