@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 
 from sidecar.core.cache.policy import freshness
 from sidecar.core.cache.purges import Purges
@@ -22,6 +23,8 @@ from sidecar.proxy.access import Access
 from sidecar.proxy.fill import Origin
 from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.table import Flights
+from sidecar.proxy.operation.parts import LongOperations
+from sidecar.proxy.operation.records import NoRecords
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Call, Fetch, deadline_of
 from sidecar.store.memory import Memory
@@ -163,10 +166,26 @@ class Desk:
             self.store, self.flights, self.accepted, now=lambda: NOW, clock=self.clock, report=self.bugs.append
         )
         self.access = Access(self.accepted, self.store, now=lambda: NOW, clock=self.clock)
+        self.operations = LongOperations(
+            self.receiver,
+            self.access,
+            dispatch=dispatch,
+            flights=self.flights,
+            store=self.store,
+            records=NoRecords(),
+            limit=limit,
+            purge=self.purge,
+            spawn=self.spawn,
+            now=lambda: NOW,
+            clock=self.clock,
+            random=random.Random(1).randbytes,
+            sleep=asyncio.sleep,
+        )
         self.origin = Origin(
             dispatch=dispatch,
             fallback=Fallback(dispatch, self.clock, self.bugs.append),
             receiver=self.receiver,
+            follower=self.operations.follower,
             store=self.store,
             access=self.access,
             now=lambda: NOW,
@@ -174,6 +193,10 @@ class Desk:
         )
         self.origin.lease_wait = 1.0
         self.plans = RequestPlans(RULES, SECRET, Pod("team", "app", b""))
+
+    async def purge(self, scopes):
+        self.store.purges.apply(scopes, pending=False)
+        self.store.memory.purge(scopes)
 
     def clock(self):
         self.seconds += 0.5

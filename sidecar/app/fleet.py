@@ -22,6 +22,7 @@ from sidecar.core.region.regions import Order, Place
 from sidecar.core.rules import Mode, RedisRule, SealRule
 from sidecar.fleet.lease import Leases
 from sidecar.fleet.news import News
+from sidecar.fleet.operations import FleetOperations
 from sidecar.fleet.presence import Presence
 from sidecar.fleet.purge_log import PurgeLog
 from sidecar.fleet.quota import FleetQuota
@@ -158,6 +159,9 @@ class Fleet:
             let_go=self.link.close,
             limit=limit,
         )
+        self.operations = FleetOperations(
+            self.link, names, self.seal, keyring, admits=self.remote.admits, timeout=rule.timeout, report=report
+        )
         self.news.subscribe(b"p", lambda _: self.log.nudge())
         self.news.subscribe(b"r", lambda _: self.regions.nudge())
 
@@ -170,6 +174,7 @@ class Fleet:
         there waits for a restart (``adoption.RESTART``).
         """
         self._leases.timeout = self.quota.timeout = self.regions.region_board.timeout = rule.timeout
+        self.operations.timeout = rule.timeout
         self.log.patience = rule.timeout
         self.seal.rule = seal
 

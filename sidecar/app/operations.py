@@ -177,15 +177,23 @@ class Operations:
         if asked.dry_run:
             return PurgeResult(entries, "", "local")
         if self.log is None or not asked.fleet:
-            self._purges.apply((scope,), pending=False)
-            self.take((scope,))
-            await self.sweep()
+            await self.remove((scope,), fleet=False)
             return PurgeResult(entries, "", "local")
-        position = await self.log.purge((scope,))
-        await self.sweep()
+        position = await self.remove((scope,))
         if position is None:
             return PurgeResult(entries, "", "pending")
         return PurgeResult(entries, f"{position.incarnation.hex()}:{position.number}", "done")
+
+    async def remove(self, scopes: tuple[Scope, ...], *, fleet: bool = True) -> Position | None:
+        """Purge *scopes* here, and in the *fleet* if there is one; their position in its log once they stand there."""
+        position = None
+        if self.log is not None and fleet:
+            position = await self.log.purge(scopes)
+        else:
+            self._purges.apply(scopes, pending=False)
+            self.take(scopes)
+        await self.sweep()
+        return position
 
     async def change(self, asked: ModeRequest) -> ModeResult:
         """Set ``ControlServer``. Changing to the configuration's own mode ends an earlier change."""

@@ -240,6 +240,7 @@ class Sidecar:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.memory.sweep(self._clocks.running(), _SWEEP_ENTRIES)
             self.operations.tick()
+            self.proxy.operations.table.sweep()
             if self._parts.key_sets.changed():
                 self.proxy.forget_callers()
                 self.listener.forget()

@@ -11,6 +11,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +20,7 @@ from sidecar.app.clocks import Clocks
 from sidecar.app.operations import Operations
 from sidecar.app.revision import Revision
 from sidecar.core.cache.observation import Observations
-from sidecar.core.cache.purges import Purges
+from sidecar.core.cache.purges import Purges, Scope
 from sidecar.core.key.fingerprint import fleet_secret
 from sidecar.core.key.keyring import Keyring
 from sidecar.core.memory_budget import Ledger
@@ -40,6 +41,8 @@ from sidecar.net.outbound.egress import choose
 from sidecar.net.outbound.resolve import Resolver
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.handler import Proxy
+from sidecar.proxy.operation.parts import LongOperations
+from sidecar.proxy.operation.records import NoRecords
 from sidecar.sinks.log import AccessLog
 from sidecar.sinks.metrics import Breakdown, Metrics
 from sidecar.sinks.records import Records
@@ -170,6 +173,20 @@ class Parts:
             fallback=fallback,
             accepted=Accepted(),
             observations=Observations(),
+            operations=partial(
+                LongOperations,
+                dispatch=self.dispatch,
+                flights=self.flights,
+                store=self.store,
+                records=self.fleet.operations if self.fleet is not None else NoRecords(),
+                limit=rules.memory.max_entry_bytes,
+                purge=self._remove,
+                spawn=self.tasks.spawn,
+                now=clocks.wall,
+                clock=clocks.running,
+                random=os.urandom,
+                sleep=clocks.pause,
+            ),
             record=records.tell,
             report=self.report,
             now=clocks.wall,
@@ -297,6 +314,9 @@ class Parts:
         service = next((service for service in self.rules.services if service.name == place.service), None)
         if service is not None:
             self.regions.learn(place, open_for, service.breaker, self.clocks.running())
+
+    async def _remove(self, scopes: tuple[Scope, ...]) -> None:
+        await self.operations.remove(scopes)
 
     def report(self, error: BaseException) -> None:
         """Log a bug, by its kind and place only."""

@@ -212,6 +212,8 @@ class Outcome(StrEnum):
     DEFERRED = "deferred"
     FALLBACK = "fallback"
     ERROR = "error"
+    POLL = "poll"
+    """A call that asks about a long-running operation, and is answered here."""
     REFRESH = "refresh"
     """Not a request: a call of the sidecar itself, for an answer that is getting old."""
 

@@ -194,6 +194,12 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         "The service's dialect knows no operation with this method and path.",
         "Check the base URL (is `/v1` there once?) and the service's `dialect`; else there is nothing to do.",
     ),
+    "operation": Meaning(
+        _BYPASS,
+        "The call asks about a long-running operation that this sidecar and the fleet do not know, or for a part of its "
+        "result that only the service has.",
+        "Nothing: the service answers it.",
+    ),
     "unprovable-signature": Meaning(
         _BYPASS,
         "The caller signs each call, and only the service can check a signature.",
@@ -345,6 +351,20 @@ _REFUSALS: Mapping[str, Meaning] = {
         _ERROR,
         "The route allows none of the regions for this call, or its route cannot be told without its model.",
         "See `allow` of the route and `residency` of the regions; `sidecar explain` shows both.",
+    ),
+    "operation-not-found": Meaning(
+        _ERROR,
+        "The call asks about a long-running operation with an id that belongs to another caller.",
+        "Poll with a credential of the principal that has started the operation.",
+    ),
+    "operation-result": Meaning(
+        _HIT, "A poll got the result of a long-running operation from the sidecar, without a call.", _NOTHING
+    ),
+    "operation-running": Meaning(
+        _ERROR, "The sidecar has told a poll that the long-running operation still runs.", _NOTHING
+    ),
+    "operation-erased": Meaning(
+        _ERROR, "The caller had the result of a long-running operation erased, and so it was.", _NOTHING
     ),
     "only-if-cached": Meaning(
         _ERROR, "The caller wants a stored answer only, and there is none.", "Leave `only-if-cached` out."

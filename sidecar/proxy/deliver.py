@@ -36,6 +36,9 @@ _FOUND = {
     Outcome.STALE: b"stale",
     Outcome.STALE_ERROR: b"stale-if-error",
 }
+FOUND_FRESH = frozenset({Outcome.HIT_MEMORY, Outcome.HIT_REDIS})
+"""Where a fresh answer was found; one that is not fresh any more is a stale one, wherever it was."""
+
 _HIT = (
     b"%bcontent-length: %d\r\nage: %d\r\ncache-status: sidecar; hit; ttl=%d; detail=%b\r\nx-sidecar-request-id: %b\r\n"
 )
@@ -107,10 +110,15 @@ def _hit_format(model: str, id_field: bytes) -> bytes:
     return form
 
 
+def hit_status(ttl: int, outcome: Outcome) -> bytes:
+    """``Cache-Status`` of a stored answer; *ttl* is what is left of its time, seconds."""
+    return b"sidecar; hit; ttl=%d; detail=%b" % (ttl, _FOUND[outcome])
+
+
 def miss_status(opening: Opening, *, collapsed: bool) -> bytes:
     """``Cache-Status`` of an answer that memory did not have; *collapsed*: another caller's call brought it."""
     if opening.found is not None:
-        return b"sidecar; hit; ttl=%d; detail=%b" % (opening.found.ttl, _FOUND[opening.outcome])
+        return hit_status(opening.found.ttl, opening.outcome)
     if opening.outcome is Outcome.FALLBACK:
         return b"sidecar; fwd=miss; detail=fallback"
     if collapsed:

@@ -27,6 +27,7 @@ from sidecar.proxy.deliver import viewed
 from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.pulse import patience as silence
+from sidecar.proxy.operation.follow import Follower
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Fetch, book, booked, upstream_call_of
 from sidecar.store.base import Fetched, Store
@@ -53,6 +54,7 @@ class Origin:
         dispatch: Dispatch,
         fallback: Fallback,
         receiver: Receiver,
+        follower: Follower,
         store: Store,
         access: Access,
         now: Callable[[], float],
@@ -61,6 +63,7 @@ class Origin:
         self._dispatch = dispatch
         self._fallback = fallback
         self._receiver = receiver
+        self.follower = follower
         self._store = store
         self._access = access
         self.lease_wait = 0.0
@@ -129,6 +132,8 @@ class Origin:
         Send a call and write its answer into *flight*. If there is none, a stale entry (from memory or *behind* it) or
         a fallback answer serves, if allowed. *cause*: why this call is sent although another was sent before.
         """
+        if await self.follower.join(fetch, flight):
+            return
         try:
             sent = await self.send(fetch, flight, cause=cause)
         except (UpstreamFailed, Refused) as failure:
@@ -138,7 +143,8 @@ class Origin:
         try:
             if sent.failing and await self._make_do(fetch, flight, behind, sent):
                 return
-            await self._receiver.receive(fetch, flight, sent)
+            if not await self.follower.begin(fetch, flight, sent):
+                await self._receiver.receive(fetch, flight, sent)
         except UpstreamFailed as failure:
             if flight.opening is not None:
                 raise

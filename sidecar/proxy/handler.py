@@ -13,28 +13,29 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sidecar.core.answer.blame import Blame, blame
-from sidecar.core.answer.rescue import cause_of, is_callers, rescue
+from msgspec import structs
+
 from sidecar.core.cache.held import Held
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.policy import Refresh, Serve
 from sidecar.core.dialect import BodyForm
-from sidecar.core.draft import Draft
 from sidecar.core.ids import Ids
 from sidecar.core.model import Entry, Form, Head, Key, Outcome, Record
 from sidecar.core.request.plan import RequestPlan, RequestPlans, VerifyToken
 from sidecar.core.request.principal import Accepted
 from sidecar.core.rules import Mode, Rules
 from sidecar.core.site.recognise import choose_route
-from sidecar.errors import Refused, SidecarError, UpstreamFailed
+from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Admission, Exchange, Pending, Request, Response
 from sidecar.proxy.access import Access
-from sidecar.proxy.deliver import Stamp, hit, is_as_stored, rescued, viewed
+from sidecar.proxy.conclude import Conclusion
+from sidecar.proxy.deliver import hit, is_as_stored, viewed
 from sidecar.proxy.fetch import Fetching
 from sidecar.proxy.fill import Origin
 from sidecar.proxy.flight.table import Flights
 from sidecar.proxy.join import Coalescer
 from sidecar.proxy.lookup import CallReader
+from sidecar.proxy.operation.parts import LongOperations
 from sidecar.proxy.passthrough import PassThrough, Relay, changed_by
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.refresh import Refreshes
@@ -50,8 +51,6 @@ _JSON = BodyForm.JSON
 _HIT = Outcome.HIT_MEMORY
 _STALE = Outcome.STALE
 _SURELY = 5e-324  # the smallest draw there is: with it an early refresh is certain
-_CLIENT_GONE = 499  # as nginx logs it: the caller left before it had its answer
-_CALLERS = frozenset({"client-gone", "slow-reader"})
 
 
 class Proxy:
@@ -59,7 +58,8 @@ class Proxy:
     The request handler that the listener calls (``net/base.Application``).
 
     *now* is wall-clock seconds, *clock* monotonic seconds. *record* gets one record per request, *report* gets bugs.
-    *draw* is uniform in (0, 1]. Every request id begins with *instance*.
+    *draw* is uniform in (0, 1]. Every request id begins with *instance*. *operations* makes the parts for long-running
+    operations.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Proxy:
         fallback: Fallback,
         accepted: Accepted,
         observations: Observations,
+        operations: Callable[[Receiver, Access], LongOperations],
         record: Callable[[Record], None],
         report: Callable[[BaseException], None],
         now: Callable[[], float],
@@ -85,22 +86,34 @@ class Proxy:
         self._purges = store.purges
         self._flights = flights
         self._access = access = Access(accepted, store, now=now, clock=clock)
+        self.ids = Ids(instance)
+        self._conclusion = conclusion = Conclusion(self.ids, record=record, report=report, now=now, clock=clock)
+        self.refuse = conclusion.refuse
         receiver = Receiver(store, flights, accepted, now=now, clock=clock, report=report)
+        self.operations = operations(receiver, access)
         self._origin = Origin(
-            dispatch=dispatch, fallback=fallback, receiver=receiver, store=store, access=access, now=now, clock=clock
+            dispatch=dispatch,
+            fallback=fallback,
+            receiver=receiver,
+            follower=self.operations.follower,
+            store=store,
+            access=access,
+            now=now,
+            clock=clock,
         )
-        self._relaying = Relay(dispatch, fallback, receiver, observations, now=now, clock=clock)
+        self._relaying = Relay(
+            dispatch, fallback, receiver, self.operations.acceptance, observations, now=now, clock=clock
+        )
         self._record = record
-        self._report = report
         self._now = now
         self._clock = clock
         self._draw = draw
-        self.ids = Ids(instance)
-        self._coalescer = Coalescer(flights, self._origin, access, record=record, now=now, clock=clock)
+        acceptance = self.operations.acceptance
+        self._coalescer = Coalescer(flights, self._origin, access, acceptance, record=record, now=now, clock=clock)
         self._fetching = Fetching(self._origin, access, store, flights, self._refresh_behind, now)
         self._waiting = Waiting(flights, self._origin, second=self._fetching.second, leave=self._coalescer.leave)
         self._origin.lease_wait = plans.rules.lease_wait
-        self.refreshes = Refreshes(flights, self._fetching.fly, lambda fetch: self._tell(fetch.draft), clock)
+        self.refreshes = Refreshes(flights, self._fetching.fly, lambda fetch: conclusion.tell(fetch.draft), clock)
         self._urged: Key | None = None
 
     def __repr__(self) -> str:
@@ -117,6 +130,7 @@ class Proxy:
         """
         self._lookup.adopt(self._lookup.plans.revised(replace(rules, mode=mode), verify))
         self._origin.lease_wait = rules.lease_wait
+        self.operations.follower.limit = rules.memory.max_entry_bytes
 
     def forget_callers(self) -> None:
         """Other tokens are valid from now on: callers are identified again."""
@@ -153,6 +167,9 @@ class Proxy:
         started = self._clock()
         plan: RequestPlan = request.plan
         body = request.body
+        endpoint = plan.site.endpoint
+        if endpoint is not None and endpoint.poll is not None:
+            return Pending(partial(self._poll, request, started))
         if (plan.bypass is not None and not plan.site.reads) or request.overflowed:
             return Pending(partial(self._relay, request, None, started))
         if isinstance(request.read, Missed):
@@ -160,6 +177,8 @@ class Proxy:
         call: Call = request.read or self._lookup.call(plan, request.head, body, request.observer)
         if call.key is None or call.observe:
             return Pending(partial(self._relay, request, call, started))
+        if call.endpoint.operation is not None:
+            return Pending(partial(self._fetch, request, call, call.key, started))
         size = len(body) if isinstance(body, bytes) else 0
         held = self._store.find(call.key)
         verdict = None if held is None else self._judge(held, plan, call, call.key, request.head, started)
@@ -178,7 +197,7 @@ class Proxy:
         started = self._clock()
         plan: RequestPlan = learnt
         endpoint = plan.site.endpoint
-        if endpoint is None or endpoint.body is not _JSON:
+        if endpoint is None or endpoint.body is not _JSON or endpoint.operation is not None:
             return None
         call = self._lookup.call(plan, plan.head, body, None)
         if call.key is None or call.observe:
@@ -255,9 +274,9 @@ class Proxy:
             while mode is not None:
                 mode = await self._join(fetch, exchange, mode)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer or a clean break
-            self._settle(error, plan, draft, exchange, b"sidecar; fwd=miss")
+            self._conclusion.settle(error, plan, draft, exchange, b"sidecar; fwd=miss")
         finally:
-            self._tell(draft)
+            self._conclusion.tell(draft)
 
     async def _join(self, fetch: Fetch, exchange: Exchange, mode: FetchMode) -> FetchMode | None:
         """
@@ -276,7 +295,7 @@ class Proxy:
             if not collapsed:
                 behind = await self._fetching.lead(fetch, reader, mode)
                 if behind is not None:
-                    return self._coalescer.serve(fetch, behind, exchange, proven=proven)
+                    return await self._coalescer.serve(fetch, behind, exchange, proven=proven)
             opening = await self._waiting.opening(readers, fetch)
             reader = readers[0]
             collapsed = not reader.owner
@@ -305,6 +324,9 @@ class Proxy:
         if isinstance(found, Refresh):
             self._refresh(fetch.request, call, fetch.key, found.serve.entry)
             found = found.serve
+        if call.endpoint.operation is not None:
+            await self._coalescer.promise(fetch, exchange, found, _HIT)
+            return True
         entry, view = found.entry, call.facts.view
         size = 0 if is_as_stored(entry, view) else len(entry.body)
         body = await in_thread_if_large(size, CONVERTED_IN_LOOP, viewed, entry, call.endpoint, view)
@@ -337,6 +359,26 @@ class Proxy:
         draft = draft_of(request, call, call.route, Outcome.REFRESH, self.ids.give(), self._now(), self._clock())
         self.refreshes.begin(Fetch(request, request.plan, call, key, draft, known=known))
 
+    async def _poll(self, request: Request, started: float, exchange: Exchange) -> None:
+        """Answer a call that asks about an operation; if only the service can answer it, pass it through."""
+        plan: RequestPlan = request.plan
+        route = choose_route(plan.site, request.head.fields, "")
+        draft = draft_of(request, None, route, Outcome.POLL, self.ids.give(), self._now(), started)
+        draft.reason = ""
+        instead: RequestPlan | None = plan
+        try:
+            operation = await self.operations.polls.find(plan)
+            if operation is not None:
+                instead = await self.operations.polls.answer(request, operation, draft, exchange)
+        except Exception as error:  # noqa: BLE001  as in _fetch
+            instead = None
+            self._conclusion.settle(error, plan, draft, exchange, b"sidecar; detail=operation")
+        finally:
+            draft.recorded = instead is not None
+            self._conclusion.tell(draft)
+        if instead is not None:
+            await self._relay(structs.replace(request, plan=instead), None, started, exchange)
+
     async def _relay(self, request: Request, call: Call | None, started: float, exchange: Exchange) -> None:
         """Step 10 alone: pass a call through, byte for byte. *call* is None when its body was not read."""
         plan: RequestPlan = request.plan
@@ -352,49 +394,6 @@ class Proxy:
             passed = PassThrough(draft, status, exchange, changed_by(plan, head), id_field)
             await self._relaying.run(request, call, route, principal, passed)
         except Exception as error:  # noqa: BLE001  as in _fetch
-            self._settle(error, plan, draft, exchange, status)
+            self._conclusion.settle(error, plan, draft, exchange, status)
         finally:
-            self._tell(draft)
-
-    def _settle(self, error: Exception, plan: RequestPlan, draft: Draft, exchange: Exchange, status: bytes) -> None:
-        """The only place that turns an error into an error answer, or breaks off an answer that has begun."""
-        draft.cause, draft.error_origin = cause_of(error), blame(error)
-        if not isinstance(error, SidecarError):
-            self._report(error)
-        if exchange.started or is_callers(error):
-            if not is_callers(error):
-                draft.outcome = Outcome.ERROR
-            exchange.abort()
-            return
-        answer = rescue(error, plan.site.service.dialect)
-        if isinstance(error, Refused):
-            status = b"sidecar; detail=%b" % error.code.encode("ascii")
-        draft.outcome, draft.status = Outcome.ERROR, answer.status
-        close = isinstance(error, Refused) and error.close
-        id_field = plan.site.service.dialect.request_id
-        stamp = Stamp(draft.request_id, status, draft.model, draft.region, id_field)
-        exchange.respond(rescued(answer, stamp, close=close))
-
-    def _tell(self, draft: Draft) -> None:
-        """Step 12: one record."""
-        if draft.recorded:
-            return
-        if draft.cause in _CALLERS:
-            draft.status, draft.error_origin = _CLIENT_GONE, Blame.CALLER
-        draft.ended = self._clock()
-        if not draft.running:
-            self._record(draft.freeze())
-
-    def refuse(self, head: Head | None, error: Refused) -> Response:
-        """See ``Application.refuse``: the listener refused the request, or its head was refused."""
-        request_id = self.ids.give()
-        answer = rescue(error, None)
-        self._record(
-            Record(
-                at=self._now(), request_id=request_id, service="", route="", endpoint="", outcome=Outcome.ERROR,
-                status=answer.status, method=head.method if head is not None else b"", cause=error.code,
-                error_origin=blame(error),
-            )
-        )  # fmt: skip
-        status = b"sidecar; detail=%b" % error.code.encode("ascii")  # not forwarded, and not stored either
-        return rescued(answer, Stamp(request_id, status), close=error.close)
+            self._conclusion.tell(draft)

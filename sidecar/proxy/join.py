@@ -16,12 +16,13 @@ from sidecar.core.draft import Draft
 from sidecar.core.model import Outcome, Record
 from sidecar.net.base import Exchange
 from sidecar.proxy.access import Access
-from sidecar.proxy.deliver import Stamp, deliver, hit, miss_status
+from sidecar.proxy.deliver import FOUND_FRESH, Stamp, deliver, hit, hit_status, miss_status
 from sidecar.proxy.fill import Origin
 from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.table import Flights
+from sidecar.proxy.operation.accept import Acceptance
 from sidecar.proxy.request import Fetch, FetchMode, is_batch, scopes_within
 from sidecar.upstream.dispatch import OWN_RETRIES
 from sidecar.upstream.fallback import refuses
@@ -38,6 +39,7 @@ class Coalescer:
         flights: Flights,
         origin: Origin,
         access: Access,
+        acceptance: Acceptance,
         *,
         record: Callable[[Record], None],
         now: Callable[[], float],
@@ -46,6 +48,7 @@ class Coalescer:
         self._flights = flights
         self._origin = origin
         self._access = access
+        self._acceptance = acceptance
         self._record = record
         self._now = now
         self._clock = clock
@@ -91,7 +94,8 @@ class Coalescer:
                 self._record(draft.freeze())
 
         for reader in readers:
-            reader.leave()
+            if not reader.stays:
+                reader.leave()
             task = reader.flight.task
             if task is not None and reader.owes:
                 draft.running += 1
@@ -109,6 +113,12 @@ class Coalescer:
             draft.outcome = Outcome.COLLAPSED if collapsed else Outcome.MISS
         if collapsed and not draft.attempts:  # else the cost of the call is already booked to this caller
             draft.region, draft.upstream_status = opening.region, opening.status
+        if opening.started is not None:
+            await self._accept(fetch, exchange, reader, opening, collapsed=collapsed)
+            return None
+        if opening.found is not None and call.endpoint.operation is not None:
+            await self.promise(fetch, exchange, opening.found, opening.outcome)
+            return None
         status = miss_status(opening, collapsed=collapsed)
         model = opening.model if opening.outcome is Outcome.FALLBACK else call.model  # a file has no model
         dialect = fetch.plan.site.service.dialect
@@ -126,12 +136,15 @@ class Coalescer:
             draft.upstream_seconds = self._clock() - draft.started  # the caller waited for the service all this time
         return None if written is not None else FetchMode.BYPASS_STORE
 
-    def serve(self, fetch: Fetch, found: Serve, exchange: Exchange, *, proven: bool) -> FetchMode | None:
+    async def serve(self, fetch: Fetch, found: Serve, exchange: Exchange, *, proven: bool) -> FetchMode | None:
         """Answer with an entry of the fleet's store. If it is not for this caller, return the mode to fetch in."""
         if not self._still(fetch, proven=proven):
             return FetchMode.PRIVATE
         if not self._access.note(fetch.plan, fetch.call, fetch.key, found.entry):
             return FetchMode.BYPASS_STORE
+        if fetch.call.endpoint.operation is not None:
+            await self.promise(fetch, exchange, found, Outcome.HIT_REDIS)
+            return None
         draft, entry = fetch.draft, found.entry
         draft.outcome = Outcome.HIT_REDIS if found.ttl >= 0 else Outcome.STALE
         draft.status, draft.bytes_out = entry.status, len(entry.body)
@@ -139,6 +152,26 @@ class Coalescer:
         exchange.respond(hit(found, entry.body, entry.form, draft.request_id, model, Outcome.HIT_REDIS, id_field))
         draft.began = self._clock()
         return None
+
+    async def promise(self, fetch: Fetch, exchange: Exchange, found: Serve, outcome: Outcome) -> None:
+        """Answer a call whose operation's result is stored: its caller gets the result by its first poll."""
+        draft = fetch.draft
+        draft.outcome = Outcome.STALE if found.ttl < 0 and outcome in FOUND_FRESH else outcome
+        draft.usage = found.entry.usage
+        await self._acceptance.promise(fetch, exchange, found, hit_status(found.ttl, draft.outcome))
+
+    async def _accept(
+        self, fetch: Fetch, exchange: Exchange, reader: Reader, opening: Opening, *, collapsed: bool
+    ) -> None:
+        """Answer a call whose operation runs. Its reader stays in the flight, for the operation's result."""
+        draft = fetch.draft
+        joined = collapsed or opening.joined
+        draft.outcome = Outcome.COLLAPSED if joined else Outcome.MISS
+        if joined and not draft.attempts:
+            draft.region, draft.upstream_status = opening.region, opening.status
+            reader.draft = None  # the cost of the call stays with the caller who has sent it
+        reader.stays = True
+        await self._acceptance.accept(fetch, exchange, opening, reader, miss_status(opening, collapsed=joined))
 
     def divert(self, fetch: Fetch, opening: Opening, *, collapsed: bool, proven: bool) -> FetchMode | None:
         """

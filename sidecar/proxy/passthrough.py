@@ -19,6 +19,7 @@ from sidecar.core.dialect import Watch
 from sidecar.core.draft import Draft
 from sidecar.core.http.headers import relay
 from sidecar.core.model import Fields, Head, Outcome
+from sidecar.core.request.operation import ACCEPTED
 from sidecar.core.request.plan import RequestPlan
 from sidecar.core.request.principal import Principal
 from sidecar.core.rules import Route
@@ -27,6 +28,7 @@ from sidecar.core.site.recognise import Site
 from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Exchange, Request
 from sidecar.proxy.deliver import Stamp
+from sidecar.proxy.operation.accept import Acceptance
 from sidecar.proxy.receive import Receiver
 from sidecar.proxy.request import Call, book, deadline_of, upstream_call_of
 from sidecar.upstream.call import UpstreamCall
@@ -57,6 +59,7 @@ class Relay:
         dispatch: Dispatch,
         fallback: Fallback,
         receiver: Receiver,
+        acceptance: Acceptance,
         observations: Observations,
         *,
         now: Callable[[], float],
@@ -65,6 +68,7 @@ class Relay:
         self._dispatch = dispatch
         self._fallback = fallback
         self._receiver = receiver
+        self._acceptance = acceptance
         self._observations = observations
         self._now = now
         self._clock = clock
@@ -87,7 +91,7 @@ class Relay:
             try:
                 if passed.changes and draft.outcome is not Outcome.FALLBACK and 200 <= sent.answer.status < 400:
                     self._receiver.outdate(passed.changes)
-                await self._relay_answer(sent, request.head, outgoing.site, call, watch, passed)
+                await self._relay_answer(sent, request, route, call, watch, passed)
             finally:
                 sent.answer.close()
         except asyncio.CancelledError:
@@ -139,10 +143,11 @@ class Relay:
         return found.sent
 
     async def _relay_answer(
-        self, sent: Sent, head: Head, site: Site, call: Call | None, watch: Watch | None, passed: PassThrough
+        self, sent: Sent, request: Request, route: Route, call: Call | None, watch: Watch | None, passed: PassThrough
     ) -> None:
         draft, exchange, answer = passed.draft, passed.exchange, sent.answer
-        fields = self._begin(sent, head, site, passed)
+        site = request.plan.site
+        fields = await self._begin(sent, request, route, passed)
         observed = call is not None and call.observe and not self._receiver.allowance(call, site, fields).reason
         seen: list[bytes] | None = [] if call is not None and (observed or answer.counts) else None
         while chunk := await self._receiver.read(answer, draft):
@@ -165,14 +170,19 @@ class Relay:
             said = essence(call.endpoint, b"".join(seen), form)
             draft.observed = self._observations.note(call.key, said)
 
-    def _begin(self, sent: Sent, head: Head, site: Site, passed: PassThrough) -> Fields:
-        answer, draft = sent.answer, passed.draft
+    async def _begin(self, sent: Sent, request: Request, route: Route, passed: PassThrough) -> Fields:
+        answer, draft, head, plan = sent.answer, passed.draft, request.head, request.plan
+        site: Site = plan.site
         fields = answer.fields
         written = draft.outcome is Outcome.FALLBACK and not sent.region  # a file, which no model has given
         id_field = passed.id_field if written else b""
         stamp = Stamp(draft.request_id, passed.status, "" if written else draft.model, sent.region, id_field)
         pairs = relay(answer.pairs, fields, self._now(), own=sent.own)
-        pairs = (*through_here(pairs, fields, head, site), *stamp.pairs())
+        pairs = through_here(pairs, fields, head, site)
+        operation = site.endpoint.operation if site.endpoint is not None else None
+        if operation is not None and answer.status == ACCEPTED and len(site.regions) > 1:
+            pairs = await self._acceptance.pin(plan, route, sent, head, operation, pairs)
+        pairs += stamp.pairs()
         passed.exchange.begin(answer.status, pairs, answer.length)
         draft.status = answer.status
         draft.error_origin = blame_of_answer(answer.status, own=sent.own)

@@ -35,15 +35,16 @@ from sidecar.core.model import MOST_TAGS, Entry, Fields, Form, Outcome, Usage
 from sidecar.core.request.principal import Accepted, Principal
 from sidecar.core.site.next_address import through_here
 from sidecar.core.site.recognise import Site
-from sidecar.errors import Cause, UpstreamFailed
+from sidecar.errors import UpstreamFailed
 from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.seat import Seat
 from sidecar.proxy.flight.table import Flights
+from sidecar.proxy.live import check_end, is_committed, watch_of
 from sidecar.proxy.request import Call, Fetch, booked, tags_of
 from sidecar.store.base import Store
 from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
-from sidecar.upstream.commit import COMMIT_BYTES, CommittedResponse, says_json
+from sidecar.upstream.commit import CommittedResponse, says_json
 from sidecar.upstream.dispatch import Sent
 from sidecar.upstream.fallback import FallbackAnswer
 
@@ -126,7 +127,7 @@ class Receiver:
         async def settle() -> bool:
             return not unshareable and await self._keep(fetch, flight, opening, allowed, own=sent.own)
 
-        watch = _watch(fetch, answer) if form is Form.EVENTS and not unshareable else None
+        watch = watch_of(fetch.call.endpoint, answer) if form is Form.EVENTS and not unshareable else None
         kept = await self._flow(fetch, flight, answer, opening, watch, settle)
         if flight.opening is None:
             flight.open(replace(opening, length=flight.size, kept=kept))
@@ -155,7 +156,7 @@ class Receiver:
                 booked(fetch, flight).usage = answers.usage(body, form)
             return False
 
-        watch = _watch(fetch, sent.answer) if form is Form.EVENTS and not unshareable else None
+        watch = watch_of(fetch.call.endpoint, sent.answer) if form is Form.EVENTS and not unshareable else None
         await self._flow(fetch, flight, sent.answer, opening, watch, settle)
 
     async def _flow(
@@ -190,10 +191,10 @@ class Receiver:
                 flight.generating = False
                 kept = await settle()
                 flight.settled = True
-            if flight.opening is None and (live or answer.heartbeats_only or _is_committed(flight, form, watch)):
+            if flight.opening is None and (live or answer.heartbeats_only or is_committed(flight, form, watch)):
                 flight.open(opening if not flight.windowed else replace(opening, kept=False))
         if watch is not None:
-            _check_end(watch)
+            check_end(watch)
         if not flight.complete:
             kept = await settle()
         usage = booked(fetch, flight).usage
@@ -286,6 +287,15 @@ class Receiver:
             blame=blame_of_answer(answer.status, own=sent.own),
         )
 
+    async def keep(self, fetch: Fetch, flight: Flight, opening: Opening, fields: Fields, *, own: bool) -> bool:
+        """Store the result of an operation, if that is allowed, from the answer with *fields* that brought it."""
+        unshareable = share(opening.status, fields, opening.form)
+        place, principal = fetch.plan.site.place, fetch.call.principal
+        if not own and not self._accepted.knows(place, principal, self._now(), self._clock()):
+            unshareable = unshareable or Reason.UNPROVEN
+        allowed = self.allowance(fetch.call, fetch.plan.site, fields)
+        return await self._keep(fetch, flight, opening, replace(allowed, reason=unshareable or allowed.reason), own=own)
+
     async def _keep(self, fetch: Fetch, flight: Flight, opening: Opening, allowed: Allowance, *, own: bool) -> bool:
         """
         Store a complete answer, if storing is allowed. *own*: the service answered the caller's own credential. That
@@ -308,7 +318,8 @@ class Receiver:
         draft.usage, draft.finish = judged.usage, shown(judged.finish)
         if not isinstance(verdict, Keep):
             draft.reason = verdict.reason
-            if verdict.reason == Completeness.FAILED:  # whatever its status said, nothing was accepted
+            # whatever its status said, nothing was accepted; but an operation that failed was
+            if verdict.reason == Completeness.FAILED and call.endpoint.operation is None:
                 self._accepted.withdraw(fetch.plan.site.place, call.principal)
             return False
         if own and call.endpoint.proves:
@@ -369,27 +380,6 @@ def _audience(fetch: Fetch, sent: Sent) -> Callable[[Seat], bool] | None:
         return None
     question, anybody = fetch.question(), whose is Audience.SAME_QUESTION
     return lambda reader: (anybody or reader.credential == credential) and reader.question() == question
-
-
-def _watch(fetch: Fetch, answer: CommittedResponse) -> Watch:
-    """The watch of a stream: the one by which it was committed, if there is one."""
-    return answer.watch or fetch.call.endpoint.answers.watch()
-
-
-def _check_end(watch: Watch) -> None:
-    """Raises ``UpstreamFailed`` if a stream has ended in its middle."""
-    watch.close()
-    if not (watch.ended or watch.failed):
-        raise UpstreamFailed(Cause.TRUNCATED, "the stream ended without its last event", answered=True)
-
-
-def _is_committed(flight: Flight, form: Form, watch: Watch | None) -> bool:
-    """Whether readers may receive what has come. After that a failure breaks their answers."""
-    if flight.windowed:
-        return True
-    if watch is not None:
-        return watch.committed
-    return form is Form.EVENTS or flight.size > COMMIT_BYTES
 
 
 def _is_framed(fields: Fields) -> bool:

@@ -41,6 +41,15 @@ class RedisNames:
         """The key of the second lease, beside a holder that is stuck, in the same slot."""
         return b"%b{%b}:s" % (self._prefix, name)
 
+    def running(self, name: bytes) -> bytes:
+        """The key of the operation that runs for the answer called *name*, in the same slot."""
+        return b"%b{%b}:o" % (self._prefix, name)
+
+    def operation(self, id_: str) -> bytes:
+        """The key of the operation *id_*; the id cannot be read in it, nor guessed without it."""
+        digest = blake2b(id_.encode(), digest_size=16, key=self._prefix[:64], person=b"sidecar poll")
+        return b"%b{%b}:p" % (self._prefix, digest.hexdigest().encode())
+
     def neighbours(self, name: bytes) -> list[bytes]:
         """The keys of one slot that belong to *name*: the answer's, its lease's and its second lease's."""
         answer = b"%b{%b}:" % (self._prefix, name)

@@ -25,7 +25,13 @@ def coalescer(desks, records):
 
     def make(desk):
         return Coalescer(
-            desk.flights, desk.origin, desk.access, record=records.append, now=lambda: NOW, clock=desk.clock
+            desk.flights,
+            desk.origin,
+            desk.access,
+            desk.operations.acceptance,
+            record=records.append,
+            now=lambda: NOW,
+            clock=desk.clock,
         )
 
     return make

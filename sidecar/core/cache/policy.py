@@ -48,6 +48,7 @@ class Reason(StrEnum):
     PASSTHROUGH = "passthrough"
     CACHE_OFF = "cache-off"
     UNKNOWN_ENDPOINT = "unknown-endpoint"
+    OPERATION = "operation"
     ROUTE_OFF = "route-off"
     NOT_DETERMINISTIC = "not-deterministic"
     NO_STORE = "no-store"
@@ -121,6 +122,8 @@ def _site_obstacles(mode: Mode, site: Site) -> Iterator[str]:
     endpoint = site.endpoint
     if endpoint is None:
         yield Reason.UNKNOWN_ENDPOINT
+    elif endpoint.poll is not None:
+        yield Reason.OPERATION
     elif endpoint.bypass:
         yield endpoint.bypass
     if mode is Mode.CACHE_OFF:

@@ -108,6 +108,12 @@ def partition_of(secret: bytes, *parts: bytes) -> bytes:
     return blake2b(_joined(parts), key=secret, digest_size=16, person=b"sidecar share").digest()
 
 
+def key_of_id(id_: str) -> Key:
+    """The key under which what is known of an operation stands that no look-up finds. Its *id_* is no secret here."""
+    proof = blake2b(_bytes(id_), digest_size=32, person=b"sidecar id").digest()
+    return Key(address(proof), proof)
+
+
 def fleet_secret(namespace: str) -> bytes:
     """
     The 32 bytes that key the proofs of all processes of *namespace*. Whoever knows the namespace can compute them. That

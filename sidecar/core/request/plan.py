@@ -139,12 +139,19 @@ class Identities:
 
     def first(self, plan: RequestPlan, route: Route) -> Caller:
         """As ``caller``, before it is known on which route the call will be."""
-        caller = plan.callers.get(route.cache.share)
+        return self._shared(plan, route.cache.share)
+
+    def shared_as(self, plan: RequestPlan, share: Share) -> Principal:
+        """The principal of a call, as a route that shares so has it."""
+        return self._shared(plan, share).principal
+
+    def _shared(self, plan: RequestPlan, share: Share) -> Caller:
+        caller = plan.callers.get(share)
         if caller is None:
-            caller = plan.callers[route.cache.share] = self._identify(plan, route)
+            caller = plan.callers[share] = self._identify(plan, share)
         return caller
 
-    def _identify(self, plan: RequestPlan, route: Route) -> Caller:
+    def _identify(self, plan: RequestPlan, share: Share) -> Caller:
         site, head = plan.site, plan.head
         service, fields = site.service, head.fields
         dialect, roles = service.dialect, self._roles[service.name]
@@ -153,7 +160,7 @@ class Identities:
             lambda *parts: partition_of(self._secret, *separating, *parts),
             service,
             roles,
-            route.cache.share,
+            share,
             fields,
             site.query,
             pod=self._pod if all(region.credential is not None for region in site.regions) else None,

@@ -78,6 +78,7 @@ class Flight:
         self.tags: set[str] = set()  # tags of callers that joined, in addition to its scopes
         self.inherits: Callable[[], tuple[str, ...]] = tuple  # set by the fetch: tags of the entry that it replaces
         self.kept: Entry | None = None  # set by the fetch: the entry that is stored
+        self.result: Opening | None = None  # set by the fetch: the head of an operation's result, which is the body
         self.views: dict[View, bytes | None] = {}  # the whole answer, as converted for some callers
         self.task: asyncio.Task[None] | None = None
         self.leased = False  # set by the fetch: other processes wait for its answer
@@ -285,6 +286,10 @@ class Flight:
     def body(self) -> bytes | None:
         """The whole body so far, or None if its beginning was dropped."""
         return self._buffer.whole()
+
+    def outgrow(self) -> None:
+        """The answer is too large to be kept whole, and no byte of it comes."""
+        self._open_window()
 
     def finish(self) -> None:
         """The answer is complete."""

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from sidecar.core.cache.policy import Serve
 from sidecar.core.model import Form, Outcome, Pairs
+from sidecar.core.request.operation import Started
 
 
 class Opening(Struct, frozen=True, gc=False):
@@ -18,7 +19,8 @@ class Opening(Struct, frozen=True, gc=False):
     *length*: the body's size, if the upstream gave it. *usage*: a stream shows its token counts. *kept*: the answer
     will be stored if it is whole at its end. *found*: a stored entry that serves instead of a service's answer.
     *outcome*: how that came about; FALLBACK for a fallback answer, from a *model* that was not asked for, or from a
-    file. *blame*: who caused the error that the answer reports, ``""`` if it reports none.
+    file. *blame*: who caused the error that the answer reports, ``""`` if it reports none. *started*: the call has
+    started this operation, or has *joined* one that another process started; the flight's body is its result.
     """
 
     status: int
@@ -33,3 +35,5 @@ class Opening(Struct, frozen=True, gc=False):
     usage: bool = True
     model: str = ""
     blame: str = ""
+    started: Started | None = None
+    joined: bool = False

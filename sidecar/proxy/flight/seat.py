@@ -19,18 +19,19 @@ class Seat:
     request. The call's cost may be booked in its *draft*.
 
     *owner*: the request that was sent is this caller's own. *released*: the answer is not for this caller; *together*:
-    one answer of another call may be for all that were released with it. *at*: chunks that it has received. *waiter* is
+    one answer of another call may be for all that were released with it. *stays*: it outlives the call, because the
+    caller asks for the rest by an operation's id. *at*: chunks that it has received. *waiter* is
     set while it waits for a change.
     """
 
-    __slots__ = ("at", "credential", "draft", "fields", "owner", "question", "released", "together", "waiter")
+    __slots__ = ("at", "credential", "draft", "fields", "owner", "question", "released", "stays", "together", "waiter")
 
     def __init__(self, credential: bytes, draft: Draft | None, question: Callable[[], bytes], fields: Fields) -> None:
         self.credential = credential
         self.draft = draft
         self.question = question
         self.fields = fields
-        self.owner = self.released = self.together = False
+        self.owner = self.released = self.together = self.stays = False
         self.at = 0
         self.waiter: asyncio.Future[None] | None = None
 

@@ -1,0 +1,134 @@
+"""
+The fleet's long-running operations in Redis: by id for their callers, and by key for others who ask the same.
+
+The rule: an operation is written as a sealed envelope, as answers are, with a time to live; nobody waits long for it,
+and a process that cannot write or read it goes on with what it knows itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from sidecar.core.key.keyring import Keyring
+from sidecar.core.key.keyring import name as name_of
+from sidecar.core.model import Entry, Key
+from sidecar.core.request.operation import LIFE_SECONDS, Started, from_entry, to_entry
+from sidecar.errors import FleetAway
+from sidecar.redis_link.link import RedisLink, TimeBudget
+from sidecar.redis_link.names import RedisNames
+
+RUNNING_SECONDS = 3600.0
+"""How long others may join an operation whose end nobody has noted: its process is gone."""
+
+STORED_SECONDS = 10.0
+"""How long others may join an operation whose result is stored: until every write of that has reached Redis."""
+
+LARGEST = 64 * 1024
+"""Bytes: no operation is larger."""
+
+
+class Envelopes(Protocol):
+    """Seals and opens entries; see ``store/seal``."""
+
+    def seal(self, name: bytes, key: Key, entry: Entry) -> bytes:
+        """The envelope of *entry*, to be stored under *name*."""
+
+    def unseal(self, name: bytes, data: bytes) -> tuple[Key, Entry] | None:
+        """The entry in the envelope *data*, which was stored under *name*, and its key."""
+
+
+class FleetOperations:
+    """
+    The operations of the fleet of *names*. *keyring* is asked anew for each name; *admits* says whether purges allow
+    an entry; *timeout* is the time for one command, seconds; *report* gets bugs.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        names: RedisNames,
+        envelopes: Envelopes,
+        keyring: Callable[[], Keyring],
+        *,
+        admits: Callable[[Key, Entry], bool],
+        timeout: float,
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self._link = link
+        self._names = names
+        self._envelopes = envelopes
+        self._keyring = keyring
+        self._admits = admits
+        self.timeout = timeout
+        self._report = report
+
+    def __repr__(self) -> str:
+        return f"<FleetOperations over {self._link!r}>"
+
+    async def put(self, started: Started) -> None:
+        """Let the fleet know an operation by its id."""
+        where = self._names.operation(started.id)
+        await self._write(where, where, started, LIFE_SECONDS)
+
+    async def find(self, id_: str) -> Started | None:
+        """The operation of that id."""
+        where = self._names.operation(id_)
+        found = await self._read(where, where)
+        if found is None:
+            return None
+        started = from_entry(*found)
+        return started if started is not None and started.id == id_ else None
+
+    async def forget(self, id_: str) -> None:
+        """No process answers for that id any more."""
+        await self._run(lambda client: client.delete(self._names.operation(id_)), "delete")
+
+    async def announce(self, started: Started) -> bool:
+        """Let callers of the same key join the operation. False: the fleet does not know it."""
+        name = name_of(self._keyring().first, started.key)
+        return await self._write(self._names.running(name), name, started, RUNNING_SECONDS)
+
+    async def running(self, key: Key) -> Started | None:
+        """The operation that runs for *key*, if no purge has come since it was started."""
+        name = name_of(self._keyring().first, key)
+        found = await self._read(self._names.running(name), name)
+        if found is None or found[0].proof != key.proof or not self._admits(*found):
+            return None
+        return from_entry(*found)
+
+    async def ended(self, key: Key, *, stored: bool) -> None:
+        """It runs no longer. If its result is *stored*, callers may still join it until the store has it for sure."""
+        where = self._names.running(name_of(self._keyring().first, key))
+        if stored:
+            await self._run(lambda client: client.pexpire(where, round(STORED_SECONDS * 1000)), "expire")
+        else:
+            await self._run(lambda client: client.delete(where), "delete")
+
+    async def _write(self, where: bytes, name: bytes, started: Started, seconds: float) -> bool:
+        try:
+            sealed = self._envelopes.seal(b"operation " + name, started.key, to_entry(started))
+        except Exception as error:  # noqa: BLE001  a bug here must cost the caller no more than the fleet's help
+            self._report(error)
+            return False
+        written = await self._run(lambda client: client.psetex(where, round(seconds * 1000), sealed), "set")
+        return bool(written)
+
+    async def _read(self, where: bytes, name: bytes) -> tuple[Key, Entry] | None:
+        data = await self._run(lambda client: client.get(where), "get")
+        if type(data) is not bytes or len(data) > LARGEST:
+            return None
+        try:
+            return self._envelopes.unseal(b"operation " + name, data)
+        except Exception as error:  # noqa: BLE001  as in _write
+            self._report(error)
+            return None
+
+    async def _run(self, command: Callable[[Any], Any], op: str) -> Any:
+        try:
+            return await self._link.run(command, TimeBudget(self.timeout), op=op)
+        except FleetAway:
+            return None
+        except Exception as error:  # noqa: BLE001  as in _write
+            self._report(error)
+            return None

@@ -1,0 +1,1 @@
+"""Long-running operations: callers get ids of ours, the sidecar polls, and results are answers like others."""
