@@ -44,7 +44,12 @@ _WARM_UP = PERIODS // 3
 _SAMPLES_A_PERIOD = 12
 _REST_SECONDS = 60.0
 _QUIET_SECONDS = 3.0
-_FULL, _QUICK = 1800.0, 120.0
+_FULL, _QUICK = 1800.0, 540.0
+"""
+Seconds of the row and of its short form. In the first three minutes resident memory grows to its level, as connections
+and arenas of the allocator are used for the first time; so no warm-up is shorter than that.
+"""
+
 _LARGE, _HUGE = 1 << 20, 12 << 20
 _ROUTE = "timeouts: {connect: 10s, first_byte: 30s, idle: 30s}, retry: {on_timeout: true}"
 _IMPATIENT = {"name": "failing", "match": {"service": "failing"}, "timeouts": {"connect": "1s", "first_byte": "2s"}}
