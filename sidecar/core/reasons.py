@@ -196,8 +196,8 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
     ),
     "operation": Meaning(
         _BYPASS,
-        "The call asks about a long-running operation that this sidecar and the fleet do not know, or for a part of its "
-        "result that only the service has.",
+        "The call asks about a long-running operation that neither this sidecar nor the fleet knows, or for a part of "
+        "its result that only the service has.",
         "Nothing: the service answers it.",
     ),
     "unprovable-signature": Meaning(

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from sidecar.core.cache.policy import Freshness
 from sidecar.core.dialect import LongOperation
+from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Entry, Fields, Form, Head, Key, Pairs, Position
 from sidecar.core.request.principal import Principal
 from sidecar.core.rules import Region, Share
@@ -135,7 +136,7 @@ def from_entry(key: Key, entry: Entry) -> Started | None:
         return None
     try:
         rest = _REST.decode(entry.body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return Started(
         id=rest.id,
