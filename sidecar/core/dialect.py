@@ -96,6 +96,7 @@ class Completeness(StrEnum):
 
     Whole is only what is known to be complete and of the asked shape. ``misshapen``: it can be read, and is not what
     was asked for. ``unknown-finish``: the word by which it says why it ended is not known to mean a good end.
+    ``extra-output``: the service keeps parts of it, and gives them out under an id.
     """
 
     WHOLE = ""
@@ -107,6 +108,7 @@ class Completeness(StrEnum):
     UNREADABLE = "unreadable"
     MISSHAPEN = "misshapen"
     UNKNOWN_FINISH = "unknown-finish"
+    PARTS = "extra-output"
 
 
 class Judged(NamedTuple):

@@ -103,6 +103,15 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         "The call comes from a web page (`Origin`, `Sec-Fetch-Site`).",
         "Call the sidecar from a program on the server.",
     ),
+    "model-management": Meaning(
+        _BYPASS, "The call builds, changes, copies, lists or deletes models of your own.", _STATE
+    ),
+    "retired-version": Meaning(
+        _BYPASS,
+        "The call is for a version of the service that has been retired.",
+        "Use an SDK that calls a version in service.",
+    ),
+    "writes-results": Meaning(_BYPASS, "The service writes the results into a storage account.", _STATE),
     "images": Meaning(_BYPASS, "Each call makes new images.", _STATE),
     "invalid-base64": Meaning(
         _BYPASS,
@@ -275,6 +284,11 @@ _WHY_UNKEPT: Mapping[str, Meaning] = {
 }
 
 _WHY_EITHER: Mapping[str, Meaning] = {
+    "extra-output": Meaning(
+        (Where.BYPASS, Where.UNKEPT),
+        "The result has parts that the service keeps and gives out by themselves: a PDF, figures, key frames.",
+        "Leave `output` out if you do not fetch these.",
+    ),
     "fallback": Meaning(
         (Where.BYPASS, Where.UNKEPT),
         "No region answered, so the route's `fallback` did.",

@@ -37,6 +37,7 @@ _COMPARED = 16 * 1024
 
 _BOUND = frozenset({
     "stateful", "previous-response-id", "conversation", "item-reference", "file-id", "prompt-template", "container",
+    "model-management", "writes-results", "retired-version",
 })  # fmt: skip
 """Reasons of calls that name something that only one region has stored."""
 

@@ -11,7 +11,7 @@ from sidecar.dialects.generic import GENERIC
 
 def test_dialects_are_found_by_their_configured_name():
     """A configuration names a dialect as the dialect names itself."""
-    assert {"openai", "azure-openai", "anthropic", "generic"} == set(DIALECTS)
+    assert {"openai", "azure-openai", "azure-documents", "azure-vision", "anthropic", "generic"} == set(DIALECTS)
     assert all(name == dialect.name for name, dialect in DIALECTS.items())
 
 
