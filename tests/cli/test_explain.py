@@ -597,3 +597,68 @@ def test_warnings(load_text):
     assert found.startswith(f"warning:     {rules.warnings[0]}\n")
     assert none.startswith(f"warning:     {rules.warnings[0]}\n")
     assert "cahce" in found
+
+
+DOCUMENTS = """
+version: 1
+services:
+  documents: {dialect: azure-documents, regions: [{name: we, url: "https://x.cognitiveservices.azure.com"}]}
+routes:
+  - {name: all, match: {service: documents}, cache: {CACHE}}
+"""
+ANALYZE = (
+    "POST /documents//documentintelligence/documentModels/{model}:analyze?api-version=2024-11-30{query} HTTP/1.1\n"
+)
+
+
+@pytest.fixture
+def document(tmp_path):
+    """What is said of the analysis of a document."""
+
+    def document(body, *, model="prebuilt-read", query="", cache="", media="application/json"):
+        path = tmp_path / "c.yaml"
+        path.write_text(DOCUMENTS.replace("CACHE", cache))
+        rules = load(str(path), environ={}, overrides={}, strict=True)
+        head = ANALYZE.format(model=model, query=query)
+        head += f"Host: 127.0.0.1:7400\nOcp-Apim-Subscription-Key: sk-secret\nContent-Type: {media}\n"
+        return parts(rules, request(body, head))
+
+    return document
+
+
+def test_a_document(document):
+    """It is looked up, and in each form it has the same key."""
+    one = document('{"base64Source": "JVBERg=="}', query="&features=b,a")
+    other = document("%PDF", query="&features=a&features=b&_overload=x", media="application/pdf")
+
+    assert ("document-analysis", "prebuilt-read", "look-up") == (one["endpoint"], one["model"], one["decision"])
+    assert one["key"] == other["key"]
+    assert "document, " in one["canonical"]
+    assert "count:      (none)" in one["text"]
+    assert "content-type" in one["text"].partition("  ignored:")[2].partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"model": "own"}, ["custom-model"]),
+        ({"model": "own", "cache": "custom_models: true"}, []),
+        ({"body": '{"urlSource": "https://a.example/d?code=s3cret"}'}, ["url-source"]),
+        ({"body": '{"urlSource": "https://a.example/d?code=s3cret"}', "cache": "urls: unsigned"}, []),
+        ({"body": '{"urlSource": "https://a.example"}', "model": "own", "cache": "urls: off"},
+         ["custom-model", "url-source"]),
+        ({"query": "&output=pdf"}, ["extra-output"]),
+        ({"body": '{"base64Source": "a b"}'}, ["invalid-base64"]),
+        ({"body": '{"base64Source": "abcd", "urlSource": "https://a.example"}'}, ["ambiguous-document"]),
+        ({"body": "{}"}, ["no-document"]),
+    ],
+)  # fmt: skip
+def test_why_a_document_is_not_looked_up(document, how, expected):
+    """Each reason stands there with what would make it a hit, and no URL with what it may hold."""
+    said = document(**{"body": '{"base64Source": "abcd"}', **how})
+
+    assert (f"bypass ({expected[0]})" if expected else "look-up") in said["decision"]
+    assert "s3cret" not in said["text"]
+    for reason in expected:
+        assert f"{reason}: {REASONS[reason].meaning}" in said["text"]
+        assert f"{reason}: {REASONS[reason].remedy}" in said["text"]

@@ -34,7 +34,7 @@ _PREBUILT: Final = "prebuilt-"
 
 _ANALYZE: Final = re.compile(rf"({_ROOT}/analyzers/([A-Za-z0-9][A-Za-z0-9._-]{{0,127}})):analyze(Binary)?", re.ASCII)
 _RESULT: Final = re.compile(
-    rf"{_ROOT}/analyzerResults/({operations.ID})(?:/(files/[A-Za-z0-9][A-Za-z0-9._/-]*))?", re.ASCII
+    rf"{_ROOT}/analyzerResults/({operations.ID})(?:/(files(?:/[A-Za-z0-9][A-Za-z0-9._-]*)+))?", re.ASCII
 )
 _ANALYZERS: Final = re.compile(rf"{_ROOT}/(?:analyzers|classifiers)(?:[/:].*)?|{_ROOT}/defaults", re.DOTALL)
 _FILES: Final = re.compile(rb'"[kK]eyFrameTimesMs"\s*+:\s*+\[\s*+[0-9]|\]\((?:figures/|key[fF]rames?[./])')

@@ -111,6 +111,8 @@ def with_members(body: bytes, texts: Mapping[str, str]) -> bytes:
             pieces += (whole[done:start], _encode(texts[name]))
             done = end
         at = _end(_BLANKS, body, end)
+    if body[at : at + 1] != b"}":
+        return body  # as above
     return b"".join([*pieces, whole[done:]])
 
 
