@@ -54,7 +54,8 @@ def dialects() -> str:
             (
                 f"`{dialect.name}`",
                 codes(dialect.own_hosts) or "none",
-                codes(name.decode() for name in dialect.counting) + (" and every other" * (not dialect.own_hosts)),
+                (codes(name.decode() for name in dialect.counting) or "none")
+                + (" and every other" * (not dialect.own_hosts)),
                 codes(name.decode() for name in dialect.scopes),
             )
             for dialect in DIALECTS.values()
@@ -94,12 +95,29 @@ def members() -> str:
     return rows(("call", "members that don't count"), found)
 
 
+def queries() -> str:
+    """Members of a query that are dropped, by dialect."""
+    return rows(
+        ("dialect", "credentials", "dropped besides"),
+        (
+            (
+                f"`{dialect.name}`",
+                codes(sorted(dialect.credential_query)),
+                codes(sorted(dialect.ignored_query)) or "none",
+            )
+            for dialect in DIALECTS.values()
+            if dialect.credential_query or dialect.ignored_query
+        ),
+    )
+
+
 TABLES = {
     "credentials": credentials,
     "balancers": lambda: codes(BALANCERS),
     "claims": claims,
     "dialects": dialects,
     "noise": noise,
+    "queries": queries,
     "selectors": lambda: codes(sorted(name.decode() for name in SELECTORS)),
     "members": members,
 }
