@@ -102,7 +102,7 @@ async def _demonstrate(rules: Rules, problems: tuple[str, ...], pace: float) -> 
             "",
         )
         playing = sidecar.tasks.spawn(
-            show.run(rules, sidecar.port, health, lambda: provider.calls, spawn=sidecar.tasks.spawn), name="demo"
+            show.run(rules, sidecar.port, health, provider, spawn=sidecar.tasks.spawn), name="demo"
         )
         await stopping.wait()
         show.say("Stopping: calls on their way are finished first.")

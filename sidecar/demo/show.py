@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, TextIO
 import aiohttp
 from msgspec import json
 
-from sidecar.core.rules import Listen, Region, Rules, UpstreamRule
-from sidecar.demo.summary import Bill, DemoUrls, happened, totals, try_it
+from sidecar.core.rules import Listen, Region, Rules, Service, UpstreamRule
+from sidecar.demo.provider import DemoProvider
+from sidecar.demo.summary import Bill, DemoUrls, DocumentCounts, documents_happened, happened, totals, try_it
 from sidecar.demo.workload import Act, DemoAnswer, Manner, acts, play
+from sidecar.dialects import DIALECTS
 from sidecar.tasks import Spawn
 
 if TYPE_CHECKING:
@@ -37,13 +39,22 @@ _WIDTHS = (5, 7, 7, 9, 7)
 _WAYS = (Manner.MEMORY, Manner.SHARED, Manner.UPSTREAM, Manner.BYPASS)
 
 
+_DOCUMENTS = "azure-documents"
+
+
 def staged(rules: Rules, provider: str) -> Rules:
-    """*rules*, but *provider* is the only region of every service: no call and no credential goes anywhere else."""
+    """
+    *rules*, but *provider* is the only region of every service: no call and no credential goes anywhere else. Where no
+    service speaks Azure's document APIs, there is one on the next port: their SDKs take no path in a base URL.
+    """
+    services = rules.services
+    if all(service.dialect.name != _DOCUMENTS for service in services):
+        services += (Service("documents", DIALECTS[_DOCUMENTS], (), port=rules.listen.port + 1),)
     return replace(
         rules,
         services=tuple(
             replace(service, regions=(Region("demo", provider, credential_domain=service.name),))
-            for service in rules.services
+            for service in services
         ),
         upstream=UpstreamRule(proxy="none"),
     )
@@ -97,26 +108,31 @@ class Show:
                 self._console.print(line, style="bold" if heading else None, markup=False)
         self._out.flush()
 
-    async def run(self, rules: Rules, port: int, health: str, calls: Callable[[], int], *, spawn: Spawn) -> None:
+    async def run(self, rules: Rules, port: int, health: str, provider: DemoProvider, *, spawn: Spawn) -> None:
         """
-        Play the workload against a sidecar with *rules* that listens on *port*, then sum up.
+        Play the workload against a sidecar with *rules* that listens on *port*, before *provider*, then sum up.
 
-        *health* is the base URL of its health server, *calls* says how many calls have reached the provider.
+        *health* is the base URL of the sidecar's health server.
         """
         bases = bases_of(rules, port)
-        bill = Bill()
+        bill, papers = Bill(), Bill()
         playable = tuple(act for act in acts() if all(call.api in bases for wave in act.waves for call in wave))
         with self._progress(playable) as show:
 
             def hear(act: Act, answer: DemoAnswer) -> None:
-                bill.book(answer)
+                (papers if answer.pages else bill).book(answer)
                 show(act, answer)
 
             await play(playable, bases, hear, spawn=spawn, pace=self._pace)
         async with aiohttp.ClientSession() as session, session.get(f"{health}/metrics") as response:
-            total = totals(await response.text())
-        self.say("", *happened(total, bill, calls()))
-        self.say("", *try_it(DemoUrls(bases.get("openai", ""), health)), "")
+            apart = frozenset(service.name for service in rules.services if service.dialect.name == _DOCUMENTS)
+            total = totals(await response.text(), apart)
+        did = provider.documents
+        counts = DocumentCounts(did.analyses.total(), len(did.analyses), did.pages, did.spent)
+        self.say("", *happened(total, bill, provider.calls - did.asked))
+        if papers.documents:
+            self.say("", *documents_happened(papers, counts))
+        self.say("", *try_it(DemoUrls(bases.get("openai", ""), health, bases.get(_DOCUMENTS, ""))), "")
 
     @contextmanager
     def _progress(self, playing: Sequence[Act]) -> Iterator[Callable[[Act, DemoAnswer], None]]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.demo.money import cost, dollars
+from sidecar.demo.money import cost, dollars, page_cost
 from sidecar.demo.workload import DemoAnswer, Manner
 
 _SERVED = {
@@ -45,14 +45,24 @@ class Totals:
 
 @dataclass(slots=True)
 class Bill:
-    """Simulated nano-dollars: *spent* on answers that were fetched, *saved* by answers that were not."""
+    """
+    Simulated nano-dollars: *spent* on answers that were fetched, *saved* by answers that were not. *documents* counts
+    the analyses of documents that were answered, *pages* theirs.
+    """
 
     spent: int = 0
     saved: int = 0
+    documents: int = 0
+    pages: int = 0
 
     def book(self, answer: DemoAnswer) -> None:
         """Add one answer."""
-        amount = cost(answer.model, prompt=answer.prompt, completion=answer.completion)
+        if answer.pages:
+            amount = page_cost(answer.model, answer.pages)
+            self.documents += 1
+            self.pages += answer.pages
+        else:
+            amount = cost(answer.model, prompt=answer.prompt, completion=answer.completion)
         if answer.manner in {Manner.MEMORY, Manner.SHARED}:
             self.saved += amount
         else:
@@ -60,15 +70,16 @@ class Bill:
 
 
 class DemoUrls(NamedTuple):
-    """The URLs to look at next, without trailing slash. *openai* is ``""`` where no service speaks that API by path."""
+    """The URLs to look at next, without trailing slash; ``""`` where no service speaks that API."""
 
     openai: str
     health: str
+    documents: str = ""
 
 
-def totals(exposition: str) -> Totals:
+def totals(exposition: str, without: frozenset[str] = frozenset()) -> Totals:
     """
-    Read the metrics of a process.
+    Read the metrics of a process; of requests and their times, those to other services than *without*.
 
     Time saved: each request that was served counts the average time of a miss of its own service, less what it took.
     """
@@ -79,6 +90,8 @@ def totals(exposition: str) -> Totals:
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
             labels = sample.labels
+            if labels.get("service") in without:
+                continue
             match sample.name:
                 case "sidecar_requests_total":
                     outcomes[labels["outcome"]] += int(sample.value)
@@ -118,6 +131,26 @@ def happened(total: Totals, bill: Bill, upstream_calls: int) -> Iterator[str]:
     yield _line("", "", "answers without a call; nobody was billed")
 
 
+class DocumentCounts(NamedTuple):
+    """What the stand-in did: how many analyses of how many documents, their pages, and simulated nano-dollars."""
+
+    analyses: int
+    documents: int
+    pages: int
+    spent: int
+
+
+def documents_happened(bill: Bill, did: DocumentCounts) -> Iterator[str]:
+    """The numbers of the documents, a line each. *bill* is what was asked for, *did* what the provider counted."""
+    whole = bill.spent + bill.saved
+    yield "Documents: a call and the polls for its result count as one analysis"
+    yield _line("analyses asked for", str(bill.documents), "as base64, as bytes, and in multipart forms")
+    yield _line("analyses done", str(did.analyses), f"of {did.documents} documents; counted by the stand-in")
+    yield _line("pages not analysed", str(bill.pages - did.pages), f"of {bill.pages}")
+    yield _line("simulated money saved", dollars(whole - did.spent), f"of {dollars(whole)}: list prices for pages;")
+    yield _line("", "", "nobody was billed")
+
+
 def try_it(places: DemoUrls) -> Iterator[str]:
     """Where to look next."""
     yield "Try it: the proxy stays up, any key works, the same call twice shows a hit"
@@ -133,6 +166,8 @@ def try_it(places: DemoUrls) -> Iterator[str]:
         yield "    -H 'authorization: Bearer demo' -H 'content-type: application/json' \\"
         yield """    -d '{"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]}'"""
         yield ""
+    if places.documents:
+        yield f"  documents  {places.documents}   endpoint for the SDKs of Azure's document services"
     yield f"  metrics    {places.health}/metrics"
     yield f"  readiness  {places.health}/readyz?verbose"
     yield "  stop       Ctrl-C"

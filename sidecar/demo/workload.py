@@ -8,9 +8,10 @@ answers alone: the ``Cache-Status`` header, the tokens in the body.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -18,6 +19,7 @@ from typing import Final
 import aiohttp
 
 from sidecar.demo.canned import Json
+from sidecar.demo.documents.pages import pdf
 from sidecar.tasks import Spawn
 
 """``spawn(coroutine, *, name)``: runs it in a task that somebody owns."""
@@ -26,6 +28,7 @@ HEADERS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({
     "openai": {"authorization": "Bearer demo"},
     "azure-openai": {"api-key": "demo"},
     "anthropic": {"x-api-key": "demo", "anthropic-version": "2023-06-01"},
+    "azure-documents": {"ocp-apim-subscription-key": "demo"},
 })  # fmt: skip
 """What each API demands of a call."""
 
@@ -34,12 +37,16 @@ _PATIENCE = aiohttp.ClientTimeout(total=30.0)
 
 @dataclass(frozen=True, slots=True)
 class DemoCall:
-    """One call: *api* is a dialect's name, *members* the body's (None: a GET), *headers* go beside the API's own."""
+    """
+    One call: *api* is a dialect's name, *members* the body's, *headers* go beside the API's own. *body*: bytes that are
+    sent in place of members. Without either it is a GET.
+    """
 
     api: str
     path: str
     members: Json | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,12 +78,13 @@ class Manner(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DemoAnswer:
-    """What came back: how, from which model, and the tokens that it names."""
+    """What came back: how, from which model, and the tokens that it names, or the pages of a document."""
 
     manner: Manner
     model: str = ""
     prompt: int = 0
     completion: int = 0
+    pages: int = 0
 
 
 async def play(
@@ -90,12 +98,12 @@ async def play(
     """
     Make the calls of *acts* and tell *hear* of each answer.
 
-    *bases* are the base URLs by API. *pace* stretches the pauses; 0 leaves them out.
+    *bases* are the base URLs by API. *pace* stretches the pauses, those between two polls included; 0 leaves them out.
     """
     async with aiohttp.ClientSession(timeout=_PATIENCE, connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def make(act: Act, call: DemoCall) -> None:
-            hear(act, await _make(session, bases[call.api], call))
+            hear(act, await _make(session, bases[call.api], call, pace))
 
         for act in acts:
             for wave in act.waves:
@@ -103,18 +111,37 @@ async def play(
                 await asyncio.sleep(act.pause * pace)
 
 
-async def _make(session: aiohttp.ClientSession, base: str, call: DemoCall) -> DemoAnswer:
+async def _make(session: aiohttp.ClientSession, base: str, call: DemoCall, pace: float) -> DemoAnswer:
     headers = {**HEADERS[call.api], **call.headers}
-    method = "GET" if call.members is None else "POST"
+    method = "GET" if call.members is None and call.body is None else "POST"
+    url = base + call.path
     try:
-        async with session.request(method, base + call.path, json=call.members, headers=headers) as response:
+        async with session.request(method, url, json=call.members, data=call.body, headers=headers) as response:
             body = await response.read()
+            status = response.headers.get("cache-status", "")
+            if response.status == 202:
+                return await _polled(session, response.headers["operation-location"], HEADERS[call.api], status, pace)
             if response.status != 200:
                 return DemoAnswer(Manner.FAILED)
-            events = response.content_type == "text/event-stream"
-            return read(response.headers.get("cache-status", ""), body, events=events)
+            return read(status, body, events=response.content_type == "text/event-stream")
     except (aiohttp.ClientError, TimeoutError):
         return DemoAnswer(Manner.FAILED)
+
+
+async def _polled(
+    session: aiohttp.ClientSession, where: str, headers: Mapping[str, str], cache_status: str, pace: float
+) -> DemoAnswer:
+    """The result of an analysis, of which *cache_status* tells how it began."""
+    async with asyncio.timeout(_PATIENCE.total):
+        while True:
+            async with session.get(where, headers=headers) as response:
+                body = await response.read()
+                if response.status != 200:
+                    return DemoAnswer(Manner.FAILED)
+                seconds = response.headers.get("retry-after")
+            if seconds is None:
+                return read(cache_status, body, events=False)
+            await asyncio.sleep(int(seconds) * pace)
 
 
 def read(cache_status: str, body: bytes, *, events: bool) -> DemoAnswer:
@@ -123,6 +150,10 @@ def read(cache_status: str, body: bytes, *, events: bool) -> DemoAnswer:
     usage: Json = {}
     for document in _documents(body, events=events):
         part = document.get("message", document)
+        if result := document.get("analyzeResult"):
+            return DemoAnswer(_manner(cache_status), result["modelId"], pages=len(result["pages"]))
+        if document.get("status") == "failed":
+            return DemoAnswer(Manner.FAILED)
         model = part.get("model") or model
         usage |= part.get("usage") or {}
     prompt: int = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
@@ -175,6 +206,9 @@ _INVOICE: Final = {
     },
 }
 
+_LAYOUT = "/documentintelligence/documentModels/prebuilt-layout:analyze?api-version=2024-11-30"
+_BOUNDARY = "------------------------demo"
+
 _CHAT = "/v1/chat/completions"
 _AZURE_CHAT = "/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21"
 
@@ -182,6 +216,7 @@ _AZURE_CHAT = "/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024
 def acts() -> tuple[Act, ...]:
     """The whole workload: about 12 seconds before a stand-in that takes 250 ms for an answer."""
     return (
+        Act("Scanned invoices, in three forms", _scanned()),
         Act("Invoice extraction, three jobs", _waves(map(_invoice, range(12)), wide=3, rounds=3)),
         Act("Search index, built three times", _waves(map(_chunks, range(8)), wide=2, rounds=3)),
         Act("Dashboards opened by 16 at once", tuple((_report(day),) * 16 for day in range(3)), pause=0.3),
@@ -204,7 +239,38 @@ def _waves(calls: Iterable[DemoCall], *, wide: int, rounds: int) -> tuple[tuple[
 
 def _reordered(call: DemoCall) -> DemoCall:
     members = None if call.members is None else dict(reversed(call.members.items()))
-    return DemoCall(call.api, call.path, members, call.headers)
+    return replace(call, members=members)
+
+
+def _scanned() -> tuple[tuple[DemoCall, ...], ...]:
+    """
+    Six documents, each uploaded as base64, as its bytes, and in a form, as three applications do it; then one more by
+    nine at once, in all forms.
+    """
+    forms = (_as_base64, _as_bytes, _as_form)
+    documents = [_document(number) for number in range(7)]
+    return (*(tuple(map(form, documents[:6])) for form in forms), tuple(form(documents[6]) for form in forms * 3))
+
+
+def _document(number: int) -> bytes:
+    supplier = _SUPPLIERS[number % len(_SUPPLIERS)]
+    pages = [[f"{supplier}, delivery note {815 + number}, page {page}", *_GOODS] for page in range(1, 2 + number % 3)]
+    return pdf(pages)
+
+
+def _as_base64(document: bytes) -> DemoCall:
+    return DemoCall("azure-documents", _LAYOUT, {"base64Source": base64.b64encode(document).decode()})
+
+
+def _as_bytes(document: bytes) -> DemoCall:
+    return DemoCall("azure-documents", _LAYOUT, headers={"content-type": "application/pdf"}, body=document)
+
+
+def _as_form(document: bytes) -> DemoCall:
+    head = 'Content-Disposition: form-data; name="file"; filename="scan.pdf"\r\nContent-Type: application/pdf'
+    body = f"--{_BOUNDARY}\r\n{head}\r\n\r\n".encode() + document + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    headers = {"content-type": f"multipart/form-data; boundary={_BOUNDARY}"}
+    return DemoCall("azure-documents", _LAYOUT, headers=headers, body=body)
 
 
 def _asked(words: str, system: str) -> list[Json]:

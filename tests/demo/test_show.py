@@ -15,6 +15,7 @@ from sidecar.demo.provider import DemoProvider
 from sidecar.demo.show import Show, bases_of, staged, url_of
 from sidecar.demo.workload import acts
 from sidecar.dialects import DIALECTS
+from sidecar.net.ports import next_free
 from sidecar.settings import load
 
 COLUMNS = 100
@@ -43,6 +44,20 @@ def test_staged_points_everything_at_the_stand_in():
     assert UpstreamRule("none") == staged(rules, PROVIDER).upstream
     for found in staged(rules, PROVIDER).services:
         assert (Region("demo", PROVIDER, credential_domain=found.name),) == found.regions
+
+
+@pytest.mark.parametrize(
+    ("services", "expected"),
+    [
+        pytest.param([service("a", path="/a")], {"a": 0, "documents": 7401}, id="added"),
+        pytest.param([service("mine", "azure-documents", port=7500)], {"mine": 7500}, id="there-already"),
+    ],
+)
+def test_documents_have_a_port(services, expected):
+    """The demo adds a service for documents, on the next port, where the rules have none."""
+    rules = staged(Rules(tuple(services), (), listen=Listen(port=7400)), PROVIDER)
+
+    assert expected == {found.name: found.port for found in rules.services}
 
 
 @pytest.mark.parametrize(
@@ -82,24 +97,31 @@ def test_bases_of(services, expected):
     assert expected == bases_of(Rules(tuple(services), ()), 7400)
 
 
-async def played(out, *, names=("openai", "anthropic", "azure-openai")):
-    """What *out* got of a whole show through a real sidecar, and how many calls reached the provider."""
+EVERY = ("openai", "anthropic", "azure-openai", "documents")
+
+
+async def played(out, *, names=EVERY):
+    """What *out* got of a whole show through a real sidecar, and the provider behind it."""
     provider = DemoProvider(latency=0.005)
     rules = staged(
         load(os.devnull, environ={}, overrides={}, strict=True), f"http://127.0.0.1:{await provider.start()}"
     )
-    services = tuple(each for each in rules.services if each.name in names)
+    services = tuple(
+        replace(each, port=each.port and next_free("127.0.0.1", each.port))
+        for each in rules.services
+        if each.name in names
+    )
     rules = replace(rules, listen=Listen(port=0), health=Listen(port=0), admin=Listen(port=0), services=services)
     show = Show(out, pace=0)
     sidecar = Sidecar(rules, environ={}, write=show.log)
     await sidecar.start()
     try:
         health = url_of(rules.health, sidecar.health_port)
-        await show.run(rules, sidecar.port, health, lambda: provider.calls, spawn=sidecar.tasks.spawn)
+        await show.run(rules, sidecar.port, health, provider, spawn=sidecar.tasks.spawn)
     finally:
         await sidecar.stop()
         await provider.stop()
-    return out.getvalue(), provider.calls
+    return out.getvalue(), provider
 
 
 def number(text, name):
@@ -109,13 +131,15 @@ def number(text, name):
 
 async def test_in_a_pipe():
     """Plain lines, one for each part, and sums that agree with each other and with the provider."""
-    text, reached = await played(io.StringIO())
+    text, provider = await played(io.StringIO())
+    reached = provider.calls - provider.documents.asked
     rows = {act.title: re.search(rf"^  {re.escape(act.title)} +(.*)$", text, re.MULTILINE)[1].split() for act in acts()}
+    papers = [int(each) for each in rows.pop(acts()[0].title)]
     calls, memory, shared, missed, bypassed = (sum(map(int, each)) for each in zip(*rows.values(), strict=True))
 
     assert text.replace("\n", "").isprintable()
     assert all(len(line) <= COLUMNS for line in text.splitlines())
-    assert sum(act.size for act in acts()) == calls == number(text, "calls made")
+    assert sum(act.size for act in acts()[1:]) == calls == number(text, "calls made")
     assert memory == number(text, "answered from memory")
     assert shared == number(text, "shared a call on its way")
     assert missed == number(text, "fetched (miss)")
@@ -123,13 +147,15 @@ async def test_in_a_pipe():
     assert reached == number(text, "upstream calls") == missed + bypassed
     assert memory > 0
     assert shared > 0
+    assert acts()[0].size == papers[0] == number(text, "analyses asked for")
+    assert provider.documents.analyses.total() == papers[3] + papers[4] == number(text, "analyses done")
 
 
 async def test_on_a_terminal(monkeypatch):
     """A bar for each part, drawn in place, and the same summary."""
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     monkeypatch.setenv("TERM", "xterm-256color")
-    text, reached = await played(Terminal())
+    text, provider = await played(Terminal())
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     last = plain.rindex("━")
 
@@ -137,17 +163,18 @@ async def test_on_a_terminal(monkeypatch):
     for act in acts():
         row = plain[plain.rindex(act.title) : last + COLUMNS].splitlines()[0]
         assert str(act.size) == row.rpartition("━")[2].split()[0]
-    assert reached == number(plain, "upstream calls")
+    assert provider.calls - provider.documents.asked == number(plain, "upstream calls")
     assert all(len(line) <= COLUMNS for line in plain.replace("\r", "\n").splitlines())
 
 
 async def test_parts_that_no_service_speaks_are_left_out():
     """A configuration without Anthropic and Azure still has a show."""
-    text, reached = await played(io.StringIO(), names=("openai",))
+    text, provider = await played(io.StringIO(), names=("openai",))
 
     assert "(Anthropic)" not in text
     assert "(Azure OpenAI)" not in text
-    assert 0 < reached == number(text, "upstream calls")
+    assert "Documents" not in text
+    assert 0 < provider.calls == number(text, "upstream calls")
 
 
 @pytest.mark.parametrize(

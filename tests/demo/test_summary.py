@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from sidecar.core.model import Outcome, Record
-from sidecar.demo.summary import Bill, DemoUrls, Totals, happened, totals, try_it
+from sidecar.demo.summary import (
+    Bill,
+    DemoUrls,
+    DocumentCounts,
+    Totals,
+    documents_happened,
+    happened,
+    totals,
+    try_it,
+)
 from sidecar.demo.workload import DemoAnswer, Manner
 from sidecar.sinks.metrics import Metrics
 from sidecar.sinks.series import ConfiguredNames
@@ -95,6 +104,35 @@ def test_happened_names_every_number():
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_documents():
+    """What was asked for, what was done, and the difference in pages and simulated money."""
+    bill = Bill()
+    for manner in (Manner.UPSTREAM, Manner.MEMORY, Manner.SHARED):
+        bill.book(DemoAnswer(manner, "prebuilt-layout", pages=2))
+    lines = list(documents_happened(bill, DocumentCounts(1, 1, 2, 20_000_000)))
+    text = "\n".join(" ".join(line.split()) for line in lines)
+
+    assert Bill(20_000_000, 40_000_000, 3, 6) == bill
+    for expected in (
+        "analyses asked for 3", "analyses done 1 of 1 documents; counted by the stand-in", "pages not analysed 4 of 6",
+        "simulated money saved $0.0400 of $0.0600", "nobody was billed",
+    ):  # fmt: skip
+        assert expected in text
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_services_apart():
+    """Requests to a service that is summed up elsewhere are left out, with their times."""
+    metrics = Metrics("1", ConfiguredNames({"openai": ("us",), "documents": ("us",)}), {})
+    for each in ("openai", "documents"):
+        metrics.record(record(Outcome.MISS, 2.0, service=each, attempts=1))
+        metrics.record(record(Outcome.HIT_MEMORY, 0.5, service=each))
+
+    assert Totals({"miss": 1, "hit_memory": 1}, {}, 1.5) == totals(
+        metrics.exposition().decode(), frozenset({"documents"})
+    )
+
+
 def test_happened_tells_of_failures_and_rare_outcomes():
     """What does not happen as a rule is a line only when it did."""
     text = "\n".join(happened(Totals({"error": 3, "hit_redis": 1}, {}, 0.0), Bill(), 0))
@@ -105,13 +143,13 @@ def test_happened_tells_of_failures_and_rare_outcomes():
 
 def test_try_it():
     """The base URL, an SDK's and curl's call, and the pages to look at; the lines fit."""
-    lines = list(try_it(DemoUrls("http://127.0.0.1:7400/openai", "http://127.0.0.1:7491")))
+    lines = list(try_it(DemoUrls("http://127.0.0.1:7400/openai", "http://127.0.0.1:7491", "http://127.0.0.1:7401")))
     text = "\n".join(lines)
 
     for expected in (
         "OPENAI_BASE_URL=http://127.0.0.1:7400/openai/v1 ", "NO_PROXY=127.0.0.1,localhost", "from openai import OpenAI",
         "curl -i http://127.0.0.1:7400/openai/v1/chat/completions", "http://127.0.0.1:7491/metrics",
-        "http://127.0.0.1:7491/readyz?verbose", "Ctrl-C",
+        "http://127.0.0.1:7491/readyz?verbose", "documents  http://127.0.0.1:7401 ", "Ctrl-C",
     ):  # fmt: skip
         assert expected in text
     assert all(len(line) <= COLUMNS for line in lines)

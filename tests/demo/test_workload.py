@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 
@@ -20,7 +20,7 @@ def spawn(work, *, name):
 
 
 def bases(port):
-    return dict.fromkeys(("openai", "anthropic", "azure-openai"), f"http://127.0.0.1:{port}")
+    return dict.fromkeys(("openai", "anthropic", "azure-openai", "azure-documents"), f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture
@@ -71,6 +71,16 @@ ANTHROPIC_EVENTS = events(
         pytest.param(
             "sidecar; fwd=bypass; detail=no-store", WHOLE, False, DemoAnswer(Manner.BYPASS, "gpt-4o", 7, 3), id="bypass"
         ),
+        pytest.param(
+            "sidecar; hit; ttl=9",
+            b'{"status": "succeeded", "analyzeResult": {"modelId": "prebuilt-layout", "pages": [{}, {}]}}',
+            False,
+            DemoAnswer(Manner.MEMORY, "prebuilt-layout", pages=2),
+            id="document",
+        ),
+        pytest.param(
+            "sidecar; hit; ttl=9", b'{"status": "failed", "error": {}}', False, DemoAnswer(Manner.FAILED), id="failed"
+        ),
         pytest.param("", b'{"object": "list"}', False, DemoAnswer(Manner.UPSTREAM), id="says-nothing"),
         pytest.param(
             "sidecar; fwd=miss", OPENAI_EVENTS, True, DemoAnswer(Manner.UPSTREAM, "gpt-4o", 7, 3), id="openai-stream"
@@ -96,8 +106,30 @@ async def test_every_call_is_understood(provider):
 
     assert sum(act.size for act in acts()) == len(answers) == provider.calls
     assert {Manner.UPSTREAM} == {answer.manner for answer in answers}
-    assert {"chat", "embeddings", "messages", "models"} == provider.counts.keys()
-    assert provider.counts["models"] == sum(1 for answer in answers if not answer.prompt)
+    assert {"analyze", "chat", "embeddings", "messages", "models"} == provider.counts.keys()
+    assert provider.counts["models"] == sum(1 for answer in answers if not answer.prompt and not answer.pages)
+
+
+async def test_documents_are_analysed_in_every_form(provider):
+    """Nine analyses of one document, three of each other, in three media types; the answers name the pages."""
+    provider.seen = deque(maxlen=None)
+    answers = await made(acts()[:1], provider.port)
+    kinds = Counter(seen.fields[b"content-type"].partition(b";")[0] for seen in provider.seen if seen.method == "POST")
+
+    assert [3] * 6 + [9] == sorted(provider.documents.analyses.values())
+    assert {b"application/json": 9, b"application/pdf": 9, b"multipart/form-data": 9} == kinds
+    assert provider.documents.pages == sum(answer.pages for answer in answers)
+    assert {"prebuilt-layout"} == {answer.model for answer in answers}
+
+
+async def test_documents_that_fail_count_as_failed(provider):
+    """A result that says so, and a poll that is refused."""
+    provider.documents.faults.polls.extend([503] * 9)
+    refused = await made([Act("Refused", acts()[0].waves[3:])], provider.port)
+    provider.documents.faults.failing = b"delivery"
+    failed = await made([Act("Failed", acts()[0].waves[:1])], provider.port)
+
+    assert [DemoAnswer(Manner.FAILED)] * 15 == refused + failed
 
 
 async def test_waves_follow_each_other(provider):
@@ -143,15 +175,15 @@ async def test_nobody_there_counts_as_failed(provider):
 
 def test_rounds_differ_in_bytes_alone():
     """Every other round writes the same members in another order, as another job would."""
-    first, second = acts()[0].waves[0][0], acts()[0].waves[4][0]
+    first, second = acts()[1].waves[0][0], acts()[1].waves[4][0]
 
     assert first.members == second.members
     assert json.dumps(first.members) != json.dumps(second.members)
 
 
 def test_every_api_takes_part():
-    """OpenAI, Anthropic and Azure OpenAI are all called, and streams are among the calls."""
+    """Every API that the stand-in has is called, and streams are among the calls."""
     calls = [call for act in acts() for wave in act.waves for call in wave]
 
-    assert {"openai", "anthropic", "azure-openai"} == {call.api for call in calls}
+    assert {"openai", "anthropic", "azure-openai", "azure-documents"} == {call.api for call in calls}
     assert any(call.members and call.members.get("stream") for call in calls)
