@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -132,6 +132,7 @@ class Heard:
     status: int
     headers: dict[str, str]
     sent: dict[str, str]
+    port: str
 
     @property
     def cache(self) -> str:
@@ -149,18 +150,32 @@ class _Listener(SansIOHTTPPolicy[Any, Any]):
         url = urlsplit(asked.url)
         headers = {name.lower(): value for name, value in answered.headers.items()}
         target = f"{url.path}?{url.query}"
-        self._heard.append(Heard(asked.method, target, answered.status_code, headers, dict(asked.headers)))
+        self._heard.append(
+            Heard(asked.method, target, answered.status_code, headers, dict(asked.headers), str(url.port))
+        )
 
 
 class DocumentVoice:
-    """A client of *sdk* with its default settings and a key. *heard*: its calls, of which each poll is one."""
+    """
+    A client of *sdk* with its default settings and a key, or with *credential*. *heard*: its calls, of which each poll
+    is one. *policies* stand before its own.
+    """
 
-    def __init__(self, sdk: DocumentSdk, url: str, manner: str, key: str = KEY, **more: Any) -> None:
+    def __init__(
+        self,
+        sdk: DocumentSdk,
+        url: str,
+        manner: str,
+        credential: Any = None,
+        policies: Sequence[SansIOHTTPPolicy[Any, Any]] = (),
+        **more: Any,
+    ) -> None:
         self.sdk = sdk
         self.heard: list[Heard] = []
         self._waits = manner == "async"
         build = sdk.builds[self._waits]
-        self.client = build(url, AzureKeyCredential(key), per_call_policies=[_Listener(self.heard)], **more)
+        policies = [*policies, _Listener(self.heard)]
+        self.client = build(url, credential or AzureKeyCredential(KEY), per_call_policies=policies, **more)
 
     async def __aenter__(self) -> Self:
         return self
@@ -201,6 +216,13 @@ class DocumentVoice:
             return str(error)
         assert (UNDERSTANDING, False) == (self.sdk, self._waits)
         return str(poller.polling_method()._pipeline_response.http_response.text())
+
+    async def streamed(self, call: Callable[..., Any], *args: Any) -> bytes:
+        """All bytes of what *call* streams."""
+        found = await self.run(call, *args)
+        if hasattr(found, "__aiter__"):
+            return b"".join([piece async for piece in found])
+        return b"".join(found)
 
     async def delete(self, number: str) -> None:
         """Delete a result."""

@@ -102,16 +102,8 @@ async def test_figures_and_pdf(provider, manner):
     async with DocumentVoice(INTELLIGENCE, f"http://127.0.0.1:{provider.port}", manner) as voice:
         found = await voice.analyse(document("one"), output=["pdf", "figures"])
         place = ("prebuilt-layout", voice.ids[0])
-        picture = await gathered(voice, voice.client.get_analyze_result_figure, *place, found["figures"][0]["id"])
-        searchable = await gathered(voice, voice.client.get_analyze_result_pdf, *place)
+        picture = await voice.streamed(voice.client.get_analyze_result_figure, *place, found["figures"][0]["id"])
+        searchable = await voice.streamed(voice.client.get_analyze_result_pdf, *place)
 
     assert picture.startswith(b"\x89PNG")
     assert document("one") == searchable
-
-
-async def gathered(voice, call, *args):
-    """All bytes of a streamed answer."""
-    found = await voice.run(call, *args)
-    if hasattr(found, "__aiter__"):
-        return b"".join([piece async for piece in found])
-    return b"".join(found)
