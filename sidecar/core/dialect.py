@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from sidecar.core.model import Facts, Form, Head, Usage, View
+from sidecar.core.model import Facts, Form, Head, Pairs, Usage, View
 
 Members = Mapping[str, Any]
 """The top-level members of a JSON body, decoded; of a multipart body, its text fields."""
@@ -25,6 +25,7 @@ class Kind(StrEnum):
     EMBEDDINGS = "embeddings"
     TRANSCRIPTION = "transcription"
     TRANSLATION = "translation"
+    LANGUAGE = "language"
     RERANK = "rerank"
     OCR = "ocr"
     COUNT = "count"
@@ -41,6 +42,8 @@ class BodyForm(StrEnum):
     JSON = "json"
     MULTIPART = "multipart"
     RAW = "raw"
+    TEXT = "text"
+    """Text that is read as a whole, such as SSML; a dialect finds it as the one member ``text``."""
     DOCUMENT = "document"
     """A document in any form that a service takes: its bytes, base64 or a URL in JSON, or a file in multipart."""
 
@@ -53,10 +56,11 @@ class Shape:
     Its members are sorted by name, less those in *drop*. A member named in *inside* is itself such an object, or an
     array of them (other values there are kept as they are). A member named in both is dropped unless it is such an
     object with something left in it. Every other member keeps its order: inside schemas and tool arguments the order
-    of members has meaning.
+    of members has meaning. *fold*: names of members in any case mean the same to the service.
     """
 
     drop: frozenset[str] = frozenset()
+    fold: bool = False
     inside: Mapping[str, Shape] = field(default_factory=dict)
 
 
@@ -123,6 +127,9 @@ class Judged(NamedTuple):
     finish: str
 
 
+_NO_USAGE = Usage()
+
+
 def _no_finish(_body: bytes, _form: Form) -> str:
     """For answers that do not say why they ended."""
     return ""
@@ -140,7 +147,8 @@ class Answers:
     not be faithful. *watch* observes a live stream; *narrow* gives the filter that turns the live stream into a
     caller's view, None where nothing has to be changed. *streams* tells that the endpoint has a streamed form that
     *convert* knows: then ``stream`` is not part of the key. *documents* tells that a whole answer is a JSON document,
-    whatever its type says.
+    whatever its type says. *metered* finds in the fields of an answer what the service has charged, None where they do
+    not say it.
     """
 
     complete: Callable[[bytes, Form, Facts, str], Completeness]
@@ -153,14 +161,20 @@ class Answers:
     documents: bool = False
     finish: Callable[[bytes, Form], str] = _no_finish
     judge: Callable[[bytes, Form, Facts, str], Judged] | None = None
+    metered: Callable[[Pairs], Usage | None] | None = None
 
-    def judged(self, body: bytes, form: Form, facts: Facts, media: str) -> Judged:
-        """All that a whole answer says of itself."""
+    def judged(self, body: bytes, form: Form, facts: Facts, media: str, pairs: Pairs = ()) -> Judged:
+        """All that a whole answer, with the fields *pairs*, says of itself, and what its call was charged."""
         if self.judge is not None:
             return self.judge(body, form, facts, media)
         complete = self.complete(body, form, facts, media)
         finish = self.finish(body, form) if complete is Completeness.UNKNOWN_FINISH else ""
-        return Judged(complete, self.usage(body, form), self.model(body, form), finish)
+        usage = self.usage(body, form)
+        if complete is Completeness.WHOLE and usage == _NO_USAGE and facts.charged is not None:
+            usage = facts.charged
+        if self.metered is not None:
+            usage = self.metered(pairs) or usage
+        return Judged(complete, usage, self.model(body, form), finish)
 
 
 class Progress(StrEnum):
@@ -220,6 +234,7 @@ class Endpoint:
     *ignored* members neither count nor are read (who the end user is, say). *read* turns the members of a request into
     facts; *model* is the deployment that the path names, else ``""``.
     *generating* tells that an abandoned call goes on costing money, and so is cancelled.
+    *listed*: the member that a JSON body stands for if it is an array, ``""`` where it may be none.
 
     *operation*: what a call starts, None where its answer is its result. *poll*: the operation that a call asks about.
     *documents*: how a JSON body of the form DOCUMENT holds documents. Three members say what counts in the key: *path*,
@@ -241,6 +256,7 @@ class Endpoint:
     bypass: str = ""
     model: str = ""
     generating: bool = True
+    listed: str = ""
     operation: LongOperation | None = None
     poll: Poll | None = None
     documents: Documents | None = None
@@ -298,7 +314,8 @@ class Dialect:
     *root*: below which everything of the API lies, ``""`` where that is not so; *base*: what of it an SDK's base URL
     has, which is set by *setting*. *implied*: SDKs disagree about that, so the root may be missing in a call's path.
     *roots*: where there is no one *root*, those below which most of it lies, the
-    longest first. *resources*: how base URLs name a resource, None where they name none. *request_id*: the answer's
+    longest first. *placed*: a call's target as the region with that URL knows it, None where all know the same.
+    *resources*: how base URLs name a resource, None where they name none. *request_id*: the answer's
     field in which an SDK looks for the call's id (lower case), ``b""`` for none.
     """
 
@@ -323,6 +340,7 @@ class Dialect:
     roots: tuple[str, ...] = ()
     resources: Resources | None = None
     microsoft_tokens: bool = False
+    placed: Callable[[bytes, str], bytes] | None = None
     request_id: bytes = b""
 
     def is_own(self, host: str) -> bool:

@@ -56,6 +56,33 @@ class View(Struct, frozen=True, gc=False):
     usage: bool = True
 
 
+class Usage(Struct, frozen=True, gc=False):
+    """
+    What the provider charges a call for. Token counts are as it reported them; *cached* is the part of *prompt* that it
+    served from its own cache. The quantities of ``BILLED`` are those of services that count no tokens: *pages* of
+    documents, *images*, *characters* of text, *seconds* of audio, and *records* of at most 1000 characters of text.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    pages: int = 0
+    images: int = 0
+    characters: int = 0
+    seconds: int = 0
+    records: int = 0
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt + self.completion
+
+
+BILLED = ("pages", "images", "characters", "seconds", "records")
+"""The quantities beside tokens that services charge for, by the names of their members in ``Usage``."""
+
+
 class Facts(Struct, frozen=True, gc=False):
     """
     What a dialect reads from a request's members.
@@ -66,8 +93,10 @@ class Facts(Struct, frozen=True, gc=False):
     is not looked up unless its route allows just that. *inject_usage*: the stream's usage must be asked for on the
     caller's behalf, and the body can do that.
 
-    Two facts are for judging the answer. *expects*: how many results it must have, 0 if any number is right or the
+    Three facts are for the answer. *expects*: how many results it must have, 0 if any number is right or the
     number is not known. *format*: the form of the answer as the caller names it (``srt``), ``""`` if it does not.
+    *charged*: what the service charges for such a call, as far as the request shows it; it counts where the answer does
+    not say it.
     """
 
     model: str = ""
@@ -80,6 +109,7 @@ class Facts(Struct, frozen=True, gc=False):
     inject_usage: bool = False
     expects: int = 0
     format: str = ""
+    charged: Usage | None = None
 
 
 class Reading(Struct, frozen=True, gc=False):
@@ -109,33 +139,6 @@ class Key(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Key {self.address.hex()}>"
-
-
-class Usage(Struct, frozen=True, gc=False):
-    """
-    What the provider charges a call for. Token counts are as it reported them; *cached* is the part of *prompt* that it
-    served from its own cache. The quantities of ``BILLED`` are those of services that count no tokens: *pages* of
-    documents, *images*, *characters* of text, *seconds* of audio, and *records* of at most 1000 characters of text.
-    """
-
-    prompt: int = 0
-    completion: int = 0
-    cached: int = 0
-    reasoning: int = 0
-    pages: int = 0
-    images: int = 0
-    characters: int = 0
-    seconds: int = 0
-    records: int = 0
-
-    @property
-    def total(self) -> int:
-        """Prompt and completion tokens together."""
-        return self.prompt + self.completion
-
-
-BILLED = ("pages", "images", "characters", "seconds", "records")
-"""The quantities beside tokens that services charge for, by the names of their members in ``Usage``."""
 
 
 class Position(NamedTuple):

@@ -45,6 +45,7 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         "Send one document, with a content type that says its form.",
     ),
     "background": Meaning(_BYPASS, "`background: true`: the service is asked for the answer later.", _STATE),
+    "blocklist": Meaning(_BYPASS, "Blocklists of your own judge the call, and can be changed.", _STATE),
     "body-too-large": Meaning(
         _BYPASS,
         "The body is larger than `limits.collect`, or there was no room for it on disk, so it was streamed on unread.",
@@ -103,15 +104,14 @@ _WHY_BYPASSED: Mapping[str, Meaning] = {
         "The call comes from a web page (`Origin`, `Sec-Fetch-Site`).",
         "Call the sidecar from a program on the server.",
     ),
-    "model-management": Meaning(
-        _BYPASS, "The call builds, changes, copies, lists or deletes models of your own.", _STATE
-    ),
+    "model-management": Meaning(_BYPASS, "The call builds, changes, lists or deletes models of your own.", _STATE),
     "retired-version": Meaning(
         _BYPASS,
         "The call is for a version of the service that has been retired.",
         "Use an SDK that calls a version in service.",
     ),
     "writes-results": Meaning(_BYPASS, "The service writes the results into a storage account.", _STATE),
+    "glossary": Meaning(_BYPASS, "A document is translated by glossaries, which can be changed.", _STATE),
     "images": Meaning(_BYPASS, "Each call makes new images.", _STATE),
     "invalid-base64": Meaning(
         _BYPASS,

@@ -307,7 +307,7 @@ class Receiver:
         if body is None:
             booked(fetch, flight).reason = allowed.reason or Reason.ANSWER_TOO_LARGE
             return False
-        judge = partial(call.endpoint.answers.judged, body, form, call.facts, media_of(opening.shared))
+        judge = partial(call.endpoint.answers.judged, body, form, call.facts, media_of(opening.shared), opening.pairs)
         try:
             judged = await in_thread_if_large(len(body), SCANNED_IN_LOOP, judge)
             verdict = retain(call.endpoint, call.route, asked, judged.complete)

@@ -18,8 +18,7 @@ from sidecar.settings.shapes import Items, Named, Setting, Table, in_file
 
 _DAY = 86400.0
 _LATER_DIALECTS = frozenset({
-    "gemini", "cohere", "mistral", "ollama", "bedrock", "azure-language",
-    "azure-translator", "azure-safety", "azure-speech",
+    "gemini", "cohere", "mistral", "ollama", "bedrock",
 })  # fmt: skip
 
 _BREAKER, _REGION, _IDENTITY = BreakerRule(), Region("", ""), AzureIdentity("managed")

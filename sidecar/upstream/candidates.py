@@ -118,7 +118,8 @@ class Candidates:
     ) -> Hop | None:
         """The hop to a region; None if that region's name for the model cannot be written into the call."""
         region, site = candidate.region, outgoing.site
-        target = site.target
+        placed = site.service.dialect.placed
+        target = site.target if placed is None else placed(site.target, region.url)
         name = region.deployments.get(outgoing.model) if outgoing.model else None
         if name is not None and name != outgoing.model:
             assert site.endpoint is not None

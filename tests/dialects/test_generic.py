@@ -11,7 +11,10 @@ from sidecar.dialects.generic import GENERIC
 
 def test_dialects_are_found_by_their_configured_name():
     """A configuration names a dialect as the dialect names itself."""
-    assert {"openai", "azure-openai", "azure-documents", "azure-vision", "anthropic", "generic"} == set(DIALECTS)
+    assert {
+        "openai", "azure-openai", "azure-documents", "azure-vision", "azure-language", "azure-translator",
+        "azure-safety", "azure-speech", "anthropic", "generic",
+    } == set(DIALECTS)  # fmt: skip
     assert all(name == dialect.name for name, dialect in DIALECTS.items())
 
 

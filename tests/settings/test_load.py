@@ -433,8 +433,8 @@ def test_an_unquoted_off_means_off(tmp_path, word):
             "services: {openai: {dialect: gemini}}",
             (
                 "c.yaml:1: services.openai.dialect: the dialect gemini is not "
-                "supported by this version; use one of anthropic, azure-documents, azure-openai, "
-                "azure-vision, generic, openai"
+                "supported by this version; use one of anthropic, azure-documents, azure-language, azure-openai, "
+                "azure-safety, azure-speech, azure-translator, azure-vision, generic, openai"
             ),
         ),
         (

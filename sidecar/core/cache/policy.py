@@ -26,7 +26,7 @@ from sidecar.core.site.recognise import Site
 
 DEFAULT_TTL: Mapping[Kind, float] = MappingProxyType({
     Kind.EMBEDDINGS: 86400.0, Kind.OCR: 86400.0, Kind.RERANK: 86400.0, Kind.TRANSCRIPTION: 86400.0,
-    Kind.TRANSLATION: 86400.0, Kind.COUNT: 86400.0, Kind.CHAT: 3600.0, Kind.MODELS: 300.0,
+    Kind.LANGUAGE: 86400.0, Kind.TRANSLATION: 86400.0, Kind.COUNT: 86400.0, Kind.CHAT: 3600.0, Kind.MODELS: 300.0,
 })  # fmt: skip
 """How long an answer is fresh if its route does not say, by the kind of endpoint; seconds."""
 

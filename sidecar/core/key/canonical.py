@@ -15,8 +15,8 @@ import msgspec
 
 from sidecar.core.dialect import BodyForm, Endpoint, Members
 from sidecar.core.key.document import Document
-from sidecar.core.key.json_members import arrange, parse
-from sidecar.core.key.json_rule import first
+from sidecar.core.key.json_members import arrange, members_of, parse
+from sidecar.core.key.json_rule import BLANKS, first
 from sidecar.core.key.json_scanner import Scanner
 from sidecar.core.key.multipart import Multipart
 from sidecar.core.key.unsafe import Unsafe
@@ -53,6 +53,8 @@ def read(body: bytes, endpoint: Endpoint, content_type: bytes, digest_key: bytes
     if len(body) <= SMALL:
         if endpoint.body is BodyForm.JSON:
             return _read_json(body, endpoint)
+        if endpoint.body is BodyForm.TEXT:
+            return _read_text(body, endpoint)
         if endpoint.body is BodyForm.NONE and not body:
             return Reading(b"none", b"", endpoint.read(_NOTHING))
         if endpoint.body is not BodyForm.MULTIPART and endpoint.body is not BodyForm.DOCUMENT:
@@ -70,7 +72,7 @@ def observer(endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> Body
         return _PassingMultipart(endpoint, content_type, digest_key)
     if endpoint.body is BodyForm.DOCUMENT:
         return Document(endpoint, content_type, digest_key)
-    return _PassingBytes(endpoint, digest_key)
+    return (_PassingText if endpoint.body is BodyForm.TEXT else _PassingBytes)(endpoint, digest_key)
 
 
 def whole(body: bytes, endpoint: Endpoint) -> bytes:
@@ -82,16 +84,25 @@ def whole(body: bytes, endpoint: Endpoint) -> bytes:
         return body
     if endpoint.body is not BodyForm.JSON or len(body) > SMALL:
         return b""
-    members = parse(body)
+    members = members_of(body, endpoint.listed)
     return b"" if isinstance(members, Unsafe) else _encode(arrange(members, endpoint.shape, all_of_it=True))
 
 
 def _read_json(body: bytes, endpoint: Endpoint) -> Reading:
-    members = parse(body)
+    members = members_of(body, endpoint.listed)
     if isinstance(members, Unsafe):
         return Reading(b"json", b"", Facts(bypass=members))
     facts = endpoint.read(members)
-    return Reading(b"json", b"" if facts.bypass else _encode(arrange(members, endpoint.shape)), facts)
+    tag = b"json-list" if endpoint.listed and body.lstrip(BLANKS)[:1] == b"[" else b"json"
+    return Reading(tag, b"" if facts.bypass else _encode(arrange(members, endpoint.shape)), facts)
+
+
+def _read_text(body: bytes, endpoint: Endpoint) -> Reading:
+    try:
+        facts = endpoint.read({"text": body.decode()})
+    except UnicodeDecodeError:
+        facts = Facts(bypass=Unsafe.INVALID_UTF8)
+    return Reading(b"text", b"" if facts.bypass else body, facts)
 
 
 class _PassingJson:
@@ -101,12 +112,24 @@ class _PassingJson:
         self._endpoint = endpoint
         self._digest = blake2b(key=digest_key, digest_size=32, person=_PERSON)
         self._scanner = Scanner()
+        self._blank = bool(endpoint.listed)  # nothing but blanks so far, and it matters what comes first
+        self._is_list = False
 
     def feed(self, chunk: bytes) -> None:
         self._digest.update(chunk)
+        if self._blank and (text := chunk.lstrip(BLANKS)):
+            self._blank = False
+            self._is_list = text[:1] == b"["
+            if self._is_list:
+                self._scanner.feed(b'{"%b":' % self._endpoint.listed.encode())
         self._scanner.feed(chunk)
 
     def reading(self) -> Reading:
+        if self._is_list:
+            self._is_list = False
+            self._scanner.feed(b"}")
+            if self._scanner.names != {self._endpoint.listed}:
+                return Reading(b"json-digest", b"", Facts(bypass=self._scanner.fault or Unsafe.INVALID_JSON))
         unsafe, members = self._scanner.fault, parse(self._scanner.short)
         if isinstance(members, Unsafe):
             unsafe, members = first({unsafe or members, members}), {}
@@ -123,7 +146,7 @@ class _PassingMultipart:
 
     def __init__(self, endpoint: Endpoint, content_type: bytes, digest_key: bytes) -> None:
         self._endpoint = endpoint
-        self._parts = Multipart(content_type, digest_key)
+        self._parts = Multipart(content_type, digest_key, frozenset(endpoint.shape.inside))
 
     def feed(self, chunk: bytes) -> None:
         self._parts.feed(chunk)
@@ -131,9 +154,32 @@ class _PassingMultipart:
     def reading(self) -> Reading:
         if self._parts.fault is not None:
             return Reading(b"multipart", b"", Facts(bypass=self._parts.fault))
-        facts = self._endpoint.read(self._parts.members())
-        fields = [] if facts.bypass else self._parts.fields(self._endpoint.shape.drop)
+        members, shape = self._parts.members(), self._endpoint.shape
+        for name in shape.inside.keys() & members.keys():
+            text = members[name]
+            found = parse(text.encode()) if isinstance(text, str) else Unsafe.INVALID_MULTIPART
+            if isinstance(found, Unsafe):
+                return Reading(b"multipart", b"", Facts(bypass=found))
+            members[name] = found
+        facts = self._endpoint.read(members)
+        fields: list[tuple[str, object]] = [
+            (name, arrange(members[name], shape.inside[name]) if name in shape.inside and name in members else value)
+            for name, value in self._parts.fields(shape.drop)
+        ]
         return Reading(b"multipart", b"" if facts.bypass else _encode(fields), facts)
+
+
+class _PassingText:
+    """A text above ``SMALL`` is not read: what decides would have to be searched for in all of it."""
+
+    def __init__(self, _endpoint: Endpoint, _digest_key: bytes) -> None:
+        pass
+
+    def feed(self, chunk: bytes) -> None:
+        pass
+
+    def reading(self) -> Reading:
+        return Reading(b"text", b"", Facts(bypass=Unsafe.UNREADABLE_MEMBER))
 
 
 class _PassingBytes:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sidecar.core.dialect import Shape
-from sidecar.core.key.json_rule import DEEPEST, UNREADABLE, fault
+from sidecar.core.key.json_rule import BLANKS, DEEPEST, UNREADABLE, fault
 from sidecar.core.key.unsafe import Unsafe
 
 _decode = msgspec.json.Decoder().decode
@@ -45,11 +45,23 @@ def parse(text: bytes) -> dict[str, Any] | Unsafe:
     return fault(text) or members
 
 
+def members_of(text: bytes, listed: str) -> dict[str, Any] | Unsafe:
+    """As ``parse``; an array is taken for an object with that one member *listed*, unless that is ``""``."""
+    if not listed or text.lstrip(BLANKS)[:1] != b"[":
+        return parse(text)
+    members = parse(b'{"%b":%b}' % (listed.encode(), text))
+    if isinstance(members, Unsafe):
+        return members
+    return members if members.keys() == {listed} else Unsafe.INVALID_JSON  # the text is an array, and more
+
+
 def arrange(members: dict[str, Any], shape: Shape, *, all_of_it: bool = False) -> dict[str, Any]:
     """
     Members sorted by the code points of their names, without the dropped ones, and inside them as *shape* says.
     *all_of_it*: none is dropped.
     """
+    if shape.fold and len({name.lower() for name in members}) == len(members):
+        members = {name.lower(): value for name, value in members.items()}
     arranged = dict(sorted(members.items()))
     inside = shape.inside
     for name in inside.keys() & members.keys():

@@ -23,9 +23,9 @@ KEEP_ALL = 4 * KEEP
 """The most bytes of all kept values together; a value beyond that counts as long."""
 
 CONTENT = frozenset({
-    "base64Source", "batch", "content", "contents", "document", "documents", "image", "images", "input", "inputs",
-    "instructions", "messages", "prompt", "query", "requests", "suffix", "system", "systemInstruction",
-    "system_instruction", "text", "texts",
+    "analysisInput", "base64Source", "batch", "content", "contents", "document", "documents", "image", "images",
+    "input", "inputs", "instructions", "messages", "prompt", "query", "requests", "suffix", "system",
+    "systemInstruction", "system_instruction", "text", "texts",
 })  # fmt: skip
 """Members that hold the question itself, so long values are normal."""
 
@@ -118,6 +118,11 @@ class Scanner:
         if self._levels is not None and self._levels.too_deep:
             faults.add(Unsafe.NESTING)
         return first(faults)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all members so far."""
+        return frozenset(self._names)
 
     @property
     def short(self) -> bytes:

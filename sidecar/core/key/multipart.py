@@ -26,6 +26,7 @@ _BOUNDARY = re.compile(rb"(?i:;\s*+boundary)=(?:" + _TEXT + rb")")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):([^\r\n]*+)")
 _PARAMETER = re.compile(rb"\s*+;\s*+([A-Za-z*-]++)=(?:" + _TEXT + rb")")
 _PLAIN = re.compile(rb'(?i:text/plain(?:\s*+;\s*+charset=(?:utf-8|us-ascii|"utf-8"|"us-ascii"))?)')
+_JSON = re.compile(rb'(?i:application/json(?:\s*+;\s*+charset=(?:utf-8|"utf-8"))?)')
 _IDENTITIES = {b"7bit", b"8bit", b"binary"}
 
 FormField = tuple[str, str | dict[str, str]]
@@ -54,18 +55,20 @@ class Multipart:
 
     *content_type* is the header's value; *digest_key* keys the digests of the files. ``feed`` takes the body in
     order, cut anywhere, and never raises. Afterwards ``fault`` says what is wrong with the body, None when nothing is.
-    *content_types* has one for each file, ``b""`` where it says none.
+    *content_types* has one for each file, ``b""`` where it says none. *objects* are text fields that are JSON objects,
+    and may say so in their own content type.
     """
 
     __slots__ = (
-        "_at", "_data", "_delimiter", "_digest_key", "_fault", "_part", "_room", "_state", "content_types",
+        "_at", "_data", "_delimiter", "_digest_key", "_fault", "_objects", "_part", "_room", "_state", "content_types",
         "fields_in_order",
     )  # fmt: skip
 
-    def __init__(self, content_type: bytes, digest_key: bytes) -> None:
+    def __init__(self, content_type: bytes, digest_key: bytes, objects: AbstractSet[str] = frozenset()) -> None:
         boundary = _boundary(content_type)
         self._delimiter = b"\r\n--" + boundary
         self._digest_key = digest_key
+        self._objects = objects
         self._fault = None if boundary else Unsafe.INVALID_MULTIPART
         # The first delimiter needs no line before it: it gets one here, and then is like the others.
         self._data = b"\r\n"
@@ -190,7 +193,8 @@ class Multipart:
         extensions = {_extension(parameters[key]) for key in (b"filename", b"filename*") if key in parameters}
         if name is None or len(extensions) > 1:
             return False
-        if not extensions and _PLAIN.fullmatch(headers.get(b"content-type", b"text/plain")) is None:
+        said = headers.get(b"content-type", b"text/plain")
+        if not extensions and _PLAIN.fullmatch(said) is None and not (name in self._objects and _JSON.fullmatch(said)):
             return False
         self._room -= len(name)
         file = file_digest(self._digest_key) if extensions else None

@@ -7,13 +7,16 @@ as everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
-from msgspec import json
+from msgspec import json, structs
 
 from sidecar.core.dialect import BodyForm, Dialect, Endpoint, Kind, Members
-from sidecar.core.model import Facts, Head
+from sidecar.core.model import Facts, Head, Usage
+from sidecar.dialects.azure.answers import LISTING
+from sidecar.dialects.azure.query import canonical
 from sidecar.dialects.plain import OPAQUE
 
 CONTENT_TYPE: Final = frozenset({b"content-type"})
@@ -33,6 +36,9 @@ RESOURCES: Final = (
 )
 """Hosts of resources and of regions, below which each of these services answers."""
 
+RECORD: Final = 1000
+"""Characters of a text record, by which Language and Content Safety charge."""
+
 
 def nothing(_members: Members) -> Facts:
     """No facts."""
@@ -46,6 +52,18 @@ def bypassed(reason: str) -> Endpoint:
 
 STATEFUL: Final = bypassed("stateful")
 """Calls that create, change or read something that the service keeps."""
+
+OFFERS: Final = Endpoint(
+    "models",
+    Kind.MODELS,
+    BodyForm.NONE,
+    lambda _members: Facts(deterministic=True),
+    LISTING,
+    generating=False,
+    query=canonical(),
+    uncounted=CONTENT_TYPE,
+)
+"""Calls that read what a service offers: its languages, voices and models."""
 
 
 def error(status: int, code: str, message: str) -> bytes:
@@ -74,6 +92,7 @@ def dialect(
     scopes: tuple[bytes, ...] = (),
     counting: tuple[bytes, ...] = (),
     request_id: bytes = b"apim-request-id",
+    placed: Callable[[bytes, str], bytes] | None = None,
 ) -> Dialect:
     """The dialect of one of these services. *hosts*: its own, beside those of resources."""
     return Dialect(
@@ -86,8 +105,45 @@ def dialect(
         scopes=(b"cookie", *scopes),
         counting=counting,
         request_id=request_id,
+        placed=placed,
         credential_query=frozenset({"subscription-key", "api-key"}),
         one_credential_domain=False,
         microsoft_tokens=True,
         own_hosts=(*RESOURCES, *hosts),
     )
+
+
+def needing(endpoint: Endpoint, *needs: str) -> Endpoint:
+    """*endpoint* for calls that need what a route must allow."""
+    if not needs:
+        return endpoint
+
+    def read(members: Members) -> Facts:
+        facts = endpoint.read(members)
+        return structs.replace(facts, needs=tuple(dict.fromkeys((*needs, *facts.needs))))
+
+    return replace(endpoint, read=read)
+
+
+def charging(endpoint: Endpoint, charged: Usage) -> Endpoint:
+    """*endpoint* for calls that are charged so, whatever their body says."""
+
+    def read(members: Members) -> Facts:
+        return structs.replace(endpoint.read(members), charged=charged)
+
+    return replace(endpoint, read=read)
+
+
+def objects(value: object) -> list[Mapping[str, Any]]:
+    """The objects in *value*, if it is a list; none otherwise."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def inner(value: object) -> Mapping[str, Any]:
+    """*value*, if it is an object; otherwise an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def records(texts: list[str]) -> int:
+    """The text records of *texts*: each begun thousand of characters is one."""
+    return sum(max(-(-len(text) // RECORD), 1) for text in texts)

@@ -31,7 +31,8 @@ ID: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
 _PROGRESS: Final[Mapping[str, Progress]] = MappingProxyType({
     "notstarted": Progress.RUNNING, "running": Progress.RUNNING, "succeeded": Progress.SUCCEEDED,
     "failed": Progress.FAILED, "canceled": Progress.FAILED, "cancelled": Progress.FAILED, "skipped": Progress.FAILED,
-    "validationfailed": Progress.FAILED,
+    "validationfailed": Progress.FAILED, "cancelling": Progress.RUNNING, "partiallycompleted": Progress.FAILED,
+    "partiallysucceeded": Progress.FAILED,
 })  # fmt: skip
 """What the states mean, in lower case, as SDKs compare them."""
 

@@ -1,5 +1,6 @@
 """
-The dialect of Azure's Vision service: Read, which is a long-running operation.
+The dialect of Azure's Vision service: Read, which is a long-running operation, and what looks at images
+(``image_analysis``).
 
 The rule: as in ``documents``. Source: REST reference of Computer Vision 3.2.
 """
@@ -15,7 +16,7 @@ from msgspec import Raw, Struct
 
 from sidecar.core.dialect import BodyForm, Documents, Endpoint, Kind, LongOperation, Members, Poll
 from sidecar.core.model import Facts, Usage
-from sidecar.dialects.azure import operations
+from sidecar.dialects.azure import image_analysis, operations
 from sidecar.dialects.azure.ai_services import CONTENT_TYPE, bypassed, dialect
 from sidecar.dialects.azure.query import canonical
 
@@ -79,7 +80,7 @@ def _find_read(method: bytes, path: str) -> Endpoint | None:
     return RETIRED if _RETIRED.fullmatch(path) else None
 
 
-_TABLES: Final[tuple[Callable[[bytes, str], Endpoint | None], ...]] = (_find_read,)
+_TABLES: Final[tuple[Callable[[bytes, str], Endpoint | None], ...]] = (_find_read, image_analysis.find)
 """The tables of this dialect; the first that knows a path decides."""
 
 

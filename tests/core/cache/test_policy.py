@@ -344,7 +344,8 @@ def test_default_ttls():
     """What answers from what it computes lives a day, what talks an hour; what is never cached has no default."""
 
     assert {
-        Kind.EMBEDDINGS, Kind.OCR, Kind.RERANK, Kind.TRANSCRIPTION, Kind.TRANSLATION, Kind.COUNT, Kind.CHAT, Kind.MODELS
+        Kind.EMBEDDINGS, Kind.OCR, Kind.RERANK, Kind.TRANSCRIPTION, Kind.TRANSLATION, Kind.COUNT, Kind.CHAT,
+        Kind.MODELS, Kind.LANGUAGE,
     } == set(DEFAULT_TTL)  # fmt: skip
 
 

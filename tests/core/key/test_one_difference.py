@@ -37,8 +37,12 @@ PATHS = {
     "azure-openai": "/openai/v1/chat/completions",
     "azure-documents": "/documentintelligence/documentModels/prebuilt-read:analyze",
     "azure-vision": "/vision/v3.2/read/analyze",
+    "azure-language": "/language/:analyze-text",
+    "azure-translator": "/translator/text/v3.0/translate",
+    "azure-safety": "/contentsafety/text:analyze",
+    "azure-speech": "/speech/recognition/conversation/cognitiveservices/v1",
 }
-AS_WRITTEN = [name for name in GATEWAYS if name.rpartition("-")[0] not in {"azure-documents", "azure-vision"}]
+AS_WRITTEN = [name for name in GATEWAYS if not name.startswith("azure-") or name.startswith("azure-openai")]
 """At these every byte of a query counts."""
 ASKED = {"model": "m", "temperature": 0, "max_tokens": 9, "messages": [{"role": "user", "content": "What is it?"}]}
 READ_BY_US = {

@@ -22,6 +22,10 @@ VENDORS = {
         "https://westeurope.api.cognitive.microsoft.com", "https://x.cognitiveservices.azure.us",
     ),
     "azure-vision": ("https://x.cognitiveservices.azure.com", "https://x.cognitiveservices.azure.cn"),
+    "azure-language": ("https://x.cognitiveservices.azure.com", "https://westeurope.api.cognitive.microsoft.com"),
+    "azure-translator": ("https://api-eur.cognitive.microsofttranslator.com", "https://x.cognitiveservices.azure.us"),
+    "azure-safety": ("https://x.cognitiveservices.azure.cn", "https://x.services.ai.azure.com"),
+    "azure-speech": ("https://westeurope.stt.speech.microsoft.com", "https://westeurope.tts.speech.azure.us"),
 }  # fmt: skip
 GATEWAYS = (
     "https://gateway.example", "https://x.azure-api.net", "https://api.openai.com.evil.example",
