@@ -43,7 +43,7 @@ from sidecar.dialects.azure.query import canonical, values
 _LASTS: Final = timedelta(hours=24)
 """How long the service keeps the result of a job."""
 
-_JOBS: Final = re.compile(r"(/language/analyze-(?:text|conversations)/jobs)(?:/({operations.ID}))?", re.ASCII)
+_JOBS: Final = re.compile(rf"(/language/analyze-(?:text|conversations)/jobs)(?:/({operations.ID}))?", re.ASCII)
 
 _UNCOUNTED = Shape(drop=frozenset({"loggingOptOut"}))
 
