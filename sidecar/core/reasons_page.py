@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sidecar.core.reasons import REASONS, Where
+from sidecar.core.meaning import Where
+from sidecar.core.reasons import REASONS
 
 _HEAD = """\
 # Reasons

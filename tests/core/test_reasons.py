@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.cache.policy import Reason
-from sidecar.core.reasons import REASONS, Meaning, Where
+from sidecar.core.meaning import Meaning, Where
+from sidecar.core.reasons import REASONS
 from sidecar.core.reasons_page import reference
 from sidecar.settings.schema import SCHEMA
 from sidecar.settings.shapes import Either, Items, Named, Table

@@ -11,7 +11,7 @@ from sidecar.core.dialect import BodyForm
 from sidecar.core.key.canonical import read
 from sidecar.core.key.fingerprint import seal
 from sidecar.core.model import Head, Key
-from sidecar.core.request.noise import BALANCERS, NOISE
+from sidecar.core.request.noise import BALANCERS, NOISE, is_noise
 from sidecar.core.request.plan import RequestPlans
 from sidecar.core.request.principal import Pod
 from sidecar.core.request.token import CHANGING
@@ -54,7 +54,7 @@ READ_BY_US = {
 
 SILENT = sorted({name.replace("*", "x") for names in NOISE.values() for name in names} - READ_BY_US)
 VALUE = st.text("abcdefghij0123456789-", min_size=1, max_size=12).map(str.encode)
-FIELD = st.from_regex(r"x-[a-z]{3,12}\Z").filter(lambda name: name.encode() not in map(str.encode, SILENT))
+FIELD = st.from_regex(r"\Ax-[a-z]{3,12}\Z").filter(lambda name: not is_noise(name.encode()))
 
 
 def key_of(service: str, fields: dict[bytes, bytes], query: bytes = b"", body: object = ASKED) -> Key:
