@@ -103,6 +103,7 @@ EVERY = ("openai", "anthropic", "azure-openai", "documents")
 async def played(out, *, names=EVERY):
     """What *out* got of a whole show through a real sidecar, and the provider behind it."""
     provider = DemoProvider(latency=0.005)
+    provider.documents.faults.running = 0
     rules = staged(
         load(os.devnull, environ={}, overrides={}, strict=True), f"http://127.0.0.1:{await provider.start()}"
     )

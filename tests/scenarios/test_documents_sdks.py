@@ -67,14 +67,14 @@ async def test_miss_and_hit(desk, provider, sdk, manner):
     assert (1, 1) == (provider.documents.asked, provider.documents.analyses.total())
 
 
+@pytest.mark.parametrize("sdk", [INTELLIGENCE], ids=repr)
 async def test_what_a_miss_looks_like(desk, provider, sdk, manner):
     """202 without Retry-After, polls that name one second while it runs, where the SDK finds its sidecar again."""
     provider.documents.faults.paused = True
     async with desk.voice(sdk, manner) as voice:
         poller = await voice.begin(ONE)
         analysing = asyncio.ensure_future(voice.finish(poller))
-        await desk.lab.until(lambda: provider.documents.polls > 0)
-        await asyncio.to_thread(_wait_for, lambda: voice.polls)
+        await desk.lab.until(lambda: len(voice.polls) > 0)
         provider.documents.faults.paused = False
         await analysing
 
@@ -84,17 +84,6 @@ async def test_what_a_miss_looks_like(desk, provider, sdk, manner):
     *running, last = of_polls(voice.polls)
     assert {"1"} == set(running)
     assert last is None
-
-
-def _wait_for(condition) -> None:
-    """Wait in a thread of its own until *condition* holds."""
-    import time  # noqa: PLC0415  stories have no other use for it
-
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("never")
 
 
 async def test_coalesced(desk, provider, sdk, manner):
@@ -210,12 +199,12 @@ async def test_another_principal(desk, provider, sdk, known):
         polls = provider.documents.polls
         found = [
             await raw(method, where, headers=headers)
-            for method in ("GET", "DELETE")
+            for method in ("GET", "DELETE")[: 1 + bool(sdk.deletes)]
             for headers in ({"ocp-apim-subscription-key": "another-key"}, {"authorization": "Bearer no-token"}, {})
         ]
         own = await raw("GET", where, headers={"ocp-apim-subscription-key": KEY})
 
-    assert [404] * 6 == [status for status, *_ in found]
+    assert {404} == {status for status, *_ in found}
     assert not any(b"Amber" in body for *_, body in found)
     assert 200 == own[0]
     assert (polls, 0) == (provider.documents.polls, provider.documents.deleted)
