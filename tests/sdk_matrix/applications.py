@@ -88,9 +88,10 @@ print("{ANSWERED}", poller.result().content)
 """,
         ("azure-ai-documentintelligence",), ("DOCUMENTINTELLIGENCE_KEY",),
         {"DOCUMENTINTELLIGENCE_ENDPOINT": f"{DOCUMENTS}/"},
-        note="The sidecar needs a `generic` service with a port of its own and the resource as its only region. The "
-        "answer's `Operation-Location` then names the sidecar, so the polls arrive, too. With an Entra token instead "
-        "of a key the SDK refuses `http://` before it sends anything, unless each call says `enforce_https=False`.",
+        note="The sidecar needs an `azure-documents` service with a port of its own and the resource as its region. "
+        "The answer's `Operation-Location` then names the sidecar, so the polls arrive, too. With an Entra token "
+        "instead of a key the SDK refuses `http://` before it sends anything, unless each call says "
+        "`enforce_https=False`.",
     ),
     Application(
         "langchain-openai", '`ChatOpenAI(model="gpt-4o")`', _OPENAI_BY,

@@ -107,7 +107,11 @@ class Stage:
         self._internet = Internet(hosts, self._folder)
         await self._internet.start()
         self.port, self.documents_port, health = ports(port)
-        documents = {"dialect": "generic", "port": self.documents_port, "regions": [{"name": "here", "url": DOCUMENTS}]}
+        documents = {
+            "dialect": "azure-documents",
+            "port": self.documents_port,
+            "regions": [{"name": "here", "url": DOCUMENTS}],
+        }
         state = self._folder / "state"
         state.mkdir()
         rules = {
@@ -121,6 +125,8 @@ class Stage:
                 "ca_file": str(self._internet.certificate),
             },
             "services": {"documents": documents},
+            # a program is run twice, and each run has to arrive
+            "routes": [{"name": "off", "match": {"service": "documents"}, "cache": {"mode": "off"}}],
         }  # fmt: skip
         self._config.write_text(yaml.safe_dump(rules))
         self._sidecar = launch(self._folder, *run_by(self._config))

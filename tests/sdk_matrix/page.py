@@ -93,7 +93,7 @@ def page(rows: Iterable[str], injected: Iterable[str]) -> str:
         "```yaml",
         "services:",
         "  documents:",
-        "    dialect: generic",
+        "    dialect: azure-documents",
         "    port: 7401",
         '    regions: [{name: here, url: "https://RESOURCE.cognitiveservices.azure.com"}]',
         "```",
