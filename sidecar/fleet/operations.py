@@ -25,7 +25,7 @@ STORED_SECONDS = 10.0
 """How long others may join an operation whose result is stored: until every write of that has reached Redis."""
 
 LARGEST = 64 * 1024
-"""Bytes: no operation is larger."""
+"""Bytes of an operation, at most, and of its envelope: what a head may have, and some room."""
 
 
 class Envelopes(Protocol):
@@ -106,8 +106,11 @@ class FleetOperations:
             await self._run(lambda client: client.delete(where), "delete")
 
     async def _write(self, where: bytes, name: bytes, started: Started, seconds: float) -> bool:
+        entry = to_entry(started)
+        if entry.size > LARGEST // 2:
+            return False
         try:
-            sealed = self._envelopes.seal(b"operation " + name, started.key, to_entry(started))
+            sealed = self._envelopes.seal(b"operation " + name, started.key, entry)
         except Exception as error:  # noqa: BLE001  a bug here must cost the caller no more than the fleet's help
             self._report(error)
             return False

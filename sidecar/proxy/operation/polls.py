@@ -121,10 +121,11 @@ class Polls:
             return None
         if region is None:
             return plan
-        path, mark, query = started.origin.target.partition(b"?")
+        target = started.origin.target
         if poll.part:
-            path, mark, query = path + b"/" + poll.part.encode(), b"?", plan.site.query
-        return pinned(plan, region, path + mark + query)
+            rest = plan.site.path.rpartition(poll.id)[2]
+            target = target.partition(b"?")[0] + rest.encode("latin-1") + b"?" + plan.site.query
+        return pinned(plan, region, target)
 
     # ---- the result ----
 

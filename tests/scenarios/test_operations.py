@@ -1,0 +1,220 @@
+"""Long-running operations on their way through a sidecar, as callers without an SDK see them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from sidecar.admin.actions import PurgeRequest
+from sidecar.core.model import Outcome
+from sidecar.core.rules import CacheMode, CacheRule, MemoryRule, Region, Route, Service
+from sidecar.demo.provider import DemoProvider
+from sidecar.dialects import DIALECTS
+from tests.scenarios.document_sdks import document
+from tests.scenarios.lab import Lab
+
+START = "/documentintelligence/documentModels/prebuilt-layout:analyze?api-version=2024-11-30"
+KEY = {"ocp-apim-subscription-key": "k-1", "content-type": "application/pdf"}
+OTHER = {"ocp-apim-subscription-key": "k-2", "content-type": "application/pdf"}
+IMPATIENT = {"x-stainless-read-timeout": "0.2"}
+"""A caller that gives up soon is told soon that the operation runs."""
+
+KEPT = CacheRule(CacheMode.DETERMINISTIC)
+OFF = CacheRule(CacheMode.OFF)
+
+
+def service(*urls: str) -> Service:
+    """The documents' service in so many regions, the first before the others."""
+    regions = tuple(
+        Region(f"r{number}", url, priority=number, credential_domain="same") for number, url in enumerate(urls, 1)
+    )
+    return Service("documents", DIALECTS["azure-documents"], regions, path="/docs")
+
+
+@dataclass
+class Desk:
+    """A sidecar with callers that speak HTTP themselves."""
+
+    lab: Lab
+
+    async def start(self, data: bytes = b"%PDF-1 one", **more: Any) -> Any:
+        """Begin an analysis."""
+        headers = {"authorization": None, **KEY, **more.pop("headers", {})}
+        return await self.lab.ask(data, path=f"/docs{START}", headers=headers, **more)
+
+    async def poll(self, started: Any, *, part: str = "", method: str = "GET", headers: Any = KEY) -> Any:
+        """Ask about an operation, at the address that its start has named."""
+        where = started.headers["operation-location"].removeprefix(self.lab.url)
+        path, _, query = where.partition("?")
+        given = {"authorization": None, "content-type": None, **headers}
+        return await self.lab.ask(b"", path=f"{path}{part}?{query}", method=method, headers=given)
+
+    async def result(self, started: Any, headers: Any = KEY) -> Any:
+        """The answer to the last poll."""
+        while True:
+            reply = await self.poll(started, headers=headers)
+            if reply.status != 200 or json.loads(reply.body)["status"].lower() not in {"running", "notstarted"}:
+                return reply
+            assert "1" == reply.headers["retry-after"]
+
+    async def analyse(self, data: bytes = b"%PDF-1 one", headers: Any = KEY) -> Any:
+        started = await self.start(data, headers=headers)
+        assert 202 == started.status, started.body
+        return json.loads((await self.result(started, headers)).body)["analyzeResult"]
+
+
+@pytest.fixture
+def build_desk(build_lab, provider):
+    async def build(*urls: str, rule: CacheRule = KEPT, **more: Any) -> Desk:
+        services = (service(*(urls or (f"http://127.0.0.1:{provider.port}",))),)
+        lab = await build_lab("", services=services, routes=(Route("documents", cache=rule),), **more)
+        lab.clocks.without_pauses()
+        return Desk(lab)
+
+    return build
+
+
+@asynccontextmanager
+async def standing() -> AsyncIterator[tuple[DemoProvider, str]]:
+    """One more stand-in: another region, which knows no operation of the first."""
+    there = DemoProvider()
+    port = await there.start()
+    try:
+        yield there, f"http://127.0.0.1:{port}"
+    finally:
+        await there.stop()
+
+
+@pytest.fixture
+async def two(provider):
+    """Two regions: stand-ins and URLs."""
+    async with standing() as (other, url):
+        yield (provider, other), (f"http://127.0.0.1:{provider.port}", url)
+
+
+async def test_what_is_recorded(build_desk, provider):
+    """A miss, a hit, and polls that are neither; pages are those of the result, and only the miss has paid them."""
+    desk = await build_desk()
+    first, second = await desk.analyse(document("x")), await desk.analyse(document("x"))
+    await desk.lab.settle()
+
+    assert first == second
+    starts = [record for record in desk.lab.records if record.outcome is not Outcome.POLL]
+    assert [Outcome.MISS, Outcome.HIT_MEMORY] == [record.outcome for record in starts]
+    assert [(1, True, 2), (0, False, 2)] == [(one.attempts, one.stored, one.usage.pages) for one in starts]
+    assert {("operation", "GET", 0)} == {
+        (one.endpoint, one.method.decode(), one.attempts) for one in desk.lab.records if one.outcome is Outcome.POLL
+    }
+    assert 2 == provider.documents.pages
+
+
+async def test_told_at_once(build_desk, provider):
+    """A poll that waits is answered when the result comes; one whose caller has little time, before."""
+    provider.documents.faults.paused = True
+    desk = await build_desk()
+    started = await desk.start()
+    hasty = await desk.poll(started, headers=KEY | IMPATIENT)
+    patient = asyncio.create_task(desk.poll(started))
+    await desk.lab.until(lambda: provider.documents.polls > 3)
+    provider.documents.faults.paused = False
+    found = await patient
+
+    assert ("running", "1") == (json.loads(hasty.body)["status"], hasty.headers["retry-after"])
+    assert "sidecar; detail=operation-running" == hasty.headers["cache-status"]
+    assert "succeeded" == json.loads(found.body)["status"]
+    assert "sidecar; hit; detail=operation-result" == found.headers["cache-status"]
+    assert "retry-after" not in found.headers
+
+
+async def test_nobody_asks(build_desk, provider):
+    """The caller has gone, before or after it had its id: the analysis is paid, so its result is kept."""
+    desk = await build_desk()
+    await desk.start()
+    await desk.lab.until(lambda: provider.documents.polls >= 2)
+    await desk.lab.until(lambda: desk.lab.sidecar.memory.entries == 1)
+    again = await desk.start()
+
+    assert again.headers["cache-status"].startswith("sidecar; hit")
+    assert 1 == provider.documents.asked
+
+
+async def test_failed_over(build_desk, two):
+    """The call goes to another region; from then on nothing about the operation goes anywhere else."""
+    (first, second), urls = two
+    first.documents.faults.starts.extend([503] * 2)
+    desk = await build_desk(*urls)
+    started = await desk.start()
+    found = await desk.result(started)
+    hit = await desk.start()
+
+    assert "r2" == started.headers["x-sidecar-region"]
+    assert "succeeded" == json.loads(found.body)["status"]
+    assert (0, 1) == (first.documents.polls, second.documents.analyses.total())
+    assert hit.headers["cache-status"].startswith("sidecar; hit")
+
+
+@pytest.mark.parametrize("rule", [KEPT, OFF], ids=["kept", "off"])
+async def test_pinned(build_desk, two, rule):
+    """What is not looked up is polled where it began, too, even if another region stands before that one."""
+    (first, second), urls = two
+    first.documents.faults.starts.append(503)
+    second.documents.faults.running = 3
+    desk = await build_desk(*urls, rule=rule)
+    result = await desk.analyse()
+
+    assert result["pages"]
+    assert (0, 1) == (first.documents.polls, second.documents.analyses.total())
+
+
+async def test_pinned_for_its_caller(build_desk, two):
+    """An operation that is only remembered, not followed, is its caller's as well."""
+    _, urls = two
+    desk = await build_desk(*urls, rule=OFF)
+    started = await desk.start()
+
+    assert 404 == (await desk.poll(started, headers=OTHER)).status
+    assert 200 == (await desk.poll(started)).status
+
+
+async def test_parts(build_desk, provider):
+    """A call whose result has parts is passed through, and so are these."""
+    desk = await build_desk()
+    headers = {"authorization": None, **KEY}
+    started = await desk.lab.ask(document("x"), path=f"/docs{START}&output=pdf,figures", headers=headers)
+    await desk.result(started)
+    pdf = await desk.poll(started, part="/pdf")
+
+    assert "extra-output" in started.headers["cache-status"]
+    assert (200, "application/pdf") == (pdf.status, pdf.headers["content-type"])
+
+
+async def test_too_large_to_keep(build_desk, provider):
+    """A result above every limit comes from the service, whole; the operation is followed all the same."""
+    desk = await build_desk(memory=MemoryRule(max_entry_bytes=1024))
+    first = await desk.analyse(document("x", pages=20))
+    second = await desk.analyse(document("x", pages=20))
+
+    assert 20 == len(first["pages"]) == len(second["pages"])
+    assert 2 == provider.documents.asked
+    assert 0 == desk.lab.sidecar.memory.entries
+
+
+async def test_purged_while_it_runs(build_desk, provider):
+    """Its callers get their result; nobody else does."""
+    provider.documents.faults.paused = True
+    desk = await build_desk()
+    started = await desk.start()
+    await desk.lab.sidecar.operations.purge(PurgeRequest("all", "", b"", dry_run=False, fleet=False))
+    anew = await desk.start()
+    provider.documents.faults.paused = False
+
+    assert "succeeded" == json.loads((await desk.result(started)).body)["status"]
+    assert "succeeded" == json.loads((await desk.result(anew)).body)["status"]
+    assert "sidecar; fwd=miss" == anew.headers["cache-status"]
+    assert 2 == provider.documents.asked
