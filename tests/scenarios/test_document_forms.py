@@ -1,4 +1,4 @@
-"""One document, one analysis: whatever form it comes in, the service is asked once, and every caller gets its result."""
+"""One document, one analysis: the service is asked once, in whatever form a document comes, and all get its result."""
 
 from __future__ import annotations
 

@@ -10,10 +10,11 @@ under an unchanged version would be a fleet's cache silently flushed.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from sidecar.core.dialect import Answers, BodyForm, Endpoint, Kind, Members, Shape
+from sidecar.core.dialect import Answers, BodyForm, Documents, Endpoint, Kind, Members, Shape
 from sidecar.core.key.canonical import read
 from sidecar.core.key.fingerprint import KEY_VERSION, fingerprint, partition_of
 from sidecar.core.model import Facts
@@ -49,6 +50,11 @@ ENDPOINTS = {
     "/v1/chat/completions": _endpoint("chat", BodyForm.JSON, CHAT),
     "/v1/audio/transcriptions": _endpoint("transcription", BodyForm.MULTIPART, Shape()),
     "/v1/ocr": _endpoint("ocr", BodyForm.RAW, Shape()),
+    "/v1/documents": replace(
+        _endpoint("documents", BodyForm.DOCUMENT, Shape()),
+        documents=Documents(frozenset({"base64Source"}), frozenset({"urlSource"})),
+        uncounted=frozenset({b"content-type"}),
+    ),
     "/v1/models": _endpoint("models", BodyForm.NONE, Shape()),
 }
 
@@ -85,6 +91,7 @@ def made(request: str) -> Case:
     if content_type.startswith("multipart"):
         body = body.replace("\n", "\r\n")
     endpoint = ENDPOINTS[path]
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
     reading = read(body.encode(), endpoint, content_type.encode(), SECRET)
     key = fingerprint(
         SECRET,
@@ -95,7 +102,7 @@ def made(request: str) -> Case:
         method=method.encode(),
         path=path,
         query=counted_query(query.encode(), IGNORED),
-        headers=tuple((name.encode(), counted_value(name.encode(), value.encode())) for name, value in headers.items()),
+        headers=tuple((name, counted_value(name, value)) for name, value in fields if name not in endpoint.uncounted),
         model=reading.facts.model,
         reading=reading,
     )
