@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil
 from typing import Final
 
 import msgspec
@@ -34,6 +35,7 @@ class _Tokens(Struct, gc=False):
     completion_tokens_details: _TokenDetails | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    seconds: float | None = None
     input_tokens_details: _TokenDetails | None = None
     output_tokens_details: _TokenDetails | None = None
 
@@ -109,7 +111,7 @@ def tokens(member: Raw) -> Usage:
     """
     The token counts of a ``usage`` member as OpenAI writes it, in either generation of names.
 
-    ``Usage()`` where it counts something else (a transcription's ``duration``) or cannot be read.
+    A transcription may count the seconds of its sound instead. ``Usage()`` where it cannot be read.
     """
     try:
         counts = _TOKENS.decode(member)
@@ -122,6 +124,7 @@ def tokens(member: Raw) -> Usage:
         completion=counts.completion_tokens or counts.output_tokens or 0,
         cached=prompt.cached_tokens or 0,
         reasoning=completion.reasoning_tokens or 0,
+        seconds=max(ceil(counts.seconds or 0), 0),
     )
 
 

@@ -121,7 +121,7 @@ def test_cut_json_is_never_whole(value):
             Usage(prompt=14, completion=45),
             id="transcription",
         ),
-        pytest.param(b'{"type":"duration","seconds":9}', Usage(), id="transcription by duration"),
+        pytest.param(b'{"type":"duration","seconds":9.2}', Usage(seconds=10), id="transcription by duration"),
         pytest.param(b'{"prompt_tokens":null,"prompt_tokens_details":null}', Usage(), id="nulls"),
         pytest.param(b'{"prompt_tokens":"many"}', Usage(), id="no number"),
         pytest.param(b"[]", Usage(), id="no object"),
