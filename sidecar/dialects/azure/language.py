@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -24,6 +26,7 @@ from sidecar.core.dialect import (
     LongOperation,
     Members,
     Poll,
+    Progress,
     Shape,
 )
 from sidecar.core.model import Facts, Usage
@@ -44,6 +47,11 @@ _LASTS: Final = timedelta(hours=24)
 """How long the service keeps the result of a job."""
 
 _JOBS: Final = re.compile(rf"(/language/analyze-(?:text|conversations)/jobs)(?:/({operations.ID}))?", re.ASCII)
+
+_STATES: Final = MappingProxyType({
+    "cancelling": Progress.RUNNING, "partiallycompleted": Progress.FAILED, "partiallysucceeded": Progress.FAILED,
+})  # fmt: skip
+"""States that only jobs have. A job of which a part has failed is passed on, and not kept."""
 
 _UNCOUNTED = Shape(drop=frozenset({"loggingOptOut"}))
 
@@ -228,7 +236,9 @@ _JOB: Final = replace(
     name="language-jobs",
     read=_read_job,
     answers=shaped(_JobResult, _job),
-    operation=LongOperation(poll=_poll, progress=operations.progress, present=_present, running=_is_running),
+    operation=LongOperation(
+        poll=_poll, progress=partial(operations.progress, more=_STATES), present=_present, running=_is_running
+    ),
 )
 
 

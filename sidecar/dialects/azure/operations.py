@@ -31,11 +31,11 @@ ID: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
 _PROGRESS: Final[Mapping[str, Progress]] = MappingProxyType({
     "notstarted": Progress.RUNNING, "running": Progress.RUNNING, "succeeded": Progress.SUCCEEDED,
     "failed": Progress.FAILED, "canceled": Progress.FAILED, "cancelled": Progress.FAILED, "skipped": Progress.FAILED,
-    "validationfailed": Progress.FAILED, "cancelling": Progress.RUNNING, "partiallycompleted": Progress.FAILED,
-    "partiallysucceeded": Progress.FAILED,
+    "validationfailed": Progress.FAILED,
 })  # fmt: skip
 """What the states mean, in lower case, as SDKs compare them."""
 
+_NO_MORE: Final[Mapping[str, Progress]] = MappingProxyType({})
 _NAME: Final = re.compile(rb'[{,]?[ \t\n\r]*+"((?:[^"\\]|\\.)*+)"[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
 _SLASHES: Final = re.compile(r"/{2,}")
 _BLANKS: Final = re.compile(rb"[ \t\n\r]*+")
@@ -69,10 +69,11 @@ POLL: Final = Endpoint("operation", Kind.OTHER, BodyForm.NONE, nothing, OPAQUE, 
 """A call that asks about an operation, or deletes its result."""
 
 
-def progress(body: bytes) -> Progress:
-    """What a poll's answer says of its operation."""
+def progress(body: bytes, more: Mapping[str, Progress] = _NO_MORE) -> Progress:
+    """What a poll's answer says of its operation. *more*: states of this service alone, in lower case."""
     try:
-        return _PROGRESS.get(_STATUS.decode(body).status.lower(), Progress.UNKNOWN)
+        state = _STATUS.decode(body).status.lower()
+        return _PROGRESS.get(state) or more.get(state, Progress.UNKNOWN)
     except UNREADABLE:
         return Progress.UNKNOWN
 
