@@ -73,7 +73,7 @@ STATES = {
     **dict.fromkeys(["notStarted", "NotStarted", "running", "Running"], (Progress.RUNNING, Completeness.UNFINISHED)),
     **dict.fromkeys(["succeeded", "Succeeded"], (Progress.SUCCEEDED, Completeness.WHOLE)),
     **dict.fromkeys(["failed", "Failed", "canceled", "Cancelled", "skipped"], (Progress.FAILED, Completeness.FAILED)),
-    "partiallyCompleted": (Progress.FAILED, Completeness.FAILED),
+    "partiallyCompleted": (Progress.UNKNOWN, Completeness.UNKNOWN_FINISH),
     "done": (Progress.UNKNOWN, Completeness.UNKNOWN_FINISH),
     "": (Progress.UNKNOWN, Completeness.MISSHAPEN),
 }
