@@ -317,6 +317,9 @@ class Dialect:
     longest first. *placed*: a call's target as the region with that URL knows it, None where all know the same.
     *resources*: how base URLs name a resource, None where they name none. *request_id*: the answer's
     field in which an SDK looks for the call's id (lower case), ``b""`` for none.
+
+    *document_paths*: shell patterns that match every path (after the service's prefix) whose calls take documents
+    (``Kind.OCR``).
     """
 
     name: str
@@ -342,6 +345,7 @@ class Dialect:
     microsoft_tokens: bool = False
     placed: Callable[[bytes, str], bytes] | None = None
     request_id: bytes = b""
+    document_paths: tuple[str, ...] = ()
 
     def is_own(self, host: str) -> bool:
         """Whether *host*, in lower case, is one of the vendor's own."""

@@ -18,6 +18,7 @@ from sidecar.net.plain_file import open_plain
 from sidecar.settings.build import build
 from sidecar.settings.cautions import cautions
 from sidecar.settings.checks import check
+from sidecar.settings.document_checks import unencrypted, with_effect, withheld
 from sidecar.settings.mounted import NEEDED, unfit, unsealed
 from sidecar.settings.overrides import Override, apply, from_environment, from_options
 from sidecar.settings.pasted import hide, pasted
@@ -53,9 +54,10 @@ def load(
     The rules of the file or folder *path*, with what *environ* and *overrides* (``{"listen.port": 7500}``) set.
 
     None reads ``/etc/sidecar`` if that holds a file, and otherwise gives the built-in settings. A folder holds exactly
-    one ``*.yaml`` or ``*.yml``. *strict* refuses unknown keys, a Redis without a secret file, and mounted files that
-    are there but unfit. Without it these are warnings: an unknown key switches off the cache that it was meant for, a
-    Redis without a secret file is not used, and the users of an unfit file deal with it. *here*: the rules are for a
+    one ``*.yaml`` or ``*.yml``. *strict* refuses unknown keys, a Redis without a secret file, answers to documents that
+    would stand unencrypted in Redis for long, and mounted files that are there but unfit. Without it these are
+    warnings: an unknown key switches off the cache that it was meant for, as such documents do, a Redis without a
+    secret file is not used, and the users of an unfit file deal with it. *here*: the rules are for a
     process that starts now, so the trust anchors that they name must be there and fit. *running*: that process works by
     an earlier configuration, so a file without content is a problem (somebody is writing it, or the disk is full), and
     so are one without any known key and one that can be read only once. Raises ``ConfigError`` with every problem, in
@@ -73,11 +75,12 @@ def load(
     if running and reading.foreign:
         raise ConfigError((f"{name}: holds no key of a configuration; was another file put in its place?",))
     lacking = list(unsealed(reading))
+    exposed = list(unencrypted(reading))
     secrets = list(pasted(reading))
     wrong = {problem.path for problem in secrets}
     files = [*secrets, *(problem for problem in unfit(reading, here=here) if problem.path not in wrong)]
     if strict:
-        problems += [*reading.unknown, *lacking, *files]
+        problems += [*reading.unknown, *lacking, *exposed, *files]
     elif here:
         problems += _needed(files)
     if problems:
@@ -85,12 +88,15 @@ def load(
     if not strict:
         hide(reading)
     rules = build(reading.values, state_dir=_state_dir(environ))
+    noticed = [*warnings(reading.unknown), *left_alone(lacking), *with_effect(exposed), *files, *cautions(reading)]
     return replace(
         rules,
-        routes=mute(rules.routes, reading.unknown),
+        routes=withheld(
+            mute(rules.routes, reading.unknown), {rules.routes[int(each.path[1])].name for each in exposed}
+        ),
         source=name,
         revision=_revision(text, changes),
-        warnings=(*in_order([*warnings(reading.unknown), *left_alone(lacking), *files, *cautions(reading)]), *strange),
+        warnings=(*in_order(noticed), *strange),
     )
 
 

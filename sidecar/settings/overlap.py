@@ -1,7 +1,7 @@
 """
 Whether two routes may take the same call.
 
-The rule: when in doubt, they may. Two patterns with wildcards are always in doubt.
+The rule: when in doubt, they may. Two patterns with wildcards are in doubt unless they begin or end differently.
 """
 
 from __future__ import annotations
@@ -27,10 +27,24 @@ def may_overlap(one: Match, other: Match) -> bool:
 
 def _both(one: str, other: str) -> bool:
     """Whether a text may match both patterns; an empty one matches everything."""
-    if not one or not other or (_is_wild(one) and _is_wild(other)):
+    if not one or not other:
         return True
+    if _is_wild(one) and _is_wild(other):
+        return _agree(_ends(one), _ends(other))
     return fnmatchcase(one, other) if _is_wild(other) else fnmatchcase(other, one)
 
 
 def _is_wild(pattern: str) -> bool:
     return not _WILD.isdisjoint(pattern)
+
+
+def _ends(pattern: str) -> tuple[str, str]:
+    """What *pattern* has before its first wildcard, and after its last one backwards; a set may end anywhere."""
+    before = pattern[: min(at for at, sign in enumerate(pattern) if sign in _WILD)]
+    after = pattern[max(at for at, sign in enumerate(pattern) if sign in _WILD | {"]"}) + 1 :]
+    return before, after[::-1]
+
+
+def _agree(ends: tuple[str, str], others: tuple[str, str]) -> bool:
+    """Whether a text may begin and end as both say."""
+    return all(one.startswith(other) or other.startswith(one) for one, other in zip(ends, others, strict=True))
