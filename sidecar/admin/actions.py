@@ -182,11 +182,16 @@ class _Region(Struct, forbid_unknown_fields=True):
     lasting: str | None = field(default=None, name="for")
 
 
+class _Erasure(_Purge, forbid_unknown_fields=True):
+    wait: str | None = None
+
+
 _PURGE, _MODE, _REGION = json.Decoder(_Purge), json.Decoder(_Mode), json.Decoder(_Region)
+_ERASURE = json.Decoder(_Erasure)
 
 _NO_JSON = frozenset({Unsafe.INVALID_UTF8, Unsafe.NESTING, Unsafe.INVALID_JSON, Unsafe.LONE_SURROGATE})
 
-ActionBody = TypeVar("ActionBody", _Purge, _Mode, _Region)
+ActionBody = TypeVar("ActionBody", _Purge, _Mode, _Region, _Erasure)
 
 
 def roughly(seconds: float) -> str:
@@ -200,10 +205,19 @@ def roughly(seconds: float) -> str:
 
 def purge_request(body: bytes, *, fleet: bool) -> PurgeRequest:
     """``{"scope": …, "value": …, "dry_run": …}``; the value of ``request`` is base64. Raises ``Refused``."""
-    said = _read(_PURGE, body)
+    return _purge(_read(_PURGE, body), len(body), fleet=fleet)
+
+
+def read_erasure(body: bytes, *, fleet: bool) -> tuple[PurgeRequest, str | None]:
+    """The same with a member ``wait``, which is returned as it was written. Raises ``Refused``."""
+    said = _read(_ERASURE, body)
+    return _purge(said, len(body), fleet=fleet), said.wait
+
+
+def _purge(said: _Purge, size: int, *, fleet: bool) -> PurgeRequest:
     if said.scope == "request":
         return PurgeRequest(said.scope, "", _request(said.value), said.dry_run, fleet)
-    if len(body) > SMALL_BYTES:
+    if size > SMALL_BYTES:
         raise _too_large()
     return PurgeRequest(said.scope, _value(said.scope, said.value), b"", said.dry_run, fleet)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -30,6 +31,7 @@ from sidecar.admin.actions import (
     region_request,
     reload_request,
 )
+from sidecar.admin.erasure import EraseRequest, Receipt, erase_request
 from sidecar.core.events import TellEvent
 from sidecar.errors import ConfigError, Refused
 
@@ -41,10 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ControlServer",
+    "EraseRequest",
     "ModeRequest",
     "ModeResult",
     "PurgeRequest",
     "PurgeResult",
+    "Receipt",
     "RegionRequest",
     "RegionResult",
     "ReloadRequest",
@@ -57,7 +61,10 @@ MALFORMED = "malformed-request"
 BODY_SECONDS = 10.0
 """How long a request's body may take."""
 
-_OFFERS = "there is GET /api/status and /api/regions, and POST /api/purge, /api/mode, /api/regions and /api/reload"
+_OFFERS = (
+    "there is GET /api/status and /api/regions, and POST /api/purge, /api/erase, /api/mode, /api/regions and "
+    "/api/reload"
+)
 
 _HEADERS = {"server": "sidecar", "cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -75,8 +82,8 @@ Done = TypeVar("Done", bound=Audited)
 
 class ControlServer:
     """
-    The control server. *purge*, *mode*, *region* and *reload* act, and may raise ``Refused`` with a message for the
-    caller. *status* and *regions* are asked at each request, and must hold no secret; the member ``mode`` of
+    The control server. *purge*, *erase*, *mode*, *region* and *reload* act, and may raise ``Refused`` with a message
+    for the caller. *status* and *regions* are asked at each request, and must hold no secret; the member ``mode`` of
     the first is a ``ModeResult``, the member ``regions`` of the second a list of ``Standing``. *report* gets internal
     errors.
 
@@ -88,6 +95,7 @@ class ControlServer:
         self,
         *,
         purge: Callable[[PurgeRequest], Awaitable[PurgeResult]],
+        erase: Callable[[EraseRequest], Awaitable[Receipt]],
         mode: Callable[[ModeRequest], Awaitable[ModeResult]],
         region: Callable[[RegionRequest], Awaitable[RegionResult]],
         reload: Callable[[ReloadRequest], Awaitable[ReloadResult]],
@@ -98,6 +106,7 @@ class ControlServer:
         token_file: str = "",
     ) -> None:
         self._purge = purge
+        self._erase = erase
         self._mode = mode
         self._region = region
         self._reload = reload
@@ -136,6 +145,7 @@ class ControlServer:
         app.router.add_get("/api/status", self._on_status, allow_head=False)
         app.router.add_get("/api/regions", self._on_regions, allow_head=False)
         app.router.add_post("/api/purge", self._on_purge)
+        app.router.add_post("/api/erase", self._on_erase)
         app.router.add_post("/api/mode", self._on_mode)
         app.router.add_post("/api/regions", self._on_region)
         app.router.add_post("/api/reload", self._on_reload)
@@ -202,6 +212,13 @@ class ControlServer:
 
     async def _on_purge(self, request: web.Request) -> web.Response:
         return await self._act(request, "purge", purge_request, self._purge)
+
+    async def _on_erase(self, request: web.Request) -> web.Response:
+        async def erase(asked: EraseRequest) -> Receipt:
+            token, peer = self._admit(request), _peer(request)
+            return await self._erase(replace(asked, by=f"token {token} from {peer}" if token else f"{peer}, no token"))
+
+        return await self._act(request, "erase", erase_request, erase)
 
     async def _on_mode(self, request: web.Request) -> web.Response:
         return await self._act(request, "mode", mode_request, self._mode)

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from sidecar.app.clocks import running
+from sidecar.app.fleet_erasure import FleetErasure
 from sidecar.core.cache.purges import Purges, Scope
 from sidecar.core.events import TellEvent
 from sidecar.core.key.keyring import Keyring
-from sidecar.core.model import Entry, Key
+from sidecar.core.model import Entry, Key, Position
 from sidecar.core.region.regions import Order, Place
 from sidecar.core.rules import Mode, RedisRule, SealRule
+from sidecar.fleet.confirmation import Confirmation, Confirmations, Confirmed
 from sidecar.fleet.lease import Leases
 from sidecar.fleet.news import News
 from sidecar.fleet.operations import FleetOperations
@@ -32,6 +34,7 @@ from sidecar.redis_link.link import RedisLink
 from sidecar.redis_link.login import LoginSource
 from sidecar.redis_link.names import RedisNames
 from sidecar.store.redis import RedisRemote
+from sidecar.store.redis_erase import RedisEraser
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.values import Values
 
@@ -52,7 +55,8 @@ class Fleet:
     The parts of *rule*. *limit* is the largest entry that is kept, bytes; *shared* are the services whose breakers the
     fleet shares; *lookup* finds addresses; *logins* are those of the rule's credential, None without one; *on_purge*
     and *on_mode* are those of ``PurgeLog``, *on_orders* and *on_learn* those of ``FleetRegions``; *on_command* that of
-    ``RedisLink``; *revision* is that of the rules in use.
+    ``RedisLink``; *revision* is that of the rules in use; *confirmed* is what it confirms: the name
+    of this pod, the place in the log up to which purges are carried out, and how many entries they have taken.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Fleet:
         on_learn: Callable[[Place, float | None], None],
         on_command: Callable[[str, float], None],
         revision: Callable[[], str],
+        confirmed: Callable[[], tuple[str, Position, int]],
     ) -> None:
         self._rule = rule
         self._spawn = spawn
@@ -123,6 +128,7 @@ class Fleet:
             on_learn=on_learn,
             tell=tell,
         )
+        notes = Confirmed(names, self.seal)
         self.presence = Presence(
             self.link,
             names,
@@ -131,6 +137,7 @@ class Fleet:
             draw=random.random,
             spawn=spawn,
             revision=revision,
+            note=lambda: notes.write(Confirmation(*confirmed())),
         )
         self.quota = FleetQuota(self.link, names, timeout=rule.timeout, spawn=spawn)
         self._leases = leases = Leases(
@@ -161,6 +168,13 @@ class Fleet:
         )
         self.operations = FleetOperations(
             self.link, names, self.seal, keyring, admits=self.remote.admits, timeout=rule.timeout, report=report
+        )
+        values = RedisEraser(
+            self.link, Values(self.link.client), names, self.seal, keyring, budget=leases.budget, limit=limit
+        )
+        confirmations = Confirmations(self.presence, names, self.seal)
+        self.erasure = FleetErasure(
+            self.log, purges, confirmations, values, announce=lambda: self.news.tell(b"e"), clock=running
         )
         self.news.subscribe(b"p", lambda _: self.log.nudge())
         self.news.subscribe(b"r", lambda _: self.regions.nudge())

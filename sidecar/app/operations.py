@@ -24,7 +24,7 @@ from sidecar.admin.actions import (
     RegionResult,
 )
 from sidecar.core.cache.purges import Purges, Scope, ScopeKind, taking
-from sidecar.core.model import Position
+from sidecar.core.model import Key, Position
 from sidecar.core.region.regions import ORDERS, Order, Regions, Standing
 from sidecar.core.rules import Mode, Service
 from sidecar.core.term import Term, term
@@ -61,7 +61,8 @@ class Operations:
     """
     The actions. *mode* and *services* are the configuration's. *forget* makes the listener judge requests anew.
     *on_mode* is called with the former mode after each change of the mode in force, whoever made it. *now* is
-    wall-clock seconds, *clock* seconds that run on. *log* and *orders* are None if there is no fleet.
+    wall-clock seconds, *clock* seconds that run on. *log* and *orders* are None if there is no fleet. *on_purge* is
+    called after each purge in this process, whoever asked for it.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Operations:
         self._sweeping = False
         self.log: FleetLog | None = None
         self.orders: Orders | None = None
+        self.on_purge: Callable[[tuple[Scope, ...]], None] = lambda _: None
         self.purged = 0
 
     def __repr__(self) -> str:
@@ -133,6 +135,7 @@ class Operations:
         self.purged += len(scopes)
         self._flights.detach(scopes)
         self._sweeping = self._memory.purge(scopes)
+        self.on_purge(scopes)
 
     def take_mode(self, mode: Mode | None, until: float) -> None:
         """The fleet's mode, or its end, wall clock, has changed; None: it has none."""
@@ -172,8 +175,8 @@ class Operations:
 
     async def purge(self, asked: PurgeRequest) -> PurgeResult:
         """Purge here, and in the fleet where that was asked for; with ``dry_run`` count only."""
-        scope = self._scope(asked)
-        entries = await self._count(scope)
+        scope, _ = self.named(asked)
+        entries = await self.count(scope)
         if asked.dry_run:
             return PurgeResult(entries, "", "local")
         if self.log is None or not asked.fleet:
@@ -261,9 +264,11 @@ class Operations:
         if region not in regions:
             raise Refused(404, "unknown-region", _unknown(f"{service} has no region {region}", region, regions))
 
-    def _scope(self, asked: PurgeRequest) -> Scope:
+    def named(self, asked: PurgeRequest) -> tuple[Scope, Key | None]:
+        """The scope that is asked for, and the whole key if that is known. Raises ``Refused``."""
         if asked.scope == "request":
-            return self._scope_of_request(asked.request)
+            of_request = self._key_of_request(asked.request)
+            return Scope(ScopeKind.KEY, of_request.address.hex()), of_request
         if asked.scope == "request-id":
             key = self._proxy.ids.key(asked.value)
             if key is None:
@@ -273,17 +278,17 @@ class Operations:
                     "this process has not answered that call lately, or not from a key; ids are known to the process "
                     "that gave them, for its last few thousand calls",
                 )
-            return Scope(ScopeKind.KEY, key.address.hex())
-        return Scope(ScopeKind(asked.scope), asked.value)
+            return Scope(ScopeKind.KEY, key.address.hex()), key
+        return Scope(ScopeKind(asked.scope), asked.value), None
 
-    def _scope_of_request(self, raw: bytes) -> Scope:
+    def _key_of_request(self, raw: bytes) -> Key:
         head, body = read_request(raw, self._port(), {service.port for service in self._services if service.port})
         if head is None:
             raise Refused(400, "no-request", "the file holds no HTTP request: a request line, fields, an empty line")
         key = self._proxy.key_of(head, body)
         if key is None:
             raise Refused(400, "no-key", "this request is never looked up, so it has no entry; see `sidecar explain`")
-        return Scope(ScopeKind.KEY, key.address.hex())
+        return key
 
     async def entries_by_route(self) -> Mapping[str, int]:
         """How many entries memory holds, by the route that stored them."""
@@ -293,7 +298,8 @@ class Operations:
             await asyncio.sleep(0)
         return found
 
-    async def _count(self, scope: Scope) -> int:
+    async def count(self, scope: Scope) -> int:
+        """How many entries memory holds that a purge of *scope* removes."""
         taken, found = taking((scope,)), 0
         for entries in self._memory.walk():
             found += sum(taken(key, held) for key, held in entries)

@@ -81,6 +81,7 @@ class Sidecar:
         self.proxy = parts.proxy
         self.listener = parts.listener
         self.operations = parts.operations
+        self.cleaning = parts.cleaning
         self.reloads = Reloads(
             source,
             parts,
@@ -92,6 +93,7 @@ class Sidecar:
         self.health = HealthServer(self.readiness, self.metrics.exposition, parts.report, names=_names(rules))
         self.control = ControlServer(
             purge=self.operations.purge,
+            erase=parts.erasures.erase,
             mode=self.operations.change,
             region=self.operations.region,
             reload=lambda _: self.reloads.reload("api"),
@@ -127,6 +129,7 @@ class Sidecar:
             if service.port:
                 self.ports.add(await self.listener.start(rules.listen.host, service.port))
         self._sweeping = self.tasks.spawn(self._sweep(), name="sweep")
+        self._cleaning = self.tasks.spawn(self.cleaning.run(), name="clean")
         if self.reloads.source is not None:
             self._watching = self.tasks.spawn(self.reloads.watch(self.reloads.source), name="watch")
         self.ready = True
@@ -242,7 +245,7 @@ class Sidecar:
             self.operations.tick()
             self.proxy.operations.table.sweep()
             if self._parts.key_sets.changed():
-                self.proxy.forget_callers()
+                self.proxy.forget_requests()
                 self.listener.forget()
             await self.operations.sweep()
             await self.store.note_again()

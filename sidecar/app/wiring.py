@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sidecar import __version__
+from sidecar.app.cleaning import Cleaning
 from sidecar.app.clocks import Clocks
+from sidecar.app.erasure import Erasures
 from sidecar.app.operations import Operations
 from sidecar.app.revision import Revision
 from sidecar.core.cache.observation import Observations
@@ -84,6 +86,7 @@ class Parts:
     ) -> None:
         self.revision = Revision(rules, 0.0 if refused else clocks.wall(), refused=_UNUSED if refused else "")
         self.ports = ports
+        self.name = environ.get("HOSTNAME") or os.uname().nodename
         self._environ = environ
         self.clocks = clocks
         self._shared = frozenset(service.name for service in rules.services if service.breaker.shared)
@@ -218,9 +221,25 @@ class Parts:
             clock=clocks.running,
             port=port,
         )
+        self.cleaning = Cleaning(self.purges, self.flights, self.operations.sweep)
+        self.cleaning.forget.append(self._forget_requests)
+        self.operations.on_purge = self.cleaning.take
+        self.erasures = Erasures(
+            self.operations,
+            self.purges,
+            self.cleaning,
+            None if self.fleet is None else self.fleet.erasure,
+            name=self.name,
+            redis=rules.redis is not None,
+            dropped=lambda: self.memory.purged,
+            now=clocks.wall,
+        )
         if self.fleet is not None:
             self.operations.log = self.fleet.log
             self.operations.orders = self.fleet.regions
+            self.cleaning.settle = self.fleet.remote.settle
+            self.cleaning.on_confirm = self.fleet.presence.nudge
+            self.fleet.news.subscribe(b"e", lambda _: self.cleaning.overwrite())
 
     @property
     def rules(self) -> Rules:
@@ -307,7 +326,13 @@ class Parts:
             on_learn=self._on_learn,
             on_command=lambda _, seconds: self.metrics.redis(seconds),
             revision=lambda: self.rules.revision,
+            confirmed=lambda: (self.name, self.cleaning.confirmed, self.memory.purged),
         )
+
+    def _forget_requests(self, _: tuple[Scope, ...]) -> None:
+        """A purge: what is remembered of requests may be what it is about, and is learnt again as they come."""
+        self.proxy.forget_requests()
+        self.listener.forget()
 
     def _on_learn(self, place: Place, open_for: float | None) -> None:
         """Another process has found a region failing, or working again."""

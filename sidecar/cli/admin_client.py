@@ -71,12 +71,12 @@ def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> Com
     Purge by *scope*: ``route tag service key request request-id partition all``, and its *value*: the bytes of an
     HTTP request for ``request``, ``""`` for ``all``.
     """
-    text = base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
-    done = _call(rules, PurgeResult, "/api/purge", {"scope": scope, "value": text, "dry_run": dry_run})
+    body = purge_body(scope, value, dry_run=dry_run)
+    done = call(rules, PurgeResult, "/api/purge", body)
     if isinstance(done, CommandResult):
         return done
     count = f"{done.entries} {'entry' if done.entries == 1 else 'entries'}"
-    notes = tuple(_unknown_name(rules, scope, text))
+    notes = tuple(_unknown_name(rules, scope, str(body["value"])))
     if dry_run:
         return CommandResult(0, f"would purge {count} of this process", notes)
     if done.fleet == "done":
@@ -84,6 +84,12 @@ def purge(rules: Rules, scope: str, value: str | bytes, *, dry_run: bool) -> Com
     if done.fleet == "local" and rules.redis is not None:
         notes = (*notes, "what Redis has of it may come back from there")
     return CommandResult(0, f"purged {count} of this process", (*notes, _not_yet(rules, done.fleet)))
+
+
+def purge_body(scope: str, value: str | bytes, *, dry_run: bool) -> Mapping[str, object]:
+    """What a purge, or an erasure, is asked for with."""
+    text = base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+    return {"scope": scope, "value": text, "dry_run": dry_run}
 
 
 def slip(rules: Rules, scope: str, name: str) -> CommandResult | None:
@@ -98,7 +104,7 @@ def change_mode(rules: Rules, mode: str, lasting: str | None) -> CommandResult:
     Change to *mode*, for as long as *lasting* says (``30m``). None: for 30 days in the fleet, and in a single process
     until the mode is changed again.
     """
-    done = _call(rules, ModeResult, "/api/mode", {"mode": mode} | ({} if lasting is None else {"for": lasting}))
+    done = call(rules, ModeResult, "/api/mode", {"mode": mode} | ({} if lasting is None else {"for": lasting}))
     if isinstance(done, CommandResult):
         return done
     if done.fleet == "done":
@@ -108,19 +114,19 @@ def change_mode(rules: Rules, mode: str, lasting: str | None) -> CommandResult:
 
 def show_mode(rules: Rules) -> CommandResult:
     """The mode in force, and how long."""
-    status = _call(rules, _Status, "/api/status")
+    status = call(rules, _Status, "/api/status")
     return status if isinstance(status, CommandResult) else CommandResult(0, _mode(status.mode))
 
 
 def entries_by_route(rules: Rules) -> Mapping[str, int] | None:
     """How many entries the sidecar of *rules* holds in memory, by route; None if none can be asked."""
-    status = _call(rules, _Stored, "/api/status")
+    status = call(rules, _Stored, "/api/status")
     return None if isinstance(status, CommandResult) else status.memory.routes
 
 
 def show_regions(rules: Rules) -> CommandResult:
     """A table of how every region stands: one line for each; no cell is empty or has a blank in it."""
-    known = _call(rules, _Regions, "/api/regions")
+    known = call(rules, _Regions, "/api/regions")
     if isinstance(known, CommandResult):
         return known
     rows = [_COLUMNS, *map(_row, known.regions)]
@@ -132,7 +138,7 @@ def show_regions(rules: Rules) -> CommandResult:
 def order_region(rules: Rules, action: str, service: str, region: str, lasting: str | None) -> CommandResult:
     """``stop``, ``force`` or ``auto`` (the breaker decides again) a region, for as long as *lasting* says (``30m``)."""
     body = {"service": service, "region": region, "action": action} | ({} if lasting is None else {"for": lasting})
-    done = _call(rules, RegionResult, "/api/regions", body)
+    done = call(rules, RegionResult, "/api/regions", body)
     if isinstance(done, CommandResult):
         return done
     states = sorted({each.state for each in done.regions}) or ["not called yet"]
@@ -196,10 +202,18 @@ def _unknown_name(rules: Rules, scope: str, name: str) -> Iterable[str]:
         yield f"the configuration has no {scope} {name}" + (f" (did you mean {meant}?)" if meant else "")
 
 
-def _call(
-    rules: Rules, kind: type[Result], path: str, body: Mapping[str, object] | None = None
+def call(
+    rules: Rules,
+    kind: type[Result],
+    path: str,
+    body: Mapping[str, object] | None = None,
+    *,
+    patience: float = TIMEOUT_SECONDS,
 ) -> Result | CommandResult:
-    """Ask the admin address of *rules*. Returns the answer of that *kind*, or what to report if there is none."""
+    """
+    Ask the admin address of *rules*, which may take *patience* seconds. Returns the answer of that *kind*, or what to
+    report if there is none.
+    """
     host, port = _WILDCARDS.get(rules.admin.host, rules.admin.host), rules.admin.port
     place = authority(host, port)
     if not port:
@@ -210,7 +224,7 @@ def _call(
             headers["authorization"] = f"Bearer {read_token(rules.admin_token_file).decode('ascii')}"
         except ValueError as error:
             return _failed(f"there is no token to show: {error}; run this as who may read the file")
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+    connection = http.client.HTTPConnection(host, port, timeout=patience)
     try:
         if body is None:
             connection.request("GET", path, headers=headers)
@@ -225,7 +239,7 @@ def _call(
         return _failed(f"nothing listens on {place}, the admin address of this configuration; "
                        "is the sidecar running, and with the same configuration?")  # fmt: skip
     except TimeoutError:
-        return _failed(f"{place} did not answer within {TIMEOUT_SECONDS:.0f} s; try again")
+        return _failed(f"{place} did not answer within {patience:.0f} s; try again")
     except OSError as error:
         return _failed(f"{place} cannot be reached: {error.strerror or error}; check admin.host and admin.port")
     except (http.client.HTTPException, *UNREADABLE, KeyError, TypeError):

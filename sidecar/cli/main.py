@@ -103,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     _takes_config(purge)
     _takes_scope(purge)
     purge.add_argument("--dry-run", action="store_true", help="only count")
+    purge.add_argument(
+        "--erase",
+        action="store_true",
+        help="also delete what is purged: from Redis and from the memory of every pod; prints a receipt",
+    )
+    purge.add_argument(
+        "--wait", metavar="30s", help="how long --erase waits for the other pods, 1s to 15m (default 30s)"
+    )
     purge.add_argument("--yes", action="store_true", help=_YES)
     purge.set_defaults(command=_purge)
 
@@ -235,6 +243,9 @@ def _purge(arguments: argparse.Namespace) -> int:
     from sidecar.cli.admin_client import purge, slip
     from sidecar.settings import load
 
+    if arguments.wait is not None and (not arguments.erase or seconds_of(arguments.wait) is None):
+        print("sidecar: --wait belongs to --erase, and is a duration, such as 30s or 2m", file=sys.stderr)
+        return 2
     said = {name.replace("_", "-"): getattr(arguments, name) for name in _SCOPES}
     scope, given = next(((name, value) for name, value in said.items() if value is not None), ("all", ""))
     value: str | bytes = given
@@ -253,6 +264,10 @@ def _purge(arguments: argparse.Namespace) -> int:
         and (code := _unsure(fleet=bool(rules.admin_token_file)))
     ):
         return code
+    if arguments.erase:
+        from sidecar.cli.erasing import erase
+
+        return _tell(erase(rules, scope, value, dry_run=arguments.dry_run, wait=arguments.wait))
     return _tell(purge(rules, scope, value, dry_run=arguments.dry_run))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from sidecar.redis_link.link import RedisLink
+from sidecar.redis_link.link import RedisLink, TimeBudget
 from sidecar.tasks import Spawn
 
 QUIET_SECONDS = 5.0
@@ -20,6 +20,9 @@ QUIET_SECONDS = 5.0
 
 PAUSE_SECONDS = 2.0
 """The longest time between two tries to subscribe; the shortest is half of it."""
+
+TELL_SECONDS = 0.5
+"""The time for sending one piece of news."""
 
 LONGEST = 1024
 """The most bytes of one piece of news. Longer ones are not ours, and are ignored."""
@@ -78,6 +81,12 @@ class News:
     def subscribe(self, kind: bytes, hear: Hear) -> None:
         """Call *hear* with what follows ``kind:`` in each piece of news; *kind* has no colon."""
         self._hearers.setdefault(kind, []).append(hear)
+
+    async def tell(self, kind: bytes) -> None:
+        """Send a piece of news without content. Raises ``FleetAway``."""
+        await self._link.run(
+            lambda client: client.publish(self._channel, kind + b":"), TimeBudget(TELL_SECONDS), op="publish"
+        )
 
     def start(self) -> None:
         """Begin to listen."""

@@ -1,9 +1,11 @@
 """
-How many processes the fleet has at present, and by which revisions of the configuration they work.
+Which processes the fleet has at present, by which revisions of the configuration they work, and what each says of
+itself.
 
 The rule: a process counts as long as it gives signs of life. Each writes itself every few seconds into one sorted set,
-with the time of Redis' own clock, and removes those that have been silent for too long; its revision likewise. While
-Redis is away, full, or answers nonsense, the last count holds.
+with the time of Redis' own clock, and removes those that have been silent for too long; its revision likewise. What it
+says of itself is a sealed note beside the set, which lasts as long as its sign of life. While Redis is away, full, or
+answers nonsense, the last count holds.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sidecar.errors import FleetAway
 from sidecar.redis_link.link import RedisLink, Script, TimeBudget
 from sidecar.redis_link.names import RedisNames
-from sidecar.redis_link.shapes import misshapen
+from sidecar.redis_link.shapes import misshapen, number, pairs
 from sidecar.tasks import Spawn
 
 BEAT_SECONDS: Final = 3.0
@@ -46,7 +48,8 @@ def _read(reply: Any) -> tuple[int, tuple[str, ...]]:
 
 _BEAT = Script(
     """
--- KEYS: the set, that of revisions. ARGV: who, milliseconds of life, 1 to leave, revision, the most of them.
+-- KEYS: the set, that of revisions, the note. ARGV: who, milliseconds of life, 1 to leave, revision, the most of them,
+-- what this process says of itself ('' for nothing).
 local time = redis.pcall('TIME')
 if time.err then return {0} end
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -62,6 +65,8 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - ARG
 redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now + ARGV[2]), '+inf')  -- of a clock that went back
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local answer = {redis.call('ZCARD', KEYS[1])}
+if ARGV[3] == '1' then redis.call('DEL', KEYS[3])
+elseif ARGV[6] ~= '' then redis.pcall('SET', KEYS[3], ARGV[6], 'PX', ARGV[2]) end
 if ARGV[3] ~= '1' then redis.pcall('ZADD', KEYS[2], string.format('%.0f', now), ARGV[4]) end
 redis.pcall('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now - ARGV[2]))
 redis.pcall('ZREMRANGEBYSCORE', KEYS[2], string.format('(%.0f', now + ARGV[2]), '+inf')
@@ -75,11 +80,39 @@ return answer
 )
 
 
+class Member(NamedTuple):
+    """A process of the fleet: seconds since its last sign of life, and its sealed *note*, None if it has none."""
+
+    quiet_seconds: float
+    note: bytes | None
+
+
+def _members(reply: Any) -> list[bytes]:
+    """Read the answer of ``_MEMBERS``: the milliseconds of Redis' clock, then members and their signs of life."""
+    if type(reply) is not list or len(reply) % 2 != 1 or any(type(item) is not bytes for item in reply):
+        raise misshapen()
+    return reply
+
+
+_MEMBERS = Script(
+    """
+-- KEYS: the set. Returns the time, then each member and the time of its last sign of life.
+local time = redis.call('TIME')
+local members = redis.call('ZREVRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+table.insert(members, 1, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+return members
+""",
+    "members",
+    _members,
+)
+
+
 class Presence:
     """
-    This process as *member*, 12 bytes that no other process has, at present on *revision*. *clock* is monotonic
-    seconds, *draw* uniform in [0, 1), *spawn* owns the task; *life* as ``LIFE_SECONDS``. *failures* counts signs that
-    were not answered well; *revisions* are those by which processes worked at the last count, the latest sign first.
+    This process as *member*, 12 bytes that no other process has, at present on *revision*. *note* is what it says of
+    itself, sealed, ``b""`` for nothing. *clock* is monotonic seconds, *draw* uniform in [0, 1), *spawn* owns the task;
+    *life* as ``LIFE_SECONDS``. *failures* counts signs that were not answered well; *revisions* are those by which
+    processes worked at the last count, the latest sign first.
     """
 
     def __init__(
@@ -92,6 +125,7 @@ class Presence:
         draw: Callable[[], float],
         spawn: Spawn,
         revision: Callable[[], str] = str,
+        note: Callable[[], bytes] = bytes,
         life: float = LIFE_SECONDS,
     ) -> None:
         self._link = link
@@ -101,6 +135,7 @@ class Presence:
         self._draw = draw
         self._spawn = spawn
         self._revision = revision
+        self._note = note
         self._life = life
         self._counts: deque[tuple[float, int]] = deque()
         self._returned = asyncio.Event()
@@ -126,6 +161,33 @@ class Presence:
         """Begin to give signs of life."""
         self._beating = self._spawn(self._beat_on(), name="presence")
 
+    def nudge(self) -> None:
+        """What this process says of itself is new: give the next sign of life now."""
+        self._returned.set()
+
+    @property
+    def member(self) -> bytes:
+        """The name of this process among the ``members``."""
+        return self._member.encode("ascii")
+
+    async def members(self) -> dict[bytes, Member]:
+        """The processes that count at present. Raises ``FleetAway``."""
+        now, *found = await self._link.evaluate(_MEMBERS, [self._names.pods], [], TimeBudget(OWN_SECONDS))
+        signs = pairs(found)
+        members: dict[bytes, Member] = {}
+        for member, sign in zip(signs[::2], signs[1::2], strict=True):
+            quiet = (number(now) - number(sign)) / 1000
+            if quiet <= self._life:
+                members[member] = Member(quiet, await self._read_note(member))
+        return members
+
+    async def _read_note(self, member: bytes) -> bytes | None:
+        where = self._names.standing(member)
+        note = await self._link.run(lambda client: client.get(where), TimeBudget(OWN_SECONDS), op="get")
+        if note is not None and type(note) is not bytes:
+            raise misshapen()
+        return note
+
     async def close(self) -> None:
         """Give no more signs, and sign off if Redis can be asked; once is enough."""
         if self._beating is not None:
@@ -150,8 +212,9 @@ class Presence:
         self._counts.append((now, count))
 
     async def _sign(self, *, leave: bool) -> tuple[int, tuple[str, ...]]:
-        keys = [self._names.pods, self._names.revisions]
-        arguments = [self._member, int(self._life * 1000), int(leave), self._revision(), MOST_REVISIONS]
+        keys = [self._names.pods, self._names.revisions, self._names.standing(self.member)]
+        life = int(self._life * 1000)
+        arguments = [self._member, life, int(leave), self._revision(), MOST_REVISIONS, self._note()]
         found: tuple[int, tuple[str, ...]]
         found = await self._link.evaluate(_BEAT, keys, arguments, TimeBudget(OWN_SECONDS))
         if not found[0] and not leave:

@@ -132,9 +132,9 @@ class Proxy:
         self._origin.lease_wait = rules.lease_wait
         self.operations.follower.limit = rules.memory.max_entry_bytes
 
-    def forget_callers(self) -> None:
-        """Other tokens are valid from now on: callers are identified again."""
-        self._lookup.forget_callers()
+    def forget_requests(self) -> None:
+        """Let go of the heads and bodies of earlier requests. The listener must forget its heads before an await."""
+        self._lookup.forget_requests()
 
     @property
     def deciding_fields(self) -> Mapping[bytes, bool]:

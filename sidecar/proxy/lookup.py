@@ -61,8 +61,8 @@ class CallReader:
         self.plans = plans
         self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
 
-    def forget_callers(self) -> None:
-        """Other tokens are valid from now on: callers are identified again."""
+    def forget_requests(self) -> None:
+        """Let go of every head and body that is remembered, so that callers are identified again, too."""
         self.plans.forget()
         self._calls = Memo(_MEMO_CALLS, _MEMO_BYTES)
 

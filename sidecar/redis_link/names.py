@@ -59,6 +59,10 @@ class RedisNames:
         """The key of the answers that served calls with a tag, by its *digest*: in the slot of the log."""
         return b"%bt:%b" % (self._log, digest)
 
+    def standing(self, member: bytes) -> bytes:
+        """The key of what the process *member* says of itself, in the slot of ``pods``."""
+        return b"%b:%b" % (self.pods, member)
+
     def quota(self, route: str) -> bytes:
         """
         The key of what the fleet's calls of *route* have taken. No secret is in the digest, so processes share one

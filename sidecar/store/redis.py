@@ -147,6 +147,16 @@ class RedisRemote:
             self._report(error)
         return taken
 
+    async def settle(self) -> None:
+        """
+        There are new purges: let go of the waiting entries that they remove, and wait for the writes under way. Each
+        later write asks the purges first.
+        """
+        self.behind.discard(self.admits)
+        await self.behind.settle()
+        await self.leases.flush()
+        self.seal.forget()
+
     @property
     def unwritten(self) -> int:
         """How many entries, and other writes, are not in Redis yet."""

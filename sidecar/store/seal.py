@@ -98,6 +98,10 @@ class Seal:
         how = "encrypting" if self.rule.encrypt else "authenticating"
         return f"<Seal {how}, {self.plain_bytes} bytes as {self.sealed_bytes}, {self.faults.total()} not opened>"
 
+    def forget(self) -> None:
+        """Let go of the buffers of decompressors: each holds part of what it has read last."""
+        self._expander = _Expander()
+
     def seal(self, name: bytes, key: Key, entry: Entry) -> bytes:
         """The envelope of *entry*, to be stored under *name*, by the keyring's first secret."""
         packed = pack(key, entry)

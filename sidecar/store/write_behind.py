@@ -45,7 +45,7 @@ class WriteBehind:
         self._max_entries = max_entries
         self._waiting: dict[Key, Entry] = {}
         self._draining: asyncio.Task[None] | None = None
-        self._writing = False
+        self._writing: asyncio.Future[None] | None = None  # done when the write under way has ended
         self.bytes = 0
         self.drops = 0
         self.written = 0
@@ -61,7 +61,7 @@ class WriteBehind:
     @property
     def unwritten(self) -> int:
         """How many entries wait or are being written."""
-        return self.depth + self._writing
+        return self.depth + (self._writing is not None)
 
     def put(self, key: Key, entry: Entry) -> bool:
         """Queue *entry* for writing. Returns whether there was room."""
@@ -84,10 +84,22 @@ class WriteBehind:
         if entry is not None:
             self.bytes -= entry.size
 
+    def discard(self, admits: Callable[[Key, Entry], bool]) -> None:
+        """Drop the waiting entries that *admits* does not allow, instead of holding them until their turn."""
+        for key, entry in list(self._waiting.items()):
+            if not admits(key, entry):
+                self.cancel(key)
+                self.drops += 1
+
     async def flush(self) -> None:
         """Wait until all that is here has been written or dropped."""
         if self._draining is not None:
             await asyncio.wait([self._draining])
+
+    async def settle(self) -> None:
+        """Wait until the write that is under way now, if any, has ended."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
 
     async def close(self, seconds: float) -> None:
         """Write what waits, for at most *seconds*; the rest is dropped."""
@@ -103,9 +115,12 @@ class WriteBehind:
             key = next(iter(self._waiting))
             entry = self._waiting.pop(key)
             self.bytes -= entry.size
-            self._writing = True
-            kept = await self._write(key, entry)
-            self._writing = False
+            self._writing = asyncio.get_running_loop().create_future()
+            try:
+                kept = await self._write(key, entry)
+            finally:
+                self._writing.set_result(None)
+                self._writing = None
             if kept:
                 self.written += 1
             else:

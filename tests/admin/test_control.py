@@ -20,6 +20,7 @@ from sidecar.admin.control import (
     ReloadRequest,
     ReloadResult,
 )
+from sidecar.admin.erasure import ErasedPlace, EraseRequest, PodReceipt, Receipt
 from sidecar.core.region.regions import Standing
 from sidecar.core.rules import Mode
 from sidecar.errors import ConfigError, Refused
@@ -49,6 +50,13 @@ class Process:
             raise self.problem
         return PurgeResult(3, "0a:7" if request.fleet else "", "done" if request.fleet else "local")
 
+    async def erase(self, request: EraseRequest) -> Receipt:
+        self.asked.append(request)
+        if self.problem is not None:
+            raise self.problem
+        pods = (PodReceipt("one", 1, "2026-01-01T00:00:00Z"), PodReceipt("two", 0, why="gives no sign of life"))
+        return Receipt("every answer", request.by, "a", "b", "0a:7", False, False, pods, (ErasedPlace("Redis", 2),))
+
     async def mode(self, request: ModeRequest) -> ModeResult:
         self.asked.append(request)
         return ModeResult(request.mode, request.seconds, "pending" if request.fleet else "local")
@@ -76,7 +84,7 @@ class Process:
 
     def server(self, token_file=""):
         return ControlServer(
-            purge=self.purge, mode=self.mode, region=self.region, reload=self.reload,
+            purge=self.purge, erase=self.erase, mode=self.mode, region=self.region, reload=self.reload,
             status=self.status, regions=self.regions, audit=self.audit, report=self.reports.append,
             token_file=str(token_file),
         )  # fmt: skip
@@ -183,6 +191,35 @@ async def test_a_purge_by_a_request(process, port):
     assert (len(raw), "") == (process.lines[0]["bytes"], process.lines[0]["value"])
 
 
+async def test_an_erasure(process, guarded):
+    """Its receipt says who asked; its audit line names who has not confirmed."""
+    status, _, answer = await ask(guarded, "/api/erase", {**ALL, "wait": "2m"}, headers=bearer())
+
+    ((asked,), (line,)) = process.asked, process.lines
+
+    assert (200, f"token {line['token']} from 127.0.0.1") == (status, answer["by"])
+    assert EraseRequest(PurgeRequest("all", "", b"", dry_run=False, fleet=True), 120.0, answer["by"]) == asked
+    assert {
+        "event": "admin-erase", "level": "info", "peer": "127.0.0.1", "token": line["token"], "scope": "all",
+        "value": "", "bytes": 0, "dry_run": False, "wait": 120.0, "what": "every answer", "position": "0a:7",
+        "erased": 3, "pods": 2, "not_confirmed": "two", "complete": False, "result": "done",
+    } == line  # fmt: skip
+    assert TOKEN not in repr(line) + repr(answer)
+
+
+async def test_an_erasure_without_a_token_is_local(process, port):
+    """As a purge; a wait that is none is refused before anything is done."""
+    await ask(port, "/api/erase", ALL)
+    status, _, answer = await ask(port, "/api/erase", {**ALL, "wait": "1h"})
+
+    assert [(False, 30.0, "127.0.0.1, no token")] == [
+        (asked.purge.fleet, asked.wait, asked.by) for asked in process.asked
+    ]
+    assert (400, "how long to wait for other pods (`wait`) is a duration from 1s to 15m") == (
+        status, answer["error"]["message"]
+    )  # fmt: skip
+
+
 async def test_a_mode(process, guarded):
     """With its end, and its own audit line."""
     status, _, answer = await ask(guarded, "/api/mode", {"mode": "cache-off", "for": "30m"}, headers=bearer())
@@ -203,7 +240,7 @@ async def test_a_mode(process, guarded):
         pytest.param({"Authorization": f"Basic {TOKEN}"}, "token-missing", id="scheme"),
     ],
 )
-@pytest.mark.parametrize("action", ["purge", "mode", "regions"])
+@pytest.mark.parametrize("action", ["purge", "erase", "mode", "regions"])
 async def test_nobody_acts_without_the_token(process, guarded, action, headers, code):
     """Not from this machine either; each try is an audit line."""
     status, answered, answer = await ask(guarded, f"/api/{action}", ALL, headers=headers)

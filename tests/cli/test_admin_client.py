@@ -7,6 +7,7 @@ import io
 import socket
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ from sidecar.admin.control import (
     ReloadRequest,
     ReloadResult,
 )
+from sidecar.admin.erasure import ErasedPlace, EraseRequest, PodReceipt, Receipt
 from sidecar.cli.main import main
 from sidecar.core.region.regions import Standing
 from sidecar.core.rules import Mode
@@ -57,12 +59,23 @@ class Process:
         self.problem = None
         self.standing = ModeResult(Mode.NORMAL, None, "local")
         self.table = [standing("us")]
+        self.receipt = Receipt(
+            "the answer of key 01234567...", "token 1f2e3d4c from 127.0.0.1", "2026-12-01T08:00:00Z",
+            "2026-12-01T08:00:02Z", "0a:17", True, False, (PodReceipt("web-1", 1, "2026-12-01T08:00:01Z"),),
+            (ErasedPlace("Redis", 2, note="3 values were left alone"),), ("copies",),
+        )  # fmt: skip
 
     async def purge(self, request: PurgeRequest) -> PurgeResult:
         self.asked.append(request)
         if self.problem is not None:
             raise self.problem
         return PurgeResult(self.entries, "", self.fleet if request.fleet else "local")
+
+    async def erase(self, request: EraseRequest) -> Receipt:
+        self.asked.append(request)
+        if self.problem is not None:
+            raise self.problem
+        return self.receipt
 
     async def mode(self, request: ModeRequest) -> ModeResult:
         self.asked.append(request)
@@ -92,7 +105,7 @@ def serving(process, token_file):
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = ControlServer(
-        purge=process.purge, mode=process.mode, region=process.region, reload=process.reload,
+        purge=process.purge, erase=process.erase, mode=process.mode, region=process.region, reload=process.reload,
             status=process.status, regions=process.regions,
         audit=lambda *_, **__: None, report=lambda _: None, token_file=token_file,
     )  # fmt: skip
@@ -202,6 +215,57 @@ def test_purge_by_a_request_that_is_too_large(process, fleet, capsys, tmp_path):
     assert (2, "") == (code, out)
     assert notes[0].startswith("refused: this is more than an action takes")
     assert [] == process.asked
+
+
+def test_erasing(process, fleet, capsys):
+    """A receipt: what, by whom, where and when."""
+    code, out, notes = run(capsys, "purge", "--key", KEY, "--erase", "--wait", "2m", *fleet)
+
+    assert (0, ["copies"]) == (code, notes)
+    assert [
+        "Erased: the answer of key 01234567...",
+        "Asked for 2026-12-01T08:00:00Z by token 1f2e3d4c from 127.0.0.1; purge 17 in the fleet's log",
+        "  pod web-1: 1 entry in memory, confirmed 2026-12-01T08:00:01Z",
+        "  Redis: 2 values (3 values were left alone)",
+        "Finished 2026-12-01T08:00:02Z: complete",
+    ] == out.splitlines()
+    assert [(PurgeRequest("key", KEY, b"", dry_run=False, fleet=True), 120.0)] == [
+        (asked.purge, asked.wait) for asked in process.asked
+    ]
+
+
+def test_erasing_that_is_not_complete(process, fleet, capsys):
+    """Who has not confirmed and what was not reached is named, and the exit code is 1."""
+    silent = PodReceipt("web-2 (f01864)", 0, why="gives no sign of life")
+    unreached = ErasedPlace("Redis", 0, done=False, note="not reached (open); erase again")
+    process.receipt = replace(process.receipt, complete=False, pods=(silent,), places=(unreached,))
+    code, out, _ = run(capsys, "purge", "--all", "--yes", "--erase", *fleet)
+
+    assert 1 == code
+    assert [
+        "  pod web-2 (f01864): 0 entries in memory, NOT CONFIRMED (gives no sign of life)",
+        "  Redis: NOT REACHED (not reached (open); erase again)",
+        "Finished 2026-12-01T08:00:02Z: NOT COMPLETE",
+    ] == out.splitlines()[2:]
+
+
+def test_erasing_only_counted(process, fleet, capsys):
+    """A dry run confirms nothing, and says so."""
+    counted = PodReceipt("web-1", 1, why="only counted")
+    process.receipt = replace(process.receipt, dry_run=True, position="", pods=(counted,), notes=())
+    code, out, _ = run(capsys, "purge", "--all", "--dry-run", "--erase", *fleet)
+
+    assert (0, "Would erase: the answer of key 01234567...") == (code, out.splitlines()[0])
+    assert "  pod web-1: 1 entry in memory, counted" in out.splitlines()
+    assert out.endswith("Finished 2026-12-01T08:00:02Z: only counted")
+
+
+@pytest.mark.parametrize("options", [["--wait", "30s"], ["--erase", "--wait", "soon"]], ids=["alone", "no-duration"])
+def test_a_wait_that_is_none(process, fleet, capsys, options):
+    """It belongs to --erase and is a duration; else nothing is asked."""
+    code, _, notes = run(capsys, "purge", "--tag", "ocr", *options, *fleet)
+
+    assert (2, [], ["--wait belongs to --erase, and is a duration, such as 30s or 2m"]) == (code, process.asked, notes)
 
 
 def test_purge_dry_run(process, fleet, capsys):

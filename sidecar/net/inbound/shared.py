@@ -54,7 +54,7 @@ class ListenerState:
     ) -> None:
         self.app = app
         self.limits = limits
-        self.forget()
+        self.head_memo = HeadMemo(app.deciding_fields, limits)
         self.ledger = ledger
         self.spawn = spawn
         self.spools = spools
@@ -66,7 +66,11 @@ class ListenerState:
         self.draining = False
 
     def forget(self) -> None:
-        """Begin with an empty memo of heads. The former one may still learn a plan that is no longer valid."""
+        """
+        Begin with an empty memo of heads. The former one, which open connections still have, is emptied, and may still
+        learn a plan that is no longer valid.
+        """
+        self.head_memo.forget()
         self.head_memo = HeadMemo(self.app.deciding_fields, self.limits)
 
     def __repr__(self) -> str:
