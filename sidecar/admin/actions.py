@@ -27,8 +27,8 @@ KIB, MIB = 1024, 1024**2
 SMALL_BYTES = 64 * KIB
 """The largest body of an action."""
 
-REQUEST_BYTES = MIB
-"""The largest request file for a purge; in JSON it is a third larger."""
+REQUEST_BYTES = 16 * MIB
+"""The largest request file for a purge: it may hold a document. In JSON it is a third larger."""
 
 BODY_BYTES = REQUEST_BYTES * 4 // 3 + KIB
 """The largest body of all."""

@@ -245,6 +245,7 @@ def _explain_key(reading: Reading, caller: Caller, key: Key, say: _Say, *, fixed
     say("", shown)
     note = ""
     if fixed:
+        say("partition", "of each process alone, for without Redis each has a secret of its own; purge by `--request`")
         note = "; under a fixed secret: compare keys of two requests with it; purge by `--request`, not by it"
     elif caller.principal.local:
         note = "; of this command alone: compare keys of two requests with it; purge by `--request`, not by it"

@@ -1,7 +1,8 @@
 """
 Reads requests from files.
 
-The rule: only what editors change is tolerated (line ends, lengths). What is read here is never sent.
+The rule: only what editors change is tolerated (line ends, lengths). A body that is as long as its head says was not
+edited, and counts as it is. What is read here is never sent.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ def read_request(raw: bytes, port: int = 0, own: Collection[int] = ()) -> tuple[
     raw = raw.lstrip(b"\r\n")
     end = _HEAD_END.search(raw)
     text, body = (raw[: end.start()], raw[end.end() :]) if end is not None else (raw, b"")
-    kept = [
-        line
-        for line in text.splitlines()
-        if line.split(b":")[0].lower() not in {b"content-length", b"transfer-encoding"}
-    ]
-    if not body.endswith(b"\r\n"):
+    kept, length = [], b""
+    for line in text.splitlines():
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = value.strip()
+        elif name.lower() != b"transfer-encoding":
+            kept.append(line)
+    if length != b"%d" % len(body) and not body.endswith(b"\r\n"):
         body = body.removesuffix(b"\n")  # editors end a file with a line feed
     wire = b"\r\n".join(kept) + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     parts = _Parts()

@@ -92,7 +92,7 @@ def test_purges(body, expected):
             text(scope="request", value=encoded(bytes(REQUEST_BYTES + 1))),
             413,
             "too-large",
-            "1 MiB",
+            "16 MiB",
             id="large-request",
         ),
         pytest.param(text(scope="tag", value="x" * SMALL_BYTES), 413, "too-large", "64 KiB", id="large-value"),

@@ -209,7 +209,7 @@ def test_purge_by_a_request(process, fleet, capsys, tmp_path, monkeypatch, sourc
 
 def test_purge_by_a_request_that_is_too_large(process, fleet, capsys, tmp_path):
     """The server's limit comes back as words."""
-    (tmp_path / "r.http").write_bytes(bytes(1024 * 1024 + 1))
+    (tmp_path / "r.http").write_bytes(bytes(16 * 1024 * 1024 + 1))
     code, out, notes = run(capsys, "purge", "--request", str(tmp_path / "r.http"), *fleet)
 
     assert (2, "") == (code, out)

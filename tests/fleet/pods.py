@@ -68,6 +68,7 @@ class Pods:
         link: RedisLink | None = None,
         clock: Callable[[], float] | None = None,
         revision: Callable[[], str] = str,
+        note: Callable[[], bytes] = bytes,
     ) -> Presence:
         return Presence(
             link or self.link(),
@@ -77,6 +78,7 @@ class Pods:
             draw=lambda: 0.5,
             spawn=self.tasks.spawn,
             revision=revision,
+            note=note,
             life=life,
         )
 

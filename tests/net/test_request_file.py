@@ -28,3 +28,21 @@ def test_port(fields, expected):
     head, _ = read_request(f"GET /x HTTP/1.1\n{fields}\n\n".encode(), 7400, OWN)
 
     assert expected == head.port
+
+
+@pytest.mark.parametrize(
+    ("length", "body", "expected"),
+    [
+        pytest.param("Content-Length: 6\n", b"%%EOF\n", b"%%EOF\n", id="as-long-as-it-says"),
+        pytest.param("content-length:6 \n", b"%%EOF\n", b"%%EOF\n", id="however-it-is-written"),
+        pytest.param("Content-Length: 5\n", b"%%EOF\n", b"%%EOF", id="an-editors-line-feed"),
+        pytest.param("", b"%%EOF\n", b"%%EOF", id="without-a-length"),
+        pytest.param("", b"%%EOF\r\n", b"%%EOF\r\n", id="no-editors"),
+        pytest.param("Content-Length: 9\n", b"%%EOF", b"%%EOF", id="a-wrong-length"),
+    ],
+)
+def test_a_line_feed_at_the_end(length, body, expected):
+    """It belongs to a body that is as long as its head says; otherwise an editor has put it there."""
+    _, found = read_request(f"POST /x HTTP/1.1\n{length}\n".encode() + body)
+
+    assert expected == found
