@@ -30,7 +30,7 @@ class Cleaning:
     that were under way, and ``on_confirm`` is called when there is more to confirm.
 
     Each of ``forget`` is called with the scopes of a purge, in the same step in which the purge is carried out, and
-    lets go of what it holds of them. None of them raises.
+    again when the last call has ended that was under way then. It lets go of what it holds of them, and raises nothing.
     """
 
     def __init__(self, purges: Purges, flights: Flights, sweep: Callable[[], Awaitable[None]]) -> None:
@@ -38,6 +38,7 @@ class Cleaning:
         self._flights = flights
         self._sweep = sweep
         self._leaving: set[Flight] = set()
+        self._taken: set[Scope] = set()
         self._due = asyncio.Event()
         self._overwriting = 0
         self.confirmed = Position()
@@ -58,16 +59,21 @@ class Cleaning:
         for forget in self.forget:
             forget(scopes)
         self._leaving = {flight for flight in self._flights if flight.superseded}
+        self._taken.update(scopes)
         self._due.set()
 
     async def clean(self) -> None:
         """Wait until nothing is held of what has been purged so far."""
         position, leaving = self._purges.position, self._leaving
+        taken = frozenset(self._taken)
         await self._sweep()
         await self.settle()
         ending = [flight.task for flight in leaving if flight.task is not None and not flight.task.done()]
         if ending:
             await asyncio.wait(ending)
+        for forget in self.forget:
+            forget(tuple(taken))
+        self._taken -= taken
         if position.incarnation != self.confirmed.incarnation or position.number > self.confirmed.number:
             self.confirmed = position
             self.on_confirm()

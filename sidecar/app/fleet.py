@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from sidecar.app.clocks import running
 from sidecar.app.fleet_erasure import FleetErasure
+from sidecar.app.operation_eraser import OperationEraser
 from sidecar.core.cache.purges import Purges, Scope
 from sidecar.core.events import TellEvent
 from sidecar.core.key.keyring import Keyring
@@ -169,6 +170,7 @@ class Fleet:
         self.operations = FleetOperations(
             self.link, names, self.seal, keyring, admits=self.remote.admits, timeout=rule.timeout, report=report
         )
+        operations = OperationEraser(self.operations, self.link, names, leases.budget)
         values = RedisEraser(
             self.link, Values(self.link.client), names, self.seal, keyring, budget=leases.budget, limit=limit
         )
@@ -176,6 +178,7 @@ class Fleet:
         self.erasure = FleetErasure(
             self.log, purges, confirmations, values, announce=lambda: self.news.tell(b"e"), clock=running
         )
+        self.erasure.erasers.append(operations)
         self.news.subscribe(b"p", lambda _: self.log.nudge())
         self.news.subscribe(b"r", lambda _: self.regions.nudge())
 

@@ -17,6 +17,7 @@ from sidecar.core.cache.purges import Purges, Scope, scopes_of, taking
 from sidecar.core.model import Entry, Key, Position
 from sidecar.errors import FleetAway
 from sidecar.fleet.confirmation import Confirmations, Peer
+from sidecar.fleet.operations import IsGone
 from sidecar.fleet.presence import LIFE_SECONDS
 from sidecar.fleet.purge_log import PurgeLog
 from sidecar.store.redis_erase import RedisEraser
@@ -31,9 +32,6 @@ QUIET_SECONDS: Final = 5.0
 """A pod that gives no sign of life for so long does not run: the longest time between two signs is shorter."""
 
 _AWAY = "Redis is away: the purge holds in this process, and in the fleet when Redis is back; then erase again"
-
-IsGone = Callable[[Key, Entry], bool]
-"""Whether an answer of this key, stored like this entry, is to be erased."""
 
 
 class Eraser(Protocol):

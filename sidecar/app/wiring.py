@@ -12,7 +12,6 @@ import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sidecar import __version__
@@ -21,6 +20,7 @@ from sidecar.app.clocks import Clocks
 from sidecar.app.erasure import Erasures
 from sidecar.app.operations import Operations
 from sidecar.app.revision import Revision
+from sidecar.app.state_folder import state_folder
 from sidecar.core.cache.observation import Observations
 from sidecar.core.cache.purges import Purges, Scope
 from sidecar.core.key.fingerprint import fleet_secret
@@ -204,7 +204,7 @@ class Parts:
             spawn=self.tasks.spawn,
             clock=clocks.running,
             wall=clocks.wall,
-            spool_dir=self._spool_dir(),
+            spool_dir=state_folder(rules.state_dir, self.log.event),
             report=self.report,
         )
         self.operations = Operations(
@@ -222,7 +222,7 @@ class Parts:
             port=port,
         )
         self.cleaning = Cleaning(self.purges, self.flights, self.operations.sweep)
-        self.cleaning.forget.append(self._forget_requests)
+        self.cleaning.forget += [self._forget_requests, self.proxy.operations.table.forget]
         self.operations.on_purge = self.cleaning.take
         self.erasures = Erasures(
             self.operations,
@@ -348,21 +348,6 @@ class Parts:
         if isinstance(error, ssl.SSLError | ConnectionError):
             return  # a caller that hangs up is no bug
         self.log.event("bug", level="error", error=type(error).__name__, trail=trail(error))  # no text, as there
-
-    def _spool_dir(self) -> str:
-        """The folder for bodies that do not fit into memory: the state folder, or the system's own if that fails."""
-        folder = self.rules.state_dir
-        if not folder:
-            return ""
-        try:
-            Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK):
-                return folder
-            reason = "not writable"
-        except OSError as error:
-            reason = error.strerror or "not usable"
-        self.log.event("state-unusable", level="warning", folder=folder, reason=reason)
-        return ""
 
     def _on_mode(self, before: Mode) -> None:
         """The mode has changed, or ended: write one log line, whoever changed it."""

@@ -28,6 +28,12 @@ LARGEST = 64 * 1024
 """Bytes of an operation, at most, and of its envelope: what a head may have, and some room."""
 
 
+_SEALED = b"operation "
+
+IsGone = Callable[[Key, Entry], bool]
+"""Whether what is stored like this entry, under this key, is to be erased."""
+
+
 class Envelopes(Protocol):
     """Seals and opens entries; see ``store/seal``."""
 
@@ -68,13 +74,13 @@ class FleetOperations:
 
     async def put(self, started: Started) -> None:
         """Let the fleet know an operation by its id."""
-        where = self._names.operation(started.id)
-        await self._write(where, where, started, LIFE_SECONDS)
+        name = self._names.operation_name(started.id)
+        await self._write(self._names.operation(name), name, started, LIFE_SECONDS)
 
     async def find(self, id_: str) -> Started | None:
         """The operation of that id."""
-        where = self._names.operation(id_)
-        found = await self._read(where, where)
+        name = self._names.operation_name(id_)
+        found = await self._read(self._names.operation(name), name)
         if found is None:
             return None
         started = from_entry(*found)
@@ -82,7 +88,8 @@ class FleetOperations:
 
     async def forget(self, id_: str) -> None:
         """No process answers for that id any more."""
-        await self._run(lambda client: client.delete(self._names.operation(id_)), "delete")
+        where = self._names.operation(self._names.operation_name(id_))
+        await self._run(lambda client: client.delete(where), "delete")
 
     async def announce(self, started: Started) -> bool:
         """Let callers of the same key join the operation. False: the fleet does not know it."""
@@ -105,12 +112,22 @@ class FleetOperations:
         else:
             await self._run(lambda client: client.delete(where), "delete")
 
+    async def erase(self, where: bytes, name: bytes, gone: IsGone, *, dry_run: bool) -> bool:
+        """Delete the operation at *where* if it is *gone*, or only say whether it is. Raises ``FleetAway``."""
+        data = await self._link.run(lambda client: client.get(where), TimeBudget(self.timeout), op="get")
+        opened = self._envelopes.unseal(_SEALED + name, data) if type(data) is bytes and len(data) <= LARGEST else None
+        if opened is None or not gone(*opened):
+            return False
+        if not dry_run:
+            await self._link.run(lambda client: client.delete(where), TimeBudget(self.timeout), op="delete")
+        return True
+
     async def _write(self, where: bytes, name: bytes, started: Started, seconds: float) -> bool:
         entry = to_entry(started)
         if entry.size > LARGEST // 2:
             return False
         try:
-            sealed = self._envelopes.seal(b"operation " + name, started.key, entry)
+            sealed = self._envelopes.seal(_SEALED + name, started.key, entry)
         except Exception as error:  # noqa: BLE001  a bug here must cost the caller no more than the fleet's help
             self._report(error)
             return False
@@ -122,7 +139,7 @@ class FleetOperations:
         if type(data) is not bytes or len(data) > LARGEST:
             return None
         try:
-            return self._envelopes.unseal(b"operation " + name, data)
+            return self._envelopes.unseal(_SEALED + name, data)
         except Exception as error:  # noqa: BLE001  as in _write
             self._report(error)
             return None

@@ -45,10 +45,14 @@ class RedisNames:
         """The key of the operation that runs for the answer called *name*, in the same slot."""
         return b"%b{%b}:o" % (self._prefix, name)
 
-    def operation(self, id_: str) -> bytes:
-        """The key of the operation *id_*; the id cannot be read in it, nor guessed without it."""
+    def operation(self, name: bytes) -> bytes:
+        """The key of the operation called *name*."""
+        return b"%b{%b}:p" % (self._prefix, name)
+
+    def operation_name(self, id_: str) -> bytes:
+        """The name of the operation *id_*, 32 characters; it does not show the id, which is a key to the result."""
         digest = blake2b(id_.encode(), digest_size=16, key=self._prefix[:64], person=b"sidecar poll")
-        return b"%b{%b}:p" % (self._prefix, digest.hexdigest().encode())
+        return digest.hexdigest().encode()
 
     def neighbours(self, name: bytes) -> list[bytes]:
         """The keys of one slot that belong to *name*: the answer's, its lease's and its second lease's."""

@@ -19,7 +19,13 @@ from tests.core.request.operations import STARTED, started
 from tests.fleet.pods import NAMES, ODD_REPLIES, Pods, answering
 from tests.redis_servers import RedisServer
 
-BY_ID = NAMES.operation("7f")
+
+def at(id_: str, names: RedisNames = NAMES) -> bytes:
+    """The key of an operation."""
+    return names.operation(names.operation_name(id_))
+
+
+BY_ID = at("7f")
 
 
 class Process:
@@ -56,7 +62,7 @@ def test_names():
     digest = BY_ID.removeprefix(b"team-a:{").removesuffix(b"}:p")
 
     assert 16 == len(bytes.fromhex(digest.decode()))
-    assert 3 == len({BY_ID[7:], NAMES.operation("8f")[7:], RedisNames("team-b").operation("7f")[7:]})
+    assert 3 == len({BY_ID[7:], at("8f")[7:], at("7f", RedisNames("team-b"))[7:]})
     assert NAMES.entry(b"n")[:-1] == NAMES.running(b"n")[:-1]
 
 
@@ -114,7 +120,7 @@ async def test_another_name(pods: Pods):
     process = Process(pods)
     await process.operations.put(STARTED)
     await process.operations.announce(STARTED)
-    pods.server.call("SET", NAMES.operation("8f"), pods.server.call("GET", BY_ID), "PX", "60000")
+    pods.server.call("SET", at("8f"), pods.server.call("GET", BY_ID), "PX", "60000")
     pods.server.call("SET", BY_ID, pods.server.call("GET", process.running), "PX", "60000")
 
     assert await process.operations.find("8f") is None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from sidecar.core.cache.purges import Scope, scopes
 from sidecar.core.model import Entry
 from sidecar.core.request.operation import LIFE_SECONDS, Started
 from sidecar.proxy.flight.reader import Reader
@@ -78,6 +79,15 @@ class OperationTable:
         known = self._known.pop(id_, None)
         if known is not None:
             known.let_go()
+
+    def forget(self, purged: tuple[Scope, ...]) -> None:
+        """*purged* are gone: let go of their results. A caller that has not fetched its own yet asks the service."""
+        for known in self._known.values():
+            started = known.started
+            running = known.reader is not None and not known.reader.flight.over
+            own = scopes(started.key, started.service, started.route, started.tags, started.partition)
+            if not (running or frozenset(purged).isdisjoint(own)):
+                known.let_go()
 
     def sweep(self) -> None:
         """Let results go that have waited long enough, and forget ids whose time is over."""
