@@ -315,6 +315,7 @@ class Dialect:
     has, which is set by *setting*. *implied*: SDKs disagree about that, so the root may be missing in a call's path.
     *roots*: where there is no one *root*, those below which most of it lies, the
     longest first. *placed*: a call's target as the region with that URL knows it, None where all know the same.
+    *words*: what is in the names of variables that hold this API's URL, where several APIs have the same hosts.
     *resources*: how base URLs name a resource, None where they name none. *request_id*: the answer's
     field in which an SDK looks for the call's id (lower case), ``b""`` for none.
 
@@ -344,6 +345,7 @@ class Dialect:
     resources: Resources | None = None
     microsoft_tokens: bool = False
     placed: Callable[[bytes, str], bytes] | None = None
+    words: tuple[str, ...] = ()
     request_id: bytes = b""
     document_paths: tuple[str, ...] = ()
 

@@ -67,7 +67,7 @@ _SHOULD_RETRY = b"x-should-retry"
 NO_RETRY = (_SHOULD_RETRY, b"false")
 """Tells the caller not to try again; the SDKs of OpenAI and Anthropic obey it."""
 
-UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id")
+UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id", b"x-requestid")
 """Answer fields with a provider's own id of the call, for the log; the first with an id counts."""
 
 _SECRETIVE = re.compile(

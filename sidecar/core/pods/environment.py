@@ -146,7 +146,7 @@ class _Environment:
             text = expansion.learn(name, _literal(variable))
             if text is None or last[name] is not variable or _is_of_proxy(name):
                 continue
-            if (here := on_loopback(text, services)) is not None:
+            if (here := on_loopback(text, services, name)) is not None:
                 self._replace(variable, here.replace("$", "$$"))
                 expansion.known[name] = here
 

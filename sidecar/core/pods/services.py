@@ -29,7 +29,8 @@ class Reachable:
     A service as applications reach it: *base* is its base URL on loopback, *urls* are those of its regions. Where one
     of these has ``{resource}`` as a part of its host, *base* goes on with the name of the resource. *setting* is the
     variable that SDKs read their base URL from, ``""`` for none, and *behind* what they want behind *base*. *azure*:
-    it speaks Azure's form of an API, also where its regions are resources by name.
+    it speaks Azure's form of an API, also where its regions are resources by name. *words*: what the names of variables
+    have that mean it, and not another service at the same host.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Reachable:
     setting: str = ""
     behind: str = ""
     azure: bool = False
+    words: tuple[str, ...] = ()
 
     def has(self, url: str) -> bool:
         """Whether calls to *url* arrive at the sidecar, for this service."""
@@ -66,20 +68,26 @@ def reachable(rules: Rules) -> tuple[Reachable, ...]:
         known = service.name == service.dialect.name  # of two services that speak the same, the one of that name
         setting, behind = (service.dialect.setting, service.dialect.base) if known else ("", "")
         azure = service.dialect.resources is not None
-        found.append(Reachable(service.name, base, tuple(dict.fromkeys(urls)), setting, behind, azure))
+        words = service.dialect.words
+        found.append(Reachable(service.name, base, tuple(dict.fromkeys(urls)), setting, behind, azure, words))
     return tuple(found)
 
 
-def on_loopback(value: str, services: Sequence[Reachable]) -> str | None:
-    """The URL on loopback for *value*, the URL of a service or something below it; None if it is none."""
+def on_loopback(value: str, services: Sequence[Reachable], name: str = "") -> str | None:
+    """
+    The URL on loopback for *value*, the URL of a service or something below it; None if it is none. The *name* of the
+    variable tells which of several services at one URL is meant.
+    """
     if (place := _place(value)) is None:
         return None
-    best, here = (-1, -1), None
+    best, here = (-1, -1, -1), None
     for service in services:
+        named = int(any(word in name.upper() for word in service.words))
         for url in service.urls:
             if (base := _base(url)) is None or (resource := _resource(place, base)) is None:
                 continue
-            fit = (int(not resource), len(base.path))  # the host by name beats any resource; a longer path a shorter
+            # the host by name beats any resource; a longer path a shorter
+            fit = (int(not resource), len(base.path), named)
             if fit > best:
                 rest = place.path.removeprefix(base.path) + place.rest
                 best, here = fit, f"{service.base}{f'/{resource}' if resource else ''}{rest}"

@@ -93,6 +93,7 @@ def dialect(
     counting: tuple[bytes, ...] = (),
     request_id: bytes = b"apim-request-id",
     placed: Callable[[bytes, str], bytes] | None = None,
+    words: tuple[str, ...] = (),
 ) -> Dialect:
     """The dialect of one of these services. *hosts*: its own, beside those of resources."""
     return Dialect(
@@ -106,6 +107,7 @@ def dialect(
         counting=counting,
         request_id=request_id,
         placed=placed,
+        words=words,
         credential_query=frozenset({"subscription-key", "api-key"}),
         one_credential_domain=False,
         microsoft_tokens=True,

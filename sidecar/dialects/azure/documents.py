@@ -127,7 +127,9 @@ def locate(method: bytes, path: str) -> Endpoint | None:
 
 
 AZURE_DOCUMENTS: Final = replace(
-    dialect("azure-documents", locate),
+    dialect(
+        "azure-documents", locate, words=("DOCUMENT", "FORM_RECOGNIZER", "FORMRECOGNIZER", "CONTENT_UNDERSTANDING")
+    ),
     ignored_query=frozenset({"_overload"}),  # of the SDKs' own making; the service does not know it
     roots=("/documentintelligence", "/formrecognizer", "/contentunderstanding"),
 )

@@ -276,4 +276,6 @@ def locate(method: bytes, path: str) -> Endpoint | None:
     return STATEFUL if method == b"DELETE" or path.startswith("/language/") else None
 
 
-AZURE_LANGUAGE: Final[Dialect] = dialect("azure-language", locate)
+AZURE_LANGUAGE: Final[Dialect] = dialect(
+    "azure-language", locate, words=("LANGUAGE", "TEXT_ANALYTICS", "TEXTANALYTICS")
+)

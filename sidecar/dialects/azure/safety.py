@@ -132,4 +132,4 @@ def locate(method: bytes, path: str) -> Endpoint | None:
     return STATEFUL if method == b"DELETE" or path.startswith("/contentsafety/") else None
 
 
-AZURE_SAFETY: Final[Dialect] = dialect("azure-safety", locate)
+AZURE_SAFETY: Final[Dialect] = dialect("azure-safety", locate, words=("SAFETY",))

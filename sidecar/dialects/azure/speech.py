@@ -175,4 +175,5 @@ AZURE_SPEECH: Final[Dialect] = dialect(
         "stt.speech.azure.cn", "tts.speech.azure.cn", "voice.speech.azure.cn",
     ),
     counting=(b"content-type", b"x-microsoft-outputformat", b"pronunciation-assessment"),
+    words=("SPEECH",),
 )  # fmt: skip

@@ -294,4 +294,5 @@ AZURE_TRANSLATOR: Final[Dialect] = dialect(
     counting=(b"accept-language",),
     request_id=b"x-requestid",
     placed=placed,
+    words=("TRANSLAT",),
 )

@@ -92,4 +92,4 @@ def locate(method: bytes, path: str) -> Endpoint | None:
     return None
 
 
-AZURE_VISION: Final = dialect("azure-vision", locate)
+AZURE_VISION: Final = dialect("azure-vision", locate, words=("VISION",))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.core.pods.services import Reachable, host_in, on_loopback, urls_in
+from sidecar.core.pods.services import Reachable, host_in, on_loopback, reachable, urls_in
+from sidecar.core.rules import Region, Rules, Service
+from sidecar.dialects import DIALECTS
 
 HERE = "http://127.0.0.1:7400"
 SERVICES = (
@@ -50,6 +52,29 @@ SERVICES = (
 def test_whose_it_is(value, expected):
     """Scheme, port and base path count: the sidecar would send the call to another place otherwise."""
     assert expected == on_loopback(value, SERVICES)
+
+
+@pytest.mark.parametrize(
+    ("name", "service"),
+    [
+        ("AZURE_TRANSLATOR_ENDPOINT", "azure-translator"), ("TRANSLATION_URL", "azure-translator"),
+        ("AZURE_LANGUAGE_ENDPOINT", "azure-language"), ("TEXT_ANALYTICS_ENDPOINT", "azure-language"),
+        ("VISION_ENDPOINT", "azure-vision"), ("CONTENT_SAFETY_ENDPOINT", "azure-safety"),
+        ("azure_speech_endpoint", "azure-speech"), ("AZURE_DOCUMENT_INTELLIGENCE_ENDPOINT", "azure-documents"),
+        ("DOCUMENTINTELLIGENCE_ENDPOINT", "azure-documents"), ("FORM_RECOGNIZER_ENDPOINT", "azure-documents"),
+        ("CONTENT_UNDERSTANDING_ENDPOINT", "azure-documents"), ("ENDPOINT", "azure-documents"),
+    ],
+)  # fmt: skip
+def test_several_services_of_one_resource(name, service):
+    """A resource of Azure answers for all of them at one host: the variable's name tells which is meant."""
+    resource = "https://acme.cognitiveservices.azure.com"
+    names = [each for each in DIALECTS if each.startswith("azure-") and each != "azure-openai"]
+    rules = Rules(
+        services=tuple(Service(each, DIALECTS[each], (Region("r", resource),), path=f"/{each}") for each in names),
+        routes=(),
+    )
+
+    assert f"{HERE}/{service}/" == on_loopback(f"{resource}/", reachable(rules), name)
 
 
 @pytest.mark.parametrize(
