@@ -20,7 +20,7 @@ from tests.scenarios.document_sdks import DocumentSdk, DocumentVoice
 if TYPE_CHECKING:
     from tests.scenarios.conftest import BuildFleet, BuildLab, Lab
 
-SERVED = ("azure-documents", "azure-language")
+SERVED = ("azure-documents", "azure-language", "azure-vision")
 
 
 def free_port() -> int:

@@ -12,9 +12,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from struct import pack
 from types import MappingProxyType
 from typing import Final, NamedTuple
 from uuid import UUID
+from zlib import compress, crc32
 
 from aiohttp import web
 
@@ -37,9 +39,17 @@ _ROOTS: Final = re.compile(
 _KEPT = 86_400.0
 """Seconds for which a service keeps a result."""
 
-_PNG: Final = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
-    "0000000a49444154789c63680000008200815c1fa9080000000049454e44ae426082"
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return pack(">I", len(data)) + kind + data + pack(">I", crc32(kind + data))
+
+
+_PNG: Final = (
+    b"\x89PNG\r\n\x1a\n"
+    + _chunk(b"IHDR", pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    + _chunk(b"IDAT", compress(b"\x00\xff"))
+    + _chunk(b"IEND", b"")
 )
 """A picture of one pixel."""
 
