@@ -129,7 +129,7 @@ class Show:
             total = totals(await response.text(), apart)
         did = provider.documents
         counts = DocumentCounts(did.analyses.total(), len(did.analyses), did.pages, did.spent)
-        self.say("", *happened(total, bill, provider.calls - did.asked))
+        self.say("", *happened(total, bill, provider.calls - did.asked, documents=papers.documents > 0))
         if papers.documents:
             self.say("", *documents_happened(papers, counts))
         self.say("", *try_it(DemoUrls(bases.get("openai", ""), health, bases.get(_DOCUMENTS, ""))), "")

@@ -110,11 +110,14 @@ def totals(exposition: str, without: frozenset[str] = frozenset()) -> Totals:
     return Totals(outcomes, reasons, saved)
 
 
-def happened(total: Totals, bill: Bill, upstream_calls: int) -> Iterator[str]:
-    """The numbers, a line each. *upstream_calls* is what the provider counted."""
+def happened(total: Totals, bill: Bill, upstream_calls: int, *, documents: bool = False) -> Iterator[str]:
+    """
+    The numbers, a line each. *upstream_calls* is what the provider counted. *documents*: theirs follow, and are not
+    among these.
+    """
     calls = total.calls
     yield "What happened"
-    yield _line("calls made", str(calls))
+    yield _line("calls made", str(calls), "without the documents, which follow" if documents else "")
     for outcome, words in _SERVED.items():
         if (count := total.outcomes.get(outcome, 0)) or outcome in _ALWAYS_SHOWN:
             yield _line(words, str(count), f"{count / max(1, calls):.0%}")

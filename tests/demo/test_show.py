@@ -148,6 +148,7 @@ async def test_in_a_pipe():
     assert reached == number(text, "upstream calls") == missed + bypassed
     assert memory > 0
     assert shared > 0
+    assert "without the documents, which follow" in text
     assert acts()[0].size == papers[0] == number(text, "analyses asked for")
     assert provider.documents.analyses.total() == papers[3] + papers[4] == number(text, "analyses done")
 

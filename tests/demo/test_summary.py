@@ -101,6 +101,7 @@ def test_happened_names_every_number():
         assert expected in text
     assert "Redis" not in text
     assert "failed" not in text
+    assert "documents" not in text
     assert all(len(line) <= 80 for line in lines)
 
 
