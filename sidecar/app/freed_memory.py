@@ -20,10 +20,10 @@ from typing import Any
 SIZES = (65536, 16384, 4096, 1024, 512, 256, 128, 64)
 """Sizes of the blocks by which free memory is taken, the largest first: a block fits into a gap of its size or more."""
 
-STEP = 2000
+STEP = 500
 """Blocks in one step: a few milliseconds."""
 
-MOST_STEPS = 100
+MOST_STEPS = 400
 """More steps are not worth their time: then so much memory is free that it is in whole pages, which are given back."""
 
 SMALL_SIZES = range(64, 513, 16)

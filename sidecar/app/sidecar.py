@@ -82,6 +82,7 @@ class Sidecar:
         self.listener = parts.listener
         self.operations = parts.operations
         self.cleaning = parts.cleaning
+        self.erasures = parts.erasures
         self.reloads = Reloads(
             source,
             parts,
@@ -93,7 +94,7 @@ class Sidecar:
         self.health = HealthServer(self.readiness, self.metrics.exposition, parts.report, names=_names(rules))
         self.control = ControlServer(
             purge=self.operations.purge,
-            erase=parts.erasures.erase,
+            erase=self.erasures.erase,
             mode=self.operations.change,
             region=self.operations.region,
             reload=lambda _: self.reloads.reload("api"),

@@ -7,6 +7,7 @@ alone, counted and named: nobody can tell whose answer it is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, NamedTuple
@@ -14,12 +15,16 @@ from typing import Any, NamedTuple
 from sidecar.core.key.keyring import Keyring
 from sidecar.core.key.keyring import name as name_of
 from sidecar.core.model import Entry, Key
+from sidecar.errors import FleetAway
 from sidecar.redis_link.link import RedisLink, TimeBudget
 from sidecar.redis_link.names import RedisNames
 from sidecar.store.seal import ALLOWANCE, Seal
 from sidecar.store.values import Values
 from sidecar.store.warm import pages
 from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
+
+AT_ONCE = 8
+"""How many values are looked at together."""
 
 MOST_NAMED = 5
 """The most values that could not be opened and are named."""
@@ -65,20 +70,30 @@ class RedisEraser:
 
     async def erase(self, gone: Callable[[Key, Entry], bool], *, dry_run: bool = False) -> ErasedValues:
         """Walk through all values, and delete those of which *gone* is true. Raises ``FleetAway``."""
-        erased, seen, unopened = 0, set[bytes](), list[bytes]()
+        erased, unopened = set[bytes](), set[bytes]()  # a page may repeat a name
+
+        away: list[FleetAway] = []
+
+        async def look_at(name: bytes) -> None:
+            try:
+                opened = await self._open(name)
+                if opened is _UNOPENED:
+                    unopened.add(name)
+                elif opened is not None and gone(*opened) and (dry_run or await self._delete(name)):
+                    erased.add(name)
+            except FleetAway as error:
+                away.append(error)
+
         async with aclosing(pages(self._link, self._names.entry, self._budget)) as found:
             async for names in found:
-                for name in names:
-                    opened = await self._open(name)
-                    if opened is None:
-                        continue
-                    if opened is _UNOPENED:
-                        unopened += [name] if name not in unopened else []
-                    elif gone(*opened) and not (dry_run and name in seen):
-                        seen |= {name} if dry_run else set()  # a page may repeat a name
-                        erased += dry_run or await self._delete(name)
-        shown = tuple(name.decode("ascii") for name in unopened[:MOST_NAMED])
-        return ErasedValues(erased, len(unopened), shown)
+                for start in range(0, len(names), AT_ONCE):
+                    async with asyncio.TaskGroup() as group:
+                        for name in names[start : start + AT_ONCE]:
+                            group.create_task(look_at(name))
+                    if away:
+                        raise away[0]
+        shown = tuple(name.decode("ascii") for name in sorted(unopened)[:MOST_NAMED])
+        return ErasedValues(len(erased), len(unopened), shown)
 
     async def _open(self, name: bytes) -> Any:
         """The key and the entry under *name*; ``_UNOPENED`` for what cannot be opened, None if nothing is there."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sidecar.admin.actions import ModeRequest, PurgeRequest, RegionRequest
+from sidecar.admin.erasure import EraseRequest
 from sidecar.core.model import Outcome
 from sidecar.core.rules import (
     BreakerRule,
@@ -217,6 +218,9 @@ async def various(labs, server):
         result = await one.sidecar.operations.purge(PurgeRequest(scope, "cached", b"", dry_run=False, fleet=True))
 
         assert "done" == result.fleet
+    receipt = await one.sidecar.erasures.erase(EraseRequest(PurgeRequest("all", "", b"", False, True), 30.0))
+
+    assert (True, 2, 0) == (receipt.complete, len(receipt.pods), len(server.call("KEYS", "*:e")))
     for mode in (Mode.CACHE_OFF, Mode.NORMAL):
         changed = await one.sidecar.operations.change(ModeRequest(mode, None, fleet=True))
 
