@@ -132,4 +132,5 @@ AZURE_DOCUMENTS: Final = replace(
     ),
     ignored_query=frozenset({"_overload"}),  # of the SDKs' own making; the service does not know it
     roots=("/documentintelligence", "/formrecognizer", "/contentunderstanding"),
+    document_paths=("*:analyze", "*:analyzeBinary"),
 )

@@ -92,4 +92,7 @@ def locate(method: bytes, path: str) -> Endpoint | None:
     return None
 
 
-AZURE_VISION: Final = dialect("azure-vision", locate, words=("VISION",))
+AZURE_VISION: Final = replace(
+    dialect("azure-vision", locate, words=("VISION",)),
+    document_paths=("/vision/v3.2/*", "/computervision/imageanalysis:*"),
+)
