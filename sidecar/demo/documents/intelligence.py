@@ -153,11 +153,20 @@ def _progress(status: str, times: AnalysisTimes) -> Json:
     return {"status": status, "createdDateTime": times.created, "lastUpdatedDateTime": times.updated}
 
 
+_START: Final = re.compile(
+    rf"/(?:documentintelligence|formrecognizer)/document(?:Models|Classifiers)/(?P<model>{MODEL}):analyze",
+    re.IGNORECASE,
+)
+_RESULT: Final = re.compile(
+    rf"/(?:documentintelligence|formrecognizer)/document(?:Models|Classifiers)/{MODEL}/analyzeResults/"
+    rf"(?P<id>{ID})(?:/(?P<part>.+))?",
+    re.IGNORECASE,
+)
+
 INTELLIGENCE: Final = DocumentService(
     name="document-intelligence",
-    start=rf"/(?:documentintelligence|formrecognizer)/document(?:Models|Classifiers)/(?P<model>{MODEL}):analyze",
-    result=rf"/(?:documentintelligence|formrecognizer)/document(?:Models|Classifiers)/{MODEL}/analyzeResults/"
-    rf"(?P<id>{ID})(?:/(?P<part>.+))?",
+    start=_START,
+    result=_RESULT,
     location=lambda path, number: f"{path.removesuffix(':analyze')}/analyzeResults/{number}",
     check=_check,
     analyse=_analyse,

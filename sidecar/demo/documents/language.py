@@ -8,6 +8,7 @@ how to make are refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -147,10 +148,13 @@ def texts_of(members: Json) -> bytes:
     return json.dumps(members.get("analysisInput"), sort_keys=True).encode()
 
 
+_START: Final = re.compile(r"/language/analyze-text/jobs(?P<model>)", re.IGNORECASE)
+_RESULT: Final = re.compile(rf"/language/analyze-text/jobs/(?P<id>{ID})(?P<part>)", re.IGNORECASE)
+
 LANGUAGE: Final = DocumentService(
     name="language",
-    start=r"/language/analyze-text/jobs(?P<model>)",
-    result=rf"/language/analyze-text/jobs/(?P<id>{ID})(?P<part>)",
+    start=_START,
+    result=_RESULT,
     location=lambda path, number: f"{path}/{number}",
     check=_check,
     analyse=_analyse,

@@ -15,8 +15,7 @@ from itertools import accumulate
 from typing import Final
 
 _PDF_PAGE: Final = re.compile(rb"/Type\s*/Page\b(?!s)")
-_PDF_STREAM: Final = re.compile(rb"stream\r?\n(.*?)\r?\nendstream", re.DOTALL)
-_PDF_TEXT: Final = re.compile(rb"\(((?:[^()\\]|\\.)*)\)\s*Tj")
+_PDF_TEXT: Final = re.compile(rb"\(((?:[^()\\]|\\.)*+)\)\s*+Tj")
 _PDF_SPECIAL: Final = re.compile(r"[()\\]")
 _ESCAPED: Final = r"\\\g<0>"
 _PDF_SHEET: Final = "/MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >>"
@@ -104,7 +103,8 @@ def read_document(data: bytes, wanted: str = "", between: str = "\n") -> ReadDoc
 def _texts(data: bytes) -> Sequence[list[str]]:
     """The lines of each page: those that a PDF draws, else what is readable."""
     if count := len(_PDF_PAGE.findall(data)):
-        drawn = [_PDF_TEXT.findall(stream) for stream in _PDF_STREAM.findall(data)][:count]
+        streams = [piece.partition(b"stream")[2] for piece in data.split(b"endstream")[:-1]]
+        drawn = [_PDF_TEXT.findall(stream) for stream in streams[:count]]
         found = [[re.sub(rb"\\(.)", rb"\1", text) for text in texts] for texts in drawn]
         return [[text.decode("latin-1") for text in texts] for texts in found + [[]] * (count - len(found))]
     return [[text.decode().strip() for text in _READABLE.findall(data[:4096])[:_LINES]]]

@@ -6,6 +6,7 @@ The rule: a service is a table of pure functions. Ids and times are arguments.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -68,8 +69,8 @@ class DocumentService:
     """
 
     name: str
-    start: str
-    result: str
+    start: re.Pattern[str]
+    result: re.Pattern[str]
     location: Callable[[str, str], str]
     check: Callable[[AnalysisAsk], None]
     analyse: Callable[[bytes, AnalysisAsk], Analysis]

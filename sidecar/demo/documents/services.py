@@ -256,9 +256,9 @@ def _located(path: str) -> _ServiceCall | None:
     """What a path asks for; doubled slashes count once."""
     path = re.sub("/+", "/", path)
     for service in SERVICES:
-        if found := re.fullmatch(service.start, path, re.IGNORECASE):
+        if found := service.start.fullmatch(path):
             return _ServiceCall(service, path, found["model"], "", "")
-        if found := re.fullmatch(service.result, path, re.IGNORECASE):
+        if found := service.result.fullmatch(path):
             return _ServiceCall(service, path, "", found["id"], found["part"] or "")
     return None
 

@@ -6,6 +6,7 @@ The rule: the state is written with a capital, and the pages are counted in ``us
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from sidecar.demo.canned import Json
@@ -88,10 +89,13 @@ def _succeeded(number: str, times: AnalysisTimes, _: AnalysisAsk, result: Json) 
     }
 
 
+_START: Final = re.compile(rf"/contentunderstanding/analyzers/(?P<model>{MODEL}):analyze(?:Binary)?", re.IGNORECASE)
+_RESULT: Final = re.compile(rf"/contentunderstanding/analyzerResults/(?P<id>{ID})(?:/(?P<part>.+))?", re.IGNORECASE)
+
 UNDERSTANDING: Final = DocumentService(
     name="content-understanding",
-    start=rf"/contentunderstanding/analyzers/(?P<model>{MODEL}):analyze(?:Binary)?",
-    result=rf"/contentunderstanding/analyzerResults/(?P<id>{ID})(?:/(?P<part>.+))?",
+    start=_START,
+    result=_RESULT,
     location=lambda path, number: f"{path[: path.lower().index('/analyzers/')]}/analyzerResults/{number}",
     check=lambda ask: check_model(ask.model, _ANALYZERS),
     analyse=_analyse,

@@ -6,6 +6,7 @@ The rule: its documented members, and no others.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from sidecar.demo.canned import Json
@@ -62,10 +63,13 @@ def _progress(status: str, times: AnalysisTimes) -> Json:
     return {"status": status, "createdDateTime": times.created, "lastUpdatedDateTime": times.updated}
 
 
+_START: Final = re.compile(r"/vision/v3\.2/read/analyze(?P<model>)", re.IGNORECASE)
+_RESULT: Final = re.compile(rf"/vision/v3\.2/read/analyzeResults/(?P<id>{ID})(?P<part>)", re.IGNORECASE)
+
 VISION_READ: Final = DocumentService(
     name="vision-read",
-    start=r"/vision/v3\.2/read/analyze(?P<model>)",
-    result=rf"/vision/v3\.2/read/analyzeResults/(?P<id>{ID})(?P<part>)",
+    start=_START,
+    result=_RESULT,
     location=lambda path, number: f"{path}Results/{number}",
     check=_check,
     analyse=_analyse,
