@@ -15,7 +15,9 @@ from itertools import accumulate
 from typing import Final
 
 _PDF_PAGE: Final = re.compile(rb"/Type\s*/Page\b(?!s)")
-_PDF_TEXT: Final = re.compile(rb"\(((?:[^()\\]|\\.)*+)\)\s*+Tj")
+_PDF_TEXT: Final = re.compile(rb"\(((?:[^()\\]|\\.)*+)(\)\s*+Tj)?+")
+"""A string, and whether it is drawn; what is no drawn string is passed over, and not read twice."""
+
 _PDF_SPECIAL: Final = re.compile(r"[()\\]")
 _ESCAPED: Final = r"\\\g<0>"
 _PDF_SHEET: Final = "/MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >>"
@@ -104,7 +106,7 @@ def _texts(data: bytes) -> Sequence[list[str]]:
     """The lines of each page: those that a PDF draws, else what is readable."""
     if count := len(_PDF_PAGE.findall(data)):
         streams = [piece.partition(b"stream")[2] for piece in data.split(b"endstream")[:-1]]
-        drawn = [_PDF_TEXT.findall(stream) for stream in streams[:count]]
+        drawn = [[text for text, drawn in _PDF_TEXT.findall(stream) if drawn] for stream in streams[:count]]
         found = [[re.sub(rb"\\(.)", rb"\1", text) for text in texts] for texts in drawn]
         return [[text.decode("latin-1") for text in texts] for texts in found + [[]] * (count - len(found))]
     return [[text.decode().strip() for text in _READABLE.findall(data[:4096])[:_LINES]]]
