@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,19 +14,13 @@ from sidecar.core.dialect import Dialect
 from sidecar.core.rules import Region, Service, TokenRule
 from sidecar.demo.provider import DemoProvider
 from sidecar.dialects import DIALECTS
+from tests.redis_servers import free_port
 from tests.scenarios.document_sdks import DocumentSdk, DocumentVoice
 
 if TYPE_CHECKING:
     from tests.scenarios.conftest import BuildFleet, BuildLab, Lab
 
 SERVED = ("azure-documents", "azure-language", "azure-vision")
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        found: int = probe.getsockname()[1]
-        return found
 
 
 @dataclass
