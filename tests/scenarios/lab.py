@@ -25,6 +25,9 @@ OWN_RETRIES = {"x-stainless-retry-count": "0"}
 
 CHAT = {"model": "gpt-4o", "temperature": 0, "messages": [{"role": "user", "content": "What is in the box?"}]}
 
+AT_REST = ["clean", "sweep"]
+"""The tasks of a sidecar that does nothing for anybody."""
+
 CHAT_PATH = "/openai/v1/chat/completions"
 
 

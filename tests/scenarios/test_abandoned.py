@@ -12,6 +12,7 @@ from sidecar.upstream import commit
 from tests.scenarios.answers import said
 from tests.scenarios.box import STREAM, TEXT, VECTORS, Box
 from tests.scenarios.conftest import CHAT, CHAT_PATH, completion, whole
+from tests.scenarios.lab import AT_REST
 
 SHOWN = {**STREAM, "stream_options": {"include_usage": True}}
 
@@ -72,7 +73,7 @@ async def test_everybody_leaves(form, point, build_lab, script, dial):
 
     assert 1 == upstream.deserted
     assert 0 == lab.sidecar.memory.entries
-    await lab.until(lambda: lab.tasks == ["sweep"])
+    await lab.until(lambda: lab.tasks == AT_REST)
     assert ["client-gone"] * 4 == [record.cause for record in lab.records]
     assert [0, 0, 0, 1] == sorted(record.attempts for record in lab.records)
     box.head.set()
@@ -219,7 +220,7 @@ async def test_bypassed_call_is_given_up_with_its_caller(build_lab, script, dial
     await caller.until(b'"It"')
     caller.vanish()
     await lab.until(lambda: upstream.deserted == 1 and upstream.open == 0)
-    await lab.until(lambda: lab.tasks == ["sweep"])
+    await lab.until(lambda: lab.tasks == AT_REST)
 
     assert ["client-gone"] == [record.cause for record in lab.records]
     await lab.settle()

@@ -12,6 +12,7 @@ from sidecar.core.rules import CacheMode, CacheRule, Limits
 from tests.scenarios.answers import chat_events, chunks, said
 from tests.scenarios.caller import Caller
 from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, Lab, chunk, completion, whole
+from tests.scenarios.lab import AT_REST
 
 STREAM = {**CHAT, "stream": True}
 SAMPLED = {name: value for name, value in STREAM.items() if name != "temperature"}
@@ -57,7 +58,7 @@ class Staged:
 async def nothing_left(lab: Lab) -> None:
     """Wait until no flight, byte, task, connection or call is left."""
     await lab.settle()
-    await lab.until(lambda: lab.tasks == ["sweep"])
+    await lab.until(lambda: lab.tasks == AT_REST)
     await lab.until(lambda: lab.sidecar.listener.connections == 0)
     pool = lab.sidecar.upstream._pool
     assert pool is not None

@@ -25,6 +25,7 @@ from tests.scenarios.answers import (
 )  # fmt: skip
 from tests.scenarios.clocks import RunningClock, WallClock
 from tests.scenarios.conftest import CHAT_PATH
+from tests.scenarios.lab import AT_REST
 from tests.scenarios.regions import (
     HASTY,
     PATIENT,
@@ -123,7 +124,7 @@ async def test_nothing_turns_while_nobody_calls(build_lab, pair):
         loop._run_once = turn
 
     assert attempts == a.attempts + b.attempts
-    assert ["sweep"] == tasks
+    assert AT_REST == tasks
     assert turns < 30
 
 

@@ -44,8 +44,8 @@ async def test_a_receipt(build_fleet, oracle, token_file, redis_server):
     assert (200, True, []) == (status, receipt["complete"], left)
     assert [1, 1, 1] == [pod["dropped"] for pod in receipt["pods"]]
     assert all(receipt["asked_at"] <= pod["confirmed_at"] <= receipt["finished_at"] for pod in receipt["pods"])
-    assert {"Redis": 1, "uploads on disk": 0} == places(receipt)
-    assert ({"Redis": 0, "uploads on disk": 0}, [0, 0, 0], True) == (
+    assert {"Redis": 1, "operations in Redis": 0, "uploads on disk": 0} == places(receipt)
+    assert ({"Redis": 0, "operations in Redis": 0, "uploads on disk": 0}, [0, 0, 0], True) == (
         places(again), [pod["dropped"] for pod in again["pods"]], again["complete"]
     )  # fmt: skip
     assert [(receipt["what"], 4, 3, "", True), (again["what"], 0, 3, "", True)] == [

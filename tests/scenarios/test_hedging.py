@@ -11,6 +11,7 @@ from sidecar.core.region.retry_budget import HedgeBudget
 from sidecar.core.rules import RetryRule
 from tests.scenarios.answers import said
 from tests.scenarios.conftest import Lab
+from tests.scenarios.lab import AT_REST
 from tests.scenarios.paces import MARKED, know_the_pace
 from tests.scenarios.regions import (
     Way,
@@ -65,7 +66,7 @@ async def test_slow_call_is_sent_twice(stream, bypassed, build_lab, pair):
     assert ("hedge",) == lab.records[-1].retry_causes
     assert State.CLOSED is state_of(lab, "a")
     await lab.settle()
-    assert ["sweep"] == lab.tasks
+    assert AT_REST == lab.tasks
     assert 0 == lab.held
 
 
@@ -157,7 +158,7 @@ async def test_caller_leaves_a_race(stream, bypassed, build_lab, pair, dial):
     await lab.until(lambda: a.calls == 1 and b.calls == 1)
     caller.vanish()
     await lab.until(lambda: a.deserted == 1 and b.deserted == 1)
-    await lab.until(lambda: ["sweep"] == lab.tasks)
+    await lab.until(lambda: AT_REST == lab.tasks)
 
     assert lab.settled()
     assert (1, 1) == (a.calls, b.calls)

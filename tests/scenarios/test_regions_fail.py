@@ -14,6 +14,7 @@ from sidecar.core.rules import RetryRule
 from tests.scenarios.answers import LAST_CHUNK, STREAM_HEAD, chunks, said
 from tests.scenarios.caller import Reply
 from tests.scenarios.conftest import Lab
+from tests.scenarios.lab import AT_REST
 from tests.scenarios.regions import (
     BUSY,
     PATIENT,
@@ -230,7 +231,7 @@ async def test_connections_are_given_back(build_lab, pair):
     assert [] == faults(replies)
     assert ["b"] * 100 == seen_by(replies)
     await lab.until(lambda: a.open == 0)
-    assert ["sweep"] == lab.tasks
+    assert AT_REST == lab.tasks
     assert 0 == lab.sidecar.ledger.held
 
 

@@ -13,6 +13,7 @@ from sidecar.net.inbound.exchange import WRITE_BUFFER
 from sidecar.proxy.flight.flight import WINDOW
 from tests.scenarios.answers import chat_events, said
 from tests.scenarios.conftest import CHAT, LAST_CHUNK, STREAM_HEAD, Lab, chunk, completion, whole
+from tests.scenarios.lab import AT_REST
 
 STREAM = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
 PIECE = 384 * KIB  # the most that one read of an upstream's answer gives
@@ -126,7 +127,7 @@ async def test_reader_that_stands_still_is_cut(limit, build_lab, script, dial):
     assert ["", "slow-reader"] == sorted(record.cause for record in lab.records)
     assert 499 == max(record.status for record in lab.records)
     await lab.settle()
-    await lab.until(lambda: lab.tasks == ["sweep"])
+    await lab.until(lambda: lab.tasks == AT_REST)
 
 
 async def test_slow_reader_alone_paces_his_provider(build_lab, script, dial):
