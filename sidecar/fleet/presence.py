@@ -11,6 +11,7 @@ answers nonsense, the last count holds.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,6 +81,9 @@ return answer
 )
 
 
+_time = re.compile(rb"[0-9]{1,20}\Z").match
+
+
 class Member(NamedTuple):
     """A process of the fleet: seconds since its last sign of life, and its sealed *note*, None if it has none."""
 
@@ -90,6 +94,8 @@ class Member(NamedTuple):
 def _members(reply: Any) -> list[bytes]:
     """Read the answer of ``_MEMBERS``: the milliseconds of Redis' clock, then members and their signs of life."""
     if type(reply) is not list or len(reply) % 2 != 1 or any(type(item) is not bytes for item in reply):
+        raise misshapen()
+    if not all(map(_time, reply[::2])):
         raise misshapen()
     return reply
 

@@ -52,13 +52,13 @@ def desk():
 
 
 async def test_the_order(desk):
-    """Requests are forgotten in the step of the purge; it is confirmed when nothing else is held either."""
+    """What is held is let go with the purge, and again when the last call has ended; then the purge is confirmed."""
     desk.hear(3, INVOICES)
     before = list(desk.done)
     await desk.cleaning.clean()
 
     assert [(INVOICES,)] == before
-    assert [(INVOICES,), "swept", "settled", 3] == desk.done
+    assert [(INVOICES,), "swept", "settled", (INVOICES,), 3] == desk.done
 
 
 async def test_confirmed_once(desk):

@@ -20,6 +20,7 @@ from tests.bench import (
     admission,
     bodies,
     calls,
+    documents,
     envelope,
     ferrogw,
     fleet,
@@ -76,6 +77,7 @@ ROWS: dict[str, Callable[[Lab, Pace], list[Row]]] = {
     "key-micro": micro.key_micro,
     **admission.ROWS,
     **soaking.ROWS,
+    **documents.ROWS,
 }
 
 PROFILES: dict[str, Callable[[], list[bytes]]] = {

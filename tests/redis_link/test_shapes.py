@@ -33,6 +33,7 @@ TRUE: dict[str, list[Any]] = {
     "probe": [0, 1],
     "quota": [[], [1, 0, 0, 0, 2000, -5], [0, 5, 6, 1, -1, -1]],
     "presence": [[0], [3, b"abc"]],
+    "members": [[b"1700000000000"], [b"1700000000000", b"member", b"1699999999000"]],
     "tags": [[], [0, 99]],
 }
 
@@ -61,7 +62,7 @@ def test_what_a_script_answers(name: str, reply: Any):
         others += [[*reply, 1, 1], *([reply[: len(reply) // 2]] if len(reply) > 1 else [])]
         others += [[*reply[:at], Exception("x"), *reply[at + 1 :]] for at in range(len(reply))]
     for other in others:
-        if (name, other) in [("presence", [3]), ("quota", []), ("tags", [0])]:
+        if (name, other) in [("presence", [3]), ("members", [b"1700000000000"]), ("quota", []), ("tags", [0])]:
             continue  # an answer, too
         with pytest.raises(FleetAway, match=r"\Amalformed: "):
             read(other)
