@@ -12,6 +12,7 @@ import re
 from binascii import b2a_base64
 
 import msgspec
+from pybase64 import b64decode
 
 from sidecar.core.dialect import Documents
 from sidecar.core.key.json_rule import UNREADABLE
@@ -23,9 +24,6 @@ KEEP_ALL = 256 * 1024
 
 _STEP = 64 * 1024
 """Bytes of base64 that are decoded at once; whole groups of four."""
-
-_decode = msgspec.json.Decoder(bytes).decode
-"""Decodes base64 within JSON. It takes half the time of ``binascii``, and finds all that is no plain base64."""
 
 _TOKEN = re.compile(rb"[\[\]{}:,]|[^\[\]{}:, \t\n\r]++")
 _PAD, _BACKSLASH, _QUOTE = b'=\\"'
@@ -71,8 +69,8 @@ class Base64Digest:
 
     def _decode(self, groups: memoryview) -> None:
         try:
-            data = _decode(b'"%b"' % bytes(groups))
-        except UNREADABLE:
+            data = b64decode(groups, validate=True)
+        except ValueError:
             self.sound = False
             return
         if self._padded:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from io import BytesIO
 
 from sidecar.core.memory_budget import Ledger
 from sidecar.net.base import Observer
@@ -54,6 +55,7 @@ class Collection:
         self._writing: list[bytes] = []
         self._ended = False
         self._closed = False
+        self._whole: BytesIO | None = None
         self.observer: Observer | None = None
         self.chunks: list[bytes] = []
         self.spool: SpoolFile | None = None
@@ -63,6 +65,8 @@ class Collection:
             if observe is not None and size > OBSERVED:
                 self.observer = observe()
             self._hold(size)
+            if size > OBSERVED and self.spool is None:
+                self._whole = BytesIO()
 
     def __repr__(self) -> str:
         return f"<Collection {self.total} bytes, {self._held} held, {self.spool!r}>"
@@ -81,7 +85,10 @@ class Collection:
         """The next bytes of the body."""
         self.total += len(chunk)
         self._waiting += len(chunk)
-        self.chunks.append(chunk)
+        if self._whole is None:
+            self.chunks.append(chunk)
+        else:  # one copy, and the chunk's memory serves the next one
+            self._whole.write(chunk)
         if self.observer is not None:
             self.observer.feed(chunk)
         elif self._observe is not None and self.total > OBSERVED:
@@ -90,6 +97,8 @@ class Collection:
                 self.observer.feed(earlier)
         if self.total > self._limit:
             self.overflowed = True
+            if self._whole is not None:
+                self.chunks, self._whole = [self._whole.getvalue()], None
         elif self.spool is not None:
             if self._waiting > FLUSH:
                 self._flush()
@@ -106,6 +115,8 @@ class Collection:
         """The whole body, once it has ended and is settled."""
         if self.spool is not None:
             return self.spool
+        if self._whole is not None:
+            return self._whole.getvalue()
         body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         self.chunks.clear()
         return body
