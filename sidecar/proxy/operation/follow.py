@@ -121,6 +121,7 @@ class Follower:
         answer.close()
         pairs = relay(answer.pairs, answer.fields, self._now(), own=sent.own)
         started = self.started(fetch, origin.id, origin, flight)
+        _let_go(fetch, flight)
         announced = not fetch.call.principal.local and await self._records.announce(started)
         flight.open(_opening(started, pairs))
         if announced:
@@ -147,6 +148,7 @@ class Follower:
         if first is not None and (first.status >= 300 or first.progress is Progress.FAILED):
             await self._records.ended(fetch.key, stored=False)
             return False
+        _let_go(fetch, flight)
         flight.open(_opening(running, joined=True))
         flight.judged(None)
         await self._follow(fetch, flight, running.origin, region, first=first, announced=True)
@@ -269,6 +271,13 @@ class Follower:
             chunks.append(chunk)
             size = max(size, sum(map(len, chunks)))
         return b"".join(chunks) if size <= self.limit else None
+
+
+def _let_go(fetch: Fetch, flight: Flight) -> None:
+    """The call has been sent: an operation, which may run for minutes, does not hold its body."""
+    scopes = flight.scopes()
+    flight.scopes = lambda: scopes
+    fetch.request.body = b""
 
 
 def region_of(site: Site, origin: OperationOrigin) -> Region | None:
