@@ -1,5 +1,6 @@
 """Parts of the benchmarks that decide something, or stand for parts of the program."""
 
+import base64
 import itertools
 import json
 
@@ -7,6 +8,7 @@ import pytest
 
 from sidecar.settings import load
 from sidecar.settings.restart import waiting
+from tests.bench.documents import FORMS, Upload
 from tests.bench.otherwise import PARTS, replace
 from tests.bench.soaking import changes, grows, keeps
 
@@ -72,3 +74,15 @@ def test_changes_of_the_soak(tmp_path):
 
     assert 5 == len({rules.revision for rules in found})
     assert [] == [each for one, other in itertools.permutations(found, 2) for each in waiting(one, other)]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000, 3 * 256 * 1024 + 5])
+def test_uploads_are_one_document(size):
+    """Each form has the length that its head says, and the same document in it; another seed is another document."""
+    bodies = {form: b"".join(Upload(form, size).pieces()) for form in FORMS}
+
+    assert [len(body) for body in bodies.values()] == [Upload(form, size).length() for form in FORMS]
+    assert size == len(bodies["bytes"])
+    assert bodies["bytes"] == base64.b64decode(json.loads(bodies["base64"])["base64Source"])
+    assert bodies["bytes"] in bodies["multipart"]
+    assert size == 1 or bodies["bytes"] != b"".join(Upload("bytes", size, 2).pieces())

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from sidecar.admin.actions import PurgeRequest
 from sidecar.core.model import Outcome
-from sidecar.core.rules import CacheMode, CacheRule, MemoryRule, Region, Route, Service
+from sidecar.core.rules import CacheMode, CacheRule, Limits, MemoryRule, Region, Route, Service
 from sidecar.demo.provider import DemoProvider
 from sidecar.dialects import DIALECTS
 from tests.scenarios.document_sdks import document
 from tests.scenarios.lab import Lab
+from tests.scenarios.searched import search
 
 START = "/documentintelligence/documentModels/prebuilt-layout:analyze?api-version=2024-11-30"
 KEY = {"ocp-apim-subscription-key": "k-1", "content-type": "application/pdf"}
@@ -218,3 +220,41 @@ async def test_purged_while_it_runs(build_desk, provider):
     assert "succeeded" == json.loads((await desk.result(anew)).body)["status"]
     assert "sidecar; fwd=miss" == anew.headers["cache-status"]
     assert 2 == provider.documents.asked
+
+
+async def test_larger_than_memory(build_desk, provider):
+    """A document on its way to the disk is hashed while it comes; its forms are one document, on disk or not."""
+    room = 64 * 1024
+    data = b"%PDF-1 " + bytes(9 * room)
+    forms = [
+        (data, "application/pdf"),
+        (json.dumps({"base64Source": base64.b64encode(data).decode()}).encode(), "application/json"),
+        (b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n%b\r\n--x--\r\n' % data,
+         "multipart/form-data; boundary=x"),
+    ]  # fmt: skip
+    small = await build_desk(limits=replace(Limits(), inflight_memory=room))
+    started = [await small.start(body, headers=KEY | {"content-type": kind}) for body, kind in forms]
+    results = [json.loads((await small.result(each)).body)["analyzeResult"] for each in started]
+    await small.lab.settle()
+
+    assert results[0] == results[1] == results[2]
+    assert ["miss", "collapsed", "collapsed"] == [
+        one.outcome for one in small.lab.records if one.outcome is not Outcome.POLL
+    ] or ["miss", "hit_memory", "hit_memory"] == [
+        one.outcome for one in small.lab.records if one.outcome is not Outcome.POLL
+    ]
+    assert (1, 0) == (provider.documents.asked, small.lab.held)
+
+
+async def test_body_is_let_go(build_desk, provider):
+    """While an operation runs, and while its result waits for its caller, nothing holds the document."""
+    provider.documents.faults.paused = True
+    desk = await build_desk()
+    data = b"%PDF-1 canary " + bytes(300_000)
+    started = await desk.start(data)
+    await desk.lab.until(lambda: provider.documents.polls > 1)
+    held = [kind for kind in search(data[:16]) if kind.startswith("sidecar.") and not kind.startswith("sidecar.demo.")]
+    provider.documents.faults.paused = False
+
+    assert [] == held
+    assert "succeeded" == json.loads((await desk.result(started)).body)["status"]

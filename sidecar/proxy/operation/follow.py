@@ -72,6 +72,18 @@ class Polled(NamedTuple):
     own: bool
 
 
+class Begun(NamedTuple):
+    """
+    An operation that a call has begun, with its *region*. *announced*: the fleet knows that it runs; *own* as in
+    ``Sent``.
+    """
+
+    origin: OperationOrigin
+    region: Region
+    announced: bool
+    own: bool
+
+
 class Follower:
     """
     Follows operations through *dispatch*; *receiver* stores their results in *store*, and *records* tells the fleet.
@@ -104,18 +116,18 @@ class Follower:
     def __repr__(self) -> str:
         return f"<Follower {self._dispatch!r}>"
 
-    async def begin(self, fetch: Fetch, flight: Flight, sent: Sent) -> bool:
+    async def begin(self, fetch: Fetch, flight: Flight, sent: Sent) -> Begun | None:
         """
-        The service has answered a call: if that has started an operation, tell the callers, and follow it. False: the
-        answer is an ordinary one.
+        The service has answered a call: if that has started an operation, tell the callers. Returns what ``follow``
+        needs; None if the answer is an ordinary one.
         """
         answer, site, operation = sent.answer, fetch.plan.site, fetch.call.endpoint.operation
         if operation is None or answer.status != ACCEPTED:
-            return False
+            return None
         region = next(region for region in site.regions if region.name == sent.region)
         origin = origin_of(answer.fields, region, operation, site.path, site.query)
         if origin is None:
-            return False
+            return None
         while await answer.read():
             pass
         answer.close()
@@ -126,8 +138,11 @@ class Follower:
         flight.open(_opening(started, pairs))
         if announced:
             flight.judged(None)  # callers in other processes join the operation now
-        await self._follow(fetch, flight, origin, region, announced=announced, own=sent.own)
-        return True
+        return Begun(origin, region, announced=announced, own=sent.own)
+
+    async def follow(self, fetch: Fetch, flight: Flight, begun: Begun) -> None:
+        """Follow an operation that has *begun*, until it has ended."""
+        await self._follow(fetch, flight, begun.origin, begun.region, announced=begun.announced, own=begun.own)
 
     async def join(self, fetch: Fetch, flight: Flight) -> bool:
         """Follow the operation that another process has started for this key. False: there is none."""
