@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import fcntl
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ from typing import Any
 
 SIZES = (65536, 16384, 4096, 1024, 512, 256, 128, 64)
 """Sizes of the blocks by which free memory is taken, the largest first: a block fits into a gap of its size or more."""
+
+KEPT_SIZES = range(24, 1049, 16)
+"""The sizes of which each thread keeps some freed blocks for itself, untouched also by ``MALLOC_PERTURB_``."""
+
+KEPT = 8
+"""At least as many blocks of a size as a thread keeps."""
 
 STEP = 500
 """Blocks in one step: a few milliseconds."""
@@ -37,7 +44,8 @@ READ_BYTES = 256_000
 
 
 async def overwrite() -> None:
-    """Overwrite what is free now."""
+    """Overwrite what is free now. What only refers to itself is freed first: the interpreter may leave it for long."""
+    gc.collect()
     for size in SMALL_SIZES:
         _overwrite_small(size)
         await asyncio.sleep(0)
@@ -80,6 +88,9 @@ class _Heap:
         self._trim(0)
         taken: list[int] = []
         try:
+            for size in KEPT_SIZES:
+                self._take(size, taken, KEPT)
+            yield
             for size in SIZES:
                 while len(taken) < STEP * MOST_STEPS and self._take(size, taken):
                     yield
@@ -88,10 +99,10 @@ class _Heap:
                 self._free(block)
             self._trim(0)
 
-    def _take(self, size: int, taken: list[int]) -> bool:
-        """Take and clear some blocks of *size*. Returns whether there may be more."""
+    def _take(self, size: int, taken: list[int], count: int = STEP) -> bool:
+        """Take and clear *count* blocks of *size*, or fewer. Returns whether there may be more."""
         top = self._top(0)
-        for _ in range(STEP):
+        for _ in range(count):
             block = self._malloc(size)
             if not block:
                 return False

@@ -143,8 +143,7 @@ class Origin:
         try:
             if sent.failing and await self._make_do(fetch, flight, behind, sent):
                 return
-            begun = await self.follower.begin(fetch, flight, sent)
-            if begun is None:
+            if not await self.follower.begin(fetch, flight, sent):
                 await self._receiver.receive(fetch, flight, sent)
         except UpstreamFailed as failure:
             if flight.opening is not None:
@@ -153,12 +152,8 @@ class Origin:
             flight.rewind()
             if not await self._make_do(fetch, flight, behind, failure):
                 raise
-            return
         finally:
             sent.answer.close()
-        if begun is not None:
-            del sent  # it holds the body of the call, and the operation may run for minutes
-            await self.follower.follow(fetch, flight, begun)
 
     async def _make_do(
         self, fetch: Fetch, flight: Flight, behind: Held | None, failure: UpstreamFailed | Refused | Sent

@@ -171,7 +171,6 @@ class Coalescer:
             draft.region, draft.upstream_status = opening.region, opening.status
             reader.draft = None  # the cost of the call stays with the caller who has sent it
         reader.stays = True
-        reader.question = bytes  # what was asked, body included, matters no more
         await self._acceptance.accept(fetch, exchange, opening, reader, miss_status(opening, collapsed=joined))
 
     def divert(self, fetch: Fetch, opening: Opening, *, collapsed: bool, proven: bool) -> FetchMode | None:

@@ -248,4 +248,16 @@ def lend(body: bytes | Spool | Stream, flight: Flight) -> None:
     """Keep a spooled body open until the flight ends: the flight may live longer than the request."""
     if not isinstance(body, bytes) and is_spool(body) and flight.task is not None:
         body.share()
-        flight.task.add_done_callback(lambda _: body.close())
+        flight.lent = body
+        flight.task.add_done_callback(lambda _: flight.give_back())
+
+
+def let_go(fetch: Fetch, flight: Flight) -> None:
+    """
+    The service has taken the call of *flight* and will not get it again: nobody needs its body any longer, which may be
+    large, and an operation runs for long. A second call beside this one may still need it.
+    """
+    if flight.seconded or flight.second is not None:
+        return
+    fetch.request.body = b""
+    flight.give_back()

@@ -118,6 +118,7 @@ class Waiting:
         reader = Reader(second, credential, draft, question, fields)
         self._flights.launch(second, partial(self._second, first, fetch))
         lend(fetch.request.body, second)
+        second.seconded = True
         first.help(second)
         return reader
 

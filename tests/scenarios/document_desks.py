@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -82,6 +83,6 @@ async def raw(
     """A call without an SDK: status, headers by lower-case name, body."""
     async with (
         aiohttp.ClientSession() as session,
-        session.request(method, URL(url, encoded=True), data=body, headers=headers) as response,
+        session.request(method, URL(url, encoded=True), data=body and BytesIO(body), headers=headers) as response,
     ):
         return response.status, {name.lower(): value for name, value in response.headers.items()}, await response.read()

@@ -3,101 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
-import aiohttp
-
-from sidecar.cli.keygen import line
-from sidecar.core.key.keyring import parse
-from sidecar.core.rules import SealRule
-from sidecar.store.seal import Seal
-from tests.redis_servers import RedisServer
 from tests.scenarios.answers import completion, whole
-from tests.scenarios.lab import CHAT_PATH, KEY, TOKEN
-from tests.scenarios.processes import Process, launch, listening
-
-CANARY = "canary-of-one-person-5e1d"
-SEARCHED = Path(__file__).parent / "searched.py"
-
-
-class Pod(Process):
-    """A sidecar in a process of its own, with its admin port."""
-
-    admin = 0
-
-    async def erase(self, request: bytes, **more: Any) -> tuple[int, Any]:
-        """Ask it to erase the answer to *request*."""
-        body = {"scope": "request", "value": base64.b64encode(request).decode(), **more}
-        headers = {"authorization": f"Bearer {TOKEN}"}
-        url = f"http://127.0.0.1:{self.admin}/api/erase"
-        async with aiohttp.ClientSession() as session, session.post(url, json=body, headers=headers) as reply:
-            return reply.status, await reply.json()
-
-    async def holders(self, folder: Path) -> list[str]:
-        """The kinds of objects in its memory that hold the canary."""
-        found = folder / f"found-{self.child.pid}"
-        found.unlink(missing_ok=True)
-        self.child.send_signal(signal.SIGUSR1)
-        async with asyncio.timeout(60):
-            while not found.exists():  # noqa: ASYNC110  another process writes it
-                await asyncio.sleep(0.02)
-        return found.read_text().splitlines()
-
-
-@asynccontextmanager
-async def fleet(
-    folder: Path, server: RedisServer, upstream: str, count: int, **environ: str
-) -> AsyncIterator[list[Pod]]:
-    """*count* sidecars, each in a process that can be searched; *environ* is added to its environment."""
-    (folder / "sought").write_bytes(CANARY.encode()[::-1])
-    (folder / "cache.key").write_text(line() + "\n")
-    (folder / "token").write_text(TOKEN + "\n")
-    config = folder / "sidecar.yaml"
-    config.write_text(f"""
-version: 1
-listen: {{port: 0}}
-health: {{port: 0}}
-admin: {{port: 0, token_file: {folder / "token"}}}
-upstream: {{proxy: none}}
-state: {{dir: {folder / "state"}}}
-limits: {{inflight_memory: 1Mi}}
-cache:
-  redis: {{url: "{server.url}", namespace: team-a, timeout: 1s}}
-  secret_file: {folder / "cache.key"}
-services:
-  openai: {{dialect: openai, path: /openai, regions: [{{name: here, url: "{upstream}"}}]}}
-""")
-    pods: list[Pod] = []
-    try:
-        for number in range(count):
-            command = (sys.executable, str(SEARCHED), str(folder), "run", "--config", str(config))
-            root = str(SEARCHED.parents[2])
-            started = launch(
-                folder,
-                *command,
-                mark=str(number),
-                environ={"HOSTNAME": f"pod-{number}", "PYTHONPATH": root, **environ},
-            )
-            pods.append(Pod(started.child, started.log, started.output))
-        for pod in pods:
-            await pod.started()
-            [pod.admin] = listening(pod.child.pid) - {pod.port, pod.health_port}
-        yield pods
-    finally:
-        for pod in pods:
-            pod.child.send_signal(signal.SIGCONT)
-            pod.terminate()
-        for pod in pods:
-            await pod.ended()
+from tests.scenarios.lab import CHAT_PATH, KEY
+from tests.scenarios.searched_pods import CANARY, Pod, clear_texts, fleet, raw
 
 
 def body_of(size: int) -> bytes:
@@ -128,35 +41,6 @@ async def call(pod: Pod, body: bytes, times: int = 2) -> asyncio.StreamWriter:
         await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r\n")[0]))
         assert b" 200 " in head.splitlines()[0]
     return writer
-
-
-def clear_texts(server: RedisServer, secrets: Path) -> bytes:
-    """All that stands in Redis, as it is and opened."""
-    keyring = parse(secrets.read_bytes())
-    seal = Seal(lambda: keyring, SealRule(str(secrets)), random=os.urandom, limit=1 << 24)
-    found = bytearray()
-    for key in server.call("KEYS", "*"):
-        kind = server.call("TYPE", key)
-        parts = {b"string": ["GET", key], b"zset": ["ZRANGE", key, 0, -1], b"hash": ["HGETALL", key]}[kind]
-        read = server.call(*parts)
-        for each in read if isinstance(read, list) else [read]:
-            found += each
-            opened = seal.unseal(key.partition(b"{")[2].partition(b"}")[0], each)
-            found += opened[1].body if opened is not None else seal.open_note(each) or b""
-    return bytes(found)
-
-
-def raw(pod: Pod) -> int:
-    """How often the canary stands in the writable memory of *pod*, what is free there included."""
-    found = 0
-    with Path(f"/proc/{pod.child.pid}/mem").open("rb", 0) as memory:
-        for entry in Path(f"/proc/{pod.child.pid}/maps").read_text().splitlines():
-            bounds, rights, *_ = entry.split()
-            start, end = (int(part, 16) for part in bounds.split("-"))
-            if "w" in rights and "[v" not in entry:
-                memory.seek(start)
-                found += memory.read(end - start).count(CANARY.encode())
-    return found
 
 
 async def test_every_process_is_searched(script, redis_server, tmp_path):

@@ -9,7 +9,7 @@ body is not read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -116,13 +116,14 @@ class _Bare:
         self._digest: blake2b = file_digest(digest_key)
         self._begun = bool(media)
         self._is_json = False
-        self.feed: Callable[[bytes], None] = self._digest.update if self._begun else self._begin
 
-    def _begin(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes) -> None:
         self._digest.update(chunk)
+        if self._begun:
+            return
         blanks = _blanks(chunk)
         assert blanks is not None
-        if not self._begun and blanks.end() < len(chunk):
+        if blanks.end() < len(chunk):
             self._begun = True
             self._is_json = chunk[blanks.end()] in b"{["
 

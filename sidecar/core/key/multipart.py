@@ -8,6 +8,7 @@ differently is refused as invalid. Files are digested, not held; text fields are
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Any
@@ -73,7 +74,8 @@ class Multipart:
         # The first delimiter needs no line before it: it gets one here, and then is like the others.
         self._data = b"\r\n"
         self._at = 0
-        self._state = self._preamble
+        # A function, not a bound method: an observer that refers to itself would be kept, with the body's last bytes.
+        self._state: Callable[[Multipart], bool] = Multipart._preamble
         self._part = _Part("", "", None)
         self._room = KEEP_ALL
         self.fields_in_order: list[FormField] = []
@@ -85,7 +87,7 @@ class Multipart:
     @property
     def fault(self) -> Unsafe | None:
         """What makes the body unsafe, once all of it has been fed."""
-        if self._fault is None and self._state != self._epilogue:
+        if self._fault is None and self._state != Multipart._epilogue:
             return Unsafe.INVALID_MULTIPART
         return self._fault
 
@@ -93,10 +95,12 @@ class Multipart:
         """Follow the next bytes of the body."""
         if self._passes(chunk):
             return
-        self._data = self._data[self._at :] + chunk
-        self._at = 0
-        while self._fault is None and self._state():
+        self._data += chunk
+        while self._fault is None and self._state(self):
             pass
+        # what has been read, or never will be, is not held any longer
+        self._data = self._data[self._at :] if self._fault is None else b""
+        self._at = 0
 
     def fields(self, drop: AbstractSet[str]) -> list[FormField]:
         """The fields by name, less those in *drop*; those of one name keep their order."""
@@ -111,16 +115,20 @@ class Multipart:
         return members
 
     def _passes(self, chunk: bytes) -> bool:
-        """Take a chunk within a file without copying it, if no delimiter ends in it; returns whether it was taken."""
-        file, held, size = self._part.file, self._data[self._at :], len(self._delimiter)
-        if file is None or self._state != self._content or self._fault is not None or len(chunk) < 4 * size:
+        """
+        Take a chunk within a file without copying it, if no delimiter ends in it. Returns whether it was taken, or need
+        not be.
+        """
+        if self._fault is not None:
+            return True
+        file, held, size = self._part.file, self._data, len(self._delimiter)
+        if file is None or self._state != Multipart._content or len(chunk) < 4 * size:
             return False
         if self._delimiter in chunk or self._delimiter in held + chunk[: size - 1]:
             return False
         file.update(held)
         file.update(memoryview(chunk)[: 1 - size])
         self._data = chunk[1 - size :]
-        self._at = 0
         return True
 
     # Each state takes what it can from the data, and returns whether the next state may go on with the rest.
@@ -131,7 +139,7 @@ class Multipart:
         if not self._data.startswith(self._delimiter):
             return self._fail()
         self._at = len(self._delimiter)
-        self._state = self._after_delimiter
+        self._state = Multipart._after_delimiter
         return True
 
     def _after_delimiter(self) -> bool:
@@ -140,9 +148,9 @@ class Multipart:
             return False
         self._at += 2
         if after == b"--":
-            self._state = self._epilogue
+            self._state = Multipart._epilogue
         elif after == b"\r\n" and len(self.fields_in_order) < _PARTS:
-            self._state = self._headers
+            self._state = Multipart._headers
         else:  # padding, or a longer line that only begins like the delimiter: parsers differ
             return self._fail()
         return True
@@ -154,7 +162,7 @@ class Multipart:
         if not self._open(self._data[self._at : end].split(b"\r\n")):
             return self._fail()
         self._at = end + 4
-        self._state = self._content
+        self._state = Multipart._content
         return True
 
     def _content(self) -> bool:
@@ -166,7 +174,7 @@ class Multipart:
             return False
         self._take(self._data[self._at : end])
         self._at = end + len(self._delimiter)
-        self._state = self._after_delimiter
+        self._state = Multipart._after_delimiter
         return self._close()
 
     def _epilogue(self) -> bool:

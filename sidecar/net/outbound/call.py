@@ -43,6 +43,10 @@ class Body(Protocol):
         """The body from its start."""
 
 
+def _is_sent() -> None:
+    """That the request has been sent is said once."""
+
+
 class UpstreamAnswer:
     """
     An answer, from its head on. Whoever gets it reads it to its end or closes it.
@@ -250,7 +254,8 @@ class OutboundCall:
     def _all_sent(self) -> None:
         """The request is sent: the peer's time to answer starts."""
         self._sent = True
-        self._on_sent()
+        on_sent, self._on_sent = self._on_sent, _is_sent
+        on_sent()  # and is let go: it may refer to the request, and the answer's reader refers to this
         if self._headed:
             self._wire.expect_body(self._idle)
         else:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 from enum import StrEnum
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sidecar.core.cache.purges import ALL, Scope, scope_of
 from sidecar.core.draft import Draft
@@ -22,6 +23,9 @@ from sidecar.proxy.flight.buffer import AnswerBuffer
 from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.pulse import Pulse
 from sidecar.proxy.flight.seat import Seat
+
+if TYPE_CHECKING:
+    from sidecar.net.base import Spool
 
 WINDOW = 256 * 1024
 """Bytes that a windowed flight may be ahead of its slowest reader."""
@@ -84,6 +88,7 @@ class Flight:
         self.leased = False  # set by the fetch: other processes wait for its answer
         self.second: Flight | None = None  # the flight of the second call, if this one is stuck
         self.seconded = False  # a second call has been sent; there is no third
+        self.lent: Spool | None = None  # set by the fetch: the body of its request, which it closes
         self._pulse: Pulse | None = None
         self._watched: Callable[[], Pulse] | None = None
         self._on_supersede: Callable[[], None] | None = None
@@ -99,6 +104,12 @@ class Flight:
     def __repr__(self) -> str:
         kind = "window" if self.windowed else "whole"
         return f"<Flight {self.stage} {kind} {self.size} bytes, {len(self._readers)} readers>"
+
+    def give_back(self) -> None:
+        """The body of its request is needed no longer."""
+        lent, self.lent = self.lent, None
+        if lent is not None:
+            lent.close()
 
     @property
     def windowed(self) -> bool:

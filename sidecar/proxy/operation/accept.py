@@ -69,6 +69,7 @@ class Acceptance:
         Answer a call that has started or joined an operation. *reader* stays in the flight, for the result. *status* is
         the ``Cache-Status``.
         """
+        reader.question = bytes  # it has its answer; what it asked may be large, and the operation runs for long
         running = opening.started
         assert running is not None, "the flight follows an operation"
         first = reader.owner and not opening.joined

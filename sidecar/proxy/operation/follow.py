@@ -32,7 +32,7 @@ from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.operation.records import OperationRecords
 from sidecar.proxy.receive import Receiver
-from sidecar.proxy.request import Fetch, booked, tags_of, upstream_call_of
+from sidecar.proxy.request import Fetch, booked, let_go, tags_of, upstream_call_of
 from sidecar.store.base import Store
 from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
 from sidecar.upstream.call import UpstreamCall
@@ -72,18 +72,6 @@ class Polled(NamedTuple):
     own: bool
 
 
-class Begun(NamedTuple):
-    """
-    An operation that a call has begun, with its *region*. *announced*: the fleet knows that it runs; *own* as in
-    ``Sent``.
-    """
-
-    origin: OperationOrigin
-    region: Region
-    announced: bool
-    own: bool
-
-
 class Follower:
     """
     Follows operations through *dispatch*; *receiver* stores their results in *store*, and *records* tells the fleet.
@@ -116,33 +104,30 @@ class Follower:
     def __repr__(self) -> str:
         return f"<Follower {self._dispatch!r}>"
 
-    async def begin(self, fetch: Fetch, flight: Flight, sent: Sent) -> Begun | None:
+    async def begin(self, fetch: Fetch, flight: Flight, sent: Sent) -> bool:
         """
-        The service has answered a call: if that has started an operation, tell the callers. Returns what ``follow``
-        needs; None if the answer is an ordinary one.
+        The service has answered a call: if that has started an operation, tell the callers, and follow it. False: the
+        answer is an ordinary one.
         """
         answer, site, operation = sent.answer, fetch.plan.site, fetch.call.endpoint.operation
         if operation is None or answer.status != ACCEPTED:
-            return None
+            return False
         region = next(region for region in site.regions if region.name == sent.region)
         origin = origin_of(answer.fields, region, operation, site.path, site.query)
         if origin is None:
-            return None
+            return False
         while await answer.read():
             pass
         answer.close()
+        let_go(fetch, flight)
         pairs = relay(answer.pairs, answer.fields, self._now(), own=sent.own)
         started = self.started(fetch, origin.id, origin, flight)
-        _let_go(fetch, flight)
         announced = not fetch.call.principal.local and await self._records.announce(started)
         flight.open(_opening(started, pairs))
         if announced:
             flight.judged(None)  # callers in other processes join the operation now
-        return Begun(origin, region, announced=announced, own=sent.own)
-
-    async def follow(self, fetch: Fetch, flight: Flight, begun: Begun) -> None:
-        """Follow an operation that has *begun*, until it has ended."""
-        await self._follow(fetch, flight, begun.origin, begun.region, announced=begun.announced, own=begun.own)
+        await self._follow(fetch, flight, origin, region, announced=announced, own=sent.own)
+        return True
 
     async def join(self, fetch: Fetch, flight: Flight) -> bool:
         """Follow the operation that another process has started for this key. False: there is none."""
@@ -163,7 +148,7 @@ class Follower:
         if first is not None and (first.status >= 300 or first.progress is Progress.FAILED):
             await self._records.ended(fetch.key, stored=False)
             return False
-        _let_go(fetch, flight)
+        let_go(fetch, flight)
         flight.open(_opening(running, joined=True))
         flight.judged(None)
         await self._follow(fetch, flight, running.origin, region, first=first, announced=True)
@@ -286,13 +271,6 @@ class Follower:
             chunks.append(chunk)
             size = max(size, sum(map(len, chunks)))
         return b"".join(chunks) if size <= self.limit else None
-
-
-def _let_go(fetch: Fetch, flight: Flight) -> None:
-    """The call has been sent: an operation, which may run for minutes, does not hold its body."""
-    scopes = flight.scopes()
-    flight.scopes = lambda: scopes
-    fetch.request.body = b""
 
 
 def region_of(site: Site, origin: OperationOrigin) -> Region | None:

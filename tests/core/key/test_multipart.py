@@ -1,5 +1,6 @@
 """Reading multipart bodies: what counts, and what is too odd to be sure of."""
 
+import gc
 import json
 
 import pytest
@@ -270,3 +271,21 @@ def test_text_that_says_so(kind):
     parts = parse(form(part("a", b"x", extra=[f"Content-Type: {kind}"])))
 
     assert (None, {"a": "x"}) == (parts.fault, parts.members())
+
+
+@pytest.mark.parametrize("body", [form(AUDIO_FILE), b"no form, and long" * 1000], ids=["sound", "no form"])
+def test_nothing_of_a_body_stays(body):
+    """The parts hold nothing of what they have read; and who lets go of them frees them at once."""
+    parts = parse(body)
+    held = [each for each in gc.get_referents(parts) if isinstance(each, bytes)]
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(each) is Multipart for each in gc.get_objects())
+        del parts
+        after = sum(type(each) is Multipart for each in gc.get_objects())
+    finally:
+        gc.enable()
+
+    assert {b"\r\n", b"\r\n--x", b"", KEY} >= set(held)
+    assert (1, 0) == (before, after)
