@@ -70,6 +70,9 @@ NO_RETRY = (_SHOULD_RETRY, b"false")
 UPSTREAM_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-ms-request-id", b"x-requestid")
 """Answer fields with a provider's own id of the call, for the log; the first with an id counts."""
 
+ADDRESSES = frozenset({b"operation-location", b"azure-asyncoperation", b"location"})
+"""Answer fields that hold an address which the caller asks next."""
+
 _SECRETIVE = re.compile(
     rb"auth(?:orization|entication)?(?:$|[-_])"
     rb"|(?:^|[-_])(?:token|secrets?|pass(?:word|wd|phrase)s?|pwd|credentials?|jwt|assertion|apikey|vk)(?:$|[-_])"
@@ -218,10 +221,13 @@ def fields_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def upstream_id(fields: Fields) -> str:
-    """The provider's own id of a call; ``""`` if no value looks like an id. The log repeats nothing else."""
+    """
+    The provider's own id of a call; ``""`` if no value looks like an id. The log repeats nothing else, and no id that
+    is part of an address in the same answer: whoever knows that of an operation may ask for its result.
+    """
     for name in UPSTREAM_IDS:
         value = fields.get(name)
-        if value is not None and _ID.match(value):
+        if value is not None and _ID.match(value) and not any(value in fields.get(where, b"") for where in ADDRESSES):
             return value.decode()
     return ""
 

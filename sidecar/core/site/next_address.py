@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import re
 
+from sidecar.core.http.headers import ADDRESSES
 from sidecar.core.model import Fields, Head, Pairs
 from sidecar.core.site.base_url import base, is_addressed
 from sidecar.core.site.recognise import Site
-
-ADDRESSES = frozenset({b"operation-location", b"azure-asyncoperation", b"location"})
-"""Answer fields that hold an address which the caller asks next."""
 
 
 def through_here(pairs: Pairs, fields: Fields, head: Head, site: Site) -> Pairs:

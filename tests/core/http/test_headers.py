@@ -372,3 +372,11 @@ def test_long_names_are_not_remembered():
         assert not is_secretive(b"a" * size)
 
     assert 2 == headers._remembered.cache_info().currsize
+
+
+def test_an_id_that_opens_something():
+    """The id of a call that is also that of its operation is a key to the result: the log must not repeat it."""
+    answer = {b"apim-request-id": b"7f0c", b"operation-location": b"https://eu.example/results/7f0c?v=1"}
+
+    assert "" == upstream_id(answer)
+    assert "8a" == upstream_id({**answer, b"x-ms-request-id": b"8a"})
