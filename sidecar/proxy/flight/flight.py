@@ -294,6 +294,17 @@ class Flight:
             finally:
                 self._room = None
 
+    def fill(self, body: bytes) -> None:
+        """
+        Add a *body* that has been read already, or outgrow: unlike ``push`` this waits for no reader, for those of an
+        operation read nothing before its end.
+        """
+        if self.windowed or not self._buffer.take(len(body)):
+            self.outgrow()
+            return
+        self._buffer.add(body)
+        self._wake()
+
     def body(self) -> bytes | None:
         """The whole body so far, or None if its beginning was dropped."""
         return self._buffer.whole()

@@ -36,7 +36,7 @@ from sidecar.proxy.request import Fetch, booked, let_go, tags_of, upstream_call_
 from sidecar.store.base import Store
 from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
 from sidecar.upstream.call import UpstreamCall
-from sidecar.upstream.commit import CommittedResponse
+from sidecar.upstream.commit import COMPLAINT_BYTES, CommittedResponse
 from sidecar.upstream.dispatch import Dispatch, Sent
 
 PACE_SECONDS = 1.0
@@ -116,9 +116,7 @@ class Follower:
         origin = origin_of(answer.fields, region, operation, site.path, site.query)
         if origin is None:
             return False
-        while await answer.read():
-            pass
-        answer.close()
+        await _read_out(answer)
         let_go(fetch, flight)
         pairs = relay(answer.pairs, answer.fields, self._now(), own=sent.own)
         started = self.started(fetch, origin.id, origin, flight)
@@ -204,7 +202,7 @@ class Follower:
         if polled.body is None:
             flight.outgrow()
         else:
-            await flight.push(polled.body)
+            flight.fill(polled.body)
             if polled.status == ANSWERED and polled.progress is not Progress.UNKNOWN:
                 kept = await self._receiver.keep(fetch, flight, result, polled.fields, own=own and polled.own)
         if kept and flight.kept is not None and not fetch.call.principal.local:
@@ -304,6 +302,21 @@ def asking(
     route = replace(route, name=f"{route.name} polls", limits=NO_LIMITS, retry=RetryRule(), fallback=())
     outgoing = upstream_call_of(request, None, route, principal, body=b"", attempt_logs=[], deadline=None, shared=True)
     return structs.replace(outgoing, model="", identity=True)
+
+
+async def _read_out(answer: CommittedResponse) -> None:
+    """
+    Read the rest of an answer whose head says all, so that its connection can be used again. If it breaks off or is
+    long, the operation has been accepted all the same.
+    """
+    size = 0
+    try:
+        while size <= COMPLAINT_BYTES and (chunk := await answer.read()):
+            size += len(chunk)
+    except UpstreamFailed:
+        pass
+    finally:
+        answer.close()
 
 
 def _opening(started: Started, pairs: Pairs = (), *, joined: bool = False) -> Opening:

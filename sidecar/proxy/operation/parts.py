@@ -48,7 +48,9 @@ class LongOperations:
             dispatch, receiver, store, records, access, now=now, clock=clock, limit=limit, sleep=sleep
         )
         self.acceptance = Acceptance(self.follower, table, records, now=now, clock=clock, random=random)
-        self.polls = Polls(self.follower, table, records, flights, store, dispatch, purge=purge, spawn=spawn, now=now)
+        self.polls = Polls(
+            self.follower, table, records, flights, store, dispatch, purge=purge, spawn=spawn, now=now, sleep=sleep
+        )
 
     def __repr__(self) -> str:
         return f"<LongOperations {self.table!r}>"

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
@@ -24,7 +24,7 @@ from sidecar.core.draft import Draft
 from sidecar.core.http.directives import NOTHING_ASKED
 from sidecar.core.http.headers import lines, patience, relay
 from sidecar.core.model import Entry, Facts, Pairs
-from sidecar.core.request.operation import ALONE, LIES, Started
+from sidecar.core.request.operation import ALONE, LIES, Started, to_entry
 from sidecar.core.request.plan import RequestPlan
 from sidecar.core.rules import CacheMode, CacheRule, Region, Route
 from sidecar.core.site.recognise import Site
@@ -32,6 +32,7 @@ from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Exchange, Request, Response
 from sidecar.proxy.deliver import Stamp
 from sidecar.proxy.flight.flight import Flight
+from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.reader import Reader
 from sidecar.proxy.flight.seat import changed
 from sidecar.proxy.flight.table import Flights
@@ -49,6 +50,7 @@ HELD_SECONDS = 4.0
 _RETRY: Pairs = ((b"retry-after", b"1"),)
 """Without it, or with 0, one SDK waits 30 s; with a fraction another asks without a pause."""
 
+_LOOK_SECONDS = 1.0
 _PIECE = 256 * 1024
 _COMPLAINT = 64 * 1024
 _NO_CONTENT = 204
@@ -62,7 +64,7 @@ _ERASED = b"sidecar; detail=operation-erased"
 class Polls:
     """
     Answers by what *table* and *records* know. *purge* removes answers from the whole fleet, *spawn* owns tasks; *now*
-    is wall-clock seconds.
+    is wall-clock seconds, *sleep* pauses a task.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Polls:
         purge: Callable[[tuple[Scope, ...]], Awaitable[Any]],
         spawn: Spawn,
         now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._follower = follower
         self._table = table
@@ -87,6 +90,7 @@ class Polls:
         self._purge = purge
         self._spawn = spawn
         self._now = now
+        self._sleep = sleep
 
     def __repr__(self) -> str:
         return f"<Polls {self._table!r}>"
@@ -145,20 +149,24 @@ class Polls:
             if entry is not None:
                 await self._give(started, operation, entry.status, entry.headers, entry.body, draft, exchange)
                 return True
-        elif not await _is_over(flight, request):
-            self._say_running(started, operation, draft, exchange)
-            return True
-        if flight is None or flight.result is None or flight.result.status >= 300:
+            ended = None
+        else:
+            ended = await _end_of(flight, request)
+            if ended is None:
+                self._say_running(started, operation, draft, exchange)
+                return True
+        if ended is None or ended.result is None or ended.result.status >= 300:
             # nobody follows it here, or it failed for whoever did: ask with the credential of this caller
             if region is None:
                 return False
             flight = self._resume(request, started, region, endpoint, draft)
-            if not await _is_over(flight, request):
+            ended = await _end_of(flight, request)
+            if ended is None:
                 self._say_running(started, operation, draft, exchange)
                 return True
             if flight.error is not None:
                 raise flight.error
-        body, result = flight.body(), flight.result
+        body, result = ended
         if body is None or result is None:
             return False  # too large to be kept
         await self._give(started, operation, result.status, result.pairs, body, draft, exchange)
@@ -181,9 +189,7 @@ class Polls:
         draft.error_origin = blame_of_answer(status, own=True)
         pairs = tuple([pair for pair in pairs if pair[0] != LIES])
         await _respond(exchange, draft, status, pairs, _RESULT, body)
-        known = self._table.find(started.id)
-        if known is not None:
-            known.let_go()
+        self._table.fetched(started.id)
 
     def _say_running(self, started: Started, operation: LongOperation, draft: Draft, exchange: Exchange) -> None:
         body = operation.running(started.id, _instant(started.at))
@@ -206,12 +212,18 @@ class Polls:
     def _resume(self, request: Request, started: Started, region: Region, endpoint: Endpoint, draft: Draft) -> Flight:
         """Follow the operation here, with the credential of this caller; the result waits for its next poll."""
         fetch = self._fetch(request, started, endpoint, draft)
+        known = self._table.find(started.id)
+        purged = known is not None and known.purged
+        if started.position.incarnation:  # found in the fleet, perhaps after a purge that this process has not seen
+            purged = purged or not self._store.purges.allows(started.key, to_entry(started))
         shelf = ("operation", started.service, started.resource, started.origin, fetch.call.principal.credential)
         flight = self._flights.find(shelf)
         if flight is None:
             flight = self._flights.reserve(shelf, generating=False, scopes=partial(scopes_within, fetch))
             self._table.add(started, reader=Reader(flight))
             self._flights.launch(flight, partial(self._follower.resume, fetch, started, region))
+            if purged:
+                flight.supersede()
         else:
             self._table.add(started, reader=Reader(flight))
         return flight
@@ -246,17 +258,14 @@ class Polls:
         self, request: Request, started: Started, region: Region | None, draft: Draft, exchange: Exchange
     ) -> None:
         """
-        Remove the result, here, in the fleet and at the service. While the operation runs for other callers too, the
-        service is told only at its end.
+        Remove the result, here, in the fleet and at the service. As long as other callers wait for the result of the
+        same operation, they can ask the service for it: it is told when they have it.
         """
-        known = self._table.find(started.id)
-        flight = known.reader.flight if known is not None and known.reader is not None else None
         await self._purge((Scope(ScopeKind.KEY, started.key.address.hex()),))
         self._table.drop(started.id)
         await self._records.forget(started.id)
-        if region is not None and flight is not None and flight.task is not None and flight.readers and not flight.over:
-            later = partial(self._erase_quietly, request, started, region)
-            flight.task.add_done_callback(lambda _: self._spawn(later(), name="erase"))
+        if region is not None and self._table.waits(started.origin):
+            _ = self._spawn(self._erase_later(request, started, region), name="erase")
         elif region is not None:
             status, pairs, body = await self._erase_there(request, started, region)
             if status >= 300 and status not in _GONE:
@@ -280,8 +289,13 @@ class Polls:
             answer.close()
         return answer.status, relay(answer.pairs, answer.fields, self._now(), own=sent.own), body
 
-    async def _erase_quietly(self, request: Request, started: Started, region: Region) -> None:
-        """As ``_erase_there``, when nobody waits for it: the service drops every result after a day anyway."""
+    async def _erase_later(self, request: Request, started: Started, region: Region) -> None:
+        """
+        As ``_erase_there``, once no caller waits for the result. Nobody hears if that fails: the service drops every
+        result after a day anyway.
+        """
+        while self._table.waits(started.origin):
+            await self._sleep(_LOOK_SECONDS)
         with suppress(UpstreamFailed, Refused):
             await self._erase_there(request, started, region)
 
@@ -297,19 +311,29 @@ def _starting_endpoint(site: Site, started: Started) -> Endpoint | None:
     return site.service.dialect.locate(b"POST", started.path)
 
 
-async def _is_over(flight: Flight, request: Request) -> bool:
-    """Whether *flight* ends, or outgrows what is kept, before the caller should hear something."""
+class _Ended(NamedTuple):
+    """What a flight has brought. *body* is None where it is too large to be kept; *result* where there is none."""
+
+    body: bytes | None
+    result: Opening | None
+
+
+async def _end_of(flight: Flight, request: Request) -> _Ended | None:
+    """
+    What *flight* has brought, once it ends or outgrows what is kept; None if the caller should hear something before.
+    It is taken before the reader leaves: the last one takes the flight's bytes along.
+    """
     seconds = patience(request.head.fields)
     reader = Reader(flight)
     try:
         async with asyncio.timeout(HELD_SECONDS if seconds is None else min(HELD_SECONDS, seconds / 2)):
             while not (flight.over or flight.windowed):
                 await changed(reader)
+        return _Ended(flight.body(), flight.result)
     except TimeoutError:
-        return False
+        return None
     finally:
         reader.leave()
-    return True
 
 
 async def _respond(exchange: Exchange, draft: Draft, status: int, pairs: Pairs, said: bytes, body: bytes) -> None:

@@ -676,3 +676,16 @@ class Story(RuleBasedStateMachine):
 
 TestStory = Story.TestCase
 TestStory.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_filled():
+    """A whole body is added in one step; where it does not fit, nothing of it is kept and nobody waits."""
+    flight, _ = flight_of(limit=8)
+    Reader(flight)
+    flight.fill(b"12345678")
+    other, closed = flight_of(memory=4)
+    Reader(other)
+    other.fill(b"12345678")
+
+    assert (b"12345678", False) == (flight.body(), flight.windowed)
+    assert (None, 0, [other]) == (other.body(), other.held, closed)
