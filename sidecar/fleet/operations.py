@@ -8,6 +8,7 @@ and a process that cannot write or read it goes on with what it knows itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from sidecar.core.key.keyring import Keyring
@@ -91,6 +92,13 @@ class FleetOperations:
         where = self._names.operation(self._names.operation_name(id_))
         await self._run(lambda client: client.delete(where), "delete")
 
+    async def erase_key(self, key: Key) -> None:
+        """After a purge of *key*: delete its result from the fleet's store, and that its operation runs."""
+        for secret in self._keyring().keys:
+            name = name_of(secret, key)
+            both = self._names.entry(name), self._names.running(name)  # in one slot
+            await self._run(partial(_delete, both), "delete")
+
     async def announce(self, started: Started) -> bool:
         """Let callers of the same key join the operation. False: the fleet does not know it."""
         name = name_of(self._keyring().first, started.key)
@@ -112,11 +120,18 @@ class FleetOperations:
         else:
             await self._run(lambda client: client.delete(where), "delete")
 
-    async def erase(self, where: bytes, name: bytes, gone: IsGone, *, dry_run: bool) -> bool:
-        """Delete the operation at *where* if it is *gone*, or only say whether it is. Raises ``FleetAway``."""
+    async def erase(self, where: bytes, name: bytes, gone: IsGone, *, dry_run: bool) -> bool | None:
+        """
+        Delete the operation at *where* if it is *gone*, or only say whether it is; None if it cannot be opened. Raises
+        ``FleetAway``.
+        """
         data = await self._link.run(lambda client: client.get(where), TimeBudget(self.timeout), op="get")
+        if data is None:
+            return False
         opened = self._envelopes.unseal(_SEALED + name, data) if type(data) is bytes and len(data) <= LARGEST else None
-        if opened is None or not gone(*opened):
+        if opened is None:
+            return None
+        if not gone(*opened):
             return False
         if not dry_run:
             await self._link.run(lambda client: client.delete(where), TimeBudget(self.timeout), op="delete")
@@ -152,3 +167,7 @@ class FleetOperations:
         except Exception as error:  # noqa: BLE001  as in _write
             self._report(error)
             return None
+
+
+def _delete(keys: tuple[bytes, ...], client: Any) -> Any:
+    return client.delete(*keys)

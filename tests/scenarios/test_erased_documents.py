@@ -119,6 +119,7 @@ async def test_one_document(by, provider, redis_server, tmp_path):
             file.write_bytes(request_file(by, data))
             printed.append(await purge(tmp_path, pods[number], "--request", str(file)))
         after, texts = kinds(redis_server, secrets), clear_texts(redis_server, secrets)
+        left_in_redis = stored(redis_server, secrets)
         holders = [await pod.holders(tmp_path) for pod in pods]
         left = [files(pod, tmp_path / "state") for pod in pods]
         async with asyncio.timeout(60):
@@ -129,13 +130,14 @@ async def test_one_document(by, provider, redis_server, tmp_path):
         _, hit = await analyse(pods[2], other, "base64")
         again, miss = await analyse(pods[2], small, "form")
 
-    assert ([True] * 3, {"e": 3, "o": 3, "p": 28}) == (held, before)
+    assert ([True] * 3, 3, 28) == (held, before["e"], before["p"])
     assert [0, 0] == [code for code, _ in printed]
     for _, out in printed:
         assert ["pod-0", "pod-1", "pod-2"] == sorted(re.findall(r"^  pod (pod-.).*, confirmed 2", out, re.MULTILINE))
         assert "\n  Redis: 1 value\n" in out
-    assert ["11", "10"] == [re.findall(r"operations in Redis: (\d+) values", out)[0] for _, out in printed]
-    assert {"e": 1, "o": 1, "p": 9} == after
+    assert (1, 9) == (after["e"], after["p"])
+    owners = {key for _, key, _ in left_in_redis}
+    assert 1 == len(owners)
     assert CANARY.encode() not in texts
     assert ([[], [], []], [[], [], []]) == (holders, left)
     assert CANARY in fetched["analyzeResult"]["content"]  # the service has it still
@@ -175,3 +177,54 @@ async def test_while_it_runs(filling, provider, redis_server, tmp_path):
     assert (0, [[], []], False) == (late, holders, CANARY.encode() in texts)
     assert [True] * 6 == [CANARY in each["analyzeResult"]["content"] for each in fetched]
     assert 1 == provider.documents.analyses.total()
+
+
+async def test_deleted_by_its_owner(provider, redis_server, tmp_path):
+    """
+    DELETE of one caller's result erases it everywhere, for all who have it. What is known of the others' operations
+    holds nothing of it.
+    """
+    data, other = document(CANARY), document("Somebody else")
+    secrets = tmp_path / "cache.key"
+    upstream = f"http://127.0.0.1:{provider.port}"
+    async with fleet(tmp_path, redis_server, upstream, 2, SERVICE) as pods:
+        for pod in pods:
+            for form in FORMS:
+                await analyse(pod, data, form)
+            await analyse(pod, other)
+        mine, _ = await upload(pods[0], data)
+        status, _ = await poll(pods[1], mine, "DELETE")
+        async with asyncio.timeout(60):
+            while (  # noqa: ASYNC110  other processes let go
+                any([await pod.holders(tmp_path) for pod in pods])
+                or CANARY.encode() in clear_texts(redis_server, secrets)
+            ):
+                await asyncio.sleep(0.2)
+        after = kinds(redis_server, secrets)
+        gone, _ = await poll(pods[0], mine)
+        _, hit = await analyse(pods[1], other, "form")
+        _, miss = await analyse(pods[1], data, "form")
+
+    assert (204, 404, 1) == (status, gone, provider.documents.deleted)
+    assert (1, 8) == (after["e"], after["p"])
+    assert (True, True) == ("hit" in hit, "fwd=miss" in miss)
+
+
+@pytest.mark.parametrize("scope", ["all", "service", "route", "tag", "partition"])
+async def test_scopes(scope, provider, redis_server, tmp_path):
+    """Every scope reaches the operations, too."""
+    secrets = tmp_path / "cache.key"
+    async with fleet(tmp_path, redis_server, f"http://127.0.0.1:{provider.port}", 2, SERVICE) as pods:
+        CALLER["x-sidecar-tags"] = "round"
+        try:
+            await analyse(pods[0], document(CANARY))
+        finally:
+            del CALLER["x-sidecar-tags"]
+        [entry] = [entry for kind, _, entry in stored(redis_server, secrets) if kind == b"e"]
+        before = kinds(redis_server, secrets)
+        said = {"service": SERVICE, "route": entry.route, "tag": "round", "partition": entry.partition.hex()}
+        code, _ = await purge(tmp_path, pods[1], f"--{scope}", said.get(scope, "--yes"))
+        after = kinds(redis_server, secrets)
+
+    assert (0, 1, 1) == (code, before["e"], before["p"])
+    assert {"e": 0, "o": 0, "p": 0} == after

@@ -18,7 +18,7 @@ from msgspec import structs
 from sidecar.core.cache.policy import FAILING
 from sidecar.core.dialect import Progress
 from sidecar.core.http.headers import fields_of, relay, replay, retry_fields
-from sidecar.core.http.retry_after import seconds_to_wait
+from sidecar.core.http.retry_after import seconds_to_wait, waits
 from sidecar.core.model import MOST_TAGS, Fields, Form, Head, Pairs
 from sidecar.core.request.operation import ACCEPTED, ALONE, LIES, OperationOrigin, Started, origin_of
 from sidecar.core.request.plan import RequestPlan
@@ -249,7 +249,10 @@ class Follower:
             return None
         finally:
             answer.close()
-        wait = seconds_to_wait(fields, body or b"", self._now())
+        if status < 400:
+            wait = min(waits(fields, self._now()).values(), default=None)  # other fields speak of limits
+        else:
+            wait = seconds_to_wait(fields, body or b"", self._now())
         if status in FAILING or status == REQUEST_TIMEOUT:
             return Polled(
                 ACCEPTED, fields, answer.pairs, b"", Progress.RUNNING, max(wait or 0.0, PACE_SECONDS), sent.own

@@ -264,6 +264,7 @@ class Polls:
         await self._purge((Scope(ScopeKind.KEY, started.key.address.hex()),))
         self._table.drop(started.id)
         await self._records.forget(started.id)
+        await self._records.erase_key(started.key)
         if region is not None and self._table.waits(started.origin):
             _ = self._spawn(self._erase_later(request, started, region), name="erase")
         elif region is not None:

@@ -25,6 +25,9 @@ class OperationRecords(Protocol):
     async def forget(self, id_: str) -> None:
         """No process answers for that id any more."""
 
+    async def erase_key(self, key: Key) -> None:
+        """After a purge of *key*: delete its result from the fleet's store, and that its operation runs."""
+
     async def announce(self, started: Started) -> bool:
         """Let callers of the same key join the operation. False: the fleet does not know it."""
 
@@ -46,6 +49,9 @@ class NoRecords:
         return None
 
     async def forget(self, id_: str) -> None:
+        """Nothing."""
+
+    async def erase_key(self, key: Key) -> None:
         """Nothing."""
 
     async def announce(self, started: Started) -> bool:  # noqa: ARG002
