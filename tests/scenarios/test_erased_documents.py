@@ -78,10 +78,15 @@ async def analyse(pod: Pod, data: bytes, form: str = "octets") -> tuple[str, str
 
 async def purge(folder: Path, pod: Pod, *by: str) -> tuple[int, str]:
     """``sidecar purge --erase`` by way of *pod*: exit code, and what it printed."""
+    return await command(folder, pod, "purge", "--erase", *by)
+
+
+async def command(folder: Path, pod: Pod, *given: str) -> tuple[int, str]:
+    """A command with the configuration of *pod*: exit code, and what it printed."""
     config = folder / "asking.yaml"
     config.write_text((folder / "sidecar.yaml").read_text().replace("admin: {port: 0", f"admin: {{port: {pod.admin}"))
     asking = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sidecar", "purge", "--erase", *by, "--config", str(config)),
+        *(sys.executable, "-m", "sidecar", *given, "--config", str(config)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -228,3 +233,22 @@ async def test_scopes(scope, provider, redis_server, tmp_path):
 
     assert (0, 1, 1) == (code, before["e"], before["p"])
     assert {"e": 0, "o": 0, "p": 0} == after
+
+
+async def test_a_large_request_file(provider, redis_server, tmp_path):
+    """A document that is too large for ``--request`` is erased by the key that ``explain`` shows."""
+    data = document(CANARY) + b"\n%" + b"." * 17 * 1024 * 1024
+    file = tmp_path / "request.http"
+    file.write_bytes(request_file("base64", data))
+    async with fleet(tmp_path, redis_server, f"http://127.0.0.1:{provider.port}", 2, SERVICE) as pods:
+        for pod in pods:
+            await analyse(pod, data)
+        refused, _ = await purge(tmp_path, pods[0], "--request", str(file))
+        _, shown = await command(tmp_path, pods[0], "explain", str(file))
+        [key] = re.findall(r"^key: +([0-9a-f]{32})", shown, re.MULTILINE)
+        code, said = await purge(tmp_path, pods[0], "--key", key)
+        holders = [await pod.holders(tmp_path) for pod in pods]
+        after = kinds(redis_server, tmp_path / "cache.key")
+
+    assert (True, 0, True) == (refused > 0, code, said.count(": 1 entry in memory, confirmed") == 2)
+    assert ([[], []], {"e": 0, "o": 0, "p": 0}) == (holders, after)
