@@ -295,10 +295,7 @@ class Flight:
                 self._room = None
 
     def fill(self, body: bytes) -> None:
-        """
-        Add a *body* that has been read already, or outgrow: unlike ``push`` this waits for no reader, for those of an
-        operation read nothing before its end.
-        """
+        """Add a whole *body*, or outgrow. Waits for no reader: those of an operation read nothing before its end."""
         if self.windowed or not self._buffer.take(len(body)):
             self.outgrow()
             return
