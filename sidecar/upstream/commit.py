@@ -23,6 +23,7 @@ from sidecar.core.memory_budget import Ledger
 from sidecar.core.model import Fields, Form, Pairs
 from sidecar.core.region.breaker import Sign
 from sidecar.core.region.verdict import GOOD, Verdict, judge_answer, judge_event_error, needs_body
+from sidecar.core.request.operation import ACCEPTED
 from sidecar.errors import Cause, UpstreamFailed
 from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
 
@@ -211,6 +212,8 @@ async def commit(
             return ahead.committed(), judge_answer(status, fields, body, now)
         if endpoint is None or not 200 <= status < 300:
             return ahead.committed(), GOOD
+        if endpoint.operation is not None and status == ACCEPTED:
+            return ahead.committed(), GOOD  # its head says all; a second try would start a second operation
         events = form_of(fields) is Form.EVENTS
         if events and b"content-encoding" not in fields:
             return await _commit_stream(ahead, endpoint.answers.watch(), most, judged=judged)

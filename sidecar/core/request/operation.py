@@ -35,6 +35,12 @@ LIES = b"operation-location"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ADDRESS = (b"operation-location", b"location")
+_NEXT = re.compile(rb",[ \t]*(?=https?://|/)", re.IGNORECASE)
+"""Between two addresses, where a service has written the field twice."""
+
+_PLAIN = re.compile(r"(?!.*/\.\.?(?:[/?]|\Z))[!-~]+")
+"""A target that can be asked for as it is, and that does not lead up to another one."""
+
 _OWN = frozenset({*_ADDRESS, b"apim-request-id", b"content-length", b"retry-after", b"age"})
 
 
@@ -167,9 +173,9 @@ def origin_of(
     the call that started it.
 
     Only this region is ever polled, with the credential that it has accepted: an address at another host gives nothing
-    but the id.
+    but the id. Nor does one that no request can name, or that leads up by dots.
     """
-    said = next((fields[name] for name in _ADDRESS if name in fields), b"")
+    said = _NEXT.split(next((fields[name] for name in _ADDRESS if name in fields), b""))[0]
     try:
         address, there = urlsplit(said.decode("ascii")), urlsplit(region.url)
     except ValueError:
@@ -179,9 +185,9 @@ def origin_of(
         return None
     root = there.path.rstrip("/")
     lies_there = address.netloc.lower() == there.netloc.lower() and address.path.startswith(f"{root}/")
-    if not lies_there:
-        return OperationOrigin(region.name, found, operation.poll(path, query, found))
     target = address.path.removeprefix(root) + (f"?{address.query}" if address.query else "")
+    if not lies_there or _PLAIN.fullmatch(target) is None:
+        return OperationOrigin(region.name, found, operation.poll(path, query, found))
     return OperationOrigin(region.name, found, target.encode())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ from sidecar.proxy.request import Fetch, booked, let_go, tags_of, upstream_call_
 from sidecar.store.base import Store
 from sidecar.tasks import SCANNED_IN_LOOP, in_thread_if_large
 from sidecar.upstream.call import UpstreamCall
-from sidecar.upstream.commit import COMPLAINT_BYTES, CommittedResponse
+from sidecar.upstream.commit import COMPLAINT_BYTES, COMPLAINT_SECONDS, CommittedResponse
 from sidecar.upstream.dispatch import Dispatch, Sent
 
 PACE_SECONDS = 1.0
@@ -115,6 +116,7 @@ class Follower:
         region = next(region for region in site.regions if region.name == sent.region)
         origin = origin_of(answer.fields, region, operation, site.path, site.query)
         if origin is None:
+            flight.release(lambda _: False)  # whatever has been accepted is its caller's own
             return False
         await _read_out(answer)
         let_go(fetch, flight)
@@ -262,6 +264,8 @@ class Follower:
             progress = Progress.SUCCEEDED  # nothing but a result is so large
         elif status < 300:
             progress = await in_thread_if_large(len(body), SCANNED_IN_LOOP, operation.progress, body)
+            if status == ACCEPTED and progress is Progress.UNKNOWN:
+                progress = Progress.RUNNING
         return Polled(status, fields, answer.pairs, body, progress, wait, sent.own)
 
     async def _read(self, answer: CommittedResponse) -> bytes | None:
@@ -309,15 +313,15 @@ def asking(
 
 async def _read_out(answer: CommittedResponse) -> None:
     """
-    Read the rest of an answer whose head says all, so that its connection can be used again. If it breaks off or is
-    long, the operation has been accepted all the same.
+    Read the rest of an answer whose head says all, so that its connection can be used again. If it breaks off, is long
+    or comes slowly, the operation has been accepted all the same.
     """
     size = 0
     try:
-        while size <= COMPLAINT_BYTES and (chunk := await answer.read()):
-            size += len(chunk)
-    except UpstreamFailed:
-        pass
+        with suppress(TimeoutError, UpstreamFailed):
+            async with asyncio.timeout(COMPLAINT_SECONDS):
+                while size <= COMPLAINT_BYTES and (chunk := await answer.read()):
+                    size += len(chunk)
     finally:
         answer.close()
 
