@@ -19,7 +19,7 @@ from sidecar.core.key.json_rule import UNREADABLE
 from sidecar.core.model import Entry, Fields, Form, Head, Key, Pairs, Position
 from sidecar.core.request.principal import Principal
 from sidecar.core.rules import Region, Share
-from sidecar.core.site.base_url import base
+from sidecar.core.site.base_url import base, reached
 from sidecar.core.site.recognise import Site
 
 LIFE_SECONDS = 24 * 3600.0
@@ -201,7 +201,9 @@ def origin_in(entry: Entry) -> OperationOrigin:
 def address_of(head: Head, site: Site, operation: LongOperation, id_: str) -> bytes:
     """Where the caller of *head*, a call to *site* that starts an *operation*, asks about it by its *id_*."""
     resource = f"/{site.resource}" if site.resource else ""
-    return (base(head, site.service) + resource).encode() + operation.poll(site.path, site.query, id_)
+    return ((reached(head, site.service) or base(head, site.service)) + resource).encode() + operation.poll(
+        site.path, site.query, id_
+    )
 
 
 def accepted_pairs(address: bytes, id_: str, said: Pairs = ()) -> Pairs:

@@ -15,6 +15,8 @@ from sidecar.core.site.recognise import Site
 
 _OWN_ADDRESS = "127.0.0.1:7400"
 
+_AUTHORITY = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_PORT = re.compile(r":[0-9]*\Z")
 _ADDRESS = re.compile(rb"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
@@ -25,10 +27,20 @@ def address(head: Head) -> str:
     return host.decode("ascii") if _ADDRESS.fullmatch(host) else _OWN_ADDRESS
 
 
-def is_addressed(head: Head, service: Service) -> bool:
-    """Whether *head* says at which address its caller reached *service*."""
-    host = head.fields.get(b"host", b"")
-    return _ADDRESS.fullmatch(host) is not None or host.decode("latin-1").lower() in service.hosts
+def reached(head: Head, service: Service) -> str | None:
+    """
+    The base URL by which the caller of *head* reached *service*, without a resource, in the caller's own words; None
+    where its ``Host`` does not say it. A name without a port at a service's own port may be that of the service itself,
+    whose connections are led here.
+    """
+    host = head.fields.get(b"host", b"").decode("latin-1").lower()
+    name = _PORT.sub("", host)
+    if name in service.hosts:
+        return f"{'https' if host.removesuffix(':443') == name else 'http'}://{host}"
+    own_port = service.port and service.port == head.port
+    if _AUTHORITY.fullmatch(host) is None or (own_port and name == host):
+        return None
+    return f"http://{host}{'' if own_port else service.path}"
 
 
 def astray(head: Head, site: Site) -> str | None:

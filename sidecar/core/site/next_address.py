@@ -12,15 +12,15 @@ import re
 
 from sidecar.core.http.headers import ADDRESSES
 from sidecar.core.model import Fields, Head, Pairs
-from sidecar.core.site.base_url import base, is_addressed
+from sidecar.core.site.base_url import reached
 from sidecar.core.site.recognise import Site
 
 
 def through_here(pairs: Pairs, fields: Fields, head: Head, site: Site) -> Pairs:
     """*pairs*, an answer's *fields* for its caller, with the addresses that belong to *site* at this sidecar."""
-    if ADDRESSES.isdisjoint(fields) or len(site.regions) > 1 or not is_addressed(head, site.service):
+    if ADDRESSES.isdisjoint(fields) or len(site.regions) > 1 or (base := reached(head, site.service)) is None:
         return pairs
-    here = base(head, site.service) + (f"/{site.resource}" if site.resource else "")
+    here = base + (f"/{site.resource}" if site.resource else "")
     there = site.regions[0].url
     return tuple(
         (name, _moved(value, there.encode(), here.encode()) if name.lower() in ADDRESSES else value)

@@ -26,7 +26,7 @@ from sidecar.core.request.operation import (
 )
 from sidecar.core.request.plan import RequestPlan
 from sidecar.core.rules import Route
-from sidecar.core.site.base_url import is_addressed
+from sidecar.core.site.base_url import reached
 from sidecar.net.base import Exchange, Response
 from sidecar.proxy.deliver import Stamp
 from sidecar.proxy.flight.opening import Opening
@@ -93,7 +93,7 @@ class Acceptance:
         """
         site = plan.site
         region = next((region for region in site.regions if region.name == sent.region), None)
-        if region is None or not is_addressed(head, site.service):
+        if region is None or reached(head, site.service) is None:
             return pairs
         origin = origin_of(sent.answer.fields, region, operation, site.path, site.query)
         if origin is None:

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.core.model import Head
 from sidecar.core.rules import Region, Route, Rules, Service
-from sidecar.core.site.base_url import astray
+from sidecar.core.site.base_url import astray, reached
 from sidecar.core.site.recognise import recognise
 from sidecar.dialects import DIALECTS
 
@@ -63,3 +63,29 @@ def test_not_certain(how):
     """Everything else goes where it is sent."""
 
     assert said_of(**how) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "how", "base"),
+    [
+        pytest.param(b"127.0.0.1:7400", {}, "http://127.0.0.1:7400/ai", id="address"),
+        pytest.param(b"[::1]:7400", {}, "http://[::1]:7400/ai", id="ipv6"),
+        pytest.param(b"[::1]", {}, "http://[::1]/ai", id="ipv6-at-port-80"),
+        pytest.param(b"sidecar", {}, "http://sidecar/ai", id="name-at-port-80"),
+        pytest.param(b"my_sidecar:7400", {}, "http://my_sidecar:7400/ai", id="name-as-compose-makes-it"),
+        pytest.param(b"localhost:7455", {"port": 7455}, "http://localhost:7455", id="own-port"),
+        pytest.param(b"api.example", {"port": 7455}, None, id="led-to-its-own-port"),
+        pytest.param(b"API.example", {"hosts": ("api.example",)}, "https://api.example", id="its-own-name"),
+        pytest.param(b"api.example:443", {"hosts": ("api.example",)}, "https://api.example:443", id="with-the-port"),
+        pytest.param(b"api.example:7400", {"hosts": ("api.example",)}, "http://api.example:7400", id="at-ours"),
+        pytest.param(b"", {}, None, id="nothing"),
+        pytest.param(b"a b", {}, None, id="nonsense"),
+        pytest.param(b"me@here:7400", {}, None, id="a-user"),
+    ],
+)
+def test_as_its_caller_reached_it(host, how, base):
+    """An answer that leads its caller on names the address that the caller has used."""
+    service = Service("ai", DIALECTS["generic"], (Region("r", OPENAI),), **{"path": "/ai", **how})
+    head = Head(b"POST", b"/", 1, (), {b"host": host}, service.port or 7400)
+
+    assert base == reached(head, service)
