@@ -709,7 +709,7 @@ def test_the_example_passes():
     rules = load(str(ROOT / "examples/sidecar.yaml"), environ={}, overrides={}, strict=True)
 
     assert () == rules.warnings
-    assert ["extraction", "vectors", "drafts"] == [route.name for route in rules.routes[:3]]
+    assert ["invoices", "extraction", "vectors", "drafts"] == [route.name for route in rules.routes[:4]]
 
 
 def test_what_the_example_leaves_out_passes(tmp_path):
