@@ -212,6 +212,9 @@ class Poll(NamedTuple):
     id: str
     part: str = ""
 
+    def __repr__(self) -> str:
+        return "<Poll>"  # whoever knows the id may ask for the result
+
 
 @dataclass(frozen=True, slots=True)
 class Documents:

@@ -114,3 +114,17 @@ async def test_no_room_for_a_result(build_desk, provider):
     ledger.give(taken)
 
     assert 300 == len(json.loads(found.body)["analyzeResult"]["pages"])
+
+
+async def test_ids_are_keys(build_desk, provider):
+    """Whoever knows an id may ask for its result: no line of the log and no record repeats one."""
+    desk = await build_desk()
+    replies = [await desk.start() for _ in range(2)]
+    for reply in replies:
+        await desk.result(reply)
+    await desk.lab.settle()
+    told = b"".join(desk.lab.logs).decode() + repr(desk.lab.records)
+    ids = {reply.headers["apim-request-id"] for reply in replies}
+
+    assert 2 == len(ids)
+    assert not [id_ for id_ in ids if id_ in told]

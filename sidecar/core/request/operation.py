@@ -51,6 +51,9 @@ class OperationOrigin(Struct, frozen=True, gc=False):
     id: str
     target: bytes
 
+    def __repr__(self) -> str:
+        return f"<OperationOrigin in {self.region}>"  # whoever knows the id may ask for the result
+
 
 class Started(Struct, frozen=True, gc=False):
     """
@@ -78,6 +81,9 @@ class Started(Struct, frozen=True, gc=False):
     tags: tuple[str, ...] = ()
     position: Position = Position()
     known: bool = True
+
+    def __repr__(self) -> str:
+        return f"<Started {self.path} of {self.service}>"  # as that of its origin
 
     def permits(self, shared: Principal, own: Principal) -> bool:
         """

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from sidecar.core.dialect import Poll
 from sidecar.core.key.fingerprint import key_of_id
 from sidecar.core.model import Entry, Form, Head
 from sidecar.core.request.operation import (
@@ -154,3 +155,10 @@ def test_origin_of_a_stored_result():
 
     assert OperationOrigin("weu", "7f", AT) == origin_in(entry)
     assert OperationOrigin("", "", b"") == origin_in(structs.replace(entry, headers=()))
+
+
+def test_shown():
+    """An id is a key to a result: what is shown of an operation does not have it."""
+    shown = f"{STARTED!r} {STARTED.origin!r} {Poll('7f-8a')!r} {structs.replace(STARTED, id='7f-8a')!r}"
+
+    assert "7f" not in shown
