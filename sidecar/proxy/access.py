@@ -41,6 +41,10 @@ class Access:
         """Whether the caller may read in its partition: its credential needs no proof, or was accepted."""
         return not principal.needs_proof or self._accepted.knows(plan.site.place, principal, self._now(), self._clock())
 
+    def accept(self, plan: RequestPlan, principal: Principal) -> None:
+        """The service has just accepted the caller's credential."""
+        self._accepted.note(plan.site.place, principal, self._now(), self._clock())
+
     def may_have(
         self,
         plan: RequestPlan,

@@ -61,7 +61,8 @@ class Started(Struct, frozen=True, gc=False):
 
     *key* is that of the call that started it. *partition* and *owner* are that caller's: as its route shares, and as
     if it shared with nobody; *share* is how the route shares. *path* and *query* are those of the call. *known*: its
-    result may stand in the store under *key*. The rest is what its result is stored with.
+    result may stand in the store under *key*. *credential* is that of the call, which the service has accepted: it was
+    answered, or found a stored result. The rest is what its result is stored with.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Started(Struct, frozen=True, gc=False):
     tags: tuple[str, ...] = ()
     position: Position = Position()
     known: bool = True
+    credential: bytes = b""
 
     def __repr__(self) -> str:
         return f"<Started {self.path} of {self.service}>"  # as that of its origin
@@ -104,6 +106,7 @@ class _Rest(Struct, frozen=True, array_like=True):
     query: bytes
     origin: tuple[str, bytes]
     known: bool
+    credential: bytes = b""
 
 
 _REST = msgspec.msgpack.Decoder(_Rest)
@@ -122,6 +125,7 @@ def to_entry(started: Started) -> Entry:
         started.query,
         (origin.id, origin.target),
         started.known,
+        started.credential,
     )
     return Entry(
         status=ACCEPTED,
@@ -168,6 +172,7 @@ def from_entry(key: Key, entry: Entry) -> Started | None:
         tags=entry.tags,
         position=entry.position,
         known=rest.known,
+        credential=rest.credential,
     )
 
 

@@ -115,6 +115,7 @@ class Acceptance:
             at=self._now(),
             fresh=Freshness(0.0),
             known=False,
+            credential=principal.credential,
         )
         self._table.add(started)
         if not principal.local:

@@ -181,6 +181,7 @@ class Follower:
             origin=origin,
             at=self._now(),
             fresh=call.fresh,
+            credential=principal.credential,
             tags=tuple(dict.fromkeys(tags))[:MOST_TAGS],
             position=self._store.purges.position if flight is None else flight.position,
         )

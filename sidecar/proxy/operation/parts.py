@@ -49,7 +49,17 @@ class LongOperations:
         )
         self.acceptance = Acceptance(self.follower, table, records, now=now, clock=clock, random=random)
         self.polls = Polls(
-            self.follower, table, records, flights, store, dispatch, purge=purge, spawn=spawn, now=now, sleep=sleep
+            self.follower,
+            table,
+            records,
+            flights,
+            store,
+            dispatch,
+            access,
+            purge=purge,
+            spawn=spawn,
+            now=now,
+            sleep=sleep,
         )
 
     def __repr__(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from sidecar.core.answer.blame import blame_of_answer
+from sidecar.core.cache.policy import FAILING
 from sidecar.core.cache.purges import Scope, ScopeKind
 from sidecar.core.dialect import Endpoint, LongOperation, Poll
 from sidecar.core.draft import Draft
@@ -30,6 +31,7 @@ from sidecar.core.rules import CacheMode, CacheRule, Region, Route
 from sidecar.core.site.recognise import Site
 from sidecar.errors import Refused, UpstreamFailed
 from sidecar.net.base import Exchange, Request, Response
+from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import Stamp
 from sidecar.proxy.flight.flight import Flight
 from sidecar.proxy.flight.opening import Opening
@@ -59,6 +61,8 @@ _JSON: Pairs = ((b"content-type", b"application/json; charset=utf-8"),)
 _RESULT = b"sidecar; hit; detail=operation-result"
 _RUNNING = b"sidecar; detail=operation-running"
 _ERASED = b"sidecar; detail=operation-erased"
+_DOUBTED = b"sidecar; fwd=request; detail=operation"
+_REFUSING = frozenset({401, 403})
 
 
 class Polls:
@@ -75,6 +79,7 @@ class Polls:
         flights: Flights,
         store: Store,
         dispatch: Dispatch,
+        access: Access,
         *,
         purge: Callable[[tuple[Scope, ...]], Awaitable[Any]],
         spawn: Spawn,
@@ -87,6 +92,7 @@ class Polls:
         self._flights = flights
         self._store = store
         self._dispatch = dispatch
+        self._access = access
         self._purge = purge
         self._spawn = spawn
         self._now = now
@@ -108,7 +114,7 @@ class Polls:
             return None
         if started.permits(identities.shared_as(plan, started.share), identities.shared_as(plan, ALONE)):
             return started
-        raise Refused(404, "operation-not-found", "There is no operation with this id, or its time is over.")
+        raise _not_found()
 
     async def answer(self, request: Request, started: Started, draft: Draft, exchange: Exchange) -> RequestPlan | None:
         """
@@ -118,6 +124,8 @@ class Polls:
         plan: RequestPlan = request.plan
         region = region_of(plan.site, started.origin)
         poll = _poll_of(plan.site)
+        if not self._is_proven(plan, started) and await self._doubt(request, started, region, draft, exchange):
+            return None
         if request.head.method == b"DELETE":
             await self._erase(request, started, region, draft, exchange)
             return None
@@ -130,6 +138,37 @@ class Polls:
             rest = plan.site.path.rpartition(poll.id)[2]
             target = target.partition(b"?")[0] + rest.encode("latin-1") + b"?" + plan.site.query
         return pinned(plan, region, target)
+
+    # ---- who asks ----
+
+    def _is_proven(self, plan: RequestPlan, started: Started) -> bool:
+        """Whether the service is known to accept this caller's credential, as it has that of the operation's call."""
+        asker = plan.identities.shared_as(plan, started.share)
+        return asker.credential == started.credential or self._access.proven(plan, asker)
+
+    async def _doubt(
+        self, request: Request, started: Started, region: Region | None, draft: Draft, exchange: Exchange
+    ) -> bool:
+        """
+        Let the service judge a credential of which nothing is known but what it says of itself: ask it about the
+        operation, once. True: the caller is answered, for it was refused or the service could not be asked.
+        """
+        plan: RequestPlan = request.plan
+        if region is None:
+            raise _not_found()
+        asker = plan.identities.shared_as(plan, started.share)
+        endpoint = _starting_endpoint(plan.site, started)
+        status, pairs, body = await self._ask(b"GET", request, started, region)
+        polls = request.head.method == b"GET" and started.known and not _poll_of(plan.site).part
+        if status in FAILING and polls and endpoint is not None and endpoint.operation is not None:
+            self._say_running(started, endpoint.operation, draft, exchange)  # so that it asks again
+            return True
+        if status in _REFUSING or status in FAILING:
+            draft.error_origin = blame_of_answer(status, own=True)
+            await _respond(exchange, draft, status, pairs, _DOUBTED, body)
+            return True
+        self._access.accept(plan, asker)
+        return False
 
     # ---- the result ----
 
@@ -268,18 +307,18 @@ class Polls:
         if region is not None and self._table.waits(started.origin):
             _ = self._spawn(self._erase_later(request, started, region), name="erase")
         elif region is not None:
-            status, pairs, body = await self._erase_there(request, started, region)
+            status, pairs, body = await self._ask(b"DELETE", request, started, region)
             if status >= 300 and status not in _GONE:
                 draft.error_origin = blame_of_answer(status, own=True)
                 await _respond(exchange, draft, status, pairs, _ERASED, body)
                 return
         await _respond(exchange, draft, _NO_CONTENT, (), _ERASED, b"")
 
-    async def _erase_there(self, request: Request, started: Started, region: Region) -> tuple[int, Pairs, bytes]:
-        """Let the service erase the result that is *started*'s origin; its answer."""
+    async def _ask(self, method: bytes, request: Request, started: Started, region: Region) -> tuple[int, Pairs, bytes]:
+        """The service's answer about *started*'s origin, the beginning of its body."""
         plan: RequestPlan = request.plan
         asker = plan.identities.shared_as(plan, started.share)
-        outgoing = asking(b"DELETE", request.head, plan, Route(started.route), asker, started.origin, region)
+        outgoing = asking(method, request.head, plan, Route(started.route), asker, started.origin, region)
         sent = await self._dispatch.send(outgoing)
         answer = sent.answer
         try:
@@ -292,13 +331,17 @@ class Polls:
 
     async def _erase_later(self, request: Request, started: Started, region: Region) -> None:
         """
-        As ``_erase_there``, once no caller waits for the result. Nobody hears if that fails: the service drops every
-        result after a day anyway.
+        Let the service erase it, once no caller waits for the result. Nobody hears if that fails: the service drops
+        every result after a day anyway.
         """
         while self._table.waits(started.origin):
             await self._sleep(_LOOK_SECONDS)
         with suppress(UpstreamFailed, Refused):
-            await self._erase_there(request, started, region)
+            await self._ask(b"DELETE", request, started, region)
+
+
+def _not_found() -> Refused:
+    return Refused(404, "operation-not-found", "There is no operation with this id, or its time is over.")
 
 
 def _poll_of(site: Site) -> Poll:
