@@ -62,7 +62,7 @@ _RESULT = b"sidecar; hit; detail=operation-result"
 _RUNNING = b"sidecar; detail=operation-running"
 _ERASED = b"sidecar; detail=operation-erased"
 _DOUBTED = b"sidecar; fwd=request; detail=operation"
-_REFUSING = frozenset({401, 403})
+_ANSWERED = 200
 
 
 class Polls:
@@ -163,7 +163,7 @@ class Polls:
         if status in FAILING and polls and endpoint is not None and endpoint.operation is not None:
             self._say_running(started, endpoint.operation, draft, exchange)  # so that it asks again
             return True
-        if status in _REFUSING or status in FAILING:
+        if status != _ANSWERED:  # nothing but an answer about the operation proves that the credential is accepted
             draft.error_origin = blame_of_answer(status, own=True)
             await _respond(exchange, draft, status, pairs, _DOUBTED, body)
             return True
