@@ -194,3 +194,20 @@ async def test_body_is_let_go(build_desk, provider):
 
     assert [] == held
     assert "succeeded" == json.loads((await desk.result(started)).body)["status"]
+
+
+@pytest.mark.parametrize("spelling", [str.upper, str.title])
+async def test_id_in_another_case(build_desk, provider, spelling):
+    """It is the same operation, and no way around the question whose it is."""
+    desk = await build_desk()
+    started = await desk.start()
+    where, _, query = started.headers["operation-location"].removeprefix(desk.lab.url).partition("?")
+    folder, _, number = where.rpartition("/")
+    path = f"{folder}/{spelling(number)}?{query}"
+    mine, other = [
+        await desk.lab.ask(b"", path=path, method="GET", headers={"authorization": None, "content-type": None, **key})
+        for key in (KEY, OTHER)
+    ]
+
+    assert (200, 404) == (mine.status, other.status)
+    assert other.headers["cache-status"] == "sidecar; detail=operation-not-found"

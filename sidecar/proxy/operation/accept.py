@@ -72,8 +72,8 @@ class Acceptance:
         reader.question = bytes  # it has its answer; what it asked may be large, and the operation runs for long
         running = opening.started
         assert running is not None, "the flight follows an operation"
-        first = reader.owner and not opening.joined
-        id_ = running.origin.id if first else self._new_id()
+        first, own = reader.owner and not opening.joined, running.origin.id
+        id_ = own if first and own == own.lower() else self._new_id()  # polls look ids up in lower case
         started = self._follower.started(fetch, id_, running.origin, reader.flight)
         self._table.add(started, reader=reader)
         await self._reply(fetch, exchange, started, status, opening.pairs if first else (), region=opening.region)
@@ -100,7 +100,7 @@ class Acceptance:
             return pairs
         principal = plan.identities.shared_as(plan, route.cache.share)
         started = Started(
-            id=origin.id,
+            id=origin.id.lower(),
             key=key_of_id(origin.id),
             partition=principal.partition,
             owner=plan.identities.shared_as(plan, ALONE).partition,

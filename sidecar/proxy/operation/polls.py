@@ -107,7 +107,7 @@ class Polls:
         ``Refused`` if it is another caller's.
         """
         site, identities = plan.site, plan.identities
-        id_ = _poll_of(site).id
+        id_ = _poll_of(site).id.lower()  # a service may take it in any case
         known = self._table.find(id_)
         started = known.started if known is not None else await self._records.find(id_)
         if started is None or (started.service, started.resource) != (site.service.name, site.resource):
