@@ -63,6 +63,7 @@ _RUNNING = b"sidecar; detail=operation-running"
 _ERASED = b"sidecar; detail=operation-erased"
 _DOUBTED = b"sidecar; fwd=request; detail=operation"
 _ANSWERED = 200
+_UNAVAILABLE = 503
 
 
 class Polls:
@@ -158,8 +159,13 @@ class Polls:
             raise _not_found()
         asker = plan.identities.shared_as(plan, started.share)
         endpoint = _starting_endpoint(plan.site, started)
-        status, pairs, body = await self._ask(b"GET", request, started, region)
         polls = request.head.method == b"GET" and started.known and not _poll_of(plan.site).part
+        try:
+            status, pairs, body = await self._ask(b"GET", request, started, region)
+        except UpstreamFailed:
+            if not polls:
+                raise
+            status, pairs, body = _UNAVAILABLE, (), b""
         if status in FAILING and polls and endpoint is not None and endpoint.operation is not None:
             self._say_running(started, endpoint.operation, draft, exchange)  # so that it asks again
             return True
