@@ -8,12 +8,11 @@ the operation runs does not reach it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import structs
 
@@ -23,7 +22,7 @@ from sidecar.core.cache.purges import Scope, ScopeKind
 from sidecar.core.dialect import Endpoint, LongOperation, Poll
 from sidecar.core.draft import Draft
 from sidecar.core.http.directives import NOTHING_ASKED
-from sidecar.core.http.headers import lines, patience, relay
+from sidecar.core.http.headers import lines, relay
 from sidecar.core.model import Entry, Facts, Pairs
 from sidecar.core.request.operation import ALONE, LIES, Started, to_entry
 from sidecar.core.request.plan import RequestPlan
@@ -34,10 +33,9 @@ from sidecar.net.base import Exchange, Request, Response
 from sidecar.proxy.access import Access
 from sidecar.proxy.deliver import Stamp
 from sidecar.proxy.flight.flight import Flight
-from sidecar.proxy.flight.opening import Opening
 from sidecar.proxy.flight.reader import Reader
-from sidecar.proxy.flight.seat import changed
 from sidecar.proxy.flight.table import Flights
+from sidecar.proxy.operation.end import end_of
 from sidecar.proxy.operation.follow import Follower, asking, pinned, region_of
 from sidecar.proxy.operation.records import OperationRecords
 from sidecar.proxy.operation.table import OperationTable
@@ -45,9 +43,6 @@ from sidecar.proxy.request import Call, Fetch, scopes_within
 from sidecar.store.base import Store
 from sidecar.tasks import CONVERTED_IN_LOOP, Spawn, in_thread_if_large
 from sidecar.upstream.dispatch import Dispatch
-
-HELD_SECONDS = 4.0
-"""How long a poll is held, at most: some HTTP clients wait 5 s for an answer, unless they are told otherwise."""
 
 _RETRY: Pairs = ((b"retry-after", b"1"),)
 """Without it, or with 0, one SDK waits 30 s; with a fraction another asks without a pause."""
@@ -196,7 +191,7 @@ class Polls:
                 return True
             ended = None
         else:
-            ended = await _end_of(flight, request)
+            ended = await end_of(flight, request)
             if ended is None:
                 self._say_running(started, operation, draft, exchange)
                 return True
@@ -205,7 +200,7 @@ class Polls:
             if region is None:
                 return False
             flight = self._resume(request, started, region, endpoint, draft)
-            ended = await _end_of(flight, request)
+            ended = await end_of(flight, request)
             if ended is None:
                 self._say_running(started, operation, draft, exchange)
                 return True
@@ -359,31 +354,6 @@ def _poll_of(site: Site) -> Poll:
 def _starting_endpoint(site: Site, started: Started) -> Endpoint | None:
     """The endpoint whose call has started the operation."""
     return site.service.dialect.locate(b"POST", started.path)
-
-
-class _Ended(NamedTuple):
-    """What a flight has brought. *body* is None where it is too large to be kept; *result* where there is none."""
-
-    body: bytes | None
-    result: Opening | None
-
-
-async def _end_of(flight: Flight, request: Request) -> _Ended | None:
-    """
-    What *flight* has brought, once it ends or outgrows what is kept; None if the caller should hear something before.
-    It is taken before the reader leaves: the last one takes the flight's bytes along.
-    """
-    seconds = patience(request.head.fields)
-    reader = Reader(flight)
-    try:
-        async with asyncio.timeout(HELD_SECONDS if seconds is None else min(HELD_SECONDS, seconds / 2)):
-            while not (flight.over or flight.windowed):
-                await changed(reader)
-        return _Ended(flight.body(), flight.result)
-    except TimeoutError:
-        return None
-    finally:
-        reader.leave()
 
 
 async def _respond(exchange: Exchange, draft: Draft, status: int, pairs: Pairs, said: bytes, body: bytes) -> None:
