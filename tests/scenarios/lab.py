@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -29,6 +30,9 @@ AT_REST = ["clean", "sweep"]
 """The tasks of a sidecar that does nothing for anybody."""
 
 CHAT_PATH = "/openai/v1/chat/completions"
+
+AS_BYTES = 1024 * 1024
+"""aiohttp warns of larger bodies unless they are files."""
 
 
 VENDORS = {name: replace(dialect, own_hosts=("127.0.0.1",)) for name, dialect in DIALECTS.items()}
@@ -182,8 +186,9 @@ class Lab:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         wanted = {"authorization": KEY, "content-type": "application/json", **OWN_RETRIES, **(headers or {})}
         given = {name: value for name, value in wanted.items() if value is not None}
+        sent = data if len(data) <= AS_BYTES else BytesIO(data)
         async with self._session.request(
-            method, URL(self.url + path, encoded=True), data=data or None, headers=given
+            method, URL(self.url + path, encoded=True), data=sent if data else None, headers=given
         ) as response:
             pieces: list[bytes] = []
             broken = False
