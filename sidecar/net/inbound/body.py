@@ -73,8 +73,10 @@ class Collection:
 
     @property
     def backed_up(self) -> bool:
-        """The disk is behind: the sender must wait."""
-        return bool(self._writing) and self._waiting > FLUSH
+        """The disk is behind, with this body or with all of them: the sender must wait."""
+        if self._writing and self._waiting > FLUSH:
+            return True
+        return self.spool is not None and not (self._ended or self.overflowed) and self._spools.queue.full
 
     @property
     def settled(self) -> bool:
@@ -91,29 +93,31 @@ class Collection:
             self._whole.write(chunk)
         if self.observer is not None:
             self.observer.feed(chunk)
-        elif self._observe is not None and self.total > OBSERVED:
-            self.observer = self._observe()
-            for earlier in self.chunks:  # nothing has gone to disk yet: FLUSH is not below OBSERVED
-                self.observer.feed(earlier)
+        elif self.total > OBSERVED:
+            self._begin_observing()
         if self.total > self._limit:
-            self.overflowed = True
+            self._overflow()
             if self._whole is not None:
                 self.chunks, self._whole = [self._whole.getvalue()], None
         elif self.spool is not None:
-            if self._waiting > FLUSH:
-                self._flush()
+            self._spools.queue.add(self._queue_changed, len(chunk))
         elif not self._known:
             self._hold(len(chunk))
+        if self._is_due():
+            self._flush()
 
     def end(self) -> None:
         """The body has come whole."""
         self._ended = True
-        if self.spool is not None and self.chunks:
+        if self.total <= OBSERVED:
+            self.observer = None
+        if self._is_due():
             self._flush()
 
     def body(self) -> bytes | SpoolFile:
         """The whole body, once it has ended and is settled."""
         if self.spool is not None:
+            self._spools.queue.leave(self._queue_changed)
             return self.spool
         if self._whole is not None:
             return self._whole.getvalue()
@@ -128,6 +132,7 @@ class Collection:
         self._closed = True
         self._give()
         if self.spool is not None:
+            self._spools.queue.leave(self._queue_changed)
             self.spool.close()
 
     def _hold(self, size: int) -> None:
@@ -135,6 +140,30 @@ class Collection:
             self._held += size
         else:
             self.spool = self._spools.create()
+            self._spools.queue.add(self._queue_changed, self._waiting)
+
+    def _begin_observing(self) -> None:
+        if self._observe is not None:
+            self.observer = self._observe()
+            for earlier in self.chunks:  # none has gone to disk yet: see _flush
+                self.observer.feed(earlier)
+
+    def _overflow(self) -> None:
+        self.overflowed = True
+        if self.spool is not None:
+            self._spools.queue.leave(self._queue_changed)
+
+    def _is_due(self) -> bool:
+        """Whether what waits is to be written now."""
+        if self.spool is None or not self.chunks:
+            return False
+        return self._waiting > FLUSH or self._ended or self._spools.queue.full
+
+    def _queue_changed(self) -> None:
+        """The disk's queue is full, or not any more."""
+        if self._is_due():
+            self._flush()
+        self._changed()
 
     def _give(self) -> None:
         self._ledger.give(self._held)
@@ -143,19 +172,22 @@ class Collection:
     def _flush(self) -> None:
         if self._writing or self.overflowed or self.spool is None:
             return
+        if self.observer is None and not (self._known or self._ended):
+            self._begin_observing()  # it may become large, and then an observer must have seen all of it
         self._writing, self.chunks, self._waiting = self.chunks, [], 0
         self.spool.append(self._writing).add_done_callback(self._written)
 
     def _written(self, write: asyncio.Future[None]) -> None:
+        written, self._writing = self._writing, []
         if write.cancelled() or write.exception() is not None:
-            self.overflowed = True
-            self.chunks = self._writing + self.chunks
+            self.chunks = written + self.chunks
+            self._overflow()
         else:
             self._give()
-        self._writing = []
+            self._spools.queue.written(self._queue_changed, sum(map(len, written)))
         if self._closed:
             return
-        if self._waiting > FLUSH or (self._ended and self.chunks):
+        if self._is_due():
             self._flush()
         self._changed()
 

@@ -15,14 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 from sidecar.errors import ClientGone, Refused
+from sidecar.net.inbound.disk_queue import DiskQueue
 
 CHUNK = 256 * 1024
 
 
 class Spools:
-    """Makes spool files: *directory* (``""`` for the system's own) and the thread that works on them."""
+    """
+    Makes spool files: *directory* (``""`` for the system's own), the thread that works on them, and the *queue* of what
+    waits for it.
+    """
 
     def __init__(self, directory: str) -> None:
+        self.queue = DiskQueue()
         self._directory = directory or tempfile.gettempdir()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
 
