@@ -254,34 +254,37 @@ def _hashed(lab: Lab, form: str, size: int, rounds: int) -> Row:
 
 
 def stall(lab: Lab, pace: Pace) -> list[Row]:
-    """How long the loop stands still while four large documents come at once, unknown and then known."""
+    """
+    How long the loop stands still while four large documents come at once, unknown and then known; and while the same
+    bytes go past the sidecar to the stand-in.
+    """
     file = lab.folder()
-    spans: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
+    spans: list[tuple[str, str, float, float]] = []
     with DocumentSite(lab, ("gaps", file)) as site, on_core(LOAD_CORE), ThreadPoolExecutor(AT_ONCE) as threads:
         site.fetch(send(site.port, Upload("bytes", MIB))[1])
-
-        def analyse(upload: Upload) -> bool:
-            return site.fetch(send(site.port, upload)[1])
-
         for form, size in product(FORMS, STALLING[:2] if pace.quick else STALLING):
             uploads = [Upload(form, size, 2 + number) for number in range(AT_ONCE)]
-            for _ in ("unknown", "known"):
+            for way, port in (("past", site.upstream), ("through", site.port), ("through", site.port)):
                 began = time.monotonic()
-                if not all(threads.map(analyse, uploads)):
+                answers = list(threads.map(send, [port] * AT_ONCE, uploads))
+                if way == "through" and not all(threads.map(site.fetch, [answer for _, answer in answers])):
                     raise RuntimeError(f"no result for {size // MIB} MiB as {form}")
-                spans[form].append((began, time.monotonic()))
-        analysed = site.analysed()
-    gaps = [(at, length) for at, length in json.loads(file.read_text())]
-    rows = []
-    for form, times in spans.items():
-        found = sorted((length for at, length in gaps for began, ended in times if began <= at <= ended), reverse=True)
-        longest = found[0] if found else 0.0
-        rows.append(
-            Row("documents-stall", f"{AT_ONCE} large documents at once as {form}: longest stall, ms", f"{longest:.1f}",
-                bar=f"<= {LONGEST_STALL_MS}", reached=longest <= LONGEST_STALL_MS,
-                details={"stalls": found[:20], "analysed": analysed})
-        )  # fmt: skip
-    return rows
+                spans.append((form, way, began, time.monotonic()))
+    gaps = [(at, length, spent) for at, length, spent in json.loads(file.read_text())]
+    stalls: dict[tuple[str, str], list[float]] = {(form, way): [0.0] for form, way, *_ in spans}
+    busy: dict[str, list[float]] = {form: [0.0] for form in FORMS}
+    for form, way, began, ended in spans:
+        found = [(length, spent) for at, length, spent in gaps if began <= at <= ended]
+        stalls[form, way] += [length for length, _ in found]
+        busy[form] += [spent for _, spent in found if way == "through"]
+    return [
+        Row("documents-stall", f"{AT_ONCE} large documents at once as {form}: longest stall, ms",
+            f"{max(stalls[form, 'through']):.1f}", f"past us {max(stalls[form, 'past']):.1f}",
+            bar=f"<= {LONGEST_STALL_MS}", reached=max(stalls[form, "through"]) <= LONGEST_STALL_MS,
+            note=f"{form}: at most {max(busy[form]):.1f} ms of a stall were processor time of the loop's thread",
+            details={way: sorted(stalls[form, way], reverse=True)[:20] for way in ("past", "through")})
+        for form in FORMS
+    ]  # fmt: skip
 
 
 def _get(port: int, target: str) -> tuple[int, bytes]:

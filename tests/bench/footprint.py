@@ -95,7 +95,7 @@ def stall(lab: Lab, pace: Pace) -> list[Row]:
                 found = {"large": sending.sent, "p99": quantiles(latencies, n=100)[-1], "longest": max(latencies)}
                 seen[name, way] = found
                 spans[name, way] = (began, time.monotonic())
-    gaps = [(at, length) for at, length in json.loads(gaps_file.read_text())]
+    gaps = [(at, length) for at, length, _ in json.loads(gaps_file.read_text())]
     for phase, (began, ended) in spans.items():
         seen[phase]["stall"] = max((length for at, length in gaps if began <= at <= ended), default=0.0)
     details = {f"{way}: {name}": found for (name, way), found in seen.items()}

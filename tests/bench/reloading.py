@@ -119,7 +119,7 @@ def stall(lab: Lab, pace: Pace) -> list[Row]:
             mount(sidecar.folder, text % tuple([number + 1] * _ROUTES))
             _post(sidecar, "/api/reload")
             spans.append((began, time.monotonic()))
-    gaps = [(at, length) for at, length in json.loads(gaps_file.read_text())]
+    gaps = [(at, length) for at, length, _ in json.loads(gaps_file.read_text())]
     longest = [max((length for at, length in gaps if began <= at <= ended), default=0.0) for began, ended in spans]
     took = median([1e3 * (ended - began) for began, ended in spans])
     details = {"longest_ms": longest, "reload_ms": took}

@@ -31,11 +31,15 @@ STARTED = 1.0
 
 
 class Gaps:
-    """Times (``time.monotonic``) and lengths in milliseconds of the loop's gaps."""
+    """
+    Times (``time.monotonic``) and lengths in milliseconds of the loop's gaps, and how many milliseconds of processor
+    time its thread had in each. The rest of a gap it waited for the disk, or because others had its core.
+    """
 
     def __init__(self) -> None:
-        self.found: list[tuple[float, float]] = []
+        self.found: list[tuple[float, float, float]] = []
         self._due = 0.0
+        self._spent = 0.0
 
     def __repr__(self) -> str:
         return f"<Gaps {len(self.found)} found>"
@@ -48,10 +52,11 @@ class Gaps:
         return loop
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = time.monotonic()
+        now, spent = time.monotonic(), time.thread_time()
         if now - self._due > FLOOR:
-            self.found.append((now, (now - self._due) * 1e3))
+            self.found.append((now, (now - self._due) * 1e3, (spent - self._spent) * 1e3))
         self._due = now + TICK
+        self._spent = spent
         loop.call_later(TICK, self._tick, loop)
 
 
