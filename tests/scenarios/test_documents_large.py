@@ -12,6 +12,8 @@ import pytest
 
 from sidecar.core.model import Outcome
 from sidecar.core.rules import CacheRule, Limits, Route
+from sidecar.net.inbound import disk_queue
+from sidecar.net.inbound.disk_queue import HIGH
 from sidecar.net.inbound.spool import Spools
 from tests.scenarios.document_sdks import document
 from tests.scenarios.operation_desks import KEPT, KEY, Desk, service
@@ -36,12 +38,12 @@ def build_desk(build_lab, provider):
 
 @pytest.fixture
 def spooled(monkeypatch):
-    """One item for each body that went to the disk."""
-    found: list[None] = []
+    """One item for each body that went to the disk: where it went."""
+    found: list[Spools] = []
     create = Spools.create
 
     def counted(spools: Spools) -> Any:
-        found.append(None)
+        found.append(spools)
         return create(spools)
 
     monkeypatch.setattr(Spools, "create", counted)
@@ -91,8 +93,14 @@ async def test_larger_than_memory(build_desk, provider, spooled):
     assert [results[0]] * 6 == results
 
 
-async def test_many_at_once(build_desk, provider, spooled):
-    """Twenty documents, each twice at once and in another form: each is analysed once, and memory is bounded."""
+@pytest.mark.parametrize("queue", [HIGH, 128 * 1024], ids=["fast disk", "slow disk"])
+async def test_many_at_once(build_desk, provider, spooled, monkeypatch, queue):
+    """
+    Twenty documents, each twice at once and in another form: each is analysed once, and memory is bounded. Where the
+    disk has too much to do, all wait for it, and go on.
+    """
+    monkeypatch.setattr(disk_queue, "HIGH", queue)
+    monkeypatch.setattr(disk_queue, "LOW", queue // 4)
     memory, count = 4 * MIB, 20
     desk = await build_desk(memory)
     uploads = [
@@ -105,4 +113,4 @@ async def test_many_at_once(build_desk, provider, spooled):
     assert count == len({result["content"] for result in results})
     assert (count, 0) == (provider.documents.asked, desk.lab.held)
     assert desk.lab.sidecar.ledger.peak <= memory
-    assert spooled
+    assert {0} == {spools.queue.waiting for spools in spooled}
